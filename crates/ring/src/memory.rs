@@ -1,0 +1,148 @@
+//! Words that somebody else may write at any time: never behind a reference, always through these methods.
+//!
+//! Two classes of access, so that a model checker can tell them apart. *Synchronising* words (`load`, `store`) carry an
+//! ordering. *Plain* words and bytes (`get`, `put`, `read`, `write`) must be ordered by them: an honest peer never
+//! touches those at the same time. A hostile one may; then the bytes are anything, but it is our copy that we check and use.
+
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::layout::WORD;
+
+/// Memory that can be read. Offsets are word indexes; one out of range is our own bug and panics.
+pub trait Memory {
+    /// Loads a synchronising word.
+    fn load(&self, word: usize, order: Ordering) -> u64;
+    /// Reads a plain word.
+    fn get(&self, word: usize) -> u64;
+    /// Appends `bytes` plain bytes from here to `into`.
+    fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>);
+    /// A sequentially consistent fence: each side's store in front of it is seen, or that side's load behind it sees.
+    fn fence(&self);
+}
+
+/// Memory that this side alone writes.
+pub trait MemoryMut: Memory {
+    /// Stores a synchronising word.
+    fn store(&self, word: usize, value: u64, order: Ordering);
+    /// Writes a plain word.
+    fn put(&self, word: usize, value: u64);
+    /// Copies plain bytes from `from` to here.
+    fn write(&self, word: usize, from: &[u8]);
+}
+
+/// A stretch of mapped memory, shared with another process.
+///
+/// It does not own the mapping: whoever made it keeps it alive (see [`Mapped::new`]).
+#[derive(Debug)]
+pub struct Mapped<Access> {
+    base: NonNull<AtomicU64>,
+    words: usize,
+    access: PhantomData<Access>,
+}
+
+/// Marks a mapping that may only be read.
+#[derive(Debug)]
+pub enum ReadOnly {}
+/// Marks a mapping that may be written.
+#[derive(Debug)]
+pub enum Writable {}
+
+// SAFETY: a `Mapped` is an address; every access through it is an atomic or a copy of plain bytes that the ring's
+// protocol orders, and `Mapped::new` demands that the mapping outlives it in whichever thread it is.
+unsafe impl<Access> Send for Mapped<Access> {}
+
+impl<Access> Mapped<Access> {
+    /// Takes `bytes` bytes at `base` as ring memory.
+    ///
+    /// # Safety
+    ///
+    /// For as long as the value lives: `base..base + bytes` is one mapping of shared memory, readable, with
+    /// `Access = Writable` also writable; `base` is 8-aligned, `bytes` a multiple of 8; and no Rust reference to any
+    /// byte of it exists.
+    pub unsafe fn new(base: NonNull<u8>, bytes: usize) -> Self {
+        assert!(base.cast::<AtomicU64>().is_aligned() && bytes.is_multiple_of(WORD));
+        Self { base: base.cast(), words: bytes / WORD, access: PhantomData }
+    }
+
+    #[inline(always)]
+    fn word(&self, word: usize) -> &AtomicU64 {
+        assert!(word < self.words, "word {word} of {}", self.words);
+        // SAFETY: in range by the assertion, valid and aligned by the contract of `new`. An atomic may be written by
+        // others while we hold a reference to it; a read-only mapping is only ever loaded from.
+        unsafe { self.base.add(word).as_ref() }
+    }
+
+    #[inline(always)]
+    fn bytes(&self, word: usize, len: usize) -> NonNull<u8> {
+        assert!(
+            word <= self.words && len <= (self.words - word) * WORD,
+            "{len} bytes at word {word} of {}",
+            self.words
+        );
+        // SAFETY: in range by the assertion.
+        unsafe { self.base.add(word).cast() }
+    }
+}
+
+impl<Access> Memory for Mapped<Access> {
+    #[inline(always)]
+    fn load(&self, word: usize, order: Ordering) -> u64 {
+        self.word(word).load(order)
+    }
+
+    #[inline(always)]
+    fn get(&self, word: usize) -> u64 {
+        self.word(word).load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>) {
+        let from = self.bytes(word, bytes);
+        into.reserve(bytes);
+        // SAFETY: `from` is valid for `bytes` bytes by its assertion, the vector's spare room by `reserve`. They cannot
+        // overlap: to the shared mapping no reference exists. The copy initialises what `set_len` takes in.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr().add(into.len()), bytes);
+            into.set_len(into.len() + bytes);
+        }
+        keep_copy();
+    }
+
+    #[inline(always)]
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl MemoryMut for Mapped<Writable> {
+    #[inline(always)]
+    fn store(&self, word: usize, value: u64, order: Ordering) {
+        self.word(word).store(value, order);
+    }
+
+    #[inline(always)]
+    fn put(&self, word: usize, value: u64) {
+        self.word(word).store(value, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn write(&self, word: usize, from: &[u8]) {
+        let to = self.bytes(word, from.len());
+        // SAFETY: as in `read`, the other way round; the mapping is writable.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) };
+    }
+}
+
+/// Keeps the compiler from reading the shared bytes a second time where the private copy is used.
+#[inline(always)]
+fn keep_copy() {
+    #[cfg(not(miri))]
+    // SAFETY: no instruction at all; without `nomem` it stands for "any memory may have changed".
+    unsafe {
+        std::arch::asm!("", options(nostack, preserves_flags));
+    }
+}

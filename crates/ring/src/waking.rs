@@ -1,0 +1,112 @@
+//! Sleeping and waking in both directions without losing a wake-up.
+//!
+//! Two mirror images of one protocol (Dekker's: each side stores, fences, then loads what the other side stores):
+//!
+//! ```text
+//! a receiver that goes to sleep        a sender that commits          a sender that waits          a receiver that consumes
+//! armed ← new epoch                    commit word                    waiting ← new epoch          consumed ← position
+//! fence                                fence                          fence                        fence
+//! look at the ring once more           look at armed                  look at consumed once more   look at waiting
+//! nothing: sleep                       new epoch: ring the bell       no change: sleep             new epoch: ring the bell
+//! ```
+//!
+//! Whichever fence comes second sees the other's store, so either the sleeper finds the change or the other side rings.
+//! An epoch is never used twice, and each is rung for once: a message costs no system call while the bell is on its way.
+//! A process that dies between store and bell is noticed by its hang-up, which wakes the sleeper as well.
+
+use std::sync::atomic::Ordering;
+
+use crate::consumer::{Consumer, Corrupt};
+use crate::layout::{ack, data};
+use crate::memory::{Memory, MemoryMut};
+
+/// Remembers for which epoch the other side was last rung.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    last_rung: u64,
+}
+
+impl Bell {
+    /// Whether the receiver sleeps and has not been rung for this sleep yet.
+    #[inline]
+    pub(crate) fn must_ring(&mut self, data: &impl MemoryMut, ack: &impl Memory) -> bool {
+        // Pairs with the fence in Consumer::arm: the commit is seen there, or the epoch is seen here.
+        data.fence();
+        // Relaxed: the fence orders it.
+        self.new_epoch(ack.load(ack::ARMED, Ordering::Relaxed))
+    }
+
+    fn new_epoch(&mut self, epoch: u64) -> bool {
+        if epoch == 0 || epoch == self.last_rung {
+            return false;
+        }
+        self.last_rung = epoch;
+        true
+    }
+}
+
+/// What the second look of a receiver that wants to sleep has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Armed {
+    /// Nothing is there: sleep.
+    Sleep,
+    /// There is something to do: a record, a sender that has left, or corruption.
+    Awake,
+}
+
+impl<D: Memory, A: MemoryMut> Consumer<D, A> {
+    /// Announces sleep under a new epoch, and looks at the ring once more.
+    pub fn arm(&mut self) -> Armed {
+        self.epoch += 1;
+        // Relaxed: the fence orders it.
+        self.ack.store(ack::ARMED, self.epoch, Ordering::Relaxed);
+        // Pairs with the fence in Bell::must_ring.
+        self.ack.fence();
+        match (self.peek(), self.is_closed()) {
+            (Ok(None), false) => Armed::Sleep,
+            (Ok(Some(_)) | Err::<_, Corrupt>(_), _) | (_, true) => Armed::Awake,
+        }
+    }
+
+    /// Takes the announcement back: this ring is polled again.
+    pub fn disarm(&mut self) {
+        // Relaxed: seen late, it costs the sender one bell too many.
+        self.ack.store(ack::ARMED, 0, Ordering::Relaxed);
+    }
+
+    /// How often this ring was armed: no honest sender rings more often than that.
+    pub fn epochs(&self) -> u64 {
+        self.epoch
+    }
+
+    /// After [`Consumer::consume`]: whether the sender waits for it and must be rung. True once per wait.
+    #[inline]
+    pub fn must_ring(&mut self) -> bool {
+        // Pairs with the fence in wait_for_receiver: consumed is seen there, or the epoch is seen here.
+        self.ack.fence();
+        // Relaxed: the fence orders it.
+        let epoch = self.data.load(data::WAITING, Ordering::Relaxed);
+        if epoch == 0 || epoch == self.answered {
+            return false;
+        }
+        self.answered = epoch;
+        true
+    }
+}
+
+/// Announces that the sender waits under this epoch (never used before on this ring, not 0), and reads the consumed
+/// position once more: the claim is to be checked, and only if it has not moved far enough may the sender sleep.
+pub fn wait_for_receiver(data: &impl MemoryMut, ack: &impl Memory, epoch: u64) -> u64 {
+    // Relaxed: the fence orders it.
+    data.store(data::WAITING, epoch, Ordering::Relaxed);
+    // Pairs with the fence in Consumer::must_ring.
+    data.fence();
+    // Acquire: pairs with the Release in Consumer::consume.
+    ack.load(ack::CONSUMED, Ordering::Acquire)
+}
+
+/// The sender waits no longer.
+pub fn stop_waiting(data: &impl MemoryMut) {
+    // Relaxed: seen late, it costs the receiver one bell too many.
+    data.store(data::WAITING, 0, Ordering::Relaxed);
+}
