@@ -84,7 +84,7 @@ pub const MODE_LOSSLESS: u64 = 0;
 pub const MODE_LATEST: u64 = 1;
 
 /// The smallest capacity of a ring in bytes that the formats can hold. A real channel takes whole pages.
-pub const MIN_CAPACITY: u64 = 128;
+pub const MIN_CAPACITY: u64 = 256;
 /// The largest capacity of a ring in bytes.
 pub const MAX_CAPACITY: u64 = 1 << 30;
 
@@ -116,4 +116,5 @@ const _: () = {
     assert!(ack::CONSUMED / 8 == ack::TAKEN / 8, "one line for both");
     assert!(ack::CONSUMED / 8 != ack::ARMED / 8, "lines apart");
     assert!(ack::RECEIVED * WORD < ACK_BYTES);
+    assert!(max_record_bytes(MIN_CAPACITY) >= RECORD_OVERHEAD, "an empty message with every optional word fits");
 };

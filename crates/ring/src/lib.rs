@@ -14,6 +14,7 @@
 //! done in a word that the other side trusts.
 
 mod consumer; //     the receiver's side: find, check, copy, take, consume
+pub mod fault; //    steps at which a test kills the process
 pub mod layout; //   where each word of the two memories stands
 mod memory; //       words that somebody else may write at any time
 mod producer; //     the sender's side: write, commit, find room
@@ -22,6 +23,6 @@ mod waking; //       sleeping and waking in both directions without losing a wak
 
 pub use consumer::{Consumer, Corrupt};
 pub use memory::{Mapped, Memory, MemoryMut, ReadOnly, Writable};
-pub use producer::{Producer, PushError};
+pub use producer::{Producer, PushError, outstanding};
 pub use record::{Head, Kind, Record};
 pub use waking::{Armed, stop_waiting, wait_for_receiver};

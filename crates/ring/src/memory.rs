@@ -36,12 +36,13 @@ pub trait MemoryMut: Memory {
 
 /// A stretch of mapped memory, shared with another process.
 ///
-/// It does not own the mapping: whoever made it keeps it alive (see [`Mapped::new`]).
+/// It keeps its `Owner`, whatever holds the mapping alive.
 #[derive(Debug)]
-pub struct Mapped<Access> {
+pub struct Mapped<Access, Owner> {
     base: NonNull<AtomicU64>,
     words: usize,
     access: PhantomData<Access>,
+    _owner: Owner,
 }
 
 /// Marks a mapping that may only be read.
@@ -52,20 +53,20 @@ pub enum ReadOnly {}
 pub enum Writable {}
 
 // SAFETY: a `Mapped` is an address; every access through it is an atomic or a copy of plain bytes that the ring's
-// protocol orders, and `Mapped::new` demands that the mapping outlives it in whichever thread it is.
-unsafe impl<Access> Send for Mapped<Access> {}
+// protocol orders, in whichever thread it is; the owner that it carries must allow the move.
+unsafe impl<Access, Owner: Send> Send for Mapped<Access, Owner> {}
 
-impl<Access> Mapped<Access> {
-    /// Takes `bytes` bytes at `base` as ring memory.
+impl<Access, Owner> Mapped<Access, Owner> {
+    /// Takes `bytes` bytes at `base` as ring memory, which `owner` keeps mapped.
     ///
     /// # Safety
     ///
-    /// For as long as the value lives: `base..base + bytes` is one mapping of shared memory, readable, with
+    /// For as long as `owner` lives: `base..base + bytes` is one mapping of shared memory, readable, with
     /// `Access = Writable` also writable; `base` is 8-aligned, `bytes` a multiple of 8; and no Rust reference to any
     /// byte of it exists.
-    pub unsafe fn new(base: NonNull<u8>, bytes: usize) -> Self {
+    pub unsafe fn new(base: NonNull<u8>, bytes: usize, owner: Owner) -> Self {
         assert!(base.cast::<AtomicU64>().is_aligned() && bytes.is_multiple_of(WORD));
-        Self { base: base.cast(), words: bytes / WORD, access: PhantomData }
+        Self { base: base.cast(), words: bytes / WORD, access: PhantomData, _owner: owner }
     }
 
     #[inline(always)]
@@ -88,7 +89,7 @@ impl<Access> Mapped<Access> {
     }
 }
 
-impl<Access> Memory for Mapped<Access> {
+impl<Access, Owner> Memory for Mapped<Access, Owner> {
     #[inline(always)]
     fn load(&self, word: usize, order: Ordering) -> u64 {
         self.word(word).load(order)
@@ -118,7 +119,7 @@ impl<Access> Memory for Mapped<Access> {
     }
 }
 
-impl MemoryMut for Mapped<Writable> {
+impl<Owner> MemoryMut for Mapped<Writable, Owner> {
     #[inline(always)]
     fn store(&self, word: usize, value: u64, order: Ordering) {
         self.word(word).store(value, order);

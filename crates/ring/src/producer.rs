@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::fault::fault;
 use crate::layout::{self, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
 use crate::record::{Head, lap};
@@ -96,13 +97,16 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
             payload_word += 1;
         }
         self.data.write(payload_word, payload);
+        fault!("commit.payload-written");
 
         let commit = head.commit_word(payload.len(), lap(self.committed, self.capacity));
         self.committed += size;
         self.sequence += 1;
         self.data.put(self.word_at(self.committed), 0);
+        fault!("commit.zero-written");
         // Release: pairs with the Acquire in Consumer::peek; the record and the zero behind it are there first.
         self.data.store(at, commit, Ordering::Release);
+        fault!("commit.committed");
         // Relaxed: for observers, who compare them with nothing.
         self.data.store(data::COMMITTED, self.committed, Ordering::Relaxed);
         self.data.store(data::SEQUENCE, self.sequence, Ordering::Relaxed);
@@ -180,4 +184,21 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     fn word_at(&self, position: u64) -> usize {
         data::RING + (position & (self.capacity - 1)) as usize / WORD
     }
+}
+
+/// How many messages of a ring are not processed, as any thread of the sender's process can tell: as exact as
+/// [`Producer::outstanding`] while nothing is sent, and all of them where the receiver claims what cannot be.
+pub fn outstanding(data: &impl Memory, ack: &impl Memory, capacity: u64) -> u64 {
+    // Acquire: pairs with the Release in Consumer::consume.
+    let consumed = ack.load(ack::CONSUMED, Ordering::Acquire);
+    let committed = data.load(data::COMMITTED, Ordering::Acquire);
+    let sent = data.load(data::SEQUENCE, Ordering::Relaxed);
+    if consumed == committed {
+        return 0;
+    }
+    if consumed > committed || committed - consumed > capacity || !consumed.is_multiple_of(WORD as u64) {
+        return sent;
+    }
+    let first = data.get(data::RING + (consumed & (capacity - 1)) as usize / WORD + 1);
+    sent.checked_sub(first).unwrap_or(sent)
 }

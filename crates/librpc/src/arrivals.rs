@@ -1,0 +1,141 @@
+//! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use librpc_ring::Consumer;
+
+use crate::admission::Charge;
+use crate::name::{Address, Peer, random};
+use crate::registry;
+use crate::sys::memory::{Reader, Writer};
+use crate::sys::poll::Signal;
+use crate::sys::socket::{Credentials, Socket};
+use crate::sys::{Descriptor, OsError};
+
+/// A channel that has just been connected.
+pub(crate) struct Arrival {
+    /// The connection's number, and the ring's on it.
+    pub(crate) connection: u64,
+    pub(crate) ring: u32,
+    /// The first ring of a connection brings its socket.
+    pub(crate) socket: Option<Socket>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) consumer: Consumer<Reader, Writer>,
+    pub(crate) charge: Charge,
+}
+
+/// The part of an inbox that other threads reach.
+pub(crate) struct InboxShared {
+    pub(crate) number: u32,
+    pub(crate) address: Address,
+    pub(crate) capacity: u64,
+    /// Wakes the inbox: something has arrived, or it is to stop.
+    pub(crate) signal: Signal,
+    directory: Arc<Descriptor>,
+    stopped: AtomicBool,
+    closed: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    arrivals: Vec<Arrival>,
+    connections: HashMap<u64, Connection>,
+}
+
+struct Connection {
+    owner: Credentials,
+    next_ring: u32,
+}
+
+impl InboxShared {
+    pub(crate) fn new(
+        number: u32,
+        address: Address,
+        capacity: u64,
+        directory: Arc<Descriptor>,
+    ) -> Result<Arc<Self>, OsError> {
+        let (stopped, closed, state) = Default::default();
+        Ok(Arc::new(Self { number, address, capacity, signal: Signal::new()?, directory, stopped, closed, state }))
+    }
+
+    /// Whether a peer's node lives. What a dead one has left is swept.
+    pub(crate) fn is_alive(&self, peer: &Peer) -> bool {
+        match registry::read(&self.directory, &peer.node) {
+            Ok(Some(file)) if file.incarnation == peer.incarnation && file.alive => true,
+            Ok(Some(file)) if file.incarnation == peer.incarnation => {
+                if let Err(error) = registry::sweep(&self.directory, &peer.node) {
+                    tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+
+    /// Numbers a new ring: on a new connection, or on one that there is already and that belongs to the same process.
+    pub(crate) fn place(&self, connection: Option<u64>, owner: Credentials) -> Option<(u64, u32)> {
+        let mut state = self.state();
+        let Some(connection) = connection else {
+            // Random: another process cannot guess it.
+            let connection = u64::from_ne_bytes(random());
+            state.connections.insert(connection, Connection { owner, next_ring: 1 });
+            return Some((connection, 0));
+        };
+        let found = state.connections.get_mut(&connection).filter(|found| found.owner == owner)?;
+        let ring = found.next_ring;
+        found.next_ring = ring.checked_add(1)?;
+        Some((connection, ring))
+    }
+
+    /// Takes a number back: its sender has gone before it could know it.
+    pub(crate) fn unplace(&self, connection: u64, ring: u32) {
+        if ring == 0 {
+            self.forget(connection);
+        }
+    }
+
+    /// A connection is gone: no further ring may be added to it.
+    pub(crate) fn forget(&self, connection: u64) {
+        self.state().connections.remove(&connection);
+    }
+
+    /// Hands a channel to the inbox, and wakes it.
+    pub(crate) fn arrived(&self, arrival: Arrival) {
+        self.state().arrivals.push(arrival);
+        self.signal.raise();
+    }
+
+    /// Takes what has arrived.
+    pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
+        self.signal.clear();
+        std::mem::take(&mut self.state().arrivals)
+    }
+
+    /// Ends every receive, now and later.
+    pub(crate) fn stop(&self) {
+        // Release/Acquire only so that a stopper's earlier writes are seen by whoever was stopped.
+        self.stopped.store(true, Ordering::Release);
+        self.signal.raise();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The node was closed under the inbox.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.signal.raise();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,403 @@
+//! The receiver's side of a handshake: it listens, reads the hello, admits or refuses, states its terms, checks the
+//! sender's memory, and hands the finished channel to the inbox. It is stepped by the background thread.
+//!
+//! A peer that is silent, breaks the order, or sends what it should not costs itself its connection, and nobody else
+//! anything. A peer that dies is a hang-up, and everything held for it is dropped.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use librpc_ring::{Consumer, layout};
+
+use crate::admission::Charge;
+use crate::arrivals::{Arrival, InboxShared};
+use crate::fault::fault;
+use crate::name::{Incarnation, Peer};
+use crate::node::NodeShared;
+use crate::reactor::{Reactor, Source};
+use crate::registry;
+use crate::sys::memory::{Mapping, Shape, dispose};
+use crate::sys::poll::Ready;
+use crate::sys::socket::{Credentials, MAX_MESSAGE_BYTES, Received, Sent, Socket};
+use crate::sys::{OsError, thread};
+use crate::wire::{self, Answer, Attached, Data, Hello, PROTOCOL, Refusal, Terms};
+
+/// Why a receiver does not take a connection. The numbers travel in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum Reason {
+    /// Too many handshakes are under way. The sender tries again by itself.
+    Busy = 1,
+    /// The node's admission does not let this peer in.
+    NotAdmitted = 2,
+    /// The two speak no common version of the handshake.
+    Version = 3,
+    /// The node has no such inbox (any more).
+    NoInbox = 4,
+    /// The node has been opened anew since the sender looked.
+    Restarted = 5,
+    /// The peers of this user have as many channels, or bytes of rings, as the node allows.
+    TooMuch = 6,
+    /// The sender is not the node that it says it is.
+    Identity = 7,
+    /// The sender broke the order of the handshake, or sent no sealed memory.
+    BadHandshake = 8,
+    /// The connection to which a ring was to be added is not there. The sender tries again by itself.
+    UnknownConnection = 9,
+    /// The receiver's process lacks descriptors or memory.
+    Resources = 10,
+    /// A reason that this version does not know.
+    Unknown = 0,
+}
+
+impl Reason {
+    pub(crate) fn from_number(number: u32) -> Self {
+        use Reason::*;
+        let all = [
+            Busy,
+            NotAdmitted,
+            Version,
+            NoInbox,
+            Restarted,
+            TooMuch,
+            Identity,
+            BadHandshake,
+            UnknownConnection,
+            Resources,
+        ];
+        all.into_iter().find(|&reason| reason as u32 == number).unwrap_or(Unknown)
+    }
+}
+
+/// The node's ear: takes connections and starts a handshake for each.
+pub(crate) struct Listener {
+    pub(crate) socket: Socket,
+    pub(crate) node: Weak<NodeShared>,
+    pub(crate) token: u64,
+    /// Given up to refuse politely when the process has no descriptors left.
+    pub(crate) spare: Mutex<Option<Socket>>,
+}
+
+/// How many connections are taken before others get their turn.
+const ACCEPTED_AT_ONCE: usize = 64;
+/// How long a listener rests that cannot even refuse.
+const REST: Duration = Duration::from_millis(20);
+
+impl Source for Listener {
+    fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
+        let Some(node) = self.node.upgrade() else { return };
+        for _ in 0..ACCEPTED_AT_ONCE {
+            match self.socket.accept() {
+                Ok(Some(socket)) => Incoming::begin(reactor, &node, socket),
+                Ok(None) => return,
+                Err(error) => return self.refuse(reactor, &node, &error),
+            }
+        }
+    }
+
+    fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
+        if let Err(error) = reactor.watch(self.token, &self.socket, self.clone()) {
+            tracing::error!(%error, "a listener cannot go on");
+        }
+    }
+}
+
+impl Listener {
+    /// At the descriptor limit: refuses with the spare descriptor, or rests instead of spinning.
+    fn refuse(self: &Arc<Self>, reactor: &Arc<Reactor>, node: &NodeShared, error: &OsError) {
+        tracing::warn!(%error, node = &*node.id, "a connection cannot be taken");
+        let mut spare = self.spare.lock().expect("no panic under this lock");
+        if spare.take().is_some()
+            && let Ok(Some(socket)) = self.socket.accept()
+        {
+            send_refusal(&socket, Reason::Busy, "the receiver has no descriptors left");
+        }
+        *spare = Socket::spare().ok();
+        if spare.is_none() {
+            reactor.unwatch(&self.socket);
+            reactor.deadline(self.token, self.clone(), Some(Instant::now() + REST));
+        }
+    }
+}
+
+fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
+    let refusal = Answer::Refusal(Refusal { reason: reason as u32, text: text.to_owned() });
+    // Whoever does not read it is not told.
+    let _ = socket.send(&wire::encode(&refusal), None);
+}
+
+/// A connection in its handshake.
+struct Incoming {
+    node: Weak<NodeShared>,
+    credentials: Credentials,
+    token: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    socket: Option<Socket>,
+    step: Step,
+    _charge: Charge,
+}
+
+enum Step {
+    Hello,
+    /// The user's function is being asked.
+    Deciding,
+    Data(Wanted, Charge),
+    Done,
+}
+
+/// What an admitted sender is to get.
+#[derive(Clone)]
+struct Wanted {
+    peer: Arc<Peer>,
+    inbox: Arc<InboxShared>,
+    connection: Option<u64>,
+}
+
+impl Incoming {
+    fn begin(reactor: &Arc<Reactor>, node: &Arc<NodeShared>, socket: Socket) {
+        fault!("accept.accepted");
+        let Ok(credentials) = socket.credentials() else { return };
+        let Some(charge) = node.ledger.handshake(credentials.uid) else {
+            return send_refusal(&socket, Reason::Busy, "too many handshakes of this user are under way");
+        };
+        let token = reactor.token();
+        let state = State { socket: None, step: Step::Hello, _charge: charge };
+        let incoming = Arc::new(Self { node: Arc::downgrade(node), credentials, token, state: Mutex::new(state) });
+        let deadline = Some(Instant::now() + node.ledger.limits().handshake_time);
+        reactor.deadline(token, incoming.clone(), deadline);
+        let mut state = incoming.state();
+        match reactor.watch(token, &socket, incoming.clone()) {
+            Ok(()) => state.socket = Some(socket),
+            Err(error) => {
+                tracing::warn!(%error, node = &*node.id, "a connection cannot be served");
+                send_refusal(&socket, Reason::Busy, "the receiver lacks memory");
+                drop(reactor.forget(token));
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+
+    /// Ends the handshake, with a refusal or without a word.
+    fn end(&self, reactor: &Reactor, mut state: MutexGuard<'_, State>, refusal: Option<(Reason, &str)>) {
+        state.step = Step::Done;
+        if let Some(socket) = state.socket.take() {
+            if let Some((reason, text)) = refusal {
+                tracing::info!(?reason, text, peer = ?self.credentials, "a connection is refused");
+                send_refusal(&socket, reason, text);
+            }
+            reactor.unwatch(&socket);
+        }
+        drop(state);
+        drop(reactor.forget(self.token));
+    }
+
+    /// Who says hello, and whether it may.
+    fn hello(
+        self: &Arc<Self>,
+        reactor: &Arc<Reactor>,
+        mut state: MutexGuard<'_, State>,
+        node: &Arc<NodeShared>,
+        bytes: &[u8],
+    ) {
+        let hello: Hello = match wire::decode(bytes) {
+            Ok(hello) => hello,
+            Err(error) => return self.end(reactor, state, Some((Reason::BadHandshake, &error.to_string()))),
+        };
+        if hello.lowest > PROTOCOL || hello.highest < PROTOCOL {
+            let (lowest, highest) = (hello.lowest, hello.highest);
+            let text = format!("the sender speaks versions {lowest} to {highest}, the receiver version {PROTOCOL}");
+            return self.end(reactor, state, Some((Reason::Version, &text)));
+        }
+        if hello.target != *node.incarnation.bytes() {
+            return self.end(reactor, state, Some((Reason::Restarted, "the node was opened anew")));
+        }
+        let Some(inbox) = node.inbox(hello.inbox) else {
+            return self.end(reactor, state, Some((Reason::NoInbox, "there is no such inbox")));
+        };
+        let groups = state.socket.as_ref().map_or_else(Vec::new, Socket::peer_groups);
+        let peer = match self.identify(node, &hello, groups) {
+            Ok(peer) => Arc::new(peer),
+            Err(why) => return self.end(reactor, state, Some((Reason::Identity, &why))),
+        };
+        let wanted = Wanted { peer, inbox, connection: hello.connection };
+        match node.admission.by_rules(&wanted.peer) {
+            Some(admitted) => self.decided(reactor, state, node, wanted, admitted),
+            None => {
+                state.step = Step::Deciding;
+                reactor.deadline(self.token, self.clone(), None);
+                drop(state);
+                self.ask(reactor, node, wanted);
+            }
+        }
+    }
+
+    /// A node is whoever owns its file, and is alive.
+    fn identify(&self, node: &NodeShared, hello: &Hello, groups: Vec<u32>) -> Result<Peer, String> {
+        let Credentials { pid, uid, gid } = self.credentials;
+        let incarnation = Incarnation::from_bytes(hello.incarnation);
+        let unknown = || format!("there is no node {:?} of uid {uid} with this incarnation", hello.node);
+        let directory = node.directory().ok_or_else(unknown)?;
+        crate::name::check_node_id(&hello.node).map_err(|bad| bad.to_string())?;
+        match registry::read(&directory, &hello.node) {
+            Ok(Some(file)) if file.alive && file.uid == uid && file.incarnation == incarnation => {
+                let node = hello.node.as_str().into();
+                Ok(Peer { node, incarnation, pid, uid, gid, groups: groups.into() })
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Asks the user's function, on a thread of its own.
+    fn ask(self: &Arc<Self>, reactor: &Arc<Reactor>, node: &Arc<NodeShared>, wanted: Wanted) {
+        let (incoming, on, asked) = (self.clone(), reactor.clone(), node.clone());
+        let ask = move || {
+            let decide = std::panic::AssertUnwindSafe(|| asked.admission.by_function(&wanted.peer));
+            let admitted = std::panic::catch_unwind(decide).unwrap_or_else(|_| {
+                tracing::error!(node = &*asked.id, "the admission function panicked: refused");
+                false
+            });
+            let state = incoming.state();
+            if matches!(state.step, Step::Deciding) {
+                let patience = Some(Instant::now() + asked.ledger.limits().handshake_time);
+                on.deadline(incoming.token, incoming.clone(), patience);
+                incoming.decided(&on, state, &asked, wanted, admitted);
+            }
+        };
+        if let Err(error) = thread::spawn("librpc-admit", ask) {
+            tracing::warn!(%error, node = &*node.id, "no thread to ask the admission function on");
+            self.end(reactor, self.state(), Some((Reason::Resources, "the receiver lacks memory")));
+        }
+    }
+
+    fn decided(
+        self: &Arc<Self>,
+        reactor: &Reactor,
+        mut state: MutexGuard<'_, State>,
+        node: &NodeShared,
+        wanted: Wanted,
+        admitted: bool,
+    ) {
+        if !admitted {
+            let uid = self.credentials.uid;
+            let text = format!("node {:?} does not admit uid {uid}, pid {}", node.id, self.credentials.pid);
+            return self.end(reactor, state, Some((Reason::NotAdmitted, &text)));
+        }
+        let capacity = wanted.inbox.capacity;
+        let Some(charge) = node.ledger.channel(self.credentials.uid, capacity) else {
+            let text = format!("uid {} has as many channels as node {:?} allows", self.credentials.uid, node.id);
+            return self.end(reactor, state, Some((Reason::TooMuch, &text)));
+        };
+        let terms = Terms { version: PROTOCOL, features: 0, capacity, mode: layout::MODE_LOSSLESS };
+        let Some(socket) = &state.socket else { return };
+        socket.accept_descriptors(true);
+        let sent = socket.send(&wire::encode(&Answer::Terms(terms)), None);
+        fault!("accept.terms-sent");
+        if !matches!(sent, Ok(Sent::Done)) {
+            return self.end(reactor, state, None);
+        }
+        state.step = Step::Data(wanted, charge);
+    }
+
+    /// The sender's memory: checks it, answers with ours, and hands the channel to the inbox.
+    fn data(&self, reactor: &Reactor, mut state: MutexGuard<'_, State>, bytes: &[u8], descriptors: Vec<OwnedFd>) {
+        let Step::Data(wanted, charge) = std::mem::replace(&mut state.step, Step::Done) else { return };
+        let Some(socket) = state.socket.take() else { return };
+        drop(state);
+        socket.accept_descriptors(false);
+        reactor.unwatch(&socket);
+        let this = reactor.forget(self.token);
+        match self.attach(&wanted, charge, bytes, descriptors, socket) {
+            Ok(()) => {}
+            Err((socket, reason, text)) => {
+                tracing::info!(?reason, text, peer = ?self.credentials, "a connection is refused");
+                send_refusal(&socket, reason, &text);
+            }
+        }
+        drop(this);
+    }
+
+    fn attach(
+        &self,
+        wanted: &Wanted,
+        charge: Charge,
+        bytes: &[u8],
+        descriptors: Vec<OwnedFd>,
+        socket: Socket,
+    ) -> Result<(), (Socket, Reason, String)> {
+        let capacity = wanted.inbox.capacity;
+        let expected = Data { capacity, mode: layout::MODE_LOSSLESS };
+        if descriptors.len() != 1 || !wire::decode::<Data>(bytes).is_ok_and(|data| data == expected) {
+            let text = format!("{} descriptors, of 1 with the agreed terms", descriptors.len());
+            dispose(descriptors);
+            return Err((socket, Reason::BadHandshake, text));
+        }
+        let data = match Mapping::receive(&descriptors[0], Shape::Data { capacity }) {
+            Ok(data) => Arc::new(data),
+            Err(error) => {
+                dispose(descriptors);
+                return Err((socket, Reason::BadHandshake, error.to_string()));
+            }
+        };
+        drop(descriptors);
+        let (ack, memfd) = match Mapping::create(Shape::Ack) {
+            Ok(made) => made,
+            Err(error) => return Err((socket, Reason::Resources, error.to_string())),
+        };
+        fault!("accept.mapped");
+        let consumer = match Consumer::new(data.reader(), Arc::new(ack).writer(), capacity) {
+            Ok(consumer) => consumer,
+            Err(corrupt) => return Err((socket, Reason::BadHandshake, corrupt.to_string())),
+        };
+        let Some((connection, ring)) = wanted.inbox.place(wanted.connection, self.credentials) else {
+            return Err((socket, Reason::UnknownConnection, "the connection is not there".into()));
+        };
+        let answer = wire::encode(&Answer::Attached(Attached { connection, ring }));
+        let sent = socket.send(&answer, Some(std::os::fd::AsFd::as_fd(&memfd)));
+        fault!("accept.attached");
+        if !matches!(sent, Ok(Sent::Done)) {
+            wanted.inbox.unplace(connection, ring);
+            return Ok(());
+        }
+        let socket = wanted.connection.is_none().then_some(socket);
+        let peer = wanted.peer.clone();
+        wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, charge });
+        Ok(())
+    }
+}
+
+impl Source for Incoming {
+    fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
+        let state = self.state();
+        let Some(node) = self.node.upgrade() else { return self.end(reactor, state, None) };
+        let Some(socket) = &state.socket else { return };
+        let mut message = [0; MAX_MESSAGE_BYTES];
+        match socket.receive(&mut message) {
+            Ok(Received::Message { bytes, descriptors, truncated: false }) => match state.step {
+                Step::Hello if descriptors.is_empty() => self.hello(reactor, state, &node, &message[..bytes]),
+                Step::Data(..) => self.data(reactor, state, &message[..bytes], descriptors),
+                _ => {
+                    dispose(descriptors);
+                    self.end(reactor, state, Some((Reason::BadHandshake, "a message that is not due")));
+                }
+            },
+            Ok(Received::Message { descriptors, .. }) => {
+                dispose(descriptors);
+                self.end(reactor, state, Some((Reason::BadHandshake, "a message that is too long")));
+            }
+            Ok(Received::Nothing) => {}
+            Ok(Received::HungUp) | Err(_) => self.end(reactor, state, None),
+        }
+    }
+
+    fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
+        self.end(reactor, self.state(), Some((Reason::BadHandshake, "the sender is silent")));
+    }
+}

@@ -1,0 +1,78 @@
+//! What an inbox hands out.
+
+use std::sync::Arc;
+
+use crate::name::Peer;
+use crate::receiver::Departure;
+
+/// A message: a private copy that is valid until the next receive.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    peer: &'a Arc<Peer>,
+    payload: &'a [u8],
+    sequence: u64,
+    redelivered: bool,
+}
+
+impl<'a> Message<'a> {
+    pub(crate) fn new(peer: &'a Arc<Peer>, payload: &'a [u8], sequence: u64, redelivered: bool) -> Self {
+        Self { peer, payload, sequence, redelivered }
+    }
+
+    /// The id of the node that sent it.
+    pub fn from(&self) -> &'a str {
+        &self.peer.node
+    }
+
+    /// Who sent it, as the kernel and the registry know it.
+    pub fn peer(&self) -> &'a Arc<Peer> {
+        self.peer
+    }
+
+    /// What was sent.
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// Its number, counted from 0 by the outbox that sent it, for this inbox.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether an earlier incarnation of this node may have processed it already.
+    pub fn is_redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// A copy that lives as long as you like.
+    pub fn to_owned(&self) -> OwnedMessage {
+        let Self { peer, payload, sequence, redelivered } = *self;
+        OwnedMessage { peer: peer.clone(), payload: payload.into(), sequence, redelivered }
+    }
+}
+
+/// A message that stands on its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OwnedMessage {
+    /// Who sent it.
+    pub peer: Arc<Peer>,
+    /// What was sent.
+    pub payload: Box<[u8]>,
+    /// Its number, as in [`Message::sequence`].
+    pub sequence: u64,
+    /// As in [`Message::is_redelivered`].
+    pub redelivered: bool,
+}
+
+/// What can happen at an inbox.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A message.
+    Message(Message<'a>),
+    /// A sender has connected.
+    SenderJoined(Arc<Peer>),
+    /// A sender is gone, and everything that it had sent was received before this.
+    SenderLeft(Arc<Peer>, Departure),
+}

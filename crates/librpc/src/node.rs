@@ -1,0 +1,414 @@
+//! A node: a participant with an id, one live holder at a time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use crate::admission::{Admission, Ledger, Limits};
+use crate::arrivals::InboxShared;
+use crate::domain::{Domain, DomainError, Membership};
+use crate::fault::fault;
+use crate::inbox::{Inbox, InboxBuilder, InboxError};
+use crate::incoming::Listener;
+use crate::name::{Address, BadNodeId, Incarnation, check_node_id};
+use crate::outbox::{ConnectError, Outbox};
+use crate::reactor::{Handle, Reactor};
+use crate::registry::{JoinError, Registration};
+use crate::ring::{Failure, Ring};
+use crate::sender::Sender;
+use crate::sys::socket::Socket;
+use crate::sys::{Descriptor, OsError, fork};
+use crate::wire::{ListedAddress, ListedInbox};
+
+/// Why a node could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The id is none.
+    #[error(transparent)]
+    BadId(#[from] BadNodeId),
+    /// A living node has this id.
+    #[error("node {id:?} is held by pid {pid} of uid {uid} (`librpc nodes` shows it)")]
+    IdInUse {
+        /// The id.
+        id: String,
+        /// The process that holds it, as that process says.
+        pid: u32,
+        /// Its user.
+        uid: u32,
+    },
+    /// A dead node of another user has left this id behind, and only that user, the domain's owner or root can sweep it.
+    #[error("node {id:?} was left behind by uid {uid}: that user, the domain's owner or root must run `librpc clean`")]
+    LeftBehind {
+        /// The id.
+        id: String,
+        /// Whose it was.
+        uid: u32,
+    },
+    /// The domain could not be entered.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// A system call failed.
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// What was not processed when a node was closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node {node:?} was closed with {unprocessed} messages sent that were not processed")]
+pub struct CloseError {
+    /// The node.
+    pub node: String,
+    /// How many messages: their receivers still get those that they can reach.
+    pub unprocessed: u64,
+}
+
+/// Sets a node up: [`Node::builder`].
+#[derive(Clone, Debug)]
+pub struct NodeBuilder {
+    id: String,
+    domain: Domain,
+    admission: Admission,
+    limits: Limits,
+}
+
+impl NodeBuilder {
+    /// The domain, by default [`Domain::from_env`].
+    pub fn domain(self, domain: Domain) -> Self {
+        Self { domain, ..self }
+    }
+
+    /// Who may connect, by default the processes of the same user.
+    pub fn admit(self, admission: Admission) -> Self {
+        Self { admission, ..self }
+    }
+
+    /// How much the peers of one user may cost.
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Opens the node. Waits at most 2 s, for a last member of the domain that is clearing up.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open(self) -> Result<Node, OpenError> {
+        let Self { id, domain, admission, limits } = self;
+        check_node_id(&id)?;
+        crate::fault::prepare();
+        fork::prepare()?;
+        let membership = Membership::enter(&domain, true)?.expect("a domain is made where there is none");
+        let mut registration = match Registration::join(membership, &id) {
+            Ok(registration) => registration,
+            Err(JoinError::InUse { pid, uid }) => return Err(OpenError::IdInUse { id, pid, uid }),
+            Err(JoinError::NotOurs { uid }) => return Err(OpenError::LeftBehind { id, uid }),
+            Err(JoinError::Domain(error)) => return Err(error.into()),
+            Err(JoinError::Os(error)) => return Err(error.into()),
+        };
+        let opened = listen(&mut registration).and_then(|socket| Ok((socket, Socket::spare()?, Handle::get()?)));
+        let (socket, spare, handle) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                registration.leave();
+                return Err(error.into());
+            }
+        };
+        let reactor = handle.reactor().clone();
+        let token = reactor.token();
+        let shared = Arc::new(NodeShared {
+            id: id.into(),
+            incarnation: registration.incarnation(),
+            admission,
+            ledger: Ledger::new(limits),
+            registration: Mutex::new(Some(registration)),
+            inboxes: Mutex::default(),
+            next_inbox: AtomicU32::new(0),
+            rings: Mutex::default(),
+            token,
+            born: fork::generation(),
+            handle,
+        });
+        let node = Arc::downgrade(&shared);
+        let listener = Arc::new(Listener { socket, node, token, spare: Mutex::new(Some(spare)) });
+        reactor.watch(token, &listener.socket, listener.clone())?;
+        fault!("join.served");
+        let domain = domain.path().display();
+        tracing::info!(node = &*shared.id, %domain, incarnation = %shared.incarnation, "a node has joined");
+        Ok(Node(shared))
+    }
+}
+
+fn listen(registration: &mut Registration) -> Result<Socket, OsError> {
+    let socket = Socket::bind(&registration.socket_path()?)?;
+    fault!("join.bound");
+    registration.open_socket()?;
+    socket.listen()?;
+    fault!("join.listening");
+    registration.announce(&[])?;
+    fault!("join.announced");
+    Ok(socket)
+}
+
+/// A participant with an id, which one live node holds at a time.
+///
+/// The node leaves when it, its inboxes and its outboxes are dropped, or when it is closed. Any thread may use it.
+///
+/// ```
+/// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_node_{}", std::process::id()));
+/// let node = librpc::Node::builder("display").domain(domain).open()?;
+/// let mut inbox = node.inbox()?;
+/// let mut to = node.sender("display")?; // a node may talk to itself
+/// to.send(b"hello")?;
+/// let message = inbox.recv()?.expect("nobody stops this inbox");
+/// assert_eq!((message.from(), message.payload()), ("display", &b"hello"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Node(Arc<NodeShared>);
+
+impl Node {
+    /// Opens a node with everything at its default. See [`NodeBuilder::open`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open(id: &str) -> Result<Self, OpenError> {
+        Self::builder(id).open()
+    }
+
+    /// Sets a node up.
+    pub fn builder(id: &str) -> NodeBuilder {
+        let (domain, admission, limits) = (Domain::from_env(), Admission::default(), Limits::default());
+        NodeBuilder { id: id.to_owned(), domain, admission, limits }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<NodeShared> {
+        &self.0
+    }
+
+    /// The id.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The incarnation: new each time the id is opened.
+    pub fn incarnation(&self) -> Incarnation {
+        self.0.incarnation
+    }
+
+    /// Opens the inbox for what is sent to the node itself. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`InboxError`].
+    pub fn inbox(&self) -> Result<Inbox, InboxError> {
+        self.inbox_builder().open()
+    }
+
+    /// Sets up the inbox for what is sent to the node itself.
+    pub fn inbox_builder(&self) -> InboxBuilder<'_> {
+        InboxBuilder::new(self, Address::Node)
+    }
+
+    /// An outbox, from which one thread at a time can send to any number of nodes. Does not block.
+    pub fn outbox(&self) -> Outbox {
+        Outbox::new(self.0.clone())
+    }
+
+    /// Connects to a node, and waits up to 10 s for it to appear. See [`Node::sender_within`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn sender(&self, to: &str) -> Result<Sender, ConnectError> {
+        self.sender_within(to, Duration::from_secs(10))
+    }
+
+    /// Connects to a node that must be there, without waiting for its answer: see [`Node::sender_within`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn try_sender(&self, to: &str) -> Result<Sender, ConnectError> {
+        self.sender_within(to, Duration::ZERO)
+    }
+
+    /// Connects to a node, and waits up to a limit for it to open its inbox, and then up to 1 s for its answer. A node
+    /// that is there but does not answer, for it is stopped or slow, gets its messages when it goes on: the sender is
+    /// *pending* until then, and a refusal comes back as the error of a later send or flush.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn sender_within(&self, to: &str, limit: Duration) -> Result<Sender, ConnectError> {
+        let mut outbox = self.outbox();
+        let destination = outbox.to_within(to, limit)?;
+        Ok(Sender::new(outbox, destination))
+    }
+
+    /// Waits until everything that the node has sent is processed, up to a limit, and leaves. Its inboxes and outboxes
+    /// are closed. An inbox that another thread is receiving from says so there.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`] says how many messages were not processed. The node has left all the same.
+    pub fn close(self, limit: Duration) -> Result<(), CloseError> {
+        if self.0.born != fork::generation() {
+            return Ok(());
+        }
+        let unprocessed = self.0.flush(Instant::now() + limit);
+        self.0.leave();
+        match unprocessed {
+            0 => Ok(()),
+            unprocessed => Err(CloseError { node: self.0.id.to_string(), unprocessed }),
+        }
+    }
+}
+
+/// A node as its inboxes, its outboxes and the background thread know it.
+pub(crate) struct NodeShared {
+    pub(crate) id: Arc<str>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) admission: Admission,
+    pub(crate) ledger: Arc<Ledger>,
+    /// `None` once the node was closed.
+    registration: Mutex<Option<Registration>>,
+    inboxes: Mutex<Vec<Arc<InboxShared>>>,
+    next_inbox: AtomicU32,
+    /// What the node's outboxes send through.
+    rings: Mutex<Vec<Weak<Ring>>>,
+    token: u64,
+    pub(crate) born: u64,
+    handle: Arc<Handle>,
+}
+
+impl std::fmt::Debug for NodeShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("incarnation", &self.incarnation).finish()
+    }
+}
+
+impl NodeShared {
+    fn inboxes(&self) -> MutexGuard<'_, Vec<Arc<InboxShared>>> {
+        self.inboxes.lock().expect("no panic under this lock")
+    }
+
+    fn registration(&self) -> MutexGuard<'_, Option<Registration>> {
+        self.registration.lock().expect("no panic under this lock")
+    }
+
+    pub(crate) fn reactor(&self) -> &Arc<Reactor> {
+        self.handle.reactor()
+    }
+
+    /// The domain's directory; `None` once the node was closed, and in a forked child.
+    pub(crate) fn directory(&self) -> Option<Arc<Descriptor>> {
+        if self.born != fork::generation() {
+            return None;
+        }
+        self.registration().as_ref().map(|registration| registration.membership().directory().clone())
+    }
+
+    /// The domain, as long as the node is open.
+    pub(crate) fn domain(&self) -> Option<Domain> {
+        self.registration().as_ref().map(|registration| registration.membership().domain().clone())
+    }
+
+    pub(crate) fn next_inbox(&self) -> u32 {
+        self.next_inbox.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The inbox of this number.
+    pub(crate) fn inbox(&self, number: u32) -> Option<Arc<InboxShared>> {
+        self.inboxes().iter().find(|inbox| inbox.number == number).cloned()
+    }
+
+    /// Lists a new inbox, for everyone to see.
+    pub(crate) fn announce(&self, inbox: &Arc<InboxShared>) -> Result<(), InboxError> {
+        let mut registration = self.registration();
+        let closed = || InboxError::Closed { node: self.id.to_string() };
+        let registration = registration.as_mut().ok_or_else(closed)?;
+        let list = {
+            let mut inboxes = self.inboxes();
+            if inboxes.iter().any(|other| other.address == inbox.address) {
+                return Err(InboxError::Taken { node: self.id.to_string() });
+            }
+            inboxes.push(inbox.clone());
+            listed(&inboxes)
+        };
+        Ok(registration.announce(&list)?)
+    }
+
+    /// Takes an inbox off the list.
+    pub(crate) fn withdraw(&self, inbox: &Arc<InboxShared>) {
+        let mut registration = self.registration();
+        let list = {
+            let mut inboxes = self.inboxes();
+            let before = inboxes.len();
+            inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
+            if inboxes.len() == before {
+                return;
+            }
+            listed(&inboxes)
+        };
+        if let Some(registration) = registration.as_mut()
+            && let Err(error) = registration.announce(&list)
+        {
+            tracing::warn!(%error, node = &*self.id, "a closed inbox stays listed");
+        }
+    }
+
+    /// Remembers a ring, to be flushed and closed with the node.
+    pub(crate) fn remember(&self, ring: &Arc<Ring>) {
+        let mut rings = self.rings.lock().expect("no panic under this lock");
+        rings.retain(|ring| ring.strong_count() > 0);
+        rings.push(Arc::downgrade(ring));
+    }
+
+    fn rings(&self) -> Vec<Arc<Ring>> {
+        self.rings.lock().expect("no panic under this lock").iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Waits until everything sent is processed; returns how many messages are not.
+    fn flush(&self, deadline: Instant) -> u64 {
+        self.rings().iter().map(|ring| ring.flush(deadline)).sum()
+    }
+
+    fn leave(&self) {
+        let Some(registration) = self.registration().take() else { return };
+        for inbox in self.inboxes().drain(..) {
+            inbox.close();
+        }
+        for ring in self.rings() {
+            ring.fail(Failure::NodeClosed);
+        }
+        let listener = self.reactor().forget(self.token);
+        registration.leave();
+        drop(listener);
+        tracing::info!(node = &*self.id, "a node has left");
+    }
+}
+
+impl Drop for NodeShared {
+    fn drop(&mut self) {
+        if self.born == fork::generation() {
+            self.leave();
+        } else {
+            // The parent's: nothing in it is to be undone here.
+            std::mem::forget(self.registration().take());
+        }
+    }
+}
+
+fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
+    let list = |inbox: &Arc<InboxShared>| ListedInbox {
+        number: inbox.number,
+        address: match inbox.address {
+            Address::Node => ListedAddress::Node,
+        },
+        capacity: inbox.capacity,
+        mode: librpc_ring::layout::MODE_LOSSLESS,
+    };
+    inboxes.iter().map(list).collect()
+}

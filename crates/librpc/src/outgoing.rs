@@ -1,0 +1,226 @@
+//! The sender's side of a handshake: hello, terms, data, attached. It is stepped by the background thread, and waits as
+//! long as the receiver's process lives: a stopped one answers when it goes on.
+//!
+//! A sender that dies at any step is a hang-up for the receiver, and its memory is gone with it. A receiver that dies is
+//! a hang-up here; whether its node still lives then tells a death from a receiver that only lost patience.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use librpc_ring::layout;
+use rustix::io::Errno;
+
+use crate::fault::fault;
+use crate::incoming::Reason;
+use crate::reactor::{Reactor, Source};
+use crate::registry;
+use crate::ring::{Attached, Failure, Ring};
+use crate::sys::memory::{Mapping, Shape, dispose};
+use crate::sys::poll::Ready;
+use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Sent, Socket};
+use crate::wire::{self, Answer, Data, Hello, PROTOCOL};
+
+/// How long after a lost or a refused-for-now attempt the next one begins.
+const RETRY: Duration = Duration::from_millis(5);
+const RETRY_AT_MOST: Duration = Duration::from_millis(500);
+
+/// A ring that is being connected.
+struct Outgoing {
+    ring: Arc<Ring>,
+    /// The connection to which the ring is added; `None`: the ring opens it.
+    connection: Option<u64>,
+    token: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    socket: Option<Arc<Socket>>,
+    retry: Duration,
+}
+
+/// Starts the handshake of a ring.
+pub(crate) fn begin(reactor: &Arc<Reactor>, ring: Arc<Ring>, connection: Option<u64>) {
+    let state = Mutex::new(State { socket: None, retry: RETRY });
+    Arc::new(Outgoing { ring, connection, token: reactor.token(), state }).connect(reactor);
+}
+
+impl Outgoing {
+    fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
+        let target = &self.ring.link.target;
+        let socket = match Socket::connect(&registry::socket_path(&target.directory, &target.node)) {
+            Ok(socket) => Arc::new(socket),
+            Err(error) if error.is(Errno::AGAIN) || self.may_come_back() => {
+                tracing::debug!(%error, node = &*target.node, "not connected yet");
+                return self.retry(reactor);
+            }
+            Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => {
+                return self.fail(reactor, Failure::Gone);
+            }
+            Err(error) => return self.fail(reactor, Failure::Broken(error.to_string())),
+        };
+        fault!("connect.connected");
+        match socket.credentials() {
+            Ok(peer) if peer.uid == target.uid => {}
+            Ok(peer) => {
+                let text = format!("its socket is uid {}'s, its file uid {}'s", peer.uid, target.uid);
+                return self.fail(reactor, Failure::Broken(text));
+            }
+            Err(error) => return self.fail(reactor, Failure::Broken(error.to_string())),
+        }
+        let hello = wire::encode(&Hello {
+            lowest: PROTOCOL,
+            highest: PROTOCOL,
+            features: 0,
+            node: self.ring.node.to_string(),
+            incarnation: *self.ring.incarnation.bytes(),
+            target: *target.incarnation.bytes(),
+            inbox: target.inbox,
+            connection: self.connection,
+        });
+        let sent = socket.send(&hello, None);
+        fault!("connect.hello-sent");
+        match sent {
+            Ok(Sent::Done) => {}
+            Ok(_) => return self.retry(reactor),
+            Err(error) => return self.fail(reactor, Failure::Broken(error.to_string())),
+        }
+        self.state().socket = Some(socket.clone());
+        if let Err(error) = reactor.watch(self.token, &*socket, self.clone()) {
+            self.fail(reactor, Failure::Broken(error.to_string()));
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+
+    /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
+    fn may_come_back(&self) -> bool {
+        let target = &self.ring.link.target;
+        match registry::read(&target.directory, &target.node) {
+            Ok(Some(file)) => {
+                let listed = file.inboxes.iter().any(|inbox| inbox.number == target.inbox);
+                file.alive && file.incarnation == target.incarnation && listed
+            }
+            _ => false,
+        }
+    }
+
+    /// Lets go of the socket.
+    fn disconnect(&self, reactor: &Reactor) -> Option<Arc<Socket>> {
+        let socket = self.state().socket.take();
+        if let Some(socket) = &socket {
+            reactor.unwatch(socket);
+        }
+        drop(reactor.forget(self.token));
+        socket
+    }
+
+    fn fail(&self, reactor: &Arc<Reactor>, failure: Failure) {
+        self.disconnect(reactor);
+        tracing::debug!(node = &*self.ring.link.target.node, ?failure, "not connected");
+        self.ring.fail(failure);
+        if self.connection.is_none() {
+            self.ring.link.first_failed(reactor);
+        }
+    }
+
+    fn retry(self: Arc<Self>, reactor: &Arc<Reactor>) {
+        self.disconnect(reactor);
+        let after = {
+            let mut state = self.state();
+            let after = state.retry;
+            state.retry = (after * 2).min(RETRY_AT_MOST);
+            after
+        };
+        reactor.deadline(self.token, self.clone(), Some(Instant::now() + after));
+    }
+
+    fn answered(self: Arc<Self>, reactor: &Arc<Reactor>, answer: &[u8], descriptors: Vec<std::os::fd::OwnedFd>) {
+        let capacity = self.ring.link.target.capacity;
+        let broken = |text: String| Failure::Broken(text);
+        match wire::decode::<Answer>(answer) {
+            Ok(Answer::Terms(terms)) if descriptors.is_empty() => {
+                if (terms.version, terms.capacity, terms.mode) != (PROTOCOL, capacity, layout::MODE_LOSSLESS) {
+                    return self.fail(reactor, broken(format!("its terms are not those of its file: {terms:?}")));
+                }
+                let data = wire::encode(&Data { capacity, mode: layout::MODE_LOSSLESS });
+                let Some(socket) = self.state().socket.clone() else { return };
+                fault!("connect.terms-received");
+                match self.ring.send_memory(&socket, &data) {
+                    Ok(Sent::Done) => {
+                        fault!("connect.data-sent");
+                    }
+                    Ok(_) => self.retry(reactor),
+                    Err(error) => self.fail(reactor, broken(error.to_string())),
+                }
+            }
+            Ok(Answer::Attached(attached)) if descriptors.len() == 1 => {
+                match Mapping::receive(&descriptors[0], Shape::Ack) {
+                    Ok(ack) => self.attach(reactor, attached, Arc::new(ack)),
+                    Err(error) => {
+                        dispose(descriptors);
+                        self.fail(reactor, broken(error.to_string()));
+                    }
+                }
+            }
+            Ok(Answer::Refusal(refusal)) if descriptors.is_empty() => {
+                if refusal.reason == Reason::Busy as u32
+                    || refusal.reason == Reason::UnknownConnection as u32 && self.may_come_back()
+                {
+                    return self.retry(reactor);
+                }
+                if refusal.reason == Reason::Restarted as u32 || refusal.reason == Reason::NoInbox as u32 {
+                    return self.fail(reactor, Failure::Gone);
+                }
+                let text: String = refusal.text.chars().filter(|c| !c.is_control()).take(200).collect();
+                self.fail(reactor, Failure::Refused { reason: refusal.reason, text });
+            }
+            Ok(answer) => {
+                let text = format!("{} descriptors with {answer:?}", descriptors.len());
+                dispose(descriptors);
+                self.fail(reactor, broken(text));
+            }
+            Err(error) => {
+                dispose(descriptors);
+                self.fail(reactor, broken(error.to_string()));
+            }
+        }
+    }
+
+    fn attach(self: Arc<Self>, reactor: &Arc<Reactor>, attached: wire::Attached, ack: Arc<Mapping>) {
+        fault!("connect.attached");
+        let socket = self.disconnect(reactor);
+        let first = self.connection.is_none().then_some(socket).flatten().map(|socket| (socket, attached.connection));
+        let number = attached.ring;
+        match self.ring.link.attached(reactor, &self.ring, number, first) {
+            Ok(Some(socket)) => self.ring.attach(Attached { ack, socket, number }),
+            Ok(None) => self.ring.fail(Failure::Gone),
+            Err(error) => self.ring.fail(Failure::Broken(error.to_string())),
+        }
+    }
+}
+
+impl Source for Outgoing {
+    fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
+        let Some(socket) = self.state().socket.clone() else { return };
+        let mut message = [0; MAX_MESSAGE_BYTES];
+        match socket.receive(&mut message) {
+            Ok(Received::Message { bytes, descriptors, truncated: false }) => {
+                self.answered(reactor, &message[..bytes], descriptors);
+            }
+            Ok(Received::Message { descriptors, .. }) => {
+                dispose(descriptors);
+                self.fail(reactor, Failure::Broken("its answer is too long".into()));
+            }
+            Ok(Received::Nothing) => {}
+            Ok(Received::HungUp) | Err(_) if self.may_come_back() => self.retry(reactor),
+            Ok(Received::HungUp) | Err(_) => self.fail(reactor, Failure::Gone),
+        }
+    }
+
+    fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
+        drop(reactor.forget(self.token));
+        self.connect(reactor);
+    }
+}

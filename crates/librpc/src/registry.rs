@@ -1,0 +1,419 @@
+//! The registry: one file per node, written by that node alone, alive as long as the kernel holds its lock.
+//!
+//! Invariant: a file that `<id>.node` names is whole (it is linked complete and locked), and its node is alive exactly if
+//! somebody holds the write lock on it. `<id>.sock` exists only beside its `<id>.node`.
+//!
+//! | died after | what is left | what others see |
+//! |---|---|---|
+//! | making the file, before linking it | nothing | nothing |
+//! | linking it | `<id>.node`, unlocked by the death, no inboxes | a dead node; the next opener of the id sweeps it |
+//! | binding the socket | both, unlocked | the same |
+//! | writing a list of inboxes, before selecting it | the old list | the old list |
+//! | withdrawing the inboxes, or removing the socket | `<id>.node`, unlocked | a dead node |
+//! | any step of a sweep | what is not removed yet, unlocked | a dead node, to be swept again |
+
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use crate::domain::{self, DomainError, Membership};
+use crate::fault::fault;
+use crate::layout::{self, BadLayout, NodeHeader, Select};
+use crate::name::{Incarnation, check_node_id};
+use crate::sys::{Context, Descriptor, OsError, lock};
+use crate::wire::{self, ListedAddress, ListedInbox};
+
+/// How many other nodes a joining one looks at, to sweep those that are dead.
+const SWEPT_BY_A_JOIN: usize = 4;
+/// How long two openers of one id, or an opener and a sweeper, may stand in each other's way.
+const JOIN_LIMIT: Duration = Duration::from_secs(2);
+
+fn node_file(id: &str) -> String {
+    format!("{id}.node")
+}
+
+fn socket_file(id: &str) -> String {
+    format!("{id}.sock")
+}
+
+/// A node as the registry shows it to anyone who may read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// Its id.
+    pub id: String,
+    /// The process that opened it, as that process says.
+    pub pid: u32,
+    /// The owner of its file.
+    pub uid: u32,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// When it was opened, as its process says.
+    pub opened: SystemTime,
+    /// Whether its process lives; a dead node stays in the registry until somebody sweeps it.
+    pub alive: bool,
+    /// The addresses of its inboxes: its own id for what is sent to the node, patterns as `a/*`.
+    pub inboxes: Vec<String>,
+}
+
+/// A node's file, read and checked.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeFile {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) pid: u32,
+    /// The owner of the file, from the kernel.
+    pub(crate) uid: u32,
+    pub(crate) alive: bool,
+    opened_ns: u64,
+    /// Empty while the node is being opened or closed, too.
+    pub(crate) inboxes: Vec<ListedInbox>,
+}
+
+/// Why a node's file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("node {id:?} has a file that cannot be: {why}")]
+    Bad { id: String, why: String },
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// Reads the file of a node; `None` if there is none. Whatever stands there, this returns soon.
+pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>, ReadError> {
+    let doing = || format!("read the file of node {id:?}");
+    let bad = |why: String| ReadError::Bad { id: id.to_owned(), why };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match Descriptor::open(|| rustix::fs::openat(directory, node_file(id), flags, Mode::empty())) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(OsError::new(doing(), errno).into()),
+    };
+    let stat = rustix::fs::fstat(&file).context(doing)?;
+    if !domain::is_regular(&stat) {
+        return Err(bad("it is no regular file".into()));
+    }
+    // The owner may write at any time; a list is whole if the selecting word is the same behind it as in front of it.
+    for _ in 0..100 {
+        let header = read_header(&file, doing)?.map_err(|layout| bad(layout.to_string()))?;
+        let inboxes = match header.select.area() {
+            None => Vec::new(),
+            Some((_, bytes)) if bytes > layout::MAX_LIST_BYTES => return Err(bad(format!("a list of {bytes} bytes"))),
+            Some((offset, bytes)) => {
+                let mut list = vec![0; bytes];
+                let read = rustix::io::pread(&file, &mut list, offset).context(doing)?;
+                let again = read_header(&file, doing)?.map_err(|layout| bad(layout.to_string()))?;
+                if again.select != header.select {
+                    continue;
+                }
+                wire::decode(&list[..read]).map_err(|error| bad(error.to_string()))?
+            }
+        };
+        return Ok(Some(NodeFile {
+            incarnation: Incarnation::from_bytes(header.incarnation),
+            pid: header.pid,
+            uid: stat.st_uid,
+            alive: lock::is_owned(&file).context(doing)?,
+            opened_ns: header.opened_ns,
+            inboxes,
+        }));
+    }
+    Err(bad("its list of inboxes never stands still".into()))
+}
+
+fn read_header(file: &Descriptor, doing: impl Fn() -> String) -> Result<Result<NodeHeader, BadLayout>, OsError> {
+    let mut bytes = [0; NodeHeader::BYTES];
+    rustix::io::pread(file, &mut bytes, 0).context(&doing)?; // a short read leaves zeros, which are no magic
+    Ok(NodeHeader::decode(&bytes))
+}
+
+/// The ids of all node files in a directory.
+fn ids(directory: &Descriptor) -> Result<Vec<String>, OsError> {
+    let mut ids = Vec::new();
+    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+    each_id(directory, &mut buffer, |id| {
+        ids.push(id.to_owned());
+        true
+    })?;
+    ids.sort();
+    Ok(ids)
+}
+
+/// Calls `visit` with the ids of node files in a directory until it returns `false`.
+fn each_id(
+    directory: &Descriptor,
+    buffer: &mut [MaybeUninit<u8>],
+    mut visit: impl FnMut(&str) -> bool,
+) -> Result<(), OsError> {
+    let doing = || "list a domain".to_owned();
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let own = Descriptor::open(|| rustix::fs::openat(directory, ".", flags, Mode::empty())).context(doing)?;
+    let mut entries = RawDir::new(&own, buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.context(doing)?;
+        let name = entry.file_name().to_str().ok();
+        if let Some(id) = name.and_then(|name| name.strip_suffix(".node"))
+            && check_node_id(id).is_ok()
+            && !visit(id)
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// All nodes. A file that cannot be read is left out: it is nobody's node.
+pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
+    let read = |id: String| match read(directory, &id) {
+        Ok(file) => file.map(|file| NodeInfo {
+            pid: file.pid,
+            uid: file.uid,
+            incarnation: file.incarnation,
+            opened: UNIX_EPOCH + Duration::from_nanos(file.opened_ns),
+            alive: file.alive,
+            inboxes: file.inboxes.iter().flat_map(|inbox| addresses(&id, &inbox.address)).collect(),
+            id,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "a node's file is passed over");
+            None
+        }
+    };
+    Ok(ids(directory)?.into_iter().filter_map(read).collect())
+}
+
+fn addresses(id: &str, address: &ListedAddress) -> Vec<String> {
+    match address {
+        ListedAddress::Node => vec![id.to_owned()],
+        ListedAddress::Patterns(patterns) => patterns.clone(),
+        ListedAddress::Service(service) => vec![service.clone()],
+    }
+}
+
+/// Removes what a dead node has left. `false`: it lives, is not there, or its files are not ours to remove.
+pub(crate) fn sweep(directory: &Descriptor, id: &str) -> Result<bool, OsError> {
+    let doing = || format!("sweep node {id:?}");
+    let name = node_file(id);
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match Descriptor::open(|| rustix::fs::openat(directory, &name, flags, Mode::empty())) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::LOOP) => return Ok(false),
+        Err(errno) => return Err(OsError::new(doing(), errno)),
+    };
+    // In a shared domain a reader may hold a read lock on a dead node's file: it keeps nobody from sweeping it.
+    let free = lock::try_own(&file).context(doing)? || !lock::is_owned(&file).context(doing)?;
+    if !free || !domain::names(directory, &name, &file) {
+        return Ok(false);
+    }
+    fault!("sweep.locked");
+    remove(directory, &socket_file(id))?;
+    fault!("sweep.socket-removed");
+    let removed = remove(directory, &name)?;
+    fault!("sweep.file-removed");
+    Ok(removed)
+}
+
+/// Sweeps the dead among a few nodes other than this one: what one join owes to the domain.
+fn sweep_a_few(directory: &Descriptor, joining: &str) -> Result<(), OsError> {
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut some = Vec::new();
+    each_id(directory, &mut buffer, |id| {
+        if id != joining {
+            some.push(id.to_owned());
+        }
+        some.len() < SWEPT_BY_A_JOIN
+    })?;
+    some.iter().try_for_each(|id| sweep(directory, id).map(drop))
+}
+
+/// Sweeps every dead node, and returns their ids.
+pub(crate) fn sweep_all(directory: &Descriptor) -> Result<Vec<String>, OsError> {
+    let mut swept = Vec::new();
+    for id in ids(directory)? {
+        if sweep(directory, &id)? {
+            swept.push(id);
+        }
+    }
+    Ok(swept)
+}
+
+fn remove(directory: &Descriptor, name: &str) -> Result<bool, OsError> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) => Ok(true),
+        // Another user's file in a shared domain waits for its owner.
+        Err(Errno::NOENT | Errno::PERM | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(OsError::new(format!("remove {name}"), errno)),
+    }
+}
+
+/// Why a node id could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    #[error("held by pid {pid}, uid {uid}")]
+    InUse { pid: u32, uid: u32 },
+    #[error("left behind by uid {uid}")]
+    NotOurs { uid: u32 },
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// A place in the registry, held by the lock on the file. Dropped without [`Registration::leave`], it is given up as by a
+/// death.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    membership: Membership,
+    id: String,
+    incarnation: Incarnation,
+    /// Holds the lock: never mapped, never sent, closed in a forked child.
+    file: Descriptor,
+    lists: Lists,
+}
+
+/// Where in the file the lists of inboxes stand.
+#[derive(Debug)]
+struct Lists {
+    areas: [(u64, u64); 2],
+    selected: usize,
+    sequence: u64,
+    file_bytes: u64,
+}
+
+impl Registration {
+    /// Takes an id in a domain. Nobody can connect yet.
+    pub(crate) fn join(membership: Membership, id: &str) -> Result<Self, JoinError> {
+        match Self::link(&membership, id) {
+            Ok((incarnation, file)) => {
+                let half = (layout::PAGE - layout::LISTS_OFFSET) / 2;
+                let areas = [(layout::LISTS_OFFSET, half), (layout::LISTS_OFFSET + half, half)];
+                let lists = Lists { areas, selected: 0, sequence: 0, file_bytes: layout::PAGE };
+                Ok(Self { membership, id: id.to_owned(), incarnation, file, lists })
+            }
+            Err(error) => {
+                membership.leave();
+                Err(error)
+            }
+        }
+    }
+
+    fn link(membership: &Membership, id: &str) -> Result<(Incarnation, Descriptor), JoinError> {
+        let doing = || format!("open node {id:?}");
+        let incarnation = Incarnation::random();
+        let header = NodeHeader {
+            incarnation: *incarnation.bytes(),
+            pid: std::process::id(),
+            uid: rustix::process::geteuid().as_raw(),
+            opened_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
+            select: Select::default(),
+        };
+        let mode = membership.file_mode() & !Mode::WGRP;
+        let directory = membership.directory();
+        let file = domain::make_file(directory, &header.encode(), mode).context(doing)?;
+        let locked = lock::try_own(&file).context(doing)?;
+        assert!(locked, "nobody else can know a file without a name");
+        fault!("join.locked");
+        let begun = Instant::now();
+        loop {
+            match domain::link_file(directory, &file, &node_file(id)) {
+                Ok(()) => break,
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(OsError::new(doing(), errno).into()),
+            }
+            if !sweep(directory, id)? {
+                match read(directory, id) {
+                    Ok(Some(NodeFile { alive: true, pid, uid, .. })) => return Err(JoinError::InUse { pid, uid }),
+                    Ok(Some(NodeFile { uid, .. })) if uid != header.uid => return Err(JoinError::NotOurs { uid }),
+                    Ok(_) => {}
+                    Err(ReadError::Os(error)) => return Err(error.into()),
+                    Err(ReadError::Bad { .. }) => {
+                        let path = membership.domain().path().join(node_file(id));
+                        return Err(DomainError::Foreign { path, why: "it is no node's file".into() }.into());
+                    }
+                }
+                if begun.elapsed() > JOIN_LIMIT {
+                    return Err(DomainError::Busy { path: membership.domain().path().to_owned() }.into());
+                }
+            }
+        }
+        fault!("join.linked");
+        sweep_a_few(directory, id)?;
+        Ok((incarnation, file))
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The path at which to bind the rendezvous socket, free.
+    pub(crate) fn socket_path(&self) -> Result<PathBuf, OsError> {
+        remove(self.membership.directory(), &socket_file(&self.id))?;
+        Ok(socket_path(self.membership.directory(), &self.id))
+    }
+
+    /// Lets the members that may connect do so.
+    pub(crate) fn open_socket(&self) -> Result<(), OsError> {
+        let (directory, mode) = (self.membership.directory(), self.membership.file_mode());
+        rustix::fs::chmodat(directory, socket_file(&self.id), mode, AtFlags::empty())
+            .context(|| format!("open the socket of node {:?}", self.id))
+    }
+
+    /// Publishes the list of inboxes. Once this has returned, every lookup that begins afterwards finds it.
+    pub(crate) fn announce(&mut self, inboxes: &[ListedInbox]) -> Result<(), OsError> {
+        let doing = || format!("list the inboxes of node {:?}", self.id);
+        let bytes = wire::encode(&inboxes);
+        if bytes.len() > layout::MAX_LIST_BYTES {
+            return Err(OsError::new(doing(), std::io::Error::from(std::io::ErrorKind::FileTooLarge)));
+        }
+        let lists = &mut self.lists;
+        let next = 1 - lists.selected;
+        if lists.areas[next].1 < bytes.len() as u64 {
+            let size = (bytes.len() as u64).next_power_of_two().max(layout::PAGE);
+            let flags = rustix::fs::FallocateFlags::empty();
+            rustix::fs::fallocate(&self.file, flags, lists.file_bytes, size).context(doing)?;
+            lists.areas[next] = (lists.file_bytes, size);
+            lists.file_bytes += size;
+        }
+        let offset = lists.areas[next].0;
+        rustix::io::pwrite(&self.file, &bytes, offset).context(doing)?;
+        fault!("announce.written");
+        lists.sequence += 1;
+        let select = Select::new(lists.sequence, offset, bytes.len());
+        rustix::io::pwrite(&self.file, &select.0.to_le_bytes(), layout::SELECT_OFFSET).context(doing)?;
+        lists.selected = next;
+        fault!("announce.selected");
+        self.membership.bump();
+        Ok(())
+    }
+
+    /// Gives the id up, and leaves the domain; the last one removes it.
+    pub(crate) fn leave(self) {
+        fault!("leave.begun");
+        let directory = self.membership.directory();
+        let removed = remove(directory, &socket_file(&self.id)).and_then(|_| {
+            fault!("leave.socket-removed");
+            if domain::names(directory, &node_file(&self.id), &self.file) {
+                remove(directory, &node_file(&self.id))?;
+            }
+            Ok(())
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, node = self.id, "a leaving node could not remove its files");
+        }
+        fault!("leave.file-removed");
+        self.membership.bump();
+        drop(self.file);
+        self.membership.leave();
+    }
+}
+
+/// The path of a node's rendezvous socket, short whatever the domain's path.
+pub(crate) fn socket_path(directory: &Descriptor, id: &str) -> PathBuf {
+    Path::join(&domain::proc_path(directory), socket_file(id))
+}

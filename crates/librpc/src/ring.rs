@@ -1,0 +1,241 @@
+//! The sender's end of a channel as its threads share it: the memories, the state of the connection, and the place where
+//! a sender sleeps until its receiver has consumed something.
+//!
+//! Invariant: `status` goes from `PENDING` to `OPEN` to `FAILED`, or straight to `FAILED`, and never back. Records may be
+//! committed in each: a pending ring is one that nobody reads yet.
+
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use librpc_ring::{Memory, layout};
+
+use crate::link::Link;
+use crate::name::Incarnation;
+use crate::sys::memory::{Mapping, Shape};
+use crate::sys::socket::{Sent, Socket};
+use crate::sys::{Descriptor, OsError, fork};
+use crate::wire::Bell;
+
+/// The receiver has not answered yet.
+pub(crate) const PENDING: u32 = 0;
+/// The receiver reads the ring.
+pub(crate) const OPEN: u32 = 1;
+/// Nobody will read it (any more).
+pub(crate) const FAILED: u32 = 2;
+
+/// Why a ring is of no further use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The receiver's process is gone, or has closed the inbox.
+    Gone,
+    /// The receiver does not want it.
+    Refused { reason: u32, text: String },
+    /// The receiver wrote, or found, what cannot be.
+    Broken(String),
+    /// The sender's own node was closed.
+    NodeClosed,
+}
+
+/// The sender's end of a channel.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    pub(crate) link: Arc<Link>,
+    /// The sender's node, for the handshake.
+    pub(crate) node: Arc<str>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) data: Arc<Mapping>,
+    pub(crate) born: u64,
+    status: AtomicU32,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The data memory, until the receiver has it.
+    memfd: Option<Descriptor>,
+    attached: Option<Attached>,
+    failure: Option<Failure>,
+    epoch: u64,
+    waiters: u32,
+    rung: u64,
+}
+
+/// What the receiver's answer has brought.
+#[derive(Clone, Debug)]
+pub(crate) struct Attached {
+    pub(crate) ack: Arc<Mapping>,
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) number: u32,
+}
+
+impl Attached {
+    /// Has the receiver look at this ring. Never blocks for a receiver that does not read its bells.
+    pub(crate) fn ring_bell(&self) {
+        ring_bell(&self.socket, Bell::Ring(self.number));
+    }
+}
+
+/// Sends a bell. A full queue will wake the receiver as well, and tells it to look at every ring.
+pub(crate) fn ring_bell(socket: &Socket, bell: Bell) {
+    loop {
+        match socket.send(&bell.encode(), None) {
+            Ok(Sent::Done | Sent::QueueFull | Sent::HungUp) => return,
+            Ok(Sent::NoMemory) => std::thread::yield_now(),
+            Err(error) => {
+                tracing::warn!(%error, "a bell could not be rung");
+                return;
+            }
+        }
+    }
+}
+
+impl Ring {
+    /// Makes the memory of a ring to the link's inbox.
+    pub(crate) fn create(link: Arc<Link>, node: Arc<str>, incarnation: Incarnation) -> Result<Arc<Self>, OsError> {
+        let (data, memfd) = Mapping::create(Shape::Data { capacity: link.target.capacity })?;
+        let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
+        let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
+        let born = fork::generation();
+        Ok(Arc::new(Self { link, node, incarnation, data, born, status, state, changed: Condvar::new() }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+
+    #[inline(always)]
+    pub(crate) fn status(&self) -> u32 {
+        // Relaxed: whatever stands behind it is read under the lock.
+        self.status.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn attached(&self) -> Option<Attached> {
+        self.state().attached.clone()
+    }
+
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.state().failure.clone()
+    }
+
+    /// Sends the data memory along with a message.
+    pub(crate) fn send_memory(&self, socket: &Socket, message: &[u8]) -> Result<Sent, OsError> {
+        use std::os::fd::AsFd;
+        let state = self.state();
+        socket.send(message, state.memfd.as_ref().map(|memfd| memfd.as_fd()))
+    }
+
+    /// The receiver reads the ring from now on.
+    pub(crate) fn attach(&self, attached: Attached) {
+        let mut state = self.state();
+        state.memfd = None;
+        state.attached = Some(attached.clone());
+        if state.failure.is_none() {
+            self.status.store(OPEN, Ordering::Relaxed);
+        }
+        self.changed.notify_all();
+        drop(state);
+        // Pairs with the fence in `pending_commit`: a sender that still saw the ring pending has committed before this
+        // bell, and is found by it; every other one looks at the armed word itself.
+        fence(Ordering::SeqCst);
+        attached.ring_bell();
+    }
+
+    /// After a commit to a pending ring: sees to it that the bell of `attach` finds the record.
+    pub(crate) fn pending_commit(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    /// The ring is of no further use.
+    pub(crate) fn fail(&self, failure: Failure) {
+        let mut state = self.state();
+        state.memfd = None;
+        state.failure.get_or_insert(failure);
+        self.status.store(FAILED, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// The receiver has rung: wakes whoever waits.
+    pub(crate) fn rung(&self) {
+        self.state().rung += 1;
+        self.changed.notify_all();
+    }
+
+    /// How often the receiver may have rung: once per epoch, and once for a sender that has just stopped waiting.
+    pub(crate) fn epochs(&self) -> u64 {
+        self.state().epoch
+    }
+
+    /// Waits until the receiver has answered, or the deadline. `true`: it has.
+    pub(crate) fn wait_for_answer(&self, deadline: Instant) -> bool {
+        let mut state = self.state();
+        while self.status() == PENDING {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            state = self.changed.wait_timeout(state, left).expect("no panic under this lock").0;
+        }
+        true
+    }
+
+    /// Sleeps until `enough` says so of the claimed consumed position, the ring fails, or the deadline.
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>, mut enough: impl FnMut(u64) -> bool) {
+        let mut state = self.state();
+        state.waiters += 1;
+        let data = self.data.writer();
+        loop {
+            let rung = state.rung;
+            state.epoch += 1;
+            let announced = |attached: &Attached| {
+                enough(librpc_ring::wait_for_receiver(&data, &attached.ack.reader(), state.epoch))
+            };
+            if self.status() == FAILED || state.attached.as_ref().is_some_and(announced) {
+                break;
+            }
+            crate::fault::fault!("wait.announced");
+            let (had_answer, was) = (state.attached.is_some(), self.status());
+            let unchanged = |state: &mut State| {
+                state.rung == rung && state.attached.is_some() == had_answer && self.status() == was
+            };
+            state = match deadline {
+                None => self.changed.wait_while(state, |state| unchanged(state)).expect("no panic under this lock"),
+                Some(deadline) => {
+                    let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+                    let woken = self.changed.wait_timeout_while(state, left, |state| unchanged(state));
+                    woken.expect("no panic under this lock").0
+                }
+            };
+        }
+        state.waiters -= 1;
+        if state.waiters == 0 && state.attached.is_some() {
+            librpc_ring::stop_waiting(&data);
+        }
+    }
+
+    /// The sender has written its last record: a receiver that sleeps is to see it. (A pending ring's is rung anyway.)
+    pub(crate) fn closed(&self) {
+        if let Some(attached) = &self.state().attached {
+            attached.ring_bell();
+        }
+    }
+
+    /// Waits until everything committed is processed, from any thread; returns how many messages are not.
+    pub(crate) fn flush(&self, deadline: Instant) -> u64 {
+        let data = self.data.reader();
+        let committed = data.load(layout::data::COMMITTED, Ordering::Acquire);
+        self.wait_until(Some(deadline), |consumed| consumed >= committed);
+        match self.attached() {
+            Some(attached) => librpc_ring::outstanding(&data, &attached.ack.reader(), self.link.target.capacity),
+            None => data.load(layout::data::SEQUENCE, Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.born == fork::generation()
+            && let Some(attached) = &self.state().attached
+        {
+            self.link.release(attached.number);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Sealed memfds and their mappings.
+//!
+//! A memory is made, mapped writable by its one writer, and then sealed so that nobody, the writer included, can map it
+//! writable again or change its size. Whoever receives one checks exactly that before believing a byte of it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use librpc_ring::{Mapped, ReadOnly, Writable, layout};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use super::{Context, Descriptor, OsError, fork};
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+fn seals() -> SealFlags {
+    SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL
+}
+
+/// Why a descriptor is not the sealed memory that was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadMemory {
+    #[error("the descriptor is no memfd")]
+    NotMemory,
+    #[error("the memfd bears seals {0:#x}, too few")]
+    Unsealed(u32),
+    #[error("the memfd is not on tmpfs (type {0:#x})")]
+    NotTmpfs(u64),
+    #[error("the memfd has {found} bytes, not {expected}")]
+    Size { found: u64, expected: u64 },
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// Whether a file system is tmpfs.
+pub(crate) fn is_tmpfs(fd: impl AsFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(fd)?.f_type as u64 == TMPFS_MAGIC)
+}
+
+/// How a memory lies in the address space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    /// A header page and a ring of this many bytes, the ring mapped twice in a row.
+    Data { capacity: u64 },
+    /// One page.
+    Ack,
+}
+
+impl Shape {
+    fn file_bytes(self) -> usize {
+        match self {
+            Self::Data { capacity } => layout::HEADER_BYTES + capacity as usize,
+            Self::Ack => layout::ACK_BYTES,
+        }
+    }
+
+    fn mapped_bytes(self) -> usize {
+        match self {
+            Self::Data { capacity } => self.file_bytes() + capacity as usize,
+            Self::Ack => self.file_bytes(),
+        }
+    }
+}
+
+/// A mapping of a memory. It is not inherited by forked children.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+    writable: bool,
+    born: u64,
+}
+
+// SAFETY: an address and a length. What is done with the memory goes through `Mapped`.
+unsafe impl Send for Mapping {}
+// SAFETY: nothing in it changes while it is shared.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Makes a memory of this shape, zeroed; maps it writable and seals it.
+    pub(crate) fn create(shape: Shape) -> Result<(Self, Descriptor), OsError> {
+        let doing = || "make shared memory".to_owned();
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = Descriptor::open(|| match rustix::fs::memfd_create("librpc", flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => rustix::fs::memfd_create("librpc", flags),
+            made => made,
+        })
+        .context(doing)?;
+        rustix::fs::ftruncate(&fd, shape.file_bytes() as u64).context(doing)?;
+        let mapping = Self::map(fd.as_fd(), shape, true)?;
+        rustix::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
+        Ok((mapping, fd))
+    }
+
+    /// Checks a received descriptor and maps it read-only. Nothing here can block, whatever the descriptor is.
+    pub(crate) fn receive(fd: impl AsFd, shape: Shape) -> Result<Self, BadMemory> {
+        let fd = fd.as_fd();
+        // Only memory file systems answer this; it is asked first because others may be slow to answer anything.
+        let found = rustix::fs::fcntl_get_seals(fd).map_err(|_| BadMemory::NotMemory)?;
+        if !found.contains(seals()) {
+            return Err(BadMemory::Unsealed(found.bits()));
+        }
+        let kind = rustix::fs::fstatfs(fd).context(|| "look at received memory".into())?.f_type as u64;
+        if kind != TMPFS_MAGIC {
+            return Err(BadMemory::NotTmpfs(kind));
+        }
+        let found = rustix::fs::fstat(fd).context(|| "look at received memory".into())?.st_size as u64;
+        let expected = shape.file_bytes() as u64;
+        if found != expected {
+            return Err(BadMemory::Size { found, expected });
+        }
+        Ok(Self::map(fd, shape, false)?)
+    }
+
+    fn map(fd: std::os::fd::BorrowedFd<'_>, shape: Shape, writable: bool) -> Result<Self, OsError> {
+        let doing = || "map shared memory".to_owned();
+        let (file_bytes, bytes) = (shape.file_bytes(), shape.mapped_bytes());
+        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), reserve) }
+            .context(doing)?;
+        let base = NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at address 0");
+        let mapping = Self { base, bytes, writable, born: fork::generation() };
+        let fixed = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: replaces the first part of the stretch that was reserved just now and is used by nobody.
+        unsafe { rustix::mm::mmap(base.as_ptr().cast(), file_bytes, access, fixed, fd, 0) }.context(doing)?;
+        if let Shape::Data { capacity } = shape {
+            // SAFETY: the offset is within the reserved stretch.
+            let again = unsafe { base.add(file_bytes) };
+            let offset = layout::HEADER_BYTES as u64;
+            // SAFETY: replaces the rest of the reserved stretch.
+            unsafe { rustix::mm::mmap(again.as_ptr().cast(), capacity as usize, access, fixed, fd, offset) }
+                .context(doing)?;
+        }
+        // SAFETY: the stretch is ours; the advice changes what a child inherits.
+        unsafe { rustix::mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxDontFork) }.context(doing)?;
+        Ok(mapping)
+    }
+
+    /// The memory, to be read.
+    pub(crate) fn reader(self: &Arc<Self>) -> Reader {
+        // SAFETY: mapped and readable while the owner lives; page-aligned; no reference to a byte of it is ever made.
+        unsafe { Mapped::new(self.base, self.bytes, Some(self.clone())) }
+    }
+
+    /// The memory, to be written: by this process, which made it.
+    pub(crate) fn writer(self: &Arc<Self>) -> Writer {
+        assert!(self.writable, "only the maker of a memory writes it");
+        // SAFETY: as in `reader`, and mapped writable.
+        unsafe { Mapped::new(self.base, self.bytes, self.clone()) }
+    }
+}
+
+/// A memory that is read; `None` owns the page of zeros.
+pub(crate) type Reader = Mapped<ReadOnly, Option<Arc<Mapping>>>;
+/// A memory that is written.
+pub(crate) type Writer = Mapped<Writable, Arc<Mapping>>;
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.born == fork::generation() {
+            // SAFETY: the stretch was mapped by `map`; every `Mapped` of it owns a share, so none is left.
+            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+        }
+    }
+}
+
+/// A page of zeros for a sender whose receiver has not answered: it never consumes, and it never sleeps.
+pub(crate) fn no_ack() -> Reader {
+    #[repr(align(64))]
+    struct Zeros([u64; layout::ACK_BYTES / 8]);
+    static ZEROS: Zeros = Zeros([0; layout::ACK_BYTES / 8]);
+    let base = NonNull::from(&ZEROS.0).cast::<u8>();
+    // SAFETY: a static is there for ever, and this one is never written; reading it through atomics harms nobody.
+    unsafe { Mapped::new(base, layout::ACK_BYTES, None) }
+}
+
+/// Closes descriptors that a stranger sent, on a thread that may take as long as it likes: the last close of a lingering
+/// socket or of a FUSE file can block.
+pub(crate) fn dispose(descriptors: Vec<OwnedFd>) {
+    if descriptors.is_empty() {
+        return;
+    }
+    let closer = move || drop(descriptors);
+    if let Err(error) = super::thread::spawn("librpc-close", closer) {
+        tracing::warn!(%error, "no thread to close a stranger's descriptors on");
+    }
+}

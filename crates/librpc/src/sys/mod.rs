@@ -1,0 +1,58 @@
+//! The operating system, and the only unsafe code about it: what the rest of the crate asks for, in safe functions.
+#![allow(unsafe_code)]
+
+pub(crate) mod fork; //       descriptors and memory that a forked child must not use
+pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
+pub(crate) mod memory; //     sealed memfds and their mappings
+pub(crate) mod poll; //       epoll and eventfd
+pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
+pub(crate) mod thread; //     a thread that takes no signals
+pub(crate) mod watch; //      inotify on a directory
+
+use std::io;
+
+pub(crate) use fork::Descriptor;
+
+/// A system call that failed: what it was for, and the kernel's answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing}: {source}{}", hint(.source))]
+pub struct OsError {
+    /// What was tried, with the name of the file or node.
+    pub doing: String,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+impl OsError {
+    pub(crate) fn new(doing: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self { doing: doing.into(), source: source.into() }
+    }
+
+    /// Whether the kernel answered with this number.
+    pub(crate) fn is(&self, errno: rustix::io::Errno) -> bool {
+        self.source.raw_os_error() == Some(errno.raw_os_error())
+    }
+}
+
+/// What a user can do about the failures that are about resources.
+fn hint(error: &io::Error) -> &'static str {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC) => " (free some space on that tmpfs, or enlarge it)",
+        Some(Errno::MFILE) => " (this process has used up its descriptors: raise `ulimit -n`)",
+        Some(Errno::NFILE) => " (the machine has used up its descriptors)",
+        Some(Errno::NOMEM | Errno::NOBUFS) => " (memory or a limit on it is used up)",
+        _ => "",
+    }
+}
+
+pub(crate) trait Context<T> {
+    /// Says what a failed call was for.
+    fn context(self, doing: impl FnOnce() -> String) -> Result<T, OsError>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn context(self, doing: impl FnOnce() -> String) -> Result<T, OsError> {
+        self.map_err(|source| OsError::new(doing(), source))
+    }
+}

@@ -1,0 +1,202 @@
+//! `SOCK_SEQPACKET` sockets: listen, connect, messages with descriptors, and what the kernel knows of the peer.
+//!
+//! Nothing here blocks, and nothing raises SIGPIPE.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use super::{Context, Descriptor, OsError};
+
+/// The longest message, in bytes.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4096;
+/// The kernel passes at most this many descriptors with one message.
+const MAX_DESCRIPTORS: usize = 253;
+/// Since Linux 6.16: whether a socket takes descriptors. Not in libc yet.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// What the kernel says of the process at the other end, from when it connected or began to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    /// 0 if the process is in a pid namespace that is not visible from here.
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// How sending a message without waiting went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Done,
+    /// The peer has not read what was sent before.
+    QueueFull,
+    /// The kernel lacks memory just now.
+    NoMemory,
+    /// The peer is gone.
+    HungUp,
+}
+
+/// A message that has arrived.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message {
+        bytes: usize,
+        descriptors: Vec<OwnedFd>,
+        /// Something was longer than allowed, and was cut off.
+        truncated: bool,
+    },
+    Nothing,
+    HungUp,
+}
+
+/// A connected or listening socket.
+#[derive(Debug)]
+pub(crate) struct Socket(Descriptor);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Socket {
+    fn new() -> Result<Self, OsError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Descriptor::open(|| rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None))
+            .context(|| "make a socket".into())
+            .map(Self)
+    }
+
+    /// A socket of no use but its descriptor.
+    pub(crate) fn spare() -> Result<Self, OsError> {
+        Self::new()
+    }
+
+    /// A socket bound to a path, not listening yet.
+    pub(crate) fn bind(path: &Path) -> Result<Self, OsError> {
+        let doing = || format!("bind {}", path.display());
+        let socket = Self::new()?;
+        let address = SocketAddrUnix::new(path).context(doing)?;
+        rustix::net::bind(&socket, &address).context(doing)?;
+        Ok(socket)
+    }
+
+    pub(crate) fn listen(&self) -> Result<(), OsError> {
+        // Inherited by what is accepted: descriptors are taken only where a handshake expects them.
+        self.accept_descriptors(false);
+        rustix::net::listen(self, 4096).context(|| "listen on a socket".into())
+    }
+
+    /// Takes the next connection; `None` if nobody is waiting.
+    pub(crate) fn accept(&self) -> Result<Option<Self>, OsError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match Descriptor::open(|| rustix::net::accept_with(self, flags)) {
+            Ok(descriptor) => Ok(Some(Self(descriptor))),
+            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
+            Err(errno) => Err(OsError::new("accept a connection", errno)),
+        }
+    }
+
+    /// Connects to a path. `Err(AGAIN)`: the listener's queue is full.
+    pub(crate) fn connect(path: &Path) -> Result<Self, OsError> {
+        let doing = || format!("connect to {}", path.display());
+        let socket = Self::new()?;
+        let address = SocketAddrUnix::new(path).context(doing)?;
+        rustix::net::connect(&socket, &address).context(doing)?;
+        Ok(socket)
+    }
+
+    /// Sends a message, with or without a descriptor.
+    pub(crate) fn send(&self, message: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<Sent, OsError> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = descriptor.as_slice();
+        if !descriptors.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "there is space for one");
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::sendmsg(self, &[IoSlice::new(message)], &mut control, flags) {
+            Ok(_) => Ok(Sent::Done),
+            Err(Errno::AGAIN) => Ok(Sent::QueueFull),
+            Err(Errno::NOBUFS | Errno::NOMEM) => Ok(Sent::NoMemory),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(Sent::HungUp),
+            Err(errno) => Err(OsError::new("send to a peer", errno)),
+        }
+    }
+
+    /// Takes the next message and every descriptor that came with it.
+    pub(crate) fn receive(&self, into: &mut [u8]) -> Result<Received, OsError> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let message = match rustix::net::recvmsg(self, &mut [IoSliceMut::new(into)], &mut control, flags) {
+            Ok(message) => message,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::HungUp),
+            Err(errno) => return Err(OsError::new("receive from a peer", errno)),
+        };
+        let mut descriptors = Vec::new();
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = part {
+                descriptors.extend(received);
+            }
+        }
+        if message.bytes == 0 {
+            super::memory::dispose(descriptors);
+            return Ok(Received::HungUp);
+        }
+        let truncated = message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        Ok(Received::Message { bytes: message.bytes, descriptors, truncated })
+    }
+
+    /// Says whether descriptors may come. Without effect before Linux 6.16, where they always may.
+    pub(crate) fn accept_descriptors(&self, accept: bool) {
+        // An older kernel refuses the option, which is what "without effect" means.
+        let _ = self.set(SO_PASSRIGHTS, libc::c_int::from(accept));
+    }
+
+    fn set(&self, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+        let bytes = size_of::<libc::c_int>() as libc::socklen_t;
+        let fd = self.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open, and the value is an int of the length given.
+        match unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), bytes) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Who is at the other end. (Not through rustix, whose type has no place for the pid 0 of an invisible process.)
+    pub(crate) fn credentials(&self) -> Result<Credentials, OsError> {
+        let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
+        let fd = self.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open, and the buffer is a `ucred` of the length given.
+        let result = unsafe {
+            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut found).cast(), &raw mut bytes)
+        };
+        if result != 0 {
+            return Err(OsError::new("ask who the peer is", io::Error::last_os_error()));
+        }
+        Ok(Credentials { pid: found.pid as u32, uid: found.uid, gid: found.gid })
+    }
+
+    /// The supplementary groups of the process at the other end; empty if there are more than 1,024.
+    pub(crate) fn peer_groups(&self) -> Vec<u32> {
+        let mut groups = vec![0u32; 1024];
+        let mut bytes = size_of_val(&groups[..]) as libc::socklen_t;
+        let fd = self.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open, and the buffer has the length given.
+        let result = unsafe {
+            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut bytes)
+        };
+        groups.truncate(if result == 0 { bytes as usize / size_of::<u32>() } else { 0 });
+        groups
+    }
+}

@@ -1,0 +1,235 @@
+//! The messages of the rendezvous, and the list of inboxes in a node's file: CBOR maps with numbered keys, so that a
+//! reader skips what a later version adds. Everything here is decoded from bytes that a stranger wrote.
+//!
+//! ```text
+//! sender                                   receiver
+//! Hello  versions, who, to what  ───────▶  admission
+//!        ◀──────────────────────────────   Terms: what the ring must be      (or Refusal)
+//! Data   + data memfd  ─────────────────▶  checks, maps, attaches
+//!        ◀──────────────────────────────   Attached + ack memfd               (or Refusal)
+//! then, on the first connection to this inbox only, both ways: bells (8 bytes, see `Bell`)
+//! ```
+
+use minicbor::{Decode, Encode};
+
+/// The version of the handshake that this library speaks.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// The sender's first message.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Hello {
+    /// The lowest and the highest version that the sender speaks.
+    #[n(0)]
+    pub(crate) lowest: u32,
+    #[n(1)]
+    pub(crate) highest: u32,
+    /// Optional abilities of the sender; none exist yet.
+    #[n(2)]
+    pub(crate) features: u64,
+    /// The sender's node.
+    #[n(3)]
+    pub(crate) node: String,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub(crate) incarnation: [u8; 16],
+    /// The incarnation that the sender wants to reach.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub(crate) target: [u8; 16],
+    /// The number of the inbox, from the node's file.
+    #[n(6)]
+    pub(crate) inbox: u32,
+    /// The connection to which the new ring is to be added.
+    #[n(7)]
+    pub(crate) connection: Option<u64>,
+}
+
+/// What the ring must be.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Terms {
+    #[n(0)]
+    pub(crate) version: u32,
+    #[n(1)]
+    pub(crate) features: u64,
+    /// Capacity of the ring in bytes.
+    #[n(2)]
+    pub(crate) capacity: u64,
+    /// Ring mode, as in the ring's header.
+    #[n(3)]
+    pub(crate) mode: u64,
+}
+
+/// The sender's second message; the data memfd comes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Data {
+    #[n(0)]
+    pub(crate) capacity: u64,
+    #[n(1)]
+    pub(crate) mode: u64,
+}
+
+/// The receiver's last message; the ack memfd comes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Attached {
+    /// The connection's number, for further rings.
+    #[n(0)]
+    pub(crate) connection: u64,
+    /// The ring's number on the connection.
+    #[n(1)]
+    pub(crate) ring: u32,
+}
+
+/// Why the receiver does not take a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Refusal {
+    #[n(0)]
+    pub(crate) reason: u32,
+    #[n(1)]
+    pub(crate) text: String,
+}
+
+/// What the receiver says to a sender.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Answer {
+    #[n(0)]
+    Terms(#[n(0)] Terms),
+    #[n(1)]
+    Attached(#[n(0)] Attached),
+    #[n(2)]
+    Refusal(#[n(0)] Refusal),
+}
+
+/// An inbox, as its node's file lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedInbox {
+    #[n(0)]
+    pub(crate) number: u32,
+    #[n(1)]
+    pub(crate) address: ListedAddress,
+    #[n(2)]
+    pub(crate) capacity: u64,
+    #[n(3)]
+    pub(crate) mode: u64,
+}
+
+/// What an inbox receives, as its node's file says it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum ListedAddress {
+    #[n(0)]
+    Node,
+    #[n(1)]
+    Patterns(#[n(0)] Vec<String>),
+    #[n(2)]
+    Service(#[n(0)] String),
+}
+
+/// Bytes that are not the message that was due.
+#[derive(Debug, thiserror::Error)]
+#[error("a message that cannot be read: {0}")]
+pub(crate) struct BadMessage(#[from] minicbor::decode::Error);
+
+/// The message as bytes.
+pub(crate) fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
+    minicbor::to_vec(message).expect("a vector takes every byte")
+}
+
+/// A message from a stranger's bytes.
+pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, BadMessage> {
+    Ok(minicbor::decode(bytes)?)
+}
+
+/// What travels on an open connection: 8 bytes, the kind and a ring's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bell {
+    /// Look at this ring: there is something to receive, or something was consumed.
+    Ring(u32),
+    /// The receiver found this ring corrupt and reads it no more.
+    Reset(u32),
+}
+
+impl Bell {
+    pub(crate) fn encode(self) -> [u8; 8] {
+        let (kind, ring) = match self {
+            Self::Ring(ring) => (1u64, ring),
+            Self::Reset(ring) => (2, ring),
+        };
+        (kind << 32 | u64::from(ring)).to_le_bytes()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let word = u64::from_le_bytes(bytes.try_into().ok()?);
+        match word >> 32 {
+            1 => Some(Self::Ring(word as u32)),
+            2 => Some(Self::Reset(word as u32)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod golden {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn hello_is_pinned() {
+        let hello = Hello {
+            lowest: 1,
+            highest: 1,
+            features: 0,
+            node: "a".into(),
+            incarnation: [0x11; 16],
+            target: [0x22; 16],
+            inbox: 3,
+            connection: Some(4),
+        };
+        let bytes = encode(&hello);
+        assert_eq!(
+            hex(&bytes),
+            "a8000101010200036161045011111111111111111111111111111111055022222222222222222222222222222222\
+             06030704"
+        );
+        assert_eq!(decode::<Hello>(&bytes).unwrap(), hello);
+    }
+
+    #[test]
+    fn answers_are_pinned() {
+        let terms = Answer::Terms(Terms { version: 1, features: 0, capacity: 262_144, mode: 0 });
+        let attached = Answer::Attached(Attached { connection: 7, ring: 2 });
+        let refusal = Answer::Refusal(Refusal { reason: 4, text: "no".into() });
+        let pinned = [
+            (terms, "820081a400010100021a000400000300"),
+            (attached, "820181a200070102"),
+            (refusal, "820281a2000401626e6f"),
+        ];
+        for (answer, expected) in pinned {
+            let bytes = encode(&answer);
+            assert_eq!(hex(&bytes), expected);
+            assert_eq!(decode::<Answer>(&bytes).unwrap(), answer);
+        }
+    }
+
+    #[test]
+    fn data_bells_and_the_list_of_inboxes_are_pinned() {
+        assert_eq!(hex(&encode(&Data { capacity: 4096, mode: 0 })), "a2001910000100");
+        assert_eq!(hex(&Bell::Ring(5).encode()), "0500000001000000");
+        assert_eq!(Bell::decode(&Bell::Reset(9).encode()), Some(Bell::Reset(9)));
+        assert_eq!(Bell::decode(&[0; 8]), None);
+        let list = vec![ListedInbox { number: 1, address: ListedAddress::Node, capacity: 4096, mode: 0 }];
+        assert_eq!(hex(&encode(&list)), "81a4000101820080021910000300");
+        assert_eq!(decode::<Vec<ListedInbox>>(&encode(&list)).unwrap(), list);
+    }
+
+    #[test]
+    fn keys_of_a_later_version_are_skipped() {
+        let later = [0xa3, 0x00, 0x19, 0x10, 0x00, 0x01, 0x00, 0x18, 0x63, 0x61, 0x78];
+        assert_eq!(decode::<Data>(&later).unwrap(), Data { capacity: 4096, mode: 0 });
+    }
+}
