@@ -11,7 +11,7 @@ use librpc_ring::layout;
 use crate::arrivals::InboxShared;
 use crate::message::{Event, Message, OwnedMessage};
 use crate::name::Address;
-use crate::node::{Node, NodeShared};
+use crate::node::{Node, Owned};
 use crate::receiver::{Found, Receiver, Taken, Until, Wait};
 use crate::sys::{OsError, fork};
 
@@ -116,7 +116,7 @@ impl<'n> InboxBuilder<'n> {
         if !layout::is_valid_capacity(capacity) || capacity < 4096 {
             return Err(InboxError::Capacity { bytes: capacity });
         }
-        let node = node.shared().clone();
+        let node = node.owned().clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
         let shared = InboxShared::new(number, address, capacity, directory)?;
@@ -167,7 +167,7 @@ pub struct Inbox {
     shared: Arc<InboxShared>,
     acknowledge: Acknowledge,
     born: u64,
-    node: Arc<NodeShared>,
+    node: Arc<Owned>,
 }
 
 impl std::fmt::Debug for Inbox {

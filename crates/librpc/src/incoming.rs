@@ -13,10 +13,10 @@ use librpc_ring::{Consumer, layout};
 use crate::admission::Charge;
 use crate::arrivals::{Arrival, InboxShared};
 use crate::fault::fault;
-use crate::name::{Incarnation, Peer};
+use crate::name::{Incarnation, Peer, check_node_id};
 use crate::node::NodeShared;
 use crate::reactor::{Reactor, Source};
-use crate::registry;
+use crate::registry::{self, ReadError};
 use crate::sys::memory::{Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
 use crate::sys::socket::{Credentials, MAX_MESSAGE_BYTES, Received, Sent, Socket};
@@ -225,7 +225,7 @@ impl Incoming {
         let groups = state.socket.as_ref().map_or_else(Vec::new, Socket::peer_groups);
         let peer = match self.identify(node, &hello, groups) {
             Ok(peer) => Arc::new(peer),
-            Err(why) => return self.end(reactor, state, Some((Reason::Identity, &why))),
+            Err((reason, why)) => return self.end(reactor, state, Some((reason, &why))),
         };
         let wanted = Wanted { peer, inbox, connection: hello.connection };
         match node.admission.by_rules(&wanted.peer) {
@@ -240,18 +240,22 @@ impl Incoming {
     }
 
     /// A node is whoever owns its file, and is alive.
-    fn identify(&self, node: &NodeShared, hello: &Hello, groups: Vec<u32>) -> Result<Peer, String> {
+    fn identify(&self, node: &NodeShared, hello: &Hello, groups: Vec<u32>) -> Result<Peer, (Reason, String)> {
         let Credentials { pid, uid, gid } = self.credentials;
         let incarnation = Incarnation::from_bytes(hello.incarnation);
-        let unknown = || format!("there is no node {:?} of uid {uid} with this incarnation", hello.node);
-        let directory = node.directory().ok_or_else(unknown)?;
-        crate::name::check_node_id(&hello.node).map_err(|bad| bad.to_string())?;
+        let directory = node.directory().ok_or_else(|| (Reason::NoInbox, "the node is closed".to_owned()))?;
+        check_node_id(&hello.node).map_err(|bad| (Reason::Identity, bad.to_string()))?;
         match registry::read(&directory, &hello.node) {
             Ok(Some(file)) if file.alive && file.uid == uid && file.incarnation == incarnation => {
                 let node = hello.node.as_str().into();
                 Ok(Peer { node, incarnation, pid, uid, gid, groups: groups.into() })
             }
-            _ => Err(unknown()),
+            // Our own trouble, which may pass.
+            Err(ReadError::Os(error)) => Err((Reason::Busy, error.to_string())),
+            _ => {
+                let why = format!("there is no node {:?} of uid {uid} with this incarnation", hello.node);
+                Err((Reason::Identity, why))
+            }
         }
     }
 
@@ -349,7 +353,7 @@ impl Incoming {
         drop(descriptors);
         let (ack, memfd) = match Mapping::create(Shape::Ack) {
             Ok(made) => made,
-            Err(error) => return Err((socket, Reason::Resources, error.to_string())),
+            Err(error) => return Err((socket, Reason::Busy, error.to_string())),
         };
         fault!("accept.mapped");
         let consumer = match Consumer::new(data.reader(), Arc::new(ack).writer(), capacity) {

@@ -129,13 +129,14 @@ impl NodeBuilder {
             born: fork::generation(),
             handle,
         });
-        let node = Arc::downgrade(&shared);
-        let listener = Arc::new(Listener { socket, node, token, spare: Mutex::new(Some(spare)) });
+        let spare = Mutex::new(Some(spare));
+        let listener = Arc::new(Listener { socket, node: Arc::downgrade(&shared), token, spare });
+        let node = Node(Arc::new(Owned(shared))); // leaves if anything fails from here on
         reactor.watch(token, &listener.socket, listener.clone())?;
         fault!("join.served");
         let domain = domain.path().display();
-        tracing::info!(node = &*shared.id, %domain, incarnation = %shared.incarnation, "a node has joined");
-        Ok(Node(shared))
+        tracing::info!(node = node.id(), %domain, incarnation = %node.incarnation(), "a node has joined");
+        Ok(node)
     }
 }
 
@@ -165,7 +166,31 @@ fn listen(registration: &mut Registration) -> Result<Socket, OsError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Node(Arc<NodeShared>);
+pub struct Node(Arc<Owned>);
+
+/// What a node's user holds: the node itself, its inboxes and its outboxes. The last one to go has the node leave, there
+/// and then; the background thread, which may be looking at the node just now, keeps nothing open.
+#[derive(Debug)]
+pub(crate) struct Owned(Arc<NodeShared>);
+
+impl std::ops::Deref for Owned {
+    type Target = Arc<NodeShared>;
+
+    fn deref(&self) -> &Arc<NodeShared> {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if self.born == fork::generation() {
+            self.leave();
+        } else {
+            // The parent's: nothing in it is to be undone here.
+            std::mem::forget(self.0.clone());
+        }
+    }
+}
 
 impl Node {
     /// Opens a node with everything at its default. See [`NodeBuilder::open`].
@@ -183,7 +208,7 @@ impl Node {
         NodeBuilder { id: id.to_owned(), domain, admission, limits }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<NodeShared> {
+    pub(crate) fn owned(&self) -> &Arc<Owned> {
         &self.0
     }
 
@@ -387,17 +412,6 @@ impl NodeShared {
         registration.leave();
         drop(listener);
         tracing::info!(node = &*self.id, "a node has left");
-    }
-}
-
-impl Drop for NodeShared {
-    fn drop(&mut self) {
-        if self.born == fork::generation() {
-            self.leave();
-        } else {
-            // The parent's: nothing in it is to be undone here.
-            std::mem::forget(self.registration().take());
-        }
     }
 }
 

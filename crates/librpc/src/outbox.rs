@@ -9,7 +9,7 @@ use crate::appear;
 use crate::incoming::Reason;
 use crate::link::{Link, Target};
 use crate::name::{BadNodeId, check_node_id};
-use crate::node::NodeShared;
+use crate::node::Owned;
 use crate::registry::{self, ReadError};
 use crate::ring::{self, Attached, Failure, Ring};
 use crate::sys::memory::{Reader, Writer, no_ack};
@@ -170,7 +170,7 @@ pub struct Destination(usize);
 /// It is `Send`, and used by one thread at a time. What it sends to one inbox arrives in the order in which it was sent.
 #[derive(Debug)]
 pub struct Outbox {
-    node: Arc<NodeShared>,
+    node: Arc<Owned>,
     routes: Vec<Route>,
     born: u64,
 }
@@ -202,7 +202,7 @@ enum Pushed {
 }
 
 impl Outbox {
-    pub(crate) fn new(node: Arc<NodeShared>) -> Self {
+    pub(crate) fn new(node: Arc<Owned>) -> Self {
         Self { node, routes: Vec::new(), born: fork::generation() }
     }
 

@@ -173,7 +173,9 @@ impl Reactor {
                     source.ready(&self, event);
                 }
             }
-            while let Some((token, source)) = self.table().expire(Instant::now()) {
+            loop {
+                let expired = self.table().expire(Instant::now());
+                let Some((token, source)) = expired else { break };
                 source.expired(&self, token);
             }
         }

@@ -229,6 +229,9 @@ impl Receiver {
     /// Takes the next record of the rings that have traffic, or an event.
     #[inline]
     fn poll_rings(&mut self) -> Option<Found> {
+        if !self.found.is_empty() {
+            return self.found.pop_front(); // a sender joins before it says anything
+        }
         // One more than there are: a channel whose turn is over gets the next one if the others have nothing.
         for _ in 0..=self.active.len() {
             let Some(&index) = self.active.get(self.cursor) else {
@@ -250,7 +253,7 @@ impl Receiver {
             self.cursor += 1;
             self.quantum = QUANTUM;
         }
-        self.found.pop_front()
+        None
     }
 
     #[inline]

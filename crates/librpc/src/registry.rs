@@ -199,9 +199,13 @@ pub(crate) fn sweep(directory: &Descriptor, id: &str) -> Result<bool, OsError> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match Descriptor::open(|| rustix::fs::openat(directory, &name, flags, Mode::empty())) {
         Ok(file) => file,
-        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::LOOP) => return Ok(false),
+        // Nobody's node, or another user's.
+        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR) => return Ok(false),
         Err(errno) => return Err(OsError::new(doing(), errno)),
     };
+    if !domain::is_regular(&rustix::fs::fstat(&file).context(doing)?) {
+        return Ok(false);
+    }
     // In a shared domain a reader may hold a read lock on a dead node's file: it keeps nobody from sweeping it.
     let free = lock::try_own(&file).context(doing)? || !lock::is_owned(&file).context(doing)?;
     if !free || !domain::names(directory, &name, &file) {
@@ -311,7 +315,13 @@ impl Registration {
         };
         let mode = membership.file_mode() & !Mode::WGRP;
         let directory = membership.directory();
-        let file = domain::make_file(directory, &header.encode(), mode).context(doing)?;
+        let make = || domain::make_file(directory, &header.encode(), mode);
+        let file = match make() {
+            // What the dead have left may be just the space that is missing.
+            Err(Errno::NOSPC) if !sweep_all(directory)?.is_empty() => make(),
+            made => made,
+        }
+        .context(doing)?;
         let locked = lock::try_own(&file).context(doing)?;
         assert!(locked, "nobody else can know a file without a name");
         fault!("join.locked");
@@ -339,7 +349,9 @@ impl Registration {
             }
         }
         fault!("join.linked");
-        sweep_a_few(directory, id)?;
+        if let Err(error) = sweep_a_few(directory, id) {
+            tracing::debug!(%error, "a joining node has swept nothing");
+        }
         Ok((incarnation, file))
     }
 

@@ -1,0 +1,64 @@
+//! `librpc clean`: removes what dead nodes have left, and the domain if nobody is in it.
+
+use std::io::Write;
+
+use librpc::Domain;
+use serde::Serialize;
+
+use crate::domain::DomainArgs;
+use crate::outcome::{CommandResult, Outcome};
+
+/// Removes what dead nodes have left, and the domain itself if nobody is in it
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  librpc clean --dry-run     # what would go
+  librpc clean")]
+pub(crate) struct Args {
+    /// Remove nothing, only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// One object: nodes, domain (the directory, if it goes), dry_run
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    nodes: Vec<String>,
+    domain: Option<String>,
+    dry_run: bool,
+}
+
+pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
+    let domain = domain.domain()?;
+    let removed = if args.dry_run { look(&domain)? } else { clean(&domain)? };
+    let mut text = String::new();
+    if args.json {
+        text = format!("{}\n", serde_json::to_string(&removed)?);
+    } else {
+        let done = if args.dry_run { "would remove" } else { "removed" };
+        for node in &removed.nodes {
+            text.push_str(&format!("{done} node {node}\n"));
+        }
+        if let Some(domain) = &removed.domain {
+            text.push_str(&format!("{done} domain {domain}\n"));
+        }
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(Outcome::Done)
+}
+
+fn look(domain: &Domain) -> anyhow::Result<Removed> {
+    let nodes = domain.nodes()?;
+    let goes = nodes.iter().all(|node| !node.alive) && domain.path().is_dir();
+    let nodes = nodes.into_iter().filter(|node| !node.alive).map(|node| node.id).collect();
+    Ok(Removed { nodes, domain: goes.then(|| domain.path().display().to_string()), dry_run: true })
+}
+
+fn clean(domain: &Domain) -> anyhow::Result<Removed> {
+    let was_there = domain.path().is_dir();
+    let nodes = domain.clean()?;
+    let gone = was_there && !domain.path().is_dir();
+    Ok(Removed { nodes, domain: gone.then(|| domain.path().display().to_string()), dry_run: false })
+}

@@ -1,0 +1,74 @@
+//! SIGINT and SIGTERM: as a value to look at, a descriptor to wait for, and a call to be made.
+//!
+//! A command asks for this before it opens a node. From then on a signal never ends the process by itself: the command
+//! sees it, and returns.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use rustix::pipe::PipeFlags;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+type Call = Box<dyn FnOnce() + Send>;
+
+#[derive(Clone)]
+pub(crate) struct Interrupt(Arc<State>);
+
+struct State {
+    /// The first signal that came, or 0.
+    signal: AtomicI32,
+    /// What is to be done then; `None` when it was done.
+    calls: Mutex<Option<Vec<Call>>>,
+    /// A pipe's end that hangs up with the first signal.
+    hangs_up: OwnedFd,
+}
+
+impl Interrupt {
+    /// Installs the handlers.
+    pub(crate) fn install() -> anyhow::Result<Self> {
+        let (hangs_up, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+        let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot install the signal handlers")?;
+        let state = Arc::new(State { signal: AtomicI32::new(0), calls: Mutex::new(Some(Vec::new())), hangs_up });
+        let shared = state.clone();
+        let wait = move || {
+            let first = signals.forever().next();
+            shared.signal.store(first.unwrap_or(SIGTERM), Ordering::Release); // pairs with the Acquire in `signal`
+            drop(held);
+            let calls = shared.calls.lock().expect("no panic under this lock").take();
+            calls.into_iter().flatten().for_each(|call| call());
+            signals.forever().for_each(drop); // the command is leaving already
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
+        Ok(Self(state))
+    }
+
+    /// The signal that came.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        match self.0.signal.load(Ordering::Acquire) {
+            0 => None,
+            signal => Some(signal),
+        }
+    }
+
+    /// Has this called when a signal comes: now, if one has come already.
+    pub(crate) fn then(&self, call: impl FnOnce() + Send + 'static) {
+        let mut calls = self.0.calls.lock().expect("no panic under this lock");
+        match &mut *calls {
+            Some(calls) => calls.push(Box::new(call)),
+            None => {
+                drop(calls);
+                call();
+            }
+        }
+    }
+}
+
+/// The descriptor hangs up with the first signal.
+impl AsFd for Interrupt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.hangs_up.as_fd()
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line of librpc: one file per command, data on stdout, talk on stderr.
+//!
+//! Whatever ends a command, `main` returns: the nodes are dropped by then, and nothing of them stays under `/dev/shm`.
+//!
+//! The commands:
+mod clean; //        removes what dead nodes have left
+mod completions; //  for shells, and the manual
+mod demo; //         two processes that exchange messages, shown
+mod duplex; //       both directions at once
+mod nodes; //        lists a domain
+mod recv; //         messages to stdout
+mod send; //         lines of stdin as messages
+// What they share:
+mod children; //     processes that a command starts
+mod domain; //       --domain, --group, opening a node
+mod interrupt; //    SIGINT and SIGTERM as a value, a descriptor and a call
+mod latency; //      percentiles
+mod lines; //        stdin as lines
+mod outcome; //      how a command ends
+mod pace; //         how many messages are due
+mod payload; //      numbered messages that are checked
+mod side; //         one side of an exchange
+mod stdout; //       what may block, and ends at a signal
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::domain::DomainArgs;
+use crate::outcome::{CommandResult, exit};
+
+/// The processes of one machine exchange messages through shared memory, with no broker.
+#[derive(Parser)]
+#[command(name = "librpc", version, about, disable_help_subcommand = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    domain: DomainArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  librpc recv display                       # in one terminal
+  echo hello | librpc send display          # in another
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, 124 time ran out, 130 or 143 interrupted";
+
+#[derive(Subcommand)]
+enum Command {
+    Recv(recv::Args),
+    Send(send::Args),
+    Duplex(duplex::Args),
+    Nodes(nodes::Args),
+    Clean(clean::Args),
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DemoSide(demo::SideArgs),
+    Completions(completions::Args),
+    Man(completions::ManArgs),
+}
+
+fn main() -> ExitCode {
+    let Cli { domain, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { outcome::USAGE } else { 0 };
+            let _ = error.print(); // stdout may be closed: there is nobody to tell
+            return ExitCode::from(code);
+        }
+    };
+    exit(run(&domain, command))
+}
+
+fn run(domain: &DomainArgs, command: Command) -> CommandResult {
+    match command {
+        Command::Recv(args) => recv::run(domain, args),
+        Command::Send(args) => send::run(domain, args),
+        Command::Duplex(args) => duplex::run(domain, args),
+        Command::Nodes(args) => nodes::run(domain, &args),
+        Command::Clean(args) => clean::run(domain, &args),
+        Command::Demo(args) => demo::run(domain, &args),
+        Command::DemoSide(args) => demo::side(domain, args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => completions::man(&args),
+    }
+}

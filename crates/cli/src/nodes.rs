@@ -1,0 +1,81 @@
+//! `librpc nodes`: who is in the domain. It joins nothing and makes nothing.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use comfy_table::{Table, presets};
+use librpc::NodeInfo;
+use serde::Serialize;
+
+use crate::domain::DomainArgs;
+use crate::outcome::{CommandResult, Outcome};
+
+/// Lists the nodes of the domain
+///
+/// A dead node that nobody has swept yet is shown as dead. Where there is no domain, nothing is shown.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  librpc nodes
+  librpc nodes --json | jq -r 'select(.alive) | .id'")]
+pub(crate) struct Args {
+    /// One object a line: id, pid, uid, incarnation, alive, inboxes, opened_unix_s
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a str,
+    pid: u32,
+    uid: u32,
+    incarnation: String,
+    alive: bool,
+    inboxes: &'a [String],
+    opened_unix_s: u64,
+}
+
+impl<'a> Line<'a> {
+    fn new(node: &'a NodeInfo) -> Self {
+        let opened_unix_s = node.opened.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let NodeInfo { id, pid, uid, incarnation, alive, inboxes, .. } = node;
+        Self { id, pid: *pid, uid: *uid, incarnation: incarnation.to_string(), alive: *alive, inboxes, opened_unix_s }
+    }
+}
+
+pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
+    let mut nodes = domain.domain()?.nodes()?;
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut text = String::new();
+    if args.json {
+        for node in &nodes {
+            text.push_str(&serde_json::to_string(&Line::new(node))?);
+            text.push('\n');
+        }
+    } else if !nodes.is_empty() {
+        for line in table(&nodes).lines() {
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(Outcome::Done)
+}
+
+fn table(nodes: &[NodeInfo]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["NODE", "PID", "UID", "STATE", "AGE", "INBOXES", "INCARNATION"]);
+    for node in nodes {
+        let age = SystemTime::now().duration_since(node.opened).unwrap_or_default().as_secs();
+        table.add_row([
+            node.id.clone(),
+            node.pid.to_string(),
+            node.uid.to_string(),
+            if node.alive { "alive" } else { "dead" }.to_owned(),
+            humantime::format_duration(std::time::Duration::from_secs(age)).to_string(),
+            node.inboxes.join(" "),
+            node.incarnation.to_string(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,105 @@
+//! How many messages are due: by the clock, in small batches, and never more at once than a batch.
+
+use std::time::{Duration, Instant};
+
+/// The least time between two batches: shorter sleeps cost more than they give.
+const BATCH: Duration = Duration::from_micros(100);
+/// The most messages between two looks at the clock.
+const BETWEEN_LOOKS: u64 = 64;
+/// A sender that is so late at the end of its time still catches up; what is later was held back by its receiver.
+const CATCH_UP: Duration = Duration::from_millis(2);
+
+const SECOND_NS: u128 = 1_000_000_000;
+
+pub(crate) struct Pace {
+    /// Messages per second; 0: as fast as it goes.
+    rate: u64,
+    time: Duration,
+    begun: Instant,
+    sent: u64,
+}
+
+/// What a sender is to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// So many messages, at least one.
+    Messages(u64),
+    /// Nothing for so long.
+    Nothing(Duration),
+    /// The time is up.
+    Over,
+}
+
+impl Pace {
+    pub(crate) fn new(rate: u64, time: Duration) -> Self {
+        Self { rate, time, begun: Instant::now(), sent: 0 }
+    }
+
+    /// What is due now. The caller does it before it asks again.
+    pub(crate) fn due(&mut self, now: Instant) -> Due {
+        let due = self.due_after(now - self.begun);
+        if let Due::Messages(messages) = due {
+            self.sent += messages;
+        }
+        due
+    }
+
+    fn due_after(&self, elapsed: Duration) -> Due {
+        if self.rate == 0 {
+            return if elapsed < self.time { Due::Messages(BETWEEN_LOOKS) } else { Due::Over };
+        }
+        let due = self.by(elapsed.min(self.time));
+        let late = due.saturating_sub(self.sent);
+        if elapsed >= self.time && (late == 0 || late > self.by(CATCH_UP).max(1)) {
+            return Due::Over;
+        }
+        if late > 0 {
+            return Due::Messages(late.min(BETWEEN_LOOKS));
+        }
+        let next_ns = (u128::from(self.sent + 1) * SECOND_NS).div_ceil(u128::from(self.rate));
+        let next = Duration::from_nanos(u64::try_from(next_ns).unwrap_or(u64::MAX)).min(self.time);
+        Due::Nothing(next.saturating_sub(elapsed).max(BATCH))
+    }
+
+    /// How many messages are due after so long.
+    fn by(&self, time: Duration) -> u64 {
+        u64::try_from(time.as_nanos() * u128::from(self.rate) / SECOND_NS).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a sender that takes `each` for a message has sent when its time is over.
+    fn sent(rate: u64, time: Duration, each: Duration) -> u64 {
+        let mut pace = Pace::new(rate, time);
+        let mut elapsed = Duration::ZERO;
+        loop {
+            match pace.due(pace.begun + elapsed) {
+                Due::Messages(messages) => elapsed += each * messages as u32,
+                Due::Nothing(time) => elapsed += time,
+                Due::Over => return pace.sent,
+            }
+        }
+    }
+
+    #[test]
+    fn a_fast_sender_sends_just_what_was_asked_for() {
+        let each = Duration::from_nanos(100);
+        for rate in [1, 3, 1000, 9_999, 1_000_000] {
+            assert_eq!(sent(rate, Duration::from_secs(2), each), 2 * rate, "{rate}/s");
+        }
+    }
+
+    #[test]
+    fn a_slow_sender_ends_in_time() {
+        let sent = sent(1_000_000, Duration::from_secs(1), Duration::from_micros(10));
+        assert!((99_000..=100_200).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn without_a_rate_only_the_time_counts() {
+        assert!(sent(0, Duration::from_secs(1), Duration::from_micros(1)) >= 1_000_000);
+    }
+}

@@ -1,0 +1,197 @@
+//! What the tests of the command line share: each has a domain of its own, and nothing of it may be left at the end.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than any of these tests should ever wait.
+const LIMIT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Place(PathBuf);
+
+/// The domain of a test.
+pub(crate) fn place(test: &str) -> Place {
+    Place(PathBuf::from(format!("/dev/shm/librpc_test_{}_{test}", std::process::id())))
+}
+
+impl Place {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn librpc(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_librpc"));
+        command.env_remove("LIBRPC_DOMAIN").arg("--domain").arg(&self.0).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a command with pipes, to be talked to.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.librpc(arguments);
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running::new(started.expect("librpc starts"))
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str], stdin: &[u8]) -> Ended {
+        self.start(arguments).ends_with(stdin)
+    }
+
+    /// Starts a receiver, and waits until it is there.
+    pub(crate) fn receiver(&self, node: &str, options: &[&str]) -> Running {
+        let running = self.start(&[&["recv", node], options].concat());
+        assert_eq!(self.run(&["send", node], b"").code, 0, "{node} comes");
+        running
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<serde_json::Value> {
+        let listed = self.run(&["nodes", "--json"], b"");
+        assert_eq!((listed.code, &*listed.stderr), (0, ""));
+        listed.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Waits until a node is listed.
+    pub(crate) fn await_node(&self, id: &str) {
+        until(|| self.nodes().iter().any(|node| node["id"] == id));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        } else {
+            assert!(!self.0.exists(), "{} is left behind", self.0.display());
+        }
+    }
+}
+
+/// Waits for a state.
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "it never came");
+        std::thread::yield_now();
+    }
+}
+
+/// How a command has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// As a shell would say it.
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn stdout(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("UTF-8")
+    }
+}
+
+pub(crate) struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn new(mut child: Child) -> Self {
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
+        Self { child, stdin, stdout }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a pid");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().expect("stdin is open").write_all(bytes).expect("it reads");
+    }
+
+    /// Writes until nothing more has been taken for a while.
+    pub(crate) fn write_until_full(&mut self, line: &[u8]) {
+        let stdin = self.stdin.as_ref().expect("stdin is open");
+        let flags = rustix::fs::fcntl_getfl(stdin).expect("a pipe");
+        rustix::fs::fcntl_setfl(stdin, flags | rustix::fs::OFlags::NONBLOCK).expect("a pipe");
+        let lines = line.repeat(10_000);
+        let mut written = Instant::now();
+        while written.elapsed() < Duration::from_millis(300) {
+            match self.stdin.as_mut().expect("stdin is open").write(&lines) {
+                Ok(_) => written = Instant::now(),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    pub(crate) fn read_line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.as_mut().expect("stdout is open").read_line(&mut line).expect("it writes text");
+        line
+    }
+
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    pub(crate) fn close_stdout(&mut self) {
+        self.stdout = None;
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be waited for").is_some()
+    }
+
+    /// Gives it this on stdin, and waits for its end.
+    pub(crate) fn ends_with(mut self, stdin: &[u8]) -> Ended {
+        let mut pipe = self.stdin.take();
+        std::thread::scope(|scope| {
+            scope.spawn(move || pipe.as_mut().map(|pipe| pipe.write_all(stdin))); // it may not want it all
+            self.ends()
+        })
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ends(mut self) -> Ended {
+        self.stdin = None;
+        let (mut stdout, mut stderr) = (Vec::new(), String::new());
+        let (out, mut err) = (self.stdout.take(), self.child.stderr.take().expect("stderr is a pipe"));
+        let status = std::thread::scope(|scope| {
+            scope.spawn(|| out.map(|mut out| out.read_to_end(&mut stdout).expect("it can be read")));
+            scope.spawn(|| err.read_to_string(&mut stderr).expect("it is text"));
+            let begun = Instant::now();
+            loop {
+                match self.child.try_wait().expect("it can be waited for") {
+                    Some(status) => break status,
+                    None if begun.elapsed() > LIMIT => {
+                        let _ = self.child.kill();
+                        panic!("it does not end");
+                    }
+                    None => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        });
+        Ended { code: code(status), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().expect("code or signal"))
+}

@@ -1,0 +1,191 @@
+//! How commands end: exit codes, signals, closed pipes, killed peers. Nothing is ever left behind.
+
+mod common;
+
+use common::{place, until};
+use rustix::process::Signal;
+
+/// The numbers in `sent N, processed M, not processed K`.
+fn numbers(stderr: &str) -> [u64; 3] {
+    let (_, numbers) = stderr.rsplit_once(": sent ").unwrap_or_else(|| panic!("no numbers: {stderr}"));
+    let number = |text: &str| text.trim().rsplit(' ').next().and_then(|number| number.parse().ok());
+    let numbers: Vec<u64> = numbers.split(',').map(|text| number(text).expect("a number")).collect();
+    numbers.try_into().expect("three numbers")
+}
+
+#[test]
+fn a_receiver_leaves_at_a_signal() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let place = place(&format!("recv_{}", signal.as_raw()));
+        let receiver = place.receiver("sink", &[]);
+        receiver.signal(signal);
+        let received = receiver.ends();
+        assert_eq!((received.code, received.stdout(), &*received.stderr), (0, "", ""));
+    }
+}
+
+#[test]
+fn a_receiver_that_cannot_write_leaves_at_a_signal() {
+    let place = place("recv_blocked");
+    let mut receiver = place.receiver("sink", &[]);
+    let mut sender = place.start(&["send", "sink"]);
+    sender.write(&b"x\n".repeat(40_000)); // more than a pipe takes
+    assert_eq!(receiver.read_line(), "x\n");
+    receiver.signal(Signal::TERM);
+    let lost = sender.ends();
+    assert_eq!(lost.code, 3);
+    let [sent, processed, not_processed] = numbers(&lost.stderr);
+    let received = receiver.ends();
+    assert_eq!((received.code, &*received.stderr), (0, ""));
+    let written = 1 + received.stdout.iter().filter(|&&byte| byte == b'\n').count() as u64;
+    // `read_line` reads ahead: what it has read is not in `stdout`.
+    assert!(written <= processed, "{written} messages seen, {processed} acknowledged");
+    assert_eq!(sent, processed + not_processed);
+}
+
+#[test]
+fn a_receiver_whose_reader_is_gone_leaves_and_does_not_acknowledge() {
+    let place = place("epipe");
+    let mut receiver = place.receiver("sink", &[]);
+    receiver.close_stdout();
+    let sent = place.run(&["send", "sink"], b"a\nb\n");
+    assert_eq!((sent.code, numbers(&sent.stderr)), (3, [2, 0, 2]));
+    let received = receiver.ends();
+    assert_eq!((received.code, &*received.stderr), (0, ""));
+}
+
+#[test]
+fn a_sender_gives_up_waiting() {
+    let place = place("wait");
+    let sent = place.run(&["send", "nobody", "--wait", "50ms"], b"a\n");
+    assert_eq!((sent.code, sent.stdout()), (124, ""));
+    assert!(sent.stderr.contains("\"nobody\" is not there"), "{}", sent.stderr);
+    assert_eq!(place.run(&["send", "nobody", "--wait", "0s"], b"a\n").code, 124);
+}
+
+#[test]
+fn a_sender_waits_for_a_node_that_comes_later() {
+    let place = place("later");
+    let sender = place.start(&["send", "sink", "--id", "early"]);
+    place.await_node("early");
+    let receiver = place.start(&["recv", "sink", "--count", "1"]);
+    assert_eq!(sender.ends_with(b"hello").code, 0);
+    assert_eq!(receiver.ends().stdout(), "hello\n");
+}
+
+#[test]
+fn an_interrupted_sender_says_how_far_it_got() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let place = place(&format!("send_{code}"));
+        let mut receiver = place.receiver("sink", &["--count", "2"]);
+        let mut sender = place.start(&["send", "sink"]);
+        sender.write(b"a\n");
+        assert_eq!(receiver.read_line(), "a\n");
+        sender.signal(signal);
+        until(|| sender.has_ended());
+        let sent = sender.ends();
+        assert_eq!((sent.code, numbers(&sent.stderr)), (code, [1, 1, 0]));
+        assert_eq!(place.run(&["send", "sink"], b"b\n").code, 0);
+        assert_eq!(receiver.ends().code, 0);
+    }
+}
+
+#[test]
+fn a_waiting_sender_can_be_interrupted() {
+    let place = place("send_waiting");
+    let sender = place.start(&["send", "nobody", "--id", "waiting", "--wait", "1h"]);
+    place.await_node("waiting");
+    sender.signal(Signal::INT);
+    assert_eq!(sender.ends().code, 130);
+}
+
+#[test]
+fn a_sender_that_is_held_back_can_be_interrupted() {
+    let place = place("send_full");
+    let receiver = place.receiver("sink", &[]);
+    let mut sender = place.start(&["send", "sink"]);
+    // The ring, the receiver's pipe and the sender's own are full: somebody is held back, whoever it is.
+    sender.write_until_full(b"x\n");
+    sender.signal(Signal::INT);
+    until(|| sender.has_ended());
+    let sent = sender.ends();
+    assert_eq!(sent.code, 130);
+    let [sent, processed, not_processed] = numbers(&sent.stderr);
+    assert!(not_processed > 0 && sent == processed + not_processed);
+    receiver.signal(Signal::TERM);
+    assert_eq!(receiver.ends().code, 0);
+}
+
+#[test]
+fn a_killed_receiver_ends_the_sender_at_once() {
+    let place = place("killed");
+    let mut receiver = place.receiver("sink", &[]);
+    let mut sender = place.start(&["send", "sink"]);
+    sender.write(&b"x\n".repeat(40_000)); // more than a pipe takes: some of it stays in the ring
+    assert_eq!(receiver.read_line(), "x\n");
+    receiver.signal(Signal::KILL);
+    until(|| sender.has_ended()); // though its stdin is open
+    let sent = sender.ends();
+    let [sent, processed, not_processed] = {
+        assert_eq!(sent.code, 3);
+        assert!(sent.stderr.contains("node \"sink\" is gone"), "{}", sent.stderr);
+        numbers(&sent.stderr)
+    };
+    assert!(not_processed > 0 && sent == processed + not_processed);
+    assert_eq!(receiver.ends().code, 137);
+    // The sender may have left while the kernel was still taking the dead one apart.
+    assert_eq!(place.run(&["clean"], b"").code, 0);
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let place = place("usage");
+    for wrong in [
+        &["recv"][..],
+        &["nothing"],
+        &["send", "a/b"],
+        &["recv", ".hidden"],
+        &["recv", "a", "--count", "0"],
+        &["recv", "a", "--count", "many"],
+        &["recv", "a", "--json", "--raw"],
+        &["recv", "a", "--capacity", "1000"],
+        &["recv", "a", "--admit", "everybody"],
+        &["send", "a", "--wait", "soon"],
+        &["duplex", "a"],
+        &["duplex", "a", "a"],
+        &["duplex", "--size", "8"],
+        &["duplex", "--seconds", "0"],
+        &["duplex", "--seconds", "inf"],
+        &["nodes", "--domain", ""],
+        &["nodes", "--group", "no such group"],
+    ] {
+        let ended = place.run(wrong, b"");
+        assert_eq!((ended.code, ended.stdout()), (2, ""), "{wrong:?}");
+        assert!(!ended.stderr.is_empty(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_taken_id_is_a_failure_that_names_its_holder() {
+    let place = place("taken");
+    let receiver = place.receiver("sink", &[]);
+    let second = place.run(&["recv", "sink"], b"");
+    assert_eq!((second.code, second.stdout()), (1, ""));
+    assert!(second.stderr.contains("held by pid"), "{}", second.stderr);
+    receiver.signal(Signal::TERM);
+    assert_eq!(receiver.ends().code, 0);
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let place = place("help");
+    for command in ["recv", "send", "duplex", "nodes", "clean", "demo", "bench", "completions", "man"] {
+        let help = place.run(&[command, "--help"], b"");
+        assert_eq!((help.code, &*help.stderr), (0, ""), "{command}");
+        assert!(help.stdout().contains("Examples:"), "{command}");
+    }
+    assert_eq!(place.run(&["--help"], b"").code, 0);
+    assert_eq!(place.run(&["--version"], b"").code, 0);
+    assert_eq!(place.run(&["completions", "bash"], b"").code, 0);
+    assert_eq!(place.run(&["man", "send"], b"").code, 0);
+}

@@ -1,0 +1,132 @@
+//! What goes in at `librpc send` comes out at `librpc recv`, byte for byte.
+
+mod common;
+
+use common::place;
+use rustix::process::Signal;
+
+const LIMIT: usize = 65_472;
+
+/// Sends stdin through a receiver that is stopped afterwards; returns what it wrote.
+fn through(test: &str, options: &[&str], stdin: &[u8]) -> Vec<u8> {
+    let place = place(test);
+    let receiver = place.start(&[&["recv", "sink"], options].concat());
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| receiver.ends());
+        let sent = place.run(&["send", "sink"], stdin);
+        assert_eq!((sent.code, &*sent.stderr, sent.stdout()), (0, "", ""));
+        // Everything is acknowledged, so everything is written.
+        let node = &place.nodes()[0];
+        let pid = node["pid"].as_i64().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)).expect("a pid");
+        rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+        let received = receiver.join().expect("no panic");
+        assert_eq!((received.code, &*received.stderr), (0, ""));
+        received.stdout
+    })
+}
+
+fn assert_round_trip(test: &str, lines: &[u8]) {
+    assert!(through(test, &[], lines) == lines, "{test}: what came out is not what went in");
+}
+
+#[test]
+fn numbers_come_out_as_they_went_in() {
+    let lines: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
+    assert_round_trip("seq", lines.as_bytes());
+}
+
+#[test]
+fn messages_of_any_size_come_out_as_they_went_in() {
+    assert_round_trip("one_byte", &b"x\n".repeat(100_000));
+    assert_round_trip("empty", &b"\n".repeat(100_000));
+    assert_round_trip("2000_bytes", &[&[b'y'; 2000][..], b"\n"].concat().repeat(5_000));
+    assert_round_trip("limit", &[&vec![b'z'; LIMIT][..], b"\n"].concat().repeat(20));
+}
+
+#[test]
+fn only_the_newline_is_taken_off() {
+    assert_round_trip("bytes", b" a\t\r\n\0\n\xff\xfe\n\nb\n");
+}
+
+#[test]
+fn a_last_line_without_newline_counts() {
+    assert_eq!(through("last_line", &[], b"a\nlast"), b"a\nlast\n");
+    assert_eq!(through("one_newline", &[], b"\n"), b"\n");
+    assert_eq!(through("no_line", &[], b""), b"");
+}
+
+#[test]
+fn raw_adds_nothing() {
+    assert_eq!(through("raw", &["--raw"], b"a\n\nb\n\xff"), b"ab\xff");
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let place = place("json");
+    let receiver = place.receiver("sink", &["--json", "--count", "3"]);
+    assert_eq!(place.run(&["send", "sink", "--id", "me"], b"say \"hi\"\n\n\xff\x00\n").code, 0);
+    let received = receiver.ends();
+    assert_eq!(
+        received.stdout(),
+        "{\"from\":\"me\",\"sequence\":0,\"payload\":\"say \\\"hi\\\"\",\"redelivered\":false}\n\
+         {\"from\":\"me\",\"sequence\":1,\"payload\":\"\",\"redelivered\":false}\n\
+         {\"from\":\"me\",\"sequence\":2,\"payload_base64\":\"/wA=\",\"redelivered\":false}\n"
+    );
+}
+
+#[test]
+fn a_line_over_the_limit_is_reported_and_the_rest_arrives() {
+    for (test, bytes) in [("too_long", LIMIT + 1), ("much_too_long", 30_000_000)] {
+        let place = place(test);
+        let receiver = place.receiver("sink", &["--count", "3"]);
+        let lines = [&b"one\n"[..], &vec![b'x'; bytes], b"\ntwo\n", &[b'y'; LIMIT], b"\n"].concat();
+        let sent = place.run(&["send", "sink"], &lines);
+        assert_eq!(sent.code, 3);
+        assert_eq!(sent.stderr, format!("librpc: line 2 was not sent: it has {bytes} bytes, the limit is {LIMIT}\n"));
+        let expected = [&b"one\ntwo\n"[..], &[b'y'; LIMIT], b"\n"].concat();
+        let received = receiver.ends();
+        assert!(received.code == 0 && received.stdout == expected, "{test}");
+    }
+}
+
+#[test]
+fn the_capacity_sets_the_limit() {
+    let place = place("capacity");
+    let receiver = place.receiver("sink", &["--count", "2", "--capacity", "4096"]);
+    let sent = place.run(&["send", "sink"], &[&[b'x'; 960][..], b"\n", &[b'x'; 961], b"\nend"].concat());
+    assert_eq!((sent.code, &*sent.stderr), (3, "librpc: line 2 was not sent: it has 961 bytes, the limit is 960\n"));
+    assert_eq!(receiver.ends().stdout.len(), 961 + 4);
+}
+
+#[test]
+fn count_leaves_after_the_nth_and_acknowledges_it() {
+    let place = place("count");
+    let receiver = place.receiver("sink", &["--count", "2"]);
+    let sent = place.run(&["send", "sink"], b"a\nb\n");
+    assert_eq!((sent.code, &*sent.stderr), (0, ""));
+    let received = receiver.ends();
+    assert_eq!((received.code, received.stdout()), (0, "a\nb\n"));
+}
+
+#[test]
+fn several_senders_keep_their_order() {
+    let place = place("several");
+    let mut receiver = place.receiver("sink", &["--json", "--count", "3000"]);
+    std::thread::scope(|scope| {
+        for id in ["a", "b", "c"] {
+            let place = &place;
+            scope.spawn(move || {
+                let lines: String = (0..1000).map(|number| format!("{number}\n")).collect();
+                assert_eq!(place.run(&["send", "sink", "--id", id], lines.as_bytes()).code, 0);
+            });
+        }
+        let mut next = std::collections::HashMap::new();
+        for _ in 0..3000 {
+            let line: serde_json::Value = serde_json::from_str(&receiver.read_line()).expect("JSON");
+            let next = next.entry(line["from"].as_str().expect("text").to_owned()).or_insert(0);
+            assert_eq!((line["sequence"].as_u64(), line["payload"].as_str()), (Some(*next), Some(&*next.to_string())));
+            *next += 1;
+        }
+    });
+    assert_eq!(receiver.ends().code, 0);
+}

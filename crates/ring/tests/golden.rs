@@ -1,0 +1,142 @@
+//! The byte layout of version 1, pinned. If a test here fails, then rings of this and of released builds no longer
+//! understand each other: raise `layout::VERSION`, or take the change back.
+
+mod plain;
+
+use librpc_ring::layout::{self, ack, data};
+use librpc_ring::{Consumer, Head, Kind, Producer, stop_waiting, wait_for_receiver};
+
+use plain::Plain;
+
+const CAPACITY: u64 = 1024;
+
+/// The words of the ring from this position on.
+fn ring_words<const N: usize>(data: &Plain, position: usize) -> [u64; N] {
+    std::array::from_fn(|word| data.cell(data::RING + position / 8 + word).get())
+}
+
+/// The words that are not zero, with their indexes.
+fn written(memory: &Plain, words: usize) -> Vec<(usize, u64)> {
+    (0..words).map(|word| (word, memory.cell(word).get())).filter(|(_, value)| *value != 0).collect()
+}
+
+#[test]
+fn constants() {
+    assert_eq!(layout::DATA_MAGIC.to_le_bytes(), *b"LRPCDATA");
+    assert_eq!(layout::ACK_MAGIC.to_le_bytes(), *b"LRPC_ACK");
+    assert_eq!((layout::DATA_MAGIC, layout::ACK_MAGIC), (0x4154_4144_4350_524c, 0x4b43_415f_4350_524c));
+    assert_eq!((layout::VERSION, layout::WORD), (1, 8));
+    assert_eq!((layout::HEADER_BYTES, layout::ACK_BYTES), (4096, 4096));
+    assert_eq!((layout::MODE_LOSSLESS, layout::MODE_LATEST), (0, 1));
+    assert_eq!((layout::MIN_CAPACITY, layout::MAX_CAPACITY), (256, 1 << 30));
+    assert_eq!(layout::RECORD_OVERHEAD, 64);
+}
+
+#[test]
+fn word_indexes() {
+    assert_eq!([data::MAGIC, data::VERSION, data::CAPACITY, data::MODE], [0, 1, 2, 3]);
+    assert_eq!([data::WAITING, data::CLOSED, data::INTENT, data::MARK], [8, 9, 16, 17]);
+    assert_eq!([data::COMMITTED, data::SEQUENCE, data::RING], [24, 25, 512]);
+    assert_eq!([ack::MAGIC, ack::VERSION], [0, 1]);
+    assert_eq!([ack::CONSUMED, ack::TAKEN, ack::ARMED, ack::RECEIVED], [8, 9, 16, 24]);
+}
+
+#[test]
+fn limits() {
+    let limits = |capacity| (layout::max_record_bytes(capacity), layout::max_payload_bytes(capacity));
+    assert_eq!(limits(layout::MIN_CAPACITY), (64, 0));
+    assert_eq!(limits(CAPACITY), (256, 192));
+    assert_eq!(limits(256 * 1024), (65_536, 65_472));
+    assert_eq!(limits(layout::MAX_CAPACITY), (268_435_456, 268_435_392));
+    assert_eq!(layout::max_payload_bytes(64), 0);
+    let valid = [0, 128, 256, 300, 4096, 1 << 30, 1 << 31].map(layout::is_valid_capacity);
+    assert_eq!(valid, [false, false, true, false, true, true, false]);
+}
+
+#[test]
+fn headers() {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    let words = data::RING + CAPACITY as usize / 8;
+    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY);
+    assert_eq!(written(&data, words), [(0, 0x4154_4144_4350_524c), (1, 1), (2, 0x400)]);
+    let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY).unwrap();
+    assert_eq!(written(&ack, 512), [(0, 0x4b43_415f_4350_524c), (1, 1)]);
+
+    sender.push(Head::MESSAGE, b"12345678").unwrap();
+    sender.push(Head::MESSAGE, b"").unwrap();
+    wait_for_receiver(&data, &ack, 7);
+    sender.close();
+    assert_eq!(written(&data, data::RING)[3..], [(8, 7), (9, 1), (24, 0x28), (25, 2)]);
+    stop_waiting(&data);
+    assert_eq!(data.cell(8).get(), 0);
+
+    receiver.take(&receiver.peek().unwrap().unwrap(), &mut Vec::new());
+    receiver.consume();
+    receiver.take(&receiver.peek().unwrap().unwrap(), &mut Vec::new());
+    receiver.arm();
+    assert_eq!(written(&ack, 512)[2..], [(8, 0x18), (9, 0x28), (16, 1), (24, 2)]);
+}
+
+#[test]
+fn records() {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    let mut sender = Producer::new(data.clone(), ack, CAPACITY);
+    let mut at = 0;
+    let mut push = |head, payload: &[u8]| {
+        sender.push(head, payload).unwrap();
+        std::mem::replace(&mut at, sender.committed() as usize)
+    };
+    // Commit word: lap (16 bits) | flags (8) | kind (8) | payload length (32). Behind each record stands a zero.
+
+    let position = push(Head::MESSAGE, b"");
+    assert_eq!(ring_words(&data, position), [0x0000_0001_0000_0000, 0, 0]);
+
+    let position = push(Head::MESSAGE, b"hello, world");
+    let hello = [0x0000_0001_0000_000c, 1, 0x7720_2c6f_6c6c_6568, 0x646c_726f, 0];
+    assert_eq!(ring_words(&data, position), hello);
+
+    let position = push(Head { topic: Some(9), ..Head::of(Kind::Topic) }, b"a/topic");
+    assert_eq!(ring_words(&data, position), [0x0000_0202_0000_0007, 2, 9, 0x0063_6970_6f74_2f61, 0]);
+
+    let position = push(Head { time: Some(0x1111), ..Head::MESSAGE }, b"");
+    assert_eq!(ring_words(&data, position), [0x0000_0101_0000_0000, 3, 0x1111, 0]);
+
+    let position = push(Head { correlation: Some(0x3333), ..Head::of(Kind::Request) }, b"");
+    assert_eq!(ring_words(&data, position), [0x0000_0403_0000_0000, 4, 0x3333, 0]);
+
+    let position = push(Head { redelivered: true, ..Head::MESSAGE }, b"");
+    assert_eq!(ring_words(&data, position), [0x0000_0801_0000_0000, 5, 0]);
+
+    let all = Head {
+        time: Some(0x1111),
+        topic: Some(0x2222),
+        correlation: Some(0x3333),
+        redelivered: true,
+        kind: Kind::Reply,
+    };
+    let position = push(all, &[0xab; 9]);
+    let words = [0x0000_0f04_0000_0009, 6, 0x1111, 0x2222, 0x3333, 0xabab_abab_abab_abab, 0xab, 0];
+    assert_eq!(ring_words(&data, position), words);
+}
+
+/// A record at the ring's end goes on at its beginning, and the next one bears the next lap.
+#[test]
+fn laps() {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY);
+    let mut receiver = Consumer::new(data.clone(), ack, CAPACITY).unwrap();
+    let mut push_and_take = |payload: &[u8]| {
+        sender.push(Head::MESSAGE, payload).unwrap();
+        receiver.take(&receiver.peek().unwrap().unwrap(), &mut Vec::new());
+        receiver.consume();
+    };
+    for bytes in [184, 184, 184, 184, 192] {
+        push_and_take(&vec![0xee; bytes]);
+    }
+    // At 1008, two words in front of the end; it ends at 16.
+    push_and_take(b"12345678abcdefgh");
+    assert_eq!(ring_words(&data, 1008), [0x0000_0001_0000_0010, 5]);
+    assert_eq!(ring_words(&data, 0), [0x3837_3635_3433_3231, 0x6867_6665_6463_6261, 0]);
+    push_and_take(b"");
+    assert_eq!(ring_words(&data, 16), [0x0001_0001_0000_0000, 6, 0]);
+}

@@ -1,0 +1,338 @@
+//! Each side against a peer that writes anything: no panic, nothing out of range, bounded work, and exact errors.
+
+mod plain;
+mod reference;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::iter::Cycle;
+use std::sync::atomic::Ordering;
+
+use librpc_ring::layout::{self, WORD, ack, data};
+use librpc_ring::{Consumer, Corrupt, Head, Kind, Memory, PushError, Record, outstanding};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use plain::Plain;
+use reference::{Both, Length, capacity, head, length, payload, record_bytes, ring, step};
+
+/// What a hostile sender may let a receiver read: plausible enough to get far.
+#[derive(Clone, Debug)]
+enum Lie {
+    Zero,
+    /// A commit word of the right lap.
+    Commit(u32, u8, u8),
+    /// The right sequence number.
+    Sequence,
+    Any(u64),
+}
+
+fn lie() -> impl Strategy<Value = Lie> {
+    let payload_bytes = prop_oneof![4 => 0..100u32, 1 => 0..5000u32, 1 => any::<u32>()];
+    let kind = prop_oneof![4 => 1..5u8, 1 => any::<u8>()];
+    let flags = prop_oneof![4 => 0..16u8, 1 => any::<u8>()];
+    prop_oneof![
+        1 => Just(Lie::Zero),
+        4 => (payload_bytes, kind, flags).prop_map(|(payload_bytes, kind, flags)| Lie::Commit(payload_bytes, kind, flags)),
+        4 => Just(Lie::Sequence),
+        1 => any::<u64>().prop_map(Lie::Any),
+    ]
+}
+
+/// Memory in which each read finds something else, as if it were being written without pause.
+struct Lying {
+    data: Plain,
+    /// Tells which lap and which sequence number the receiver expects.
+    ack: Plain,
+    capacity: u64,
+    lies: RefCell<Cycle<std::vec::IntoIter<Lie>>>,
+}
+
+impl Memory for Lying {
+    fn load(&self, word: usize, _: Ordering) -> u64 {
+        self.get(word)
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        let truth = self.data.get(word);
+        if word < data::WAITING {
+            // The header's constants: a receiver that finds a lie there does not even begin.
+            return truth;
+        }
+        match self.lies.borrow_mut().next().expect("an endless supply") {
+            Lie::Zero => 0,
+            Lie::Commit(payload_bytes, kind, flags) => {
+                let lap = self.ack.cell(ack::TAKEN).get() / self.capacity;
+                u64::from(payload_bytes) | u64::from(kind) << 32 | u64::from(flags) << 40 | lap << 48
+            }
+            Lie::Sequence => self.ack.cell(ack::RECEIVED).get(),
+            Lie::Any(word) => word,
+        }
+    }
+
+    fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>) {
+        self.data.read(word, bytes, into);
+    }
+
+    fn fence(&self) {}
+}
+
+/// Looks once and takes what is there; whatever that was, it is within the limits.
+fn receive<D: Memory>(receiver: &mut Consumer<D, Plain>, into: &mut Vec<u8>) -> Result<Option<Record>, Corrupt> {
+    into.clear();
+    let found = receiver.peek();
+    if let Ok(Some(record)) = &found {
+        receiver.take(record, into);
+        assert_eq!(into.len(), record.payload_bytes);
+        let longest = layout::max_record_bytes(receiver.capacity());
+        assert!(record_bytes(&record.head, record.payload_bytes) <= longest);
+    }
+    found
+}
+
+proptest! {
+    /// A commit word and a sequence number mean what the layout says, exactly, wherever they stand.
+    #[test]
+    fn each_word_is_a_record_or_corrupt(
+        laps in 0..3u64,
+        (payload_bytes, kind, flags) in (prop_oneof![0..=225u32, any::<u32>()], 0..6u64, 0..20u64),
+        (other_lap, other_sequence) in (option::weighted(0.2, any::<u16>()), option::weighted(0.2, any::<u64>())),
+        optional: [u64; 3],
+    ) {
+        let capacity = 1024;
+        let mut both = Both::new(capacity);
+        both.go_round(laps);
+        let (position, sequence) = (both.queue.committed, both.queue.pushed);
+        let lap = other_lap.map_or(position / capacity, u64::from);
+        let word = u64::from(payload_bytes) | kind << 32 | flags << 40 | lap << 48;
+        let found = other_sequence.unwrap_or(sequence);
+        let at = data::RING + (position % capacity) as usize / WORD;
+        for (at, value) in (at..).zip([word, found].into_iter().chain(optional)) {
+            both.data.cell(at).set(value);
+        }
+
+        let mut words = optional.into_iter();
+        let mut optional = |flag| if flags & flag != 0 { words.next() } else { None };
+        let (time, topic, correlation) = (optional(1), optional(2), optional(4));
+        let bytes = 8 * (2 + u64::from((flags & 7).count_ones()) + u64::from(payload_bytes).div_ceil(8));
+        let kinds = [Kind::Message, Kind::Topic, Kind::Request, Kind::Reply];
+        let known = kinds.into_iter().find(|known| *known as u64 == kind).filter(|_| flags < 16);
+        let expected = match known {
+            _ if word == 0 => Ok(None),
+            None => Err(Corrupt::Commit { position, word }),
+            Some(_) if lap != position / capacity => Err(Corrupt::Commit { position, word }),
+            Some(_) if bytes > 256 => Err(Corrupt::Length { position, bytes, max: 256 }),
+            Some(_) if found != sequence => Err(Corrupt::Sequence { position, found, expected: sequence }),
+            Some(kind) => {
+                let head = Head { kind, time, topic, correlation, redelivered: flags & 8 != 0 };
+                Ok(Some((head, sequence, payload_bytes as usize)))
+            }
+        };
+        let found = both.receiver.peek();
+        prop_assert_eq!(found.map(|it| it.map(|it| (it.head, it.sequence, it.payload_bytes))), expected);
+    }
+
+    /// Random words: no panic, nothing read out of range (the memory panics at that), bounded work for each look.
+    #[test]
+    fn a_receiver_survives_a_sender_that_writes_anything(capacity in capacity(), lies in vec(lie(), 1..60)) {
+        let (_, _, data, ack) = ring(capacity);
+        let lies = RefCell::new(lies.into_iter().cycle());
+        let lying = Lying { data: data.clone(), ack: ack.clone(), capacity, lies };
+        let mut receiver = Consumer::new(lying, ack.clone(), capacity).unwrap();
+        let mut payload = Vec::new();
+        for _ in 0..100 {
+            let (reads, taken) = (data.reads(), ack.cell(ack::TAKEN).get());
+            match receive(&mut receiver, &mut payload) {
+                Ok(Some(_)) => {
+                    receiver.consume();
+                    prop_assert!(taken + 16 <= ack.cell(ack::TAKEN).get());
+                    prop_assert_eq!(ack.cell(ack::CONSUMED).get(), ack.cell(ack::TAKEN).get());
+                }
+                Ok(None) => prop_assert_eq!(taken, ack.cell(ack::TAKEN).get()),
+                Err(corrupt) => {
+                    prop_assert!(!corrupt.to_string().is_empty());
+                    prop_assert_eq!(taken, ack.cell(ack::TAKEN).get());
+                }
+            }
+            prop_assert!(data.reads() - reads <= layout::max_record_bytes(capacity) as usize / WORD);
+            receiver.is_closed();
+            receiver.must_ring();
+            receiver.arm();
+        }
+    }
+
+    /// Flipped bits in a ring that was in order: what stands in front of the first one is received, the rest is
+    /// received or corrupt, and it ends.
+    #[test]
+    fn a_receiver_survives_flipped_bits(
+        capacity in capacity(),
+        steps in vec(step(), 0..200),
+        flips in vec((any::<Index>(), 0..64u32), 1..6),
+    ) {
+        let mut both = Both::new(capacity);
+        steps.into_iter().for_each(|step| both.step(step));
+        both.check_what_the_sender_sees();
+        let ring_words = capacity as usize / WORD;
+        let mut flipped = vec![false; ring_words];
+        for (word, bit) in flips {
+            let word = word.index(ring_words);
+            flipped[word] = true;
+            let cell = both.data.cell(data::RING + word);
+            cell.set(cell.get() ^ 1 << bit);
+        }
+
+        let mut at = both.queue.taken as usize / WORD;
+        let mut payload = Vec::new();
+        while let Some((head, expected, size)) = both.queue.untaken.pop_front() {
+            let words = size as usize / WORD;
+            if (at..at + words).any(|word| flipped[word % ring_words]) {
+                break;
+            }
+            let record = receive(&mut both.receiver, &mut payload).unwrap().unwrap();
+            prop_assert_eq!((record.head, &payload), (head, &expected));
+            at += words;
+        }
+        let ends = (0..ring_words).any(|_| !matches!(receive(&mut both.receiver, &mut payload), Ok(Some(_))));
+        prop_assert!(ends, "not more records than there is room for");
+    }
+
+    /// Only the expected header is one.
+    #[test]
+    fn a_foreign_header_is_corrupt(word in 0..4usize, bit in 0..64u32) {
+        let (_, _, data, _) = ring(512);
+        let expected = data.cell(word).get();
+        let found = expected ^ 1 << bit;
+        data.cell(word).set(found);
+        let ack = Plain::ack();
+        let corrupt = Consumer::new(data, ack.clone(), 512).expect_err("a changed header");
+        prop_assert_eq!(corrupt, Corrupt::Header { word, found, expected });
+        prop_assert_eq!(ack.cell(ack::MAGIC).get(), 0, "no answer to it");
+    }
+}
+
+/// What a receiver may claim to have consumed.
+#[derive(Clone, Debug)]
+enum Claim {
+    /// A boundary of a record between its last good claim and what is committed.
+    Honest(Index),
+    /// A multiple of eight in that range.
+    Within(Index),
+    /// Less than before.
+    Back(u64),
+    /// More than was committed.
+    Ahead(u64),
+    Any(u64),
+}
+
+#[derive(Clone, Debug)]
+enum Hostile {
+    Push(Head, Length),
+    Claim(Claim),
+    Consumed,
+    Outstanding,
+    Armed(u64),
+}
+
+fn hostile() -> impl Strategy<Value = Hostile> {
+    let claim = prop_oneof![
+        4 => any::<Index>().prop_map(Claim::Honest),
+        2 => any::<Index>().prop_map(Claim::Within),
+        1 => (1..100u64).prop_map(Claim::Back),
+        1 => (1..100u64).prop_map(Claim::Ahead),
+        1 => any::<u64>().prop_map(Claim::Any),
+    ];
+    prop_oneof![
+        8 => (head(), length()).prop_map(|(head, length)| Hostile::Push(head, length)),
+        4 => claim.prop_map(Hostile::Claim),
+        1 => Just(Hostile::Consumed),
+        1 => Just(Hostile::Outstanding),
+        1 => any::<u64>().prop_map(Hostile::Armed),
+    ]
+}
+
+proptest! {
+    /// A claim counts only from the last good one to what is committed, in whole words. Otherwise it is an error, and
+    /// the sender goes on with the last good one.
+    #[test]
+    fn a_sender_survives_a_receiver_that_writes_anything(capacity in capacity(), steps in vec(hostile(), 0..300)) {
+        let (mut sender, _, data, ack) = ring(capacity);
+        let max = layout::max_payload_bytes(capacity) as usize;
+        // Where each record that may still stand begins; then the sender's last good claim, and what it has pushed.
+        let mut starts: VecDeque<u64> = VecDeque::new();
+        let (mut good, mut committed, mut pushed, mut armed) = (0, 0, 0, 0);
+        for step in steps {
+            let claimed = ack.cell(ack::CONSUMED).get();
+            let look = if (good..=committed).contains(&claimed) && claimed.is_multiple_of(8) {
+                Ok(claimed)
+            } else {
+                Err(PushError::BadConsumed { claimed, consumed: good, committed })
+            };
+            match step {
+                Hostile::Push(head, length) => {
+                    let payload = payload(length.bytes(max), 0);
+                    let size = record_bytes(&head, payload.len());
+                    let full = |consumed| committed + size + 8 > consumed + capacity;
+                    let expected = if payload.len() > max {
+                        Err(PushError::TooLarge { bytes: payload.len(), max })
+                    } else if !full(good) {
+                        Ok(pushed)
+                    } else {
+                        good = look.unwrap_or(good);
+                        look.and_then(|consumed| if full(consumed) { Err(PushError::Full) } else { Ok(pushed) })
+                    };
+                    prop_assert_eq!(sender.push(head, &payload), expected);
+                    if expected.is_ok() {
+                        starts.push_back(committed);
+                        committed += size;
+                        pushed += 1;
+                    }
+                }
+                Hostile::Claim(claim) => ack.cell(ack::CONSUMED).set(match claim {
+                    Claim::Honest(index) => {
+                        let ahead: Vec<_> = starts.iter().copied().filter(|start| *start >= good).collect();
+                        ahead.get(index.index(ahead.len() + 1)).copied().unwrap_or(committed)
+                    }
+                    Claim::Within(index) => good + 8 * index.index((committed - good) as usize / 8 + 1) as u64,
+                    Claim::Back(by) => good.wrapping_sub(by),
+                    Claim::Ahead(by) => committed + by,
+                    Claim::Any(word) => word,
+                }),
+                Hostile::Consumed => {
+                    prop_assert_eq!(sender.consumed(), look);
+                    good = look.unwrap_or(good);
+                }
+                Hostile::Outstanding => {
+                    let found = sender.outstanding();
+                    // Whoever only looks on does not know what was claimed before, but what was sent.
+                    let looked_on = outstanding(&data, &ack, capacity);
+                    prop_assert!(looked_on <= pushed);
+                    match look {
+                        Ok(claimed) if claimed == committed || starts.contains(&claimed) => {
+                            let exact = starts.iter().filter(|start| **start >= claimed).count() as u64;
+                            prop_assert_eq!((found, looked_on), (Ok(exact), exact));
+                        }
+                        Ok(claimed) => match found {
+                            Ok(messages) => prop_assert!((1..=pushed).contains(&messages)),
+                            Err(error) => {
+                                prop_assert_eq!(error, PushError::BadConsumed { claimed, consumed: claimed, committed });
+                            }
+                        },
+                        Err(error) => {
+                            prop_assert_eq!(found, Err(error));
+                            prop_assert!(looked_on == pushed || claimed < good);
+                        }
+                    }
+                    good = look.unwrap_or(good);
+                }
+                Hostile::Armed(epoch) => {
+                    ack.cell(ack::ARMED).set(epoch);
+                    prop_assert_eq!(sender.must_ring(), epoch != 0 && epoch != armed);
+                    armed = if epoch == 0 { armed } else { epoch };
+                }
+            }
+            prop_assert!(sender.committed() == committed && committed <= good + capacity - 8);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The ring over real shared memory: two threads, really asleep in between, and the limits of a mapping.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use librpc_ring::layout::{self, ACK_BYTES, HEADER_BYTES, WORD, ack};
+use librpc_ring::{
+    Armed, Consumer, Head, Mapped, Memory, MemoryMut, Producer, PushError, ReadOnly, Writable, stop_waiting,
+    wait_for_receiver,
+};
+use rustix::fd::OwnedFd;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// A mapping, unmapped when its last user is gone.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<c_void>,
+    bytes: usize,
+}
+
+// SAFETY: an address; only dropping it does anything.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the whole of what `map` has reserved, and the last user is gone.
+        unsafe { munmap(self.base.as_ptr(), self.bytes) }.expect("a mapping");
+    }
+}
+
+/// Anonymous shared memory: `header` bytes, then `ring` bytes that every mapping shows twice in a row.
+struct Memfd {
+    fd: OwnedFd,
+    header: usize,
+    ring: usize,
+}
+
+impl Memfd {
+    fn new(header: usize, ring: usize) -> Self {
+        let fd = memfd_create(c"ring", MemfdFlags::CLOEXEC).expect("a memfd");
+        ftruncate(&fd, (header + ring) as u64).expect("space");
+        Self { fd, header, ring }
+    }
+
+    fn map<Access>(&self, protection: ProtFlags) -> Mapped<Access, Arc<Mapping>> {
+        let bytes = self.header + 2 * self.ring;
+        // SAFETY: a new range of addresses.
+        let base = unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE) };
+        let base = NonNull::new(base.expect("addresses")).expect("not null");
+        let mapping = Arc::new(Mapping { base, bytes });
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        let show = |at: usize, bytes: usize, offset: usize| {
+            if bytes > 0 {
+                // SAFETY: within the range just reserved.
+                unsafe { mmap(base.as_ptr().byte_add(at), bytes, protection, flags, &self.fd, offset as u64) }
+                    .expect("a mapping");
+            }
+        };
+        show(0, self.header + self.ring, 0);
+        show(self.header + self.ring, self.ring, self.header);
+        // SAFETY: one shared mapping of these bytes, with the access that the callers below ask for; the owner unmaps
+        // it, and nobody makes a reference into it.
+        unsafe { Mapped::new(base.cast(), bytes, mapping) }
+    }
+
+    fn read_only(&self) -> Mapped<ReadOnly, Arc<Mapping>> {
+        self.map(ProtFlags::READ)
+    }
+
+    fn writable(&self) -> Mapped<Writable, Arc<Mapping>> {
+        self.map(ProtFlags::READ | ProtFlags::WRITE)
+    }
+}
+
+/// Small, so that both sides have to wait often.
+const CAPACITY: usize = 4096;
+
+/// The sender's thread's side of a channel.
+struct Sender {
+    producer: Producer<Mapped<Writable, Arc<Mapping>>, Mapped<ReadOnly, Arc<Mapping>>>,
+    data: Mapped<Writable, Arc<Mapping>>,
+    ack: Mapped<ReadOnly, Arc<Mapping>>,
+    epoch: u64,
+    sleeps: u64,
+    receiver: Thread,
+}
+
+impl Sender {
+    /// Rings if the receiver sleeps.
+    fn ring(&mut self) {
+        if self.producer.must_ring() {
+            self.receiver.unpark();
+        }
+    }
+
+    /// Sleeps unless the receiver has consumed up to here.
+    fn sleep_until_consumed(&mut self, position: u64) {
+        self.epoch += 1;
+        if wait_for_receiver(&self.data, &self.ack, self.epoch) < position {
+            self.sleeps += 1;
+            thread::park();
+        }
+        stop_waiting(&self.data);
+    }
+}
+
+/// The receiver's thread's side of a channel.
+struct Receiver {
+    consumer: Consumer<Mapped<ReadOnly, Arc<Mapping>>, Mapped<Writable, Arc<Mapping>>>,
+    sleeps: u64,
+    sender: Thread,
+}
+
+impl Receiver {
+    /// Rings if the sender sleeps.
+    fn ring(&mut self) {
+        if self.consumer.must_ring() {
+            self.sender.unpark();
+        }
+    }
+
+    /// Sleeps unless there is something to do.
+    fn sleep(&mut self) {
+        if self.consumer.arm() == Armed::Sleep {
+            self.sleeps += 1;
+            thread::park();
+        }
+        self.consumer.disarm();
+    }
+}
+
+/// Runs both sides, each in a thread, to their ends. A lost wake-up is a sleep without end; the limit makes that a
+/// failure, it wakes nobody. Returns how often each side slept.
+fn run(
+    send: impl FnOnce(&mut Sender) + Send + 'static,
+    receive: impl FnOnce(&mut Receiver) + Send + 'static,
+) -> [u64; 2] {
+    const LIMIT: Duration = Duration::from_secs(120);
+    // One pair at a time: two sides that share a processor never meet.
+    static MACHINE: Mutex<()> = Mutex::new(());
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (data, ack) = (Memfd::new(HEADER_BYTES, CAPACITY), Memfd::new(ACK_BYTES, 0));
+    let producer = Producer::new(data.writable(), ack.read_only(), CAPACITY as u64);
+    let consumer = Consumer::new(data.read_only(), ack.writable(), CAPACITY as u64).unwrap();
+    let (data, ack) = (data.writable(), ack.read_only());
+
+    let (ended, ends) = mpsc::channel();
+    let (introduce_sender, introduced) = mpsc::channel();
+    let receivers_end = ended.clone();
+    let receiver = thread::spawn(move || {
+        let mut side = Receiver { consumer, sleeps: 0, sender: introduced.recv().unwrap() };
+        let result = catch_unwind(AssertUnwindSafe(|| receive(&mut side)));
+        receivers_end.send((1, result.map(|()| side.sleeps))).unwrap();
+    });
+    let receiver = receiver.thread().clone();
+    let sender = thread::spawn(move || {
+        let mut side = Sender { producer, data, ack, epoch: 0, sleeps: 0, receiver };
+        let result = catch_unwind(AssertUnwindSafe(|| send(&mut side)));
+        ended.send((0, result.map(|()| side.sleeps))).unwrap();
+    });
+    introduce_sender.send(sender.thread().clone()).unwrap();
+
+    let mut sleeps = [0; 2];
+    for _ in 0..2 {
+        let (side, result) = ends.recv_timeout(LIMIT).expect("nobody sleeps for good");
+        sleeps[side] = result.unwrap_or_else(|panic| resume_unwind(panic));
+    }
+    println!("the sender slept {} times, the receiver {} times", sleeps[0], sleeps[1]);
+    sleeps
+}
+
+/// What message number n says: a stretch of these bytes, and which one.
+struct Plan {
+    noise: Vec<u8>,
+    longest: usize,
+}
+
+impl Plan {
+    fn new() -> Self {
+        let noise = (0..4096).map(|n| mix(n) as u8).collect();
+        Self { noise, longest: layout::max_payload_bytes(CAPACITY as u64) as usize }
+    }
+
+    fn message(&self, number: u64) -> (Head, &[u8]) {
+        let random = mix(number);
+        let from = random as usize % 64;
+        // Mostly short; one in 64 may have any length.
+        let lengths = if random >> 58 == 0 { self.longest + 1 } else { 100 };
+        let payload = &self.noise[from..from + (random >> 8) as usize % lengths];
+        let topic = random.is_multiple_of(3).then_some(random);
+        (Head { topic, correlation: Some(number), ..Head::MESSAGE }, payload)
+    }
+}
+
+/// A good hash of a number (the finaliser of splitmix64).
+fn mix(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+/// All messages arrive whole and in order, while each side goes to sleep as soon as it has nothing to do.
+#[test]
+fn two_million_messages() {
+    const MESSAGES: u64 = 2_000_000;
+    let send = |side: &mut Sender| {
+        let plan = Plan::new();
+        for number in 0..MESSAGES {
+            let (head, payload) = plan.message(number);
+            loop {
+                match side.producer.push(head, payload) {
+                    Ok(sequence) => break assert_eq!(sequence, number),
+                    Err(error) => assert_eq!(error, PushError::Full),
+                }
+                let end = side.producer.committed() + head.record_bytes(payload.len()) + WORD as u64;
+                side.sleep_until_consumed(end - CAPACITY as u64);
+            }
+            side.ring();
+        }
+        side.producer.close();
+        side.ring();
+    };
+    let receive = |side: &mut Receiver| {
+        let (plan, mut copy) = (Plan::new(), Vec::new());
+        loop {
+            let closed = side.consumer.is_closed();
+            while let Some(record) = side.consumer.peek().unwrap() {
+                copy.clear();
+                let number = side.consumer.received();
+                side.consumer.take(&record, &mut copy);
+                assert_eq!((record.head, &*copy), plan.message(number), "message {number}");
+                side.consumer.consume();
+                side.ring();
+            }
+            if closed {
+                break assert_eq!(side.consumer.received(), MESSAGES);
+            }
+            side.sleep();
+        }
+    };
+    let sleeps = run(send, receive);
+    assert!(sleeps.iter().all(|sleeps| *sleeps > 0), "neither side ever slept: this tested little");
+}
+
+/// How often two sides meet while one of them goes to sleep.
+const MEETINGS: u64 = 200_000;
+
+/// Looks until it is so, and lets others run meanwhile.
+fn poll(mut is_so: impl FnMut() -> bool) {
+    while !(0..100).any(|_| is_so()) {
+        thread::yield_now();
+    }
+}
+
+/// Lets a sleeper take such a time that it is just in time half of the times: that is when the two sides meet.
+#[derive(Default)]
+struct Aim {
+    /// In spins, one for a sleeper that slept last time: its bell has cost the other side some time, too.
+    delay: [u32; 2],
+    slept: bool,
+}
+
+impl Aim {
+    fn wait(&self) {
+        for spin in 0..self.delay[usize::from(self.slept)] {
+            black_box(spin);
+        }
+    }
+
+    fn learn(&mut self, slept: bool) {
+        let delay = &mut self.delay[usize::from(self.slept)];
+        // The limit is for a machine with a single processor, on which nobody is ever just in time.
+        *delay = if slept { (*delay + 8).min(10_000) } else { delay.saturating_sub(8) };
+        self.slept = slept;
+    }
+}
+
+/// The receiver goes to sleep behind each message, just when the next one is committed, which is the last for now.
+#[test]
+fn going_to_sleep_while_the_sender_commits() {
+    let send = |side: &mut Sender| {
+        for _ in 0..MEETINGS {
+            side.producer.push(Head::MESSAGE, &[]).unwrap();
+            side.ring();
+            poll(|| side.producer.outstanding() == Ok(0));
+        }
+    };
+    let receive = |side: &mut Receiver| {
+        let mut aim = Aim::default();
+        for _ in 0..MEETINGS {
+            aim.wait();
+            let sleeps = side.sleeps;
+            side.sleep();
+            aim.learn(side.sleeps > sleeps);
+            poll(|| side.consumer.peek().unwrap().is_some());
+            let record = side.consumer.peek().unwrap().expect("still there");
+            side.consumer.take(&record, &mut Vec::new());
+            side.consumer.consume();
+        }
+    };
+    run(send, receive);
+}
+
+/// The sender goes to sleep behind each message, just when it is consumed, which is the last for now.
+#[test]
+fn going_to_sleep_while_the_receiver_consumes() {
+    let send = |side: &mut Sender| {
+        let mut aim = Aim::default();
+        for _ in 0..MEETINGS {
+            side.producer.push(Head::MESSAGE, &[]).unwrap();
+            aim.wait();
+            let sleeps = side.sleeps;
+            side.sleep_until_consumed(side.producer.committed());
+            aim.learn(side.sleeps > sleeps);
+            poll(|| side.producer.outstanding() == Ok(0));
+        }
+    };
+    let receive = |side: &mut Receiver| {
+        for _ in 0..MEETINGS {
+            poll(|| side.consumer.peek().unwrap().is_some());
+            let record = side.consumer.peek().unwrap().expect("still there");
+            side.consumer.take(&record, &mut Vec::new());
+            side.consumer.consume();
+            side.ring();
+        }
+    };
+    run(send, receive);
+}
+
+/// Whether it panics, as our own bugs must.
+fn is_refused<T>(access: impl FnOnce() -> T) -> bool {
+    catch_unwind(AssertUnwindSafe(access)).is_err()
+}
+
+#[test]
+fn a_mapping_ends_where_it_ends() {
+    let memory = Memfd::new(ACK_BYTES, 0);
+    let (ours, theirs) = (memory.writable(), memory.read_only());
+    let words = ACK_BYTES / WORD;
+    let mut copy = Vec::new();
+
+    ours.write(words - 2, &[7; 16]);
+    theirs.read(words - 1, 8, &mut copy);
+    theirs.read(words, 0, &mut copy);
+    assert_eq!((&*copy, theirs.get(words - 2)), (&[7; 8][..], u64::from_le_bytes([7; 8])));
+
+    assert!(is_refused(|| theirs.load(words, Ordering::Acquire)));
+    assert!(is_refused(|| theirs.get(usize::MAX)));
+    assert!(is_refused(|| theirs.read(words - 1, 9, &mut Vec::new())));
+    assert!(is_refused(|| theirs.read(words + 1, 0, &mut Vec::new())));
+    assert!(is_refused(|| theirs.read(0, usize::MAX, &mut Vec::new())));
+    assert!(is_refused(|| ours.store(words, 1, Ordering::Release)));
+    assert!(is_refused(|| ours.put(words, 1)));
+    assert!(is_refused(|| ours.write(words - 1, &[0; 9])));
+    assert_eq!(theirs.get(ack::CONSUMED), 0);
+}

@@ -1,0 +1,203 @@
+//! A channel's two memories over loom's words, and the ways in which they can be weakened on purpose.
+//!
+//! Each modelled word is an atomic with a loom cell beside it. Plain accesses touch both, so that loom reports two of
+//! them that nothing orders; synchronising accesses touch the atomic only. loom runs all threads of a model on one real
+//! thread, hence `Rc` and `Cell`: what they hold is invisible to loom, so it cannot order anything by accident.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use librpc_ring::layout::{self, WORD, ack, data};
+use librpc_ring::{Consumer, Memory, MemoryMut, Producer};
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicU64;
+
+/// What a synchronising word is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Commit,
+    Closed,
+    Waiting,
+    Consumed,
+    Armed,
+}
+
+/// One thing taken away from the protocol. Every one of them must make a model fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weakness {
+    None,
+    /// Its stores are relaxed.
+    RelaxedStore(Role),
+    /// Its loads are relaxed.
+    RelaxedLoad(Role),
+    /// The fence that follows a store to it does nothing.
+    NoFenceAfter(Role),
+    /// Who has announced sleep by it sleeps whatever the second look says. Played by the models.
+    NoSecondLook(Role),
+    /// Every sleep announced by it bears the same epoch.
+    SameEpoch(Role),
+    /// After a store to it nobody rings. Played by the models.
+    NoBellAfter(Role),
+    /// Who has announced sleep by it waits for a change since another look at the position, not for what it needs.
+    /// Played by the models.
+    WaitsForAnyChange(Role),
+    /// A sender that has left is not looked at again for its last records. Played by the models.
+    NoLookAfter(Role),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Data,
+    Ack,
+}
+
+struct Word {
+    value: AtomicU64,
+    plain: UnsafeCell<()>,
+}
+
+impl Word {
+    fn new() -> Self {
+        Self { value: AtomicU64::new(0), plain: UnsafeCell::new(()) }
+    }
+
+    fn get(&self) -> u64 {
+        self.plain.with(|_| ());
+        self.value.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, value: u64) {
+        self.plain.with_mut(|_| ());
+        self.value.store(value, Ordering::Relaxed);
+    }
+}
+
+/// One memory, shared by the two sides.
+struct Words {
+    which: Which,
+    header: Vec<(usize, Word)>,
+    ring: Vec<Word>,
+}
+
+impl Words {
+    fn new(which: Which, header: &[usize], ring_bytes: u64) -> Rc<Self> {
+        let header = header.iter().map(|&index| (index, Word::new())).collect();
+        let ring = (0..ring_bytes as usize / WORD).map(|_| Word::new()).collect();
+        Rc::new(Self { which, header, ring })
+    }
+
+    fn word(&self, index: usize) -> &Word {
+        if self.which == Which::Data && index >= data::RING {
+            // As if mapped twice in a row.
+            assert!(index < data::RING + 2 * self.ring.len(), "word {index} is behind the second mapping");
+            return &self.ring[(index - data::RING) % self.ring.len()];
+        }
+        let found = self.header.iter().find(|(of, _)| *of == index);
+        &found.unwrap_or_else(|| panic!("no model of header word {index}")).1
+    }
+
+    /// The role of a synchronising word. `None`: it is for observers only, whom no model has, so it is not modelled.
+    fn role(&self, index: usize) -> Option<Role> {
+        match (self.which, index) {
+            (Which::Data, data::WAITING) => Some(Role::Waiting),
+            (Which::Data, data::CLOSED) => Some(Role::Closed),
+            (Which::Data, data::COMMITTED | data::SEQUENCE) => None,
+            (Which::Data, data::RING..) => Some(Role::Commit),
+            (Which::Ack, ack::CONSUMED) => Some(Role::Consumed),
+            (Which::Ack, ack::ARMED) => Some(Role::Armed),
+            (Which::Ack, ack::TAKEN | ack::RECEIVED) => None,
+            _ => panic!("word {index} is no synchronising word"),
+        }
+    }
+}
+
+/// One side's mapping of one memory.
+pub(crate) struct Mapping {
+    words: Rc<Words>,
+    weakness: Weakness,
+    last_store: Cell<Option<Role>>,
+}
+
+impl Mapping {
+    fn of(words: &Rc<Words>, weakness: Weakness) -> Self {
+        Self { words: words.clone(), weakness, last_store: Cell::new(None) }
+    }
+
+    fn bytes(&self, word: usize, bytes: usize) -> impl Iterator<Item = &Word> {
+        (word..word + bytes.div_ceil(WORD)).map(|index| self.words.word(index))
+    }
+}
+
+impl Memory for Mapping {
+    fn load(&self, word: usize, order: Ordering) -> u64 {
+        let role = self.words.role(word).expect("observers' words are never loaded");
+        let order = if self.weakness == Weakness::RelaxedLoad(role) { Ordering::Relaxed } else { order };
+        self.words.word(word).value.load(order)
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        self.words.word(word).get()
+    }
+
+    fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>) {
+        let end = into.len() + bytes;
+        for word in self.bytes(word, bytes) {
+            into.extend(word.get().to_le_bytes());
+        }
+        into.truncate(end);
+    }
+
+    fn fence(&self) {
+        let after = self.last_store.get().expect("a fence stands behind a store");
+        if self.weakness != Weakness::NoFenceAfter(after) {
+            loom::sync::atomic::fence(Ordering::SeqCst);
+        }
+    }
+}
+
+impl MemoryMut for Mapping {
+    fn store(&self, word: usize, value: u64, order: Ordering) {
+        let Some(role) = self.words.role(word) else { return };
+        self.last_store.set(Some(role));
+        let order = if self.weakness == Weakness::RelaxedStore(role) { Ordering::Relaxed } else { order };
+        let value = if self.weakness == Weakness::SameEpoch(role) { value.min(1) } else { value };
+        self.words.word(word).value.store(value, order);
+    }
+
+    fn put(&self, word: usize, value: u64) {
+        self.words.word(word).put(value);
+    }
+
+    fn write(&self, word: usize, from: &[u8]) {
+        for (word, chunk) in self.bytes(word, from.len()).zip(from.chunks(WORD)) {
+            let mut bytes = [0; WORD];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.put(u64::from_le_bytes(bytes));
+        }
+    }
+}
+
+/// A new channel and what else its sender maps: the words by which it waits.
+pub(crate) struct Channel {
+    pub(crate) producer: Producer<Mapping, Mapping>,
+    pub(crate) consumer: Consumer<Mapping, Mapping>,
+    pub(crate) sender_data: Mapping,
+    pub(crate) sender_ack: Mapping,
+}
+
+impl Channel {
+    pub(crate) fn new(capacity: u64, weakness: Weakness) -> Self {
+        let header = [data::MAGIC, data::VERSION, data::CAPACITY, data::MODE, data::WAITING, data::CLOSED];
+        let data = Words::new(Which::Data, &header, capacity);
+        let ack = Words::new(Which::Ack, &[ack::MAGIC, ack::VERSION, ack::CONSUMED, ack::ARMED], 0);
+        let map = |words| Mapping::of(words, weakness);
+        assert!(layout::is_valid_capacity(capacity));
+        Self {
+            producer: Producer::new(map(&data), map(&ack), capacity),
+            consumer: Consumer::new(map(&data), map(&ack), capacity).expect("a header just written"),
+            sender_data: map(&data),
+            sender_ack: map(&ack),
+        }
+    }
+}

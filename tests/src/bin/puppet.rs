@@ -1,0 +1,257 @@
+//! A process that does what a test tells it, line by line: each command on stdin is answered by one line on stdout.
+
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::time::Duration;
+
+use librpc::{Acknowledge, Admission, Domain, Event, Inbox, Limits, Node, Sender, Wait};
+
+type Outcome = Result<String, Box<dyn std::error::Error>>;
+
+/// Everything that a puppet holds.
+#[derive(Default)]
+struct Puppet {
+    // Dropped in this order.
+    senders: HashMap<String, Sender>,
+    inbox: Option<Inbox>,
+    node: Option<Node>,
+}
+
+fn main() {
+    let mut puppet = Puppet::default();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("stdin is text");
+        let words: Vec<&str> = line.split(' ').collect();
+        let answer = puppet.obey(&words).unwrap_or_else(|error| format!("error: {error}"));
+        println!("{answer}");
+        std::io::stdout().flush().expect("stdout is read");
+    }
+}
+
+impl Puppet {
+    fn node(&self) -> Result<&Node, &'static str> {
+        self.node.as_ref().ok_or("no node is open")
+    }
+
+    fn inbox(&mut self) -> Result<&mut Inbox, &'static str> {
+        self.inbox.as_mut().ok_or("no inbox is open")
+    }
+
+    fn sender(&mut self, to: &str) -> Result<&mut Sender, &'static str> {
+        self.senders.get_mut(to).ok_or("no such sender")
+    }
+
+    fn obey(&mut self, words: &[&str]) -> Outcome {
+        let ok = || Ok("ok".to_owned());
+        match words {
+            ["open", id, domain, options @ ..] => {
+                let mut domain = Domain::at(domain);
+                let mut admission = Admission::same_user();
+                let mut limits = Limits::default();
+                for option in options {
+                    match option.split_once('=') {
+                        Some(("group", gid)) => domain = domain.shared_with_group(gid.parse()?),
+                        Some(("uid", uid)) => admission = admission.uid(uid.parse()?),
+                        Some(("gid", gid)) => admission = admission.gid(gid.parse()?),
+                        Some(("only", name)) => {
+                            let name = name.to_owned();
+                            admission = Admission::nobody().function(move |peer| *peer.node == *name);
+                        }
+                        Some(("channels", most)) => limits.channels_per_user = most.parse()?,
+                        Some(("patience", ms)) => limits.handshake_time = Duration::from_millis(ms.parse()?),
+                        _ => return Err(format!("option {option}").into()),
+                    }
+                }
+                self.node = Some(Node::builder(id).domain(domain).admit(admission).limits(limits).open()?);
+                ok()
+            }
+            ["inbox", options @ ..] => {
+                let mut builder = self.node()?.inbox_builder();
+                for option in options {
+                    builder = match option.split_once('=') {
+                        Some(("capacity", bytes)) => builder.capacity(bytes.parse()?),
+                        _ if *option == "explicit" => builder.acknowledge(Acknowledge::Explicit),
+                        _ if *option == "block" => builder.wait(Wait::Block),
+                        _ => return Err(format!("option {option}").into()),
+                    };
+                }
+                let inbox = builder.open()?;
+                self.inbox = Some(inbox);
+                ok()
+            }
+            ["sender", to] => {
+                let sender = self.node()?.sender(to)?;
+                self.senders.insert((*to).to_owned(), sender);
+                ok()
+            }
+            ["try-sender", to] => {
+                let sender = self.node()?.try_sender(to)?;
+                self.senders.insert((*to).to_owned(), sender);
+                ok()
+            }
+            ["sender", to, ms] => {
+                let sender = self.node()?.sender_within(to, Duration::from_millis(ms.parse()?))?;
+                self.senders.insert((*to).to_owned(), sender);
+                ok()
+            }
+            ["limit", to, ms] => {
+                let limit = Duration::from_millis(ms.parse()?);
+                self.sender(to)?.set_limit(limit);
+                ok()
+            }
+            ["send", to, text] => {
+                self.sender(to)?.send(text.as_bytes())?;
+                ok()
+            }
+            // Sends the numbers from `first` to `last`.
+            ["count", to, first, last] => {
+                let sender = self.sender(to)?;
+                for number in first.parse::<u64>()?..=last.parse()? {
+                    sender.send(number.to_string().as_bytes())?;
+                }
+                ok()
+            }
+            ["fill", to, bytes] => {
+                let payload = vec![b'x'; bytes.parse()?];
+                let mut sent = 0;
+                while self.sender(to)?.try_send(&payload).is_ok() {
+                    sent += 1;
+                }
+                Ok(sent.to_string())
+            }
+            ["flush", to, ms] => {
+                let limit = Duration::from_millis(ms.parse()?);
+                self.sender(to)?.flush(limit)?;
+                ok()
+            }
+            ["progress", to] => {
+                let sender = self.sender(to)?;
+                Ok(format!("{} {}", sender.sent(), sender.acknowledged()))
+            }
+            ["drop-sender", to] => {
+                self.senders.remove(*to);
+                ok()
+            }
+            ["drop-inbox"] => {
+                self.inbox = None;
+                ok()
+            }
+            ["recv"] => Ok(match self.inbox()?.recv_timeout(Duration::from_secs(30))? {
+                Some(message) => String::from_utf8_lossy(message.payload()).into_owned(),
+                None => "nothing".into(),
+            }),
+            ["try-recv"] => Ok(match self.inbox()?.try_recv()? {
+                Some(message) => String::from_utf8_lossy(message.payload()).into_owned(),
+                None => "nothing".into(),
+            }),
+            // Receives `n` messages, which must be the numbers from `first` on.
+            ["expect", first, last] => {
+                for number in first.parse::<u64>()?..=last.parse()? {
+                    let message = self.inbox()?.recv_timeout(Duration::from_secs(30))?.ok_or("nothing comes")?;
+                    if message.payload() != number.to_string().as_bytes() {
+                        let got = String::from_utf8_lossy(message.payload()).into_owned();
+                        return Err(format!("{got} instead of {number}").into());
+                    }
+                }
+                ok()
+            }
+            ["ack"] => {
+                self.inbox()?.ack();
+                ok()
+            }
+            ["event"] => Ok(match self.inbox()?.recv_event_timeout(Duration::from_secs(30))? {
+                None => "nothing".into(),
+                Some(Event::Message(message)) => {
+                    format!("message {} {}", message.from(), String::from_utf8_lossy(message.payload()))
+                }
+                Some(Event::SenderJoined(peer)) => format!("joined {}", peer.node),
+                Some(Event::SenderLeft(peer, departure)) => format!("left {} {departure:?}", peer.node),
+                Some(other) => format!("{other:?}"),
+            }),
+            // Keeps receiving until the process is told nothing more: the count on stdin's end is of no use then.
+            ["drain", count] => {
+                for _ in 0..count.parse::<u64>()? {
+                    self.inbox()?.recv()?.ok_or("stopped")?;
+                }
+                ok()
+            }
+            ["descriptors"] => Ok(std::fs::read_dir("/proc/self/fd")?.count().to_string()),
+            ["limit-descriptors", more] => {
+                use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+                let used = std::fs::read_dir("/proc/self/fd")?.count() as u64 - 1;
+                let limit = used + more.parse::<u64>()?;
+                let maximum = getrlimit(Resource::Nofile).maximum;
+                setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum })?;
+                ok()
+            }
+            ["sleep-count"] => {
+                let mut switches = 0;
+                for task in std::fs::read_dir("/proc/self/task")? {
+                    let status = std::fs::read_to_string(task?.path().join("status"))?;
+                    for line in status.lines().filter(|line| line.contains("ctxt_switches")) {
+                        switches += line.split_whitespace().last().ok_or("no number")?.parse::<u64>()?;
+                    }
+                }
+                Ok(switches.to_string())
+            }
+            ["close", ms] => {
+                let limit = Duration::from_millis(ms.parse()?);
+                self.senders.clear();
+                self.inbox = None;
+                self.node.take().ok_or("no node is open")?.close(limit)?;
+                ok()
+            }
+            ["close-under", ms] => {
+                let limit = Duration::from_millis(ms.parse()?);
+                self.node.take().ok_or("no node is open")?.close(limit)?;
+                ok()
+            }
+            ["leave"] => {
+                self.senders.clear();
+                self.inbox = None;
+                self.node = None;
+                ok()
+            }
+            // Opens and closes nodes of a domain as fast as it can.
+            ["churn", id, domain, rounds] => {
+                for _ in 0..rounds.parse::<u64>()? {
+                    Node::builder(id).domain(Domain::at(domain)).open()?;
+                }
+                ok()
+            }
+            // Forks; the child tries everything that it has inherited, then the parent's death is up to the test.
+            ["fork", to] => self.fork(to),
+            _ => Err(format!("unknown command {words:?}").into()),
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn fork(&mut self, to: &str) -> Outcome {
+        let (reader, writer) = std::io::pipe()?;
+        // SAFETY: this process runs one thread beside the library's; the child only uses what it owns, and ends with
+        // `_exit`.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let mut writer = writer;
+            let sent = self.sender(to).map(|sender| sender.send(b"from the child").map_err(|error| error.to_string()));
+            let received = self.inbox().map(|inbox| match inbox.try_recv() {
+                Ok(_) => "received".to_owned(),
+                Err(error) => error.to_string(),
+            });
+            let _ = writeln!(writer, "{sent:?} {received:?}");
+            drop(writer);
+            // Outlives its parent, so that a test sees the parent's death although a copy of the process goes on.
+            // SAFETY: waits for the signal that ends it: the test's, or in the end the alarm clock's.
+            unsafe {
+                libc::alarm(60);
+                libc::pause();
+            }
+            // SAFETY: ends the child without running what belongs to the parent.
+            unsafe { libc::_exit(0) };
+        }
+        drop(writer);
+        let mut line = String::new();
+        std::io::BufReader::new(reader).read_line(&mut line)?;
+        Ok(format!("{pid} {}", line.trim()))
+    }
+}

@@ -1,0 +1,279 @@
+//! The registry under attack: deaths at every step, planted directories and files, races of the first and the last.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use librpc_system_tests::{Puppet, TestDomain};
+
+#[test]
+fn a_second_opener_of_a_live_id_is_told_who_holds_it() {
+    let domain = TestDomain::new();
+    let first = domain.node("display");
+    let mut second = domain.puppet();
+    let error = second.opens("display", "");
+    let expected = format!(
+        "error: node \"display\" is held by pid {} of uid {} (`librpc nodes` shows it)",
+        first.pid(),
+        rustix::process::geteuid().as_raw()
+    );
+    assert_eq!(error, expected);
+    // A stopped holder still holds it; a dead one does not.
+    first.stop();
+    assert_eq!(second.opens("display", ""), expected);
+    let mut first = first;
+    first.kill();
+    assert_eq!(second.opens("display", ""), "ok");
+}
+
+#[test]
+fn a_new_domain_is_private_and_its_files_are_too() {
+    let domain = TestDomain::new();
+    let _node = domain.receiver("display");
+    let mode = |name: &str| std::fs::metadata(domain.path().join(name)).expect(name).permissions().mode() & 0o7777;
+    assert_eq!(mode(""), 0o700);
+    assert_eq!(domain.entries(), ["display.node", "display.sock", "generation"]);
+    for name in domain.entries() {
+        assert_eq!(mode(&name), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn the_last_one_out_removes_the_domain_and_what_the_dead_have_left() {
+    let domain = TestDomain::new();
+    let mut killed: Vec<Puppet> = (0..3).map(|n| domain.receiver(&format!("killed-{n}"))).collect();
+    let (first, last) = (domain.node("first"), domain.node("last"));
+    killed.iter_mut().for_each(Puppet::kill);
+    first.finishes();
+    assert!(domain.path().exists());
+    last.finishes();
+    domain.assert_gone();
+}
+
+#[test]
+fn a_planted_directory_is_refused() {
+    let domain = TestDomain::new();
+    let mut puppet = domain.puppet();
+    std::fs::create_dir(domain.path()).unwrap();
+    std::fs::set_permissions(domain.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = puppet.opens("display", "");
+    assert!(error.contains("has mode 777, not 700"), "{error}");
+    std::fs::remove_dir(domain.path()).unwrap();
+
+    let elsewhere = TestDomain::new();
+    std::fs::create_dir(elsewhere.path()).unwrap();
+    std::fs::set_permissions(elsewhere.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    symlink(elsewhere.path(), domain.path()).unwrap();
+    let error = puppet.opens("display", "");
+    assert!(error.starts_with("error: cannot open"), "{error}");
+    assert!(elsewhere.entries().is_empty());
+    std::fs::remove_file(domain.path()).unwrap();
+}
+
+#[test]
+fn a_domain_off_tmpfs_is_refused() {
+    let target = std::env::current_exe().unwrap();
+    let path = target.with_file_name(format!("not-tmpfs-{}", std::process::id()));
+    let domain = TestDomain::at(&path);
+    let on_tmpfs = rustix::fs::statfs(target.parent().unwrap()).unwrap().f_type as u64 == 0x0102_1994;
+    if on_tmpfs {
+        return eprintln!("SKIPPED: the target folder is on tmpfs");
+    }
+    let error = domain.puppet().opens("display", "");
+    assert!(error.contains("is not on tmpfs"), "{error}");
+    std::fs::remove_dir(&path).unwrap();
+}
+
+#[test]
+fn garbage_in_the_directory_stops_nobody() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let path = |name: &str| domain.path().join(name);
+    std::fs::write(path("empty.node"), b"").unwrap();
+    std::fs::write(path("text.node"), [b'x'; 5000]).unwrap();
+    std::fs::create_dir(path("directory.node")).unwrap();
+    symlink("/etc/passwd", path("link.node")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path("pipe.node"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let nodes: Vec<String> = domain.domain().nodes().unwrap().into_iter().map(|node| node.id).collect();
+    assert_eq!(nodes, ["sink"]);
+    let mut source = domain.node("source");
+    source.does("sender sink");
+    source.does("send sink hello");
+    assert_eq!(sink.says("recv"), "hello");
+    let error = source.fails("sender pipe 0");
+    assert!(error.contains("cannot be connected to"), "{error}");
+    std::fs::remove_dir(path("directory.node")).unwrap();
+    std::fs::remove_file(path("link.node")).unwrap();
+    std::fs::remove_file(path("pipe.node")).unwrap();
+}
+
+#[test]
+fn two_domains_never_see_each_other() {
+    let (one, other) = (TestDomain::new(), TestDomain::new());
+    let _sink = one.receiver("sink");
+    let error = other.node("source").fails("sender sink 50");
+    assert_eq!(error, "node \"sink\" is not there (`librpc nodes` shows who is)");
+}
+
+#[test]
+fn a_sender_waits_for_a_node_to_appear_and_to_open_its_inbox() {
+    let domain = TestDomain::new();
+    let mut source = domain.node("source");
+    source.begins("sender sink 30000");
+    let mut sink = domain.node("sink");
+    sink.does("inbox");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+    source.does("send sink hello");
+    assert_eq!(sink.says("recv"), "hello");
+    let _other = domain.node("other");
+    assert_eq!(source.fails("sender other 50"), "node \"other\" has no inbox");
+}
+
+#[test]
+fn observers_create_nothing() {
+    let domain = TestDomain::new();
+    assert!(domain.domain().nodes().unwrap().is_empty());
+    assert!(domain.domain().clean().unwrap().is_empty());
+    assert!(!domain.path().exists());
+}
+
+#[test]
+fn a_dead_node_is_shown_as_dead_until_it_is_swept() {
+    let domain = TestDomain::new();
+    let _alive = domain.receiver("alive");
+    let mut dead = domain.receiver("dead");
+    dead.kill();
+    let shown: Vec<_> = domain.domain().nodes().unwrap().into_iter().map(|node| (node.id, node.alive)).collect();
+    assert_eq!(shown, [("alive".to_owned(), true), ("dead".to_owned(), false)]);
+    assert_eq!(domain.domain().clean().unwrap(), ["dead"]);
+    let shown = domain.domain().nodes().unwrap();
+    assert_eq!((shown.len(), &*shown[0].id, &shown[0].inboxes[..]), (1, "alive", &["alive".to_owned()][..]));
+}
+
+/// Steps of joining and leaving. After a death there, the next opener of the id has it, and nothing is left.
+const STEPS: &[&str] = &[
+    "domain.made",
+    "domain.generation-linked",
+    "join.member",
+    "join.locked",
+    "join.linked",
+    "join.bound",
+    "join.listening",
+    "join.announced",
+    "join.served",
+    "announce.written",
+    "announce.selected",
+    "leave.begun",
+    "leave.socket-removed",
+    "leave.file-removed",
+    "last.locked",
+    "last.swept",
+    "last.generation-removed",
+];
+
+#[test]
+fn a_death_at_any_step_of_joining_or_leaving_blocks_nobody() {
+    for step in STEPS {
+        let domain = TestDomain::new();
+        let mut doomed = domain.doomed(step);
+        doomed.begins(&format!("open display {}", domain.path().display()));
+        doomed.begins("inbox");
+        doomed.begins("leave");
+        doomed.dies();
+        // While others are there, and when nobody is.
+        let mut next = domain.puppet();
+        assert_eq!(next.opens("display", ""), "ok", "{step}");
+        next.does("inbox");
+        let mut source = domain.node("source");
+        source.does("sender display");
+        source.does("send display hello");
+        assert_eq!(next.says("recv"), "hello", "{step}");
+        source.finishes();
+        next.finishes();
+        domain.assert_gone();
+    }
+}
+
+#[test]
+fn a_death_at_any_step_is_cleaned_up() {
+    for step in STEPS {
+        let domain = TestDomain::new();
+        let mut doomed = domain.doomed(step);
+        doomed.begins(&format!("open display {}", domain.path().display()));
+        doomed.begins("inbox");
+        doomed.begins("leave");
+        doomed.dies();
+        domain.assert_cleanable();
+    }
+}
+
+#[test]
+fn a_node_stopped_at_any_step_holds_up_nobody() {
+    for step in STEPS {
+        let domain = TestDomain::new();
+        let mut stopped = domain.doomed(&format!("{step}:stop"));
+        stopped.begins(&format!("open display {}", domain.path().display()));
+        stopped.begins("inbox");
+        stopped.begins("leave");
+        stopped.wait_until_stopped();
+        if ["last.locked", "last.swept"].contains(step) {
+            // The one exception: a last member that is stopped while it clears up. Others wait for 2 s and are told.
+            let error = domain.puppet().opens("other", "");
+            assert!(error.contains("has been closing for over 2 s"), "{step}: {error}");
+        } else {
+            let mut other = domain.receiver("other");
+            let mut source = domain.node("source");
+            source.does("sender other");
+            source.does("send other hello");
+            assert_eq!(other.says("recv"), "hello", "{step}");
+        }
+        stopped.go_on();
+    }
+}
+
+#[test]
+fn a_death_while_sweeping_leaves_the_rest_to_the_next() {
+    for step in ["sweep.locked", "sweep.socket-removed", "sweep.file-removed"] {
+        let domain = TestDomain::new();
+        let mut dead = domain.receiver("display");
+        dead.kill();
+        let mut doomed = domain.doomed(step);
+        doomed.begins(&format!("open display {}", domain.path().display()));
+        doomed.dies();
+        let next = domain.receiver("display");
+        next.finishes();
+        domain.assert_gone();
+    }
+}
+
+#[test]
+fn eight_processes_opening_and_closing_never_make_two_registries() {
+    let domain = TestDomain::new();
+    let rounds = 1250; // 10,000 in all
+    let mut puppets: Vec<Puppet> = (0..8).map(|_| domain.puppet()).collect();
+    for (n, puppet) in puppets.iter_mut().enumerate() {
+        puppet.begins(&format!("churn node-{n} {} {rounds}", domain.path().display()));
+    }
+    for puppet in &mut puppets {
+        assert_eq!(puppet.answer().as_deref(), Some("ok"));
+    }
+    domain.assert_gone();
+}
+
+#[test]
+fn an_idle_domain_is_small() {
+    let domain = TestDomain::new();
+    let bytes = || -> u64 {
+        let block = |name: String| std::fs::metadata(domain.path().join(name)).unwrap().blocks() * 512;
+        domain.entries().into_iter().map(block).sum()
+    };
+    let _first = domain.receiver("first");
+    let one = bytes();
+    let _second = domain.receiver("second");
+    assert!(one <= 64 * 1024 && bytes() - one <= 32 * 1024, "{one}, then {}", bytes());
+}

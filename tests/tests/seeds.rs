@@ -1,0 +1,93 @@
+//! The tests of the source documents, numbered as there: `SEEDS.md`, "The documents' own tests", 1 to 5.
+
+use librpc_system_tests::{Puppet, TestDomain};
+use rustix::process::Signal;
+
+fn three_nodes_in_one_process(domain: &TestDomain) {
+    let open = |id: &str| librpc::Node::builder(id).domain(domain.domain()).open().expect(id);
+    let (a, b, c) = (open("a"), open("b"), open("c"));
+    let mut inbox = c.inbox().unwrap();
+    let (mut from_a, mut from_b) = (a.sender("c").unwrap(), b.sender("c").unwrap());
+    from_a.send(b"from a").unwrap();
+    from_b.send(b"from b").unwrap();
+    let mut received: Vec<String> = (0..2)
+        .map(|_| String::from_utf8(inbox.recv().unwrap().expect("nobody stops it").payload().to_vec()).unwrap())
+        .collect();
+    received.sort();
+    assert_eq!(received, ["from a", "from b"]);
+}
+
+#[test]
+fn test_1_nodes_of_one_process_exchange_and_leave_nothing() {
+    let domain = TestDomain::new();
+    three_nodes_in_one_process(&domain);
+    domain.assert_gone();
+}
+
+#[test]
+fn test_2_three_receivers_end_by_sigterm_and_the_last_leftovers_go_with_whoever_looks() {
+    let domain = TestDomain::new();
+    let receivers: Vec<Puppet> = ["one", "two", "three"].into_iter().map(|id| domain.receiver(id)).collect();
+    assert_eq!(domain.entries().iter().filter(|name| name.ends_with(".node")).count(), 3);
+    assert_eq!(domain.entries().iter().filter(|name| *name == "generation").count(), 1);
+    // A puppet has no signal handler: SIGTERM ends it like SIGKILL. (The tests of the command line end `recv` cleanly.)
+    for mut receiver in receivers {
+        receiver.signal(Signal::TERM);
+        assert!(receiver.answer().is_none());
+    }
+    domain.node("next").finishes();
+    domain.assert_gone();
+}
+
+#[test]
+fn test_3_a_hundred_rounds_leave_nothing() {
+    let domain = TestDomain::new();
+    for _ in 0..100 {
+        three_nodes_in_one_process(&domain);
+        domain.assert_gone();
+    }
+}
+
+#[test]
+fn test_4_a_killed_receiver_starts_again_under_its_id() {
+    let domain = TestDomain::new();
+    for _ in 0..10 {
+        let mut receiver = domain.receiver("receiver");
+        receiver.kill();
+    }
+    domain.receiver("receiver").finishes();
+    domain.assert_gone();
+}
+
+#[test]
+fn test_5_a_thousand_short_lived_senders_use_nothing_up() {
+    let domain = TestDomain::new();
+    let mut receiver = domain.receiver("receiver");
+    let descriptors = receiver.says("descriptors");
+    let mut left = 0;
+    for batch in 0..40 {
+        let mut senders: Vec<Puppet> = (0..25).map(|n| domain.node(&format!("sender-{batch}-{n}"))).collect();
+        for sender in &mut senders {
+            sender.begins("sender receiver");
+            sender.begins("send receiver hello");
+        }
+        for sender in &mut senders {
+            assert_eq!(sender.answer().as_deref(), Some("ok"));
+            assert_eq!(sender.answer().as_deref(), Some("ok"));
+            sender.kill();
+        }
+        while left < (batch + 1) * 25 {
+            let event = receiver.says("event");
+            if event.starts_with("left") {
+                assert!(event.ends_with(" Died"), "{event}");
+                left += 1;
+            }
+        }
+    }
+    assert_eq!(receiver.says("descriptors"), descriptors, "no growth");
+    assert_eq!(domain.entries(), ["generation", "receiver.node", "receiver.sock"], "the dead were swept");
+    let mut next = domain.node("next");
+    next.does("sender receiver");
+    next.does("send receiver finally");
+    while receiver.says("event") != "message next finally" {}
+}
