@@ -22,6 +22,7 @@ pub(crate) enum Report {
 /// Some children. Dropped, those that still run are asked to leave, and waited for.
 pub(crate) struct Children {
     handles: Vec<Arc<std::os::fd::OwnedFd>>,
+    pids: Vec<u32>,
     reports: Receiver<(usize, Report)>,
     running: usize,
 }
@@ -30,11 +31,12 @@ impl Children {
     /// Starts one child for each list of arguments, in this domain. A signal to the parent is passed on.
     pub(crate) fn start(domain: &Domain, commands: &[Vec<String>], interrupt: &Interrupt) -> anyhow::Result<Self> {
         let (report, reports) = channel();
-        let mut children = Self { handles: Vec::new(), reports, running: 0 };
+        let mut children = Self { handles: Vec::new(), pids: Vec::new(), reports, running: 0 };
         for (index, arguments) in commands.iter().enumerate() {
             let mut child = start(domain, arguments)?;
             let handle = Arc::new(pidfd(&child)?);
             children.handles.push(handle.clone());
+            children.pids.push(child.id());
             children.running += 1;
             interrupt.then(move || {
                 let _ = pidfd_send_signal(&*handle, Signal::TERM); // it may have ended
@@ -64,6 +66,10 @@ impl Children {
             self.running -= 1;
         }
         Some((child, report))
+    }
+
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.pids.clone()
     }
 
     pub(crate) fn are_running(&self) -> bool {

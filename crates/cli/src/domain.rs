@@ -61,9 +61,13 @@ impl Deref for OpenNode {
 
 impl Drop for OpenNode {
     fn drop(&mut self) {
-        // Whoever wants to know what was processed has flushed before.
-        let _ = self.0.take().map(|node| node.close(Duration::ZERO));
+        self.0.take().into_iter().for_each(close_at_once);
     }
+}
+
+/// Leaves now. Whoever wants to know what was processed has flushed before.
+pub(crate) fn close_at_once(node: Node) {
+    let _ = node.close(Duration::ZERO);
 }
 
 fn gid(group: &str) -> anyhow::Result<u32> {

@@ -6,8 +6,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -50,6 +53,31 @@ impl Interrupt {
         match self.0.signal.load(Ordering::Acquire) {
             0 => None,
             signal => Some(signal),
+        }
+    }
+
+    /// Waits for a signal.
+    pub(crate) fn wait(&self) -> anyhow::Result<()> {
+        while self.signal().is_none() {
+            self.poll(None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a signal up to a limit.
+    pub(crate) fn wait_for(&self, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.signal().is_none() && Instant::now() < deadline {
+            self.poll(Some(deadline.saturating_duration_since(Instant::now())))?;
+        }
+        Ok(())
+    }
+
+    fn poll(&self, limit: Option<Duration>) -> anyhow::Result<()> {
+        let limit = limit.map(|limit| Timespec::try_from(limit).expect("a time that a user may wait"));
+        match poll(&mut [PollFd::new(self, PollFlags::empty())], limit.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno).context("cannot wait for a signal"),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Whatever ends a command, `main` returns: the nodes are dropped by then, and nothing of them stays under `/dev/shm`.
 //!
 //! The commands:
+mod bench; //        what things cost
 mod clean; //        removes what dead nodes have left
 mod completions; //  for shells, and the manual
 mod demo; //         two processes that exchange messages, shown
@@ -54,6 +55,14 @@ enum Command {
     Nodes(nodes::Args),
     Clean(clean::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchPart {
+        #[command(subcommand)]
+        part: bench::Part,
+        #[command(flatten)]
+        parent: children::ParentArgs,
+    },
     #[command(hide = true)]
     DemoSide(demo::SideArgs),
     Completions(completions::Args),
@@ -79,6 +88,8 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::Duplex(args) => duplex::run(domain, args),
         Command::Nodes(args) => nodes::run(domain, &args),
         Command::Clean(args) => clean::run(domain, &args),
+        Command::Bench(args) => bench::run(domain, &args),
+        Command::BenchPart { part, parent } => bench::part(domain, &parent, &part),
         Command::Demo(args) => demo::run(domain, &args),
         Command::DemoSide(args) => demo::side(domain, args),
         Command::Completions(args) => completions::run(&args),

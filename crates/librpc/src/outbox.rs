@@ -196,8 +196,14 @@ struct Channel {
 
 enum Pushed {
     Yes,
-    Full,
-    TooLarge { bytes: usize, max: usize },
+    /// There is room when this position is consumed.
+    Full {
+        room_at: u64,
+    },
+    TooLarge {
+        bytes: usize,
+        max: usize,
+    },
     Failed,
 }
 
@@ -344,11 +350,11 @@ impl Outbox {
                 Pushed::TooLarge { bytes, max } => {
                     return Err(SendError::TooLarge { node: route.to.to_string(), bytes, max });
                 }
-                Pushed::Full => {
+                Pushed::Full { room_at } => {
                     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                         return Err(SendError::Full { node: route.to.to_string(), limit });
                     }
-                    channel.wait_for_progress(deadline);
+                    channel.wait_for(room_at, deadline);
                 }
                 Pushed::Failed => match self.give_up(to) {
                     // Nothing is lost, so there is nothing to report: perhaps the receiver is back.
@@ -422,7 +428,7 @@ impl Outbox {
         let (mut late, mut lost, mut cause) = (0, 0, None);
         for index in 0..self.routes.len() {
             let Some(channel) = &mut self.routes[index].channel else { continue };
-            channel.wait_for_all(deadline);
+            channel.wait_for(channel.producer.committed(), deadline);
             channel.refresh();
             let progress = channel.progress();
             let unprocessed = progress.sent - progress.acknowledged;
@@ -504,7 +510,7 @@ impl Channel {
         }
         match self.producer.push(Head::MESSAGE, payload) {
             Ok(_) => {}
-            Err(PushError::Full) => return Pushed::Full,
+            Err(PushError::Full { room_at }) => return Pushed::Full { room_at },
             Err(PushError::TooLarge { bytes, max }) => return Pushed::TooLarge { bytes, max },
             Err(error @ PushError::BadConsumed { .. }) => {
                 self.ring.fail(Failure::Broken(error.to_string()));
@@ -547,19 +553,10 @@ impl Channel {
         Progress { sent, acknowledged: sent - outstanding }
     }
 
-    /// Waits until the receiver has consumed anything more, or has failed.
-    fn wait_for_progress(&mut self, deadline: Option<Instant>) {
-        let Ok(before) = self.producer.consumed() else { return };
-        if !self.spin(|channel| channel.producer.consumed() != Ok(before)) {
-            self.ring.wait_until(deadline, |consumed| consumed != before);
-        }
-    }
-
-    /// Waits until the receiver has consumed everything, or has failed.
-    fn wait_for_all(&mut self, deadline: Option<Instant>) {
-        let all = self.producer.committed();
-        if !self.spin(|channel| channel.producer.consumed().is_ok_and(|consumed| consumed == all)) {
-            self.ring.wait_until(deadline, |consumed| consumed >= all);
+    /// Waits until the receiver has consumed up to a position, or has failed.
+    fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
+        if !self.spin(|channel| channel.producer.consumed().is_ok_and(|consumed| consumed >= position)) {
+            self.ring.wait_until(deadline, |consumed| consumed >= position);
         }
     }
 

@@ -15,9 +15,13 @@ use crate::waking::Bell;
 /// Why a record was not written. The ring is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// There is no room until the receiver has consumed more.
-    #[error("the ring is full")]
-    Full,
+    /// There is no room until the receiver has consumed more. Wait for this position, never for "any change": the
+    /// receiver may consume everything between the look that found the ring full and the next one.
+    #[error("the ring is full until position {room_at} is consumed")]
+    Full {
+        /// The consumed position from which on there is room.
+        room_at: u64,
+    },
     /// The record can never fit: `max` is the largest payload in bytes.
     #[error("a message of {bytes} bytes is over the limit of {max} bytes")]
     TooLarge {
@@ -65,7 +69,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         Self { data, ack, capacity, committed: 0, cached_consumed: 0, sequence: 0, bell: Bell::default() }
     }
 
-    /// Replaces the ack memory: a ring can be filled before its receiver has answered.
+    /// Brings the ack memory of a receiver that has answered: until then the ring was filled beside a page of zeros.
     pub fn set_ack(&mut self, ack: A) {
         self.ack = ack;
     }
@@ -85,7 +89,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         if !self.fits(size) {
             self.consumed()?;
             if !self.fits(size) {
-                return Err(PushError::Full);
+                return Err(PushError::Full { room_at: self.committed + size + WORD as u64 - self.capacity });
             }
         }
         let at = self.word_at(self.committed);
@@ -186,17 +190,17 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     }
 }
 
-/// How many messages of a ring are not processed, as any thread of the sender's process can tell: as exact as
-/// [`Producer::outstanding`] while nothing is sent, and all of them where the receiver claims what cannot be.
+/// How many messages of a ring are not processed, as any thread of the sender's process can tell: of those that were
+/// committed when it looked. A claim that cannot be counts as nothing processed; one that is ahead, as everything.
 pub fn outstanding(data: &impl Memory, ack: &impl Memory, capacity: u64) -> u64 {
-    // Acquire: pairs with the Release in Consumer::consume.
-    let consumed = ack.load(ack::CONSUMED, Ordering::Acquire);
-    let committed = data.load(data::COMMITTED, Ordering::Acquire);
+    let committed = data.load(data::COMMITTED, Ordering::Relaxed);
     let sent = data.load(data::SEQUENCE, Ordering::Relaxed);
-    if consumed == committed {
+    // Acquire: pairs with the Release in Consumer::consume. Behind the others: it may only be ahead of them.
+    let consumed = ack.load(ack::CONSUMED, Ordering::Acquire);
+    if consumed >= committed {
         return 0;
     }
-    if consumed > committed || committed - consumed > capacity || !consumed.is_multiple_of(WORD as u64) {
+    if committed - consumed > capacity || !consumed.is_multiple_of(WORD as u64) {
         return sent;
     }
     let first = data.get(data::RING + (consumed & (capacity - 1)) as usize / WORD + 1);

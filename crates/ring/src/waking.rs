@@ -95,14 +95,15 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
 }
 
 /// Announces that the sender waits under this epoch (never used before on this ring, not 0), and reads the consumed
-/// position once more: the claim is to be checked, and only if it has not moved far enough may the sender sleep.
+/// position once more: the sender may sleep only if that has not reached what it *needs* ([`crate::PushError::Full`]), which
+/// is not the same as having moved since an earlier look.
 pub fn wait_for_receiver(data: &impl MemoryMut, ack: &impl Memory, epoch: u64) -> u64 {
     // Relaxed: the fence orders it.
     data.store(data::WAITING, epoch, Ordering::Relaxed);
     // Pairs with the fence in Consumer::must_ring.
     data.fence();
-    // Acquire: pairs with the Release in Consumer::consume.
-    ack.load(ack::CONSUMED, Ordering::Acquire)
+    // Relaxed: it only decides about sleeping. What relies on it looks again, with Acquire.
+    ack.load(ack::CONSUMED, Ordering::Relaxed)
 }
 
 /// The sender waits no longer.

@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use librpc_ring::layout::WORD;
 use librpc_ring::{Armed, Consumer, Head, Kind, Producer, PushError, Record, stop_waiting, wait_for_receiver};
 use loom::sync::Notify;
 use loom::thread;
@@ -62,7 +61,7 @@ impl Sender {
 
     fn push_polling(&mut self) {
         while let Err(error) = self.push() {
-            assert_eq!(error, PushError::Full);
+            assert!(matches!(error, PushError::Full { .. }), "{error}");
             thread::yield_now();
         }
     }
@@ -70,10 +69,8 @@ impl Sender {
     /// Sleeps for as long as there is no room.
     fn push_waiting(&mut self, own_bell: &Notify) {
         while let Err(error) = self.push() {
-            assert_eq!(error, PushError::Full);
-            let message = &self.plan[self.producer.sequence() as usize];
-            let end = self.producer.committed() + message.head.record_bytes(message.payload.len());
-            self.wait(own_bell, |consumed| end + WORD as u64 <= consumed + CAPACITY);
+            let PushError::Full { room_at } = error else { panic!("{error}") };
+            self.wait(own_bell, |consumed| room_at <= consumed);
         }
     }
 
@@ -215,7 +212,7 @@ fn publish(weakness: Weakness) {
 fn full_ring(weakness: Weakness) {
     explore(Some(2), move || {
         let (mut sender, mut receiver) = begun(weakness, 3, 4, std::array::from_fn::<_, 10, _>(|n| large(n as u8)));
-        assert_eq!(sender.push(), Err(PushError::Full));
+        assert!(matches!(sender.push(), Err(PushError::Full { .. })));
         let sending = thread::spawn(move || (0..3).for_each(|_| sender.push_polling()));
         (0..7).for_each(|_| receiver.process_polling());
         sending.join().expect("a sender that ends");

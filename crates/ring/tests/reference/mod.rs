@@ -132,7 +132,7 @@ impl Both {
         let expected = if payload.len() > max {
             Err(PushError::TooLarge { bytes: payload.len(), max })
         } else if queue.committed + size + 8 > queue.consumed + capacity {
-            Err(PushError::Full)
+            Err(PushError::Full { room_at: queue.committed + size + 8 - capacity })
         } else {
             Ok(queue.pushed)
         };

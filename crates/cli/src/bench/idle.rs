@@ -1,0 +1,70 @@
+//! `librpc bench idle`: a receiver with many connected senders, while nobody sends.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::process::Activity;
+use super::{Bench, Part, print};
+use crate::latency::readable;
+
+/// What a receiver with many connected, idle senders does: nothing
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  librpc bench idle --channels 1000 --seconds 10 --json")]
+pub(crate) struct Args {
+    /// How many senders
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    channels: usize,
+    /// How long to look
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    seconds: f64,
+    /// One object: bench, channels, seconds, context_switches, cpu_ns, and the same of the senders' process
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Idle {
+    bench: &'static str,
+    channels: usize,
+    seconds: f64,
+    context_switches: u64,
+    cpu_ns: u64,
+    sender_context_switches: u64,
+    sender_cpu_ns: u64,
+}
+
+pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
+    let time = crate::duplex::seconds(args.seconds)?;
+    let domain = bench.domain("idle");
+    let receiver = bench.start(&domain, &[Part::Receive { nodes: vec!["idle".into()] }])?;
+    let senders = bench.start(&domain, &[Part::Connected { to: "idle".into(), count: args.channels }])?;
+    let pids = [receiver.pids()[0], senders.pids()[0]];
+    // What has just been connected is polled for a moment, before it is found to be idle.
+    bench.interrupt.wait_for(Duration::from_millis(500))?;
+    let before = [Activity::of(pids[0])?, Activity::of(pids[1])?];
+    bench.interrupt.wait_for(time)?;
+    bench.check()?;
+    let [receiver, sender] = [Activity::of(pids[0])?.since(before[0]), Activity::of(pids[1])?.since(before[1])];
+    let idle = Idle {
+        bench: "idle",
+        channels: args.channels,
+        seconds: args.seconds,
+        context_switches: receiver.context_switches,
+        cpu_ns: receiver.cpu_ns,
+        sender_context_switches: sender.context_switches,
+        sender_cpu_ns: sender.cpu_ns,
+    };
+    print(args.json, &idle, || {
+        format!(
+            "{} idle senders for {} s: the receiver had {} context switches and used {} of CPU; the senders' process {} \
+             and {}",
+            idle.channels,
+            idle.seconds,
+            idle.context_switches,
+            readable(idle.cpu_ns),
+            idle.sender_context_switches,
+            readable(idle.sender_cpu_ns),
+        )
+    })
+}
