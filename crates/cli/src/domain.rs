@@ -13,10 +13,10 @@ use crate::outcome::Usage;
 pub(crate) struct DomainArgs {
     /// Where nodes find one another: a directory if it has a `/`, otherwise /dev/shm/librpc_<uid>.X.
     /// Default: $LIBRPC_DOMAIN, or else /dev/shm/librpc_<uid>
-    #[arg(long, global = true, value_name = "X", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, global = true, help_heading = "Domain", value_name = "X", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     domain: Option<String>,
     /// The domain is shared with the members of this group (a name or a number)
-    #[arg(long, global = true, value_name = "GROUP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, global = true, help_heading = "Domain", value_name = "GROUP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     group: Option<String>,
 }
 

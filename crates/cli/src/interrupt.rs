@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: as a value to look at, a descriptor to wait for, and a call to be made.
+//! SIGINT, SIGTERM and SIGHUP: as a value to look at, a descriptor to wait for, and a call to be made.
 //!
 //! A command asks for this before it opens a node. From then on a signal never ends the process by itself: the command
 //! sees it, and returns.
@@ -12,7 +12,7 @@ use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 type Call = Box<dyn FnOnce() + Send>;
@@ -33,7 +33,9 @@ impl Interrupt {
     /// Installs the handlers.
     pub(crate) fn install() -> anyhow::Result<Self> {
         let (hangs_up, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
-        let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot install the signal handlers")?;
+        // Under `nohup` the terminal's end is of no interest.
+        let wanted = [SIGINT, SIGTERM].into_iter().chain((!is_ignored(SIGHUP)).then_some(SIGHUP));
+        let mut signals = Signals::new(wanted).context("cannot install the signal handlers")?;
         let state = Arc::new(State { signal: AtomicI32::new(0), calls: Mutex::new(Some(Vec::new())), hangs_up });
         let shared = state.clone();
         let wait = move || {
@@ -99,4 +101,10 @@ impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.hangs_up.as_fd()
     }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored & (1 << (signal - 1)) != 0)
 }

@@ -14,7 +14,7 @@ mod send; //         lines of stdin as messages
 // What they share:
 mod children; //     processes that a command starts
 mod domain; //       --domain, --group, opening a node
-mod interrupt; //    SIGINT and SIGTERM as a value, a descriptor and a call
+mod interrupt; //    signals as a value, a descriptor and a call
 mod latency; //      percentiles
 mod lines; //        stdin as lines
 mod outcome; //      how a command ends
@@ -32,7 +32,7 @@ use crate::outcome::{CommandResult, exit};
 
 /// The processes of one machine exchange messages through shared memory, with no broker.
 #[derive(Parser)]
-#[command(name = "librpc", version, about, disable_help_subcommand = true, after_help = AFTER_HELP)]
+#[command(name = "librpc", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     domain: DomainArgs,

@@ -243,7 +243,7 @@ impl Inbox {
     /// Says that every message handed out so far is processed: their senders may know, and use the room.
     pub fn ack(&mut self) {
         if self.born == fork::generation() {
-            self.receiver.consume();
+            self.receiver.consume(false);
         }
     }
 
@@ -276,7 +276,7 @@ impl Inbox {
             return Err(RecvError::Forked);
         }
         if self.acknowledge == Acknowledge::Implicit {
-            self.receiver.consume();
+            self.receiver.consume(true);
         }
         match self.receiver.next(until)? {
             None if self.shared.is_closed() => Err(RecvError::Closed { node: self.node.id.to_string() }),
@@ -308,7 +308,7 @@ impl Drop for Inbox {
             return;
         }
         if self.acknowledge == Acknowledge::Implicit && !std::thread::panicking() {
-            self.receiver.consume();
+            self.receiver.consume(false);
         }
         self.node.withdraw(&self.shared);
     }

@@ -31,6 +31,11 @@ const SPIN: Duration = Duration::from_micros(50);
 const IDLE_LOOKS: u32 = 8;
 /// So many messages from one channel, then it is the next one's turn.
 const QUANTUM: u32 = 64;
+/// So many messages are consumed before the next look, with a fence, for a sender that waits.
+const SETTLE_EVERY: u32 = 64;
+/// So many messages in a row are a burst: behind one, polling pauses for a moment, so that the next one can form.
+const BURST: u32 = 16;
+const PAUSES: u32 = 32;
 /// So many polls or messages between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
 /// So many bells for rings that do not exist (yet), and a connection is closed.
@@ -98,6 +103,8 @@ struct Channel {
     active: bool,
     /// Looks since the last message.
     idle_looks: u32,
+    /// Messages consumed since the last look that misses no waiting sender.
+    unsettled: u32,
     bells: u64,
     /// Nothing more will come: it is read until it is empty, at most this many bytes. A hostile ring never ends.
     drain: Option<u64>,
@@ -105,6 +112,16 @@ struct Channel {
 }
 
 impl Channel {
+    /// Rings for a sender that waits for what was consumed since the last time.
+    fn settle(&mut self) {
+        if self.unsettled > 0 {
+            self.unsettled = 0;
+            if self.consumer.must_ring() {
+                self.ring_bell(Bell::Ring(self.ring));
+            }
+        }
+    }
+
     fn ring_bell(&self, bell: Bell) {
         if let Some(socket) = &self.socket {
             ring_bell(socket, bell);
@@ -130,6 +147,8 @@ pub(crate) struct Receiver {
     cursor: usize,
     quantum: u32,
     polls: u32,
+    /// Messages in a row, without an empty poll between them.
+    burst: u32,
     last_look: Instant,
     found: VecDeque<Found>,
     /// Whether another event loop waits for the descriptor.
@@ -155,6 +174,7 @@ impl Receiver {
             cursor: 0,
             quantum: QUANTUM,
             polls: 0,
+            burst: 0,
             last_look: Instant::now(),
             found: VecDeque::new(),
             foreign: Cell::new(false),
@@ -178,6 +198,12 @@ impl Receiver {
             }
             if let Some(found) = self.poll_rings() {
                 return Ok(Some(found));
+            }
+            if self.burst > 0 {
+                self.settle();
+                if std::mem::take(&mut self.burst) >= BURST && until != Until::Now {
+                    (0..PAUSES).for_each(|_| std::hint::spin_loop());
+                }
             }
             if until == Until::Now && self.foreign.get() {
                 // The caller will wait for the descriptor: everything is armed, and the signal is drained.
@@ -270,6 +296,7 @@ impl Receiver {
             *left = left.saturating_sub(record.head.record_bytes(record.payload_bytes));
         }
         self.quantum -= 1;
+        self.burst = self.burst.saturating_add(1);
         self.polls += 1;
         if self.polls >= POLLS_PER_CLOCK {
             self.polls = 0;
@@ -288,16 +315,27 @@ impl Receiver {
         }
     }
 
-    /// Everything that was taken is processed.
+    /// Everything that was taken is processed, and every sender that waits for it is rung for. `lazily`: one that goes to
+    /// sleep at this very moment may be missed until [`Receiver::settle`], and a fence for each message is saved.
     #[inline]
-    pub(crate) fn consume(&mut self) {
+    pub(crate) fn consume(&mut self, lazily: bool) {
         while let Some(index) = self.unconsumed.pop() {
             let Some(channel) = &mut self.channels[index] else { continue };
             channel.consumer.consume();
             fault!("consume.consumed");
-            if channel.consumer.must_ring() {
+            channel.unsettled += 1;
+            if channel.consumer.sees_waiting() {
                 channel.ring_bell(Bell::Ring(channel.ring));
+            } else if !lazily || channel.unsettled >= SETTLE_EVERY {
+                channel.settle();
             }
+        }
+    }
+
+    /// Finds the waiting senders that were missed.
+    fn settle(&mut self) {
+        for &index in &self.active {
+            self.channels[index].as_mut().expect("an active channel is there").settle();
         }
     }
 
@@ -319,6 +357,7 @@ impl Receiver {
         if channel.drain.is_some() {
             return false;
         }
+        channel.settle();
         match channel.consumer.arm() {
             Armed::Sleep => {
                 channel.active = false;
@@ -387,8 +426,9 @@ impl Receiver {
         };
         tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
         self.found.push_back(Found::Joined(peer.clone()));
-        let (active, idle_looks, bells, _charge) = (false, 0, 0, charge);
-        let channel = Channel { consumer, peer, connection, ring, socket, active, idle_looks, bells, drain, _charge };
+        let (active, idle_looks, unsettled, bells, _charge) = (false, 0, 0, 0, charge);
+        let channel =
+            Channel { consumer, peer, connection, ring, socket, active, idle_looks, unsettled, bells, drain, _charge };
         self.channels[index] = Some(channel);
         self.activate(index);
     }

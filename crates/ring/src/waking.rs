@@ -84,7 +84,14 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     pub fn must_ring(&mut self) -> bool {
         // Pairs with the fence in wait_for_receiver: consumed is seen there, or the epoch is seen here.
         self.ack.fence();
-        // Relaxed: the fence orders it.
+        self.sees_waiting()
+    }
+
+    /// The same without the fence, between two calls of [`Consumer::must_ring`]: it may miss a sender that goes to sleep
+    /// at this very moment, and that the next call then finds.
+    #[inline]
+    pub fn sees_waiting(&mut self) -> bool {
+        // Relaxed: the caller's fence orders it, if it is to be ordered.
         let epoch = self.data.load(data::WAITING, Ordering::Relaxed);
         if epoch == 0 || epoch == self.answered {
             return false;

@@ -10,9 +10,11 @@ use super::{Bench, Part, median, print, ratio};
 use crate::domain::close_at_once;
 use crate::latency::readable;
 
-const MESSAGES: u64 = 20_000;
+const MESSAGES: u64 = 10_000;
 const MESSAGE_BYTES: usize = 64;
-const ROUNDS: usize = 31;
+const ROUNDS: usize = 101;
+/// How long what was just started or connected may take to be idle.
+const SETTLE: Duration = Duration::from_millis(200);
 const JOINS: usize = 201;
 
 /// What many idle channels cost a sender, many nodes a join, and how much memory each takes
@@ -92,7 +94,7 @@ fn sends(bench: &Bench, channels: u32) -> anyhow::Result<(Send, u64)> {
     let receivers = bench.start(&domain, &[Part::Receive { nodes: vec!["few".into(), "many".into()] }])?;
     let before = memfd_bytes(&receivers.pids())?;
     let idle = bench.start(&domain, &[Part::Connected { to: "many".into(), count: channels as usize }])?;
-    bench.interrupt.wait_for(Duration::from_millis(100))?;
+    bench.interrupt.wait_for(SETTLE)?;
     let pids = [receivers.pids(), idle.pids()].concat();
     let channel_bytes = memfd_bytes(&pids)?.saturating_sub(before) / u64::from(channels);
 
@@ -136,6 +138,7 @@ fn joins(bench: &Bench, nodes: u32) -> anyhow::Result<(Join, u64, u64)> {
     let (domain_bytes, all) = (directory_bytes(few.path())?, directory_bytes(many.path())?);
     let node_bytes = all.saturating_sub(domain_bytes) / u64::from(nodes - 1);
 
+    bench.interrupt.wait_for(SETTLE)?;
     let before = Activity::of(crowd_pid)?;
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..JOINS {

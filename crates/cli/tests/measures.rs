@@ -1,0 +1,136 @@
+//! `duplex`, `demo` and `bench`: what they report, and what they leave behind.
+
+mod common;
+
+use common::{Ended, place, until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn objects(ended: &Ended) -> Vec<Value> {
+    assert_eq!((ended.code, &*ended.stderr), (0, ""), "{}", ended.stdout());
+    ended.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    object.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+const SIDE: [&str; 9] = ["lost", "node", "peer", "receive_rate", "received", "seconds", "send_rate", "sent", "size"];
+
+#[test]
+fn both_sides_lose_nothing() {
+    for (test, size, rate) in [("paced", "256", "20000"), ("smallest", "16", "0"), ("largest", "100001", "0")] {
+        let place = place(&format!("duplex_{test}"));
+        let ended = place.run(&["duplex", "--seconds", "0.3", "--size", size, "--rate", rate, "--json"], b"");
+        let sides = objects(&ended);
+        assert_eq!(sides.len(), 2);
+        for (side, other) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
+            assert_eq!(keys(side), SIDE);
+            assert_eq!((&side["received"], &side["peer"], &side["lost"]), (&other["sent"], &other["node"], &0.into()));
+            assert!(side["sent"].as_u64().expect("a number") > 0 && side["send_rate"].as_f64().expect("a rate") > 0.0);
+        }
+        if test == "paced" {
+            assert_eq!(sides[0]["sent"], 6000);
+        }
+    }
+}
+
+#[test]
+fn two_named_sides_find_each_other() {
+    let place = place("duplex_named");
+    let sides = ["a", "b"].map(|node| {
+        let peer = if node == "a" { "b" } else { "a" };
+        place.start(&["duplex", node, peer, "--seconds", "0.2", "--rate", "1000", "--json"])
+    });
+    for (side, node) in sides.into_iter().zip(["a", "b"]) {
+        let reports = objects(&side.ends());
+        assert_eq!((reports.len(), &reports[0]["node"], &reports[0]["sent"]), (1, &node.into(), &200.into()));
+    }
+}
+
+#[test]
+fn a_side_whose_peer_dies_fails() {
+    let place = place("duplex_dies");
+    let dies = place.start(&["duplex", "dies", "stays", "--seconds", "60"]);
+    let stays = place.start(&["duplex", "stays", "dies", "--seconds", "60"]);
+    place.await_node("dies");
+    place.await_node("stays");
+    until(|| place.nodes().iter().all(|node| node["inboxes"] != Value::Array(Vec::new())));
+    dies.signal(Signal::KILL);
+    dies.ends();
+    // It may not have found its peer yet: then it waits for it in vain.
+    let ended = stays.ends();
+    assert!(ended.code == 1 || ended.code == 124, "{ended:?}");
+    assert!(ended.stderr.contains("dies"), "{}", ended.stderr);
+    assert_eq!(place.run(&["clean"], b"").code, 0);
+}
+
+#[test]
+fn a_side_waits_for_its_peer_only_so_long() {
+    let place = place("duplex_wait");
+    assert_eq!(place.run(&["duplex", "a", "b", "--wait", "50ms"], b"").code, 124);
+}
+
+#[test]
+fn an_interrupted_exchange_leaves_nothing() {
+    for command in [&["duplex", "--seconds", "60"][..], &["demo", "--seconds", "60"]] {
+        let place = place(&format!("interrupted_{}", command[0]));
+        let running = place.start(command);
+        until(|| place.nodes().len() == 2);
+        running.signal(Signal::INT);
+        assert_eq!(running.ends().code, 130, "{command:?}");
+    }
+}
+
+#[test]
+fn children_end_with_a_parent_that_is_killed() {
+    let place = place("orphans");
+    let running = place.start(&["duplex", "--seconds", "60"]);
+    until(|| place.nodes().len() == 2);
+    running.signal(Signal::KILL);
+    running.ends();
+    until(|| !place.path().exists());
+}
+
+#[test]
+fn the_demo_shows_a_table_and_leaves_nothing() {
+    let place = place("demo");
+    let ended = place.run(&["demo", "--seconds", "0.5"], b"");
+    assert_eq!((ended.code, &*ended.stderr), (0, "")); // no progress where there is no terminal
+    for shown in ["earth → moon", "lost", "latency p50", "Left under /dev/shm: nothing"] {
+        assert!(ended.stdout().contains(shown), "{shown}: {}", ended.stdout());
+    }
+}
+
+#[test]
+fn every_measurement_reports_its_keys() {
+    let latency = ["bench", "count", "limit_ns", "max_ns", "p50_ns", "p90_ns", "p999_ns", "p99_ns", "size"];
+    let throughput = ["bench", "bytes_per_s", "count", "limit_bytes_per_s", "msgs_per_s", "size"];
+    let connect = ["bench", "count", "limit_ns", "max_ns", "p50_ns", "p99_ns", "ratio"];
+    let idle =
+        ["bench", "channels", "context_switches", "cpu_ns", "seconds", "sender_context_switches", "sender_cpu_ns"];
+    for (arguments, expected) in [
+        (&["latency", "--count", "1000", "--size", "256"][..], &latency[..]),
+        (&["throughput", "--count", "100000", "--size", "256"], &throughput),
+        (&["connect", "--count", "3"], &connect),
+        (&["idle", "--channels", "20", "--seconds", "0.2"], &idle),
+    ] {
+        let place = place(&format!("bench_{}", arguments[0]));
+        let measured = objects(&place.run(&[&["bench"], arguments, &["--json"]].concat(), b""));
+        assert_eq!((measured.len(), keys(&measured[0])), (1, expected.to_vec()), "{arguments:?}");
+        if arguments[0] == "idle" {
+            assert_eq!(measured[0]["context_switches"], 0, "{measured:?}");
+        }
+    }
+}
+
+#[test]
+fn scale_reports_cost_and_memory() {
+    let place = place("bench_scale");
+    let measured = objects(&place.run(&["bench", "scale", "--channels", "50", "--nodes", "20", "--json"], b""));
+    let of: Vec<_> = measured.iter().map(|object| object["of"].as_str().expect("text")).collect();
+    assert_eq!(of, ["send", "join", "memory"]);
+    assert_eq!(measured[1]["context_switches"], 0, "joining wakes nobody");
+    let kib = |key: &str| measured[2][key].as_u64().expect("a number") / 1024;
+    assert!(kib("domain_bytes") <= 64 && kib("node_bytes") <= 32 && kib("channel_bytes") <= 24, "{measured:?}");
+}
