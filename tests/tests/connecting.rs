@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use librpc_system_tests::{Puppet, TestDomain, is_root};
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 #[test]
 fn a_sender_that_dies_at_any_step_of_connecting_costs_nobody_anything() {
@@ -179,7 +179,8 @@ fn channels_over_the_limit_are_refused_and_free_again_when_one_goes() {
 
 /// A connection to a node's socket that says nothing, or what it likes.
 fn raw(domain: &TestDomain, id: &str) -> std::io::Result<UnixStream> {
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+    // Not for the puppets that other tests start at this moment.
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     let address = SocketAddrUnix::new(Path::new(domain.path()).join(format!("{id}.sock")))?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket.into())

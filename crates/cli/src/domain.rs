@@ -1,8 +1,5 @@
 //! Where a command looks for nodes, and how it opens its own.
 
-use std::ops::Deref;
-use std::time::Duration;
-
 use anyhow::Context;
 use librpc::{Admission, Domain, Node, OpenError};
 
@@ -34,40 +31,17 @@ impl DomainArgs {
         if self.domain.is_some() { self.domain() } else { Ok(Domain::parse(name)) }
     }
 
-    pub(crate) fn open(&self, id: &str) -> anyhow::Result<OpenNode> {
+    pub(crate) fn open(&self, id: &str) -> anyhow::Result<Node> {
         self.open_admitting(id, Admission::same_user())
     }
 
-    pub(crate) fn open_admitting(&self, id: &str, admission: Admission) -> anyhow::Result<OpenNode> {
+    pub(crate) fn open_admitting(&self, id: &str, admission: Admission) -> anyhow::Result<Node> {
         let node = Node::builder(id).domain(self.domain()?).admit(admission).open();
-        let node = node.map_err(|error| match error {
-            OpenError::BadId(bad) => anyhow::Error::from(Usage(bad.to_string())),
+        node.map_err(|error| match error {
+            OpenError::BadId(bad) => Usage(bad.to_string()).into(),
             error => error.into(),
-        })?;
-        Ok(OpenNode(Some(node)))
+        })
     }
-}
-
-/// A node that has left when this is dropped, whoever else still knows it.
-pub(crate) struct OpenNode(Option<Node>);
-
-impl Deref for OpenNode {
-    type Target = Node;
-
-    fn deref(&self) -> &Node {
-        self.0.as_ref().expect("it is there until the drop")
-    }
-}
-
-impl Drop for OpenNode {
-    fn drop(&mut self) {
-        self.0.take().into_iter().for_each(close_at_once);
-    }
-}
-
-/// Leaves now. Whoever wants to know what was processed has flushed before.
-pub(crate) fn close_at_once(node: Node) {
-    let _ = node.close(Duration::ZERO);
 }
 
 fn gid(group: &str) -> anyhow::Result<u32> {

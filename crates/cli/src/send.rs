@@ -104,14 +104,14 @@ impl Sending<'_> {
     fn everything(&mut self) -> anyhow::Result<Ended> {
         let mut lines = Lines::new();
         loop {
-            match lines.next(|| limit(&mut self.sender)) {
+            match lines.next(|| self.sender.max_message().unwrap_or(0)) {
                 Next::Line(line) => {
                     if let Some(ended) = self.line(&lines, lines.bytes(line))? {
                         return Ok(ended);
                     }
                 }
                 Next::TooLong(bytes) => {
-                    let max = limit(&mut self.sender);
+                    let max = self.sender.max_message().unwrap_or(0);
                     self.report_too_long(lines.number(), bytes, max);
                 }
                 Next::Nothing => {
@@ -201,13 +201,5 @@ impl Sending<'_> {
     fn report_too_long(&mut self, number: u64, bytes: u64, max: usize) {
         self.too_long += 1;
         say(format_args!("line {number} was not sent: it has {bytes} bytes, the limit is {max}"));
-    }
-}
-
-/// The longest message, asked for by a message that no inbox takes: zeroes that are never touched.
-fn limit(sender: &mut Sender) -> usize {
-    match sender.try_send(&vec![0; 1 << 28]) {
-        Err(SendError::TooLarge { max, .. }) => max,
-        _ => 0,
     }
 }

@@ -449,6 +449,18 @@ impl Outbox {
         }
     }
 
+    /// The longest message that a destination takes, in bytes; `None` while it is gone.
+    pub fn max_message(&self, to: Destination) -> Option<usize> {
+        let capacity = self.routes[to.0].channel.as_ref()?.producer.capacity();
+        Some(librpc_ring::layout::max_payload_bytes(capacity) as usize)
+    }
+
+    /// Whether a destination's receiver is there, or has not answered yet, as far as is known without asking: the death
+    /// of its process is known within milliseconds. Does not block.
+    pub fn is_connected(&self, to: Destination) -> bool {
+        self.routes[to.0].channel.as_ref().is_some_and(|channel| channel.ring.status() != ring::FAILED)
+    }
+
     /// How many messages were sent to a destination, and how many of these are processed. Does not block.
     pub fn progress(&mut self, to: Destination) -> Progress {
         let route = &mut self.routes[to.0];

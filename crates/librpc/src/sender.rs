@@ -54,6 +54,16 @@ impl Sender {
         self.outbox.flush(limit)
     }
 
+    /// The longest message that the receiver takes, in bytes; `None` while it is gone.
+    pub fn max_message(&self) -> Option<usize> {
+        self.outbox.max_message(self.to)
+    }
+
+    /// Whether the receiver is there, as far as is known without asking. See [`Outbox::is_connected`].
+    pub fn is_connected(&self) -> bool {
+        self.outbox.is_connected(self.to)
+    }
+
     /// How many messages were sent.
     pub fn sent(&mut self) -> u64 {
         self.outbox.progress(self.to).sent

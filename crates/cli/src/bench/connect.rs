@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::part::{ready, spinning};
 use super::{Bench, Part, median, print, quantile, ratio};
 use crate::children::Report;
-use crate::domain::{DomainArgs, close_at_once, unique_id};
+use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
 use crate::latency::readable;
 use crate::payload::now_ns;
@@ -73,7 +73,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
         other => bail!("the connecting process has not reported: {other:?}"),
     };
     drop(connecting);
-    close_at_once(node);
+    drop(node);
     times.sort_unstable();
     let (p50_ns, limit_ns) = (quantile(&times, 0.5), median(&mut limits));
     let connected = Connected {
@@ -111,7 +111,7 @@ pub(super) fn rounds(domain: &DomainArgs, to: &str, count: usize, interrupt: &In
         // The last one is acknowledged when the receiver's inbox is closed.
         let _ = sender.flush(Duration::from_millis(5));
         drop(sender);
-        close_at_once(node);
+        drop(node);
         limits.push(bare()?);
     }
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&limits)?)?;

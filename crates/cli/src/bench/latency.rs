@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::part::{pin, ready, spinning};
 use super::{Bench, Part, print};
-use crate::domain::{DomainArgs, close_at_once};
+use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, readable};
 use crate::outcome::Usage;
@@ -98,7 +98,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
         rounds += 1;
     }
     drop((sender, inbox, echo));
-    close_at_once(node);
+    drop(node);
     let measured =
         Measured { bench: "latency", size, latency: Latency::of(&histogram), limit_ns: before.min(limit(cpus)?) };
     print(json, &measured, || {

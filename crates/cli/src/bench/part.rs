@@ -8,7 +8,7 @@ use librpc::{Inbox, Node, Wait};
 
 use super::{connect, latency};
 use crate::children::ParentArgs;
-use crate::domain::{DomainArgs, OpenNode};
+use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome};
 
@@ -58,7 +58,7 @@ pub(crate) fn run(domain: &DomainArgs, parent: &ParentArgs, part: &Part) -> Comm
         Part::Nodes { count } => {
             raise_descriptor_limit()?;
             let open = |number| domain.open(&format!("node-{number}"));
-            let nodes = (0..*count).map(open).collect::<anyhow::Result<Vec<OpenNode>>>()?;
+            let nodes = (0..*count).map(open).collect::<anyhow::Result<Vec<librpc::Node>>>()?;
             ready()?;
             interrupt.wait()?;
             drop(nodes);

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::process::{Activity, directory_bytes, memfd_bytes};
 use super::{Bench, Part, median, print, ratio};
-use crate::domain::close_at_once;
 use crate::latency::readable;
 
 const MESSAGES: u64 = 10_000;
@@ -111,7 +110,7 @@ fn sends(bench: &Bench, channels: u32) -> anyhow::Result<(Send, u64)> {
         }
     }
     drop(senders);
-    close_at_once(node);
+    drop(node);
     let [one_ns, many_ns] = times.map(|mut times| median(&mut times));
     let of_one = |ns: u64| ns / MESSAGES;
     let ratio = ratio(many_ns, one_ns);
@@ -157,6 +156,6 @@ fn joins(bench: &Bench, nodes: u32) -> anyhow::Result<(Join, u64, u64)> {
 fn join(domain: &Domain) -> anyhow::Result<u64> {
     let begun = Instant::now();
     let node = Node::builder("visitor").domain(domain.clone()).open()?;
-    close_at_once(node);
+    drop(node);
     Ok(begun.elapsed().as_nanos() as u64)
 }

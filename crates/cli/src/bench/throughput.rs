@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::latency::Common;
 use super::part::pin;
 use super::{Bench, Part, print};
-use crate::domain::close_at_once;
 use crate::latency::grouped;
 use crate::outcome::Usage;
 
@@ -64,7 +63,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     sender.flush(Duration::from_secs(10))?;
     let took = begun.elapsed().as_secs_f64();
     drop((sender, sink));
-    close_at_once(node);
+    drop(node);
     let msgs_per_s = (sent as f64 / took).round();
     let measured = Measured {
         bench: "throughput",
