@@ -8,8 +8,8 @@ use crate::outcome::Usage;
 /// The options that every command takes, before it or behind it.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct DomainArgs {
-    /// Where nodes find one another: a directory if it has a `/`, otherwise /dev/shm/librpc_<uid>.X.
-    /// Default: $LIBRPC_DOMAIN, or else /dev/shm/librpc_<uid>
+    /// Where nodes find one another: a directory if it has a `/`, otherwise /dev/shm/librpc_UID.X.
+    /// Default: $LIBRPC_DOMAIN, or else /dev/shm/librpc_UID
     #[arg(long, global = true, help_heading = "Domain", value_name = "X", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     domain: Option<String>,
     /// The domain is shared with the members of this group (a name or a number)

@@ -312,6 +312,9 @@ impl Membership {
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, domain = %path.display(), "cannot tell whether anybody else is there"),
         }
+        if let Err(error) = lock::release(&self.generation) {
+            tracing::warn!(%error, domain = %path.display(), "a membership lasts until its descriptor is closed");
+        }
     }
 
     fn turn_off_the_light(&self) -> Result<(), OsError> {

@@ -48,6 +48,11 @@ pub(crate) fn try_last(fd: impl AsFd) -> io::Result<bool> {
     flock(fd, FlockOperation::NonBlockingLockExclusive)
 }
 
+/// Gives the membership up at once: a child that is being spawned may hold a copy of the descriptor for a moment.
+pub(crate) fn release(fd: impl AsFd) -> io::Result<()> {
+    flock(fd, FlockOperation::Unlock).map(drop)
+}
+
 fn flock(fd: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
     match rustix::fs::flock(fd, operation) {
         Ok(()) => Ok(true),
