@@ -12,9 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 pub fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: this test needs root");
+        skip("this test needs root");
     }
     root
+}
+
+/// Says that a test is skipped, and why: past the test runner, which swallows what passing tests print.
+pub fn skip(why: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {why}");
 }
 
 /// A domain of one test's own. Dropping it checks that nothing is left.

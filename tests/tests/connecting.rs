@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use librpc_system_tests::{Puppet, TestDomain, is_root};
+use librpc_system_tests::{Puppet, TestDomain, is_root, skip};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 #[test]
@@ -255,7 +255,7 @@ fn a_full_tmpfs_is_a_clear_error() {
         rustix::mount::mount("librpc-test", mount.path(), "tmpfs", rustix::mount::MountFlags::empty(), options);
     if mounted.is_err() {
         std::fs::remove_dir(mount.path()).unwrap();
-        return eprintln!("SKIPPED: this test may not mount");
+        return skip("it may not mount");
     }
     {
         let domain = TestDomain::at(mount.path().join("domain"));

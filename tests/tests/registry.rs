@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use librpc_system_tests::{Puppet, TestDomain};
+use librpc_system_tests::{Puppet, TestDomain, skip};
 
 #[test]
 fn a_second_opener_of_a_live_id_is_told_who_holds_it() {
@@ -75,7 +75,7 @@ fn a_domain_off_tmpfs_is_refused() {
     let domain = TestDomain::at(&path);
     let on_tmpfs = rustix::fs::statfs(target.parent().unwrap()).unwrap().f_type as u64 == 0x0102_1994;
     if on_tmpfs {
-        return eprintln!("SKIPPED: the target folder is on tmpfs");
+        return skip("the target folder is on tmpfs");
     }
     let error = domain.puppet().opens("display", "");
     assert!(error.contains("is not on tmpfs"), "{error}");

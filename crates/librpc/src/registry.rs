@@ -27,7 +27,7 @@ use crate::sys::{Context, Descriptor, OsError, lock};
 use crate::wire::{self, ListedAddress, ListedInbox};
 
 /// How many other nodes a joining one looks at, to sweep those that are dead.
-const SWEPT_BY_A_JOIN: usize = 4;
+const SWEPT_BY_A_JOIN: usize = 2;
 /// How long two openers of one id, or an opener and a sweeper, may stand in each other's way.
 const JOIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -204,6 +204,9 @@ pub(crate) fn sweep(directory: &Descriptor, id: &str) -> Result<bool, OsError> {
         Err(errno) => return Err(OsError::new(doing(), errno)),
     };
     if !domain::is_regular(&rustix::fs::fstat(&file).context(doing)?) {
+        return Ok(false);
+    }
+    if lock::is_owned(&file).context(doing)? {
         return Ok(false);
     }
     // In a shared domain a reader may hold a read lock on a dead node's file: it keeps nobody from sweeping it.
