@@ -20,7 +20,7 @@ pub(crate) struct Arrival {
     pub(crate) connection: u64,
     pub(crate) ring: u32,
     /// The first ring of a connection brings its socket.
-    pub(crate) socket: Option<Socket>,
+    pub(crate) socket: Option<Arc<Socket>>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) consumer: Consumer<Reader, Writer>,
     pub(crate) charge: Charge,
@@ -41,6 +41,8 @@ pub(crate) struct InboxShared {
 
 #[derive(Default)]
 struct State {
+    /// The inbox takes nothing more.
+    shut: bool,
     arrivals: Vec<Arrival>,
     connections: HashMap<u64, Connection>,
 }
@@ -48,6 +50,7 @@ struct State {
 struct Connection {
     owner: Credentials,
     next_ring: u32,
+    socket: Option<Arc<Socket>>,
 }
 
 impl InboxShared {
@@ -82,10 +85,13 @@ impl InboxShared {
     /// Numbers a new ring: on a new connection, or on one that there is already and that belongs to the same process.
     pub(crate) fn place(&self, connection: Option<u64>, owner: Credentials) -> Option<(u64, u32)> {
         let mut state = self.state();
+        if state.shut {
+            return None;
+        }
         let Some(connection) = connection else {
             // Random: another process cannot guess it.
             let connection = u64::from_ne_bytes(random());
-            state.connections.insert(connection, Connection { owner, next_ring: 1 });
+            state.connections.insert(connection, Connection { owner, next_ring: 1, socket: None });
             return Some((connection, 0));
         };
         let found = state.connections.get_mut(&connection).filter(|found| found.owner == owner)?;
@@ -108,8 +114,28 @@ impl InboxShared {
 
     /// Hands a channel to the inbox, and wakes it.
     pub(crate) fn arrived(&self, arrival: Arrival) {
-        self.state().arrivals.push(arrival);
+        let mut state = self.state();
+        if state.shut {
+            drop(state);
+            return drop(arrival); // its sender sees the hang-up
+        }
+        if let (Some(socket), Some(found)) = (&arrival.socket, state.connections.get_mut(&arrival.connection)) {
+            found.socket = Some(socket.clone());
+        }
+        state.arrivals.push(arrival);
+        drop(state);
         self.signal.raise();
+    }
+
+    /// Takes nothing more, and hangs up on every sender: also on those that the inbox has not seen yet, and while its
+    /// owner still holds it.
+    pub(crate) fn shut(&self) {
+        let mut state = self.state();
+        state.shut = true;
+        let (arrivals, connections) = (std::mem::take(&mut state.arrivals), std::mem::take(&mut state.connections));
+        drop(state);
+        connections.values().filter_map(|connection| connection.socket.as_ref()).for_each(|socket| socket.hang_up());
+        drop(arrivals);
     }
 
     /// Takes what has arrived.
@@ -132,6 +158,7 @@ impl InboxShared {
     /// The node was closed under the inbox.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.shut();
         self.signal.raise();
     }
 

@@ -342,7 +342,10 @@ fn check_directory(domain: &Domain, directory: &Descriptor) -> Result<(), Domain
     let found = mode_of(&stat);
     match domain.group {
         None if stat.st_uid != uid() => return Err(DomainError::OtherOwner { path, owner: stat.st_uid, uid: uid() }),
-        None if found != PRIVATE_MODE => return Err(DomainError::Mode { path, found, expected: PRIVATE_MODE }),
+        // A directory made in a set-group-id one bears that bit, too: without rights for the group it means nothing.
+        None if found & !0o2000 != PRIVATE_MODE => {
+            return Err(DomainError::Mode { path, found, expected: PRIVATE_MODE });
+        }
         Some(_) if found != SHARED_MODE => return Err(DomainError::Mode { path, found, expected: SHARED_MODE }),
         Some(expected) if stat.st_gid != expected => {
             return Err(DomainError::OtherGroup { path, found: stat.st_gid, expected });
@@ -360,8 +363,9 @@ fn make_directory(domain: &Domain) -> Result<(), DomainError> {
     let path = &domain.path;
     let doing = || format!("make domain {}", path.display());
     let made = match domain.group {
-        // One call makes it with owner and mode.
-        None => rustix::fs::mkdir(path, Mode::from_raw_mode(PRIVATE_MODE)),
+        // One call makes it with owner and mode, but for what an odd umask takes away.
+        None => rustix::fs::mkdir(path, Mode::from_raw_mode(PRIVATE_MODE))
+            .and_then(|()| rustix::fs::chmod(path, Mode::from_raw_mode(PRIVATE_MODE))),
         Some(gid) => {
             remove_unfinished(path);
             let suffix = u64::from_ne_bytes(random());
@@ -369,7 +373,10 @@ fn make_directory(domain: &Domain) -> Result<(), DomainError> {
             unfinished.push(format!("{UNFINISHED}{suffix:016x}"));
             let unfinished = PathBuf::from(unfinished);
             rustix::fs::mkdir(&unfinished, Mode::from_raw_mode(PRIVATE_MODE)).context(doing)?;
-            let held = open_directory(&unfinished)?;
+            let held = match open_directory(&unfinished) {
+                Err(error) if error.is(Errno::NOENT) => return Ok(()), // cleared away as below
+                opened => opened?,
+            };
             fault!("domain.unfinished");
             // Not locked: somebody who clears up took it for left behind, and has removed it. Then again.
             if !lock::try_last(&held).context(doing)? {

@@ -155,7 +155,7 @@ impl<'n> InboxBuilder<'n> {
         };
         let thread = std::thread::Builder::new().name("librpc-inbox".into()).spawn(run);
         let thread = thread.map_err(|error| OsError::new("start a thread for callbacks", error))?;
-        Ok(CallbackHandle { stop, thread: Some(thread) })
+        Ok(CallbackHandle { stop, thread: Some(thread), born: fork::generation() })
     }
 }
 
@@ -351,6 +351,7 @@ pub enum CallbackError {
 pub struct CallbackHandle {
     stop: StopHandle,
     thread: Option<JoinHandle<Result<(), CallbackError>>>,
+    born: u64,
 }
 
 impl CallbackHandle {
@@ -366,6 +367,11 @@ impl CallbackHandle {
     fn join(&mut self) -> Result<(), CallbackError> {
         self.stop.stop();
         match self.thread.take() {
+            // A forked child has no such thread.
+            Some(thread) if self.born != fork::generation() => {
+                std::mem::forget(thread);
+                Ok(())
+            }
             Some(thread) => thread.join().expect("the thread catches the callback's panics"),
             None => Ok(()),
         }

@@ -17,9 +17,9 @@ use crate::name::{Incarnation, Peer, check_node_id};
 use crate::node::NodeShared;
 use crate::reactor::{Reactor, Source};
 use crate::registry::{self, ReadError};
-use crate::sys::memory::{Mapping, Shape, dispose};
+use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
-use crate::sys::socket::{Credentials, MAX_MESSAGE_BYTES, Received, Sent, Socket};
+use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::sys::{OsError, thread};
 use crate::wire::{self, Answer, Attached, Data, Hello, PROTOCOL, Refusal, Terms};
 
@@ -128,6 +128,11 @@ fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
     let _ = socket.send(&wire::encode(&refusal), None);
 }
 
+/// When a peer has been silent for too long; `None`: never.
+fn patience(node: &NodeShared) -> Option<Instant> {
+    Instant::now().checked_add(node.ledger.limits().handshake_time)
+}
+
 /// A connection in its handshake.
 struct Incoming {
     node: Weak<NodeShared>,
@@ -168,8 +173,7 @@ impl Incoming {
         let token = reactor.token();
         let state = State { socket: None, step: Step::Hello, _charge: charge };
         let incoming = Arc::new(Self { node: Arc::downgrade(node), credentials, token, state: Mutex::new(state) });
-        let deadline = Some(Instant::now() + node.ledger.limits().handshake_time);
-        reactor.deadline(token, incoming.clone(), deadline);
+        reactor.deadline(token, incoming.clone(), patience(node));
         let mut state = incoming.state();
         match reactor.watch(token, &socket, incoming.clone()) {
             Ok(()) => state.socket = Some(socket),
@@ -270,8 +274,7 @@ impl Incoming {
             });
             let state = incoming.state();
             if matches!(state.step, Step::Deciding) {
-                let patience = Some(Instant::now() + asked.ledger.limits().handshake_time);
-                on.deadline(incoming.token, incoming.clone(), patience);
+                on.deadline(incoming.token, incoming.clone(), patience(&asked));
                 incoming.decided(&on, state, &asked, wanted, admitted);
             }
         };
@@ -347,7 +350,8 @@ impl Incoming {
             Ok(data) => Arc::new(data),
             Err(error) => {
                 dispose(descriptors);
-                return Err((socket, Reason::BadHandshake, error.to_string()));
+                let ours = matches!(error, BadMemory::Os(_));
+                return Err((socket, if ours { Reason::Busy } else { Reason::BadHandshake }, error.to_string()));
             }
         };
         drop(descriptors);
@@ -370,7 +374,7 @@ impl Incoming {
             wanted.inbox.unplace(connection, ring);
             return Ok(());
         }
-        let socket = wanted.connection.is_none().then_some(socket);
+        let socket = wanted.connection.is_none().then(|| Arc::new(socket));
         let peer = wanted.peer.clone();
         wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, charge });
         Ok(())
@@ -384,7 +388,10 @@ impl Source for Incoming {
         let Some(socket) = &state.socket else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
         match socket.receive(&mut message) {
-            Ok(Received::Message { bytes, descriptors, truncated: false }) => match state.step {
+            Ok(Received::Message { cut: Cut::Descriptors, .. }) => {
+                self.end(reactor, state, Some((Reason::Busy, "the receiver has no descriptors left")));
+            }
+            Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => match state.step {
                 Step::Hello if descriptors.is_empty() => self.hello(reactor, state, &node, &message[..bytes]),
                 Step::Data(..) => self.data(reactor, state, &message[..bytes], descriptors),
                 _ => {

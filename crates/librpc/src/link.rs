@@ -6,19 +6,22 @@
 //! and no descriptor is ever accepted on it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::name::Incarnation;
 use crate::outgoing;
 use crate::reactor::{Reactor, Source};
 use crate::ring::{Failure, Ring};
+use crate::sys::Descriptor;
 use crate::sys::poll::Ready;
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
-use crate::sys::{Descriptor, OsError};
 use crate::wire::Bell;
 
 /// Bells that were read in one go: so many mean that the queue may have been full, and others not rung.
 pub(crate) const MANY_BELLS: usize = 32;
+/// So many bells for rings that do not exist (any more, or yet), and a connection is closed.
+pub(crate) const STRAY_BELLS: u32 = 1024;
 /// How many bells are read in one go.
 pub(crate) const BELLS_AT_ONCE: usize = 256;
 
@@ -48,7 +51,14 @@ pub(crate) struct Link {
 }
 
 #[derive(Debug)]
-enum State {
+struct State {
+    /// Rings that lead here, pending ones too. When there are none left, the link closes.
+    users: usize,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
     /// No ring has been attached yet; these wait until the first one is.
     Connecting {
         busy: bool,
@@ -58,6 +68,30 @@ enum State {
     Closed,
 }
 
+/// A ring's share in a link.
+#[derive(Debug)]
+pub(crate) struct Use(Arc<Link>);
+
+impl std::ops::Deref for Use {
+    type Target = Arc<Link>;
+
+    fn deref(&self) -> &Arc<Link> {
+        &self.0
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut state = self.state();
+        state.users -= 1;
+        if state.users == 0 {
+            let closed = std::mem::replace(&mut state.stage, Stage::Closed);
+            drop(state);
+            self.forget(closed);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     socket: Arc<Socket>,
@@ -65,6 +99,8 @@ struct Open {
     /// The connection's number at the receiver.
     connection: u64,
     rings: HashMap<u32, Rung>,
+    /// Bells for rings that are not there, since the last ring was attached.
+    stray_bells: u32,
 }
 
 #[derive(Debug)]
@@ -74,36 +110,44 @@ struct Rung {
 }
 
 impl Link {
-    /// The link to this inbox: the one that there is, or a new one.
-    pub(crate) fn to(reactor: &Arc<Reactor>, target: &Target) -> Arc<Self> {
+    /// A share in the link to this inbox: the one that there is, or a new one.
+    pub(crate) fn to(reactor: &Arc<Reactor>, target: &Target) -> Use {
         let mut links = reactor.links.0.lock().expect("no panic under this lock");
         let key = (target.incarnation, target.inbox);
-        if let Some(link) = links.get(&key).and_then(Weak::upgrade)
-            && !matches!(*link.state(), State::Closed)
-        {
-            return link;
+        if let Some(link) = links.get(&key).and_then(Weak::upgrade) {
+            let mut state = link.state();
+            if !matches!(state.stage, Stage::Closed) {
+                state.users += 1;
+                drop(state);
+                return Use(link);
+            }
         }
-        let state = Mutex::new(State::Connecting { busy: false, waiting: Vec::new() });
+        let stage = Stage::Connecting { busy: false, waiting: Vec::new() };
+        let state = Mutex::new(State { users: 1, stage });
         let link = Arc::new(Self { target: target.clone(), reactor: Arc::downgrade(reactor), state });
         links.insert(key, Arc::downgrade(&link));
-        link
+        Use(link)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic under this lock")
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state().stage, Stage::Closed)
+    }
+
     /// Starts the handshake of a ring; its outcome is seen in the ring.
     pub(crate) fn connect(self: &Arc<Self>, reactor: &Arc<Reactor>, ring: Arc<Ring>) {
         let mut state = self.state();
-        let connection = match &mut *state {
-            State::Connecting { busy: true, waiting } => return waiting.push(ring),
-            State::Connecting { busy, .. } => {
+        let connection = match &mut state.stage {
+            Stage::Connecting { busy: true, waiting } => return waiting.push(ring),
+            Stage::Connecting { busy, .. } => {
                 *busy = true;
                 None
             }
-            State::Open(open) => Some(open.connection),
-            State::Closed => {
+            Stage::Open(open) => Some(open.connection),
+            Stage::Closed => {
                 drop(state);
                 return ring.fail(Failure::Gone);
             }
@@ -112,62 +156,91 @@ impl Link {
         outgoing::begin(reactor, ring, connection);
     }
 
-    /// A ring was attached. The first one brings the socket that the link keeps.
+    /// A ring is not to be connected any more.
+    pub(crate) fn abandon(&self, ring: &Arc<Ring>) {
+        let mut abandoned = None;
+        if let Stage::Connecting { waiting, .. } = &mut self.state().stage
+            && let Some(at) = waiting.iter().position(|other| Arc::ptr_eq(other, ring))
+        {
+            abandoned = Some(waiting.remove(at));
+        }
+        drop(abandoned); // where the state is not locked
+    }
+
+    /// A ring was attached, under a number that no other ring has. The first one brings the socket that the link keeps.
+    /// `None`: the link is closed.
     pub(crate) fn attached(
         self: &Arc<Self>,
         reactor: &Arc<Reactor>,
         ring: &Arc<Ring>,
         number: u32,
         first: Option<(Arc<Socket>, u64)>,
-    ) -> Result<Option<Arc<Socket>>, OsError> {
+    ) -> Option<Arc<Socket>> {
         let mut state = self.state();
         let rung = Rung { ring: Arc::downgrade(ring), bells: 0 };
-        if let (State::Connecting { waiting, .. }, Some((socket, connection))) = (&mut *state, first) {
-            let waiting = std::mem::take(waiting);
-            let token = reactor.token();
-            let rings = HashMap::from([(number, rung)]);
-            *state = State::Open(Open { socket: socket.clone(), token, connection, rings });
-            drop(state);
-            reactor.watch(token, &socket, self.clone())?;
-            for ring in waiting {
-                outgoing::begin(reactor, ring, Some(connection));
+        let Some((socket, connection)) = first else {
+            let Stage::Open(open) = &mut state.stage else { return None };
+            open.stray_bells = 0;
+            let socket = open.socket.clone();
+            return match open.rings.entry(number) {
+                Entry::Occupied(_) => None,
+                Entry::Vacant(vacant) => {
+                    vacant.insert(rung);
+                    Some(socket)
+                }
+            };
+        };
+        let token = reactor.token();
+        let rings = HashMap::from([(number, rung)]);
+        let open = Stage::Open(Open { socket: socket.clone(), token, connection, rings, stray_bells: 0 });
+        let waiting = match std::mem::replace(&mut state.stage, open) {
+            Stage::Connecting { waiting, .. } => waiting,
+            other => {
+                state.stage = other;
+                return None;
             }
-            return Ok(Some(socket));
+        };
+        drop(state);
+        if let Err(error) = reactor.watch(token, &socket, self.clone()) {
+            tracing::warn!(%error, node = &*self.target.node, "a connection cannot be watched, and is closed");
+            self.hung_up();
+            waiting.iter().for_each(|ring| ring.fail(Failure::Gone));
+            return None;
         }
-        let State::Open(open) = &mut *state else { return Ok(None) };
-        open.rings.insert(number, rung);
-        Ok(Some(open.socket.clone()))
+        for ring in waiting {
+            outgoing::begin(reactor, ring, Some(connection));
+        }
+        Some(socket)
     }
 
-    /// The first ring's handshake has failed: the next one that waits tries.
-    pub(crate) fn first_failed(self: &Arc<Self>, reactor: &Arc<Reactor>) {
+    /// The first ring's handshake has failed. What is wrong with the receiver is wrong for all that wait; a refusal may be
+    /// for the first one alone, and the next one tries.
+    pub(crate) fn first_failed(self: &Arc<Self>, reactor: &Arc<Reactor>, failure: &Failure) {
         let mut state = self.state();
-        let State::Connecting { busy, waiting } = &mut *state else { return };
-        if waiting.is_empty() {
+        let Stage::Connecting { busy, waiting } = &mut state.stage else { return };
+        if matches!(failure, Failure::Gone | Failure::Broken(_)) || waiting.is_empty() {
             *busy = false;
+            let waiting = std::mem::take(waiting);
+            drop(state);
+            waiting.iter().for_each(|ring| ring.fail(failure.clone()));
             return;
         }
         let next = waiting.remove(0);
         drop(state);
-        outgoing::begin(reactor, next, None);
+        outgoing::begin_later(reactor, next);
     }
 
-    /// A ring is dropped: the last one closes the connection.
+    /// A ring is dropped.
     pub(crate) fn release(&self, number: u32) {
-        let mut state = self.state();
-        let State::Open(open) = &mut *state else { return };
-        open.rings.remove(&number);
-        if open.rings.is_empty() {
-            let closed = std::mem::replace(&mut *state, State::Closed);
-            drop(state);
-            self.forget(closed);
+        if let Stage::Open(open) = &mut self.state().stage {
+            open.rings.remove(&number);
         }
     }
 
     /// The receiver is gone: every ring hears it.
     fn hung_up(&self) {
-        let closed = std::mem::replace(&mut *self.state(), State::Closed);
-        if let State::Open(open) = &closed {
+        let closed = std::mem::replace(&mut self.state().stage, Stage::Closed);
+        if let Stage::Open(open) = &closed {
             for rung in open.rings.values() {
                 if let Some(ring) = rung.ring.upgrade() {
                     ring.fail(Failure::Gone);
@@ -177,10 +250,12 @@ impl Link {
         self.forget(closed);
     }
 
-    fn forget(&self, closed: State) {
-        let (State::Open(open), Some(reactor)) = (closed, self.reactor.upgrade()) else { return };
-        reactor.unwatch(&open.socket);
-        drop(reactor.forget(open.token));
+    fn forget(&self, closed: Stage) {
+        let Some(reactor) = self.reactor.upgrade() else { return };
+        if let Stage::Open(open) = closed {
+            reactor.unwatch(&open.socket);
+            drop(reactor.forget(open.token));
+        }
         let mut links = reactor.links.0.lock().expect("no panic under this lock");
         links.retain(|_, link| link.strong_count() > 0 && !std::ptr::eq(link.as_ptr(), self));
     }
@@ -188,10 +263,13 @@ impl Link {
     /// Hands a bell to its ring; `false` if no honest receiver would have rung it.
     fn bell(&self, bell: Bell) -> bool {
         let mut state = self.state();
-        let State::Open(open) = &mut *state else { return true };
+        let Stage::Open(open) = &mut state.stage else { return true };
         let (Bell::Ring(number) | Bell::Reset(number)) = bell;
-        // A ring that was dropped just now may still be rung for.
-        let Some(rung) = open.rings.get_mut(&number) else { return true };
+        let Some(rung) = open.rings.get_mut(&number) else {
+            // A ring that was dropped just now may still be rung for.
+            open.stray_bells += 1;
+            return open.stray_bells < STRAY_BELLS;
+        };
         rung.bells += 1;
         let bells = rung.bells;
         let Some(ring) = rung.ring.upgrade() else { return true };
@@ -204,8 +282,8 @@ impl Link {
     }
 
     fn ring_all(&self) {
-        let rings: Vec<_> = match &*self.state() {
-            State::Open(open) => open.rings.values().filter_map(|rung| rung.ring.upgrade()).collect(),
+        let rings: Vec<_> = match &self.state().stage {
+            Stage::Open(open) => open.rings.values().filter_map(|rung| rung.ring.upgrade()).collect(),
             _ => return,
         };
         rings.iter().for_each(|ring| ring.rung());
@@ -214,8 +292,8 @@ impl Link {
 
 impl Source for Link {
     fn ready(self: Arc<Self>, _reactor: &Arc<Reactor>, ready: Ready) {
-        let socket = match &*self.state() {
-            State::Open(open) => open.socket.clone(),
+        let socket = match &self.state().stage {
+            Stage::Open(open) => open.socket.clone(),
             _ => return,
         };
         let mut message = [0; MAX_MESSAGE_BYTES];

@@ -282,7 +282,7 @@ impl Node {
         if self.0.born != fork::generation() {
             return Ok(());
         }
-        let unprocessed = self.0.flush(Instant::now() + limit);
+        let unprocessed = self.0.flush(Instant::now().checked_add(limit));
         self.0.leave();
         match unprocessed {
             0 => Ok(()),
@@ -377,6 +377,7 @@ impl NodeShared {
             }
             listed(&inboxes)
         };
+        inbox.shut();
         if let Some(registration) = registration.as_mut()
             && let Err(error) = registration.announce(&list)
         {
@@ -396,17 +397,17 @@ impl NodeShared {
     }
 
     /// Waits until everything sent is processed; returns how many messages are not.
-    fn flush(&self, deadline: Instant) -> u64 {
+    fn flush(&self, deadline: Option<Instant>) -> u64 {
         self.rings().iter().map(|ring| ring.flush(deadline)).sum()
     }
 
     fn leave(&self) {
         let Some(registration) = self.registration().take() else { return };
-        for inbox in self.inboxes().drain(..) {
-            inbox.close();
-        }
+        let inboxes = std::mem::take(&mut *self.inboxes());
+        inboxes.iter().for_each(|inbox| inbox.close());
         for ring in self.rings() {
             ring.fail(Failure::NodeClosed);
+            ring.link.abandon(&ring);
         }
         let listener = self.reactor().forget(self.token);
         registration.leave();

@@ -1,5 +1,6 @@
 //! An outbox: what sends. It owns one channel per inbox that it reaches, and belongs to one thread at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use librpc_ring::{Head, Producer, PushError};
 use crate::appear;
 use crate::incoming::Reason;
 use crate::link::{Link, Target};
-use crate::name::{BadNodeId, check_node_id};
+use crate::name::{BadNodeId, Incarnation, check_node_id};
 use crate::node::Owned;
 use crate::registry::{self, ReadError};
 use crate::ring::{self, Attached, Failure, Ring};
@@ -18,6 +19,8 @@ use crate::wire::ListedAddress;
 
 /// How long a send waits for room by default.
 pub const DEFAULT_SEND_LIMIT: Duration = Duration::from_secs(1);
+/// How often the connection to a node that lives may be lost while connecting.
+const LOST_CONNECTIONS: u32 = 2;
 /// How long a connecting sender waits for the answer of a node that is there.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// So long between two looks at what the receiver has consumed: each look takes the line away from it.
@@ -183,7 +186,7 @@ struct Route {
     to: Arc<str>,
     channel: Option<Channel>,
     /// Set when the receiver has refused for good.
-    refused: Option<(Reason, String)>,
+    refused: Option<(Incarnation, Reason, String)>,
     /// What earlier channels of this route have carried.
     before: Progress,
 }
@@ -253,37 +256,39 @@ impl Outbox {
         let deadline = begun.checked_add(limit);
         let reactor = self.node.reactor();
         let mut seen_alive = false;
-        let mut last_failure = None;
+        let mut failures = HashMap::new();
         let mut attempt = || -> Result<Option<Channel>, ConnectError> {
-            let target = match look_up(&directory, to)? {
-                LookedUp::Inbox(target) => target,
-                LookedUp::Alive => {
-                    seen_alive = true;
+            loop {
+                let target = match look_up(&directory, to)? {
+                    LookedUp::Inbox(target) => target,
+                    LookedUp::Alive => {
+                        seen_alive = true;
+                        return Ok(None);
+                    }
+                    LookedUp::Nobody => return Ok(None),
+                };
+                // A connection may be lost although the node lives; but the file of one that dies may stay for a while.
+                let lost = failures.entry((target.incarnation, target.inbox)).or_insert(0);
+                if *lost > LOST_CONNECTIONS {
                     return Ok(None);
                 }
-                LookedUp::Nobody => return Ok(None),
-            };
-            if last_failure == Some(target.incarnation) {
-                return Ok(None); // the file of one that has gone
-            }
-            let ring = Ring::create(Link::to(reactor, &target), self.node.id.clone(), self.node.incarnation)?;
-            self.node.remember(&ring);
-            let channel = Channel::new(ring.clone()); // writes the ring's header: the receiver checks it
-            ring.link.connect(reactor, ring.clone());
-            if !limit.is_zero() {
-                ring.wait_for_answer(Instant::now() + ANSWER_LIMIT);
-            }
-            match ring.failure() {
-                None => Ok(Some(channel)),
-                Some(Failure::Gone) => {
-                    last_failure = Some(target.incarnation);
-                    Ok(None)
+                let ring = Ring::create(Link::to(reactor, &target), self.node.id.clone(), self.node.incarnation)?;
+                self.node.remember(&ring);
+                let channel = Channel::new(ring.clone()); // writes the ring's header: the receiver checks it
+                ring.link.connect(reactor, ring.clone());
+                if !limit.is_zero() {
+                    ring.wait_for_answer(Instant::now() + ANSWER_LIMIT);
                 }
-                Some(Failure::Refused { reason, text }) => {
-                    Err(ConnectError::Refused { node: to.to_string(), reason: Reason::from_number(reason), text })
+                match ring.failure() {
+                    None => return Ok(Some(channel)),
+                    Some(Failure::Gone) => *lost += 1,
+                    Some(Failure::Refused { reason, text }) => {
+                        let reason = Reason::from_number(reason);
+                        return Err(ConnectError::Refused { node: to.to_string(), reason, text });
+                    }
+                    Some(Failure::Broken(why)) => return Err(ConnectError::Broken { node: to.to_string(), why }),
+                    Some(Failure::NodeClosed) => return Err(closed()),
                 }
-                Some(Failure::Broken(why)) => Err(ConnectError::Broken { node: to.to_string(), why }),
-                Some(Failure::NodeClosed) => Err(closed()),
             }
         };
         let found = if limit.is_zero() {
@@ -371,7 +376,9 @@ impl Outbox {
     fn reconnect(&mut self, to: Destination) -> Result<(), SendError> {
         let route = &self.routes[to.0];
         let node = route.to.to_string();
-        if let Some((reason, text)) = &route.refused {
+        if let Some((incarnation, reason, text)) = &route.refused
+            && self.node.directory().is_some_and(|directory| is_alive(&directory, &route.to, *incarnation))
+        {
             return Err(SendError::Refused { node, reason: *reason, text: text.clone(), undelivered: 0 });
         }
         let target = route.to.clone();
@@ -407,11 +414,14 @@ impl Outbox {
             Some(Failure::NodeClosed) => SendError::Closed { node: own },
             Some(Failure::Refused { reason, text }) => {
                 let reason = Reason::from_number(reason);
-                route.refused = Some((reason, text.clone()));
+                // Other reasons may pass.
+                if matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity) {
+                    route.refused = Some((channel.ring.link.target.incarnation, reason, text.clone()));
+                }
                 SendError::Refused { node, reason, text, undelivered }
             }
             Some(Failure::Broken(text)) => {
-                route.refused = Some((Reason::Unknown, text.clone()));
+                route.refused = Some((channel.ring.link.target.incarnation, Reason::Unknown, text.clone()));
                 SendError::Refused { node, reason: Reason::Unknown, text, undelivered }
             }
         }
@@ -477,6 +487,11 @@ impl Outbox {
     }
 }
 
+/// Whether this incarnation of a node lives.
+fn is_alive(directory: &crate::sys::Descriptor, node: &str, incarnation: Incarnation) -> bool {
+    matches!(registry::read(directory, node), Ok(Some(file)) if file.alive && file.incarnation == incarnation)
+}
+
 enum LookedUp {
     Inbox(Target),
     Alive,
@@ -532,7 +547,15 @@ impl Channel {
             }
         }
         match &self.attached {
-            None => self.ring.pending_commit(),
+            None if self.ring.was_answered_meanwhile() => {
+                self.refresh();
+                if let Some(attached) = &self.attached
+                    && self.producer.must_ring()
+                {
+                    attached.ring_bell();
+                }
+            }
+            None => {}
             Some(attached) => {
                 if self.producer.must_ring() {
                     crate::fault::fault!("send.must-ring");

@@ -15,9 +15,10 @@ use crate::incoming::Reason;
 use crate::reactor::{Reactor, Source};
 use crate::registry;
 use crate::ring::{Attached, Failure, Ring};
-use crate::sys::memory::{Mapping, Shape, dispose};
+use crate::sys::OsError;
+use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
-use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Sent, Socket};
+use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::wire::{self, Answer, Data, Hello, PROTOCOL};
 
 /// How long after a lost or a refused-for-now attempt the next one begins.
@@ -44,12 +45,27 @@ pub(crate) fn begin(reactor: &Arc<Reactor>, ring: Arc<Ring>, connection: Option<
     Arc::new(Outgoing { ring, connection, token: reactor.token(), state }).connect(reactor);
 }
 
+/// Starts the handshake of a ring that opens the connection, from the background thread's loop.
+pub(crate) fn begin_later(reactor: &Arc<Reactor>, ring: Arc<Ring>) {
+    let state = Mutex::new(State { socket: None, retry: RETRY });
+    let outgoing = Arc::new(Outgoing { ring, connection: None, token: reactor.token(), state });
+    reactor.deadline(outgoing.token, outgoing.clone(), Some(Instant::now()));
+}
+
+/// Whether what a system call lacks may be there again in a moment.
+fn is_passing(error: &OsError) -> bool {
+    [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS].into_iter().any(|errno| error.is(errno))
+}
+
 impl Outgoing {
     fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
+        if let Some(failure) = self.ring.failure() {
+            return self.fail(reactor, failure); // the sender has closed it in the meantime
+        }
         let target = &self.ring.link.target;
         let socket = match Socket::connect(&registry::socket_path(&target.directory, &target.node)) {
             Ok(socket) => Arc::new(socket),
-            Err(error) if error.is(Errno::AGAIN) || self.may_come_back() => {
+            Err(error) if is_passing(&error) || self.may_come_back() => {
                 tracing::debug!(%error, node = &*target.node, "not connected yet");
                 return self.retry(reactor);
             }
@@ -86,7 +102,8 @@ impl Outgoing {
         }
         self.state().socket = Some(socket.clone());
         if let Err(error) = reactor.watch(self.token, &*socket, self.clone()) {
-            self.fail(reactor, Failure::Broken(error.to_string()));
+            tracing::debug!(%error, node = &*target.node, "a handshake is begun again");
+            self.retry(reactor);
         }
     }
 
@@ -119,9 +136,9 @@ impl Outgoing {
     fn fail(&self, reactor: &Arc<Reactor>, failure: Failure) {
         self.disconnect(reactor);
         tracing::debug!(node = &*self.ring.link.target.node, ?failure, "not connected");
-        self.ring.fail(failure);
+        self.ring.fail(failure.clone());
         if self.connection.is_none() {
-            self.ring.link.first_failed(reactor);
+            self.ring.link.first_failed(reactor, &failure);
         }
     }
 
@@ -158,6 +175,7 @@ impl Outgoing {
             Ok(Answer::Attached(attached)) if descriptors.len() == 1 => {
                 match Mapping::receive(&descriptors[0], Shape::Ack) {
                     Ok(ack) => self.attach(reactor, attached, Arc::new(ack)),
+                    Err(BadMemory::Os(error)) if is_passing(&error) => self.retry(reactor),
                     Err(error) => {
                         dispose(descriptors);
                         self.fail(reactor, broken(error.to_string()));
@@ -165,13 +183,14 @@ impl Outgoing {
                 }
             }
             Ok(Answer::Refusal(refusal)) if descriptors.is_empty() => {
-                if refusal.reason == Reason::Busy as u32
-                    || refusal.reason == Reason::UnknownConnection as u32 && self.may_come_back()
-                {
-                    return self.retry(reactor);
-                }
-                if refusal.reason == Reason::Restarted as u32 || refusal.reason == Reason::NoInbox as u32 {
-                    return self.fail(reactor, Failure::Gone);
+                match Reason::from_number(refusal.reason) {
+                    Reason::Busy => return self.retry(reactor),
+                    // The link's hang-up is on its way, or has come.
+                    Reason::UnknownConnection if !self.ring.link.is_closed() => return self.retry(reactor),
+                    Reason::UnknownConnection | Reason::Restarted | Reason::NoInbox => {
+                        return self.fail(reactor, Failure::Gone);
+                    }
+                    _ => {}
                 }
                 let text: String = refusal.text.chars().filter(|c| !c.is_control()).take(200).collect();
                 self.fail(reactor, Failure::Refused { reason: refusal.reason, text });
@@ -194,9 +213,8 @@ impl Outgoing {
         let first = self.connection.is_none().then_some(socket).flatten().map(|socket| (socket, attached.connection));
         let number = attached.ring;
         match self.ring.link.attached(reactor, &self.ring, number, first) {
-            Ok(Some(socket)) => self.ring.attach(Attached { ack, socket, number }),
-            Ok(None) => self.ring.fail(Failure::Gone),
-            Err(error) => self.ring.fail(Failure::Broken(error.to_string())),
+            Some(socket) => self.ring.attach(Attached { ack, socket, number }),
+            None => self.ring.fail(Failure::Gone),
         }
     }
 }
@@ -206,9 +224,11 @@ impl Source for Outgoing {
         let Some(socket) = self.state().socket.clone() else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
         match socket.receive(&mut message) {
-            Ok(Received::Message { bytes, descriptors, truncated: false }) => {
+            Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => {
                 self.answered(reactor, &message[..bytes], descriptors);
             }
+            // This process has no descriptor left for the memory that came.
+            Ok(Received::Message { cut: Cut::Descriptors, .. }) => self.retry(reactor),
             Ok(Received::Message { descriptors, .. }) => {
                 dispose(descriptors);
                 self.fail(reactor, Failure::Broken("its answer is too long".into()));

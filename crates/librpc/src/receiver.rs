@@ -9,12 +9,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use librpc_ring::{Armed, Consumer, Head, Record};
+use librpc_ring::{Armed, Consumer, Head, Kind, Record};
 
 use crate::admission::Charge;
 use crate::arrivals::{Arrival, InboxShared};
 use crate::fault::fault;
-use crate::link::{BELLS_AT_ONCE, MANY_BELLS};
+use crate::link::{BELLS_AT_ONCE, MANY_BELLS, STRAY_BELLS};
 use crate::name::Peer;
 use crate::ring::ring_bell;
 use crate::sys::OsError;
@@ -38,8 +38,8 @@ const BURST: u32 = 16;
 const PAUSES: u32 = 32;
 /// So many polls or messages between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
-/// So many bells for rings that do not exist (yet), and a connection is closed.
-const STRAY_BELLS: u32 = 1024;
+/// So many rounds of arming and looking, and a call that must not block returns.
+const ROUNDS: u32 = 16;
 /// The connections' numbers are random; this one is the inbox's own signal.
 const SIGNAL: u64 = 0;
 
@@ -108,7 +108,7 @@ struct Channel {
     bells: u64,
     /// Nothing more will come: it is read until it is empty, at most this many bytes. A hostile ring never ends.
     drain: Option<u64>,
-    _charge: Charge,
+    _charge: Option<Charge>,
 }
 
 impl Channel {
@@ -133,6 +133,7 @@ struct Connection {
     socket: Arc<Socket>,
     rings: HashMap<u32, usize>,
     stray_bells: u32,
+    _charge: Option<Charge>,
 }
 
 /// The channels of an inbox, polled by its owner.
@@ -191,9 +192,10 @@ impl Receiver {
 
     /// Waits for what comes next; `None` when the time is up, or the inbox was stopped or closed.
     pub(crate) fn next(&mut self, until: Until) -> Result<Option<Found>, OsError> {
-        let mut spun_out = None;
+        let (mut spun_out, mut rounds) = (None, 0);
         loop {
             if self.shared.is_stopped() || self.shared.is_closed() {
+                self.shared.signal.clear(); // another event loop does not spin on it
                 return Ok(None);
             }
             if let Some(found) = self.poll_rings() {
@@ -206,7 +208,13 @@ impl Receiver {
                 }
             }
             if until == Until::Now && self.foreign.get() {
-                // The caller will wait for the descriptor: everything is armed, and the signal is drained.
+                // The caller will wait for the descriptor: everything is armed, and the signal is drained. A sender that
+                // rings for nothing holds nobody here: then the descriptor stays readable.
+                rounds += 1;
+                if rounds > ROUNDS {
+                    self.shared.signal.raise();
+                    return Ok(None);
+                }
                 if self.arm_all() {
                     self.look(Some(self.last_look))?;
                     if self.active.is_empty() && self.found.is_empty() {
@@ -234,7 +242,8 @@ impl Receiver {
             }
             let now = Instant::now();
             if matches!(until, Until::Deadline(deadline) if now >= deadline) {
-                return Ok(None);
+                self.look(Some(now))?;
+                return Ok(self.poll_rings());
             }
             let spun_out = *spun_out.get_or_insert(now + SPIN);
             if polling && (self.wait == Wait::Spin || now < spun_out) {
@@ -258,8 +267,8 @@ impl Receiver {
         if !self.found.is_empty() {
             return self.found.pop_front(); // a sender joins before it says anything
         }
-        // One more than there are: a channel whose turn is over gets the next one if the others have nothing.
-        for _ in 0..=self.active.len() {
+        // Two more than there are: once round the end, and back to a channel whose turn is over if the others have nothing.
+        for _ in 0..self.active.len() + 2 {
             let Some(&index) = self.active.get(self.cursor) else {
                 self.cursor = 0;
                 self.quantum = QUANTUM;
@@ -268,6 +277,11 @@ impl Receiver {
             if self.quantum > 0 {
                 let channel = self.channels[index].as_ref().expect("an active channel is there");
                 match channel.consumer.peek() {
+                    Ok(Some(record)) if record.head.kind != Kind::Message => {
+                        let why =
+                            format!("it sends a record of kind {:?}, which nobody has asked for", record.head.kind);
+                        return Some(self.leave(index, Some(Departure::Corrupt(why))));
+                    }
                     Ok(Some(record)) if channel.drain.is_none_or(|left| left > 0) => {
                         return Some(Found::Message(self.take(index, &record)));
                     }
@@ -404,13 +418,16 @@ impl Receiver {
     /// Takes a new channel in.
     fn arrived(&mut self, arrival: Arrival) {
         let Arrival { connection, ring, socket, peer, consumer, charge } = arrival;
+        let mut charge = Some(charge);
         if let Some(socket) = socket {
-            let socket = Arc::new(socket);
             if let Err(error) = self.poll.add(&*socket, connection) {
                 tracing::warn!(%error, peer = &*peer.node, "a connection cannot be watched, and is closed");
                 return self.shared.forget(connection);
             }
-            self.connections.insert(connection, Connection { socket, rings: HashMap::new(), stray_bells: 0 });
+            // The first ring is paid for as long as the connection lasts, whatever becomes of the ring.
+            let _charge = charge.take();
+            let connected = Connection { socket, rings: HashMap::new(), stray_bells: 0, _charge };
+            self.connections.insert(connection, connected);
         }
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.channels.push(None);
@@ -420,6 +437,7 @@ impl Receiver {
         let (socket, drain) = match self.connections.get_mut(&connection) {
             Some(found) => {
                 found.rings.insert(ring, index);
+                found.stray_bells = 0;
                 (Some(found.socket.clone()), None)
             }
             None => (None, Some(consumer.capacity())),

@@ -200,23 +200,25 @@ pub(crate) fn sweep(directory: &Descriptor, id: &str) -> Result<bool, OsError> {
     let file = match Descriptor::open(|| rustix::fs::openat(directory, &name, flags, Mode::empty())) {
         Ok(file) => file,
         // Nobody's node, or another user's.
-        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR) => return Ok(false),
+        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::AGAIN) => {
+            return Ok(false);
+        }
         Err(errno) => return Err(OsError::new(doing(), errno)),
     };
     if !domain::is_regular(&rustix::fs::fstat(&file).context(doing)?) {
         return Ok(false);
     }
-    if lock::is_owned(&file).context(doing)? {
-        return Ok(false);
-    }
-    // In a shared domain a reader may hold a read lock on a dead node's file: it keeps nobody from sweeping it.
-    let free = lock::try_own(&file).context(doing)? || !lock::is_owned(&file).context(doing)?;
-    if !free || !domain::names(directory, &name, &file) {
+    // A file that has a name never gets an owner again: what is dead now stays so.
+    let is_dead = || -> Result<bool, OsError> { Ok(!lock::is_owned(&file).context(doing)?) };
+    if !is_dead()? || !lock::try_sweep(&file).context(doing)? || !domain::names(directory, &name, &file) {
         return Ok(false);
     }
     fault!("sweep.locked");
     remove(directory, &socket_file(id))?;
     fault!("sweep.socket-removed");
+    if !domain::names(directory, &name, &file) {
+        return Ok(false);
+    }
     let removed = remove(directory, &name)?;
     fault!("sweep.file-removed");
     Ok(removed)
@@ -239,8 +241,10 @@ fn sweep_a_few(directory: &Descriptor, joining: &str) -> Result<(), OsError> {
 pub(crate) fn sweep_all(directory: &Descriptor) -> Result<Vec<String>, OsError> {
     let mut swept = Vec::new();
     for id in ids(directory)? {
-        if sweep(directory, &id)? {
-            swept.push(id);
+        match sweep(directory, &id) {
+            Ok(true) => swept.push(id),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "what cannot be swept is left"),
         }
     }
     Ok(swept)

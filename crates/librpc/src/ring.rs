@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use librpc_ring::{Memory, layout};
 
-use crate::link::Link;
+use crate::link::Use;
 use crate::name::Incarnation;
 use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{Sent, Socket};
@@ -40,7 +40,7 @@ pub(crate) enum Failure {
 /// The sender's end of a channel.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Use,
     /// The sender's node, for the handshake.
     pub(crate) node: Arc<str>,
     pub(crate) incarnation: Incarnation,
@@ -77,23 +77,24 @@ impl Attached {
     }
 }
 
+/// How often a bell is tried for which the kernel lacks memory.
+const NO_MEMORY_TRIES: u32 = 100_000;
+
 /// Sends a bell. A full queue will wake the receiver as well, and tells it to look at every ring.
 pub(crate) fn ring_bell(socket: &Socket, bell: Bell) {
-    loop {
+    for _ in 0..NO_MEMORY_TRIES {
         match socket.send(&bell.encode(), None) {
             Ok(Sent::Done | Sent::QueueFull | Sent::HungUp) => return,
             Ok(Sent::NoMemory) => std::thread::yield_now(),
-            Err(error) => {
-                tracing::warn!(%error, "a bell could not be rung");
-                return;
-            }
+            Err(error) => return tracing::warn!(%error, "a bell could not be rung"),
         }
     }
+    tracing::warn!("a bell could not be rung: the kernel has no memory for 8 bytes");
 }
 
 impl Ring {
     /// Makes the memory of a ring to the link's inbox.
-    pub(crate) fn create(link: Arc<Link>, node: Arc<str>, incarnation: Incarnation) -> Result<Arc<Self>, OsError> {
+    pub(crate) fn create(link: Use, node: Arc<str>, incarnation: Incarnation) -> Result<Arc<Self>, OsError> {
         let (data, memfd) = Mapping::create(Shape::Data { capacity: link.target.capacity })?;
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
         let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
@@ -136,15 +137,18 @@ impl Ring {
         }
         self.changed.notify_all();
         drop(state);
-        // Pairs with the fence in `pending_commit`: a sender that still saw the ring pending has committed before this
-        // bell, and is found by it; every other one looks at the armed word itself.
+        // Pairs with the fence in `was_answered_meanwhile`: a sender that sees the ring pending behind its commit has
+        // committed before this bell, and is found by it; every other one looks at the armed word itself.
         fence(Ordering::SeqCst);
         attached.ring_bell();
     }
 
-    /// After a commit to a pending ring: sees to it that the bell of `attach` finds the record.
-    pub(crate) fn pending_commit(&self) {
+    /// After a commit to a ring that was pending before: whether the receiver has answered since. If not, the bell of
+    /// `attach` will find the record.
+    pub(crate) fn was_answered_meanwhile(&self) -> bool {
+        // Pairs with the fence in `attach`.
         fence(Ordering::SeqCst);
+        self.status() != PENDING
     }
 
     /// The ring is of no further use.
@@ -219,10 +223,10 @@ impl Ring {
     }
 
     /// Waits until everything committed is processed, from any thread; returns how many messages are not.
-    pub(crate) fn flush(&self, deadline: Instant) -> u64 {
+    pub(crate) fn flush(&self, deadline: Option<Instant>) -> u64 {
         let data = self.data.reader();
         let committed = data.load(layout::data::COMMITTED, Ordering::Acquire);
-        self.wait_until(Some(deadline), |consumed| consumed >= committed);
+        self.wait_until(deadline, |consumed| consumed >= committed);
         match self.attached() {
             Some(attached) => librpc_ring::outstanding(&data, &attached.ack.reader(), self.link.target.capacity),
             None => data.load(layout::data::SEQUENCE, Ordering::Relaxed),

@@ -116,15 +116,23 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// Makes a descriptor with `open`, which must not block.
     pub(crate) fn open<E>(open: impl FnOnce() -> Result<OwnedFd, E>) -> Result<Self, E> {
+        let born = generation(); // before there is a new descriptor: in a child it closes the inherited ones
         let _gate = gate();
-        open().map(Self::note)
+        open().map(|fd| Self::note(fd, born))
     }
 
-    fn note(fd: OwnedFd) -> Self {
+    fn note(fd: OwnedFd, born: u64) -> Self {
         if let Some((word, bit)) = bit(fd.as_raw_fd()) {
             word.fetch_or(bit, Ordering::Relaxed);
         }
-        Self { fd: ManuallyDrop::new(fd), born: generation() }
+        Self { fd: ManuallyDrop::new(fd), born }
+    }
+}
+
+impl Descriptor {
+    /// Whether it was made by this process, and not by the one that forked it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.born == generation()
     }
 }
 
@@ -139,6 +147,7 @@ impl Drop for Descriptor {
         if self.born != generation() {
             return; // closed in this child already; the number may be somebody else's
         }
+        let _gate = gate();
         if let Some((word, bit)) = bit(self.fd.as_raw_fd()) {
             word.fetch_and(!bit, Ordering::Relaxed);
         }

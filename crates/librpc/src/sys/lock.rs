@@ -7,10 +7,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-fn whole_file(kind: libc::c_int) -> libc::flock {
-    // SAFETY: all-zero is a valid `flock`: from byte 0 to the end, whatever that will be.
+/// The byte whose write lock is a node's life.
+const LIFE: libc::off_t = 0;
+/// The byte whose write lock a sweeper holds: another one, so that no sweeper ever looks like life.
+const SWEEP: libc::off_t = 1;
+
+fn one_byte(kind: libc::c_int, byte: libc::off_t) -> libc::flock {
+    // SAFETY: all-zero is a valid `flock`.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
+    lock.l_start = byte;
+    lock.l_len = 1;
     lock
 }
 
@@ -22,18 +29,32 @@ fn call(fd: impl AsFd, command: libc::c_int, lock: &mut libc::flock) -> io::Resu
     }
 }
 
-/// Takes the write lock. `false`: somebody holds a lock on it.
+/// Takes the lock of the living. `false`: somebody holds a lock there.
 pub(crate) fn try_own(fd: impl AsFd) -> io::Result<bool> {
-    match call(fd, libc::F_OFD_SETLK, &mut whole_file(libc::F_WRLCK)) {
+    try_write_lock(fd, LIFE)
+}
+
+/// Takes the lock of sweepers. `false`: another sweeper is at work. In a shared domain a reader may hold a read lock there:
+/// it keeps nobody from sweeping.
+pub(crate) fn try_sweep(fd: impl AsFd) -> io::Result<bool> {
+    Ok(try_write_lock(&fd, SWEEP)? || !is_write_locked(&fd, SWEEP)?)
+}
+
+fn try_write_lock(fd: impl AsFd, byte: libc::off_t) -> io::Result<bool> {
+    match call(fd, libc::F_OFD_SETLK, &mut one_byte(libc::F_WRLCK, byte)) {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Whether somebody else holds the write lock. A read lock, which any reader could take, does not count.
+/// Whether somebody else holds the lock of the living. A read lock, which any reader could take, does not count.
 pub(crate) fn is_owned(fd: impl AsFd) -> io::Result<bool> {
-    let mut lock = whole_file(libc::F_RDLCK);
+    is_write_locked(fd, LIFE)
+}
+
+fn is_write_locked(fd: impl AsFd, byte: libc::off_t) -> io::Result<bool> {
+    let mut lock = one_byte(libc::F_RDLCK, byte);
     call(fd, libc::F_OFD_GETLK, &mut lock)?;
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use librpc_ring::{Mapped, ReadOnly, Writable, layout};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -179,14 +179,36 @@ pub(crate) fn no_ack() -> Reader {
     unsafe { Mapped::new(base, layout::ACK_BYTES, None) }
 }
 
-/// Closes descriptors that a stranger sent, on a thread that may take as long as it likes: the last close of a lingering
-/// socket or of a FUSE file can block.
+/// Strangers' descriptors that wait to be closed, and whether a thread is at it.
+static DISPOSED: Mutex<(Vec<OwnedFd>, bool)> = Mutex::new((Vec::new(), false));
+
+/// Closes descriptors that a stranger sent, on one expendable thread: the last close of a lingering socket or of a FUSE
+/// file can block. Whoever sends such loses its connection, so that few ever wait here.
 pub(crate) fn dispose(descriptors: Vec<OwnedFd>) {
     if descriptors.is_empty() {
         return;
     }
-    let closer = move || drop(descriptors);
-    if let Err(error) = super::thread::spawn("librpc-close", closer) {
-        tracing::warn!(%error, "no thread to close a stranger's descriptors on");
+    let mut disposed = DISPOSED.lock().expect("no panic under this lock");
+    disposed.0.extend(descriptors);
+    if !disposed.1 {
+        match super::thread::spawn("librpc-close", close_disposed) {
+            Ok(()) => disposed.1 = true,
+            Err(error) => tracing::warn!(%error, "no thread to close a stranger's descriptors on, until the next ones"),
+        }
+    }
+}
+
+fn close_disposed() {
+    loop {
+        let next = {
+            let mut disposed = DISPOSED.lock().expect("no panic under this lock");
+            let next = disposed.0.pop();
+            disposed.1 = next.is_some();
+            next
+        };
+        match next {
+            Some(descriptor) => drop(descriptor),
+            None => return,
+        }
     }
 }

@@ -82,14 +82,18 @@ impl Signal {
 
     /// Makes it readable. Allowed in a signal handler.
     pub(crate) fn raise(&self) {
-        // It fails only if the count is at its maximum: then it is readable already.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        if self.0.is_ours() {
+            // It fails only if the count is at its maximum: then it is readable already.
+            let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        }
     }
 
     /// Makes it unreadable.
     pub(crate) fn clear(&self) {
-        // It fails only if it is unreadable already.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        if self.0.is_ours() {
+            // It fails only if it is unreadable already.
+            let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        }
     }
 }
 

@@ -43,15 +43,20 @@ pub(crate) enum Sent {
     HungUp,
 }
 
+/// What was cut off a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Nothing,
+    /// It was longer than the buffer.
+    Bytes,
+    /// There was no room for its descriptors: more than may be, or this process has none left.
+    Descriptors,
+}
+
 /// A message that has arrived.
 #[derive(Debug)]
 pub(crate) enum Received {
-    Message {
-        bytes: usize,
-        descriptors: Vec<OwnedFd>,
-        /// Something was longer than allowed, and was cut off.
-        truncated: bool,
-    },
+    Message { bytes: usize, descriptors: Vec<OwnedFd>, cut: Cut },
     Nothing,
     HungUp,
 }
@@ -152,8 +157,18 @@ impl Socket {
             super::memory::dispose(descriptors);
             return Ok(Received::HungUp);
         }
-        let truncated = message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-        Ok(Received::Message { bytes: message.bytes, descriptors, truncated })
+        let cut = match message.flags {
+            flags if flags.contains(ReturnFlags::TRUNC) => Cut::Bytes,
+            flags if flags.contains(ReturnFlags::CTRUNC) => Cut::Descriptors,
+            _ => Cut::Nothing,
+        };
+        Ok(Received::Message { bytes: message.bytes, descriptors, cut })
+    }
+
+    /// Has the other side see a hang-up, although this descriptor stays open.
+    pub(crate) fn hang_up(&self) {
+        // It fails only where the other side was faster.
+        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
     }
 
     /// Says whether descriptors may come. Without effect before Linux 6.16, where they always may.
