@@ -224,7 +224,7 @@ fn without_descriptors_a_node_says_so_leaks_nothing_and_works_again() {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
     let used = ticks(sink.pid());
-    sink.does("limit-descriptors 100");
+    sink.does("free-descriptors");
     for _ in 0..4 {
         assert_eq!(sink.says("recv"), "hello");
     }
@@ -239,7 +239,7 @@ fn without_descriptors_a_node_says_so_leaks_nothing_and_works_again() {
     poor.does("limit-descriptors 3");
     let error = poor.opens("poor", "");
     assert!(error.contains("raise `ulimit -n`"), "{error}");
-    poor.does("limit-descriptors 100");
+    poor.does("free-descriptors");
     assert_eq!(poor.opens("poor", ""), "ok");
 }
 
