@@ -22,6 +22,8 @@ compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-d
 mod admission; //    who may connect, and how much of it
 mod appear; //       waiting for a node to appear
 mod arrivals; //     finished channels on their way to the inbox
+mod bell; //         what wakes whoever sleeps at the other end
+mod channel; //      the sender's end of a channel, as one thread uses it
 mod domain; //       the directory in which nodes find one another
 mod fault; //        steps at which a test kills the process
 mod inbox; //        what receives

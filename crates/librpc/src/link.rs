@@ -9,21 +9,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use crate::bell::{self, Bell, Heard};
 use crate::name::Incarnation;
 use crate::outgoing;
 use crate::reactor::{Reactor, Source};
 use crate::ring::{Failure, Ring};
 use crate::sys::Descriptor;
 use crate::sys::poll::Ready;
-use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
-use crate::wire::Bell;
-
-/// Bells that were read in one go: so many mean that the queue may have been full, and others not rung.
-pub(crate) const MANY_BELLS: usize = 32;
-/// So many bells for rings that do not exist (any more, or yet), and a connection is closed.
-pub(crate) const STRAY_BELLS: u32 = 1024;
-/// How many bells are read in one go.
-pub(crate) const BELLS_AT_ONCE: usize = 256;
+use crate::sys::socket::Socket;
 
 /// An inbox as its node's file describes it.
 #[derive(Clone, Debug)]
@@ -268,7 +261,7 @@ impl Link {
         let Some(rung) = open.rings.get_mut(&number) else {
             // A ring that was dropped just now may still be rung for.
             open.stray_bells += 1;
-            return open.stray_bells < STRAY_BELLS;
+            return open.stray_bells < bell::STRAY;
         };
         rung.bells += 1;
         let bells = rung.bells;
@@ -296,30 +289,14 @@ impl Source for Link {
             Stage::Open(open) => open.socket.clone(),
             _ => return,
         };
-        let mut message = [0; MAX_MESSAGE_BYTES];
-        let mut bells = 0;
-        while bells < BELLS_AT_ONCE {
-            match socket.receive(&mut message) {
-                Ok(Received::Message { bytes, descriptors, .. }) => {
-                    bells += 1;
-                    let stray = !descriptors.is_empty();
-                    crate::sys::memory::dispose(descriptors);
-                    let honest = !stray && Bell::decode(&message[..bytes]).is_some_and(|bell| self.bell(bell));
-                    if !honest {
-                        tracing::warn!(
-                            node = &*self.target.node,
-                            "a receiver rings what no receiver rings: disconnected"
-                        );
-                        return self.hung_up();
-                    }
-                }
-                Ok(Received::Nothing) if ready.hung_up => return self.hung_up(),
-                Ok(Received::Nothing) => break,
-                Ok(Received::HungUp) | Err(_) => return self.hung_up(),
+        match bell::hear(&socket, ready.hung_up, |bell| self.bell(bell)) {
+            Heard::Bells => {}
+            Heard::Many => self.ring_all(),
+            Heard::HungUp => self.hung_up(),
+            Heard::Dishonest => {
+                tracing::warn!(node = &*self.target.node, "a receiver rings what no receiver rings: disconnected");
+                self.hung_up();
             }
-        }
-        if bells >= MANY_BELLS {
-            self.ring_all();
         }
     }
 }

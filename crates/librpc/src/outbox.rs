@@ -4,16 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use librpc_ring::{Head, Producer, PushError};
-
 use crate::appear;
+use crate::channel::{Channel, Pushed};
 use crate::incoming::Reason;
 use crate::link::{Link, Target};
 use crate::name::{BadNodeId, Incarnation, check_node_id};
 use crate::node::Owned;
 use crate::registry::{self, ReadError};
-use crate::ring::{self, Attached, Failure, Ring};
-use crate::sys::memory::{Reader, Writer, no_ack};
+use crate::ring::{Failure, Ring};
 use crate::sys::{OsError, fork};
 use crate::wire::ListedAddress;
 
@@ -23,11 +21,6 @@ pub const DEFAULT_SEND_LIMIT: Duration = Duration::from_secs(1);
 const LOST_CONNECTIONS: u32 = 2;
 /// How long a connecting sender waits for the answer of a node that is there.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// So long between two looks at what the receiver has consumed: each look takes the line away from it.
-const PAUSES: u32 = 32;
-/// How long a sender polls for room before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
-
 /// Why a node could not be connected to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -189,27 +182,6 @@ struct Route {
     refused: Option<(Incarnation, Reason, String)>,
     /// What earlier channels of this route have carried.
     before: Progress,
-}
-
-#[derive(Debug)]
-struct Channel {
-    ring: Arc<Ring>,
-    producer: Producer<Writer, Reader>,
-    seen: u32,
-    attached: Option<Attached>,
-}
-
-enum Pushed {
-    Yes,
-    /// There is room when this position is consumed.
-    Full {
-        room_at: u64,
-    },
-    TooLarge {
-        bytes: usize,
-        max: usize,
-    },
-    Failed,
 }
 
 impl Outbox {
@@ -404,24 +376,23 @@ impl Outbox {
         let Some(mut channel) = route.channel.take() else {
             return SendError::ReceiverGone { node, undelivered: 0 };
         };
-        channel.refresh();
         let progress = channel.progress();
         let undelivered = progress.sent - progress.acknowledged;
         route.before.sent += progress.sent;
         route.before.acknowledged += progress.acknowledged;
-        match channel.ring.failure() {
+        match channel.failure() {
             None | Some(Failure::Gone) => SendError::ReceiverGone { node, undelivered },
             Some(Failure::NodeClosed) => SendError::Closed { node: own },
             Some(Failure::Refused { reason, text }) => {
                 let reason = Reason::from_number(reason);
                 // Other reasons may pass.
                 if matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity) {
-                    route.refused = Some((channel.ring.link.target.incarnation, reason, text.clone()));
+                    route.refused = Some((channel.incarnation(), reason, text.clone()));
                 }
                 SendError::Refused { node, reason, text, undelivered }
             }
             Some(Failure::Broken(text)) => {
-                route.refused = Some((channel.ring.link.target.incarnation, Reason::Unknown, text.clone()));
+                route.refused = Some((channel.incarnation(), Reason::Unknown, text.clone()));
                 SendError::Refused { node, reason: Reason::Unknown, text, undelivered }
             }
         }
@@ -440,11 +411,10 @@ impl Outbox {
         let (mut late, mut lost, mut cause) = (0, 0, None);
         for index in 0..self.routes.len() {
             let Some(channel) = &mut self.routes[index].channel else { continue };
-            channel.wait_for(channel.producer.committed(), deadline);
-            channel.refresh();
+            channel.wait_for_all(deadline);
             let progress = channel.progress();
             let unprocessed = progress.sent - progress.acknowledged;
-            if channel.seen != ring::FAILED {
+            if channel.is_connected() {
                 late += unprocessed;
             } else if unprocessed > 0 {
                 lost += unprocessed;
@@ -461,14 +431,13 @@ impl Outbox {
 
     /// The longest message that a destination takes, in bytes; `None` while it is gone.
     pub fn max_message(&self, to: Destination) -> Option<usize> {
-        let capacity = self.routes[to.0].channel.as_ref()?.producer.capacity();
-        Some(librpc_ring::layout::max_payload_bytes(capacity) as usize)
+        self.routes[to.0].channel.as_ref().map(Channel::max_message)
     }
 
     /// Whether a destination's receiver is there, or has not answered yet, as far as is known without asking: the death
     /// of its process is known within milliseconds. Does not block.
     pub fn is_connected(&self, to: Destination) -> bool {
-        self.routes[to.0].channel.as_ref().is_some_and(|channel| channel.ring.status() != ring::FAILED)
+        self.routes[to.0].channel.as_ref().is_some_and(Channel::is_connected)
     }
 
     /// How many messages were sent to a destination, and how many of these are processed. Does not block.
@@ -478,7 +447,6 @@ impl Outbox {
         if let Some(channel) = &mut route.channel
             && self.born == fork::generation()
         {
-            channel.refresh();
             let now = channel.progress();
             progress.sent += now.sent;
             progress.acknowledged += now.acknowledged;
@@ -521,108 +489,4 @@ fn look_up(directory: &Arc<crate::sys::Descriptor>, node: &Arc<str>) -> Result<L
         capacity,
         directory: directory.clone(),
     }))
-}
-
-impl Channel {
-    fn new(ring: Arc<Ring>) -> Self {
-        let producer = Producer::new(ring.data.writer(), no_ack(), ring.link.target.capacity);
-        Self { ring, producer, seen: ring::PENDING, attached: None }
-    }
-
-    #[inline]
-    fn push(&mut self, payload: &[u8]) -> Pushed {
-        if self.ring.status() != self.seen {
-            self.refresh();
-        }
-        if self.seen == ring::FAILED {
-            return Pushed::Failed;
-        }
-        match self.producer.push(Head::MESSAGE, payload) {
-            Ok(_) => {}
-            Err(PushError::Full { room_at }) => return Pushed::Full { room_at },
-            Err(PushError::TooLarge { bytes, max }) => return Pushed::TooLarge { bytes, max },
-            Err(error @ PushError::BadConsumed { .. }) => {
-                self.ring.fail(Failure::Broken(error.to_string()));
-                return Pushed::Failed;
-            }
-        }
-        match &self.attached {
-            None if self.ring.was_answered_meanwhile() => {
-                self.refresh();
-                if let Some(attached) = &self.attached
-                    && self.producer.must_ring()
-                {
-                    attached.ring_bell();
-                }
-            }
-            None => {}
-            Some(attached) => {
-                if self.producer.must_ring() {
-                    crate::fault::fault!("send.must-ring");
-                    attached.ring_bell();
-                }
-            }
-        }
-        Pushed::Yes
-    }
-
-    /// Takes notice of what the background thread has learnt.
-    #[cold]
-    fn refresh(&mut self) {
-        if self.attached.is_none() {
-            self.attached = self.ring.attached();
-            if let Some(attached) = &self.attached {
-                self.producer.set_ack(attached.ack.reader());
-            }
-        }
-        self.seen = self.ring.status();
-    }
-
-    fn progress(&mut self) -> Progress {
-        let sent = self.producer.sequence();
-        let outstanding = match self.producer.outstanding() {
-            Ok(outstanding) => outstanding,
-            Err(error) => {
-                self.ring.fail(Failure::Broken(error.to_string()));
-                sent
-            }
-        };
-        Progress { sent, acknowledged: sent - outstanding }
-    }
-
-    /// Waits until the receiver has consumed up to a position, or has failed. While it polls, it is not content with less
-    /// than a quarter of the ring: a sender on its receiver's heels costs both most of their speed.
-    fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
-        let plenty = self.producer.committed().min(position + self.producer.capacity() / 4);
-        if !self.spin(|channel| channel.producer.consumed().is_ok_and(|consumed| consumed >= plenty)) {
-            self.ring.wait_until(deadline, |consumed| consumed >= position);
-        }
-    }
-
-    /// Polls for a moment; `true` if that was enough, or the ring has failed.
-    fn spin(&mut self, mut enough: impl FnMut(&mut Self) -> bool) -> bool {
-        let begun = Instant::now();
-        loop {
-            if self.ring.status() != self.seen {
-                self.refresh();
-            }
-            if enough(self) || self.seen == ring::FAILED {
-                return true;
-            }
-            (0..PAUSES).for_each(|_| std::hint::spin_loop());
-            if begun.elapsed() > SPIN {
-                return false;
-            }
-        }
-    }
-}
-
-impl Drop for Channel {
-    fn drop(&mut self) {
-        if self.ring.born != fork::generation() {
-            return;
-        }
-        self.producer.close();
-        self.ring.closed();
-    }
 }

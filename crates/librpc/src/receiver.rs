@@ -13,15 +13,13 @@ use librpc_ring::{Armed, Consumer, Head, Kind, Record};
 
 use crate::admission::Charge;
 use crate::arrivals::{Arrival, InboxShared};
+use crate::bell::{self, Bell, Heard};
 use crate::fault::fault;
-use crate::link::{BELLS_AT_ONCE, MANY_BELLS, STRAY_BELLS};
 use crate::name::Peer;
-use crate::ring::ring_bell;
 use crate::sys::OsError;
-use crate::sys::memory::{Reader, Writer, dispose};
+use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::{Poll, Ready};
-use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
-use crate::wire::Bell;
+use crate::sys::socket::Socket;
 
 /// While it polls, an inbox looks at its bells this often, so that armed channels do not starve.
 const LOOK_EVERY: Duration = Duration::from_micros(30);
@@ -124,7 +122,7 @@ impl Channel {
 
     fn ring_bell(&self, bell: Bell) {
         if let Some(socket) = &self.socket {
-            ring_bell(socket, bell);
+            bell.ring(socket);
         }
     }
 }
@@ -464,30 +462,21 @@ impl Receiver {
     /// Reads a connection's bells.
     fn bells(&mut self, number: u64, hung_up: bool) {
         let Some(socket) = self.connections.get(&number).map(|connection| connection.socket.clone()) else { return };
-        let mut message = [0; MAX_MESSAGE_BYTES];
-        let mut bells = 0;
-        while bells < BELLS_AT_ONCE {
-            match socket.receive(&mut message) {
-                Ok(Received::Message { bytes, descriptors, .. }) => {
-                    bells += 1;
-                    let stray = !descriptors.is_empty();
-                    dispose(descriptors);
-                    let ring = match Bell::decode(&message[..bytes]) {
-                        Some(Bell::Ring(ring)) if !stray => ring,
-                        _ => return self.disconnect(number, "it sends what is no bell"),
-                    };
-                    if !self.bell(number, ring) {
-                        return self.disconnect(number, "it rings for nothing");
-                    }
-                }
-                Ok(Received::Nothing) if hung_up => return self.hung_up(number),
-                Ok(Received::Nothing) => break,
-                Ok(Received::HungUp) | Err(_) => return self.hung_up(number),
+        let heard = bell::hear(&socket, hung_up, |bell| match bell {
+            Bell::Ring(ring) => self.bell(number, ring),
+            Bell::Reset(_) => false,
+        });
+        match heard {
+            Heard::Bells => {}
+            Heard::Many => {
+                let rings: Vec<usize> = self.connections[&number].rings.values().copied().collect();
+                rings.into_iter().for_each(|index| self.activate(index));
             }
-        }
-        if bells >= MANY_BELLS {
-            let rings: Vec<usize> = self.connections[&number].rings.values().copied().collect();
-            rings.into_iter().for_each(|index| self.activate(index));
+            Heard::HungUp => self.hung_up(number),
+            Heard::Dishonest => {
+                tracing::warn!("a sender rings what no sender rings: disconnected");
+                self.hung_up(number);
+            }
         }
     }
 
@@ -497,18 +486,13 @@ impl Receiver {
         let Some(&index) = connection.rings.get(&ring) else {
             // It may be on its way to us: then it will be polled first.
             connection.stray_bells += 1;
-            return connection.stray_bells < STRAY_BELLS;
+            return connection.stray_bells < bell::STRAY;
         };
         self.activate(index);
         let channel = self.channels[index].as_mut().expect("a listed ring is there");
         channel.bells += 1;
         // One for each sleep, one when it was attached, one when it is closed.
         channel.bells <= channel.consumer.epochs() + 2
-    }
-
-    fn disconnect(&mut self, number: u64, why: &str) {
-        tracing::warn!(why, "a sender is disconnected");
-        self.hung_up(number);
     }
 
     /// A connection is gone: what its rings still hold is read to the end.

@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use librpc_ring::{Memory, layout};
 
+use crate::bell::Bell;
 use crate::link::Use;
 use crate::name::Incarnation;
 use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{Sent, Socket};
 use crate::sys::{Descriptor, OsError, fork};
-use crate::wire::Bell;
 
 /// The receiver has not answered yet.
 pub(crate) const PENDING: u32 = 0;
@@ -73,23 +73,8 @@ pub(crate) struct Attached {
 impl Attached {
     /// Has the receiver look at this ring. Never blocks for a receiver that does not read its bells.
     pub(crate) fn ring_bell(&self) {
-        ring_bell(&self.socket, Bell::Ring(self.number));
+        Bell::Ring(self.number).ring(&self.socket);
     }
-}
-
-/// How often a bell is tried for which the kernel lacks memory.
-const NO_MEMORY_TRIES: u32 = 100_000;
-
-/// Sends a bell. A full queue will wake the receiver as well, and tells it to look at every ring.
-pub(crate) fn ring_bell(socket: &Socket, bell: Bell) {
-    for _ in 0..NO_MEMORY_TRIES {
-        match socket.send(&bell.encode(), None) {
-            Ok(Sent::Done | Sent::QueueFull | Sent::HungUp) => return,
-            Ok(Sent::NoMemory) => std::thread::yield_now(),
-            Err(error) => return tracing::warn!(%error, "a bell could not be rung"),
-        }
-    }
-    tracing::warn!("a bell could not be rung: the kernel has no memory for 8 bytes");
 }
 
 impl Ring {

@@ -7,7 +7,7 @@
 //!        ◀──────────────────────────────   Terms: what the ring must be      (or Refusal)
 //! Data   + data memfd  ─────────────────▶  checks, maps, attaches
 //!        ◀──────────────────────────────   Attached + ack memfd               (or Refusal)
-//! then, on the first connection to this inbox only, both ways: bells (8 bytes, see `Bell`)
+//! then, on the first connection to this inbox only, both ways: bells (see `bell.rs`)
 //! ```
 
 use minicbor::{Decode, Encode};
@@ -142,34 +142,6 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, BadMes
     Ok(minicbor::decode(bytes)?)
 }
 
-/// What travels on an open connection: 8 bytes, the kind and a ring's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bell {
-    /// Look at this ring: there is something to receive, or something was consumed.
-    Ring(u32),
-    /// The receiver found this ring corrupt and reads it no more.
-    Reset(u32),
-}
-
-impl Bell {
-    pub(crate) fn encode(self) -> [u8; 8] {
-        let (kind, ring) = match self {
-            Self::Ring(ring) => (1u64, ring),
-            Self::Reset(ring) => (2, ring),
-        };
-        (kind << 32 | u64::from(ring)).to_le_bytes()
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let word = u64::from_le_bytes(bytes.try_into().ok()?);
-        match word >> 32 {
-            1 => Some(Self::Ring(word as u32)),
-            2 => Some(Self::Reset(word as u32)),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod golden {
     use super::*;
@@ -217,11 +189,8 @@ mod golden {
     }
 
     #[test]
-    fn data_bells_and_the_list_of_inboxes_are_pinned() {
+    fn data_and_the_list_of_inboxes_are_pinned() {
         assert_eq!(hex(&encode(&Data { capacity: 4096, mode: 0 })), "a2001910000100");
-        assert_eq!(hex(&Bell::Ring(5).encode()), "0500000001000000");
-        assert_eq!(Bell::decode(&Bell::Reset(9).encode()), Some(Bell::Reset(9)));
-        assert_eq!(Bell::decode(&[0; 8]), None);
         let list = vec![ListedInbox { number: 1, address: ListedAddress::Node, capacity: 4096, mode: 0 }];
         assert_eq!(hex(&encode(&list)), "81a4000101820080021910000300");
         assert_eq!(decode::<Vec<ListedInbox>>(&encode(&list)).unwrap(), list);
