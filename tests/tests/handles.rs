@@ -383,3 +383,24 @@ fn only_whom_the_function_lets_in_gets_in_and_a_panicking_one_refuses() {
         assert_eq!(open(&domain, id).sender("receiver").is_ok(), admitted, "{id}");
     }
 }
+
+#[test]
+fn a_domain_removed_under_living_nodes_is_joined_anew() {
+    let domain = TestDomain::new();
+    let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
+    let mut inbox = receiver.inbox().unwrap();
+    let mut sender = source.sender("receiver").unwrap();
+    std::fs::remove_dir_all(domain.path()).unwrap();
+    sender.send(b"what is connected goes on").unwrap();
+    assert!(inbox.recv().unwrap().is_some());
+    // Each notices when it next has to do with the registry.
+    assert!(receiver.try_sender("nobody").is_err());
+    assert_eq!(domain.domain().nodes().unwrap()[0].inboxes, ["receiver"]);
+    let third = open(&domain, "third");
+    third.sender("receiver").unwrap().send(b"found again").unwrap();
+    assert_eq!(inbox.recv().unwrap().unwrap().payload(), b"found again");
+    source.sender("receiver").unwrap();
+    assert_eq!(domain.domain().nodes().unwrap().len(), 3);
+    drop((sender, inbox, third, source, receiver));
+    domain.assert_gone();
+}

@@ -14,7 +14,6 @@ use crate::name::Incarnation;
 use crate::outgoing;
 use crate::reactor::{Reactor, Source};
 use crate::ring::{Failure, Ring};
-use crate::sys::Descriptor;
 use crate::sys::poll::Ready;
 use crate::sys::socket::Socket;
 
@@ -27,8 +26,6 @@ pub(crate) struct Target {
     pub(crate) uid: u32,
     pub(crate) inbox: u32,
     pub(crate) capacity: u64,
-    /// The domain's directory.
-    pub(crate) directory: Arc<Descriptor>,
 }
 
 /// The links of this process, by incarnation and number of the inbox.

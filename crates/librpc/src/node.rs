@@ -98,46 +98,33 @@ impl NodeBuilder {
         check_node_id(&id)?;
         crate::fault::prepare();
         fork::prepare()?;
-        let membership = Membership::enter(&domain, true)?.expect("a domain is made where there is none");
-        let mut registration = match Registration::join(membership, &id) {
-            Ok(registration) => registration,
-            Err(JoinError::InUse { pid, uid }) => return Err(OpenError::IdInUse { id, pid, uid }),
-            Err(JoinError::NotOurs { uid }) => return Err(OpenError::LeftBehind { id, uid }),
-            Err(JoinError::Domain(error)) => return Err(error.into()),
-            Err(JoinError::Os(error)) => return Err(error.into()),
-        };
-        let opened = listen(&mut registration).and_then(|socket| Ok((socket, Socket::spare()?, Handle::get()?)));
-        let (socket, spare, handle) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                registration.leave();
-                return Err(error.into());
-            }
-        };
-        let reactor = handle.reactor().clone();
-        let token = reactor.token();
-        let shared = Arc::new(NodeShared {
+        let node = Arc::new(NodeShared {
             id: id.into(),
-            incarnation: registration.incarnation(),
+            incarnation: Incarnation::random(),
             admission,
             ledger: Ledger::new(limits),
-            registration: Mutex::new(Some(registration)),
+            place: Mutex::new(None),
             inboxes: Mutex::default(),
             next_inbox: AtomicU32::new(0),
             rings: Mutex::default(),
-            token,
             born: fork::generation(),
-            handle,
+            handle: Handle::get()?,
         });
-        let spare = Mutex::new(Some(spare));
-        let listener = Arc::new(Listener { socket, node: Arc::downgrade(&shared), token, spare });
-        let node = Node(Arc::new(Owned(shared))); // leaves if anything fails from here on
-        reactor.watch(token, &listener.socket, listener.clone())?;
+        let place = node.take_place(&domain)?;
+        *node.place() = Some(place);
         fault!("join.served");
         let domain = domain.path().display();
-        tracing::info!(node = node.id(), %domain, incarnation = %node.incarnation(), "a node has joined");
-        Ok(node)
+        tracing::info!(node = &*node.id, %domain, incarnation = %node.incarnation, "a node has joined");
+        Ok(Node(Arc::new(Owned(node))))
     }
+}
+
+/// A node's place in its domain: its files, and its ear.
+#[derive(Debug)]
+struct Place {
+    registration: Registration,
+    /// The listener, as the background thread knows it.
+    token: u64,
 }
 
 fn listen(registration: &mut Registration) -> Result<Socket, OsError> {
@@ -298,12 +285,11 @@ pub(crate) struct NodeShared {
     pub(crate) admission: Admission,
     pub(crate) ledger: Arc<Ledger>,
     /// `None` once the node was closed.
-    registration: Mutex<Option<Registration>>,
+    place: Mutex<Option<Place>>,
     inboxes: Mutex<Vec<Arc<InboxShared>>>,
     next_inbox: AtomicU32,
     /// What the node's outboxes send through.
     rings: Mutex<Vec<Weak<Ring>>>,
-    token: u64,
     pub(crate) born: u64,
     handle: Arc<Handle>,
 }
@@ -319,8 +305,61 @@ impl NodeShared {
         self.inboxes.lock().expect("no panic under this lock")
     }
 
-    fn registration(&self) -> MutexGuard<'_, Option<Registration>> {
-        self.registration.lock().expect("no panic under this lock")
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().expect("no panic under this lock")
+    }
+
+    /// Takes the node's id in a domain, and listens there.
+    fn take_place(self: &Arc<Self>, domain: &Domain) -> Result<Place, OpenError> {
+        let id = || self.id.to_string();
+        let membership = Membership::enter(domain, true)?.expect("a domain is made where there is none");
+        let mut registration = match Registration::join(membership, &self.id, self.incarnation) {
+            Ok(registration) => registration,
+            Err(JoinError::InUse { pid, uid }) => return Err(OpenError::IdInUse { id: id(), pid, uid }),
+            Err(JoinError::NotOurs { uid }) => return Err(OpenError::LeftBehind { id: id(), uid }),
+            Err(JoinError::Domain(error)) => return Err(error.into()),
+            Err(JoinError::Os(error)) => return Err(error.into()),
+        };
+        let token = self.reactor().token();
+        let listening = listen(&mut registration).and_then(|socket| {
+            let spare = Mutex::new(Some(Socket::spare()?));
+            let listener = Arc::new(Listener { socket, node: Arc::downgrade(self), token, spare });
+            self.reactor().watch(token, &listener.socket, listener.clone())
+        });
+        match listening {
+            Ok(()) => Ok(Place { registration, token }),
+            Err(error) => {
+                registration.leave();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Notices that the domain, or the node's file in it, was removed under the node, and joins anew: the same incarnation
+    /// with the same inboxes. What is connected goes on all the while.
+    pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
+        let mut place = self.place();
+        let Some(old) = place.as_ref().filter(|place| !place.registration.is_current()) else { return };
+        let domain = old.registration.membership().domain().clone();
+        tracing::warn!(node = &*self.id, domain = %domain.path().display(), "the domain was removed under the node: joining anew");
+        let list = listed(&self.inboxes());
+        match self.take_place(&domain) {
+            Ok(mut new) => {
+                if let Err(error) = new.registration.announce(&list) {
+                    tracing::warn!(%error, node = &*self.id, "the inboxes are not listed");
+                }
+                let old = place.replace(new);
+                drop(place);
+                old.into_iter().for_each(|old| self.give_up(old));
+            }
+            Err(error) => tracing::warn!(%error, node = &*self.id, "the node cannot join anew, and will try again"),
+        }
+    }
+
+    fn give_up(&self, place: Place) {
+        let listener = self.reactor().forget(place.token);
+        place.registration.leave();
+        drop(listener);
     }
 
     pub(crate) fn reactor(&self) -> &Arc<Reactor> {
@@ -332,12 +371,12 @@ impl NodeShared {
         if self.born != fork::generation() {
             return None;
         }
-        self.registration().as_ref().map(|registration| registration.membership().directory().clone())
+        self.place().as_ref().map(|place| place.registration.membership().directory().clone())
     }
 
     /// The domain, as long as the node is open.
     pub(crate) fn domain(&self) -> Option<Domain> {
-        self.registration().as_ref().map(|registration| registration.membership().domain().clone())
+        self.place().as_ref().map(|place| place.registration.membership().domain().clone())
     }
 
     pub(crate) fn next_inbox(&self) -> u32 {
@@ -350,10 +389,11 @@ impl NodeShared {
     }
 
     /// Lists a new inbox, for everyone to see.
-    pub(crate) fn announce(&self, inbox: &Arc<InboxShared>) -> Result<(), InboxError> {
-        let mut registration = self.registration();
+    pub(crate) fn announce(self: &Arc<Self>, inbox: &Arc<InboxShared>) -> Result<(), InboxError> {
+        self.join_anew_if_removed();
+        let mut place = self.place();
         let closed = || InboxError::Closed { node: self.id.to_string() };
-        let registration = registration.as_mut().ok_or_else(closed)?;
+        let place = place.as_mut().ok_or_else(closed)?;
         let list = {
             let mut inboxes = self.inboxes();
             if inboxes.iter().any(|other| other.address == inbox.address) {
@@ -362,12 +402,12 @@ impl NodeShared {
             inboxes.push(inbox.clone());
             listed(&inboxes)
         };
-        Ok(registration.announce(&list)?)
+        Ok(place.registration.announce(&list)?)
     }
 
     /// Takes an inbox off the list.
     pub(crate) fn withdraw(&self, inbox: &Arc<InboxShared>) {
-        let mut registration = self.registration();
+        let mut place = self.place();
         let list = {
             let mut inboxes = self.inboxes();
             let before = inboxes.len();
@@ -378,8 +418,8 @@ impl NodeShared {
             listed(&inboxes)
         };
         inbox.shut();
-        if let Some(registration) = registration.as_mut()
-            && let Err(error) = registration.announce(&list)
+        if let Some(place) = place.as_mut()
+            && let Err(error) = place.registration.announce(&list)
         {
             tracing::warn!(%error, node = &*self.id, "a closed inbox stays listed");
         }
@@ -402,16 +442,14 @@ impl NodeShared {
     }
 
     fn leave(&self) {
-        let Some(registration) = self.registration().take() else { return };
+        let Some(place) = self.place().take() else { return };
         let inboxes = std::mem::take(&mut *self.inboxes());
         inboxes.iter().for_each(|inbox| inbox.close());
         for ring in self.rings() {
             ring.fail(Failure::NodeClosed);
             ring.link.abandon(&ring);
         }
-        let listener = self.reactor().forget(self.token);
-        registration.leave();
-        drop(listener);
+        self.give_up(place);
         tracing::info!(node = &*self.id, "a node has left");
     }
 }

@@ -222,7 +222,6 @@ impl Outbox {
 
     fn connect(&self, to: &Arc<str>, limit: Duration) -> Result<Channel, ConnectError> {
         let closed = || ConnectError::Closed { node: self.node.id.to_string() };
-        let directory = self.node.directory().ok_or_else(closed)?;
         let domain = self.node.domain().ok_or_else(closed)?;
         let begun = Instant::now();
         let deadline = begun.checked_add(limit);
@@ -231,6 +230,8 @@ impl Outbox {
         let mut failures = HashMap::new();
         let mut attempt = || -> Result<Option<Channel>, ConnectError> {
             loop {
+                self.node.join_anew_if_removed();
+                let directory = self.node.directory().ok_or_else(closed)?;
                 let target = match look_up(&directory, to)? {
                     LookedUp::Inbox(target) => target,
                     LookedUp::Alive => {
@@ -244,7 +245,8 @@ impl Outbox {
                 if *lost > LOST_CONNECTIONS {
                     return Ok(None);
                 }
-                let ring = Ring::create(Link::to(reactor, &target), self.node.id.clone(), self.node.incarnation)?;
+                let ring =
+                    Ring::create(Link::to(reactor, &target), self.node.id.clone(), self.node.incarnation, directory)?;
                 self.node.remember(&ring);
                 let channel = Channel::new(ring.clone()); // writes the ring's header: the receiver checks it
                 ring.link.connect(reactor, ring.clone());
@@ -467,7 +469,7 @@ enum LookedUp {
 }
 
 /// Finds a node's own inbox.
-fn look_up(directory: &Arc<crate::sys::Descriptor>, node: &Arc<str>) -> Result<LookedUp, ConnectError> {
+fn look_up(directory: &crate::sys::Descriptor, node: &Arc<str>) -> Result<LookedUp, ConnectError> {
     let file = match registry::read(directory, node) {
         Ok(Some(file)) if file.alive => file,
         Ok(_) => return Ok(LookedUp::Nobody),
@@ -487,6 +489,5 @@ fn look_up(directory: &Arc<crate::sys::Descriptor>, node: &Arc<str>) -> Result<L
         uid: file.uid,
         inbox: inbox.number,
         capacity,
-        directory: directory.clone(),
     }))
 }

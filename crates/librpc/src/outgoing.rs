@@ -63,7 +63,7 @@ impl Outgoing {
             return self.fail(reactor, failure); // the sender has closed it in the meantime
         }
         let target = &self.ring.link.target;
-        let socket = match Socket::connect(&registry::socket_path(&target.directory, &target.node)) {
+        let socket = match Socket::connect(&registry::socket_path(&self.ring.directory, &target.node)) {
             Ok(socket) => Arc::new(socket),
             Err(error) if is_passing(&error) || self.may_come_back() => {
                 tracing::debug!(%error, node = &*target.node, "not connected yet");
@@ -114,7 +114,7 @@ impl Outgoing {
     /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
     fn may_come_back(&self) -> bool {
         let target = &self.ring.link.target;
-        match registry::read(&target.directory, &target.node) {
+        match registry::read(&self.ring.directory, &target.node) {
             Ok(Some(file)) => {
                 let listed = file.inboxes.iter().any(|inbox| inbox.number == target.inbox);
                 file.alive && file.incarnation == target.incarnation && listed

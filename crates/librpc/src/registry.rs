@@ -278,7 +278,6 @@ pub(crate) enum JoinError {
 pub(crate) struct Registration {
     membership: Membership,
     id: String,
-    incarnation: Incarnation,
     /// Holds the lock: never mapped, never sent, closed in a forked child.
     file: Descriptor,
     lists: Lists,
@@ -295,13 +294,13 @@ struct Lists {
 
 impl Registration {
     /// Takes an id in a domain. Nobody can connect yet.
-    pub(crate) fn join(membership: Membership, id: &str) -> Result<Self, JoinError> {
-        match Self::link(&membership, id) {
-            Ok((incarnation, file)) => {
+    pub(crate) fn join(membership: Membership, id: &str, incarnation: Incarnation) -> Result<Self, JoinError> {
+        match Self::link(&membership, id, incarnation) {
+            Ok(file) => {
                 let half = (layout::PAGE - layout::LISTS_OFFSET) / 2;
                 let areas = [(layout::LISTS_OFFSET, half), (layout::LISTS_OFFSET + half, half)];
                 let lists = Lists { areas, selected: 0, sequence: 0, file_bytes: layout::PAGE };
-                Ok(Self { membership, id: id.to_owned(), incarnation, file, lists })
+                Ok(Self { membership, id: id.to_owned(), file, lists })
             }
             Err(error) => {
                 membership.leave();
@@ -310,9 +309,8 @@ impl Registration {
         }
     }
 
-    fn link(membership: &Membership, id: &str) -> Result<(Incarnation, Descriptor), JoinError> {
+    fn link(membership: &Membership, id: &str, incarnation: Incarnation) -> Result<Descriptor, JoinError> {
         let doing = || format!("open node {id:?}");
-        let incarnation = Incarnation::random();
         let header = NodeHeader {
             incarnation: *incarnation.bytes(),
             pid: std::process::id(),
@@ -359,11 +357,13 @@ impl Registration {
         if let Err(error) = sweep_a_few(directory, id) {
             tracing::debug!(%error, "a joining node has swept nothing");
         }
-        Ok((incarnation, file))
+        Ok(file)
     }
 
-    pub(crate) fn incarnation(&self) -> Incarnation {
-        self.incarnation
+    /// Whether the domain and the node's file are still what their names lead to. Not so: somebody has removed them.
+    pub(crate) fn is_current(&self) -> bool {
+        let membership = &self.membership;
+        membership.is_current() && domain::names(membership.directory(), &node_file(&self.id), &self.file)
     }
 
     pub(crate) fn membership(&self) -> &Membership {

@@ -44,6 +44,8 @@ pub(crate) struct Ring {
     /// The sender's node, for the handshake.
     pub(crate) node: Arc<str>,
     pub(crate) incarnation: Incarnation,
+    /// The domain's directory as it was when the ring was made: the link may be older.
+    pub(crate) directory: Arc<Descriptor>,
     pub(crate) data: Arc<Mapping>,
     pub(crate) born: u64,
     status: AtomicU32,
@@ -79,12 +81,17 @@ impl Attached {
 
 impl Ring {
     /// Makes the memory of a ring to the link's inbox.
-    pub(crate) fn create(link: Use, node: Arc<str>, incarnation: Incarnation) -> Result<Arc<Self>, OsError> {
+    pub(crate) fn create(
+        link: Use,
+        node: Arc<str>,
+        incarnation: Incarnation,
+        directory: Arc<Descriptor>,
+    ) -> Result<Arc<Self>, OsError> {
         let (data, memfd) = Mapping::create(Shape::Data { capacity: link.target.capacity })?;
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
         let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
         let born = fork::generation();
-        Ok(Arc::new(Self { link, node, incarnation, data, born, status, state, changed: Condvar::new() }))
+        Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed: Condvar::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
