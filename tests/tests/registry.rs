@@ -176,15 +176,20 @@ const STEPS: &[&str] = &[
     "last.generation-removed",
 ];
 
+/// A puppet that joins, opens its inbox and leaves, as far as it comes.
+fn live(domain: &TestDomain, plan: &str) -> Puppet {
+    let mut puppet = domain.doomed(plan);
+    puppet.begins(&format!("open display {}", domain.path().display()));
+    puppet.begins("inbox");
+    puppet.begins("leave");
+    puppet
+}
+
 #[test]
 fn a_death_at_any_step_of_joining_or_leaving_blocks_nobody() {
     for step in STEPS {
         let domain = TestDomain::new();
-        let mut doomed = domain.doomed(step);
-        doomed.begins(&format!("open display {}", domain.path().display()));
-        doomed.begins("inbox");
-        doomed.begins("leave");
-        doomed.dies();
+        live(&domain, step).dies();
         // While others are there, and when nobody is.
         let mut next = domain.puppet();
         assert_eq!(next.opens("display", ""), "ok", "{step}");
@@ -203,11 +208,7 @@ fn a_death_at_any_step_of_joining_or_leaving_blocks_nobody() {
 fn a_death_at_any_step_is_cleaned_up() {
     for step in STEPS {
         let domain = TestDomain::new();
-        let mut doomed = domain.doomed(step);
-        doomed.begins(&format!("open display {}", domain.path().display()));
-        doomed.begins("inbox");
-        doomed.begins("leave");
-        doomed.dies();
+        live(&domain, step).dies();
         domain.assert_cleanable();
     }
 }
@@ -216,10 +217,7 @@ fn a_death_at_any_step_is_cleaned_up() {
 fn a_node_stopped_at_any_step_holds_up_nobody() {
     for step in STEPS {
         let domain = TestDomain::new();
-        let mut stopped = domain.doomed(&format!("{step}:stop"));
-        stopped.begins(&format!("open display {}", domain.path().display()));
-        stopped.begins("inbox");
-        stopped.begins("leave");
+        let stopped = live(&domain, &format!("{step}:stop"));
         stopped.wait_until_stopped();
         if ["last.locked", "last.swept"].contains(step) {
             // The one exception: a last member that is stopped while it clears up. Others wait for 2 s and are told.

@@ -78,12 +78,11 @@ impl Channel {
                 }
             }
             None => {}
-            Some(attached) => {
-                if self.producer.must_ring() {
-                    fault!("send.must-ring");
-                    attached.ring_bell();
-                }
+            Some(attached) if self.producer.must_ring() => {
+                fault!("send.must-ring");
+                attached.ring_bell();
             }
+            Some(_) => {}
         }
         Pushed::Yes
     }
