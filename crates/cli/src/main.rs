@@ -32,7 +32,7 @@ use crate::outcome::{CommandResult, exit};
 
 /// The processes of one machine exchange messages through shared memory, with no broker.
 #[derive(Parser)]
-#[command(name = "librpc", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+#[command(name = "librpc", version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     domain: DomainArgs,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::name::Peer;
+use crate::sys::fork;
 
 type Decide = dyn Fn(&Peer) -> bool + Send + Sync;
 
@@ -157,6 +158,7 @@ pub(crate) struct Charge {
     ledger: Arc<Ledger>,
     uid: u32,
     cost: Cost,
+    born: u64,
 }
 
 impl Ledger {
@@ -191,13 +193,16 @@ impl Ledger {
             && after.bytes <= self.limits.mapped_bytes_per_user;
         within.then(|| {
             *account = after;
-            Charge { ledger: self.clone(), uid, cost }
+            Charge { ledger: self.clone(), uid, cost, born: fork::generation() }
         })
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        if self.born != fork::generation() {
+            return; // the parent's
+        }
         let mut accounts = self.ledger.accounts.lock().expect("no panic under this lock");
         let account = accounts.get_mut(&self.uid).expect("a charge has an account");
         account.handshakes -= self.cost.handshakes;

@@ -94,7 +94,10 @@ impl InboxShared {
             state.connections.insert(connection, Connection { owner, next_ring: 1, socket: None });
             return Some((connection, 0));
         };
-        let found = state.connections.get_mut(&connection).filter(|found| found.owner == owner)?;
+        let found = state
+            .connections
+            .get_mut(&connection)
+            .filter(|found| (found.owner.pid, found.owner.uid) == (owner.pid, owner.uid))?;
         let ring = found.next_ring;
         found.next_ring = ring.checked_add(1)?;
         Some((connection, ring))

@@ -97,6 +97,11 @@ impl Channel {
             }
         }
         self.seen = self.ring.status();
+        if self.attached.is_none()
+            && let Some(ack) = self.ring.ack()
+        {
+            self.producer.set_ack(ack.reader());
+        }
     }
 
     /// How far the receiver has got.

@@ -232,9 +232,13 @@ impl Membership {
         let opened = Descriptor::open(|| rustix::fs::openat(&directory, GENERATION, flags, Mode::empty()));
         let generation = match opened {
             Ok(generation) => generation,
-            Err(Errno::NOENT) if make => match link_generation(domain, &directory)? {
-                Some(generation) => generation,
-                None => return Ok(Attempt::Again),
+            Err(Errno::NOENT) if make => match link_generation(domain, &directory) {
+                Ok(Some(generation)) => generation,
+                Ok(None) => return Ok(Attempt::Again),
+                Err(error) => {
+                    let _ = rustix::fs::rmdir(path); // goes only if it is empty
+                    return Err(error);
+                }
             },
             Err(Errno::NOENT) => {
                 // A last member died just before it removed the directory. It goes only if it is empty.
@@ -252,8 +256,13 @@ impl Membership {
         if !membership.is_current() {
             return Ok(Attempt::Again);
         }
-        membership.check_generation()?;
-        Ok(Attempt::In(membership))
+        match membership.check_generation() {
+            Ok(()) => Ok(Attempt::In(membership)),
+            Err(error) => {
+                membership.leave();
+                Err(error)
+            }
+        }
     }
 
     /// Whether the domain's path still leads to what we are members of.

@@ -98,7 +98,9 @@ impl Source for Listener {
     }
 
     fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
-        if let Err(error) = reactor.watch(self.token, &self.socket, self.clone()) {
+        if self.node.upgrade().is_none_or(|node| node.has_left()) {
+            drop(reactor.forget(self.token));
+        } else if let Err(error) = reactor.watch(self.token, &self.socket, self.clone()) {
             tracing::error!(%error, "a listener cannot go on");
         }
     }
@@ -109,15 +111,21 @@ impl Listener {
     fn refuse(self: &Arc<Self>, reactor: &Arc<Reactor>, node: &NodeShared, error: &OsError) {
         tracing::warn!(%error, node = &*node.id, "a connection cannot be taken");
         let mut spare = self.spare.lock().expect("no panic under this lock");
-        if spare.take().is_some()
-            && let Ok(Some(socket)) = self.socket.accept()
-        {
-            send_refusal(&socket, Reason::Busy, "the receiver has no descriptors left");
-        }
+        let had_spare = spare.take().is_some();
+        let refused = match self.socket.accept() {
+            Ok(Some(socket)) if had_spare => {
+                send_refusal(&socket, Reason::Busy, "the receiver has no descriptors left");
+                true
+            }
+            other => other.is_ok(),
+        };
         *spare = Socket::spare().ok();
-        if spare.is_none() {
+        if spare.is_none() || !refused {
             reactor.unwatch(&self.socket);
             reactor.deadline(self.token, self.clone(), Some(Instant::now() + REST));
+            if node.has_left() {
+                drop(reactor.forget(self.token)); // while this was going on
+            }
         }
     }
 }
@@ -198,6 +206,7 @@ impl Incoming {
                 send_refusal(&socket, reason, text);
             }
             reactor.unwatch(&socket);
+            socket.dispose();
         }
         drop(state);
         drop(reactor.forget(self.token));
@@ -326,6 +335,7 @@ impl Incoming {
             Err((socket, reason, text)) => {
                 tracing::info!(?reason, text, peer = ?self.credentials, "a connection is refused");
                 send_refusal(&socket, reason, &text);
+                socket.dispose();
             }
         }
         drop(this);

@@ -14,6 +14,7 @@ use crate::name::Incarnation;
 use crate::outgoing;
 use crate::reactor::{Reactor, Source};
 use crate::ring::{Failure, Ring};
+use crate::sys::fork;
 use crate::sys::poll::Ready;
 use crate::sys::socket::Socket;
 
@@ -60,18 +61,30 @@ enum Stage {
 
 /// A ring's share in a link.
 #[derive(Debug)]
-pub(crate) struct Use(Arc<Link>);
+pub(crate) struct Use {
+    link: Arc<Link>,
+    born: u64,
+}
+
+impl Use {
+    fn new(link: Arc<Link>) -> Self {
+        Self { link, born: fork::generation() }
+    }
+}
 
 impl std::ops::Deref for Use {
     type Target = Arc<Link>;
 
     fn deref(&self) -> &Arc<Link> {
-        &self.0
+        &self.link
     }
 }
 
 impl Drop for Use {
     fn drop(&mut self) {
+        if self.born != fork::generation() {
+            return; // the parent's
+        }
         let mut state = self.state();
         state.users -= 1;
         if state.users == 0 {
@@ -109,14 +122,14 @@ impl Link {
             if !matches!(state.stage, Stage::Closed) {
                 state.users += 1;
                 drop(state);
-                return Use(link);
+                return Use::new(link);
             }
         }
         let stage = Stage::Connecting { busy: false, waiting: Vec::new() };
         let state = Mutex::new(State { users: 1, stage });
         let link = Arc::new(Self { target: target.clone(), reactor: Arc::downgrade(reactor), state });
         links.insert(key, Arc::downgrade(&link));
-        Use(link)
+        Use::new(link)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

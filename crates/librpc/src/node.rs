@@ -14,7 +14,7 @@ use crate::name::{Address, BadNodeId, Incarnation, check_node_id};
 use crate::outbox::{ConnectError, Outbox};
 use crate::reactor::{Handle, Reactor};
 use crate::registry::{JoinError, Registration};
-use crate::ring::{Failure, Ring};
+use crate::ring::Ring;
 use crate::sender::Sender;
 use crate::sys::socket::Socket;
 use crate::sys::{Descriptor, OsError, fork};
@@ -44,6 +44,12 @@ pub enum OpenError {
         id: String,
         /// Whose it was.
         uid: u32,
+    },
+    /// Another process has been sweeping what a dead node of this id has left for over 2 s.
+    #[error("what a dead node {id:?} has left is being swept by a process that does not go on: is it stopped?")]
+    BeingSwept {
+        /// The id.
+        id: String,
     },
     /// The domain could not be entered.
     #[error(transparent)]
@@ -259,7 +265,8 @@ impl Node {
         Ok(Sender::new(outbox, destination))
     }
 
-    /// Waits until everything that the node has sent is processed, up to a limit, and leaves. Its inboxes and outboxes
+    /// Waits until everything that the node's senders and outboxes (those that still exist) have sent is processed, up to a
+    /// limit, and leaves. Its inboxes and outboxes
     /// are closed. An inbox that another thread is receiving from says so there.
     ///
     /// # Errors
@@ -289,9 +296,16 @@ pub(crate) struct NodeShared {
     inboxes: Mutex<Vec<Arc<InboxShared>>>,
     next_inbox: AtomicU32,
     /// What the node's outboxes send through.
-    rings: Mutex<Vec<Weak<Ring>>>,
+    rings: Mutex<Rings>,
     pub(crate) born: u64,
     handle: Arc<Handle>,
+}
+
+/// What a node's outboxes send through, and whether they may go on.
+#[derive(Debug, Default)]
+struct Rings {
+    closed: bool,
+    list: Vec<Weak<Ring>>,
 }
 
 impl std::fmt::Debug for NodeShared {
@@ -317,6 +331,7 @@ impl NodeShared {
             Ok(registration) => registration,
             Err(JoinError::InUse { pid, uid }) => return Err(OpenError::IdInUse { id: id(), pid, uid }),
             Err(JoinError::NotOurs { uid }) => return Err(OpenError::LeftBehind { id: id(), uid }),
+            Err(JoinError::BeingSwept) => return Err(OpenError::BeingSwept { id: id() }),
             Err(JoinError::Domain(error)) => return Err(error.into()),
             Err(JoinError::Os(error)) => return Err(error.into()),
         };
@@ -425,15 +440,25 @@ impl NodeShared {
         }
     }
 
-    /// Remembers a ring, to be flushed and closed with the node.
-    pub(crate) fn remember(&self, ring: &Arc<Ring>) {
-        let mut rings = self.rings.lock().expect("no panic under this lock");
-        rings.retain(|ring| ring.strong_count() > 0);
-        rings.push(Arc::downgrade(ring));
+    /// Remembers a ring, to be flushed and closed with the node; `false`: the node is closed already.
+    pub(crate) fn remember(&self, ring: &Arc<Ring>) -> bool {
+        let mut rings = self.all_rings();
+        rings.list.retain(|ring| ring.strong_count() > 0);
+        rings.list.push(Arc::downgrade(ring));
+        !rings.closed
+    }
+
+    fn all_rings(&self) -> MutexGuard<'_, Rings> {
+        self.rings.lock().expect("no panic under this lock")
     }
 
     fn rings(&self) -> Vec<Arc<Ring>> {
-        self.rings.lock().expect("no panic under this lock").iter().filter_map(Weak::upgrade).collect()
+        self.all_rings().list.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether the node was closed.
+    pub(crate) fn has_left(&self) -> bool {
+        self.all_rings().closed
     }
 
     /// Waits until everything sent is processed; returns how many messages are not.
@@ -445,8 +470,9 @@ impl NodeShared {
         let Some(place) = self.place().take() else { return };
         let inboxes = std::mem::take(&mut *self.inboxes());
         inboxes.iter().for_each(|inbox| inbox.close());
+        self.all_rings().closed = true;
         for ring in self.rings() {
-            ring.fail(Failure::NodeClosed);
+            ring.close_with_node();
             ring.link.abandon(&ring);
         }
         self.give_up(place);

@@ -247,11 +247,13 @@ impl Outbox {
                 }
                 let ring =
                     Ring::create(Link::to(reactor, &target), self.node.id.clone(), self.node.incarnation, directory)?;
-                self.node.remember(&ring);
+                if !self.node.remember(&ring) {
+                    return Err(closed());
+                }
                 let channel = Channel::new(ring.clone()); // writes the ring's header: the receiver checks it
                 ring.link.connect(reactor, ring.clone());
                 if !limit.is_zero() {
-                    ring.wait_for_answer(Instant::now() + ANSWER_LIMIT);
+                    ring.wait_for_answer(Instant::now() + limit.min(ANSWER_LIMIT));
                 }
                 match ring.failure() {
                     None => return Ok(Some(channel)),

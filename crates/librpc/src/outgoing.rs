@@ -23,6 +23,7 @@ use crate::wire::{self, Answer, Data, Hello, PROTOCOL};
 
 /// How long after a lost or a refused-for-now attempt the next one begins.
 const RETRY: Duration = Duration::from_millis(5);
+const UNKNOWN_AT_MOST: u32 = 10;
 const RETRY_AT_MOST: Duration = Duration::from_millis(500);
 
 /// A ring that is being connected.
@@ -36,18 +37,28 @@ struct Outgoing {
 
 struct State {
     socket: Option<Arc<Socket>>,
+    /// Keeps a descriptor free for the memory that the receiver sends: once that is on its way, there is no second try.
+    reserve: Option<Socket>,
     retry: Duration,
+    /// How often the receiver did not know the connection that the ring was to be added to.
+    unknown: u32,
+}
+
+impl State {
+    const fn new() -> Self {
+        Self { socket: None, reserve: None, retry: RETRY, unknown: 0 }
+    }
 }
 
 /// Starts the handshake of a ring.
 pub(crate) fn begin(reactor: &Arc<Reactor>, ring: Arc<Ring>, connection: Option<u64>) {
-    let state = Mutex::new(State { socket: None, retry: RETRY });
+    let state = Mutex::new(State::new());
     Arc::new(Outgoing { ring, connection, token: reactor.token(), state }).connect(reactor);
 }
 
 /// Starts the handshake of a ring that opens the connection, from the background thread's loop.
 pub(crate) fn begin_later(reactor: &Arc<Reactor>, ring: Arc<Ring>) {
-    let state = Mutex::new(State { socket: None, retry: RETRY });
+    let state = Mutex::new(State::new());
     let outgoing = Arc::new(Outgoing { ring, connection: None, token: reactor.token(), state });
     reactor.deadline(outgoing.token, outgoing.clone(), Some(Instant::now()));
 }
@@ -61,6 +72,13 @@ impl Outgoing {
     fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
         if let Some(failure) = self.ring.failure() {
             return self.fail(reactor, failure); // the sender has closed it in the meantime
+        }
+        match Socket::spare() {
+            Ok(reserve) => self.state().reserve = Some(reserve),
+            Err(error) => {
+                tracing::debug!(%error, "not connected yet");
+                return self.retry(reactor);
+            }
         }
         let target = &self.ring.link.target;
         let socket = match Socket::connect(&registry::socket_path(&self.ring.directory, &target.node)) {
@@ -153,6 +171,12 @@ impl Outgoing {
         reactor.deadline(self.token, self.clone(), Some(Instant::now() + after));
     }
 
+    /// Fails a ring that the receiver may be reading already: it cannot be offered again, or it would be read twice.
+    fn fail_behind_data(&self, reactor: &Arc<Reactor>, why: String) {
+        let text = format!("{why}; what was sent may have been delivered all the same");
+        self.fail(reactor, Failure::Refused { reason: Reason::Resources as u32, text });
+    }
+
     fn answered(self: Arc<Self>, reactor: &Arc<Reactor>, answer: &[u8], descriptors: Vec<std::os::fd::OwnedFd>) {
         let capacity = self.ring.link.target.capacity;
         let broken = |text: String| Failure::Broken(text);
@@ -163,6 +187,10 @@ impl Outgoing {
                 }
                 let data = wire::encode(&Data { capacity, mode: layout::MODE_LOSSLESS });
                 let Some(socket) = self.state().socket.clone() else { return };
+                match Socket::spare() {
+                    Ok(reserve) => self.state().reserve = Some(reserve),
+                    Err(_) => return self.retry(reactor),
+                }
                 fault!("connect.terms-received");
                 match self.ring.send_memory(&socket, &data) {
                     Ok(Sent::Done) => {
@@ -175,7 +203,7 @@ impl Outgoing {
             Ok(Answer::Attached(attached)) if descriptors.len() == 1 => {
                 match Mapping::receive(&descriptors[0], Shape::Ack) {
                     Ok(ack) => self.attach(reactor, attached, Arc::new(ack)),
-                    Err(BadMemory::Os(error)) if is_passing(&error) => self.retry(reactor),
+                    Err(BadMemory::Os(error)) => self.fail_behind_data(reactor, error.to_string()),
                     Err(error) => {
                         dispose(descriptors);
                         self.fail(reactor, broken(error.to_string()));
@@ -186,7 +214,16 @@ impl Outgoing {
                 match Reason::from_number(refusal.reason) {
                     Reason::Busy => return self.retry(reactor),
                     // The link's hang-up is on its way, or has come.
-                    Reason::UnknownConnection if !self.ring.link.is_closed() => return self.retry(reactor),
+                    Reason::UnknownConnection if !self.ring.link.is_closed() => {
+                        let unknown = {
+                            let mut state = self.state();
+                            state.unknown += 1;
+                            state.unknown
+                        };
+                        if unknown < UNKNOWN_AT_MOST {
+                            return self.retry(reactor);
+                        }
+                    }
                     Reason::UnknownConnection | Reason::Restarted | Reason::NoInbox => {
                         return self.fail(reactor, Failure::Gone);
                     }
@@ -214,7 +251,7 @@ impl Outgoing {
         let number = attached.ring;
         match self.ring.link.attached(reactor, &self.ring, number, first) {
             Some(socket) => self.ring.attach(Attached { ack, socket, number }),
-            None => self.ring.fail(Failure::Gone),
+            None => self.ring.fail_attached(ack),
         }
     }
 }
@@ -223,12 +260,15 @@ impl Source for Outgoing {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
         let Some(socket) = self.state().socket.clone() else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
+        drop(self.state().reserve.take());
         match socket.receive(&mut message) {
             Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => {
                 self.answered(reactor, &message[..bytes], descriptors);
             }
             // This process has no descriptor left for the memory that came.
-            Ok(Received::Message { cut: Cut::Descriptors, .. }) => self.retry(reactor),
+            Ok(Received::Message { cut: Cut::Descriptors, .. }) => {
+                self.fail_behind_data(reactor, "this process has no descriptors left".into());
+            }
             Ok(Received::Message { descriptors, .. }) => {
                 dispose(descriptors);
                 self.fail(reactor, Failure::Broken("its answer is too long".into()));

@@ -193,6 +193,7 @@ impl Receiver {
         let (mut spun_out, mut rounds) = (None, 0);
         loop {
             if self.shared.is_stopped() || self.shared.is_closed() {
+                self.settle();
                 self.shared.signal.clear(); // another event loop does not spin on it
                 return Ok(None);
             }

@@ -149,10 +149,17 @@ fn each_id(
 ) -> Result<(), OsError> {
     let doing = || "list a domain".to_owned();
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let own = Descriptor::open(|| rustix::fs::openat(directory, ".", flags, Mode::empty())).context(doing)?;
+    let own = match Descriptor::open(|| rustix::fs::openat(directory, ".", flags, Mode::empty())) {
+        Ok(own) => own,
+        Err(Errno::NOENT) => return Ok(()), // removed in the meantime
+        Err(errno) => return Err(OsError::new(doing(), errno)),
+    };
     let mut entries = RawDir::new(&own, buffer);
     while let Some(entry) = entries.next() {
-        let entry = entry.context(doing)?;
+        let entry = match entry {
+            Err(Errno::NOENT) => return Ok(()),
+            entry => entry.context(doing)?,
+        };
         let name = entry.file_name().to_str().ok();
         if let Some(id) = name.and_then(|name| name.strip_suffix(".node"))
             && check_node_id(id).is_ok()
@@ -264,6 +271,8 @@ fn remove(directory: &Descriptor, name: &str) -> Result<bool, OsError> {
 pub(crate) enum JoinError {
     #[error("held by pid {pid}, uid {uid}")]
     InUse { pid: u32, uid: u32 },
+    #[error("being swept")]
+    BeingSwept,
     #[error("left behind by uid {uid}")]
     NotOurs { uid: u32 },
     #[error(transparent)]
@@ -349,8 +358,9 @@ impl Registration {
                     }
                 }
                 if begun.elapsed() > JOIN_LIMIT {
-                    return Err(DomainError::Busy { path: membership.domain().path().to_owned() }.into());
+                    return Err(JoinError::BeingSwept);
                 }
+                std::thread::sleep(Duration::from_micros(100));
             }
         }
         fault!("join.linked");
@@ -415,15 +425,11 @@ impl Registration {
     pub(crate) fn leave(self) {
         fault!("leave.begun");
         let directory = self.membership.directory();
-        let removed = remove(directory, &socket_file(&self.id)).and_then(|_| {
-            fault!("leave.socket-removed");
-            if domain::names(directory, &node_file(&self.id), &self.file) {
-                remove(directory, &node_file(&self.id))?;
-            }
-            Ok(())
-        });
-        if let Err(error) = removed {
-            tracing::warn!(%error, node = self.id, "a leaving node could not remove its files");
+        let warn = |error: OsError| tracing::warn!(%error, node = self.id, "a leaving node could not remove a file");
+        let _ = remove(directory, &socket_file(&self.id)).map_err(warn);
+        fault!("leave.socket-removed");
+        if domain::names(directory, &node_file(&self.id), &self.file) {
+            let _ = remove(directory, &node_file(&self.id)).map_err(warn);
         }
         fault!("leave.file-removed");
         self.membership.bump();

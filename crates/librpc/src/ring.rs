@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use librpc_ring::{Memory, layout};
+use librpc_ring::{Memory, MemoryMut, layout};
 
 use crate::bell::Bell;
 use crate::link::Use;
@@ -58,6 +58,8 @@ struct State {
     /// The data memory, until the receiver has it.
     memfd: Option<Descriptor>,
     attached: Option<Attached>,
+    /// The receiver's memory, where its connection was lost while the ring was attached: it tells what was processed.
+    last_ack: Option<Arc<Mapping>>,
     failure: Option<Failure>,
     epoch: u64,
     waiters: u32,
@@ -141,6 +143,26 @@ impl Ring {
         // Pairs with the fence in `attach`.
         fence(Ordering::SeqCst);
         self.status() != PENDING
+    }
+
+    /// The connection was lost behind the receiver's answer: it reads what there is, and nobody rings.
+    pub(crate) fn fail_attached(&self, ack: Arc<Mapping>) {
+        self.state().last_ack = Some(ack);
+        self.fail(Failure::Gone);
+    }
+
+    /// The receiver's memory, if it ever came.
+    pub(crate) fn ack(&self) -> Option<Arc<Mapping>> {
+        let state = self.state();
+        state.attached.as_ref().map(|attached| attached.ack.clone()).or_else(|| state.last_ack.clone())
+    }
+
+    /// The sender's node is closed: its receiver hears so as from a sender that leaves.
+    pub(crate) fn close_with_node(&self) {
+        self.fail(Failure::NodeClosed);
+        // Release: pairs with the Acquire in Consumer::is_closed.
+        self.data.writer().store(layout::data::CLOSED, 1, Ordering::Release);
+        self.closed();
     }
 
     /// The ring is of no further use.

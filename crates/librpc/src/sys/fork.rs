@@ -130,6 +130,17 @@ impl Descriptor {
 }
 
 impl Descriptor {
+    /// Hands the descriptor over, to be closed elsewhere.
+    pub(crate) fn into_owned(self) -> OwnedFd {
+        let mut this = ManuallyDrop::new(self);
+        let _gate = gate();
+        if let Some((word, bit)) = bit(this.fd.as_raw_fd()) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+        // SAFETY: taken once, and `self` is never dropped.
+        unsafe { ManuallyDrop::take(&mut this.fd) }
+    }
+
     /// Whether it was made by this process, and not by the one that forked it.
     pub(crate) fn is_ours(&self) -> bool {
         self.born == generation()

@@ -37,7 +37,20 @@ pub(crate) fn try_own(fd: impl AsFd) -> io::Result<bool> {
 /// Takes the lock of sweepers. `false`: another sweeper is at work. In a shared domain a reader may hold a read lock there:
 /// it keeps nobody from sweeping.
 pub(crate) fn try_sweep(fd: impl AsFd) -> io::Result<bool> {
-    Ok(try_write_lock(&fd, SWEEP)? || !is_write_locked(&fd, SWEEP)?)
+    if try_write_lock(&fd, SWEEP)? {
+        return Ok(true);
+    }
+    if is_write_locked(&fd, SWEEP)? {
+        return Ok(false);
+    }
+    // A reader, or a sweeper that has just died.
+    Ok(try_write_lock(&fd, SWEEP)? || is_read_locked(&fd, SWEEP)?)
+}
+
+fn is_read_locked(fd: impl AsFd, byte: libc::off_t) -> io::Result<bool> {
+    let mut lock = one_byte(libc::F_WRLCK, byte);
+    call(fd, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(lock.l_type == libc::F_RDLCK as libc::c_short)
 }
 
 fn try_write_lock(fd: impl AsFd, byte: libc::off_t) -> io::Result<bool> {

@@ -179,20 +179,34 @@ pub(crate) fn no_ack() -> Reader {
     unsafe { Mapped::new(base, layout::ACK_BYTES, None) }
 }
 
-/// Strangers' descriptors that wait to be closed, and whether a thread is at it.
-static DISPOSED: Mutex<(Vec<OwnedFd>, bool)> = Mutex::new((Vec::new(), false));
+/// Strangers' descriptors that wait to be closed.
+static DISPOSED: Mutex<Disposed> = Mutex::new(Disposed { waiting: Vec::new(), threads: 0, born: 0 });
+/// So many threads may be blocked by what they close.
+const CLOSERS: u32 = 8;
 
-/// Closes descriptors that a stranger sent, on one expendable thread: the last close of a lingering socket or of a FUSE
-/// file can block. Whoever sends such loses its connection, so that few ever wait here.
+struct Disposed {
+    waiting: Vec<OwnedFd>,
+    threads: u32,
+    /// A forked child has none of its parent's threads.
+    born: u64,
+}
+
+/// Closes descriptors that a stranger sent, or may have left unread in a socket, on expendable threads: the last close of a
+/// lingering socket or of a FUSE file can block.
 pub(crate) fn dispose(descriptors: Vec<OwnedFd>) {
     if descriptors.is_empty() {
         return;
     }
     let mut disposed = DISPOSED.lock().expect("no panic under this lock");
-    disposed.0.extend(descriptors);
-    if !disposed.1 {
+    if disposed.born != fork::generation() {
+        (disposed.threads, disposed.born) = (0, fork::generation());
+    }
+    // Something waits: the threads that there are may be blocked.
+    let wants_thread = disposed.threads == 0 || !disposed.waiting.is_empty();
+    disposed.waiting.extend(descriptors);
+    if wants_thread && disposed.threads < CLOSERS {
         match super::thread::spawn("librpc-close", close_disposed) {
-            Ok(()) => disposed.1 = true,
+            Ok(()) => disposed.threads += 1,
             Err(error) => tracing::warn!(%error, "no thread to close a stranger's descriptors on, until the next ones"),
         }
     }
@@ -202,8 +216,8 @@ fn close_disposed() {
     loop {
         let next = {
             let mut disposed = DISPOSED.lock().expect("no panic under this lock");
-            let next = disposed.0.pop();
-            disposed.1 = next.is_some();
+            let next = disposed.waiting.pop();
+            disposed.threads -= u32::from(next.is_none());
             next
         };
         match next {

@@ -171,6 +171,12 @@ impl Socket {
         let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
     }
 
+    /// Closes it where that may block: a stranger may have left descriptors in it that nobody has read.
+    pub(crate) fn dispose(self) {
+        self.hang_up();
+        super::memory::dispose(vec![self.0.into_owned()]);
+    }
+
     /// Says whether descriptors may come. Without effect before Linux 6.16, where they always may.
     pub(crate) fn accept_descriptors(&self, accept: bool) {
         // An older kernel refuses the option, which is what "without effect" means.
