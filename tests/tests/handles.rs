@@ -229,7 +229,10 @@ fn another_event_loop_can_wait_for_an_inbox() {
             continue; // a sender has joined, or the like
         }
         assert_eq!(received, 1);
-        assert!(!is_readable(&inbox), "a try_recv that says None has drained everything");
+        // A try_recv that says None has drained everything; only the bell of the connecting itself may come late.
+        while is_readable(&inbox) {
+            assert!(inbox.try_recv().unwrap().is_none());
+        }
         if number == 500 {
             inbox.stop_handle().stop();
             assert!(inbox.try_recv().unwrap().is_none());
@@ -393,9 +396,13 @@ fn a_domain_removed_under_living_nodes_is_joined_anew() {
     std::fs::remove_dir_all(domain.path()).unwrap();
     sender.send(b"what is connected goes on").unwrap();
     assert!(inbox.recv().unwrap().is_some());
-    // Each notices when it next has to do with the registry.
-    assert!(receiver.try_sender("nobody").is_err());
-    assert_eq!(domain.domain().nodes().unwrap()[0].inboxes, ["receiver"]);
+    // Both notice by themselves: nothing was asked of them.
+    let deadline = Instant::now() + LONG;
+    let listed = || domain.domain().nodes().unwrap_or_default();
+    while listed().len() < 2 {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(listed()[0].inboxes, ["receiver"]);
     let third = open(&domain, "third");
     third.sender("receiver").unwrap().send(b"found again").unwrap();
     assert_eq!(inbox.recv().unwrap().unwrap().payload(), b"found again");

@@ -18,7 +18,7 @@ use librpc::Domain;
 use serde::Serialize;
 
 use crate::children::{Children, Report};
-use crate::domain::DomainArgs;
+use crate::domain::{DomainArgs, clear_leftovers};
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome};
 
@@ -51,6 +51,7 @@ enum What {
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
+    clear_leftovers("bench");
     let base = domain.domain_or(&format!("bench-{}", std::process::id()))?;
     let bench = Bench { base, interrupt: interrupt.clone(), made: Default::default() };
     let result = match &args.what {

@@ -9,6 +9,9 @@ use crate::domain::DomainArgs;
 use crate::outcome::{CommandResult, Outcome};
 
 /// Removes what dead nodes have left, and the domain itself if nobody is in it
+///
+/// Where no domain is named (by --domain or LIBRPC_DOMAIN): in every domain of this user under /dev/shm, what killed
+/// benchmarks and demos have left included.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -18,7 +21,7 @@ pub(crate) struct Args {
     /// Remove nothing, only say what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// One object: nodes, domain (the directory, if it goes), dry_run
+    /// One object a domain: nodes, domain (the directory, if it goes), dry_run
     #[arg(long)]
     json: bool,
 }
@@ -31,21 +34,23 @@ struct Removed {
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
-    let domain = domain.domain()?;
-    let removed = if args.dry_run { look(&domain)? } else { clean(&domain)? };
-    let mut text = String::new();
-    if args.json {
-        text = format!("{}\n", serde_json::to_string(&removed)?);
-    } else {
-        let done = if args.dry_run { "would remove" } else { "removed" };
-        for node in &removed.nodes {
-            text.push_str(&format!("{done} node {node}\n"));
+    let mut stdout = std::io::stdout();
+    for domain in domain.all_domains()? {
+        let removed = if args.dry_run { look(&domain)? } else { clean(&domain)? };
+        let mut text = String::new();
+        if args.json {
+            text = format!("{}\n", serde_json::to_string(&removed)?);
+        } else {
+            let done = if args.dry_run { "would remove" } else { "removed" };
+            for node in &removed.nodes {
+                text.push_str(&format!("{done} node {node}\n"));
+            }
+            if let Some(domain) = &removed.domain {
+                text.push_str(&format!("{done} domain {domain}\n"));
+            }
         }
-        if let Some(domain) = &removed.domain {
-            text.push_str(&format!("{done} domain {domain}\n"));
-        }
+        stdout.write_all(text.as_bytes())?;
     }
-    std::io::stdout().write_all(text.as_bytes())?;
     Ok(Outcome::Done)
 }
 

@@ -12,7 +12,7 @@ use librpc::Domain;
 use serde::{Deserialize, Serialize};
 
 use crate::children::{Children, ParentArgs, Report};
-use crate::domain::DomainArgs;
+use crate::domain::{DomainArgs, clear_leftovers};
 use crate::duplex::{SideReport, seconds};
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, grouped, readable};
@@ -94,6 +94,7 @@ fn tell(news: &News) -> anyhow::Result<()> {
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let time = seconds(args.seconds)?;
+    clear_leftovers("demo");
     let domain = domain.domain_or(&format!("demo-{}", std::process::id()))?;
     let mut stdout = std::io::stdout();
     writeln!(

@@ -26,6 +26,15 @@ impl DomainArgs {
         })
     }
 
+    /// The domain that is named; where none is, every one of this user's, the default one first.
+    pub(crate) fn all_domains(&self) -> anyhow::Result<Vec<Domain>> {
+        let mut domains = vec![self.domain()?];
+        if self.domain.is_none() && self.group.is_none() && std::env::var_os("LIBRPC_DOMAIN").is_none() {
+            domains.extend(own_domains(&format!("librpc_{}.", rustix::process::geteuid().as_raw())));
+        }
+        Ok(domains)
+    }
+
     /// The domain that the command line names, or else one of this name; not that of the environment.
     pub(crate) fn domain_or(&self, name: &str) -> anyhow::Result<Domain> {
         if self.domain.is_some() { self.domain() } else { Ok(Domain::parse(name)) }
@@ -41,6 +50,28 @@ impl DomainArgs {
             OpenError::BadId(bad) => Usage(bad.to_string()).into(),
             error => error.into(),
         })
+    }
+}
+
+/// The private domains of this user under /dev/shm whose names begin so.
+fn own_domains(prefix: &str) -> Vec<Domain> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    let Ok(entries) = std::fs::read_dir("/dev/shm") else { return Vec::new() };
+    let is_own = |entry: &std::fs::DirEntry| {
+        let private = |metadata: std::fs::Metadata| {
+            let owner = metadata.uid() == rustix::process::geteuid().as_raw();
+            owner && metadata.is_dir() && metadata.permissions().mode() & 0o777 == 0o700
+        };
+        entry.file_name().to_string_lossy().starts_with(prefix) && entry.metadata().is_ok_and(private)
+    };
+    entries.flatten().filter(is_own).map(|entry| Domain::at(entry.path())).collect()
+}
+
+/// Clears away what killed runs of this kind (`demo`, `bench`) have left. What cannot be cleared waits for `librpc clean`.
+pub(crate) fn clear_leftovers(kind: &str) {
+    for domain in own_domains(&format!("librpc_{}.{kind}-", rustix::process::geteuid().as_raw())) {
+        let _ = domain.clean();
     }
 }
 

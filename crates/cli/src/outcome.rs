@@ -40,11 +40,22 @@ pub(crate) fn exit(result: CommandResult) -> ExitCode {
         Ok(Outcome::Interrupted(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
         Err(error) if stdout_is_closed(&error) => 0,
         Err(error) => {
-            say(format_args!("{error:#}"));
+            say(whole_text(&error));
             if error.is::<Usage>() { USAGE } else { 1 }
         }
     };
     ExitCode::from(code)
+}
+
+/// An error with its causes, but for what a message says already.
+fn whole_text(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Whether nobody wants to read on: that is the reader's choice, and no failure.
