@@ -26,7 +26,6 @@ mod bell; //         what wakes whoever sleeps at the other end
 mod channel; //      the sender's end of a channel, as one thread uses it
 mod domain; //       the directory in which nodes find one another
 mod fault; //        steps at which a test kills the process
-mod guard; //        noticing that somebody has removed a node's file
 mod inbox; //        what receives
 mod incoming; //     the receiver's side of a handshake
 mod layout; //       the bytes of the registry's files

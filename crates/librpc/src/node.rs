@@ -17,7 +17,6 @@ use crate::registry::{JoinError, Registration};
 use crate::ring::Ring;
 use crate::sender::Sender;
 use crate::sys::socket::Socket;
-use crate::sys::watch::Mark;
 use crate::sys::{Descriptor, OsError, fork};
 use crate::wire::{ListedAddress, ListedInbox};
 
@@ -132,8 +131,6 @@ struct Place {
     registration: Registration,
     /// The listener, as the background thread knows it.
     token: u64,
-    /// The node's file, as whoever watches it for being removed knows it.
-    mark: Option<Mark>,
 }
 
 fn listen(registration: &mut Registration) -> Result<Socket, OsError> {
@@ -345,11 +342,7 @@ impl NodeShared {
             self.reactor().watch(token, &listener.socket, listener.clone())
         });
         match listening {
-            Ok(()) => {
-                let guard = self.reactor().guard();
-                let mark = guard.and_then(|guard| guard.watch(&registration.file_path(), Arc::downgrade(self)));
-                Ok(Place { registration, token, mark })
-            }
+            Ok(()) => Ok(Place { registration, token }),
             Err(error) => {
                 registration.leave();
                 Err(error.into())
@@ -358,10 +351,10 @@ impl NodeShared {
     }
 
     /// Notices that the domain, or the node's file in it, was removed under the node, and joins anew: the same incarnation
-    /// with the same inboxes. What is connected goes on all the while. `false`: that has failed, and may be tried again.
-    pub(crate) fn join_anew_if_removed(self: &Arc<Self>) -> bool {
+    /// with the same inboxes. What is connected goes on all the while.
+    pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
         let mut place = self.place();
-        let Some(old) = place.as_ref().filter(|place| !place.registration.is_current()) else { return true };
+        let Some(old) = place.as_ref().filter(|place| !place.registration.is_current()) else { return };
         let domain = old.registration.membership().domain().clone();
         tracing::warn!(node = &*self.id, domain = %domain.path().display(), "the domain was removed under the node: joining anew");
         let list = listed(&self.inboxes());
@@ -373,19 +366,12 @@ impl NodeShared {
                 let old = place.replace(new);
                 drop(place);
                 old.into_iter().for_each(|old| self.give_up(old));
-                true
             }
-            Err(error) => {
-                tracing::warn!(%error, node = &*self.id, "the node cannot join anew, and will try again");
-                false
-            }
+            Err(error) => tracing::warn!(%error, node = &*self.id, "the node cannot join anew, and will try again"),
         }
     }
 
     fn give_up(&self, place: Place) {
-        if let (Some(guard), Some(mark)) = (self.reactor().guard(), place.mark) {
-            guard.forget(mark);
-        }
         let listener = self.reactor().forget(place.token);
         place.registration.leave();
         drop(listener);

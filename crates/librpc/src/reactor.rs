@@ -6,11 +6,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use crate::appear::Waiters;
-use crate::guard::Guard;
 use crate::link::Links;
 use crate::sys::poll::{Poll, Ready, Signal};
 use crate::sys::{Context, OsError, fork, thread};
@@ -33,7 +32,6 @@ pub(crate) struct Reactor {
     pub(crate) links: Links,
     /// The threads of this process that wait for something to appear in a domain.
     pub(crate) waiters: Waiters,
-    guard: OnceLock<Option<Arc<Guard>>>,
 }
 
 #[derive(Default)]
@@ -106,7 +104,6 @@ impl Reactor {
             table: Mutex::default(),
             links: Links::default(),
             waiters: Waiters::default(),
-            guard: OnceLock::new(),
         });
         let running = reactor.clone();
         thread::spawn("librpc", move || running.run()).context(|| "start librpc's thread".into())?;
@@ -115,11 +112,6 @@ impl Reactor {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no panic under this lock")
-    }
-
-    /// What watches the files of this process's nodes, where that is possible.
-    pub(crate) fn guard(&self) -> Option<&Arc<Guard>> {
-        self.guard.get_or_init(|| Guard::start(self)).as_ref()
     }
 
     /// A token for something that is to be watched.

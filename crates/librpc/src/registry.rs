@@ -380,11 +380,6 @@ impl Registration {
         &self.membership
     }
 
-    /// The path of the node's file, short whatever the domain's path.
-    pub(crate) fn file_path(&self) -> PathBuf {
-        Path::join(&domain::proc_path(self.membership.directory()), node_file(&self.id))
-    }
-
     /// The path at which to bind the rendezvous socket, free.
     pub(crate) fn socket_path(&self) -> Result<PathBuf, OsError> {
         remove(self.membership.directory(), &socket_file(&self.id))?;

@@ -1,18 +1,14 @@
-//! inotify: something in a directory has changed, or a file has lost a name.
+//! inotify on a directory: something in it has changed.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::{Context, Descriptor, OsError};
 
-/// A watched file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Mark(i32);
-
-/// A set of watched directories, or of watched files.
+/// A set of watched directories.
 #[derive(Debug)]
 pub(crate) struct Watch(Descriptor);
 
@@ -32,34 +28,6 @@ impl Watch {
             | WatchFlags::DELETE_SELF
             | WatchFlags::ONLYDIR;
         inotify::add_watch(&self.0, directory, changes).map(drop).context(|| format!("watch {}", directory.display()))
-    }
-
-    /// Watches for a file's loss of a name (or a change of its mode).
-    pub(crate) fn add_file(&self, file: &Path) -> Result<Mark, OsError> {
-        inotify::add_watch(&self.0, file, WatchFlags::ATTRIB | WatchFlags::DONT_FOLLOW)
-            .map(Mark)
-            .context(|| format!("watch {}", file.display()))
-    }
-
-    /// Watches a file no longer.
-    pub(crate) fn remove(&self, mark: Mark) {
-        // It fails only where the file is gone, and the watch with it.
-        let _ = inotify::remove_watch(&self.0, mark.0);
-    }
-
-    /// The files about which something has been reported.
-    pub(crate) fn changed(&self) -> Vec<Mark> {
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&self.0, &mut buffer);
-        let mut marks = Vec::new();
-        while marks.len() < 256 {
-            match reader.next() {
-                Ok(event) if event.events().contains(ReadFlags::ATTRIB) => marks.push(Mark(event.wd())),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        marks
     }
 
     /// Forgets what has been reported so far.
