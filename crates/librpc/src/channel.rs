@@ -92,16 +92,11 @@ impl Channel {
     fn refresh(&mut self) {
         if self.attached.is_none() {
             self.attached = self.ring.attached();
-            if let Some(attached) = &self.attached {
-                self.producer.set_ack(attached.ack.reader());
+            if let Some(ack) = self.ring.ack() {
+                self.producer.set_ack(ack.reader());
             }
         }
         self.seen = self.ring.status();
-        if self.attached.is_none()
-            && let Some(ack) = self.ring.ack()
-        {
-            self.producer.set_ack(ack.reader());
-        }
     }
 
     /// How far the receiver has got.

@@ -244,6 +244,10 @@ impl Puppet {
                 Ok(_) => "received".to_owned(),
                 Err(error) => error.to_string(),
             });
+            // Dropping what it has inherited undoes nothing of the parent's.
+            self.senders.clear();
+            self.inbox = None;
+            self.node = None;
             let _ = writeln!(writer, "{sent:?} {received:?}");
             drop(writer);
             // Outlives its parent, so that a test sees the parent's death although a copy of the process goes on.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// Longer than any of these tests should ever wait.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -177,17 +178,16 @@ impl Running {
         let status = std::thread::scope(|scope| {
             scope.spawn(|| out.map(|mut out| out.read_to_end(&mut stdout).expect("it can be read")));
             scope.spawn(|| err.read_to_string(&mut stderr).expect("it is text"));
-            let begun = Instant::now();
-            loop {
-                match self.child.try_wait().expect("it can be waited for") {
-                    Some(status) => break status,
-                    None if begun.elapsed() > LIMIT => {
-                        let _ = self.child.kill();
-                        panic!("it does not end");
-                    }
-                    None => std::thread::sleep(Duration::from_millis(1)),
-                }
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status; // perhaps waited for before
             }
+            let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("it can be waited for");
+            let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+            if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) == Ok(0) {
+                let _ = self.child.kill();
+                panic!("it does not end");
+            }
+            self.child.wait().expect("it can be waited for")
         });
         Ended { code: code(status), stdout, stderr }
     }
