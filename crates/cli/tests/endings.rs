@@ -84,7 +84,9 @@ fn an_interrupted_sender_says_how_far_it_got() {
         sender.signal(signal);
         until(|| sender.has_ended());
         let sent = sender.ends();
-        assert_eq!((sent.code, numbers(&sent.stderr)), (code, [1, 1, 0]));
+        assert_eq!(sent.code, code);
+        // What is written is acknowledged a moment later: the signal may come in between.
+        assert!([[1, 1, 0], [1, 0, 1]].contains(&numbers(&sent.stderr)), "{}", sent.stderr);
         assert_eq!(place.run(&["send", "sink"], b"b\n").code, 0);
         assert_eq!(receiver.ends().code, 0);
     }
