@@ -293,7 +293,7 @@ fn one_outbox_reaches_many_nodes_in_order() {
         inbox.ack();
     }
     outbox.flush(LONG).unwrap();
-    assert_eq!(outbox.progress(all[0]).acknowledged, 100);
+    assert_eq!(outbox.account(all[0]).processed, 100);
 }
 
 #[test]

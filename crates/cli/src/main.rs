@@ -9,17 +9,23 @@ mod completions; //  for shells, and the manual
 mod demo; //         two processes that exchange messages, shown
 mod duplex; //       both directions at once
 mod nodes; //        lists a domain
+mod publish; //      pub: lines of stdin to a topic
 mod recv; //         messages to stdout
 mod send; //         lines of stdin as messages
+mod subscribe; //    sub: what is published, to stdout
 // What they share:
+mod admit; //        --admit
 mod children; //     processes that a command starts
 mod domain; //       --domain, --group, opening a node
+mod feed; //         stdin as messages
 mod interrupt; //    signals as a value, a descriptor and a call
 mod latency; //      percentiles
 mod lines; //        stdin as lines
 mod outcome; //      how a command ends
+mod output; //       messages on stdout
 mod pace; //         how many messages are due
 mod payload; //      numbered messages that are checked
+mod rate; //         --rate
 mod side; //         one side of an exchange
 mod stdout; //       what may block, and ends at a signal
 
@@ -51,6 +57,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, 124 time ran 
 enum Command {
     Recv(recv::Args),
     Send(send::Args),
+    Sub(subscribe::Args),
+    Pub(publish::Args),
     Duplex(duplex::Args),
     Nodes(nodes::Args),
     Clean(clean::Args),
@@ -85,6 +93,8 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
     match command {
         Command::Recv(args) => recv::run(domain, args),
         Command::Send(args) => send::run(domain, args),
+        Command::Sub(args) => subscribe::run(domain, args),
+        Command::Pub(args) => publish::run(domain, args),
         Command::Duplex(args) => duplex::run(domain, args),
         Command::Nodes(args) => nodes::run(domain, &args),
         Command::Clean(args) => clean::run(domain, &args),

@@ -4,16 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use librpc::{ConnectError, FlushError, Node, SendError, Sender};
 
 use crate::domain::{DomainArgs, unique_id};
+use crate::feed::{Ended, Feed, SLICE, feed, say_too_long};
 use crate::interrupt::Interrupt;
-use crate::lines::{Filled, Lines, Next};
 use crate::outcome::{CommandResult, Outcome, Usage, say};
-
-/// How long one wait lasts, between two looks at what else may have happened.
-pub(crate) const SLICE: Duration = Duration::from_millis(100);
+use crate::rate::RateArgs;
 
 /// Sends each line of stdin as a message to a node
 ///
@@ -34,6 +31,8 @@ pub(crate) struct Args {
     /// How long to wait for the node to appear
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     wait: Duration,
+    #[command(flatten)]
+    rate: RateArgs,
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
@@ -45,19 +44,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         Err(outcome) => return Ok(outcome),
     };
     sender.set_limit(SLICE);
-    let mut sending = Sending { to: &args.node, sender, interrupt: &interrupt, too_long: 0 };
-    match sending.everything()? {
-        Ended::Processed if sending.too_long == 0 => Ok(Outcome::Done),
-        Ended::Processed => Ok(Outcome::Loss),
-        Ended::Lost(why) => {
-            say(format_args!("{why}: {}", sending.numbers()));
-            Ok(Outcome::Loss)
-        }
-        Ended::Interrupted(signal) => {
-            say(format_args!("interrupted: {}", sending.numbers()));
-            Ok(Outcome::Interrupted(signal))
-        }
-    }
+    sender.limit_rate(args.rate.rate());
+    feed(Sending { to: &args.node, sender, too_long: false }, &interrupt)
 }
 
 /// Waits for a node and connects to it, or says how the command ends without it.
@@ -86,105 +74,14 @@ pub(crate) fn connect(
     }
 }
 
-enum Ended {
-    Processed,
-    /// The receiver is gone, or does not take this sender's messages.
-    Lost(String),
-    Interrupted(i32),
-}
-
+/// One node, which slows this command down.
 struct Sending<'a> {
     to: &'a str,
     sender: Sender,
-    interrupt: &'a Interrupt,
-    too_long: u64,
+    too_long: bool,
 }
 
 impl Sending<'_> {
-    fn everything(&mut self) -> anyhow::Result<Ended> {
-        let mut lines = Lines::new();
-        loop {
-            match lines.next(|| self.sender.max_message().unwrap_or(0)) {
-                Next::Line(line) => {
-                    if let Some(ended) = self.line(&lines, lines.bytes(line))? {
-                        return Ok(ended);
-                    }
-                }
-                Next::TooLong(bytes) => {
-                    let max = self.sender.max_message().unwrap_or(0);
-                    self.report_too_long(lines.number(), bytes, max);
-                }
-                Next::Nothing => {
-                    if let Some(ended) = self.read(&mut lines)? {
-                        return Ok(ended);
-                    }
-                }
-                Next::End => return self.flush(),
-            }
-        }
-    }
-
-    /// Sends a line; waits as long as the receiver lives.
-    #[inline]
-    fn line(&mut self, lines: &Lines, line: &[u8]) -> anyhow::Result<Option<Ended>> {
-        loop {
-            let error = match self.sender.send(line) {
-                Ok(()) => return Ok(None),
-                Err(error) => error,
-            };
-            match error {
-                SendError::Full { .. } => {
-                    if let Some(signal) = self.interrupt.signal() {
-                        return Ok(Some(Ended::Interrupted(signal)));
-                    }
-                }
-                SendError::TooLarge { bytes, max, .. } => {
-                    self.report_too_long(lines.number(), bytes as u64, max);
-                    return Ok(None);
-                }
-                SendError::ReceiverGone { .. } | SendError::Refused { .. } => {
-                    let why = self.why(&error);
-                    return Ok(Some(Ended::Lost(format!("{why}; line {} was not sent", lines.number()))));
-                }
-                error => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Reads more of stdin. As long as anything is not processed, the receiver is looked at while nothing comes.
-    fn read(&mut self, lines: &mut Lines) -> anyhow::Result<Option<Ended>> {
-        let all_processed = self.sender.acknowledged() == self.sender.sent();
-        let filled = lines.fill(self.interrupt, (!all_processed).then_some(SLICE)).context("cannot read stdin")?;
-        match (filled, self.interrupt.signal()) {
-            (_, Some(signal)) => Ok(Some(Ended::Interrupted(signal))),
-            (Filled::Idle, None) => self.flush_within(Duration::ZERO),
-            _ => Ok(None),
-        }
-    }
-
-    /// Waits until everything is processed.
-    fn flush(&mut self) -> anyhow::Result<Ended> {
-        loop {
-            if let Some(ended) = self.flush_within(SLICE)? {
-                return Ok(ended);
-            }
-            if self.sender.acknowledged() == self.sender.sent() {
-                return Ok(Ended::Processed);
-            }
-            if let Some(signal) = self.interrupt.signal() {
-                return Ok(Ended::Interrupted(signal));
-            }
-        }
-    }
-
-    fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
-        match self.sender.flush(limit) {
-            Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
-            Err(FlushError::Lost { cause, .. }) => Ok(Some(Ended::Lost(self.why(&cause)))),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     fn why(&self, error: &SendError) -> String {
         match error {
             SendError::ReceiverGone { .. } => format!("node {:?} is gone", self.to),
@@ -192,14 +89,68 @@ impl Sending<'_> {
             error => error.to_string(),
         }
     }
+}
 
-    fn numbers(&mut self) -> String {
-        let (sent, processed) = (self.sender.sent(), self.sender.acknowledged());
-        format!("sent {sent}, processed {processed}, not processed {}", sent - processed)
+impl Feed for Sending<'_> {
+    fn max_message(&self) -> Option<usize> {
+        self.sender.max_message()
     }
 
-    fn report_too_long(&mut self, number: u64, bytes: u64, max: usize) {
-        self.too_long += 1;
-        say(format_args!("line {number} was not sent: it has {bytes} bytes, the limit is {max}"));
+    /// Sends a line; waits as long as the receiver lives.
+    #[inline]
+    fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+        loop {
+            let error = match self.sender.send(line) {
+                Ok(()) => return Ok(None),
+                Err(error) => error,
+            };
+            match error {
+                SendError::Full { .. } | SendError::RateLimited { .. } => {
+                    if let Some(signal) = interrupt.signal() {
+                        return Ok(Some(Ended::Interrupted(signal)));
+                    }
+                    if let SendError::RateLimited { wait, .. } = error {
+                        interrupt.wait_for(wait.min(SLICE))?;
+                    }
+                }
+                SendError::Dropped { .. } => return Ok(None),
+                SendError::TooLarge { bytes, max, .. } => {
+                    self.too_long = true;
+                    say_too_long(number, bytes as u64, max);
+                    return Ok(None);
+                }
+                SendError::ReceiverGone { .. } | SendError::Refused { .. } => {
+                    let why = self.why(&error);
+                    return Ok(Some(Ended::Lost(format!("{why}; line {number} was not sent"))));
+                }
+                error => return Err(error.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
+        match self.sender.flush(limit) {
+            Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
+            Err(FlushError::Lost { cause, .. }) => Ok(Some(Ended::Lost(self.why(&cause)))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn all_processed(&mut self) -> bool {
+        self.sender.account().queued == 0
+    }
+
+    fn has_lost(&mut self) -> bool {
+        self.too_long || self.sender.account().dropped > 0
+    }
+
+    fn numbers(&mut self) -> String {
+        let librpc::Account { accepted, processed, dropped, .. } = self.sender.account();
+        let numbers = format!("sent {accepted}, processed {processed}, not processed {}", accepted - processed);
+        if dropped > 0 { format!("{numbers}, dropped by policy {dropped}") } else { numbers }
+    }
+
+    fn says_numbers(&mut self) -> bool {
+        self.sender.account().dropped > 0
     }
 }

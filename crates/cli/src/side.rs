@@ -12,12 +12,13 @@ use hdrhistogram::Histogram;
 use librpc::{DEFAULT_CAPACITY, Departure, Event, FlushError, Inbox, SendError, Sender};
 
 use crate::domain::DomainArgs;
+use crate::feed::SLICE;
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::outcome::Outcome;
 use crate::pace::{Due, Pace};
 use crate::payload::{self, Content, Kind, MIN_BYTES, MIN_STAMPED_BYTES, now_ns};
-use crate::send::{SLICE, connect};
+use crate::send::connect;
 
 const STAMP_EVERY_UNDER_LOAD: u64 = 64;
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);

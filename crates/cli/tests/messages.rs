@@ -68,9 +68,9 @@ fn json_is_one_object_a_line() {
     let received = receiver.ends();
     assert_eq!(
         received.stdout(),
-        "{\"from\":\"me\",\"sequence\":0,\"payload\":\"say \\\"hi\\\"\",\"redelivered\":false}\n\
-         {\"from\":\"me\",\"sequence\":1,\"payload\":\"\",\"redelivered\":false}\n\
-         {\"from\":\"me\",\"sequence\":2,\"payload_base64\":\"/wA=\",\"redelivered\":false}\n"
+        "{\"from\":\"me\",\"sequence\":0,\"payload\":\"say \\\"hi\\\"\",\"missed\":0,\"redelivered\":false}\n\
+         {\"from\":\"me\",\"sequence\":1,\"payload\":\"\",\"missed\":0,\"redelivered\":false}\n\
+         {\"from\":\"me\",\"sequence\":2,\"payload_base64\":\"/wA=\",\"missed\":0,\"redelivered\":false}\n"
     );
 }
 

@@ -8,6 +8,7 @@ use librpc_ring::Consumer;
 
 use crate::admission::Charge;
 use crate::name::{Address, Peer, random};
+use crate::policy::Policy;
 use crate::registry;
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
@@ -31,6 +32,9 @@ pub(crate) struct InboxShared {
     pub(crate) number: u32,
     pub(crate) address: Address,
     pub(crate) capacity: u64,
+    pub(crate) policy: Policy,
+    /// Whether it wants what its own node publishes, too.
+    pub(crate) own: bool,
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     directory: Arc<Descriptor>,
@@ -57,11 +61,12 @@ impl InboxShared {
     pub(crate) fn new(
         number: u32,
         address: Address,
-        capacity: u64,
+        (capacity, policy, own): (u64, Policy, bool),
         directory: Arc<Descriptor>,
     ) -> Result<Arc<Self>, OsError> {
         let (stopped, closed, state) = Default::default();
-        Ok(Arc::new(Self { number, address, capacity, signal: Signal::new()?, directory, stopped, closed, state }))
+        let signal = Signal::new()?;
+        Ok(Arc::new(Self { number, address, capacity, policy, own, signal, directory, stopped, closed, state }))
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use librpc_ring::{Head, Producer, PushError, layout};
+use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
 
+use crate::account::Account;
 use crate::fault::fault;
 use crate::name::Incarnation;
-use crate::outbox::Progress;
+use crate::policy::Policy;
 use crate::ring::{self, Attached, Failure, Ring};
 use crate::sys::fork;
 use crate::sys::memory::{Reader, Writer, no_ack};
@@ -46,20 +47,21 @@ pub(crate) enum Pushed {
 
 impl Channel {
     pub(crate) fn new(ring: Arc<Ring>) -> Self {
-        let producer = Producer::new(ring.data.writer(), no_ack(), ring.link.target.capacity);
+        let target = &ring.link.target;
+        let producer = Producer::new(ring.data.writer(), no_ack(), target.capacity, target.policy.mode());
         Self { ring, producer, seen: ring::PENDING, attached: None }
     }
 
     /// Writes and commits a message, and wakes the receiver if it sleeps.
     #[inline]
-    pub(crate) fn push(&mut self, payload: &[u8]) -> Pushed {
+    pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
         if self.ring.status() != self.seen {
             self.refresh();
         }
         if self.seen == ring::FAILED {
             return Pushed::Failed;
         }
-        match self.producer.push(Head::MESSAGE, payload) {
+        match self.producer.push(head, payload) {
             Ok(_) => {}
             Err(PushError::Full { room_at }) => return Pushed::Full { room_at },
             Err(PushError::TooLarge { bytes, max }) => return Pushed::TooLarge { bytes, max },
@@ -99,32 +101,88 @@ impl Channel {
         self.seen = self.ring.status();
     }
 
-    /// How far the receiver has got.
-    pub(crate) fn progress(&mut self) -> Progress {
+    /// Tells the receiver what a topic's number means, from here on.
+    pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
+        self.push(Head { topic: Some(number), ..Head::of(Kind::Topic) }, topic.as_bytes())
+    }
+
+    /// The part of the ring in which a declaration made now holds, if the receiver may be overtaken; else always the same.
+    #[inline(always)]
+    pub(crate) fn chunk(&self) -> u64 {
+        self.producer.chunk()
+    }
+
+    /// What becomes of a message that finds the inbox full.
+    pub(crate) fn policy(&self) -> Policy {
+        self.ring.link.target.policy
+    }
+
+    /// Has the ring be *high* from this part of its capacity on, until it is half as full.
+    pub(crate) fn set_high_water(&mut self, part: Option<f64>) {
+        let capacity = self.producer.capacity() as f64;
+        self.producer.set_high_water(part.map(|part| (capacity * part) as u64));
+    }
+
+    /// Whether the ring is high, as of now.
+    pub(crate) fn is_high(&mut self) -> bool {
+        self.producer.is_high()
+    }
+
+    /// Counts a message that was dropped, for so the inbox wants it.
+    pub(crate) fn count_dropped(&mut self) {
+        self.producer.note_dropped();
+    }
+
+    /// Counts a message that came back.
+    pub(crate) fn count_returned(&mut self) {
+        self.producer.note_returned(1);
+    }
+
+    /// What became of the messages so far.
+    pub(crate) fn account(&mut self) -> Account {
         self.refresh();
-        let sent = self.producer.sequence();
-        let outstanding = match self.producer.outstanding() {
-            Ok(outstanding) => outstanding,
-            Err(error) => {
-                self.ring.fail(Failure::Broken(error.to_string()));
-                sent
-            }
-        };
-        Progress { sent, acknowledged: sent - outstanding }
+        if let Err(error) = self.producer.consumed() {
+            self.ring.fail(Failure::Broken(error.to_string()));
+        }
+        let Counters { sender, receiver, .. } = self.ring.counters();
+        let SenderCounters { messages, dropped, returned, .. } = sender;
+        Account {
+            sent: messages + dropped + returned,
+            accepted: messages,
+            processed: receiver.processed,
+            queued: messages - receiver.processed - receiver.missed,
+            dropped: dropped + receiver.missed,
+            returned,
+            bytes: sender.bytes,
+            blocked: Duration::from_nanos(sender.blocked_ns),
+            depth: self.producer.depth().unwrap_or(0),
+            depth_max: sender.depth_max,
+            capacity: self.producer.capacity(),
+        }
+    }
+
+    /// Waits until the receiver has answered, or has failed, up to a deadline.
+    pub(crate) fn wait_for_answer(&self, deadline: Instant) {
+        self.ring.wait_for_answer(deadline);
     }
 
     /// Waits until the receiver has consumed up to a position, or has failed. While it polls, it is not content with less
     /// than a quarter of the ring: a sender on its receiver's heels costs both most of their speed.
     pub(crate) fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
+        let begun = Instant::now();
         let plenty = self.producer.committed().min(position + self.producer.capacity() / 4);
         if !self.spin(|channel| channel.producer.consumed().is_ok_and(|consumed| consumed >= plenty)) {
             self.ring.wait_until(deadline, |consumed| consumed >= position);
         }
+        self.producer.note_blocked(begun.elapsed().as_nanos() as u64);
     }
 
     /// Waits until everything is processed, or the receiver has failed.
     pub(crate) fn wait_for_all(&mut self, deadline: Option<Instant>) {
-        self.wait_for(self.producer.committed(), deadline);
+        let committed = self.producer.committed();
+        if !self.spin(|channel| channel.producer.consumed().is_ok_and(|consumed| consumed >= committed)) {
+            self.ring.wait_until(deadline, |consumed| consumed >= committed);
+        }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -142,7 +200,7 @@ impl Channel {
 
     /// The longest message, in bytes.
     pub(crate) fn max_message(&self) -> usize {
-        layout::max_payload_bytes(self.producer.capacity()) as usize
+        layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
     }
 
     /// Polls for a moment; `true` if that was enough, or the ring has failed.

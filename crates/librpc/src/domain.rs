@@ -19,6 +19,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::fault::fault;
+use crate::generation::{self, Watch};
 use crate::layout::{self, GenerationHeader};
 use crate::name::random;
 use crate::registry;
@@ -300,12 +301,16 @@ impl Membership {
         Mode::from_raw_mode(if self.domain.group.is_some() { 0o660 } else { 0o600 })
     }
 
-    /// Says that something in the registry has changed.
-    pub(crate) fn bump(&self) {
-        let value: [u8; 8] = random();
-        if let Err(error) = rustix::io::pwrite(&self.generation, &value, layout::COUNTER_OFFSET) {
+    /// Says that a node's entry has changed.
+    pub(crate) fn bump(&self, id: &str) {
+        if let Err(error) = generation::bump(&self.generation, id) {
             tracing::warn!(%error, domain = %self.domain.path.display(), "cannot bump the change counter");
         }
+    }
+
+    /// Watches the domain for changes.
+    pub(crate) fn watch(&self) -> Result<Watch, OsError> {
+        Watch::new(&self.generation, self.domain.group.is_none())
     }
 
     /// Leaves. The last one removes what the dead have left, and the domain. Never waits; a failure is only logged, for

@@ -12,8 +12,10 @@ use crate::arrivals::InboxShared;
 use crate::message::{Event, Message, OwnedMessage};
 use crate::name::Address;
 use crate::node::{Node, Owned};
+use crate::policy::Policy;
 use crate::receiver::{Found, Receiver, Taken, Until, Wait};
 use crate::sys::{OsError, fork};
+use crate::topic::{BadTopic, MAX_PATTERNS};
 
 /// The default capacity of each sender's ring, in bytes. Messages of up to 65,472 bytes fit.
 pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
@@ -33,8 +35,17 @@ pub enum Acknowledge {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboxError {
-    /// The node has an inbox of this address already.
-    #[error("node {node:?} has an inbox of this address already")]
+    /// A pattern is none.
+    #[error(transparent)]
+    BadTopic(#[from] BadTopic),
+    /// There are too many patterns, or none.
+    #[error("a subscription to {patterns} patterns: it must be 1 to {MAX_PATTERNS}")]
+    Patterns {
+        /// How many there are.
+        patterns: usize,
+    },
+    /// The node has an inbox of its own already.
+    #[error("node {node:?} has an inbox of its own already")]
     Taken {
         /// The node.
         node: String,
@@ -78,22 +89,34 @@ pub enum RecvError {
 #[derive(Debug)]
 pub struct InboxBuilder<'n> {
     node: &'n Node,
-    address: Address,
+    address: Result<Address, InboxError>,
     capacity: u64,
+    policy: Policy,
+    own: bool,
     wait: Wait,
     acknowledge: Acknowledge,
 }
 
 impl<'n> InboxBuilder<'n> {
-    pub(crate) fn new(node: &'n Node, address: Address) -> Self {
-        let (wait, acknowledge) = Default::default();
-        Self { node, address, capacity: DEFAULT_CAPACITY, wait, acknowledge }
+    pub(crate) fn new(node: &'n Node, address: Result<Address, InboxError>) -> Self {
+        let (policy, own, wait, acknowledge) = Default::default();
+        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, wait, acknowledge }
     }
 
     /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. It is
-    /// touched only as it is used. The longest message is a quarter of it, less 64 bytes.
+    /// touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
     pub fn capacity(self, bytes: u64) -> Self {
         Self { capacity: bytes, ..self }
+    }
+
+    /// What happens to a message that finds the inbox full. By default its sender waits.
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Whether a subscription gets what its own node publishes, too. By default it does not.
+    pub fn own(self, own: bool) -> Self {
+        Self { own, ..self }
     }
 
     /// How the inbox waits.
@@ -106,20 +129,22 @@ impl<'n> InboxBuilder<'n> {
         Self { acknowledge, ..self }
     }
 
-    /// Opens the inbox. Every send that begins after this has returned, in any process, reaches it. Does not block.
+    /// Opens the inbox. Every send or publish that begins after this has returned, in any process, reaches it. Does not
+    /// block, but for about a millisecond where a subscription is opened in a shared domain.
     ///
     /// # Errors
     ///
     /// [`InboxError`].
     pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, wait, acknowledge } = self;
+        let Self { node, address, capacity, policy, own, wait, acknowledge } = self;
+        let address = address?;
         if !layout::is_valid_capacity(capacity) || capacity < 4096 {
             return Err(InboxError::Capacity { bytes: capacity });
         }
         let node = node.owned().clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let shared = InboxShared::new(number, address, capacity, directory)?;
+        let shared = InboxShared::new(number, address, (capacity, policy, own), directory)?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::generation(), node };
@@ -158,6 +183,9 @@ impl<'n> InboxBuilder<'n> {
         Ok(CallbackHandle { stop, thread: Some(thread), born: fork::generation() })
     }
 }
+
+/// An inbox that receives what is published to topics: [`Node::subscribe`].
+pub type Subscriber = Inbox;
 
 /// What an inbox receives messages with.
 ///
@@ -285,7 +313,7 @@ impl Inbox {
     }
 
     fn view(&self, taken: Taken) -> Message<'_> {
-        Message::new(self.receiver.peer(&taken), &self.receiver.payload, taken.sequence, taken.head.redelivered)
+        Message::new(self.receiver.peer(&taken), self.receiver.topic(&taken), &self.receiver.payload, &taken)
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use librpc_ring::{Consumer, layout};
+use librpc_ring::Consumer;
 
 use crate::admission::Charge;
 use crate::arrivals::{Arrival, InboxShared};
@@ -265,6 +265,8 @@ impl Incoming {
             }
             // Our own trouble, which may pass.
             Err(ReadError::Os(error)) => Err((Reason::Busy, error.to_string())),
+            // So may this: the domain was removed, and one of the two has not joined anew yet.
+            Ok(None) => Err((Reason::Busy, format!("there is no node {:?} here just now", hello.node))),
             _ => {
                 let why = format!("there is no node {:?} of uid {uid} with this incarnation", hello.node);
                 Err((Reason::Identity, why))
@@ -311,7 +313,7 @@ impl Incoming {
             let text = format!("uid {} has as many channels as node {:?} allows", self.credentials.uid, node.id);
             return self.end(reactor, state, Some((Reason::TooMuch, &text)));
         };
-        let terms = Terms { version: PROTOCOL, features: 0, capacity, mode: layout::MODE_LOSSLESS };
+        let terms = Terms { version: PROTOCOL, features: 0, capacity, policy: wanted.inbox.policy.number() };
         let Some(socket) = &state.socket else { return };
         socket.accept_descriptors(true);
         let sent = socket.send(&wire::encode(&Answer::Terms(terms)), None);
@@ -349,8 +351,8 @@ impl Incoming {
         descriptors: Vec<OwnedFd>,
         socket: Socket,
     ) -> Result<(), (Socket, Reason, String)> {
-        let capacity = wanted.inbox.capacity;
-        let expected = Data { capacity, mode: layout::MODE_LOSSLESS };
+        let InboxShared { capacity, policy, .. } = *wanted.inbox;
+        let expected = Data { capacity, policy: policy.number() };
         if descriptors.len() != 1 || !wire::decode::<Data>(bytes).is_ok_and(|data| data == expected) {
             let text = format!("{} descriptors, of 1 with the agreed terms", descriptors.len());
             dispose(descriptors);
@@ -370,7 +372,7 @@ impl Incoming {
             Err(error) => return Err((socket, Reason::Busy, error.to_string())),
         };
         fault!("accept.mapped");
-        let consumer = match Consumer::new(data.reader(), Arc::new(ack).writer(), capacity) {
+        let consumer = match Consumer::new(data.reader(), Arc::new(ack).writer(), capacity, policy.mode()) {
             Ok(consumer) => consumer,
             Err(corrupt) => return Err((socket, Reason::BadHandshake, corrupt.to_string())),
         };

@@ -8,9 +8,9 @@
 //! │ 16 │ boot id (16 bytes)         │        │  16 │ incarnation (16 bytes)                           │
 //! │ 64 │ change counter: a value    │        │  32 │ pid (4 bytes)                                    │
 //! │    │ that is new each time      │        │  36 │ uid (4 bytes)                                    │
-//! └────┴────────────────────────────┘        │  40 │ opened: ns since 1970                            │
-//!                                            │  48 │ select: where the inboxes stand; 0 = not open    │
-//!                                            │ 128 │ two areas or more, each a list of inboxes (CBOR) │
+//! │2048│ 256 buckets: the same for  │        │  40 │ opened: ns since 1970                            │
+//! │    │ the nodes of each bucket   │        │  48 │ select: where the inboxes stand; 0 = not open    │
+//! └────┴────────────────────────────┘        │ 128 │ two areas or more, each a list of inboxes (CBOR) │
 //!                                            └─────┴──────────────────────────────────────────────────┘
 //! select: sequence (16 bits) | length in bytes (24) | offset in units of 8 bytes (24)
 //! ```
@@ -28,6 +28,10 @@ pub(crate) const VERSION: u64 = 1;
 pub(crate) const PAGE: u64 = 4096;
 /// Where the change counter stands.
 pub(crate) const COUNTER_OFFSET: u64 = 64;
+/// Where the words of the buckets stand.
+pub(crate) const BUCKETS_OFFSET: u64 = 2048;
+/// So many groups of nodes are told apart by what has changed.
+pub(crate) const BUCKETS: usize = 256;
 /// Where a node's selecting word stands.
 pub(crate) const SELECT_OFFSET: u64 = 48;
 /// Where the first list of inboxes may stand.
@@ -136,6 +140,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 const _: () = {
     assert!(GenerationHeader::BYTES as u64 <= COUNTER_OFFSET);
+    assert!(COUNTER_OFFSET < BUCKETS_OFFSET && BUCKETS_OFFSET + 8 * BUCKETS as u64 == PAGE);
     assert!(NodeHeader::BYTES as u64 == SELECT_OFFSET + 8);
     assert!(NodeHeader::BYTES as u64 <= LISTS_OFFSET);
 };

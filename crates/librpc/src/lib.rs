@@ -19,42 +19,69 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-description locks and epoll");
 
-mod admission; //    who may connect, and how much of it
-mod appear; //       waiting for a node to appear
-mod arrivals; //     finished channels on their way to the inbox
-mod bell; //         what wakes whoever sleeps at the other end
+// A participant, and what it sends with: node, sender or publisher, outbox, route, channel, ring.
+mod account; //      what became of the messages
 mod channel; //      the sender's end of a channel, as one thread uses it
-mod domain; //       the directory in which nodes find one another
-mod fault; //        steps at which a test kills the process
-mod inbox; //        what receives
-mod incoming; //     the receiver's side of a handshake
-mod layout; //       the bytes of the registry's files
-mod link; //         one connection from this process to an inbox
-mod message; //      what an inbox hands out
-mod name; //         node ids, incarnations, addresses, peers
 mod node; //         a participant with an id
 mod outbox; //       what sends: one channel per inbox that it reaches
+mod policy; //       what happens to a message whose inbox is full
+mod publisher; //    an outbox with one topic
+mod rate; //         rate limits of a destination
+mod ring; //         the sender's end of a channel, as threads share it
+mod route; //        one inbox that an outbox reaches
+mod sender; //       an outbox with one destination
+mod topics; //       publishing: which subscriptions a topic reaches
+
+// What receives: receiver, inbox, message.
+mod arrivals; //     finished channels on their way to the inbox
+mod inbox; //        what receives
+mod message; //      what an inbox hands out
+mod names; //        what the topics' numbers on a channel mean
+mod receiver; //     how an inbox finds its next message, and sleeps
+
+// Finding one another: names, domain, registry, view.
+mod appear; //       waiting for a node to appear
+mod domain; //       the directory in which nodes find one another
+mod generation; //   the domain's change counter
+mod layout; //       the bytes of the registry's files
+mod name; //         node ids, incarnations, addresses, peers
+mod registry; //     one file per node, alive as long as its lock is held
+mod topic; //        topics and patterns
+mod view; //         the subscriptions of a domain
+
+// Connecting: connect, link, outgoing, incoming, and what wakes whoever sleeps at the other end.
+mod admission; //    who may connect, and how much of it
+mod bell; //         what wakes
+mod connect; //      finding an inbox, and beginning to connect
+mod incoming; //     the receiver's side of a handshake
+mod link; //         one connection from this process to an inbox
 mod outgoing; //     the sender's side of a handshake
 mod reactor; //      the one background thread of a process
-mod receiver; //     how an inbox finds its next message, and sleeps
-mod registry; //     one file per node, alive as long as its lock is held
-mod ring; //         the sender's end of a channel, as threads share it
-mod sender; //       an outbox with one destination
-mod sys;
-mod wire; //         the messages of a handshake //          the operating system
+mod wire; //         the messages of a handshake
 
+// The operating system.
+mod fault; //        steps at which a test kills the process
+mod sys; //          the only unsafe code here
+
+pub use account::{Account, Reached};
 pub use admission::{Admission, Limits};
+pub use connect::ConnectError;
 pub use domain::{Domain, DomainError};
 pub use inbox::{
     Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Inbox, InboxBuilder, InboxError, RecvError,
-    StopHandle,
+    StopHandle, Subscriber,
 };
 pub use incoming::Reason;
 pub use message::{Event, Message, OwnedMessage};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder, OpenError};
-pub use outbox::{ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, Progress, SendError};
+pub use outbox::{DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, SendError};
+pub use policy::Policy;
+pub use publisher::Publisher;
+pub use rate::Rate;
 pub use receiver::{Departure, Wait};
 pub use registry::NodeInfo;
 pub use sender::Sender;
 pub use sys::OsError;
+pub use topic::{BadTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
+pub use topics::{PublishError, Receipt, Topic};

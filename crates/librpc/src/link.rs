@@ -9,14 +9,19 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use librpc_ring::layout;
+
 use crate::bell::{self, Bell, Heard};
 use crate::name::Incarnation;
 use crate::outgoing;
+use crate::policy::Policy;
 use crate::reactor::{Reactor, Source};
+use crate::registry::NodeFile;
 use crate::ring::{Failure, Ring};
 use crate::sys::fork;
 use crate::sys::poll::Ready;
 use crate::sys::socket::Socket;
+use crate::wire::ListedInbox;
 
 /// An inbox as its node's file describes it.
 #[derive(Clone, Debug)]
@@ -27,6 +32,20 @@ pub(crate) struct Target {
     pub(crate) uid: u32,
     pub(crate) inbox: u32,
     pub(crate) capacity: u64,
+    pub(crate) policy: Policy,
+}
+
+impl Target {
+    /// An inbox that a living node's file lists, checked; else why it cannot be.
+    pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
+        let capacity = inbox.capacity;
+        if !layout::is_valid_capacity(capacity) || capacity < layout::HEADER_BYTES as u64 {
+            return Err(format!("it lists a capacity of {capacity} bytes"));
+        }
+        let policy = Policy::from_number(inbox.policy);
+        let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
+        Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
+    }
 }
 
 /// The links of this process, by incarnation and number of the inbox.

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use crate::name::Peer;
-use crate::receiver::Departure;
+use crate::receiver::{Departure, Taken};
 
 /// A message: a private copy that is valid until the next receive.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     peer: &'a Arc<Peer>,
     payload: &'a [u8],
+    topic: &'a Arc<str>,
     sequence: u64,
+    missed: u64,
     redelivered: bool,
 }
 
 impl<'a> Message<'a> {
-    pub(crate) fn new(peer: &'a Arc<Peer>, payload: &'a [u8], sequence: u64, redelivered: bool) -> Self {
-        Self { peer, payload, sequence, redelivered }
+    pub(crate) fn new(peer: &'a Arc<Peer>, topic: &'a Arc<str>, payload: &'a [u8], taken: &Taken) -> Self {
+        let Taken { sequence, head, missed, .. } = *taken;
+        Self { peer, payload, topic, sequence, missed, redelivered: head.redelivered }
     }
 
     /// The id of the node that sent it.
@@ -34,6 +37,17 @@ impl<'a> Message<'a> {
         self.payload
     }
 
+    /// The topic that it was published on; empty if it was sent to the node itself.
+    pub fn topic(&self) -> &'a str {
+        self.topic
+    }
+
+    /// How many messages of this outbox were overwritten directly in front of this one, before they could be received:
+    /// always 0, but with [`crate::Policy::Latest`].
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
     /// Its number, counted from 0 by the outbox that sent it, for this inbox.
     pub fn sequence(&self) -> u64 {
         self.sequence
@@ -46,8 +60,9 @@ impl<'a> Message<'a> {
 
     /// A copy that lives as long as you like.
     pub fn to_owned(&self) -> OwnedMessage {
-        let Self { peer, payload, sequence, redelivered } = *self;
-        OwnedMessage { peer: peer.clone(), payload: payload.into(), sequence, redelivered }
+        let Self { peer, payload, topic, sequence, missed, redelivered } = *self;
+        let (peer, topic) = (peer.clone(), topic.clone());
+        OwnedMessage { peer, topic, payload: payload.into(), sequence, missed, redelivered }
     }
 }
 
@@ -57,10 +72,14 @@ impl<'a> Message<'a> {
 pub struct OwnedMessage {
     /// Who sent it.
     pub peer: Arc<Peer>,
+    /// The topic, as in [`Message::topic`].
+    pub topic: Arc<str>,
     /// What was sent.
     pub payload: Box<[u8]>,
     /// Its number, as in [`Message::sequence`].
     pub sequence: u64,
+    /// As in [`Message::missed`].
+    pub missed: u64,
     /// As in [`Message::is_redelivered`].
     pub redelivered: bool,
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::topic::Pattern;
+
 /// The longest node id, in bytes.
 pub const MAX_NODE_ID_BYTES: usize = 63;
 
@@ -89,6 +91,8 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 pub enum Address {
     /// What is sent to the node itself.
     Node,
+    /// What is published to topics that match one of these patterns.
+    Topics(Arc<[Pattern]>),
 }
 
 /// A process at the other end of a channel, as the kernel and the registry know it.

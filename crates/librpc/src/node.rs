@@ -6,18 +6,23 @@ use std::time::{Duration, Instant};
 
 use crate::admission::{Admission, Ledger, Limits};
 use crate::arrivals::InboxShared;
+use crate::connect::ConnectError;
 use crate::domain::{Domain, DomainError, Membership};
 use crate::fault::fault;
-use crate::inbox::{Inbox, InboxBuilder, InboxError};
+use crate::generation;
+use crate::inbox::{Inbox, InboxBuilder, InboxError, Subscriber};
 use crate::incoming::Listener;
 use crate::name::{Address, BadNodeId, Incarnation, check_node_id};
-use crate::outbox::{ConnectError, Outbox};
+use crate::outbox::Outbox;
+use crate::publisher::Publisher;
 use crate::reactor::{Handle, Reactor};
 use crate::registry::{JoinError, Registration};
 use crate::ring::Ring;
 use crate::sender::Sender;
 use crate::sys::socket::Socket;
 use crate::sys::{Descriptor, OsError, fork};
+use crate::topic::{BadTopic, MAX_PATTERNS, Pattern};
+use crate::view::View;
 use crate::wire::{ListedAddress, ListedInbox};
 
 /// Why a node could not be opened.
@@ -113,6 +118,7 @@ impl NodeBuilder {
             inboxes: Mutex::default(),
             next_inbox: AtomicU32::new(0),
             rings: Mutex::default(),
+            view: Mutex::default(),
             born: fork::generation(),
             handle: Handle::get()?,
         });
@@ -226,7 +232,53 @@ impl Node {
 
     /// Sets up the inbox for what is sent to the node itself.
     pub fn inbox_builder(&self) -> InboxBuilder<'_> {
-        InboxBuilder::new(self, Address::Node)
+        InboxBuilder::new(self, Ok(Address::Node))
+    }
+
+    /// Subscribes to the topics that match a pattern: an inbox of its own, so that a slow one delays no other. Every
+    /// publish that begins after this has returned, in any process, reaches it. Dropping it unsubscribes. See
+    /// [`crate::Pattern`], [`crate::InboxBuilder::open`], and for several patterns [`Node::subscriber_builder`].
+    ///
+    /// ```
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_subscribe_{}", std::process::id()));
+    /// # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+    /// let (display, kitchen) = (open("display")?, open("kitchen")?);
+    /// let mut temperatures = display.subscribe("sensor/*/temperature")?;
+    /// let mut publisher = kitchen.publisher("sensor/kitchen/temperature")?;
+    /// assert_eq!(publisher.publish(b"21.5")?.inboxes(), 1);
+    /// let message = temperatures.recv()?.expect("nobody stops this inbox");
+    /// assert_eq!((message.topic(), message.payload()), ("sensor/kitchen/temperature", &b"21.5"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InboxError`].
+    pub fn subscribe(&self, pattern: &str) -> Result<Subscriber, InboxError> {
+        self.subscriber_builder([pattern]).open()
+    }
+
+    /// Sets up a subscription to the topics that match any of these patterns, at most [`crate::MAX_PATTERNS`].
+    pub fn subscriber_builder(&self, patterns: impl IntoIterator<Item = impl AsRef<str>>) -> InboxBuilder<'_> {
+        let patterns: Result<Vec<Pattern>, BadTopic> =
+            patterns.into_iter().map(|pattern| pattern.as_ref().parse()).collect();
+        let address = patterns.map_err(InboxError::from).and_then(|patterns| match patterns.len() {
+            1..=MAX_PATTERNS => Ok(Address::Topics(patterns.into())),
+            patterns => Err(InboxError::Patterns { patterns }),
+        });
+        InboxBuilder::new(self, address)
+    }
+
+    /// Publishes on a topic, from an outbox of its own. Does not block. See [`Publisher`], and for many topics
+    /// [`Outbox::topic`].
+    ///
+    /// # Errors
+    ///
+    /// [`BadTopic`].
+    pub fn publisher(&self, topic: &str) -> Result<Publisher, BadTopic> {
+        let mut outbox = self.outbox();
+        let topic = outbox.topic(topic)?;
+        Ok(Publisher::new(outbox, topic))
     }
 
     /// An outbox, from which one thread at a time can send to any number of nodes. Does not block.
@@ -297,6 +349,8 @@ pub(crate) struct NodeShared {
     next_inbox: AtomicU32,
     /// What the node's outboxes send through.
     rings: Mutex<Rings>,
+    /// The domain's subscriptions, once somebody publishes.
+    view: Mutex<Option<View>>,
     pub(crate) born: u64,
     handle: Arc<Handle>,
 }
@@ -363,6 +417,13 @@ impl NodeShared {
                 if let Err(error) = new.registration.announce(&list) {
                     tracing::warn!(%error, node = &*self.id, "the inboxes are not listed");
                 }
+                let membership = new.registration.membership();
+                if let Some(view) = &mut *self.view.lock().expect("no panic under this lock") {
+                    match membership.watch() {
+                        Ok(watch) => view.moved(membership.directory().clone(), watch),
+                        Err(error) => tracing::warn!(%error, node = &*self.id, "publishers do not see the new domain"),
+                    }
+                }
                 let old = place.replace(new);
                 drop(place);
                 old.into_iter().for_each(|old| self.give_up(old));
@@ -389,6 +450,22 @@ impl NodeShared {
         self.place().as_ref().map(|place| place.registration.membership().directory().clone())
     }
 
+    /// Asks the view of the domain's subscriptions; `None` once the node was closed.
+    pub(crate) fn ask_view<T>(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&mut View) -> Result<T, OsError>,
+    ) -> Result<Option<T>, OsError> {
+        self.join_anew_if_removed();
+        let place = self.place();
+        let Some(membership) = place.as_ref().map(|place| place.registration.membership()) else { return Ok(None) };
+        let mut view = self.view.lock().expect("no panic under this lock");
+        if view.is_none() {
+            *view = Some(View::new(membership.directory().clone(), membership.watch()?));
+        }
+        drop(place);
+        view.as_mut().map(ask).transpose()
+    }
+
     /// The domain, as long as the node is open.
     pub(crate) fn domain(&self) -> Option<Domain> {
         self.place().as_ref().map(|place| place.registration.membership().domain().clone())
@@ -406,18 +483,25 @@ impl NodeShared {
     /// Lists a new inbox, for everyone to see.
     pub(crate) fn announce(self: &Arc<Self>, inbox: &Arc<InboxShared>) -> Result<(), InboxError> {
         self.join_anew_if_removed();
-        let mut place = self.place();
+        let mut held = self.place();
         let closed = || InboxError::Closed { node: self.id.to_string() };
-        let place = place.as_mut().ok_or_else(closed)?;
+        let place = held.as_mut().ok_or_else(closed)?;
         let list = {
             let mut inboxes = self.inboxes();
-            if inboxes.iter().any(|other| other.address == inbox.address) {
+            if inbox.address == Address::Node && inboxes.iter().any(|other| other.address == Address::Node) {
                 return Err(InboxError::Taken { node: self.id.to_string() });
             }
             inboxes.push(inbox.clone());
             listed(&inboxes)
         };
-        Ok(place.registration.announce(&list)?)
+        place.registration.announce(&list)?;
+        let is_shared = place.registration.membership().domain().group().is_some();
+        drop(held);
+        if is_shared && inbox.address != Address::Node {
+            // Publishers there look at the change counter once a millisecond.
+            std::thread::sleep(generation::SEEN_AFTER);
+        }
+        Ok(())
     }
 
     /// Takes an inbox off the list.
@@ -432,12 +516,13 @@ impl NodeShared {
             }
             listed(&inboxes)
         };
-        inbox.shut();
+        // Off the list first: whoever hears the hang-up finds that the inbox is no more.
         if let Some(place) = place.as_mut()
             && let Err(error) = place.registration.announce(&list)
         {
             tracing::warn!(%error, node = &*self.id, "a closed inbox stays listed");
         }
+        inbox.shut();
     }
 
     /// Remembers a ring, to be flushed and closed with the node; `false`: the node is closed already.
@@ -467,7 +552,11 @@ impl NodeShared {
     }
 
     fn leave(&self) {
-        let Some(place) = self.place().take() else { return };
+        let Some(mut place) = self.place().take() else { return };
+        // Off the list first: whoever hears the hang-up finds that the inboxes are no more.
+        if let Err(error) = place.registration.announce(&[]) {
+            tracing::warn!(%error, node = &*self.id, "a leaving node's inboxes stay listed for a moment");
+        }
         let inboxes = std::mem::take(&mut *self.inboxes());
         inboxes.iter().for_each(|inbox| inbox.close());
         self.all_rings().closed = true;
@@ -483,11 +572,13 @@ impl NodeShared {
 fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
     let list = |inbox: &Arc<InboxShared>| ListedInbox {
         number: inbox.number,
-        address: match inbox.address {
+        address: match &inbox.address {
             Address::Node => ListedAddress::Node,
+            Address::Topics(patterns) => ListedAddress::Patterns(patterns.iter().map(Pattern::to_string).collect()),
         },
         capacity: inbox.capacity,
-        mode: librpc_ring::layout::MODE_LOSSLESS,
+        policy: inbox.policy.number(),
+        own: inbox.own,
     };
     inboxes.iter().map(list).collect()
 }

@@ -1,73 +1,24 @@
 //! An outbox: what sends. It owns one channel per inbox that it reaches, and belongs to one thread at a time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::appear;
+use librpc_ring::Head;
+
+use crate::account::{Account, Reached};
 use crate::channel::{Channel, Pushed};
+use crate::connect::{self, ConnectError};
 use crate::incoming::Reason;
-use crate::link::{Link, Target};
-use crate::name::{BadNodeId, Incarnation, check_node_id};
+use crate::name::check_node_id;
 use crate::node::Owned;
-use crate::registry::{self, ReadError};
-use crate::ring::{Failure, Ring};
+use crate::policy::Policy;
+use crate::rate::{Pace, Rate};
+use crate::route::Route;
 use crate::sys::{OsError, fork};
-use crate::wire::ListedAddress;
+use crate::topics::Topics;
 
 /// How long a send waits for room by default.
 pub const DEFAULT_SEND_LIMIT: Duration = Duration::from_secs(1);
-/// How often the connection to a node that lives may be lost while connecting.
-const LOST_CONNECTIONS: u32 = 2;
-/// How long a connecting sender waits for the answer of a node that is there.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// Why a node could not be connected to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The id is none.
-    #[error(transparent)]
-    BadId(#[from] BadNodeId),
-    /// There is no living node of this id.
-    #[error("node {node:?} is not there (`librpc nodes` shows who is)")]
-    NotFound {
-        /// The id.
-        node: String,
-    },
-    /// The node lives, but has not opened its inbox.
-    #[error("node {node:?} has no inbox")]
-    NoInbox {
-        /// The id.
-        node: String,
-    },
-    /// The node does not want this sender.
-    #[error("node {node:?} refuses ({reason:?}): {text}")]
-    Refused {
-        /// The id.
-        node: String,
-        /// Why.
-        reason: Reason,
-        /// Why, in the receiver's words.
-        text: String,
-    },
-    /// The node, or its file, is not what it should be.
-    #[error("node {node:?} cannot be connected to: {why}")]
-    Broken {
-        /// The id.
-        node: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// The sender's own node was closed, or belongs to the parent of this forked process.
-    #[error("the sending node {node:?} is closed, or was opened before a fork")]
-    Closed {
-        /// The sender's node.
-        node: String,
-    },
-    /// A system call failed.
-    #[error(transparent)]
-    Os(#[from] OsError),
-}
 
 /// Why a message was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -77,15 +28,35 @@ pub enum SendError {
     #[error("node {node:?} has made no room within {limit:?}: its inbox is full")]
     Full {
         /// The receiver.
-        node: String,
+        node: Arc<str>,
         /// How long this send has waited.
         limit: Duration,
+    },
+    /// The inbox is full, and drops what is new.
+    #[error("node {node:?} has dropped the message: its inbox is full")]
+    Dropped {
+        /// The receiver.
+        node: Arc<str>,
+    },
+    /// An earlier publish has waited for the inbox in vain, and it has not moved since.
+    #[error("node {node:?} is stuck: an earlier publish has waited for its inbox in vain")]
+    Stuck {
+        /// The receiver.
+        node: Arc<str>,
+    },
+    /// The sender's own rate limit is used up.
+    #[error("the rate limit for {to:?} is used up for another {wait:?}")]
+    RateLimited {
+        /// The destination: a node's id, or a topic.
+        to: Arc<str>,
+        /// How long from now on a message of this size has to wait.
+        wait: Duration,
     },
     /// The message can never fit.
     #[error("a message of {bytes} bytes is over the limit of {max} bytes of node {node:?}")]
     TooLarge {
         /// The receiver.
-        node: String,
+        node: Arc<str>,
         /// The message's length in bytes.
         bytes: usize,
         /// The longest message in bytes.
@@ -95,7 +66,7 @@ pub enum SendError {
     #[error("node {node:?} is gone; {undelivered} messages sent before were not processed")]
     ReceiverGone {
         /// The receiver.
-        node: String,
+        node: Arc<str>,
         /// How many messages it had not processed. Each loss is reported once.
         undelivered: u64,
     },
@@ -105,11 +76,11 @@ pub enum SendError {
     )]
     Refused {
         /// The receiver.
-        node: String,
+        node: Arc<str>,
         /// Why.
         reason: Reason,
         /// Why, in words.
-        text: String,
+        text: Arc<str>,
         /// How many messages it had not processed. Each loss is reported once.
         undelivered: u64,
     },
@@ -117,7 +88,7 @@ pub enum SendError {
     #[error("the sending node {node:?} is closed")]
     Closed {
         /// The sender's node.
-        node: String,
+        node: Arc<str>,
     },
     /// The outbox was made before a fork, and belongs to the parent.
     #[error("this outbox belongs to the process that forked this one: open a node of its own here")]
@@ -150,43 +121,39 @@ pub enum FlushError {
     Forked,
 }
 
-/// How far a destination has got.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Messages sent.
-    pub sent: u64,
-    /// Messages of these that the receiver has processed.
-    pub acknowledged: u64,
-}
-
 /// A node that an outbox sends to. Of use with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination(usize);
 
 /// What sends: one channel per inbox that it reaches, in order, without a lock.
 ///
-/// It is `Send`, and used by one thread at a time. What it sends to one inbox arrives in the order in which it was sent.
+/// It is `Send`, and used by one thread at a time. What it sends to one inbox arrives in the order in which it was sent,
+/// whatever the topic.
 #[derive(Debug)]
 pub struct Outbox {
-    node: Arc<Owned>,
-    routes: Vec<Route>,
-    born: u64,
-}
-
-/// Where a destination's messages go.
-#[derive(Debug)]
-struct Route {
-    to: Arc<str>,
-    channel: Option<Channel>,
-    /// Set when the receiver has refused for good.
-    refused: Option<(Incarnation, Reason, String)>,
-    /// What earlier channels of this route have carried.
-    before: Progress,
+    pub(crate) node: Arc<Owned>,
+    /// The inboxes that it reaches: nodes' own, and subscriptions.
+    pub(crate) routes: Vec<Route>,
+    pub(crate) topics: Topics,
+    /// What was not delivered by the last publish.
+    pub(crate) undelivered: Vec<SendError>,
+    pub(crate) born: u64,
+    /// What became of messages to subscriptions that have ended.
+    pub(crate) ended: Account,
+    serials: u64,
+    pub(crate) high_water: Option<f64>,
 }
 
 impl Outbox {
     pub(crate) fn new(node: Arc<Owned>) -> Self {
-        Self { node, routes: Vec::new(), born: fork::generation() }
+        let (routes, topics, undelivered, ended) = Default::default();
+        Self { node, routes, topics, undelivered, born: fork::generation(), ended, serials: 0, high_water: None }
+    }
+
+    /// A serial number for a new route.
+    pub(crate) fn serial(&mut self) -> u64 {
+        self.serials += 1;
+        self.serials
     }
 
     /// Connects to a node and waits up to 10 s for it to appear. See [`crate::Node::sender_within`].
@@ -205,77 +172,26 @@ impl Outbox {
     /// [`ConnectError`].
     pub fn to_within(&mut self, node: &str, limit: Duration) -> Result<Destination, ConnectError> {
         check_node_id(node)?;
-        if let Some(known) = self.routes.iter().position(|route| &*route.to == node && route.channel.is_some()) {
+        let known = self.routes.iter().position(|route| &*route.to == node && route.subscription.is_none());
+        if let Some(known) = known.filter(|&known| self.routes[known].channel.is_some()) {
             return Ok(Destination(known));
         }
         let to: Arc<str> = node.into();
-        let channel = Some(self.connect(&to, limit)?);
-        let known = self.routes.iter().position(|route| route.to == to);
+        let mut channel = connect::by_id(&self.node, &to, limit)?;
+        channel.set_high_water(self.high_water);
         let index = known.unwrap_or_else(|| {
-            self.routes.push(Route { to, channel: None, refused: None, before: Progress::default() });
+            let serial = self.serial();
+            self.routes.push(Route::new(to, None, serial));
             self.routes.len() - 1
         });
-        self.routes[index].channel = channel;
+        self.routes[index].channel = Some(channel);
         self.routes[index].refused = None;
         Ok(Destination(index))
     }
 
-    fn connect(&self, to: &Arc<str>, limit: Duration) -> Result<Channel, ConnectError> {
-        let closed = || ConnectError::Closed { node: self.node.id.to_string() };
-        let domain = self.node.domain().ok_or_else(closed)?;
-        let begun = Instant::now();
-        let deadline = begun.checked_add(limit);
-        let reactor = self.node.reactor();
-        let mut seen_alive = false;
-        let mut failures = HashMap::new();
-        let mut attempt = || -> Result<Option<Channel>, ConnectError> {
-            loop {
-                self.node.join_anew_if_removed();
-                let directory = self.node.directory().ok_or_else(closed)?;
-                let target = match look_up(&directory, to)? {
-                    LookedUp::Inbox(target) => target,
-                    LookedUp::Alive => {
-                        seen_alive = true;
-                        return Ok(None);
-                    }
-                    LookedUp::Nobody => return Ok(None),
-                };
-                // A connection may be lost although the node lives; but the file of one that dies may stay for a while.
-                let lost = failures.entry((target.incarnation, target.inbox)).or_insert(0);
-                if *lost > LOST_CONNECTIONS {
-                    return Ok(None);
-                }
-                let ring =
-                    Ring::create(Link::to(reactor, &target), self.node.id.clone(), self.node.incarnation, directory)?;
-                if !self.node.remember(&ring) {
-                    return Err(closed());
-                }
-                let channel = Channel::new(ring.clone()); // writes the ring's header: the receiver checks it
-                ring.link.connect(reactor, ring.clone());
-                if !limit.is_zero() {
-                    ring.wait_for_answer(Instant::now() + limit.min(ANSWER_LIMIT));
-                }
-                match ring.failure() {
-                    None => return Ok(Some(channel)),
-                    Some(Failure::Gone) => *lost += 1,
-                    Some(Failure::Refused { reason, text }) => {
-                        let reason = Reason::from_number(reason);
-                        return Err(ConnectError::Refused { node: to.to_string(), reason, text });
-                    }
-                    Some(Failure::Broken(why)) => return Err(ConnectError::Broken { node: to.to_string(), why }),
-                    Some(Failure::NodeClosed) => return Err(closed()),
-                }
-            }
-        };
-        let found = if limit.is_zero() {
-            attempt()?
-        } else {
-            appear::wait_for(reactor, domain.path(), deadline, &mut attempt)?
-        };
-        found.ok_or_else(|| match seen_alive {
-            true => ConnectError::NoInbox { node: to.to_string() },
-            false => ConnectError::NotFound { node: to.to_string() },
-        })
+    /// Limits how fast this outbox sends to a node; `None`: no limit.
+    pub fn limit_rate(&mut self, to: Destination, rate: Option<Rate>) {
+        self.routes[to.0].pace = rate.map(|rate| Box::new(Pace::new(rate)));
     }
 
     /// Sends a message, and waits up to [`DEFAULT_SEND_LIMIT`] for room.
@@ -311,35 +227,44 @@ impl Outbox {
         if self.born != fork::generation() {
             return Err(SendError::Forked);
         }
-        if let Some(channel) = &mut self.routes[to.0].channel
-            && let Pushed::Yes = channel.push(payload)
+        let route = &mut self.routes[to.0];
+        if route.pace.is_none()
+            && let Some(channel) = &mut route.channel
+            && let Pushed::Yes = channel.push(Head::MESSAGE, payload)
         {
             return Ok(());
         }
-        self.send_slowly(to, payload, limit)
+        self.send_slowly(to, payload, limit).inspect_err(|error| self.routes[to.0].count_undelivered(error))
     }
 
     #[cold]
     fn send_slowly(&mut self, to: Destination, payload: &[u8], limit: Duration) -> Result<(), SendError> {
         let deadline = Instant::now().checked_add(limit);
+        let route = &mut self.routes[to.0];
+        if let Some(pace) = &route.pace {
+            let limited = |wait| SendError::RateLimited { to: route.to.clone(), wait };
+            pace.take(payload.len(), deadline).map_err(limited)?;
+        }
         loop {
             if self.routes[to.0].channel.is_none() {
                 self.reconnect(to)?;
             }
             let route = &mut self.routes[to.0];
             let Some(channel) = &mut route.channel else { continue };
-            match channel.push(payload) {
+            let node = route.to.clone();
+            match channel.push(Head::MESSAGE, payload) {
                 Pushed::Yes => return Ok(()),
-                Pushed::TooLarge { bytes, max } => {
-                    return Err(SendError::TooLarge { node: route.to.to_string(), bytes, max });
+                Pushed::TooLarge { bytes, max } => return Err(SendError::TooLarge { node, bytes, max }),
+                Pushed::Full { .. } if channel.policy() == Policy::DropNewest => {
+                    return Err(SendError::Dropped { node });
                 }
                 Pushed::Full { room_at } => {
                     if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                        return Err(SendError::Full { node: route.to.to_string(), limit });
+                        return Err(SendError::Full { node, limit });
                     }
                     channel.wait_for(room_at, deadline);
                 }
-                Pushed::Failed => match self.give_up(to) {
+                Pushed::Failed => match self.give_up(to.0) {
                     // Nothing is lost, so there is nothing to report: perhaps the receiver is back.
                     SendError::ReceiverGone { undelivered: 0, .. } => {}
                     error => return Err(error),
@@ -351,58 +276,35 @@ impl Outbox {
     /// Connects a route again whose receiver was gone.
     fn reconnect(&mut self, to: Destination) -> Result<(), SendError> {
         let route = &self.routes[to.0];
-        let node = route.to.to_string();
+        let node = route.to.clone();
         if let Some((incarnation, reason, text)) = &route.refused
-            && self.node.directory().is_some_and(|directory| is_alive(&directory, &route.to, *incarnation))
+            && self.node.directory().is_some_and(|directory| connect::is_alive(&directory, &route.to, *incarnation))
         {
             return Err(SendError::Refused { node, reason: *reason, text: text.clone(), undelivered: 0 });
         }
         let target = route.to.clone();
-        match self.connect(&target, Duration::ZERO) {
-            Ok(channel) => {
+        match connect::by_id(&self.node, &target, Duration::ZERO) {
+            Ok(mut channel) => {
+                channel.set_high_water(self.high_water);
                 self.routes[to.0].channel = Some(channel);
                 Ok(())
             }
             Err(ConnectError::Refused { reason, text, .. }) => {
-                Err(SendError::Refused { node, reason, text, undelivered: 0 })
+                Err(SendError::Refused { node, reason, text: text.into(), undelivered: 0 })
             }
-            Err(ConnectError::Closed { node }) => Err(SendError::Closed { node }),
+            Err(ConnectError::Closed { node }) => Err(SendError::Closed { node: node.into() }),
             Err(ConnectError::Os(error)) => Err(error.into()),
             Err(_) => Err(SendError::ReceiverGone { node, undelivered: 0 }),
         }
     }
 
-    /// Drops a failed channel, and says what is lost with it.
-    fn give_up(&mut self, to: Destination) -> SendError {
-        let own = self.node.id.to_string();
-        let route = &mut self.routes[to.0];
-        let node = route.to.to_string();
-        let Some(mut channel) = route.channel.take() else {
-            return SendError::ReceiverGone { node, undelivered: 0 };
-        };
-        let progress = channel.progress();
-        let undelivered = progress.sent - progress.acknowledged;
-        route.before.sent += progress.sent;
-        route.before.acknowledged += progress.acknowledged;
-        match channel.failure() {
-            None | Some(Failure::Gone) => SendError::ReceiverGone { node, undelivered },
-            Some(Failure::NodeClosed) => SendError::Closed { node: own },
-            Some(Failure::Refused { reason, text }) => {
-                let reason = Reason::from_number(reason);
-                // Other reasons may pass.
-                if matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity) {
-                    route.refused = Some((channel.incarnation(), reason, text.clone()));
-                }
-                SendError::Refused { node, reason, text, undelivered }
-            }
-            Some(Failure::Broken(text)) => {
-                route.refused = Some((channel.incarnation(), Reason::Unknown, text.clone()));
-                SendError::Refused { node, reason: Reason::Unknown, text, undelivered }
-            }
-        }
+    /// Drops a route's failed channel, and says what is lost with it.
+    pub(crate) fn give_up(&mut self, route: usize) -> SendError {
+        let own = self.node.id.clone();
+        self.routes[route].give_up(&own)
     }
 
-    /// Waits until everything sent is processed, up to a limit for all destinations together.
+    /// Waits until everything sent and published is processed, up to a limit for all inboxes together.
     ///
     /// # Errors
     ///
@@ -416,13 +318,12 @@ impl Outbox {
         for index in 0..self.routes.len() {
             let Some(channel) = &mut self.routes[index].channel else { continue };
             channel.wait_for_all(deadline);
-            let progress = channel.progress();
-            let unprocessed = progress.sent - progress.acknowledged;
+            let unprocessed = channel.account().queued;
             if channel.is_connected() {
                 late += unprocessed;
             } else if unprocessed > 0 {
                 lost += unprocessed;
-                let error = self.give_up(Destination(index));
+                let error = self.give_up(index);
                 cause.get_or_insert(error);
             }
         }
@@ -444,52 +345,45 @@ impl Outbox {
         self.routes[to.0].channel.as_ref().is_some_and(Channel::is_connected)
     }
 
-    /// How many messages were sent to a destination, and how many of these are processed. Does not block.
-    pub fn progress(&mut self, to: Destination) -> Progress {
-        let route = &mut self.routes[to.0];
-        let mut progress = route.before;
-        if let Some(channel) = &mut route.channel
-            && self.born == fork::generation()
-        {
-            let now = channel.progress();
-            progress.sent += now.sent;
-            progress.acknowledged += now.acknowledged;
+    /// What became of the messages to a destination. Does not block.
+    pub fn account(&mut self, to: Destination) -> Account {
+        if self.born != fork::generation() {
+            return Account::default();
         }
-        progress
+        self.routes[to.0].account()
     }
-}
 
-/// Whether this incarnation of a node lives.
-fn is_alive(directory: &crate::sys::Descriptor, node: &str, incarnation: Incarnation) -> bool {
-    matches!(registry::read(directory, node), Ok(Some(file)) if file.alive && file.incarnation == incarnation)
-}
-
-enum LookedUp {
-    Inbox(Target),
-    Alive,
-    Nobody,
-}
-
-/// Finds a node's own inbox.
-fn look_up(directory: &crate::sys::Descriptor, node: &Arc<str>) -> Result<LookedUp, ConnectError> {
-    let file = match registry::read(directory, node) {
-        Ok(Some(file)) if file.alive => file,
-        Ok(_) => return Ok(LookedUp::Nobody),
-        Err(ReadError::Bad { id, why }) => return Err(ConnectError::Broken { node: id, why }),
-        Err(ReadError::Os(error)) => return Err(error.into()),
-    };
-    let Some(inbox) = file.inboxes.iter().find(|inbox| inbox.address == ListedAddress::Node) else {
-        return Ok(LookedUp::Alive);
-    };
-    let capacity = inbox.capacity;
-    if !librpc_ring::layout::is_valid_capacity(capacity) || capacity < 4096 {
-        return Err(ConnectError::Broken { node: node.to_string(), why: format!("a capacity of {capacity} bytes") });
+    /// Every inbox that this outbox reaches now: how full it is, and what became of the messages to it. Does not block.
+    pub fn reached(&mut self) -> Vec<Reached> {
+        if self.born != fork::generation() {
+            return Vec::new();
+        }
+        self.routes.iter_mut().filter_map(Route::reached).collect()
     }
-    Ok(LookedUp::Inbox(Target {
-        node: node.clone(),
-        incarnation: file.incarnation,
-        uid: file.uid,
-        inbox: inbox.number,
-        capacity,
-    }))
+
+    /// Has an inbox count as *high* when its ring is filled to this part (0 to 1), until it is filled to half of that.
+    /// `None`: no such mark. It costs nothing below the mark; above it, each send looks at what the receiver has processed.
+    pub fn set_high_water(&mut self, part: Option<f64>) {
+        self.high_water = part;
+        let channels = self.routes.iter_mut().filter_map(|route| route.channel.as_mut());
+        channels.for_each(|channel| channel.set_high_water(part));
+    }
+
+    /// The next inbox that has passed the high-water mark in either direction since this was asked last. Does not block.
+    pub fn congestion(&mut self) -> Option<Reached> {
+        if self.born != fork::generation() {
+            return None;
+        }
+        let passed = self.routes.iter_mut().position(Route::has_passed_high_water)?;
+        self.routes[passed].reached()
+    }
+
+    /// What became of everything that was sent and published. Does not block.
+    pub fn total(&mut self) -> Account {
+        let mut total = self.ended;
+        if self.born == fork::generation() {
+            self.routes.iter_mut().for_each(|route| total += route.account());
+        }
+        total
+    }
 }

@@ -7,11 +7,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use librpc_ring::layout;
 use rustix::io::Errno;
 
+use crate::connect;
 use crate::fault::fault;
 use crate::incoming::Reason;
+use crate::link::Target;
 use crate::reactor::{Reactor, Source};
 use crate::registry;
 use crate::ring::{Attached, Failure, Ring};
@@ -131,14 +132,7 @@ impl Outgoing {
 
     /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
     fn may_come_back(&self) -> bool {
-        let target = &self.ring.link.target;
-        match registry::read(&self.ring.directory, &target.node) {
-            Ok(Some(file)) => {
-                let listed = file.inboxes.iter().any(|inbox| inbox.number == target.inbox);
-                file.alive && file.incarnation == target.incarnation && listed
-            }
-            _ => false,
-        }
+        connect::is_listed(&self.ring.directory, &self.ring.link.target)
     }
 
     /// Lets go of the socket.
@@ -178,14 +172,14 @@ impl Outgoing {
     }
 
     fn answered(self: Arc<Self>, reactor: &Arc<Reactor>, answer: &[u8], descriptors: Vec<std::os::fd::OwnedFd>) {
-        let capacity = self.ring.link.target.capacity;
+        let Target { capacity, policy, .. } = self.ring.link.target;
         let broken = |text: String| Failure::Broken(text);
         match wire::decode::<Answer>(answer) {
             Ok(Answer::Terms(terms)) if descriptors.is_empty() => {
-                if (terms.version, terms.capacity, terms.mode) != (PROTOCOL, capacity, layout::MODE_LOSSLESS) {
+                if (terms.version, terms.capacity, terms.policy) != (PROTOCOL, capacity, policy.number()) {
                     return self.fail(reactor, broken(format!("its terms are not those of its file: {terms:?}")));
                 }
-                let data = wire::encode(&Data { capacity, mode: layout::MODE_LOSSLESS });
+                let data = wire::encode(&Data { capacity, policy: policy.number() });
                 let Some(socket) = self.state().socket.clone() else { return };
                 match Socket::spare() {
                     Ok(reserve) => self.state().reserve = Some(reserve),

@@ -9,13 +9,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use librpc_ring::{Armed, Consumer, Head, Kind, Record};
+use librpc_ring::{Armed, Consumer, Head, Record};
 
 use crate::admission::Charge;
 use crate::arrivals::{Arrival, InboxShared};
 use crate::bell::{self, Bell, Heard};
 use crate::fault::fault;
 use crate::name::Peer;
+use crate::names::Names;
 use crate::sys::OsError;
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::{Poll, Ready};
@@ -90,11 +91,16 @@ pub(crate) struct Taken {
     pub(crate) channel: usize,
     pub(crate) sequence: u64,
     pub(crate) head: Head,
+    pub(crate) missed: u64,
 }
 
 struct Channel {
     consumer: Consumer<Reader, Writer>,
     peer: Arc<Peer>,
+    /// What the sender has declared its topics' numbers to mean.
+    topics: Names,
+    /// Messages that were overwritten in front of the next one.
+    missed: u64,
     connection: u64,
     ring: u32,
     socket: Option<Arc<Socket>>,
@@ -188,6 +194,12 @@ impl Receiver {
         &self.channels[taken.channel].as_ref().expect("a channel stays until the next look").peer
     }
 
+    /// The topic of a message that was taken last; empty if it has none.
+    pub(crate) fn topic(&self, taken: &Taken) -> &Arc<str> {
+        let channel = self.channels[taken.channel].as_ref().expect("a channel stays until the next look");
+        channel.topics.of(&taken.head)
+    }
+
     /// Waits for what comes next; `None` when the time is up, or the inbox was stopped or closed.
     pub(crate) fn next(&mut self, until: Until) -> Result<Option<Found>, OsError> {
         let (mut spun_out, mut rounds) = (None, 0);
@@ -273,21 +285,10 @@ impl Receiver {
                 self.quantum = QUANTUM;
                 continue;
             };
-            if self.quantum > 0 {
-                let channel = self.channels[index].as_ref().expect("an active channel is there");
-                match channel.consumer.peek() {
-                    Ok(Some(record)) if record.head.kind != Kind::Message => {
-                        let why =
-                            format!("it sends a record of kind {:?}, which nobody has asked for", record.head.kind);
-                        return Some(self.leave(index, Some(Departure::Corrupt(why))));
-                    }
-                    Ok(Some(record)) if channel.drain.is_none_or(|left| left > 0) => {
-                        return Some(Found::Message(self.take(index, &record)));
-                    }
-                    Ok(_) if channel.drain.is_some() => return Some(self.leave(index, None)),
-                    Ok(_) => {}
-                    Err(corrupt) => return Some(self.leave(index, Some(Departure::Corrupt(corrupt.to_string())))),
-                }
+            if self.quantum > 0
+                && let Some(found) = self.poll_ring(index)
+            {
+                return Some(found);
             }
             self.cursor += 1;
             self.quantum = QUANTUM;
@@ -295,19 +296,53 @@ impl Receiver {
         None
     }
 
+    /// Takes the next message of a ring, and learns the topics that are declared in front of it.
     #[inline]
-    fn take(&mut self, index: usize, record: &Record) -> Taken {
+    fn poll_ring(&mut self, index: usize) -> Option<Found> {
+        loop {
+            let channel = self.channels[index].as_mut().expect("an active channel is there");
+            if channel.drain == Some(0) {
+                return Some(self.leave(index, None));
+            }
+            let had_unconsumed = channel.consumer.has_unconsumed();
+            self.payload.clear();
+            let record = match channel.consumer.pop(&mut self.payload) {
+                Ok(Some(record)) => record,
+                Ok(None) if channel.drain.is_some() => return Some(self.leave(index, None)),
+                Ok(None) => return None,
+                Err(corrupt) => return Some(self.leave(index, Some(Departure::Corrupt(corrupt.to_string())))),
+            };
+            if !had_unconsumed {
+                self.unconsumed.push(index);
+            }
+            if let Some(left) = &mut channel.drain {
+                *left = left.saturating_sub(record.head.record_bytes(record.payload_bytes));
+            }
+            channel.missed += record.missed;
+            if channel.topics.is_expected(&self.shared.address, &record.head) {
+                fault!("consume.taken");
+                return Some(Found::Message(self.taken(index, &record)));
+            }
+            if let Err(why) = channel.topics.learn(&self.shared.address, &record.head, &self.payload) {
+                return Some(self.leave(index, Some(Departure::Corrupt(why))));
+            }
+            // Learnt is processed, unless a message in front of it is not.
+            if !had_unconsumed {
+                channel.consumer.consume();
+                self.unconsumed.pop();
+            }
+            self.quantum -= 1;
+            if self.quantum == 0 {
+                return None;
+            }
+        }
+    }
+
+    #[inline]
+    fn taken(&mut self, index: usize, record: &Record) -> Taken {
         let channel = self.channels[index].as_mut().expect("an active channel is there");
-        self.payload.clear();
-        if !channel.consumer.has_unconsumed() {
-            self.unconsumed.push(index);
-        }
-        channel.consumer.take(record, &mut self.payload);
-        fault!("consume.taken");
         channel.idle_looks = 0;
-        if let Some(left) = &mut channel.drain {
-            *left = left.saturating_sub(record.head.record_bytes(record.payload_bytes));
-        }
+        let missed = std::mem::take(&mut channel.missed);
         self.quantum -= 1;
         self.burst = self.burst.saturating_add(1);
         self.polls += 1;
@@ -315,7 +350,7 @@ impl Receiver {
             self.polls = 0;
             self.look_if_due();
         }
-        Taken { channel: index, sequence: record.sequence, head: record.head }
+        Taken { channel: index, sequence: record.sequence, head: record.head, missed }
     }
 
     /// A look at the bells of other channels while this one is busy.
@@ -443,9 +478,22 @@ impl Receiver {
         };
         tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
         self.found.push_back(Found::Joined(peer.clone()));
-        let (active, idle_looks, unsettled, bells, _charge) = (false, 0, 0, 0, charge);
-        let channel =
-            Channel { consumer, peer, connection, ring, socket, active, idle_looks, unsettled, bells, drain, _charge };
+        let (topics, active, idle_looks, unsettled, bells, _charge) = (Names::default(), false, 0, 0, 0, charge);
+        let channel = Channel {
+            consumer,
+            peer,
+            topics,
+            missed: 0,
+            connection,
+            ring,
+            socket,
+            active,
+            idle_looks,
+            unsettled,
+            bells,
+            drain,
+            _charge,
+        };
         self.channels[index] = Some(channel);
         self.activate(index);
     }

@@ -131,13 +131,21 @@ fn read_header(file: &Descriptor, doing: impl Fn() -> String) -> Result<Result<N
 
 /// The ids of all node files in a directory.
 fn ids(directory: &Descriptor) -> Result<Vec<String>, OsError> {
+    let mut ids = ids_of(directory, |_| true)?;
+    ids.sort();
+    Ok(ids)
+}
+
+/// The ids of the node files in a directory that are asked for.
+pub(crate) fn ids_of(directory: &Descriptor, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<String>, OsError> {
     let mut ids = Vec::new();
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     each_id(directory, &mut buffer, |id| {
-        ids.push(id.to_owned());
+        if wanted(id) {
+            ids.push(id.to_owned());
+        }
         true
     })?;
-    ids.sort();
     Ok(ids)
 }
 
@@ -417,7 +425,7 @@ impl Registration {
         rustix::io::pwrite(&self.file, &select.0.to_le_bytes(), layout::SELECT_OFFSET).context(doing)?;
         lists.selected = next;
         fault!("announce.selected");
-        self.membership.bump();
+        self.membership.bump(&self.id);
         Ok(())
     }
 
@@ -432,7 +440,7 @@ impl Registration {
             let _ = remove(directory, &node_file(&self.id)).map_err(warn);
         }
         fault!("leave.file-removed");
-        self.membership.bump();
+        self.membership.bump(&self.id);
         drop(self.file);
         self.membership.leave();
     }

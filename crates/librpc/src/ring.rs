@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use librpc_ring::{Memory, MemoryMut, layout};
+use librpc_ring::{Counters, Memory, MemoryMut, layout};
 
 use crate::bell::Bell;
 use crate::link::Use;
 use crate::name::Incarnation;
-use crate::sys::memory::{Mapping, Shape};
+use crate::sys::memory::{Mapping, Shape, no_ack};
 use crate::sys::socket::{Sent, Socket};
 use crate::sys::{Descriptor, OsError, fork};
 
@@ -238,13 +238,15 @@ impl Ring {
 
     /// Waits until everything committed is processed, from any thread; returns how many messages are not.
     pub(crate) fn flush(&self, deadline: Option<Instant>) -> u64 {
-        let data = self.data.reader();
-        let committed = data.load(layout::data::COMMITTED, Ordering::Acquire);
+        let committed = self.data.reader().load(layout::data::COMMITTED, Ordering::Acquire);
         self.wait_until(deadline, |consumed| consumed >= committed);
-        match self.attached() {
-            Some(attached) => librpc_ring::outstanding(&data, &attached.ack.reader(), self.link.target.capacity),
-            None => data.load(layout::data::SEQUENCE, Ordering::Relaxed),
-        }
+        self.counters().queued()
+    }
+
+    /// What has gone through the ring.
+    pub(crate) fn counters(&self) -> Counters {
+        let ack = self.ack().map_or_else(no_ack, |ack| ack.reader());
+        Counters::read(&self.data.reader(), &ack)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::account::{Account, Reached};
 use crate::outbox::{DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, SendError};
+use crate::rate::Rate;
 
 /// Sends to one node: [`crate::Node::sender`].
 ///
@@ -64,13 +66,33 @@ impl Sender {
         self.outbox.is_connected(self.to)
     }
 
-    /// How many messages were sent.
+    /// Limits how fast messages are sent; `None`: no limit.
+    pub fn limit_rate(&mut self, rate: Option<Rate>) {
+        self.outbox.limit_rate(self.to, rate);
+    }
+
+    /// How many messages were accepted for delivery. Does not block.
     pub fn sent(&mut self) -> u64 {
-        self.outbox.progress(self.to).sent
+        self.account().accepted
     }
 
     /// How many messages the receiver has processed. Does not block.
     pub fn acknowledged(&mut self) -> u64 {
-        self.outbox.progress(self.to).acknowledged
+        self.account().processed
+    }
+
+    /// What became of the messages. Does not block.
+    pub fn account(&mut self) -> Account {
+        self.outbox.account(self.to)
+    }
+
+    /// Marks an inbox as high from a part of its ring on. See [`Outbox::set_high_water`].
+    pub fn set_high_water(&mut self, part: Option<f64>) {
+        self.outbox.set_high_water(part);
+    }
+
+    /// The next inbox that has passed the high-water mark. See [`Outbox::congestion`].
+    pub fn congestion(&mut self) -> Option<Reached> {
+        self.outbox.congestion()
     }
 }

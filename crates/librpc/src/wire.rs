@@ -54,9 +54,9 @@ pub(crate) struct Terms {
     /// Capacity of the ring in bytes.
     #[n(2)]
     pub(crate) capacity: u64,
-    /// Ring mode, as in the ring's header.
+    /// What happens to a message that finds the inbox full; it fixes the ring's mode.
     #[n(3)]
-    pub(crate) mode: u64,
+    pub(crate) policy: u32,
 }
 
 /// The sender's second message; the data memfd comes with it.
@@ -66,7 +66,7 @@ pub(crate) struct Data {
     #[n(0)]
     pub(crate) capacity: u64,
     #[n(1)]
-    pub(crate) mode: u64,
+    pub(crate) policy: u32,
 }
 
 /// The receiver's last message; the ack memfd comes with it.
@@ -113,7 +113,10 @@ pub(crate) struct ListedInbox {
     #[n(2)]
     pub(crate) capacity: u64,
     #[n(3)]
-    pub(crate) mode: u64,
+    pub(crate) policy: u32,
+    /// Whether it wants what its own node publishes, too.
+    #[n(4)]
+    pub(crate) own: bool,
 }
 
 /// What an inbox receives, as its node's file says it.
@@ -173,7 +176,7 @@ mod golden {
 
     #[test]
     fn answers_are_pinned() {
-        let terms = Answer::Terms(Terms { version: 1, features: 0, capacity: 262_144, mode: 0 });
+        let terms = Answer::Terms(Terms { version: 1, features: 0, capacity: 262_144, policy: 0 });
         let attached = Answer::Attached(Attached { connection: 7, ring: 2 });
         let refusal = Answer::Refusal(Refusal { reason: 4, text: "no".into() });
         let pinned = [
@@ -190,15 +193,15 @@ mod golden {
 
     #[test]
     fn data_and_the_list_of_inboxes_are_pinned() {
-        assert_eq!(hex(&encode(&Data { capacity: 4096, mode: 0 })), "a2001910000100");
-        let list = vec![ListedInbox { number: 1, address: ListedAddress::Node, capacity: 4096, mode: 0 }];
-        assert_eq!(hex(&encode(&list)), "81a4000101820080021910000300");
+        assert_eq!(hex(&encode(&Data { capacity: 4096, policy: 0 })), "a2001910000100");
+        let list = vec![ListedInbox { number: 1, address: ListedAddress::Node, capacity: 4096, policy: 0, own: false }];
+        assert_eq!(hex(&encode(&list)), "81a500010182008002191000030004f4");
         assert_eq!(decode::<Vec<ListedInbox>>(&encode(&list)).unwrap(), list);
     }
 
     #[test]
     fn keys_of_a_later_version_are_skipped() {
         let later = [0xa3, 0x00, 0x19, 0x10, 0x00, 0x01, 0x00, 0x18, 0x63, 0x61, 0x78];
-        assert_eq!(decode::<Data>(&later).unwrap(), Data { capacity: 4096, mode: 0 });
+        assert_eq!(decode::<Data>(&later).unwrap(), Data { capacity: 4096, policy: 0 });
     }
 }

@@ -1,14 +1,15 @@
 //! The receiver's side: find, check, copy, take, consume.
 //!
-//! Invariant: `consumed ≤ taken ≤ position of the next look`. Whatever the sender wrote is read once into a private copy
+//! Invariant: `consumed ≤ taken ≤ position of the next look` (in mode Latest that may lie ahead, where nothing was taken yet). Whatever the sender wrote is read once into a private copy
 //! and checked there; what fails is [`Corrupt`], a value. A receiver that dies leaves `consumed` (processed) and `taken`
 //! (handed out) behind: exactly the records between them were in work.
 
 use std::sync::atomic::Ordering;
 
-use crate::layout::{self, WORD, ack, data};
+use crate::counters::ReceiverCounters;
+use crate::layout::{self, Mode, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
-use crate::record::{Commit, Record, lap};
+use crate::record::{Commit, Head, Record, lap};
 
 /// What the sender wrote cannot be. The channel is of no further use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,9 +49,28 @@ pub enum Corrupt {
         position: u64,
         /// The number that it bears.
         found: u64,
-        /// The number that comes next.
+        /// The number that comes next; in mode Latest, behind records that were passed over, the lowest that may.
         expected: u64,
     },
+    /// Mode Latest: the sender claims to have overtaken, but not where a receiver may go on.
+    #[error("at position {position} the sender announces {intent} and marks {mark}, where no receiver can go on")]
+    Mark {
+        /// Where the receiver stands.
+        position: u64,
+        /// What the sender has announced to write.
+        intent: u64,
+        /// What it has marked.
+        mark: u64,
+    },
+}
+
+/// A record that was found and checked, but neither copied nor taken.
+pub(crate) struct Found {
+    head: Head,
+    sequence: u64,
+    pub(crate) payload_bytes: usize,
+    pub(crate) payload_word: usize,
+    end: u64,
 }
 
 /// The reading end of a ring.
@@ -59,15 +79,26 @@ pub struct Consumer<D, A> {
     pub(crate) data: D,
     pub(crate) ack: A,
     capacity: u64,
-    position: u64,
+    mode: Mode,
+    max_record_bytes: u64,
+    /// Where to look next.
+    pub(crate) position: u64,
+    taken: u64,
     consumed: u64,
+    /// The number of the next message, if none was passed over.
     sequence: u64,
+    /// How many messages may have been passed over since the last record.
+    pub(crate) may_miss: u64,
+    missed: u64,
+    bytes: u64,
+    processed: u64,
+    last_received: u64,
     pub(crate) epoch: u64,
     pub(crate) answered: u64,
 }
 
 impl<D: Memory, A: MemoryMut> Consumer<D, A> {
-    /// Starts at the beginning of a ring of this capacity, which the receiver has demanded. Writes the ack header.
+    /// Starts at the beginning of a ring of this capacity and mode, which the receiver has demanded. Writes the ack header.
     ///
     /// # Errors
     ///
@@ -76,13 +107,13 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     /// # Panics
     ///
     /// If the capacity is none ([`layout::is_valid_capacity`]).
-    pub fn new(data: D, ack: A, capacity: u64) -> Result<Self, Corrupt> {
+    pub fn new(data: D, ack: A, capacity: u64, mode: Mode) -> Result<Self, Corrupt> {
         assert!(layout::is_valid_capacity(capacity), "capacity {capacity}");
         let header = [
             (data::MAGIC, layout::DATA_MAGIC),
             (data::VERSION, layout::VERSION),
             (data::CAPACITY, capacity),
-            (data::MODE, layout::MODE_LOSSLESS),
+            (data::MODE, mode.word()),
         ];
         for (word, expected) in header {
             let found = data.get(word);
@@ -92,68 +123,126 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         }
         ack.put(ack::VERSION, layout::VERSION);
         ack.put(ack::MAGIC, layout::ACK_MAGIC);
-        Ok(Self { data, ack, capacity, position: 0, consumed: 0, sequence: 0, epoch: 0, answered: 0 })
+        Ok(Self {
+            data,
+            ack,
+            capacity,
+            mode,
+            max_record_bytes: layout::max_record_bytes(capacity, mode),
+            position: 0,
+            taken: 0,
+            consumed: 0,
+            sequence: 0,
+            may_miss: 0,
+            missed: 0,
+            bytes: 0,
+            processed: 0,
+            last_received: 0,
+            epoch: 0,
+            answered: 0,
+        })
     }
 
-    /// Looks at the next record without taking it. `None`: there is nothing.
+    /// Takes the next record and copies its payload to the end of `into`. `None`: there is nothing to take now, and `into`
+    /// is as it was. It copies one record, in mode Latest at most two, whatever the sender does meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] if what stands there is no next record.
+    /// [`Corrupt`] if what stands there is no next record; then nothing is taken, and `into` is as it was.
     #[inline]
-    pub fn peek(&self) -> Result<Option<Record>, Corrupt> {
-        let at = self.word_at(self.position);
-        // Acquire: pairs with the Release in Producer::push; behind a commit word its record is whole.
-        let word = self.data.load(at, Ordering::Acquire);
+    pub fn pop(&mut self, into: &mut Vec<u8>) -> Result<Option<Record>, Corrupt> {
+        if self.mode == Mode::Latest {
+            return self.pop_latest(into);
+        }
+        let Some(found) = self.find(&self.data)? else { return Ok(None) };
+        self.data.read(found.payload_word, found.payload_bytes, into);
+        Ok(Some(self.take(&found)))
+    }
+
+    /// Whether [`Consumer::pop`] has something to say: a record, or corruption.
+    #[inline]
+    pub fn has_record(&self) -> bool {
+        // Relaxed: pop looks again, with Acquire.
+        self.data.load(self.word_at(self.position), Ordering::Relaxed) != 0
+            || (self.mode == Mode::Latest && self.is_overtaken())
+    }
+
+    #[inline(always)]
+    pub(crate) fn find(&self, data: &impl Memory) -> Result<Option<Found>, Corrupt> {
+        let (position, at) = (self.position, self.word_at(self.position));
+        // Acquire: pairs with the Release in Producer::commit; behind a commit word its record is whole.
+        let word = data.load(at, Ordering::Acquire);
         if word == 0 {
             return Ok(None);
         }
-        let position = self.position;
         let Some(commit) = Commit::decode(word, lap(position, self.capacity)) else {
             return Err(Corrupt::Commit { position, word });
         };
-        let (bytes, max) = (commit.record_bytes(), layout::max_record_bytes(self.capacity));
+        let (bytes, max) = (commit.record_bytes(), self.max_record_bytes);
         if bytes > max {
             return Err(Corrupt::Length { position, bytes, max });
         }
-        let found = self.data.get(at + 1);
-        if found != self.sequence {
-            return Err(Corrupt::Sequence { position, found, expected: self.sequence });
+        let sequence = data.get(at + 1);
+        if sequence.wrapping_sub(self.sequence) > self.may_miss {
+            return Err(Corrupt::Sequence { position, found: sequence, expected: self.sequence });
         }
         let mut payload_word = at + 2;
         let head = commit.head(|| {
             payload_word += 1;
-            self.data.get(payload_word - 1)
+            data.get(payload_word - 1)
         });
-        let (payload_bytes, end) = (commit.payload_bytes, position + bytes);
-        Ok(Some(Record { head, sequence: found, payload_bytes, payload_word, end }))
+        Ok(Some(Found { head, sequence, payload_bytes: commit.payload_bytes, payload_word, end: position + bytes }))
     }
 
-    /// Copies a record's payload to the end of `into`, then takes the record: the next look is at the one behind it.
-    #[inline]
-    pub fn take(&mut self, record: &Record, into: &mut Vec<u8>) {
-        debug_assert_eq!(record.sequence, self.sequence, "the record of the last peek");
-        self.data.read(record.payload_word, record.payload_bytes, into);
-        self.position = record.end;
-        self.sequence += 1;
-        // Relaxed: read after this process has died, or by observers.
-        self.ack.store(ack::TAKEN, self.position, Ordering::Relaxed);
-        self.ack.store(ack::RECEIVED, self.sequence, Ordering::Relaxed);
+    /// The record's payload is copied: the next look is at the one behind it.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, found: &Found) -> Record {
+        let Found { head, sequence, payload_bytes, end, .. } = *found;
+        let missed = sequence - self.sequence;
+        if missed != 0 {
+            self.missed += missed;
+            // Release: pairs with the Acquire in ReceiverCounters::read; a committed record that we have seen tells of it.
+            self.ack.store(ack::MISSED, self.missed, Ordering::Release);
+        }
+        if self.may_miss != 0 {
+            self.may_miss = 0;
+        }
+        (self.position, self.taken, self.sequence) = (end, end, sequence);
+        // Relaxed: read after this process has died.
+        self.ack.store(ack::TAKEN, end, Ordering::Relaxed);
+        if head.kind.is_counted() {
+            self.sequence += 1;
+            self.bytes += payload_bytes as u64;
+            // Release: both pair with the Acquire in ReceiverCounters::read; the sender had counted this message before.
+            self.ack.store(ack::RECEIVED, self.received(), Ordering::Release);
+            self.ack.store(ack::BYTES_RECEIVED, self.bytes, Ordering::Release);
+        }
+        Record { head, sequence, payload_bytes, missed }
     }
 
     /// Says that everything taken so far is processed: the sender may overwrite it.
     #[inline]
     pub fn consume(&mut self) {
-        if self.consumed != self.position {
-            self.consumed = self.position;
+        if self.consumed != self.taken {
+            self.consumed = self.taken;
+            self.processed = self.received();
+            // Release: pairs with the Acquire in ReceiverCounters::read; these messages were counted as received before.
+            self.ack.store(ack::PROCESSED, self.processed, Ordering::Release);
             // Release: pairs with the Acquire in Producer::consumed; our reads of these records are done.
             self.ack.store(ack::CONSUMED, self.consumed, Ordering::Release);
         }
     }
 
+    /// Notes when a message that bears a time stamp was received, in ns of the same clock.
+    pub fn note_received_at(&mut self, ns: u64) {
+        self.last_received = ns;
+        // Relaxed: depends on nothing.
+        self.ack.store(ack::LAST_RECEIVED, ns, Ordering::Relaxed);
+    }
+
     /// Whether something taken is not consumed yet.
     pub fn has_unconsumed(&self) -> bool {
-        self.consumed != self.position
+        self.consumed != self.taken
     }
 
     /// Whether the sender has left for good. Look for records once more afterwards: it may have sent before it left.
@@ -164,7 +253,23 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
 
     /// How many messages were taken.
     pub fn received(&self) -> u64 {
-        self.sequence
+        self.sequence - self.missed
+    }
+
+    /// What this side has counted, from its private copy.
+    pub fn counters(&self) -> ReceiverCounters {
+        ReceiverCounters {
+            processed: self.processed,
+            received: self.received(),
+            missed: self.missed,
+            bytes: self.bytes,
+            last_received: self.last_received,
+        }
+    }
+
+    /// The ring's mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// The capacity in bytes.

@@ -9,18 +9,23 @@
 //! │   16 │ capacity in bytes             │                 │   64 │ consumed position             │
 //! │   24 │ ring mode                     │                 │   72 │ taken position                │
 //! │   64 │ waiting epoch                 │                 │  128 │ armed epoch                   │
-//! │   72 │ closed                        │                 │  192 │ receiver's counters (8 words) │
-//! │  128 │ intent (Latest)               │                 │  256 │ reserved: latency histogram   │
-//! │  136 │ mark (Latest)                 │                 └──────┴───────────────────────────────┘
-//! │  192 │ committed position            │
-//! │  200 │ sequence: messages committed  │
-//! │  208 │ sender's counters (6 words)   │
+//! │   72 │ closed                        │                 │  192 │ messages received             │
+//! │  128 │ intent (Latest)               │                 │  200 │ messages processed            │
+//! │  136 │ mark (Latest)                 │                 │  208 │ messages missed (Latest)      │
+//! │  192 │ committed position            │                 │  216 │ payload bytes received        │
+//! │  200 │ messages committed            │                 │  224 │ time of the last received, ns │
+//! │  208 │ payload bytes committed       │                 │  256 │ reserved: latency histogram,  │
+//! │  216 │ messages dropped              │                 │      │ to the end of the page        │
+//! │  224 │ messages returned             │                 └──────┴───────────────────────────────┘
+//! │  232 │ time spent blocked, ns        │
+//! │  240 │ greatest depth in bytes       │
+//! │  248 │ time of the last sent, ns     │
 //! │ 4096 │ ring: `capacity` bytes        │  mapped twice in a row, so that every record is contiguous
 //! └──────┴───────────────────────────────┘
 //! ```
 //!
-//! What the other side looks at while it runs stands on cache lines apart: `waiting` and `closed`, `consumed` with
-//! `taken`, `armed`, and the counters. Reserved bytes are zero.
+//! What the other side looks at while it runs stands on cache lines apart: `waiting` and `closed`, `intent` with `mark`,
+//! `consumed` with `taken`, `armed`, and the counters (which `counters.rs` explains). Reserved bytes are zero.
 
 /// First word of the data memory: `LRPCDATA`.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"LRPCDATA");
@@ -56,8 +61,20 @@ pub mod data {
     pub const MARK: usize = 17;
     /// The committed position, for observers: the receiver looks at the records only.
     pub const COMMITTED: usize = 24;
-    /// How many messages were committed, for observers.
+    /// How many messages were committed.
     pub const SEQUENCE: usize = 25;
+    /// How many bytes their payloads have.
+    pub const BYTES: usize = 26;
+    /// How many messages the sender has dropped, as its policy says, instead of pushing them.
+    pub const DROPPED: usize = 27;
+    /// How many messages came back to their sender as an error.
+    pub const RETURNED: usize = 28;
+    /// How long the sender has waited for room, in ns.
+    pub const BLOCKED_NS: usize = 29;
+    /// The most bytes that were ever unprocessed: exact from a sixteenth of the capacity on.
+    pub const DEPTH_MAX: usize = 30;
+    /// The time stamp of the last message that bears one.
+    pub const LAST_SENT: usize = 31;
     /// The ring's first word.
     pub const RING: usize = super::HEADER_BYTES / super::WORD;
 }
@@ -74,35 +91,79 @@ pub mod ack {
     pub const TAKEN: usize = 9;
     /// 0 while the receiver polls, otherwise the epoch of its sleep.
     pub const ARMED: usize = 16;
-    /// How many messages were handed out, for observers.
+    /// How many messages were handed out.
     pub const RECEIVED: usize = 24;
+    /// How many of them were processed.
+    pub const PROCESSED: usize = 25;
+    /// Mode Latest: how many messages were overwritten before the receiver came to them.
+    pub const MISSED: usize = 26;
+    /// How many bytes the payloads of the received messages have.
+    pub const BYTES_RECEIVED: usize = 27;
+    /// When the last message that bears a time stamp was received, in ns of the same clock.
+    pub const LAST_RECEIVED: usize = 28;
+    /// The first of the words that are reserved for the latency histogram. They end with the memory.
+    pub const HISTOGRAM: usize = 32;
 }
 
-/// Ring mode: the sender never passes the consumed position.
+/// The header's word for [`Mode::Lossless`].
 pub const MODE_LOSSLESS: u64 = 0;
-/// Ring mode: the sender never waits, the receiver may be overtaken. Reserved; not spoken by this version.
+/// The header's word for [`Mode::Latest`].
 pub const MODE_LATEST: u64 = 1;
 
+/// What happens when the receiver does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The sender never passes the consumed position: it finds the ring full.
+    Lossless,
+    /// The sender never waits: it overwrites the oldest records, and the receiver goes on at newer ones.
+    Latest,
+}
+
+impl Mode {
+    /// The word that stands for it in the header.
+    pub const fn word(self) -> u64 {
+        match self {
+            Self::Lossless => MODE_LOSSLESS,
+            Self::Latest => MODE_LATEST,
+        }
+    }
+
+    /// What a header's word stands for; `None` if for no mode of this version.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match word {
+            MODE_LOSSLESS => Some(Self::Lossless),
+            MODE_LATEST => Some(Self::Latest),
+            _ => None,
+        }
+    }
+}
+
 /// The smallest capacity of a ring in bytes that the formats can hold. A real channel takes whole pages.
-pub const MIN_CAPACITY: u64 = 256;
+pub const MIN_CAPACITY: u64 = 512;
 /// The largest capacity of a ring in bytes.
 pub const MAX_CAPACITY: u64 = 1 << 30;
 
 /// Bytes that a message may cost beside its payload: commit word, sequence number, and every optional word.
 pub const RECORD_OVERHEAD: u64 = 64;
 
-/// The largest record of a ring with this capacity, in bytes.
-pub const fn max_record_bytes(capacity: u64) -> u64 {
-    capacity / 4
+/// The largest record of a ring with this capacity and mode, in bytes. An eighth in mode Latest, which overwrites the
+/// oldest records in chunks of that size.
+pub const fn max_record_bytes(capacity: u64, mode: Mode) -> u64 {
+    match mode {
+        Mode::Lossless => capacity / 4,
+        Mode::Latest => capacity / 8,
+    }
 }
 
-/// The largest payload of a ring with this capacity, in bytes, whatever else the record carries.
+/// The largest payload of a ring with this capacity and mode, in bytes, whatever else the record carries.
 ///
 /// ```
-/// assert_eq!(librpc_ring::layout::max_payload_bytes(256 * 1024), 65_472);
+/// use librpc_ring::{Mode, layout::max_payload_bytes};
+/// assert_eq!(max_payload_bytes(256 * 1024, Mode::Lossless), 65_472);
+/// assert_eq!(max_payload_bytes(256 * 1024, Mode::Latest), 32_704);
 /// ```
-pub const fn max_payload_bytes(capacity: u64) -> u64 {
-    max_record_bytes(capacity).saturating_sub(RECORD_OVERHEAD)
+pub const fn max_payload_bytes(capacity: u64, mode: Mode) -> u64 {
+    max_record_bytes(capacity, mode).saturating_sub(RECORD_OVERHEAD)
 }
 
 /// Whether a ring can have this capacity: a power of two within the limits.
@@ -111,10 +172,24 @@ pub const fn is_valid_capacity(capacity: u64) -> bool {
 }
 
 const _: () = {
-    assert!(data::SEQUENCE < data::RING);
-    assert!(data::WAITING / 8 != data::COMMITTED / 8, "lines apart");
+    assert!(data::LAST_SENT < data::RING);
+    assert!(data::WAITING / 8 != data::INTENT / 8 && data::INTENT / 8 != data::COMMITTED / 8, "lines apart");
+    assert!(data::INTENT / 8 == data::MARK / 8, "one line for both");
+    assert!(
+        data::COMMITTED.is_multiple_of(8) && data::LAST_SENT / 8 == data::COMMITTED / 8,
+        "one line for all counters"
+    );
     assert!(ack::CONSUMED / 8 == ack::TAKEN / 8, "one line for both");
-    assert!(ack::CONSUMED / 8 != ack::ARMED / 8, "lines apart");
-    assert!(ack::RECEIVED * WORD < ACK_BYTES);
-    assert!(max_record_bytes(MIN_CAPACITY) >= RECORD_OVERHEAD, "an empty message with every optional word fits");
+    assert!(ack::CONSUMED / 8 != ack::ARMED / 8 && ack::ARMED / 8 != ack::RECEIVED / 8, "lines apart");
+    assert!(
+        ack::RECEIVED.is_multiple_of(8) && ack::LAST_RECEIVED / 8 == ack::RECEIVED / 8,
+        "one line for all counters"
+    );
+    assert!(
+        ack::LAST_RECEIVED < ack::HISTOGRAM && ack::HISTOGRAM.is_multiple_of(8) && ack::HISTOGRAM * WORD < ACK_BYTES
+    );
+    assert!(
+        max_record_bytes(MIN_CAPACITY, Mode::Latest) >= RECORD_OVERHEAD,
+        "an empty message with every optional word fits"
+    );
 };

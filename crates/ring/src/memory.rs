@@ -3,6 +3,7 @@
 //! Two classes of access, so that a model checker can tell them apart. *Synchronising* words (`load`, `store`) carry an
 //! ordering. *Plain* words and bytes (`get`, `put`, `read`, `write`) must be ordered by them: an honest peer never
 //! touches those at the same time. A hostile one may; then the bytes are anything, but it is our copy that we check and use.
+//! Where an honest peer may as well (mode Latest), all words are synchronising ones: `racing.rs`.
 
 #![allow(unsafe_code)]
 
@@ -20,8 +21,8 @@ pub trait Memory {
     fn get(&self, word: usize) -> u64;
     /// Appends `bytes` plain bytes from here to `into`.
     fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>);
-    /// A sequentially consistent fence: each side's store in front of it is seen, or that side's load behind it sees.
-    fn fence(&self);
+    /// A fence. A sequentially consistent one: each side's store in front of it is seen, or that side's load behind it sees.
+    fn fence(&self, order: Ordering);
 }
 
 /// Memory that this side alone writes.
@@ -114,8 +115,8 @@ impl<Access, Owner> Memory for Mapped<Access, Owner> {
     }
 
     #[inline(always)]
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
+    fn fence(&self, order: Ordering) {
+        fence(order);
     }
 }
 

@@ -1,14 +1,18 @@
 //! The sender's side: write, commit, find room.
 //!
-//! Invariant: a record of n bytes is written only if `committed + n + 8 ≤ consumed + capacity`; the 8 are the zero word
-//! behind it. Commit: payload first, a zero commit word *behind* the record, then the record's commit word with release.
+//! Invariant (mode Lossless): a record of n bytes is written only if `committed + n + 8 ≤ consumed + capacity`; the 8 are the
+//! zero word behind it. Mode Latest has another one: `latest.rs`. Commit: payload first, a zero commit word *behind* the record, then the record's commit word with release.
 //! A sender that dies before that last store has committed nothing: its receiver goes on seeing zero there.
 
 use std::sync::atomic::Ordering;
 
+use crate::counters::{SenderCounters, settled};
+use crate::depth::Depth;
 use crate::fault::fault;
-use crate::layout::{self, WORD, ack, data};
+use crate::latest::Announced;
+use crate::layout::{self, Mode, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
+use crate::racing::Racing;
 use crate::record::{Head, lap};
 use crate::waking::Bell;
 
@@ -48,9 +52,13 @@ pub struct Producer<D, A> {
     data: D,
     ack: A,
     capacity: u64,
-    committed: u64,
-    cached_consumed: u64,
-    sequence: u64,
+    mode: Mode,
+    max_payload_bytes: usize,
+    /// A record that ends behind this, its zero word included, is preceded by a look at all that is not looked at else.
+    look_at: u64,
+    depth: Depth,
+    announced: Announced,
+    counters: SenderCounters,
     bell: Bell,
 }
 
@@ -60,13 +68,24 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     /// # Panics
     ///
     /// If the capacity is none ([`layout::is_valid_capacity`]).
-    pub fn new(data: D, ack: A, capacity: u64) -> Self {
+    pub fn new(data: D, ack: A, capacity: u64, mode: Mode) -> Self {
         assert!(layout::is_valid_capacity(capacity), "capacity {capacity}");
         data.put(data::VERSION, layout::VERSION);
         data.put(data::CAPACITY, capacity);
-        data.put(data::MODE, layout::MODE_LOSSLESS);
+        data.put(data::MODE, mode.word());
         data.put(data::MAGIC, layout::DATA_MAGIC);
-        Self { data, ack, capacity, committed: 0, cached_consumed: 0, sequence: 0, bell: Bell::default() }
+        Self {
+            data,
+            ack,
+            capacity,
+            mode,
+            max_payload_bytes: layout::max_payload_bytes(capacity, mode) as usize,
+            look_at: 0,
+            depth: Depth::new(capacity, mode),
+            announced: Announced::new(capacity, mode),
+            counters: SenderCounters::default(),
+            bell: Bell::default(),
+        }
     }
 
     /// Brings the ack memory of a receiver that has answered: until then the ring was filled beside a page of zeros.
@@ -74,50 +93,92 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         self.ack = ack;
     }
 
-    /// Writes and commits one record, and returns its sequence number.
+    /// Writes and commits one record, and returns its sequence number. A topic's declaration gets the number of the message
+    /// that follows it. In mode Latest there is always room.
     ///
     /// # Errors
     ///
     /// [`PushError`]; nothing was written then.
     #[inline]
     pub fn push(&mut self, head: Head, payload: &[u8]) -> Result<u64, PushError> {
-        let max = layout::max_payload_bytes(self.capacity) as usize;
-        if payload.len() > max {
-            return Err(PushError::TooLarge { bytes: payload.len(), max });
+        if payload.len() > self.max_payload_bytes {
+            return Err(PushError::TooLarge { bytes: payload.len(), max: self.max_payload_bytes });
         }
         let size = head.record_bytes(payload.len());
-        if !self.fits(size) {
+        if self.counters.committed + size + WORD as u64 > self.look_at {
+            return self.push_looking(head, payload, size);
+        }
+        Ok(self.write(head, payload, size))
+    }
+
+    /// The same where something may be new: a full ring, a greater depth, a passed mark, a new chunk.
+    #[cold]
+    #[inline(never)]
+    fn push_looking(&mut self, head: Head, payload: &[u8], size: u64) -> Result<u64, PushError> {
+        let position = self.counters.committed;
+        let end = position + size + WORD as u64;
+        if end > self.depth.look_at() {
             self.consumed()?;
-            if !self.fits(size) {
-                return Err(PushError::Full { room_at: self.committed + size + WORD as u64 - self.capacity });
+            if !self.depth.has_room(end) {
+                return Err(PushError::Full { room_at: end - self.capacity });
             }
         }
-        let at = self.word_at(self.committed);
-        let sequence = self.sequence;
-        self.data.put(at + 1, sequence);
-        let mut payload_word = at + 2;
-        for word in head.optional() {
-            self.data.put(payload_word, word);
-            payload_word += 1;
-        }
-        self.data.write(payload_word, payload);
-        fault!("commit.payload-written");
-
-        let commit = head.commit_word(payload.len(), lap(self.committed, self.capacity));
-        self.committed += size;
-        self.sequence += 1;
-        self.data.put(self.word_at(self.committed), 0);
-        fault!("commit.zero-written");
-        // Release: pairs with the Acquire in Consumer::peek; the record and the zero behind it are there first.
-        self.data.store(at, commit, Ordering::Release);
-        fault!("commit.committed");
-        // Relaxed: for observers, who compare them with nothing.
-        self.data.store(data::COMMITTED, self.committed, Ordering::Relaxed);
-        self.data.store(data::SEQUENCE, self.sequence, Ordering::Relaxed);
+        self.announced.announce(&self.data, end);
+        let sequence = self.write(head, payload, size);
+        self.announced.mark(&self.data, position);
+        self.note_depth();
         Ok(sequence)
     }
 
-    /// Reads how far the receiver has processed, in bytes.
+    #[inline(always)]
+    fn write(&mut self, head: Head, payload: &[u8], size: u64) -> u64 {
+        match self.mode {
+            Mode::Lossless => self.lay(&self.data, head, payload, size),
+            Mode::Latest => self.lay(&Racing(&self.data), head, payload, size),
+        }
+        self.commit(head, payload.len(), size)
+    }
+
+    /// Everything but the commit word.
+    #[inline(always)]
+    fn lay(&self, data: &impl MemoryMut, head: Head, payload: &[u8], size: u64) {
+        let at = self.word_at(self.counters.committed);
+        data.put(at + 1, self.counters.messages);
+        let mut payload_word = at + 2;
+        for word in head.optional() {
+            data.put(payload_word, word);
+            payload_word += 1;
+        }
+        data.write(payload_word, payload);
+        fault!("commit.payload-written");
+        data.put(self.word_at(self.counters.committed + size), 0);
+        fault!("commit.zero-written");
+    }
+
+    #[inline(always)]
+    fn commit(&mut self, head: Head, payload_bytes: usize, size: u64) -> u64 {
+        let (at, sequence) = (self.word_at(self.counters.committed), self.counters.messages);
+        let commit = head.commit_word(payload_bytes, lap(self.counters.committed, self.capacity));
+        self.counters.committed += size;
+        // Relaxed: the commit word's Release orders them. What it publishes has been counted.
+        self.data.store(data::COMMITTED, self.counters.committed, Ordering::Relaxed);
+        if head.kind.is_counted() {
+            self.counters.messages += 1;
+            self.counters.bytes += payload_bytes as u64;
+            self.data.store(data::SEQUENCE, self.counters.messages, Ordering::Relaxed);
+            self.data.store(data::BYTES, self.counters.bytes, Ordering::Relaxed);
+        }
+        if let Some(time) = head.time {
+            self.counters.last_sent = time;
+            self.data.store(data::LAST_SENT, time, Ordering::Relaxed);
+        }
+        // Release: pairs with the Acquire in Consumer::find; the record and the zero behind it are there first.
+        self.data.store(at, commit, Ordering::Release);
+        fault!("commit.committed");
+        sequence
+    }
+
+    /// Reads how far the receiver has processed, or in mode Latest skipped, in bytes.
     ///
     /// # Errors
     ///
@@ -125,31 +186,86 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     pub fn consumed(&mut self) -> Result<u64, PushError> {
         // Acquire: pairs with the Release in Consumer::consume; the receiver has read what we are about to overwrite.
         let claimed = self.ack.load(ack::CONSUMED, Ordering::Acquire);
-        if claimed < self.cached_consumed || claimed > self.committed || !claimed.is_multiple_of(WORD as u64) {
-            let (consumed, committed) = (self.cached_consumed, self.committed);
+        let (consumed, committed) = (self.depth.cached_consumed, self.counters.committed);
+        if claimed < consumed || claimed > committed || !claimed.is_multiple_of(WORD as u64) {
             return Err(PushError::BadConsumed { claimed, consumed, committed });
         }
-        self.cached_consumed = claimed;
+        self.depth.cached_consumed = claimed;
         Ok(claimed)
     }
 
-    /// How many messages the receiver has not processed.
+    /// How many messages the receiver has neither processed nor, in mode Latest, missed.
+    ///
+    /// The receiver's counters say so: what it claims too much counts as everything.
     ///
     /// # Errors
     ///
-    /// [`PushError::BadConsumed`] if the receiver's claim cannot be.
+    /// [`PushError::BadConsumed`] if the receiver's position cannot be.
     pub fn outstanding(&mut self) -> Result<u64, PushError> {
-        let consumed = self.consumed()?;
-        if consumed == self.committed {
+        if self.consumed()? == self.counters.committed {
             return Ok(0);
         }
-        // Between consumed and committed our own records still stand; the first one's sequence number tells.
-        let sequence = self.data.get(self.word_at(consumed) + 1);
-        if sequence >= self.sequence {
-            let (claimed, committed) = (consumed, self.committed);
-            return Err(PushError::BadConsumed { claimed, consumed, committed });
+        Ok(self.counters.messages.saturating_sub(settled(&self.ack)))
+    }
+
+    /// Bytes of records that are not processed now; in mode Latest those that still stand in the ring.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::BadConsumed`] if the receiver's position cannot be.
+    pub fn depth(&mut self) -> Result<u64, PushError> {
+        self.consumed()?;
+        Ok(self.depth.at(self.counters.committed))
+    }
+
+    /// Sets a high-water mark in bytes of depth, at least 1, or none: [`Producer::is_high`] tells of it. It costs a push
+    /// nothing: the mark is one more reason for the look that a push takes behind a position reckoned beforehand.
+    pub fn set_high_water(&mut self, bytes: Option<u64>) {
+        self.depth.set_high_water(bytes);
+        // A bad claim is told by the next push that looks.
+        let _ = self.consumed();
+        self.note_depth();
+    }
+
+    /// Whether the high-water mark was reached, and the depth has not fallen to half of it since.
+    ///
+    /// While it was not, this is a look at a private word: asking after each push misses no passage. While it was, each
+    /// call looks at the receiver's consumed position, which costs a cache line's way if that has moved.
+    #[inline]
+    pub fn is_high(&mut self) -> bool {
+        if self.depth.is_high() && self.consumed().is_ok() {
+            self.note_depth();
         }
-        Ok(self.sequence - sequence)
+        self.depth.is_high()
+    }
+
+    /// After a look: takes notice of the depth, and reckons where to look next.
+    fn note_depth(&mut self) {
+        let committed = self.counters.committed;
+        if self.depth.note(committed) {
+            self.counters.depth_max = self.depth.max;
+            // Relaxed: depends on nothing, as the three counters below.
+            self.data.store(data::DEPTH_MAX, self.depth.max, Ordering::Relaxed);
+        }
+        self.look_at = self.depth.look_at().min(self.announced.look_at(committed));
+    }
+
+    /// Counts a message that was dropped instead of being pushed.
+    pub fn note_dropped(&mut self) {
+        self.counters.dropped += 1;
+        self.data.store(data::DROPPED, self.counters.dropped, Ordering::Relaxed);
+    }
+
+    /// Counts this many messages that came back to the sender as an error.
+    pub fn note_returned(&mut self, messages: u64) {
+        self.counters.returned += messages;
+        self.data.store(data::RETURNED, self.counters.returned, Ordering::Relaxed);
+    }
+
+    /// Adds to the time spent waiting for room, in ns.
+    pub fn note_blocked(&mut self, ns: u64) {
+        self.counters.blocked_ns += ns;
+        self.data.store(data::BLOCKED_NS, self.counters.blocked_ns, Ordering::Relaxed);
     }
 
     /// Whether the receiver sleeps and must be woken for what was pushed. True once per sleep.
@@ -164,14 +280,31 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         self.data.store(data::CLOSED, 1, Ordering::Release);
     }
 
+    /// In which chunk the next record will begin; always 0 in mode Lossless.
+    ///
+    /// In mode Latest a topic's declaration may be overwritten before the receiver has come to it, so a topic is declared anew
+    /// in each chunk in which it is used: while the chunk is not the one in which the last declaration began, declare; then
+    /// push the message. This ends if a declaration takes at most half a chunk (a sixteenth of the capacity).
+    /// The guarantee: a receiver that was overtaken goes on at the first record of a chunk, so it sees, of every
+    /// record from there on, all declarations that began in the same chunk.
+    #[inline]
+    pub fn chunk(&self) -> u64 {
+        self.announced.chunk(self.counters.committed)
+    }
+
     /// The position behind the last record, in bytes.
     pub fn committed(&self) -> u64 {
-        self.committed
+        self.counters.committed
     }
 
     /// How many messages were pushed.
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.counters.messages
+    }
+
+    /// What this side has counted, from its private copy.
+    pub fn counters(&self) -> SenderCounters {
+        self.counters
     }
 
     /// The capacity in bytes.
@@ -179,30 +312,13 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         self.capacity
     }
 
-    #[inline(always)]
-    fn fits(&self, size: u64) -> bool {
-        self.committed + size + WORD as u64 <= self.cached_consumed + self.capacity
+    /// The ring's mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     #[inline(always)]
     fn word_at(&self, position: u64) -> usize {
         data::RING + (position & (self.capacity - 1)) as usize / WORD
     }
-}
-
-/// How many messages of a ring are not processed, as any thread of the sender's process can tell: of those that were
-/// committed when it looked. A claim that cannot be counts as nothing processed; one that is ahead, as everything.
-pub fn outstanding(data: &impl Memory, ack: &impl Memory, capacity: u64) -> u64 {
-    let committed = data.load(data::COMMITTED, Ordering::Relaxed);
-    let sent = data.load(data::SEQUENCE, Ordering::Relaxed);
-    // Acquire: pairs with the Release in Consumer::consume. Behind the others: it may only be ahead of them.
-    let consumed = ack.load(ack::CONSUMED, Ordering::Acquire);
-    if consumed >= committed {
-        return 0;
-    }
-    if committed - consumed > capacity || !consumed.is_multiple_of(WORD as u64) {
-        return sent;
-    }
-    let first = data.get(data::RING + (consumed & (capacity - 1)) as usize / WORD + 1);
-    sent.checked_sub(first).unwrap_or(sent)
 }

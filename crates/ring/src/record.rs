@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! word 0    commit word: payload length (32 bits) | kind (8) | flags (8) | lap (16); zero = not committed yet
-//! word 1    sequence number, counted per ring from 0
+//! word 1    sequence number: how many messages were committed in front of it
 //! then, as the flags say, in this order: time stamp (ns, CLOCK_MONOTONIC) · topic number · correlation
 //! then      the payload, padded to 8 bytes
 //! ```
 //!
 //! The kind is never zero, so a commit word never is. The lap (position ÷ capacity, low 16 bits) and the sequence number
-//! tell a record of this round from whatever else may stand there.
+//! tell a record of this round from whatever else may stand there. A topic's declaration is no message: it bears the number
+//! of the message that follows it.
 
 use crate::layout::WORD;
+
+/// Bytes of the shortest record: commit word and sequence number.
+pub(crate) const MIN_RECORD_BYTES: u64 = 2 * WORD as u64;
 
 /// What a record is for. Stored in the commit word; zero is no kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +32,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether a record of this kind counts as a message. A topic's declaration does not.
+    pub const fn is_counted(self) -> bool {
+        !matches!(self, Self::Topic)
+    }
+
     const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
             1 => Some(Self::Message),
@@ -149,15 +158,17 @@ pub(crate) fn lap(position: u64, capacity: u64) -> u64 {
     (position >> capacity.trailing_zeros()) & 0xffff
 }
 
-/// A checked record at the head of a ring: a private copy of everything but the payload.
+/// A record that was handed out: a private copy of everything but the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Record {
     /// What it says beside its payload.
     pub head: Head,
-    /// Its number on this ring, counted from 0.
+    /// How many messages were committed on this ring in front of it: its number, counted from 0.
     pub sequence: u64,
     /// Length of the payload in bytes.
     pub payload_bytes: usize,
-    pub(crate) payload_word: usize,
-    pub(crate) end: u64,
+    /// How many messages directly in front of it were overwritten before the receiver came to them: always 0 in mode
+    /// Lossless. A topic's declaration may bear this, too.
+    pub missed: u64,
 }

@@ -16,7 +16,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::consumer::{Consumer, Corrupt};
+use crate::consumer::Consumer;
 use crate::layout::{ack, data};
 use crate::memory::{Memory, MemoryMut};
 
@@ -31,7 +31,7 @@ impl Bell {
     #[inline]
     pub(crate) fn must_ring(&mut self, data: &impl MemoryMut, ack: &impl Memory) -> bool {
         // Pairs with the fence in Consumer::arm: the commit is seen there, or the epoch is seen here.
-        data.fence();
+        data.fence(Ordering::SeqCst);
         // Relaxed: the fence orders it.
         self.new_epoch(ack.load(ack::ARMED, Ordering::Relaxed))
     }
@@ -61,11 +61,8 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         // Relaxed: the fence orders it.
         self.ack.store(ack::ARMED, self.epoch, Ordering::Relaxed);
         // Pairs with the fence in Bell::must_ring.
-        self.ack.fence();
-        match (self.peek(), self.is_closed()) {
-            (Ok(None), false) => Armed::Sleep,
-            (Ok(Some(_)) | Err::<_, Corrupt>(_), _) | (_, true) => Armed::Awake,
-        }
+        self.ack.fence(Ordering::SeqCst);
+        if self.has_record() || self.is_closed() { Armed::Awake } else { Armed::Sleep }
     }
 
     /// Takes the announcement back: this ring is polled again.
@@ -83,7 +80,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     #[inline]
     pub fn must_ring(&mut self) -> bool {
         // Pairs with the fence in wait_for_receiver: consumed is seen there, or the epoch is seen here.
-        self.ack.fence();
+        self.ack.fence(Ordering::SeqCst);
         self.sees_waiting()
     }
 
@@ -108,7 +105,7 @@ pub fn wait_for_receiver(data: &impl MemoryMut, ack: &impl Memory, epoch: u64) -
     // Relaxed: the fence orders it.
     data.store(data::WAITING, epoch, Ordering::Relaxed);
     // Pairs with the fence in Consumer::must_ring.
-    data.fence();
+    data.fence(Ordering::SeqCst);
     // Relaxed: it only decides about sleeping. What relies on it looks again, with Acquire.
     ack.load(ack::CONSUMED, Ordering::Relaxed)
 }

@@ -4,7 +4,7 @@
 mod plain;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Consumer, Head, Kind, Producer, stop_waiting, wait_for_receiver};
+use librpc_ring::{Consumer, Head, Kind, Mode, Producer, stop_waiting, wait_for_receiver};
 
 use plain::Plain;
 
@@ -28,7 +28,7 @@ fn constants() {
     assert_eq!((layout::VERSION, layout::WORD), (1, 8));
     assert_eq!((layout::HEADER_BYTES, layout::ACK_BYTES), (4096, 4096));
     assert_eq!((layout::MODE_LOSSLESS, layout::MODE_LATEST), (0, 1));
-    assert_eq!((layout::MIN_CAPACITY, layout::MAX_CAPACITY), (256, 1 << 30));
+    assert_eq!((layout::MIN_CAPACITY, layout::MAX_CAPACITY), (512, 1 << 30));
     assert_eq!(layout::RECORD_OVERHEAD, 64);
 }
 
@@ -36,20 +36,28 @@ fn constants() {
 fn word_indexes() {
     assert_eq!([data::MAGIC, data::VERSION, data::CAPACITY, data::MODE], [0, 1, 2, 3]);
     assert_eq!([data::WAITING, data::CLOSED, data::INTENT, data::MARK], [8, 9, 16, 17]);
-    assert_eq!([data::COMMITTED, data::SEQUENCE, data::RING], [24, 25, 512]);
+    assert_eq!([data::COMMITTED, data::SEQUENCE, data::BYTES, data::DROPPED], [24, 25, 26, 27]);
+    assert_eq!([data::RETURNED, data::BLOCKED_NS, data::DEPTH_MAX, data::LAST_SENT], [28, 29, 30, 31]);
+    assert_eq!(data::RING, 512);
     assert_eq!([ack::MAGIC, ack::VERSION], [0, 1]);
-    assert_eq!([ack::CONSUMED, ack::TAKEN, ack::ARMED, ack::RECEIVED], [8, 9, 16, 24]);
+    assert_eq!([ack::CONSUMED, ack::TAKEN, ack::ARMED], [8, 9, 16]);
+    assert_eq!([ack::RECEIVED, ack::PROCESSED, ack::MISSED, ack::BYTES_RECEIVED], [24, 25, 26, 27]);
+    assert_eq!([ack::LAST_RECEIVED, ack::HISTOGRAM], [28, 32]);
 }
 
 #[test]
 fn limits() {
-    let limits = |capacity| (layout::max_record_bytes(capacity), layout::max_payload_bytes(capacity));
-    assert_eq!(limits(layout::MIN_CAPACITY), (64, 0));
-    assert_eq!(limits(CAPACITY), (256, 192));
-    assert_eq!(limits(256 * 1024), (65_536, 65_472));
-    assert_eq!(limits(layout::MAX_CAPACITY), (268_435_456, 268_435_392));
-    assert_eq!(layout::max_payload_bytes(64), 0);
-    let valid = [0, 128, 256, 300, 4096, 1 << 30, 1 << 31].map(layout::is_valid_capacity);
+    let limits = |capacity, mode| (layout::max_record_bytes(capacity, mode), layout::max_payload_bytes(capacity, mode));
+    assert_eq!(limits(layout::MIN_CAPACITY, Mode::Lossless), (128, 64));
+    assert_eq!(limits(CAPACITY, Mode::Lossless), (256, 192));
+    assert_eq!(limits(256 * 1024, Mode::Lossless), (65_536, 65_472));
+    assert_eq!(limits(layout::MAX_CAPACITY, Mode::Lossless), (268_435_456, 268_435_392));
+    assert_eq!(limits(layout::MIN_CAPACITY, Mode::Latest), (64, 0));
+    assert_eq!(limits(CAPACITY, Mode::Latest), (128, 64));
+    assert_eq!(limits(256 * 1024, Mode::Latest), (32_768, 32_704));
+    assert_eq!(layout::max_payload_bytes(64, Mode::Lossless), 0);
+    assert_eq!(layout::max_payload_bytes(64, Mode::Latest), 0);
+    let valid = [0, 256, 512, 600, 4096, 1 << 30, 1 << 31].map(layout::is_valid_capacity);
     assert_eq!(valid, [false, false, true, false, true, true, false]);
 }
 
@@ -57,30 +65,30 @@ fn limits() {
 fn headers() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
     let words = data::RING + CAPACITY as usize / 8;
-    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY);
+    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless);
     assert_eq!(written(&data, words), [(0, 0x4154_4144_4350_524c), (1, 1), (2, 0x400)]);
-    let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY).unwrap();
+    let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless).unwrap();
     assert_eq!(written(&ack, 512), [(0, 0x4b43_415f_4350_524c), (1, 1)]);
 
     sender.push(Head::MESSAGE, b"12345678").unwrap();
     sender.push(Head::MESSAGE, b"").unwrap();
     wait_for_receiver(&data, &ack, 7);
     sender.close();
-    assert_eq!(written(&data, data::RING)[3..], [(8, 7), (9, 1), (24, 0x28), (25, 2)]);
+    assert_eq!(written(&data, data::RING)[3..], [(8, 7), (9, 1), (24, 0x28), (25, 2), (26, 8), (30, 0x18)]);
     stop_waiting(&data);
     assert_eq!(data.cell(8).get(), 0);
 
-    receiver.take(&receiver.peek().unwrap().unwrap(), &mut Vec::new());
+    receiver.pop(&mut Vec::new()).unwrap().unwrap();
     receiver.consume();
-    receiver.take(&receiver.peek().unwrap().unwrap(), &mut Vec::new());
+    receiver.pop(&mut Vec::new()).unwrap().unwrap();
     receiver.arm();
-    assert_eq!(written(&ack, 512)[2..], [(8, 0x18), (9, 0x28), (16, 1), (24, 2)]);
+    assert_eq!(written(&ack, 512)[2..], [(8, 0x18), (9, 0x28), (16, 1), (24, 2), (25, 1), (27, 8)]);
 }
 
 #[test]
 fn records() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
-    let mut sender = Producer::new(data.clone(), ack, CAPACITY);
+    let mut sender = Producer::new(data.clone(), ack, CAPACITY, Mode::Lossless);
     let mut at = 0;
     let mut push = |head, payload: &[u8]| {
         sender.push(head, payload).unwrap();
@@ -99,13 +107,13 @@ fn records() {
     assert_eq!(ring_words(&data, position), [0x0000_0202_0000_0007, 2, 9, 0x0063_6970_6f74_2f61, 0]);
 
     let position = push(Head { time: Some(0x1111), ..Head::MESSAGE }, b"");
-    assert_eq!(ring_words(&data, position), [0x0000_0101_0000_0000, 3, 0x1111, 0]);
+    assert_eq!(ring_words(&data, position), [0x0000_0101_0000_0000, 2, 0x1111, 0]);
 
     let position = push(Head { correlation: Some(0x3333), ..Head::of(Kind::Request) }, b"");
-    assert_eq!(ring_words(&data, position), [0x0000_0403_0000_0000, 4, 0x3333, 0]);
+    assert_eq!(ring_words(&data, position), [0x0000_0403_0000_0000, 3, 0x3333, 0]);
 
     let position = push(Head { redelivered: true, ..Head::MESSAGE }, b"");
-    assert_eq!(ring_words(&data, position), [0x0000_0801_0000_0000, 5, 0]);
+    assert_eq!(ring_words(&data, position), [0x0000_0801_0000_0000, 4, 0]);
 
     let all = Head {
         time: Some(0x1111),
@@ -115,19 +123,50 @@ fn records() {
         kind: Kind::Reply,
     };
     let position = push(all, &[0xab; 9]);
-    let words = [0x0000_0f04_0000_0009, 6, 0x1111, 0x2222, 0x3333, 0xabab_abab_abab_abab, 0xab, 0];
+    let words = [0x0000_0f04_0000_0009, 5, 0x1111, 0x2222, 0x3333, 0xabab_abab_abab_abab, 0xab, 0];
     assert_eq!(ring_words(&data, position), words);
+}
+
+/// Chunks of 128 bytes, announced before they are written; each one's first record is marked.
+#[test]
+fn latest() {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Latest);
+    let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Latest).unwrap();
+    assert_eq!(written(&data, data::RING), [(0, 0x4154_4144_4350_524c), (1, 1), (2, 0x400), (3, 1)]);
+
+    let mut push = |bytes: usize| {
+        sender.push(Head::MESSAGE, &vec![0xee; bytes]).unwrap();
+        [data::INTENT, data::MARK].map(|word| data.cell(word).get())
+    };
+    assert_eq!(push(48), [128, 0]);
+    assert_eq!(push(32), [128, 0], "ends at 112, its zero word at 120");
+    assert_eq!(push(0), [256, 0], "ends at 128, its zero word in the next chunk");
+    assert_eq!(push(0), [256, 128]);
+    assert_eq!(push(0), [256, 128]);
+    for position in [160, 240, 320, 400, 480, 560, 640, 720, 800, 880] {
+        push(64);
+        let end = position + 80 + 8;
+        assert_eq!(data.cell(data::INTENT).get(), u64::next_multiple_of(end, 128));
+    }
+    assert_eq!(push(64), [1152, 960], "at 960, overwrites the first chunk");
+    let mut copy = Vec::new();
+    let record = receiver.pop(&mut copy).unwrap().unwrap();
+    assert_eq!((record.sequence, record.missed, copy.len()), (15, 15, 64));
+    receiver.consume();
+    let line = [(8, 0x410), (9, 0x410), (24, 1), (25, 1), (26, 15), (27, 64)];
+    assert_eq!(written(&ack, 512)[2..], line);
 }
 
 /// A record at the ring's end goes on at its beginning, and the next one bears the next lap.
 #[test]
 fn laps() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
-    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY);
-    let mut receiver = Consumer::new(data.clone(), ack, CAPACITY).unwrap();
+    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless);
+    let mut receiver = Consumer::new(data.clone(), ack, CAPACITY, Mode::Lossless).unwrap();
     let mut push_and_take = |payload: &[u8]| {
         sender.push(Head::MESSAGE, payload).unwrap();
-        receiver.take(&receiver.peek().unwrap().unwrap(), &mut Vec::new());
+        receiver.pop(&mut Vec::new()).unwrap().unwrap();
         receiver.consume();
     };
     for bytes in [184, 184, 184, 184, 192] {

@@ -9,7 +9,7 @@ use std::iter::Cycle;
 use std::sync::atomic::Ordering;
 
 use librpc_ring::layout::{self, WORD, ack, data};
-use librpc_ring::{Consumer, Corrupt, Head, Kind, Memory, PushError, Record, outstanding};
+use librpc_ring::{Consumer, Corrupt, Counters, Head, Kind, Memory, Mode, PushError, Record, outstanding};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -26,6 +26,8 @@ enum Lie {
     Commit(u32, u8, u8),
     /// The right sequence number.
     Sequence,
+    /// A position so far ahead of the receiver's; less than a lap or more.
+    Ahead(u64),
     Any(u64),
 }
 
@@ -37,6 +39,7 @@ fn lie() -> impl Strategy<Value = Lie> {
         1 => Just(Lie::Zero),
         4 => (payload_bytes, kind, flags).prop_map(|(payload_bytes, kind, flags)| Lie::Commit(payload_bytes, kind, flags)),
         4 => Just(Lie::Sequence),
+        2 => (0..1200u64).prop_map(|words| Lie::Ahead(8 * words)),
         1 => any::<u64>().prop_map(Lie::Any),
     ]
 }
@@ -67,7 +70,8 @@ impl Memory for Lying {
                 let lap = self.ack.cell(ack::TAKEN).get() / self.capacity;
                 u64::from(payload_bytes) | u64::from(kind) << 32 | u64::from(flags) << 40 | lap << 48
             }
-            Lie::Sequence => self.ack.cell(ack::RECEIVED).get(),
+            Lie::Sequence => self.ack.cell(ack::RECEIVED).get() + self.ack.cell(ack::MISSED).get(),
+            Lie::Ahead(by) => self.ack.cell(ack::TAKEN).get() + by,
             Lie::Any(word) => word,
         }
     }
@@ -76,18 +80,29 @@ impl Memory for Lying {
         self.data.read(word, bytes, into);
     }
 
-    fn fence(&self) {}
+    fn fence(&self, _: Ordering) {}
 }
 
-/// Looks once and takes what is there; whatever that was, it is within the limits.
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Lossless), Just(Mode::Latest)]
+}
+
+/// How many words one call may read: a record, or two and each time the two words that say where to go on.
+fn work(capacity: u64, mode: Mode) -> usize {
+    let record = layout::max_record_bytes(capacity, mode) as usize / WORD;
+    if mode == Mode::Latest { 2 * (record + 2) } else { record }
+}
+
+/// Takes what is there; whatever that was, it is within the limits.
 fn receive<D: Memory>(receiver: &mut Consumer<D, Plain>, into: &mut Vec<u8>) -> Result<Option<Record>, Corrupt> {
     into.clear();
-    let found = receiver.peek();
+    let found = receiver.pop(into);
     if let Ok(Some(record)) = &found {
-        receiver.take(record, into);
         assert_eq!(into.len(), record.payload_bytes);
-        let longest = layout::max_record_bytes(receiver.capacity());
+        let longest = layout::max_record_bytes(receiver.capacity(), receiver.mode());
         assert!(record_bytes(&record.head, record.payload_bytes) <= longest);
+    } else {
+        assert!(into.is_empty(), "nothing was taken");
     }
     found
 }
@@ -130,17 +145,21 @@ proptest! {
                 Ok(Some((head, sequence, payload_bytes as usize)))
             }
         };
-        let found = both.receiver.peek();
+        let found = both.receiver.pop(&mut Vec::new());
         prop_assert_eq!(found.map(|it| it.map(|it| (it.head, it.sequence, it.payload_bytes))), expected);
     }
 
     /// Random words: no panic, nothing read out of range (the memory panics at that), bounded work for each look.
     #[test]
-    fn a_receiver_survives_a_sender_that_writes_anything(capacity in capacity(), lies in vec(lie(), 1..60)) {
-        let (_, _, data, ack) = ring(capacity);
+    fn a_receiver_survives_a_sender_that_writes_anything(
+        capacity in capacity(),
+        mode in mode(),
+        lies in vec(lie(), 1..60),
+    ) {
+        let (_, _, data, ack) = ring(capacity, mode);
         let lies = RefCell::new(lies.into_iter().cycle());
         let lying = Lying { data: data.clone(), ack: ack.clone(), capacity, lies };
-        let mut receiver = Consumer::new(lying, ack.clone(), capacity).unwrap();
+        let mut receiver = Consumer::new(lying, ack.clone(), capacity, mode).unwrap();
         let mut payload = Vec::new();
         for _ in 0..100 {
             let (reads, taken) = (data.reads(), ack.cell(ack::TAKEN).get());
@@ -156,11 +175,42 @@ proptest! {
                     prop_assert_eq!(taken, ack.cell(ack::TAKEN).get());
                 }
             }
-            prop_assert!(data.reads() - reads <= layout::max_record_bytes(capacity) as usize / WORD);
+            prop_assert!(data.reads() - reads <= work(capacity, mode));
             receiver.is_closed();
             receiver.must_ring();
             receiver.arm();
         }
+    }
+
+    /// Random words that stay as they are: within as many looks as there are records, the receiver may sleep or the ring
+    /// is corrupt.
+    #[test]
+    fn a_ring_that_nobody_writes_ends(
+        capacity in capacity(),
+        announced in option::of((0..5000u64, 0..5000u64)),
+        any in option::weighted(0.2, any::<[u64; 2]>()),
+        words in vec((any::<Index>(), 0..40u64, 1..5u64), 0..80),
+    ) {
+        let (_, mut receiver, data, ack) = ring(capacity, Mode::Latest);
+        let [intent, mark] = any.unwrap_or(announced.map_or([0, 0], |(intent, mark)| [intent, 8 * mark]));
+        data.cell(data::INTENT).set(intent);
+        data.cell(data::MARK).set(mark);
+        for (at, payload_bytes, kind) in words {
+            let at = at.index(capacity as usize / WORD);
+            data.cell(data::RING + at).set(payload_bytes | kind << 32);
+        }
+        let mut payload = Vec::new();
+        let ends = (0..capacity as usize / 16 + 2).any(|_| {
+            let reads = data.reads();
+            let found = receive(&mut receiver, &mut payload);
+            assert!(data.reads() - reads <= work(capacity, Mode::Latest));
+            match found {
+                Ok(Some(_)) => false,
+                Ok(None) => !receiver.has_record(),
+                Err(_) => true,
+            }
+        });
+        prop_assert!(ends, "at {}", ack.cell(ack::TAKEN).get());
     }
 
     /// Flipped bits in a ring that was in order: what stands in front of the first one is received, the rest is
@@ -185,13 +235,13 @@ proptest! {
 
         let mut at = both.queue.taken as usize / WORD;
         let mut payload = Vec::new();
-        while let Some((head, expected, size)) = both.queue.untaken.pop_front() {
-            let words = size as usize / WORD;
+        while let Some(sent) = both.queue.untaken.pop_front() {
+            let words = sent.size as usize / WORD;
             if (at..at + words).any(|word| flipped[word % ring_words]) {
                 break;
             }
             let record = receive(&mut both.receiver, &mut payload).unwrap().unwrap();
-            prop_assert_eq!((record.head, &payload), (head, &expected));
+            prop_assert_eq!((record.head, &payload), (sent.head, &sent.payload));
             at += words;
         }
         let ends = (0..ring_words).any(|_| !matches!(receive(&mut both.receiver, &mut payload), Ok(Some(_))));
@@ -201,12 +251,12 @@ proptest! {
     /// Only the expected header is one.
     #[test]
     fn a_foreign_header_is_corrupt(word in 0..4usize, bit in 0..64u32) {
-        let (_, _, data, _) = ring(512);
+        let (_, _, data, _) = ring(512, Mode::Lossless);
         let expected = data.cell(word).get();
         let found = expected ^ 1 << bit;
         data.cell(word).set(found);
         let ack = Plain::ack();
-        let corrupt = Consumer::new(data, ack.clone(), 512).expect_err("a changed header");
+        let corrupt = Consumer::new(data, ack.clone(), 512, Mode::Lossless).expect_err("a changed header");
         prop_assert_eq!(corrupt, Corrupt::Header { word, found, expected });
         prop_assert_eq!(ack.cell(ack::MAGIC).get(), 0, "no answer to it");
     }
@@ -232,6 +282,9 @@ enum Hostile {
     Claim(Claim),
     Consumed,
     Outstanding,
+    /// One of the receiver's counters.
+    Count(usize, u64),
+    HighWater(Option<u64>),
     Armed(u64),
 }
 
@@ -248,6 +301,9 @@ fn hostile() -> impl Strategy<Value = Hostile> {
         4 => claim.prop_map(Hostile::Claim),
         1 => Just(Hostile::Consumed),
         1 => Just(Hostile::Outstanding),
+        1 => (ack::RECEIVED..=ack::LAST_RECEIVED, prop_oneof![0..100u64, any::<u64>()])
+            .prop_map(|(word, value)| Hostile::Count(word, value)),
+        1 => option::of(prop_oneof![0..5000u64, any::<u64>()]).prop_map(Hostile::HighWater),
         1 => any::<u64>().prop_map(Hostile::Armed),
     ]
 }
@@ -257,8 +313,8 @@ proptest! {
     /// the sender goes on with the last good one.
     #[test]
     fn a_sender_survives_a_receiver_that_writes_anything(capacity in capacity(), steps in vec(hostile(), 0..300)) {
-        let (mut sender, _, data, ack) = ring(capacity);
-        let max = layout::max_payload_bytes(capacity) as usize;
+        let (mut sender, _, data, ack) = ring(capacity, Mode::Lossless);
+        let max = layout::max_payload_bytes(capacity, Mode::Lossless) as usize;
         // Where each record that may still stand begins; then the sender's last good claim, and what it has pushed.
         let mut starts: VecDeque<u64> = VecDeque::new();
         let (mut good, mut committed, mut pushed, mut armed) = (0, 0, 0, 0);
@@ -274,22 +330,26 @@ proptest! {
                     let payload = payload(length.bytes(max), 0);
                     let size = record_bytes(&head, payload.len());
                     let full = |consumed| committed + size + 8 > consumed + capacity;
+                    let reads = ack.reads();
+                    let result = sender.push(head, &payload);
+                    let looked = ack.reads() > reads;
                     let expected = if payload.len() > max {
                         Err(PushError::TooLarge { bytes: payload.len(), max })
-                    } else if !full(good) {
-                        Ok(pushed)
-                    } else {
+                    } else if looked {
                         good = look.unwrap_or(good);
                         let room_at = committed + size + 8 - capacity.min(committed + size + 8);
                         look.and_then(|consumed| {
                             if full(consumed) { Err(PushError::Full { room_at }) } else { Ok(pushed) }
                         })
+                    } else {
+                        prop_assert!(!full(good));
+                        Ok(pushed)
                     };
-                    prop_assert_eq!(sender.push(head, &payload), expected);
+                    prop_assert_eq!(result, expected);
                     if expected.is_ok() {
                         starts.push_back(committed);
                         committed += size;
-                        pushed += 1;
+                        pushed += u64::from(head.kind != Kind::Topic);
                     }
                 }
                 Hostile::Claim(claim) => ack.cell(ack::CONSUMED).set(match claim {
@@ -307,26 +367,21 @@ proptest! {
                     good = look.unwrap_or(good);
                 }
                 Hostile::Outstanding => {
-                    let found = sender.outstanding();
-                    // Whoever only looks on does not know what was claimed before, but what was sent.
-                    let looked_on = outstanding(&data, &ack, capacity);
-                    prop_assert!(looked_on <= pushed);
-                    match look {
-                        Ok(claimed) if claimed == committed || starts.contains(&claimed) => {
-                            let exact = starts.iter().filter(|start| **start >= claimed).count() as u64;
-                            prop_assert_eq!((found, looked_on), (Ok(exact), exact));
-                        }
-                        Ok(claimed) => match found {
-                            Ok(messages) => prop_assert!((1..=pushed).contains(&messages)),
-                            Err(error) => {
-                                prop_assert_eq!(error, PushError::BadConsumed { claimed, consumed: claimed, committed });
-                            }
-                        },
-                        Err(error) => {
-                            prop_assert_eq!(found, Err(error));
-                            prop_assert!(looked_on == pushed || claimed < good || (claimed > committed && looked_on == 0));
-                        }
-                    }
+                    let settled = ack.cell(ack::PROCESSED).get().saturating_add(ack.cell(ack::MISSED).get());
+                    let left = |claimed| if claimed >= committed { 0 } else { pushed.saturating_sub(settled) };
+                    prop_assert_eq!(sender.outstanding(), look.map(left));
+                    // Whoever only looks on does not know what was claimed before.
+                    prop_assert_eq!(outstanding(&data, &ack), left(claimed));
+                    good = look.unwrap_or(good);
+                    prop_assert_eq!(sender.depth(), look.map(|consumed| committed - consumed));
+                    let counters = Counters::read(&data, &ack);
+                    let Counters { sender: sent, receiver: got, .. } = counters;
+                    prop_assert!(got.processed <= got.received && got.received + got.missed <= sent.messages);
+                    prop_assert!(got.bytes <= sent.bytes && counters.queued() <= sent.messages);
+                }
+                Hostile::Count(word, value) => ack.cell(word).set(value),
+                Hostile::HighWater(mark) => {
+                    sender.set_high_water(mark);
                     good = look.unwrap_or(good);
                 }
                 Hostile::Armed(epoch) => {
@@ -337,5 +392,33 @@ proptest! {
             }
             prop_assert!(sender.committed() == committed && committed <= good + capacity - 8);
         }
+    }
+}
+
+/// A mark is ahead by a record at least, and within what can be counted.
+#[test]
+fn a_mark_where_nobody_can_go_on_is_corrupt() {
+    let last = u64::MAX / 2 - 7;
+    for mark in [0, 8, 20, 1 << 63, u64::MAX - 7] {
+        let (_, mut receiver, data, _) = ring(512, Mode::Latest);
+        data.cell(data::INTENT).set(u64::MAX);
+        data.cell(data::MARK).set(mark);
+        let expected = Corrupt::Mark { position: 0, intent: u64::MAX, mark };
+        assert_eq!(receive(&mut receiver, &mut Vec::new()), Err(expected));
+    }
+    for mark in [16, 24, last] {
+        let (_, mut receiver, data, ack) = ring(512, Mode::Latest);
+        data.cell(data::INTENT).set(mark + 512);
+        data.cell(data::MARK).set(mark);
+        let at = data::RING + (mark % 512) as usize / WORD;
+        data.cell(at).set(1 << 32 | (mark / 512) << 48);
+        // As many messages may be missing as short records fit in between, and no more.
+        data.cell(at + 1).set(mark / 16 + 1);
+        let expected = Corrupt::Sequence { position: mark, found: mark / 16 + 1, expected: 0 };
+        assert_eq!(receive(&mut receiver, &mut Vec::new()), Err(expected));
+        data.cell(at + 1).set(mark / 16);
+        let record = receive(&mut receiver, &mut Vec::new()).unwrap().unwrap();
+        assert_eq!((record.sequence, record.missed), (mark / 16, mark / 16));
+        assert_eq!(ack.cell(ack::MISSED).get(), mark / 16);
     }
 }

@@ -8,16 +8,13 @@
 
 mod model;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use librpc_ring::{Armed, Consumer, Head, Kind, Producer, PushError, Record, stop_waiting, wait_for_receiver};
+use librpc_ring::{Armed, Consumer, Head, Kind, Mode, Producer, PushError, stop_waiting, wait_for_receiver};
 use loom::sync::Notify;
 use loom::thread;
 
-use model::{Channel, Mapping, Role, Weakness};
+use model::{Channel, LOST_WAKE_UP, Mapping, Role, Weakness, bell, caught, explore};
 
 /// 64 words. A message that takes most of a record's quarter fills it quickly; the smallest is two words.
 const CAPACITY: u64 = 512;
@@ -76,8 +73,8 @@ impl Sender {
 
     /// Sleeps until everything is processed.
     fn flush_waiting(&mut self, own_bell: &Notify) {
-        while self.producer.outstanding().expect("an honest receiver") != 0 {
-            let committed = self.producer.committed();
+        let committed = self.producer.committed();
+        while self.producer.consumed() != Ok(committed) {
             self.wait(own_bell, |consumed| consumed == committed);
         }
     }
@@ -116,23 +113,14 @@ impl Receiver {
         self.consumer.received() == self.plan.len() as u64
     }
 
-    fn peek(&self) -> Option<Record> {
-        self.consumer.peek().expect("an honest sender")
-    }
-
-    fn process(&mut self, record: Record) {
-        let mut payload = Vec::new();
-        self.consumer.take(&record, &mut payload);
-        assert_eq!(Message { head: record.head, payload }, self.plan[record.sequence as usize]);
-        self.consumer.consume();
-    }
-
     fn try_process(&mut self) -> bool {
-        let found = self.peek();
-        found.is_some_and(|record| {
-            self.process(record);
-            true
-        })
+        let mut payload = Vec::new();
+        let found = self.consumer.pop(&mut payload).expect("an honest sender");
+        if let Some(record) = found {
+            assert_eq!(Message { head: record.head, payload }, self.plan[record.sequence as usize], "torn");
+            self.consumer.consume();
+        }
+        found.is_some()
     }
 
     /// Whether the sender has left and everything that it sent is processed.
@@ -167,7 +155,8 @@ impl Receiver {
 /// A channel on which the first messages of the plan have already come and gone, and the next are already waiting.
 fn begun(weakness: Weakness, processed: usize, waiting: usize, plan: impl Into<Plan>) -> (Sender, Receiver) {
     let plan = plan.into();
-    let Channel { producer, consumer, sender_data: data, sender_ack: ack } = Channel::new(CAPACITY, weakness);
+    let Channel { producer, consumer, sender_data: data, sender_ack: ack } =
+        Channel::new(CAPACITY, Mode::Lossless, weakness);
     let mut sender = Sender { producer, data, ack, epoch: 0, plan: plan.clone(), weakness };
     let mut receiver = Receiver { consumer, plan, weakness };
     for _ in 0..processed {
@@ -178,23 +167,6 @@ fn begun(weakness: Weakness, processed: usize, waiting: usize, plan: impl Into<P
         sender.push().expect("room");
     }
     (sender, receiver)
-}
-
-/// Goes through all executions with at most this many preemptions. `None`: through all.
-///
-/// loom recommends 2 or 3: nearly every bug needs no more, and the executions grow with its power. Where it is 5 here,
-/// `None` ends too, after seconds instead of one.
-fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemptions;
-    builder.max_branches = 10_000;
-    let executions = Arc::new(AtomicUsize::new(0));
-    let counted = executions.clone();
-    builder.check(move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    println!("{} executions", executions.load(Ordering::Relaxed));
 }
 
 /// Messages arrive whole and in order. No fence.
@@ -339,13 +311,6 @@ fn both_sleep(weakness: Weakness) {
     });
 }
 
-/// A sleeper's bell, and the other side's hold on it. Like a socket it stays rung until the sleeper has woken, and may
-/// wake it for nothing.
-fn bell() -> (Rc<Notify>, Rc<Notify>) {
-    let bell = Rc::new(Notify::new());
-    (bell.clone(), bell)
-}
-
 #[test]
 fn messages_arrive_whole_and_in_order() {
     publish(Weakness::None);
@@ -393,19 +358,8 @@ fn both_may_sleep() {
 
 /// Two accesses that nothing orders.
 const RACE: &str = "Causality violation";
-/// Somebody sleeps for good.
-const LOST_WAKE_UP: &str = "deadlock";
 /// The receiver believed in the end too early.
 const LOST_MESSAGE: &str = "ended before the last message";
-
-/// The model must fail over this weakness, and in this way.
-fn caught(model: fn(Weakness), weakness: Weakness, how: &str) {
-    let failure = catch_unwind(AssertUnwindSafe(|| model(weakness))).expect_err("the model holds without it");
-    let message = failure.downcast_ref::<String>().map(String::as_str).or(failure.downcast_ref::<&str>().copied());
-    let message = message.expect("a panic with a message");
-    println!("caught: {message}");
-    assert!(message.contains(how), "not {how:?} but {message:?}");
-}
 
 #[test]
 fn without_the_release_of_a_commit() {

@@ -1,11 +1,9 @@
 //! The ring over real shared memory: two threads, really asleep in between, and the limits of a mapping.
 
-#![allow(unsafe_code)]
+mod mapping;
 
-use std::ffi::c_void;
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, Thread};
@@ -13,75 +11,11 @@ use std::time::Duration;
 
 use librpc_ring::layout::{self, ACK_BYTES, HEADER_BYTES, WORD, ack};
 use librpc_ring::{
-    Armed, Consumer, Head, Mapped, Memory, MemoryMut, Producer, PushError, ReadOnly, Writable, stop_waiting,
+    Armed, Consumer, Head, Mapped, Memory, MemoryMut, Mode, Producer, PushError, ReadOnly, Writable, stop_waiting,
     wait_for_receiver,
 };
-use rustix::fd::OwnedFd;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-/// A mapping, unmapped when its last user is gone.
-#[derive(Debug)]
-struct Mapping {
-    base: NonNull<c_void>,
-    bytes: usize,
-}
-
-// SAFETY: an address; only dropping it does anything.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the whole of what `map` has reserved, and the last user is gone.
-        unsafe { munmap(self.base.as_ptr(), self.bytes) }.expect("a mapping");
-    }
-}
-
-/// Anonymous shared memory: `header` bytes, then `ring` bytes that every mapping shows twice in a row.
-struct Memfd {
-    fd: OwnedFd,
-    header: usize,
-    ring: usize,
-}
-
-impl Memfd {
-    fn new(header: usize, ring: usize) -> Self {
-        let fd = memfd_create(c"ring", MemfdFlags::CLOEXEC).expect("a memfd");
-        ftruncate(&fd, (header + ring) as u64).expect("space");
-        Self { fd, header, ring }
-    }
-
-    fn map<Access>(&self, protection: ProtFlags) -> Mapped<Access, Arc<Mapping>> {
-        let bytes = self.header + 2 * self.ring;
-        // SAFETY: a new range of addresses.
-        let base = unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE) };
-        let base = NonNull::new(base.expect("addresses")).expect("not null");
-        let mapping = Arc::new(Mapping { base, bytes });
-        let flags = MapFlags::SHARED | MapFlags::FIXED;
-        let show = |at: usize, bytes: usize, offset: usize| {
-            if bytes > 0 {
-                // SAFETY: within the range just reserved.
-                unsafe { mmap(base.as_ptr().byte_add(at), bytes, protection, flags, &self.fd, offset as u64) }
-                    .expect("a mapping");
-            }
-        };
-        show(0, self.header + self.ring, 0);
-        show(self.header + self.ring, self.ring, self.header);
-        // SAFETY: one shared mapping of these bytes, with the access that the callers below ask for; the owner unmaps
-        // it, and nobody makes a reference into it.
-        unsafe { Mapped::new(base.cast(), bytes, mapping) }
-    }
-
-    fn read_only(&self) -> Mapped<ReadOnly, Arc<Mapping>> {
-        self.map(ProtFlags::READ)
-    }
-
-    fn writable(&self) -> Mapped<Writable, Arc<Mapping>> {
-        self.map(ProtFlags::READ | ProtFlags::WRITE)
-    }
-}
+use mapping::{Mapping, Memfd};
 
 /// Small, so that both sides have to wait often.
 const CAPACITY: usize = 4096;
@@ -143,6 +77,7 @@ impl Receiver {
 /// Runs both sides, each in a thread, to their ends. A lost wake-up is a sleep without end; the limit makes that a
 /// failure, it wakes nobody. Returns how often each side slept.
 fn run(
+    mode: Mode,
     send: impl FnOnce(&mut Sender) + Send + 'static,
     receive: impl FnOnce(&mut Receiver) + Send + 'static,
 ) -> [u64; 2] {
@@ -151,8 +86,8 @@ fn run(
     static MACHINE: Mutex<()> = Mutex::new(());
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let (data, ack) = (Memfd::new(HEADER_BYTES, CAPACITY), Memfd::new(ACK_BYTES, 0));
-    let producer = Producer::new(data.writable(), ack.read_only(), CAPACITY as u64);
-    let consumer = Consumer::new(data.read_only(), ack.writable(), CAPACITY as u64).unwrap();
+    let producer = Producer::new(data.writable(), ack.read_only(), CAPACITY as u64, mode);
+    let consumer = Consumer::new(data.read_only(), ack.writable(), CAPACITY as u64, mode).unwrap();
     let (data, ack) = (data.writable(), ack.read_only());
 
     let (ended, ends) = mpsc::channel();
@@ -189,7 +124,7 @@ struct Plan {
 impl Plan {
     fn new() -> Self {
         let noise = (0..4096).map(|n| mix(n) as u8).collect();
-        Self { noise, longest: layout::max_payload_bytes(CAPACITY as u64) as usize }
+        Self { noise, longest: layout::max_payload_bytes(CAPACITY as u64, Mode::Lossless) as usize }
     }
 
     fn message(&self, number: u64) -> (Head, &[u8]) {
@@ -235,11 +170,10 @@ fn two_million_messages() {
         let (plan, mut copy) = (Plan::new(), Vec::new());
         loop {
             let closed = side.consumer.is_closed();
-            while let Some(record) = side.consumer.peek().unwrap() {
-                copy.clear();
-                let number = side.consumer.received();
-                side.consumer.take(&record, &mut copy);
+            while let Some(record) = side.consumer.pop(&mut copy).unwrap() {
+                let number = record.sequence;
                 assert_eq!((record.head, &*copy), plan.message(number), "message {number}");
+                copy.clear();
                 side.consumer.consume();
                 side.ring();
             }
@@ -249,7 +183,7 @@ fn two_million_messages() {
             side.sleep();
         }
     };
-    let sleeps = run(send, receive);
+    let sleeps = run(Mode::Lossless, send, receive);
     assert!(sleeps.iter().all(|sleeps| *sleeps > 0), "neither side ever slept: this tested little");
 }
 
@@ -303,13 +237,11 @@ fn going_to_sleep_while_the_sender_commits() {
             let sleeps = side.sleeps;
             side.sleep();
             aim.learn(side.sleeps > sleeps);
-            poll(|| side.consumer.peek().unwrap().is_some());
-            let record = side.consumer.peek().unwrap().expect("still there");
-            side.consumer.take(&record, &mut Vec::new());
+            poll(|| side.consumer.pop(&mut Vec::new()).unwrap().is_some());
             side.consumer.consume();
         }
     };
-    run(send, receive);
+    run(Mode::Lossless, send, receive);
 }
 
 /// The sender goes to sleep behind each message, just when it is consumed, which is the last for now.
@@ -328,14 +260,12 @@ fn going_to_sleep_while_the_receiver_consumes() {
     };
     let receive = |side: &mut Receiver| {
         for _ in 0..MEETINGS {
-            poll(|| side.consumer.peek().unwrap().is_some());
-            let record = side.consumer.peek().unwrap().expect("still there");
-            side.consumer.take(&record, &mut Vec::new());
+            poll(|| side.consumer.pop(&mut Vec::new()).unwrap().is_some());
             side.consumer.consume();
             side.ring();
         }
     };
-    run(send, receive);
+    run(Mode::Lossless, send, receive);
 }
 
 /// Whether it panics, as our own bugs must.

@@ -4,7 +4,7 @@ mod plain;
 mod reference;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Armed, Head, stop_waiting, wait_for_receiver};
+use librpc_ring::{Armed, Counters, Head, Mode, SenderCounters, stop_waiting, wait_for_receiver};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -24,10 +24,48 @@ proptest! {
         both.check_what_the_sender_sees();
     }
 
+    /// The mark is passed upwards with the push that reaches it, and downwards at half of it.
+    #[test]
+    fn the_high_water_mark_is_told(capacity in capacity(), mark in 0..1100u64, steps in vec(step(), 0..400)) {
+        let mut both = Both::new(capacity);
+        both.sender.set_high_water(Some(mark));
+        let (mark, mut is_high) = (mark.max(1), false);
+        for step in steps {
+            both.step(step);
+            let depth = both.queue.committed - both.queue.consumed;
+            is_high = if is_high { depth > mark / 2 } else { depth >= mark };
+            prop_assert_eq!(both.sender.is_high(), is_high, "depth {} at mark {}", depth, mark);
+        }
+        let depth = both.queue.committed - both.queue.consumed;
+        both.sender.set_high_water(None);
+        prop_assert!(!both.sender.is_high());
+        both.sender.set_high_water(Some(8));
+        prop_assert_eq!(both.sender.is_high(), depth >= 8, "a new mark is looked at once");
+    }
+
+    /// What only the caller knows is counted where the observers look.
+    #[test]
+    fn notes_are_counted(dropped in 0..9u64, returned in vec(0..99u64, 0..5), blocked in vec(0..99u64, 0..5), at: u32) {
+        let (mut sender, mut receiver, data, ack) = ring(512, Mode::Lossless);
+        (0..dropped).for_each(|_| sender.note_dropped());
+        returned.iter().for_each(|messages| sender.note_returned(*messages));
+        blocked.iter().for_each(|ns| sender.note_blocked(*ns));
+        let at = u64::from(at) + 1;
+        sender.push(Head { time: Some(at), ..Head::MESSAGE }, b"").unwrap();
+        sender.push(Head::MESSAGE, b"").unwrap();
+        receiver.note_received_at(at + 1);
+        let counters = Counters::read(&data, &ack);
+        prop_assert_eq!((sender.counters(), receiver.counters()), (counters.sender, counters.receiver));
+        let SenderCounters { dropped: seen, returned: back, blocked_ns, last_sent, .. } = counters.sender;
+        prop_assert_eq!((seen, back), (dropped, returned.iter().sum::<u64>()));
+        prop_assert_eq!((blocked_ns, last_sent), (blocked.iter().sum::<u64>(), at));
+        prop_assert_eq!(counters.receiver.last_received, at + 1);
+    }
+
     /// In both directions; a sleeper that has woken is not rung for.
     #[test]
     fn each_bell_is_rung_once_per_epoch(epochs in vec(0..4u64, 0..20)) {
-        let (mut sender, mut receiver, data, ack) = ring(layout::MIN_CAPACITY);
+        let (mut sender, mut receiver, data, ack) = ring(layout::MIN_CAPACITY, Mode::Lossless);
         let (mut rung, mut answered) = (0, 0);
         for epoch in epochs {
             ack.cell(ack::ARMED).set(epoch);
@@ -63,14 +101,14 @@ proptest! {
 /// A receiver that arms looks for all that could have happened meanwhile, under a number of its own each time.
 #[test]
 fn arming_looks_once_more() {
-    let (mut sender, mut receiver, data, ack) = ring(512);
+    let (mut sender, mut receiver, data, ack) = ring(512, Mode::Lossless);
     let armed = || ack.cell(ack::ARMED).get();
     assert_eq!((receiver.arm(), armed()), (Armed::Sleep, 1));
     receiver.disarm();
     assert_eq!(armed(), 0);
     sender.push(Head::MESSAGE, b"one").unwrap();
     assert_eq!((receiver.arm(), armed()), (Armed::Awake, 2), "a record");
-    receiver.take(&receiver.peek().unwrap().unwrap(), &mut Vec::new());
+    receiver.pop(&mut Vec::new()).unwrap().unwrap();
     assert_eq!((receiver.arm(), armed()), (Armed::Sleep, 3));
     sender.close();
     assert!(receiver.is_closed());

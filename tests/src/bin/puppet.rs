@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use librpc::{Acknowledge, Admission, Domain, Event, Inbox, Limits, Node, Sender, Wait};
+use librpc::{
+    Acknowledge, Admission, Domain, Event, Inbox, Limits, Node, Outbox, Policy, Receipt, Sender, Subscriber, Topic,
+    Wait,
+};
 
 type Outcome = Result<String, Box<dyn std::error::Error>>;
 
@@ -13,7 +16,11 @@ type Outcome = Result<String, Box<dyn std::error::Error>>;
 struct Puppet {
     // Dropped in this order.
     senders: HashMap<String, Sender>,
+    /// All topics of this puppet share one outbox.
+    outbox: Option<Outbox>,
+    limit: Option<Duration>,
     inbox: Option<Inbox>,
+    subscribers: HashMap<String, Subscriber>,
     node: Option<Node>,
 }
 
@@ -41,7 +48,145 @@ impl Puppet {
         self.senders.get_mut(to).ok_or("no such sender")
     }
 
+    fn topic(&mut self, name: &str) -> Result<(&mut Outbox, Topic), Box<dyn std::error::Error>> {
+        if self.outbox.is_none() {
+            self.outbox = Some(self.node()?.outbox());
+        }
+        let outbox = self.outbox.as_mut().ok_or("no outbox")?;
+        let topic = outbox.topic(name)?;
+        Ok((outbox, topic))
+    }
+
+    fn subscriber(&mut self, name: &str) -> Result<&mut Subscriber, &'static str> {
+        self.subscribers.get_mut(name).ok_or("no such subscriber")
+    }
+
+    /// What has to do with topics; `None`: nothing.
+    fn obey_about_topics(&mut self, words: &[&str]) -> Option<Outcome> {
+        Some(match words {
+            ["subscribe", name, patterns, options @ ..] => self.subscribe(name, patterns, options),
+            ["unsubscribe", name] => {
+                self.subscribers.remove(*name);
+                Ok("ok".into())
+            }
+            ["limit-publish", ms] => ms.parse().map_err(Into::into).map(|ms| {
+                self.limit = Some(Duration::from_millis(ms));
+                "ok".into()
+            }),
+            ["publish", topic, text] => self.publish(topic, text),
+            // Publishes the numbers from `first` to `last`; answers how often one got into an inbox, and how often not.
+            ["publish-count", topic, first, last] => self.publish_count(topic, first, last),
+            ["subscribers", topic] => self
+                .topic(topic)
+                .and_then(|(outbox, topic)| Ok(outbox.subscribers(topic)?))
+                .map(|subscribers| subscribers.to_string()),
+            ["flush-topics", ms] => {
+                let outbox = self.outbox.as_mut().expect("something was published");
+                ms.parse().map_err(Into::into).and_then(|ms| {
+                    outbox.flush(Duration::from_millis(ms))?;
+                    Ok("ok".into())
+                })
+            }
+            ["account"] => {
+                let account = self.outbox.as_mut().expect("something was published").total();
+                let librpc::Account { sent, processed, queued, dropped, returned, .. } = account;
+                Ok(format!(
+                    "{sent} sent, {processed} processed, {queued} queued, {dropped} dropped, {returned} returned"
+                ))
+            }
+            ["hear", name] => self.hear(name),
+            // Receives `n` messages and nothing more; answers how many of each sender and topic.
+            ["collect", name, count] => self.collect(name, count),
+            // Receives until the message that says so; answers how many it has received and missed.
+            ["hear-until", name, last] => self.hear_until(name, last),
+            _ => return None,
+        })
+    }
+
+    fn subscribe(&mut self, name: &str, patterns: &str, options: &[&str]) -> Outcome {
+        let mut builder = self.node()?.subscriber_builder(patterns.split(','));
+        for option in options {
+            builder = match option.split_once('=') {
+                Some(("capacity", bytes)) => builder.capacity(bytes.parse()?),
+                _ if *option == "own" => builder.own(true),
+                _ if *option == "drop-newest" => builder.policy(Policy::DropNewest),
+                _ if *option == "latest" => builder.policy(Policy::Latest),
+                _ => return Err(format!("option {option}").into()),
+            };
+        }
+        let subscriber = builder.open()?;
+        self.subscribers.insert(name.to_owned(), subscriber);
+        Ok("ok".into())
+    }
+
+    fn publish(&mut self, topic: &str, text: &str) -> Outcome {
+        let limit = self.limit.unwrap_or(librpc::DEFAULT_SEND_LIMIT);
+        let (outbox, topic) = self.topic(topic)?;
+        let receipt = outbox.publish_within(topic, text.as_bytes(), limit)?;
+        let mut answer = receipt.inboxes().to_string();
+        for error in receipt.undelivered() {
+            answer += &format!("; {error}");
+        }
+        Ok(answer)
+    }
+
+    fn publish_count(&mut self, topic: &str, first: &str, last: &str) -> Outcome {
+        let limit = self.limit.unwrap_or(librpc::DEFAULT_SEND_LIMIT);
+        let (outbox, topic) = self.topic(topic)?;
+        let (mut delivered, mut undelivered) = (0, 0);
+        for number in first.parse::<u64>()?..=last.parse()? {
+            let receipt: Receipt<'_> = outbox.publish_within(topic, number.to_string().as_bytes(), limit)?;
+            delivered += receipt.inboxes();
+            undelivered += receipt.undelivered().len();
+        }
+        Ok(format!("{delivered} {undelivered}"))
+    }
+
+    fn hear(&mut self, name: &str) -> Outcome {
+        Ok(match self.subscriber(name)?.recv_timeout(Duration::from_secs(30))? {
+            Some(message) => {
+                let (topic, payload) = (message.topic(), String::from_utf8_lossy(message.payload()));
+                format!("{} {topic} {payload} {}", message.from(), message.missed())
+            }
+            None => "nothing".into(),
+        })
+    }
+
+    fn collect(&mut self, name: &str, count: &str) -> Outcome {
+        let subscriber = self.subscriber(name)?;
+        let mut counts = std::collections::BTreeMap::<String, u64>::new();
+        for number in 0..count.parse::<u64>()? {
+            let message = subscriber.recv_timeout(Duration::from_secs(30))?;
+            let message = message.ok_or_else(|| format!("only {number} messages: {counts:?}"))?;
+            *counts.entry(format!("{}:{}", message.from(), message.topic())).or_default() += 1;
+        }
+        if let Some(message) = subscriber.try_recv()? {
+            return Err(format!("one message too many: {message:?}").into());
+        }
+        let counts = counts.into_iter().map(|(topic, count)| format!("{topic}={count}"));
+        Ok(counts.collect::<Vec<_>>().join(","))
+    }
+
+    fn hear_until(&mut self, name: &str, last: &str) -> Outcome {
+        let subscriber = self.subscriber(name)?;
+        let (mut received, mut missed, mut before) = (0u64, 0u64, 0u64);
+        loop {
+            let message = subscriber.recv_timeout(Duration::from_secs(30))?.ok_or("nothing comes")?;
+            let number: u64 = std::str::from_utf8(message.payload())?.parse()?;
+            if number != before + message.missed() + 1 {
+                return Err(format!("{number} behind {before}, with {} missed", message.missed()).into());
+            }
+            (before, received, missed) = (number, received + 1, missed + message.missed());
+            if message.payload() == last.as_bytes() {
+                return Ok(format!("{received} {missed}"));
+            }
+        }
+    }
+
     fn obey(&mut self, words: &[&str]) -> Outcome {
+        if let Some(outcome) = self.obey_about_topics(words) {
+            return outcome;
+        }
         let ok = || Ok("ok".to_owned());
         match words {
             ["open", id, domain, options @ ..] => {
@@ -203,7 +348,9 @@ impl Puppet {
             ["close", ms] => {
                 let limit = Duration::from_millis(ms.parse()?);
                 self.senders.clear();
+                self.outbox = None;
                 self.inbox = None;
+                self.subscribers.clear();
                 self.node.take().ok_or("no node is open")?.close(limit)?;
                 ok()
             }
@@ -214,7 +361,9 @@ impl Puppet {
             }
             ["leave"] => {
                 self.senders.clear();
+                self.outbox = None;
                 self.inbox = None;
+                self.subscribers.clear();
                 self.node = None;
                 ok()
             }

@@ -47,6 +47,8 @@ pub(crate) enum Shape {
     Data { capacity: u64 },
     /// One page.
     Ack,
+    /// One page of the registry.
+    Registry,
 }
 
 impl Shape {
@@ -54,13 +56,14 @@ impl Shape {
         match self {
             Self::Data { capacity } => layout::HEADER_BYTES + capacity as usize,
             Self::Ack => layout::ACK_BYTES,
+            Self::Registry => crate::layout::PAGE as usize,
         }
     }
 
     fn mapped_bytes(self) -> usize {
         match self {
             Self::Data { capacity } => self.file_bytes() + capacity as usize,
-            Self::Ack => self.file_bytes(),
+            Self::Ack | Self::Registry => self.file_bytes(),
         }
     }
 }
@@ -113,6 +116,11 @@ impl Mapping {
             return Err(BadMemory::Size { found, expected });
         }
         Ok(Self::map(fd, shape, false)?)
+    }
+
+    /// Maps the first page of a file of a private domain read-only: one that no other user could truncate.
+    pub(crate) fn registry_page(fd: std::os::fd::BorrowedFd<'_>) -> Result<Self, OsError> {
+        Self::map(fd, Shape::Registry, false)
     }
 
     fn map(fd: std::os::fd::BorrowedFd<'_>, shape: Shape, writable: bool) -> Result<Self, OsError> {

@@ -5,18 +5,24 @@
 //! thread, hence `Rc` and `Cell`: what they hold is invisible to loom, so it cannot order anything by accident.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use librpc_ring::layout::{self, WORD, ack, data};
-use librpc_ring::{Consumer, Memory, MemoryMut, Producer};
+use librpc_ring::{Consumer, Memory, MemoryMut, Mode, Producer};
 use loom::cell::UnsafeCell;
+use loom::sync::Notify;
 use loom::sync::atomic::AtomicU64;
 
 /// What a synchronising word is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
+    /// In mode Latest all words of the ring.
     Commit,
+    Intent,
+    Mark,
     Closed,
     Waiting,
     Consumed,
@@ -24,6 +30,7 @@ pub(crate) enum Role {
 }
 
 /// One thing taken away from the protocol. Every one of them must make a model fail.
+#[allow(dead_code, reason = "not every model has every weakness")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weakness {
     None,
@@ -33,6 +40,10 @@ pub(crate) enum Weakness {
     RelaxedLoad(Role),
     /// The fence that follows a store to it does nothing.
     NoFenceAfter(Role),
+    /// The receiver's fence between a copy and the look at the intent does nothing.
+    NoAcquireFence,
+    /// The receiver never sees that it was overtaken.
+    NoLookAtIntent,
     /// Who has announced sleep by it sleeps whatever the second look says. Played by the models.
     NoSecondLook(Role),
     /// Every sleep announced by it bears the same epoch.
@@ -102,11 +113,13 @@ impl Words {
         match (self.which, index) {
             (Which::Data, data::WAITING) => Some(Role::Waiting),
             (Which::Data, data::CLOSED) => Some(Role::Closed),
-            (Which::Data, data::COMMITTED | data::SEQUENCE) => None,
+            (Which::Data, data::INTENT) => Some(Role::Intent),
+            (Which::Data, data::MARK) => Some(Role::Mark),
+            (Which::Data, data::COMMITTED..=data::LAST_SENT) => None,
             (Which::Data, data::RING..) => Some(Role::Commit),
             (Which::Ack, ack::CONSUMED) => Some(Role::Consumed),
             (Which::Ack, ack::ARMED) => Some(Role::Armed),
-            (Which::Ack, ack::TAKEN | ack::RECEIVED) => None,
+            (Which::Ack, ack::TAKEN | ack::RECEIVED..=ack::LAST_RECEIVED) => None,
             _ => panic!("word {index} is no synchronising word"),
         }
     }
@@ -132,6 +145,9 @@ impl Mapping {
 impl Memory for Mapping {
     fn load(&self, word: usize, order: Ordering) -> u64 {
         let role = self.words.role(word).expect("observers' words are never loaded");
+        if role == Role::Intent && self.weakness == Weakness::NoLookAtIntent {
+            return 0;
+        }
         let order = if self.weakness == Weakness::RelaxedLoad(role) { Ordering::Relaxed } else { order };
         self.words.word(word).value.load(order)
     }
@@ -148,10 +164,14 @@ impl Memory for Mapping {
         into.truncate(end);
     }
 
-    fn fence(&self) {
-        let after = self.last_store.get().expect("a fence stands behind a store");
-        if self.weakness != Weakness::NoFenceAfter(after) {
-            loom::sync::atomic::fence(Ordering::SeqCst);
+    fn fence(&self, order: Ordering) {
+        let is_missing = match (order, self.last_store.get()) {
+            (Ordering::Acquire, _) => self.weakness == Weakness::NoAcquireFence,
+            (_, Some(after)) => self.weakness == Weakness::NoFenceAfter(after),
+            (_, None) => panic!("such a fence stands behind a store"),
+        };
+        if !is_missing {
+            loom::sync::atomic::fence(order);
         }
     }
 }
@@ -159,7 +179,9 @@ impl Memory for Mapping {
 impl MemoryMut for Mapping {
     fn store(&self, word: usize, value: u64, order: Ordering) {
         let Some(role) = self.words.role(word) else { return };
-        self.last_store.set(Some(role));
+        if role != Role::Mark {
+            self.last_store.set(Some(role));
+        }
         let order = if self.weakness == Weakness::RelaxedStore(role) { Ordering::Relaxed } else { order };
         let value = if self.weakness == Weakness::SameEpoch(role) { value.min(1) } else { value };
         self.words.word(word).value.store(value, order);
@@ -187,17 +209,54 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(capacity: u64, weakness: Weakness) -> Self {
-        let header = [data::MAGIC, data::VERSION, data::CAPACITY, data::MODE, data::WAITING, data::CLOSED];
+    pub(crate) fn new(capacity: u64, mode: Mode, weakness: Weakness) -> Self {
+        let constants = [data::MAGIC, data::VERSION, data::CAPACITY, data::MODE];
+        let header = [&constants[..], &[data::WAITING, data::CLOSED, data::INTENT, data::MARK]].concat();
         let data = Words::new(Which::Data, &header, capacity);
         let ack = Words::new(Which::Ack, &[ack::MAGIC, ack::VERSION, ack::CONSUMED, ack::ARMED], 0);
         let map = |words| Mapping::of(words, weakness);
         assert!(layout::is_valid_capacity(capacity));
         Self {
-            producer: Producer::new(map(&data), map(&ack), capacity),
-            consumer: Consumer::new(map(&data), map(&ack), capacity).expect("a header just written"),
+            producer: Producer::new(map(&data), map(&ack), capacity, mode),
+            consumer: Consumer::new(map(&data), map(&ack), capacity, mode).expect("a header just written"),
             sender_data: map(&data),
             sender_ack: map(&ack),
         }
     }
 }
+
+/// Goes through all executions with at most this many preemptions. `None`: through all.
+///
+/// loom recommends 2 or 3: nearly every bug needs no more, and the executions grow with its power. Where it is 5 here,
+/// `None` ends too, after seconds instead of one.
+pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = 10_000;
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counted = executions.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    println!("{} executions", executions.load(Ordering::Relaxed));
+}
+
+/// A sleeper's bell, and the other side's hold on it. Like a socket it stays rung until the sleeper has woken, and may
+/// wake it for nothing.
+pub(crate) fn bell() -> (Rc<Notify>, Rc<Notify>) {
+    let bell = Rc::new(Notify::new());
+    (bell.clone(), bell)
+}
+
+/// The model must fail over this weakness, and in this way.
+pub(crate) fn caught(model: fn(Weakness), weakness: Weakness, how: &str) {
+    let failure = catch_unwind(AssertUnwindSafe(|| model(weakness))).expect_err("the model holds without it");
+    let message = failure.downcast_ref::<String>().map(String::as_str).or(failure.downcast_ref::<&str>().copied());
+    let message = message.expect("a panic with a message");
+    println!("caught: {message}");
+    assert!(message.contains(how), "not {how:?} but {message:?}");
+}
+
+/// Somebody sleeps for good.
+pub(crate) const LOST_WAKE_UP: &str = "deadlock";

@@ -62,7 +62,7 @@ impl Memory for Plain {
         into.truncate(end);
     }
 
-    fn fence(&self) {}
+    fn fence(&self, _: Ordering) {}
 }
 
 impl MemoryMut for Plain {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Consumer, Head, Kind, Producer, PushError, Record, outstanding};
+use librpc_ring::layout::{self, ack};
+use librpc_ring::{Consumer, Counters, Head, Kind, Mode, Producer, PushError, outstanding};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -13,15 +13,15 @@ use crate::plain::Plain;
 pub(crate) type Sender = Producer<Plain, Plain>;
 pub(crate) type Receiver = Consumer<Plain, Plain>;
 
-pub(crate) fn ring(capacity: u64) -> (Sender, Receiver, Plain, Plain) {
+pub(crate) fn ring(capacity: u64, mode: Mode) -> (Sender, Receiver, Plain, Plain) {
     let (data, ack) = (Plain::data(capacity), Plain::ack());
-    let sender = Producer::new(data.clone(), ack.clone(), capacity);
-    let receiver = Consumer::new(data.clone(), ack.clone(), capacity).expect("the header just written");
+    let sender = Producer::new(data.clone(), ack.clone(), capacity, mode);
+    let receiver = Consumer::new(data.clone(), ack.clone(), capacity, mode).expect("the header just written");
     (sender, receiver, data, ack)
 }
 
 pub(crate) fn capacity() -> impl Strategy<Value = u64> {
-    select(vec![layout::MIN_CAPACITY, 512, 1024, 4096])
+    select(vec![layout::MIN_CAPACITY, 1024, 4096])
 }
 
 pub(crate) fn head() -> impl Strategy<Value = Head> {
@@ -65,16 +65,16 @@ pub(crate) fn length() -> impl Strategy<Value = Length> {
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Push(Head, Length, u8),
-    Peek,
-    Take,
+    Look,
+    Pop,
     Consume,
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (head(), length(), any::<u8>()).prop_map(|(head, length, seed)| Step::Push(head, length, seed)),
-        1 => Just(Step::Peek),
-        5 => Just(Step::Take),
+        1 => Just(Step::Look),
+        5 => Just(Step::Pop),
         3 => Just(Step::Consume),
     ]
 }
@@ -89,15 +89,27 @@ pub(crate) fn record_bytes(head: &Head, payload_bytes: usize) -> u64 {
     8 * words as u64
 }
 
-/// The reference: what is in the ring, and the positions.
+/// One record in the reference.
+pub(crate) struct Sent {
+    pub(crate) head: Head,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) sequence: u64,
+    pub(crate) size: u64,
+}
+
+/// The reference: what is in the ring, the positions, and what was counted.
 #[derive(Default)]
 pub(crate) struct Queue {
-    pub(crate) untaken: VecDeque<(Head, Vec<u8>, u64)>,
-    pub(crate) unconsumed: u64,
+    pub(crate) untaken: VecDeque<Sent>,
     pub(crate) pushed: u64,
+    pub(crate) pushed_bytes: u64,
+    pub(crate) received: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) processed: u64,
     pub(crate) committed: u64,
     pub(crate) taken: u64,
     pub(crate) consumed: u64,
+    pub(crate) deepest: u64,
 }
 
 pub(crate) struct Both {
@@ -110,7 +122,7 @@ pub(crate) struct Both {
 
 impl Both {
     pub(crate) fn new(capacity: u64) -> Self {
-        let (sender, receiver, data, ack) = ring(capacity);
+        let (sender, receiver, data, ack) = ring(capacity, Mode::Lossless);
         Self { sender, receiver, data, ack, queue: Queue::default() }
     }
 
@@ -119,15 +131,15 @@ impl Both {
         let capacity = self.sender.capacity();
         let longest = Head { time: Some(1), topic: Some(2), correlation: Some(3), ..Head::MESSAGE };
         while self.queue.committed / capacity < laps {
-            self.push(longest, &payload(layout::max_payload_bytes(capacity) as usize, 0));
-            self.take();
+            self.push(longest, &payload(layout::max_payload_bytes(capacity, Mode::Lossless) as usize, 0));
+            self.pop();
             self.consume();
         }
     }
 
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) {
         let (capacity, queue) = (self.sender.capacity(), &mut self.queue);
-        let max = layout::max_payload_bytes(capacity) as usize;
+        let max = layout::max_payload_bytes(capacity, Mode::Lossless) as usize;
         let size = record_bytes(&head, payload.len());
         let expected = if payload.len() > max {
             Err(PushError::TooLarge { bytes: payload.len(), max })
@@ -137,68 +149,87 @@ impl Both {
             Ok(queue.pushed)
         };
         assert_eq!(self.sender.push(head, payload), expected);
-        if expected.is_ok() {
-            queue.untaken.push_back((head, payload.to_vec(), size));
-            queue.unconsumed += 1;
-            queue.pushed += 1;
+        if let Ok(sequence) = expected {
+            queue.untaken.push_back(Sent { head, payload: payload.to_vec(), sequence, size });
+            if head.kind != Kind::Topic {
+                queue.pushed += 1;
+                queue.pushed_bytes += payload.len() as u64;
+            }
             queue.committed += size;
+            queue.deepest = queue.deepest.max(queue.committed - queue.consumed);
         }
     }
 
-    pub(crate) fn peek(&self) -> Option<Record> {
-        let record = self.receiver.peek().expect("an honest sender");
-        assert_eq!(self.receiver.peek(), Ok(record), "a look changes nothing");
-        let found = record.map(|record| (record.head, record.payload_bytes, record.sequence));
-        let next = self.queue.pushed - self.queue.untaken.len() as u64;
-        assert_eq!(found, self.queue.untaken.front().map(|(head, payload, _)| (*head, payload.len(), next)));
-        record
+    pub(crate) fn look(&self) {
+        assert_eq!(self.receiver.has_record(), !self.queue.untaken.is_empty());
     }
 
-    pub(crate) fn take(&mut self) {
-        let Some(record) = self.peek() else { return };
+    pub(crate) fn pop(&mut self) {
         let mut found = b"in front of it".to_vec();
-        self.receiver.take(&record, &mut found);
-        let (_, payload, size) = self.queue.untaken.pop_front().expect("as peek has checked");
-        assert_eq!(found.strip_prefix(b"in front of it"), Some(&*payload));
-        self.queue.taken += size;
+        let record = self.receiver.pop(&mut found).expect("an honest sender");
+        let Some(sent) = self.queue.untaken.pop_front() else {
+            assert_eq!((record, &*found), (None, &b"in front of it"[..]));
+            return;
+        };
+        let record = record.expect("it was pushed");
+        assert_eq!((record.head, record.sequence, record.missed), (sent.head, sent.sequence, 0));
+        assert_eq!(record.payload_bytes, sent.payload.len());
+        assert_eq!(found.strip_prefix(b"in front of it"), Some(&*sent.payload));
+        self.queue.taken += sent.size;
+        if sent.head.kind != Kind::Topic {
+            self.queue.received += 1;
+            self.queue.received_bytes += sent.payload.len() as u64;
+        }
     }
 
     pub(crate) fn consume(&mut self) {
         self.receiver.consume();
-        self.queue.unconsumed = self.queue.untaken.len() as u64;
         self.queue.consumed = self.queue.taken;
+        self.queue.processed = self.queue.received;
     }
 
     pub(crate) fn step(&mut self, step: Step) {
         match step {
             Step::Push(head, length, seed) => {
-                let bytes = length.bytes(layout::max_payload_bytes(self.sender.capacity()) as usize);
+                let bytes = length.bytes(layout::max_payload_bytes(self.sender.capacity(), Mode::Lossless) as usize);
                 self.push(head, &payload(bytes, seed));
             }
-            Step::Peek => drop(self.peek()),
-            Step::Take => self.take(),
+            Step::Look => self.look(),
+            Step::Pop => self.pop(),
             Step::Consume => self.consume(),
         }
         self.check();
     }
 
     pub(crate) fn check(&self) {
-        let Queue { committed, taken, consumed, pushed, .. } = self.queue;
+        let Queue { committed, taken, consumed, pushed, received, .. } = self.queue;
         assert!(consumed <= taken && taken <= committed && committed <= consumed + self.sender.capacity() - 8);
-        let received = pushed - self.queue.untaken.len() as u64;
         assert_eq!((self.sender.committed(), self.sender.sequence()), (committed, pushed));
+        assert_eq!(self.sender.chunk(), 0);
         assert_eq!(self.receiver.received(), received);
         assert_eq!(self.receiver.has_unconsumed(), consumed != taken);
-        let words = |memory: &Plain, words: [usize; 2]| words.map(|word| memory.cell(word).get());
-        assert_eq!(words(&self.data, [data::COMMITTED, data::SEQUENCE]), [committed, pushed]);
-        assert_eq!(words(&self.ack, [ack::CONSUMED, ack::TAKEN]), [consumed, taken]);
-        assert_eq!(self.ack.cell(ack::RECEIVED).get(), received);
+        assert_eq!([ack::CONSUMED, ack::TAKEN].map(|word| self.ack.cell(word).get()), [consumed, taken]);
+
+        let counters = Counters::read(&self.data, &self.ack);
+        assert_eq!((self.sender.counters(), self.receiver.counters()), (counters.sender, counters.receiver));
+        assert_eq!((counters.sender.committed, counters.sender.messages), (committed, pushed));
+        assert_eq!((counters.receiver.received, counters.receiver.processed), (received, self.queue.processed));
+        assert_eq!(
+            (counters.sender.bytes, counters.receiver.bytes),
+            (self.queue.pushed_bytes, self.queue.received_bytes)
+        );
+        assert_eq!((counters.receiver.missed, counters.queued()), (0, pushed - self.queue.processed));
+        // Of depths below a sixteenth it has seen one or none.
+        let (deepest, seen) = (self.queue.deepest, counters.sender.depth_max);
+        assert!(seen == deepest || (seen < deepest && deepest <= self.sender.capacity() / 16), "{seen} of {deepest}");
     }
 
     /// Makes the sender look at the receiver's position, which it otherwise does on a full ring only.
     pub(crate) fn check_what_the_sender_sees(&mut self) {
-        assert_eq!(self.sender.outstanding(), Ok(self.queue.unconsumed));
+        let unprocessed = self.queue.pushed - self.queue.processed;
+        assert_eq!(self.sender.outstanding(), Ok(unprocessed));
         assert_eq!(self.sender.consumed(), Ok(self.queue.consumed));
-        assert_eq!(outstanding(&self.data, &self.ack, self.sender.capacity()), self.queue.unconsumed);
+        assert_eq!(self.sender.depth(), Ok(self.queue.committed - self.queue.consumed));
+        assert_eq!(outstanding(&self.data, &self.ack), unprocessed);
     }
 }

@@ -1,0 +1,108 @@
+//! `librpc pub` and `librpc sub`: what goes in on a topic comes out wherever it is wanted.
+
+mod common;
+
+use common::{Place, Running, place};
+use rustix::process::Signal;
+
+/// Starts a subscriber, and waits until it is there.
+fn subscriber(place: &Place, id: &str, arguments: &[&str]) -> Running {
+    let running = place.start(&[&["sub", "--id", id], arguments].concat());
+    let has_inbox = |node: &serde_json::Value| node["id"] == id && node["inboxes"] != serde_json::json!([]);
+    common::until(|| place.nodes().iter().any(has_inbox));
+    running
+}
+
+#[test]
+fn what_is_published_comes_out_at_every_subscriber() {
+    let place = place("pubsub");
+    let one = subscriber(&place, "one", &["a/*", "--count", "3", "--topic"]);
+    let two = subscriber(&place, "two", &["**", "--count", "3", "--json"]);
+    let published = place.run(&["pub", "a/b", "--id", "me"], b"x\n\nlast");
+    assert_eq!(published.code, 0, "{}", published.stderr);
+    let numbers = "3 messages to 2 inboxes: sent 6, processed 6, queued 0, dropped 0, returned 0";
+    assert!(published.stderr.contains(numbers), "{}", published.stderr);
+    let one = one.ends();
+    assert_eq!((one.code, one.stdout()), (0, "a/b x\na/b \na/b last\n"));
+    assert!(one.stderr.contains("received 3, missed 0"), "{}", one.stderr);
+    let two = two.ends();
+    let line =
+        "{\"from\":\"me\",\"topic\":\"a/b\",\"sequence\":0,\"payload\":\"x\",\"missed\":0,\"redelivered\":false}";
+    assert_eq!((two.code, two.stdout().lines().next()), (0, Some(line)));
+}
+
+#[test]
+fn nobody_to_publish_to_is_no_failure_unless_one_is_waited_for() {
+    let place = place("pub_alone");
+    let published = place.run(&["pub", "a"], b"x\n");
+    assert_eq!(published.code, 0);
+    assert!(published.stderr.contains("0 inboxes"), "{}", published.stderr);
+    assert_eq!(place.run(&["pub", "a", "--wait", "50ms"], b"x\n").code, 124);
+    let waiting = place.start(&["pub", "a", "--wait", "20s", "--id", "waiting"]);
+    place.await_node("waiting");
+    let subscriber = place.start(&["sub", "a", "--count", "1"]);
+    assert_eq!(waiting.ends_with(b"x\n").code, 0);
+    assert_eq!(subscriber.ends().stdout(), "x\n");
+}
+
+#[test]
+fn bad_topics_are_wrong_usage() {
+    let place = place("bad_topics");
+    for arguments in [&["pub", "a/*"][..], &["pub", ""], &["sub", "a*"], &["sub", "a//b"], &["sub"]] {
+        assert_eq!(place.run(arguments, b"").code, 2, "{arguments:?}");
+    }
+}
+
+/// More lines than a command reads ahead: when they are written, most of them are on their way.
+fn many_lines() -> String {
+    (1..=500_000).map(|number| format!("{number}\n")).collect()
+}
+
+#[test]
+fn a_latest_subscriber_says_what_it_has_missed() {
+    let place = place("latest");
+    let subscriber = subscriber(&place, "slow", &["a", "--policy", "latest", "--capacity", "4096"]);
+    subscriber.signal(Signal::STOP);
+    let mut source = place.start(&["pub", "a"]);
+    source.write(many_lines().as_bytes()); // not held back by the one that is stopped
+    subscriber.signal(Signal::CONT);
+    let published = source.ends();
+    subscriber.signal(Signal::INT);
+    let received = subscriber.ends();
+    assert_eq!((published.code, received.code), (3, 3), "{}", published.stderr);
+    let numbers = received.stderr.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    let numbers: Vec<usize> = numbers.collect();
+    assert_eq!((numbers[0], numbers[0] + numbers[1]), (received.stdout().lines().count(), 500_000));
+    assert!(numbers[1] > 0 && received.stdout().ends_with("500000\n"));
+    let sums = format!("sent 500000, processed {}, queued 0, dropped {}, returned 0", numbers[0], numbers[1]);
+    assert!(published.stderr.contains(&sums), "{}", published.stderr);
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let place = place("rate");
+    let subscriber = subscriber(&place, "sink", &["a", "--count", "200"]);
+    let begun = std::time::Instant::now();
+    let published = place.run(&["pub", "a", "--rate", "1000", "--burst", "10"], &b"x\n".repeat(200));
+    assert_eq!(published.code, 0);
+    // Never faster than it says: 190 of them wait, 1 ms each.
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(190));
+    assert_eq!(subscriber.ends().code, 0);
+}
+
+#[test]
+fn a_node_that_drops_is_a_loss_for_its_sender() {
+    let place = place("drop_newest");
+    let receiver = place.receiver("sink", &["--policy", "drop-newest", "--capacity", "4096"]);
+    receiver.signal(Signal::STOP); // its output fits into a pipe: it goes on by itself afterwards
+    let mut sender = place.start(&["send", "sink"]);
+    sender.write(many_lines().as_bytes());
+    receiver.signal(Signal::CONT);
+    let sent = sender.ends();
+    assert_eq!(sent.code, 3);
+    receiver.signal(Signal::TERM);
+    let received = receiver.ends();
+    assert_eq!(received.code, 0);
+    let received = received.stdout().lines().count();
+    assert!(received < 500_000 && sent.stderr.contains(&format!("dropped by policy {}", 500_000 - received)));
+}

@@ -1,0 +1,82 @@
+//! What became of the messages: every one that was sent is in exactly one of these sums.
+
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::name::Address;
+use crate::policy::Policy;
+
+/// What became of the messages that an outbox was given for one inbox, or for several together.
+///
+/// When nothing is under way, `sent = processed + queued + dropped + returned` exactly. A message that is published to
+/// three inboxes counts three times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Account {
+    /// Messages that were to be sent.
+    pub sent: u64,
+    /// Those of them that were put into the inbox's ring.
+    pub accepted: u64,
+    /// Those that the receiver has processed.
+    pub processed: u64,
+    /// Those that are in its inbox.
+    pub queued: u64,
+    /// Those that the inbox's policy has dropped: new ones ([`crate::Policy::DropNewest`]), or overwritten ones of which
+    /// the receiver knows ([`crate::Policy::Latest`]).
+    pub dropped: u64,
+    /// Those that came back, in an error or as the number in one: there was no room, or the receiver is gone.
+    pub returned: u64,
+    /// Bytes of payload that were put into inboxes.
+    pub bytes: u64,
+    /// How long sends have waited for room.
+    pub blocked: Duration,
+    /// Bytes of the ring that are in use now, and at most so far, and bytes that the ring has. Of several: the fullest.
+    pub depth: u64,
+    /// The highest depth so far, in bytes.
+    pub depth_max: u64,
+    /// Capacity of the ring, in bytes.
+    pub capacity: u64,
+}
+
+/// One inbox that an outbox reaches, and what became of the messages to it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Reached {
+    /// The id of its node.
+    pub node: Arc<str>,
+    /// What it receives.
+    pub address: Address,
+    /// What happens there to a message that finds it full.
+    pub policy: Policy,
+    /// What became of the messages.
+    pub account: Account,
+    /// Whether it is left out of publishes until it moves.
+    pub is_stuck: bool,
+    /// Whether it is over the high-water mark ([`crate::Outbox::set_high_water`]).
+    pub is_high: bool,
+}
+
+impl Account {
+    /// What the account says once the inbox is gone: what was queued came back.
+    pub(crate) fn ended(self) -> Self {
+        Self { queued: 0, returned: self.returned + self.queued, depth: 0, ..self }
+    }
+}
+
+impl AddAssign for Account {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.accepted += other.accepted;
+        self.processed += other.processed;
+        self.queued += other.queued;
+        self.dropped += other.dropped;
+        self.returned += other.returned;
+        self.bytes += other.bytes;
+        self.blocked += other.blocked;
+        if other.depth >= self.depth {
+            (self.depth, self.capacity) = (other.depth, other.capacity);
+        }
+        self.depth_max = self.depth_max.max(other.depth_max);
+    }
+}

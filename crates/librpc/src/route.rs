@@ -1,0 +1,153 @@
+//! One inbox that an outbox reaches: its channel, and what became of the messages of earlier ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use librpc_ring::Head;
+
+use crate::account::{Account, Reached};
+use crate::channel::{Channel, Pushed};
+use crate::incoming::Reason;
+use crate::name::{Address, Incarnation};
+use crate::outbox::SendError;
+use crate::rate::Pace;
+use crate::ring::Failure;
+use crate::view::Subscription;
+
+/// How long after a failed attempt to reach a subscription the next one is made.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// An inbox that an outbox reaches.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) to: Arc<str>,
+    pub(crate) channel: Option<Channel>,
+    /// Set when the receiver has refused for good.
+    pub(crate) refused: Option<(Incarnation, Reason, Arc<str>)>,
+    /// What became of the messages that are in no channel.
+    pub(crate) before: Account,
+    /// What it leads to, where that is no node's own inbox.
+    pub(crate) subscription: Option<Arc<Subscription>>,
+    /// A publish has waited for this one in vain: until it moves, none waits again.
+    pub(crate) stuck: bool,
+    /// When a subscription that could not be reached is tried again.
+    pub(crate) retry_at: Option<Instant>,
+    /// Whether the sender was told that it is over the high-water mark.
+    pub(crate) told_high: bool,
+    /// How fast messages may be sent here.
+    pub(crate) pace: Option<Box<Pace>>,
+    /// Tells a route from an earlier one at the same place; 0: there is none.
+    pub(crate) serial: u64,
+}
+
+impl Route {
+    pub(crate) fn new(to: Arc<str>, subscription: Option<Arc<Subscription>>, serial: u64) -> Self {
+        let (channel, refused, before, stuck, retry_at, told_high, pace) = Default::default();
+        Self { to, channel, refused, before, subscription, stuck, retry_at, told_high, pace, serial }
+    }
+
+    /// Writes a message on a topic, and first what the topic's number means where the receiver may not know it.
+    #[inline]
+    pub(crate) fn publish(&mut self, declared: &mut u64, number: u64, topic: &str, payload: &[u8]) -> Pushed {
+        let Some(channel) = &mut self.channel else { return Pushed::Failed };
+        loop {
+            // A receiver that is overtaken goes on at the beginning of a chunk, and knows what was declared from there on.
+            let chunk = channel.chunk() + 1;
+            if *declared == chunk {
+                return channel.push(Head { topic: Some(number), ..Head::MESSAGE }, payload);
+            }
+            match channel.declare(number, topic) {
+                Pushed::Yes => *declared = chunk,
+                other => return other,
+            }
+        }
+    }
+
+    /// Drops a failed channel, and says what is lost with it.
+    pub(crate) fn give_up(&mut self, own_node: &Arc<str>) -> SendError {
+        let node = self.to.clone();
+        let Some(mut channel) = self.channel.take() else {
+            return SendError::ReceiverGone { node, undelivered: 0 };
+        };
+        self.stuck = false;
+        let account = channel.account();
+        let undelivered = account.queued;
+        self.before += account.ended();
+        match channel.failure() {
+            None | Some(Failure::Gone) => SendError::ReceiverGone { node, undelivered },
+            Some(Failure::NodeClosed) => SendError::Closed { node: own_node.clone() },
+            Some(Failure::Refused { reason, text }) => {
+                let (reason, text) = (Reason::from_number(reason), Arc::from(text));
+                // Other reasons may pass.
+                if matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity) {
+                    self.refused = Some((channel.incarnation(), reason, Arc::clone(&text)));
+                }
+                SendError::Refused { node, reason, text, undelivered }
+            }
+            Some(Failure::Broken(text)) => {
+                let text: Arc<str> = text.into();
+                self.refused = Some((channel.incarnation(), Reason::Unknown, text.clone()));
+                SendError::Refused { node, reason: Reason::Unknown, text, undelivered }
+            }
+        }
+    }
+
+    /// Whether a subscription without a channel may be tried again; if so, not again too soon.
+    pub(crate) fn may_retry(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.retry_at.is_none_or(|at| now >= at);
+        if due {
+            self.retry_at = Some(now + RETRY);
+        }
+        due
+    }
+
+    /// Counts a message that was not delivered.
+    pub(crate) fn count_undelivered(&mut self, error: &SendError) {
+        let dropped = matches!(error, SendError::Dropped { .. });
+        match &mut self.channel {
+            Some(channel) if dropped => channel.count_dropped(),
+            Some(channel) => channel.count_returned(),
+            None => {
+                self.before.sent += 1;
+                self.before.returned += 1;
+            }
+        }
+    }
+
+    /// Why a subscription without a channel is not tried just now.
+    pub(crate) fn refusal(&self) -> SendError {
+        let node = self.to.clone();
+        match self.refused.clone() {
+            Some((_, reason, text)) => SendError::Refused { node, reason, text, undelivered: 0 },
+            None => SendError::ReceiverGone { node, undelivered: 0 },
+        }
+    }
+
+    /// What became of the messages so far.
+    pub(crate) fn account(&mut self) -> Account {
+        let mut account = self.before;
+        if let Some(channel) = &mut self.channel {
+            account += channel.account();
+        }
+        account
+    }
+
+    /// What it leads to, and what became of the messages there; `None`: there is no such inbox now.
+    pub(crate) fn reached(&mut self) -> Option<Reached> {
+        let account = self.account();
+        let channel = self.channel.as_mut()?;
+        let address = match &self.subscription {
+            Some(subscription) => Address::Topics(subscription.patterns.clone()),
+            None => Address::Node,
+        };
+        let (policy, is_high) = (channel.policy(), channel.is_high());
+        Some(Reached { node: self.to.clone(), address, policy, account, is_stuck: self.stuck, is_high })
+    }
+
+    /// Whether the high-water mark was passed, in either direction, since this was asked last.
+    pub(crate) fn has_passed_high_water(&mut self) -> bool {
+        let is_high = self.channel.as_mut().is_some_and(Channel::is_high);
+        std::mem::replace(&mut self.told_high, is_high) != is_high
+    }
+}

@@ -1,0 +1,142 @@
+//! Mode Latest: the sender never waits, and overwrites what the receiver may be reading.
+//!
+//! The ring is divided into eight *chunks*; no record is longer than one. Two words say what is being overwritten:
+//!
+//! ```text
+//! sender: a record of n bytes at p                       receiver at r
+//! if p + n + 8 > intent:                                 commit word (acquire), sequence number, payload: copied as
+//!   intent ← p + n + 8, rounded up to chunks (release)   relaxed atomic words, believed of nothing yet
+//!   release fence                                        acquire fence
+//! sequence number, payload, zero word (relaxed)          load intent (acquire)
+//! commit word (release)                                  intent ≤ r + capacity: the copy is whole. A zero commit word
+//! if it is the first that begins in its chunk:             means empty, any other that is none means corrupt
+//!   mark ← p (release)                                   else: drop the copy, go on at mark (acquire)
+//! ```
+//!
+//! Invariant: every byte that is written lies in front of `intent`, and `intent − 3 chunks ≤ mark`, a record's beginning. So if
+//! the copy holds one word that was overwritten, the fences show the intent to do that; and an overtaken receiver finds a
+//! committed record at `mark`, with most of the ring in front of it. It misses the messages between the two sequence numbers.
+//!
+//! One call looks twice at most, whatever the sender does meanwhile. A sender that dies in here leaves at worst an `intent`
+//! ahead of what it has written: the receiver then passes over records that still stood, to others that do.
+
+use std::sync::atomic::Ordering;
+
+use crate::consumer::{Consumer, Corrupt};
+use crate::layout::{Mode, WORD, data};
+use crate::memory::{Memory, MemoryMut};
+use crate::racing::Racing;
+use crate::record::{MIN_RECORD_BYTES, Record};
+
+/// Looks at the ring in one call: at the next record, and if the receiver was overtaken, at the mark.
+const LOOKS: usize = 2;
+/// No position is behind this: a ring that moves 10 GB in a second comes here after 29 years.
+const MAX_POSITION: u64 = u64::MAX / 2;
+
+/// What the sender has announced.
+#[derive(Debug)]
+pub(crate) struct Announced {
+    chunk_bytes: u64,
+    intent: u64,
+    marked_chunk: u64,
+}
+
+impl Announced {
+    pub(crate) fn new(capacity: u64, mode: Mode) -> Self {
+        match mode {
+            // One chunk without end, announced once for all.
+            Mode::Lossless => Self { chunk_bytes: 1 << 63, intent: u64::MAX, marked_chunk: 0 },
+            // The mark of the first chunk is zero, as the memory is.
+            Mode::Latest => Self { chunk_bytes: capacity / 8, intent: 0, marked_chunk: 0 },
+        }
+    }
+
+    /// In which chunk this position lies.
+    #[inline(always)]
+    pub(crate) fn chunk(&self, position: u64) -> u64 {
+        position >> self.chunk_bytes.trailing_zeros()
+    }
+
+    /// The last end of a record, its zero word included, for which a record at this position needs no announcement.
+    pub(crate) fn look_at(&self, position: u64) -> u64 {
+        if self.chunk(position) == self.marked_chunk { self.intent } else { position }
+    }
+
+    /// Before a record is written: that everything in front of its end, its zero word included, may be overwritten.
+    #[inline(always)]
+    pub(crate) fn announce(&mut self, data: &impl MemoryMut, end: u64) {
+        if end > self.intent {
+            self.intent = end.next_multiple_of(self.chunk_bytes);
+            // Release: pairs with the Acquire in Consumer::overtaken; the mark is not far behind.
+            data.store(data::INTENT, self.intent, Ordering::Release);
+            // Release: pairs with the Acquire fence in Consumer::pop_latest; who reads what is written next sees the intent.
+            data.fence(Ordering::Release);
+        }
+    }
+
+    /// After the record at this position was committed: that a receiver may go on here.
+    #[inline(always)]
+    pub(crate) fn mark(&mut self, data: &impl MemoryMut, position: u64) {
+        if self.chunk(position) != self.marked_chunk {
+            self.marked_chunk = self.chunk(position);
+            // Release: pairs with the Acquire in Consumer::overtaken; the record is there first.
+            data.store(data::MARK, position, Ordering::Release);
+        }
+    }
+}
+
+impl<D: Memory, A: MemoryMut> Consumer<D, A> {
+    /// [`Consumer::pop`] in mode Latest.
+    pub(crate) fn pop_latest(&mut self, into: &mut Vec<u8>) -> Result<Option<Record>, Corrupt> {
+        let begin = into.len();
+        for _ in 0..LOOKS {
+            let data = Racing(&self.data);
+            let found = self.find(&data);
+            if let Ok(Some(found)) = &found {
+                data.read(found.payload_word, found.payload_bytes, into);
+            }
+            // Acquire: pairs with the Release fence in Announced::announce; if anything of this was overwritten, we see it.
+            data.fence(Ordering::Acquire);
+            let overtaken = self.overtaken();
+            if overtaken != Ok(None) {
+                into.truncate(begin);
+            }
+            let Some(mark) = overtaken? else {
+                return Ok(found?.map(|found| self.take(&found)));
+            };
+            self.go_on_at(mark);
+        }
+        Ok(None)
+    }
+
+    /// Whether what stands at the receiver's position may have been overwritten: then where to go on.
+    fn overtaken(&self) -> Result<Option<u64>, Corrupt> {
+        let position = self.position;
+        // Acquire: pairs with the Release in Announced::announce; the mark of one of the last chunks is visible.
+        let intent = self.data.load(data::INTENT, Ordering::Acquire);
+        if intent <= position + self.capacity() {
+            return Ok(None);
+        }
+        // Acquire: pairs with the Release in Announced::mark; a committed record stands there.
+        let mark = self.data.load(data::MARK, Ordering::Acquire);
+        if mark < position + MIN_RECORD_BYTES || mark > MAX_POSITION || !mark.is_multiple_of(WORD as u64) {
+            return Err(Corrupt::Mark { position, intent, mark });
+        }
+        Ok(Some(mark))
+    }
+
+    /// Whether the sender has announced to overwrite what stands at the receiver's position.
+    #[cold]
+    pub(crate) fn is_overtaken(&self) -> bool {
+        // Acquire: pairs with the Release fence in Announced::announce, as in pop_latest.
+        self.data.fence(Ordering::Acquire);
+        // Relaxed: pop looks again, with Acquire.
+        self.data.load(data::INTENT, Ordering::Relaxed) > self.position + self.capacity()
+    }
+
+    fn go_on_at(&mut self, mark: u64) {
+        // Every message that was passed over took at least a record's room.
+        self.may_miss += (mark - self.position) / MIN_RECORD_BYTES;
+        self.position = mark;
+    }
+}
