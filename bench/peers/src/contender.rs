@@ -133,12 +133,11 @@ impl Name {
             Self::Pipe => "pipe",
         }
     }
+}
 
-    /// As the command line spells it.
-    pub(crate) fn word(self) -> String {
-        let value = clap::ValueEnum::to_possible_value(&self).expect("no contender is hidden");
-        value.get_name().to_owned()
-    }
+/// As the command line spells it.
+pub(crate) fn spelt(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().expect("none is hidden").get_name().to_owned()
 }
 
 /// Tries until it succeeds: the other side may not be there yet.

@@ -56,6 +56,8 @@ enum Command {
         #[arg(long)]
         name: Name,
         #[arg(long)]
+        measure: Measure,
+        #[arg(long)]
         place: PathBuf,
     },
 }
@@ -121,7 +123,7 @@ fn main() -> ExitCode {
     let result = process::follow(cli.parent).and_then(|()| match &cli.command {
         Command::Run(run) => all(run),
         Command::Side(task) => measure::run(task).map(|()| ExitCode::SUCCESS),
-        Command::Helper { name, place } => measure::helper(*name, place).map(|()| ExitCode::SUCCESS),
+        Command::Helper { name, measure, place } => measure::helper(*name, *measure, place).map(|()| ExitCode::SUCCESS),
     });
     result.unwrap_or_else(|error| {
         eprintln!("peers: {error:#}");

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::contender::{Contender, Job, Measure, Name, Side};
+use crate::contender::{Contender, Job, Measure, Name, Side, spelt};
 use crate::contenders::{
     aeron, cache_line::CacheLine, eventfd::Eventfd, iceoryx2::Iceoryx2, ipc_channel::IpcChannel, librpc::Librpc,
     pipe::Pipe, unix_socket::UnixSocket, zeromq::ZeroMq,
@@ -59,15 +59,14 @@ pub(crate) struct Task {
 impl Task {
     pub(crate) fn arguments(&self) -> Vec<String> {
         let word = |value: &dyn std::fmt::Display| value.to_string();
-        let value = |value: Option<clap::builder::PossibleValue>| value.expect("none is hidden").get_name().to_owned();
         let mut arguments = vec![
             word(&"side"),
             word(&"--name"),
-            self.name.word(),
+            spelt(&self.name),
             word(&"--side"),
-            value(clap::ValueEnum::to_possible_value(&self.side)),
+            spelt(&self.side),
             word(&"--measure"),
-            value(clap::ValueEnum::to_possible_value(&self.measure)),
+            spelt(&self.measure),
             word(&"--bytes"),
             word(&self.bytes),
             word(&"--seconds"),
@@ -123,9 +122,9 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
 }
 
 /// A process that a contender needs beside the two.
-pub(crate) fn helper(name: Name, place: &std::path::Path) -> anyhow::Result<()> {
+pub(crate) fn helper(name: Name, measure: Measure, place: &std::path::Path) -> anyhow::Result<()> {
     match name {
-        Name::Aeron => aeron::drive(place, ready, || {
+        Name::Aeron => aeron::drive(place, measure, ready, || {
             let _ = until_told(); // the end of the input and a broken one are the same
         }),
         _ => bail!("{} needs no process beside the two", name.title()),
@@ -225,6 +224,7 @@ impl<C: Contender> End<C> {
             number += 1;
         }
         self.contender.send(number | LAST)?;
+        anyhow::ensure!(!histogram.is_empty(), "no message came back in time");
         let [p50_ns, p99_ns, p999_ns] = [0.5, 0.99, 0.999].map(|part| histogram.value_at_quantile(part));
         Ok(Told { sent: number + 1, tally: self.tally, p50_ns, p99_ns, p999_ns, ..Told::default() })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contender::{Measure, Name, Side};
+use crate::contender::{Measure, Name, Side, spelt};
 use crate::measure::{self, Task, Told};
 use crate::place::Place;
 use crate::process::{Interrupt, Process};
@@ -150,7 +150,9 @@ fn run_one(
 
     let mut helper = None;
     if name == Name::Aeron {
-        let arguments = ["helper", "--name", &name.word(), "--place", &place.display().to_string()].map(str::to_owned);
+        let folder = place.display().to_string();
+        let arguments = ["helper", "--name", &spelt(&name), "--measure", &spelt(&measure), "--place", &folder];
+        let arguments = arguments.map(str::to_owned);
         let mut driver = Process::start(&arguments, format!("the driver of {}", name.title()))?;
         driver.expect(measure::READY, PATIENCE, interrupt)?;
         helper = Some(driver);

@@ -6,7 +6,7 @@
 //! rounds, and terms are 16 MiB long and touched beforehand, so that a publisher seldom has to wait for the driver to move
 //! its limit. Aeron's subscribers poll: it takes no part where the receiver sleeps.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use rusteron_client::{
 };
 use rusteron_media_driver::{AeronDriver, AeronDriverContext, bindings};
 
-use crate::contender::{Contender, Job, eventually};
+use crate::contender::{Contender, Job, Measure, eventually};
 use crate::payload;
 
-const TERM_BYTES: usize = 16 << 20;
+const TERM_BYTES: usize = 1 << 20;
 /// So many messages at most are handed out by one poll.
 const FRAGMENTS: usize = 64;
 const ANSWER: Duration = Duration::from_secs(10);
@@ -40,6 +40,7 @@ fn folder(place: &Path) -> anyhow::Result<CString> {
 /// Runs the media driver until `over`. `ready` is called when clients may come.
 pub(crate) fn drive(
     place: &Path,
+    measure: Measure,
     ready: impl FnOnce() -> anyhow::Result<()>,
     over: impl FnOnce(),
 ) -> anyhow::Result<()> {
@@ -47,8 +48,17 @@ pub(crate) fn drive(
     context.set_dir(&folder(place)?)?;
     context.set_dir_delete_on_shutdown(true)?;
     context.set_threading_mode(bindings::aeron_threading_mode_enum::AERON_THREADING_MODE_SHARED)?;
-    context.set_shared_idle_strategy(idle())?;
-    context.set_ipc_term_buffer_length(TERM_BYTES)?;
+    let (idle, sleep) = match measure {
+        Measure::Throughput => (c"sleep-ns", c"1ms"),
+        _ => (c"backoff", c""),
+    };
+    context.set_shared_idle_strategy(idle)?;
+    if !sleep.is_empty() {
+        context.set_shared_idle_strategy_init_args(sleep)?;
+    }
+    context.set_ipc_term_buffer_length(
+        std::env::var("P_TERM").map_or(TERM_BYTES, |v| v.parse::<usize>().unwrap() << 10),
+    )?;
     context.set_term_buffer_sparse_file(false)?;
     let driver = AeronDriver::new(&context)?;
     driver.start(false)?;
@@ -57,14 +67,11 @@ pub(crate) fn drive(
     Ok(())
 }
 
-fn idle() -> &'static CStr {
-    c"sleep-ns"
-}
-
 impl Contender for Aeron {
     fn open(job: &Job) -> anyhow::Result<Self> {
         let context = AeronContext::new()?;
         context.set_dir(&folder(&job.place)?)?;
+        context.set_pre_touch_mapped_memory(true)?;
         let client = Client::new(&context)?;
         client.start()?;
         let (theirs, ours) = job.directions(1002, 1001);

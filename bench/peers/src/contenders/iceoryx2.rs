@@ -15,7 +15,7 @@ use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
 
-use crate::contender::{Contender, Job, Measure, eventually};
+use crate::contender::{Contender, Job, Measure, Side, eventually};
 use crate::payload;
 
 pub(crate) struct Iceoryx2 {
@@ -32,6 +32,21 @@ fn words(error: impl Debug) -> anyhow::Error {
     anyhow!("iceoryx2: {error:?}")
 }
 
+impl Iceoryx2 {
+    /// A subscriber is attached by its first receive only; until then, what its buffer does not hold is dropped, overflow or
+    /// not. So both sides must have received something before it counts: A greets first, and B answers.
+    fn greet(&mut self, side: Side) -> anyhow::Result<()> {
+        if side == Side::A {
+            self.send(0)?;
+        }
+        eventually("no greeting", || self.subscriber.receive().map_err(words)?.ok_or_else(|| anyhow!("nothing came")))?;
+        if side == Side::B {
+            self.send(0)?;
+        }
+        Ok(())
+    }
+}
+
 impl Contender for Iceoryx2 {
     fn open(job: &Job) -> anyhow::Result<Self> {
         set_log_level(LogLevel::Fatal);
@@ -40,7 +55,6 @@ impl Contender for Iceoryx2 {
         config.global.set_root_path(&Path::new(place.as_bytes()).map_err(words)?);
         let prefix = crate::place::prefix_of(&job.place);
         config.global.prefix = FileName::new(prefix.as_bytes()).map_err(words)?;
-        // The nodes of the measurement before are gone; looking for dead ones is no part of it.
         let node = NodeBuilder::new()
             .config(&config)
             .signal_handling_mode(SignalHandlingMode::Disabled)
@@ -97,7 +111,9 @@ impl Contender for Iceoryx2 {
                 _ => Err(anyhow!("it is not there")),
             };
         eventually("the other side does not come", met)?;
-        Ok(Self { publisher, subscriber, bells, bytes: job.bytes, _node: node })
+        let mut iceoryx2 = Self { publisher, subscriber, bells, bytes: job.bytes, _node: node };
+        iceoryx2.greet(job.side)?;
+        Ok(iceoryx2)
     }
 
     #[inline]
