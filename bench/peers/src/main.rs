@@ -16,6 +16,7 @@ mod table; //      figures as text //     all of it on one page
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use clap::Parser;
@@ -36,7 +37,8 @@ Examples:
   peers run --rounds 9 --seconds 1 --report peers.html --pictures .
   peers run --only librpc,aeron --measures latency --sizes 64 --json
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, or without a contender that failed"
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, or without a contender that failed,
+130 interrupted"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -153,7 +155,11 @@ fn all(run: &Run) -> anyhow::Result<ExitCode> {
             eprintln!("{}, {:?}, {} bytes: {error:#}", of.name.title(), of.measure, of.bytes);
             failed.push(of);
         }
-    })?;
+    });
+    let samples = match samples {
+        Err(_) if interrupt.load(Ordering::Relaxed) => return Ok(ExitCode::from(130)),
+        samples => samples?,
+    };
     let summaries = rounds::summaries(&samples);
     if run.json {
         summaries.iter().for_each(|summary| print(&serde_json::to_string(summary).expect("a summary is JSON")));

@@ -59,7 +59,14 @@ pub(crate) fn panels(name: &str, panels: &[Panel], unit: impl Fn(f64) -> String)
         for power in low as i32..=high as i32 {
             let at = x(10f64.powi(power));
             line(&mut svg, "grid", (at, first), (at, last));
-            text(&mut svg, at, last + 15.0, "faint", "middle", &unit(10f64.powi(power)));
+            text(
+                &mut svg,
+                at,
+                last + 15.0,
+                "faint",
+                "middle",
+                &unit(10f64.powi(power)).replace(".00 ", " ").replace(".0 ", " "),
+            );
         }
         if let Some((value, says)) = &panel.limit {
             line(&mut svg, "limit", (x(*value), first - 4.0), (x(*value), last));

@@ -21,7 +21,8 @@ impl Contender for Librpc {
     fn open(job: &Job) -> anyhow::Result<Self> {
         let (theirs, ours) = job.directions("b", "a");
         let node = Node::builder(ours).domain(Domain::at(job.place.join("domain"))).open()?;
-        // Topics: `subscribe` here, `publisher` there, `publish` below.
+        // For topics, two lines change and one below: `node.subscribe(ours)` in place of the inbox, `node.publisher(theirs)` in
+        // place of the sender, `publish` in place of `send`.
         let inbox = node.inbox_builder().wait(if job.sleeps() { Wait::Block } else { Wait::Spin }).open()?;
         let to = node.sender(theirs)?;
         Ok(Self { to, inbox, message: vec![0; job.bytes], _node: node })
