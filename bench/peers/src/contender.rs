@@ -1,0 +1,156 @@
+//! What a contender has to be able to do, and the list of all.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+/// Which of the two processes this is: A asks or sends, B answers or receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Side {
+    A,
+    B,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Measure {
+    /// There and back between two processes that poll, halved
+    Latency,
+    /// One direction, as fast as it goes
+    Throughput,
+    /// One message to a process that sleeps
+    Wake,
+}
+
+impl Measure {
+    pub(crate) const ALL: [Self; 3] = [Self::Latency, Self::Throughput, Self::Wake];
+}
+
+/// What a side is opened for.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// A directory of this measurement's own, in memory.
+    pub(crate) place: PathBuf,
+    pub(crate) side: Side,
+    pub(crate) measure: Measure,
+    pub(crate) bytes: usize,
+}
+
+impl Job {
+    /// Whether the receiver sleeps while there is nothing; otherwise it polls.
+    pub(crate) fn sleeps(&self) -> bool {
+        self.measure == Measure::Wake
+    }
+
+    /// The names of what this side sends to, and what it receives from.
+    pub(crate) fn directions<T>(&self, to_b: T, to_a: T) -> (T, T) {
+        match self.side {
+            Side::A => (to_b, to_a),
+            Side::B => (to_a, to_b),
+        }
+    }
+}
+
+/// One side of a pair of processes that exchange messages of one size.
+pub(crate) trait Contender: Sized {
+    /// Opens this side, and waits for the other.
+    fn open(job: &Job) -> anyhow::Result<Self>;
+
+    /// Writes the message of this number (`payload::write`), and sends it; waits while there is no room.
+    fn send(&mut self, number: u64) -> anyhow::Result<()>;
+
+    /// Hands out what has come. One that polls may return without anything; one that sleeps returns after a second or so at
+    /// the latest, if it can.
+    fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> anyhow::Result<()>;
+
+    /// What has `receive` return from another thread, if it waits without end.
+    fn stop(&self) -> Box<dyn FnOnce() + Send> {
+        Box::new(|| {})
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[value(rename_all = "kebab-case")]
+pub(crate) enum Name {
+    /// Limit: a cache line there and back
+    CacheLine,
+    /// Limit: one thread copies as many bytes
+    Memcpy,
+    /// Limit: an eventfd, heard by epoll
+    Eventfd,
+    Librpc,
+    Aeron,
+    Iceoryx2,
+    Zeromq,
+    IpcChannel,
+    UnixSocket,
+    Pipe,
+}
+
+impl Name {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::CacheLine,
+        Self::Memcpy,
+        Self::Eventfd,
+        Self::Librpc,
+        Self::Aeron,
+        Self::Iceoryx2,
+        Self::Zeromq,
+        Self::IpcChannel,
+        Self::UnixSocket,
+        Self::Pipe,
+    ];
+
+    pub(crate) fn is_limit(self) -> bool {
+        matches!(self, Self::CacheLine | Self::Memcpy | Self::Eventfd)
+    }
+
+    /// Whether the contender can be measured so; what is not a message has its one measure only.
+    pub(crate) fn takes_part(self, measure: Measure) -> bool {
+        match self {
+            Self::CacheLine => measure == Measure::Latency,
+            Self::Memcpy => measure == Measure::Throughput,
+            Self::Eventfd => measure == Measure::Wake,
+            Self::Aeron => measure != Measure::Wake, // its subscribers poll
+            _ => true,
+        }
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::CacheLine => "limit: cache line",
+            Self::Memcpy => "limit: memcpy",
+            Self::Eventfd => "limit: eventfd + epoll",
+            Self::Librpc => "librpc",
+            Self::Aeron => "Aeron IPC",
+            Self::Iceoryx2 => "iceoryx2",
+            Self::Zeromq => "ZeroMQ ipc://",
+            Self::IpcChannel => "ipc-channel",
+            Self::UnixSocket => "Unix socket",
+            Self::Pipe => "pipe",
+        }
+    }
+}
+
+/// As the command line spells it.
+pub(crate) fn spelt(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().expect("none is hidden").get_name().to_owned()
+}
+
+/// Tries until it succeeds: the other side may not be there yet.
+pub(crate) fn eventually<T, E: Into<anyhow::Error>>(
+    what: &'static str,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(error) if begun.elapsed() > Duration::from_secs(10) => return Err(error.into()).context(what),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}

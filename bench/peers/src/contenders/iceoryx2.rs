@@ -1,0 +1,147 @@
+//! iceoryx2: publish and subscribe, one service for each direction; a message is loaned, written in place and sent.
+//!
+//! Nothing is lost: no overflow, and a publisher waits while the subscriber's buffer is full. The buffer holds 2 messages for
+//! latency (the fewer blocks take turns, the warmer they are) and 256 for throughput. One publisher, one subscriber,
+//! two nodes at most. A receiver that sleeps waits for an event, of which the sender notifies it behind each message. All
+//! files lie in the measurement's own place, and what lies elsewhere has its name.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use iceoryx2::port::listener::Listener;
+use iceoryx2::port::notifier::Notifier;
+use iceoryx2::port::publisher::Publisher;
+use iceoryx2::port::subscriber::Subscriber;
+use iceoryx2::prelude::*;
+
+use crate::contender::{Contender, Job, Measure, Side, eventually};
+use crate::payload;
+
+pub(crate) struct Iceoryx2 {
+    publisher: Publisher<ipc::Service, [u8], ()>,
+    subscriber: Subscriber<ipc::Service, [u8], ()>,
+    /// Of the other side's sleep, and of ours.
+    bells: Option<(Notifier<ipc::Service>, Listener<ipc::Service>)>,
+    bytes: usize,
+    _node: Node<ipc::Service>,
+}
+
+/// Its errors are not all of them errors to `anyhow`.
+fn words(error: impl Debug) -> anyhow::Error {
+    anyhow!("iceoryx2: {error:?}")
+}
+
+impl Iceoryx2 {
+    /// A subscriber is attached by its first receive only; until then, what its buffer does not hold is dropped, overflow or
+    /// not. So both sides must have received something before it counts: A greets first, and B answers.
+    fn greet(&mut self, side: Side) -> anyhow::Result<()> {
+        if side == Side::A {
+            self.send(0)?;
+        }
+        eventually("no greeting", || self.subscriber.receive().map_err(words)?.ok_or_else(|| anyhow!("nothing came")))?;
+        if side == Side::B {
+            self.send(0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Contender for Iceoryx2 {
+    fn open(job: &Job) -> anyhow::Result<Self> {
+        set_log_level(LogLevel::Fatal);
+        let place = job.place.to_str().ok_or_else(|| anyhow!("a place without a name"))?;
+        let mut config = Config::default();
+        config.global.set_root_path(&Path::new(place.as_bytes()).map_err(words)?);
+        let prefix = crate::place::prefix_of(&job.place);
+        config.global.prefix = FileName::new(prefix.as_bytes()).map_err(words)?;
+        let node = NodeBuilder::new()
+            .config(&config)
+            .signal_handling_mode(SignalHandlingMode::Disabled)
+            .create::<ipc::Service>()
+            .map_err(words)?;
+
+        let buffer = if job.measure == Measure::Throughput { 256 } else { 2 };
+        let service = |name: &str| {
+            let name = ServiceName::new(name).map_err(words)?;
+            node.service_builder(&name)
+                .publish_subscribe::<[u8]>()
+                .payload_alignment(Alignment::new(8).expect("a power of two"))
+                .enable_safe_overflow(false)
+                .subscriber_max_buffer_size(buffer)
+                .subscriber_max_borrowed_samples(2)
+                .history_size(0)
+                .max_publishers(1)
+                .max_subscribers(1)
+                .max_nodes(2)
+                .open_or_create()
+                .map_err(words)
+        };
+        let (theirs, ours) = job.directions("to-b", "to-a");
+        let (theirs, ours) =
+            (eventually("no service", || service(theirs))?, eventually("no service", || service(ours))?);
+        let subscriber = ours.subscriber_builder().create().map_err(words)?;
+        let publisher = theirs
+            .publisher_builder()
+            .initial_max_slice_len(job.bytes)
+            .max_loaned_samples(1)
+            .backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
+            .create()
+            .map_err(words)?;
+
+        let event = |name: &str| {
+            let name = ServiceName::new(name).map_err(words)?;
+            node.service_builder(&name).event().open_or_create().map_err(words)
+        };
+        let bells = if job.sleeps() {
+            let (theirs, ours) = job.directions("bell-b", "bell-a");
+            let (theirs, ours) = (eventually("no event", || event(theirs))?, eventually("no event", || event(ours))?);
+            let listener = ours.listener_builder().create().map_err(words)?;
+            eventually("no listener", || match theirs.dynamic_config().number_of_listeners() {
+                0 => Err(anyhow!("it is not there")),
+                _ => Ok(()),
+            })?;
+            Some((theirs.notifier_builder().create().map_err(words)?, listener))
+        } else {
+            None
+        };
+        let met =
+            || match (theirs.dynamic_config().number_of_subscribers(), ours.dynamic_config().number_of_publishers()) {
+                (1, 1) => Ok(()),
+                _ => Err(anyhow!("it is not there")),
+            };
+        eventually("the other side does not come", met)?;
+        let mut iceoryx2 = Self { publisher, subscriber, bells, bytes: job.bytes, _node: node };
+        iceoryx2.greet(job.side)?;
+        Ok(iceoryx2)
+    }
+
+    #[inline]
+    fn send(&mut self, number: u64) -> anyhow::Result<()> {
+        let mut sample = self.publisher.loan_slice_uninit(self.bytes).map_err(words)?;
+        let message = sample.payload_mut();
+        // SAFETY: bytes that are written only, all of them, before the sample is said to be complete.
+        let message = unsafe { std::slice::from_raw_parts_mut(message.as_mut_ptr().cast::<u8>(), message.len()) };
+        payload::write(number, message);
+        // SAFETY: `write` has written every byte.
+        unsafe { sample.assume_init() }.send().map_err(words)?;
+        if let Some((notifier, _)) = &self.bells {
+            notifier.notify().map_err(words)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> anyhow::Result<()> {
+        if let Some((_, listener)) = &self.bells {
+            listener.timed_wait(|_| {}, Duration::from_secs(1)).map_err(words)?;
+        }
+        while let Some(sample) = self.subscriber.receive().map_err(words)? {
+            take(sample.payload());
+            if self.bells.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,371 @@
+//! The two sides of a measurement, each a process: what is done is the same for every contender.
+//!
+//! A side opens, says "ready", and measures: A when it is told to go, B at once. It reports on one line, and leaves when its
+//! standard input ends: nobody closes while the other may still read. B stops waiting for the last message then, too.
+
+use std::hint::black_box;
+use std::io::{BufRead, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::contender::{Contender, Job, Measure, Name, Side, spelt};
+use crate::contenders::{
+    aeron, cache_line::CacheLine, eventfd::Eventfd, iceoryx2::Iceoryx2, ipc_channel::IpcChannel, librpc::Librpc,
+    pipe::Pipe, unix_socket::UnixSocket, zeromq::ZeroMq,
+};
+use crate::payload::{BEGIN, LAST, MIN_BYTES, Tally};
+
+pub(crate) const READY: &str = "ready";
+/// Of the time, before what is counted begins.
+const WARM_UP: f64 = 0.2;
+/// Between two messages to a sleeper: long enough that it sleeps, whatever it does before.
+const PAUSE: Duration = Duration::from_millis(2);
+/// So many of them are not counted.
+const FIRST_WAKES: usize = 5;
+/// An answer that takes longer is lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+/// So many polls without anything, then a look at the clock and at what the parent says.
+const POLLS_PER_LOOK: u32 = 4096;
+/// So many messages are sent between two looks at the clock.
+const SENDS_PER_LOOK: u64 = 64;
+/// What is copied by `memcpy`: as much as a ring of librpc's.
+const COPIED_BYTES: usize = 256 * 1024;
+
+/// One side, as the command line says it.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Task {
+    #[arg(long)]
+    pub(crate) name: Name,
+    #[arg(long)]
+    pub(crate) side: Side,
+    #[arg(long)]
+    pub(crate) measure: Measure,
+    #[arg(long)]
+    pub(crate) bytes: usize,
+    #[arg(long)]
+    pub(crate) seconds: f64,
+    #[arg(long)]
+    pub(crate) place: PathBuf,
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
+}
+
+impl Task {
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let word = |value: &dyn std::fmt::Display| value.to_string();
+        let mut arguments = vec![
+            word(&"side"),
+            word(&"--name"),
+            spelt(&self.name),
+            word(&"--side"),
+            spelt(&self.side),
+            word(&"--measure"),
+            spelt(&self.measure),
+            word(&"--bytes"),
+            word(&self.bytes),
+            word(&"--seconds"),
+            word(&self.seconds),
+            word(&"--place"),
+            word(&self.place.display()),
+        ];
+        if let Some(cpu) = self.cpu {
+            arguments.extend([word(&"--cpu"), word(&cpu)]);
+        }
+        arguments
+    }
+
+    fn time(&self, part: f64) -> Duration {
+        Duration::from_secs_f64(self.seconds * part)
+    }
+}
+
+/// What a side has to say in the end.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Told {
+    pub(crate) sent: u64,
+    pub(crate) tally: Tally,
+    /// One way.
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
+    pub(crate) p999_ns: u64,
+    /// From the message with which measuring began to the last one.
+    pub(crate) messages_per_s: f64,
+    /// When messages were sent, or came, by their numbers.
+    pub(crate) times_ns: Vec<(u64, u64)>,
+}
+
+pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
+    match task.name {
+        Name::Memcpy => {
+            pin(task.cpu)?;
+            ready()?;
+            let copied = Told { messages_per_s: copies_per_second(task.bytes, task.time(1.0)), ..Told::default() };
+            tell(&copied)?;
+            until_told()
+        }
+        Name::CacheLine => side::<CacheLine>(task, MIN_BYTES),
+        Name::Eventfd => side::<Eventfd>(task, MIN_BYTES),
+        Name::Librpc => side::<Librpc>(task, task.bytes),
+        Name::Aeron => side::<aeron::Aeron>(task, task.bytes),
+        Name::Iceoryx2 => side::<Iceoryx2>(task, task.bytes),
+        Name::Zeromq => side::<ZeroMq>(task, task.bytes),
+        Name::IpcChannel => side::<IpcChannel>(task, task.bytes),
+        Name::UnixSocket => side::<UnixSocket>(task, task.bytes),
+        Name::Pipe => side::<Pipe>(task, task.bytes),
+    }
+}
+
+/// A process that a contender needs beside the two.
+pub(crate) fn helper(name: Name, measure: Measure, place: &std::path::Path) -> anyhow::Result<()> {
+    match name {
+        Name::Aeron => aeron::drive(place, measure, ready, || {
+            let _ = until_told(); // the end of the input and a broken one are the same
+        }),
+        _ => bail!("{} needs no process beside the two", name.title()),
+    }
+}
+
+fn side<C: Contender>(task: &Task, bytes: usize) -> anyhow::Result<()> {
+    let job = Job { place: task.place.clone(), side: task.side, measure: task.measure, bytes };
+    let contender = C::open(&job)?;
+    let over = Arc::new(AtomicBool::new(false));
+    if task.side == Side::B {
+        let (over, stop) = (over.clone(), contender.stop());
+        std::thread::spawn(move || {
+            let _ = until_told(); // as above
+            over.store(true, Ordering::Relaxed);
+            stop();
+        });
+    }
+    pin(task.cpu)?; // behind the contender's own threads, which run where the kernel puts them
+    let mut end = End { contender, bytes, over, tally: Tally::default() };
+    ready()?;
+    if task.side == Side::A {
+        anyhow::ensure!(std::io::stdin().lock().read_line(&mut String::new())? > 0, "the parent has left");
+    }
+    let told = match (task.measure, task.side) {
+        (Measure::Latency, Side::A) => end.ask(task)?,
+        (Measure::Latency, Side::B) => end.answer()?,
+        (Measure::Throughput, Side::A) => end.send_many(task)?,
+        (Measure::Throughput, Side::B) => end.receive_many()?,
+        (Measure::Wake, Side::A) => end.wake(task)?,
+        (Measure::Wake, Side::B) => end.sleep()?,
+    };
+    tell(&told)?;
+    match task.side {
+        Side::A => until_told(),
+        Side::B => {
+            while !end.over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// One end, and what has come there.
+struct End<C> {
+    contender: C,
+    bytes: usize,
+    over: Arc<AtomicBool>,
+    tally: Tally,
+}
+
+impl<C: Contender> End<C> {
+    /// Receives until there is something; `None` if the parent has said that it is over, or the time is up.
+    #[inline]
+    fn next(&mut self, limit: Option<Duration>, mut each: impl FnMut(Option<u64>)) -> anyhow::Result<Option<()>> {
+        let (mut polls, mut begun, mut came) = (0, None, false);
+        loop {
+            let (tally, bytes) = (&mut self.tally, self.bytes);
+            self.contender.receive(&mut |message| {
+                came = true;
+                each(tally.take(message, bytes));
+            })?;
+            if came {
+                return Ok(Some(()));
+            }
+            polls += 1;
+            if polls % POLLS_PER_LOOK == 0 {
+                let late = limit.is_some_and(|limit| begun.get_or_insert_with(Instant::now).elapsed() > limit);
+                if late || self.over.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, task: &Task) -> anyhow::Result<Told> {
+        let mut histogram = histogram()?;
+        let (begun, warm, time) = (Instant::now(), task.time(WARM_UP), task.time(1.0));
+        let (mut number, mut unanswered) = (0, 0);
+        loop {
+            let sent = Instant::now();
+            let so_far = sent - begun;
+            if so_far >= time {
+                break;
+            }
+            self.contender.send(number)?;
+            if self.next(Some(LOST_AFTER), |_| {})?.is_some() {
+                let there_and_back = sent.elapsed();
+                if so_far >= warm {
+                    histogram.saturating_record(there_and_back.as_nanos() as u64 / 2);
+                }
+            } else {
+                unanswered += 1;
+                anyhow::ensure!(unanswered < 3, "three messages without an answer");
+            }
+            number += 1;
+        }
+        self.contender.send(number | LAST)?;
+        anyhow::ensure!(!histogram.is_empty(), "no message came back in time");
+        let [p50_ns, p99_ns, p999_ns] = [0.5, 0.99, 0.999].map(|part| histogram.value_at_quantile(part));
+        Ok(Told { sent: number + 1, tally: self.tally, p50_ns, p99_ns, p999_ns, ..Told::default() })
+    }
+
+    fn answer(&mut self) -> anyhow::Result<Told> {
+        let mut sent = 0;
+        loop {
+            let mut came = None;
+            if self.next(None, |number| came = number)?.is_none() || came.is_some_and(|number| number & LAST != 0) {
+                return Ok(Told { sent, tally: self.tally, ..Told::default() });
+            }
+            // A spoilt one is answered, too: it is counted, and the game goes on.
+            self.contender.send(came.unwrap_or(self.tally.next))?;
+            sent += 1;
+        }
+    }
+
+    fn send_many(&mut self, task: &Task) -> anyhow::Result<Told> {
+        let begun = Instant::now();
+        let mut number = 0;
+        for (until, flag) in [(task.time(WARM_UP), BEGIN), (task.time(1.0), LAST)] {
+            while begun.elapsed() < until {
+                for _ in 0..SENDS_PER_LOOK {
+                    self.contender.send(number)?;
+                    number += 1;
+                }
+            }
+            self.contender.send(number | flag)?;
+            number += 1;
+        }
+        Ok(Told { sent: number, ..Told::default() })
+    }
+
+    fn receive_many(&mut self) -> anyhow::Result<Told> {
+        let (mut began, mut received, mut ended) = (None, 0, None);
+        while ended.is_none() {
+            let each = |number: Option<u64>| {
+                received += 1;
+                match number {
+                    Some(number) if number & BEGIN != 0 => began = Some((Instant::now(), received)),
+                    Some(number) if number & LAST != 0 => ended = Some((Instant::now(), received)),
+                    _ => {}
+                }
+            };
+            if self.next(None, each)?.is_none() {
+                break;
+            }
+        }
+        let messages_per_s = match (began, ended) {
+            (Some((began, before)), Some((ended, all))) => (all - before) as f64 / (ended - began).as_secs_f64(),
+            _ => 0.0,
+        };
+        Ok(Told { tally: self.tally, messages_per_s, ..Told::default() })
+    }
+
+    fn wake(&mut self, task: &Task) -> anyhow::Result<Told> {
+        let (begun, mut times_ns) = (Instant::now(), Vec::new());
+        while begun.elapsed() < task.time(1.0) || times_ns.len() < FIRST_WAKES {
+            std::thread::sleep(PAUSE);
+            let number = times_ns.len() as u64;
+            times_ns.push((number, now_ns()));
+            self.contender.send(number)?;
+        }
+        std::thread::sleep(PAUSE);
+        let sent = times_ns.len() as u64;
+        self.contender.send(sent | LAST)?;
+        Ok(Told { sent: sent + 1, times_ns, ..Told::default() })
+    }
+
+    fn sleep(&mut self) -> anyhow::Result<Told> {
+        let mut times_ns = Vec::new();
+        loop {
+            let mut last = false;
+            let each = |number: Option<u64>| match number {
+                Some(number) if number & LAST != 0 => last = true,
+                Some(number) => times_ns.push((number, now_ns())),
+                None => {}
+            };
+            if self.next(None, each)?.is_none() || last {
+                return Ok(Told { tally: self.tally, times_ns, ..Told::default() });
+            }
+        }
+    }
+}
+
+/// Up to an hour, three digits. (One without bounds takes what is beyond its first 2 µs for nothing when it saturates.)
+fn histogram() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_max(3_600_000_000_000, 3)?)
+}
+
+/// How long the wakes took, first ones aside: from before a message was sent until it was in its receiver's hands.
+pub(crate) fn wakes(sent: &Told, received: &Told) -> anyhow::Result<Histogram<u64>> {
+    let mut histogram = histogram()?;
+    for (number, came) in &received.times_ns {
+        if let Some((_, went)) = sent.times_ns.get(*number as usize).filter(|_| *number as usize >= FIRST_WAKES) {
+            histogram.saturating_record(came.saturating_sub(*went));
+        }
+    }
+    Ok(histogram)
+}
+
+/// Pieces of this size that one thread copies in a second, from one buffer to another.
+fn copies_per_second(bytes: usize, time: Duration) -> f64 {
+    let pieces = (COPIED_BYTES / bytes).max(1);
+    let (from, mut to) = (vec![7u8; pieces * bytes], vec![0u8; pieces * bytes]);
+    let (begun, mut copied) = (Instant::now(), 0usize);
+    while begun.elapsed() < time {
+        for (from, to) in from.chunks_exact(bytes).zip(to.chunks_exact_mut(bytes)) {
+            to.copy_from_slice(black_box(from));
+        }
+        black_box(&mut to);
+        copied += pieces;
+    }
+    copied as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Puts this thread on a CPU.
+fn pin(cpu: Option<usize>) -> anyhow::Result<()> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let mut set = rustix::thread::CpuSet::new();
+    anyhow::ensure!(cpu < rustix::thread::CpuSet::MAX_CPU, "there is no CPU {cpu}");
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"))
+}
+
+/// A clock that is the same for all processes.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn ready() -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{READY}").context("cannot say that this process is ready")
+}
+
+fn tell(told: &Told) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(told)?).context("cannot report")
+}
+
+/// Until standard input ends.
+fn until_told() -> anyhow::Result<()> {
+    std::io::stdin().lock().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
