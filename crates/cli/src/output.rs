@@ -56,9 +56,10 @@ impl OutputArgs {
         };
         let inbox = inbox.capacity(self.capacity).policy(policy).acknowledge(Acknowledge::Explicit).open();
         inbox.map_err(|error| match error {
-            InboxError::Capacity { .. } | InboxError::BadTopic(_) | InboxError::Patterns { .. } => {
-                Usage(error.to_string()).into()
-            }
+            InboxError::Capacity { .. }
+            | InboxError::BadTopic(_)
+            | InboxError::BadName(_)
+            | InboxError::Patterns { .. } => Usage(error.to_string()).into(),
             error => error.into(),
         })
     }

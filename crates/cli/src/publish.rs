@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// How long one message may wait for full inboxes
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     limit: Duration,
+    /// If a durable subscriber dies, wait so long for it to be back, and deliver then what it had not processed
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    redeliver: Option<Duration>,
     #[command(flatten)]
     rate: RateArgs,
 }
@@ -50,6 +53,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         return Ok(outcome);
     }
     publisher.limit_rate(args.rate.rate());
+    publisher.set_redelivery(args.redeliver);
     let publishing = Publishing { publisher, limit: args.limit, messages: 0, inboxes: 0, told: BTreeSet::new() };
     feed(publishing, &interrupt)
 }

@@ -21,6 +21,7 @@ use crate::rate::RateArgs;
 Examples:
   echo hello | librpc send display
   seq 1000000 | librpc send display --wait 1m
+  seq 1000000 | librpc send display --redeliver 30s   # survives a restart of the receiver
   tail -f log | librpc send display --id tail")]
 pub(crate) struct Args {
     /// The id of the node to send to
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// How long to wait for the node to appear
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     wait: Duration,
+    /// If the node dies, wait so long for it to be back, and deliver then what it had not processed
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    redeliver: Option<Duration>,
     #[command(flatten)]
     rate: RateArgs,
 }
@@ -45,6 +49,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     };
     sender.set_limit(SLICE);
     sender.limit_rate(args.rate.rate());
+    sender.set_redelivery(args.redeliver);
     feed(Sending { to: &args.node, sender, too_long: false }, &interrupt)
 }
 

@@ -15,7 +15,8 @@ use crate::output::{OutputArgs, Tally};
 Examples:
   librpc sub 'sensor/*/temperature' --topic
   librpc sub '**' --json | jq .topic
-  librpc sub position --policy latest             # only the newest count")]
+  librpc sub position --policy latest             # only the newest count
+  librpc sub orders --id archive --durable orders # goes on where it was killed")]
 pub(crate) struct Args {
     /// The topics: patterns of levels joined by slashes
     #[arg(required = true)]
@@ -23,6 +24,10 @@ pub(crate) struct Args {
     /// The id of the node that subscribes [default: sub-<8 hex digits>]
     #[arg(long)]
     id: Option<String>,
+    /// A name under which a node of the same id takes this subscription up again: publishers with --redeliver keep for it
+    /// what it has not processed
+    #[arg(long, value_name = "NAME", requires = "id")]
+    durable: Option<String>,
     /// The topic and a space before each message
     #[arg(long)]
     topic: bool,
@@ -36,7 +41,11 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let id = args.id.map_or_else(|| unique_id("sub"), Ok)?;
     let node = domain.open_admitting(&id, args.admit.admission())?;
-    let inbox = args.output.open(node.subscriber_builder(&args.pattern))?;
+    let mut subscriber = node.subscriber_builder(&args.pattern);
+    if let Some(name) = &args.durable {
+        subscriber = subscriber.durable(name);
+    }
+    let inbox = args.output.open(subscriber)?;
     let Tally { received, missed } = args.output.write(inbox, args.topic, &interrupt)?;
     say(format_args!("received {received}, missed {missed}"));
     Ok(if missed > 0 { Outcome::Loss } else { Outcome::Done })

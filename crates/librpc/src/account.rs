@@ -62,6 +62,20 @@ impl Account {
     pub(crate) fn ended(self) -> Self {
         Self { queued: 0, returned: self.returned + self.queued, depth: 0, ..self }
     }
+
+    /// What it says when the inbox is gone, so many messages are kept for its next incarnation, and so many are lost.
+    pub(crate) fn moved(self, kept: u64, lost: u64) -> Self {
+        let accepted = self.accepted.saturating_sub(kept);
+        Self {
+            sent: self.sent.saturating_sub(kept),
+            accepted,
+            processed: accepted.saturating_sub(lost),
+            queued: 0,
+            returned: self.returned + lost,
+            depth: 0,
+            ..self
+        }
+    }
 }
 
 impl AddAssign for Account {

@@ -35,6 +35,8 @@ pub(crate) struct InboxShared {
     pub(crate) policy: Policy,
     /// Whether it wants what its own node publishes, too.
     pub(crate) own: bool,
+    /// The name under which a subscription may be taken up again.
+    pub(crate) durable: Option<String>,
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     directory: Arc<Descriptor>,
@@ -61,12 +63,25 @@ impl InboxShared {
     pub(crate) fn new(
         number: u32,
         address: Address,
-        (capacity, policy, own): (u64, Policy, bool),
+        (capacity, policy): (u64, Policy),
+        (own, durable): (bool, Option<String>),
         directory: Arc<Descriptor>,
     ) -> Result<Arc<Self>, OsError> {
         let (stopped, closed, state) = Default::default();
         let signal = Signal::new()?;
-        Ok(Arc::new(Self { number, address, capacity, policy, own, signal, directory, stopped, closed, state }))
+        Ok(Arc::new(Self {
+            number,
+            address,
+            capacity,
+            policy,
+            own,
+            durable,
+            signal,
+            directory,
+            stopped,
+            closed,
+            state,
+        }))
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.

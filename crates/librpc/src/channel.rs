@@ -10,6 +10,7 @@ use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, lay
 
 use crate::account::Account;
 use crate::fault::fault;
+use crate::link::Target;
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::ring::{self, Attached, Failure, Ring};
@@ -46,9 +47,10 @@ pub(crate) enum Pushed {
 }
 
 impl Channel {
-    pub(crate) fn new(ring: Arc<Ring>) -> Self {
-        let target = &ring.link.target;
-        let producer = Producer::new(ring.data.writer(), no_ack(), target.capacity, target.policy.mode());
+    /// Starts a channel whose first message bears this number.
+    pub(crate) fn new(ring: Arc<Ring>, first: u64) -> Self {
+        let (target, data) = (&ring.link.target, ring.data.writer());
+        let producer = Producer::going_on(data, no_ack(), target.capacity, target.policy.mode(), first);
         Self { ring, producer, seen: ring::PENDING, attached: None }
     }
 
@@ -110,6 +112,27 @@ impl Channel {
     #[inline(always)]
     pub(crate) fn chunk(&self) -> u64 {
         self.producer.chunk()
+    }
+
+    /// Calls `each` with what the receiver, who is gone, has not processed; returns how many could not be found.
+    pub(crate) fn unprocessed(&mut self, each: impl FnMut(Head, u64, &[u8])) -> u64 {
+        self.refresh();
+        self.producer.unprocessed(each)
+    }
+
+    /// The number of the next message.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.producer.sequence()
+    }
+
+    /// Bytes of the ring.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.producer.capacity()
+    }
+
+    /// The inbox that it leads to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.ring.link.target
     }
 
     /// What becomes of a message that finds the inbox full.

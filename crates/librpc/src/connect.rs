@@ -17,6 +17,8 @@ use crate::wire::ListedAddress;
 
 /// How often the connection to a node that lives may be lost while connecting.
 const LOST_CONNECTIONS: u32 = 2;
+/// How long an inbox that has hung up may still look alive.
+const DYING: Duration = Duration::from_millis(2);
 /// How long a connecting sender waits for the answer of a node that is there.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
@@ -94,7 +96,7 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
             if *lost > LOST_CONNECTIONS {
                 return Ok(None);
             }
-            let channel = to_target(node, &target)?;
+            let channel = to_target(node, &target, 0)?;
             if !limit.is_zero() {
                 channel.wait_for_answer(Instant::now() + limit.min(ANSWER_LIMIT));
             }
@@ -118,17 +120,27 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
     })
 }
 
-/// Begins to connect to an inbox. What is sent before its answer waits in the ring.
-pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target) -> Result<Channel, ConnectError> {
+/// Begins to connect to an inbox. What is sent before its answer waits in the ring, and bears numbers from `first` on.
+pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> Result<Channel, ConnectError> {
     let closed = || ConnectError::Closed { node: node.id.to_string() };
     let (reactor, directory) = (node.reactor(), node.directory().ok_or_else(closed)?);
     let ring = Ring::create(Link::to(reactor, target), node.id.clone(), node.incarnation, directory)?;
     if !node.remember(&ring) {
         return Err(closed());
     }
-    let channel = Channel::new(ring.clone()); // writes the ring's header: the receiver checks it
+    let channel = Channel::new(ring.clone(), first); // writes the ring's header: the receiver checks it
     ring.link.connect(reactor, ring.clone());
     Ok(channel)
+}
+
+/// The inbox of a node, if it is there.
+pub(crate) fn find(node: &Arc<NodeShared>, to: &Arc<str>) -> Result<Option<Target>, ConnectError> {
+    node.join_anew_if_removed();
+    let closed = || ConnectError::Closed { node: node.id.to_string() };
+    Ok(match look_up(&*node.directory().ok_or_else(closed)?, to)? {
+        LookedUp::Inbox(target) => Some(target),
+        LookedUp::Alive | LookedUp::Nobody => None,
+    })
 }
 
 /// Whether a node of this incarnation lives and lists this inbox.
@@ -138,6 +150,18 @@ pub(crate) fn is_listed(directory: &Descriptor, target: &Target) -> bool {
         file.alive && file.incarnation == target.incarnation && listed
     };
     matches!(registry::read(directory, &target.node), Ok(Some(file)) if is_there(&file))
+}
+
+/// The same, but an inbox whose process is dying, and whose lock the kernel drops in a moment, is none.
+pub(crate) fn stays_listed(directory: &Descriptor, target: &Target) -> bool {
+    let begun = Instant::now();
+    while is_listed(directory, target) {
+        if begun.elapsed() > DYING {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 /// Whether this incarnation of a node lives.

@@ -10,7 +10,7 @@ use librpc_ring::layout;
 
 use crate::arrivals::InboxShared;
 use crate::message::{Event, Message, OwnedMessage};
-use crate::name::Address;
+use crate::name::{Address, BadNodeId, check_node_id};
 use crate::node::{Node, Owned};
 use crate::policy::Policy;
 use crate::receiver::{Found, Receiver, Taken, Until, Wait};
@@ -38,14 +38,17 @@ pub enum InboxError {
     /// A pattern is none.
     #[error(transparent)]
     BadTopic(#[from] BadTopic),
+    /// A durable name is none: it must be as a node's id.
+    #[error("a durable name must be as a node id: {0}")]
+    BadName(#[source] BadNodeId),
     /// There are too many patterns, or none.
     #[error("a subscription to {patterns} patterns: it must be 1 to {MAX_PATTERNS}")]
     Patterns {
         /// How many there are.
         patterns: usize,
     },
-    /// The node has an inbox of its own already.
-    #[error("node {node:?} has an inbox of its own already")]
+    /// The node has such an inbox already: one of its own, or a subscription of the same durable name.
+    #[error("node {node:?} has such an inbox already")]
     Taken {
         /// The node.
         node: String,
@@ -93,14 +96,15 @@ pub struct InboxBuilder<'n> {
     capacity: u64,
     policy: Policy,
     own: bool,
+    durable: Option<String>,
     wait: Wait,
     acknowledge: Acknowledge,
 }
 
 impl<'n> InboxBuilder<'n> {
     pub(crate) fn new(node: &'n Node, address: Result<Address, InboxError>) -> Self {
-        let (policy, own, wait, acknowledge) = Default::default();
-        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, wait, acknowledge }
+        let (policy, own, durable, wait, acknowledge) = Default::default();
+        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, durable, wait, acknowledge }
     }
 
     /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. It is
@@ -117,6 +121,12 @@ impl<'n> InboxBuilder<'n> {
     /// Whether a subscription gets what its own node publishes, too. By default it does not.
     pub fn own(self, own: bool) -> Self {
         Self { own, ..self }
+    }
+
+    /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
+    /// redelivery ([`crate::Outbox::set_redelivery`]) keep for it what it has not processed. A node id as text.
+    pub fn durable(self, name: &str) -> Self {
+        Self { durable: Some(name.to_owned()), ..self }
     }
 
     /// How the inbox waits.
@@ -136,15 +146,18 @@ impl<'n> InboxBuilder<'n> {
     ///
     /// [`InboxError`].
     pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, policy, own, wait, acknowledge } = self;
+        let Self { node, address, capacity, policy, own, durable, wait, acknowledge } = self;
         let address = address?;
+        if let Some(name) = &durable {
+            check_node_id(name).map_err(InboxError::BadName)?;
+        }
         if !layout::is_valid_capacity(capacity) || capacity < 4096 {
             return Err(InboxError::Capacity { bytes: capacity });
         }
         let node = node.owned().clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let shared = InboxShared::new(number, address, (capacity, policy, own), directory)?;
+        let shared = InboxShared::new(number, address, (capacity, policy), (own, durable), directory)?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::generation(), node };

@@ -21,12 +21,14 @@ compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-d
 
 // A participant, and what it sends with: node, sender or publisher, outbox, route, channel, ring.
 mod account; //      what became of the messages
+mod backlog; //      what waits for a receiver's next incarnation
 mod channel; //      the sender's end of a channel, as one thread uses it
 mod node; //         a participant with an id
 mod outbox; //       what sends: one channel per inbox that it reaches
 mod policy; //       what happens to a message whose inbox is full
 mod publisher; //    an outbox with one topic
 mod rate; //         rate limits of a destination
+mod redelivery; //   going on when a receiver is back
 mod ring; //         the sender's end of a channel, as threads share it
 mod route; //        one inbox that an outbox reaches
 mod sender; //       an outbox with one destination
@@ -80,6 +82,7 @@ pub use policy::Policy;
 pub use publisher::Publisher;
 pub use rate::Rate;
 pub use receiver::{Departure, Wait};
+pub use redelivery::Returned;
 pub use registry::NodeInfo;
 pub use sender::Sender;
 pub use sys::OsError;

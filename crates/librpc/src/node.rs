@@ -1,6 +1,6 @@
 //! A node: a participant with an id, one live holder at a time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,7 @@ impl NodeBuilder {
             next_inbox: AtomicU32::new(0),
             rings: Mutex::default(),
             view: Mutex::default(),
+            kept: Arc::default(),
             born: fork::generation(),
             handle: Handle::get()?,
         });
@@ -351,6 +352,8 @@ pub(crate) struct NodeShared {
     rings: Mutex<Rings>,
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
+    /// How many messages outboxes keep for receivers that are gone.
+    pub(crate) kept: Arc<AtomicU64>,
     pub(crate) born: u64,
     handle: Arc<Handle>,
 }
@@ -488,7 +491,11 @@ impl NodeShared {
         let place = held.as_mut().ok_or_else(closed)?;
         let list = {
             let mut inboxes = self.inboxes();
-            if inbox.address == Address::Node && inboxes.iter().any(|other| other.address == Address::Node) {
+            let is_same = |other: &Arc<InboxShared>| match inbox.address {
+                Address::Node => other.address == Address::Node,
+                Address::Topics(_) => inbox.durable.is_some() && other.durable == inbox.durable,
+            };
+            if inboxes.iter().any(is_same) {
                 return Err(InboxError::Taken { node: self.id.to_string() });
             }
             inboxes.push(inbox.clone());
@@ -548,7 +555,8 @@ impl NodeShared {
 
     /// Waits until everything sent is processed; returns how many messages are not.
     fn flush(&self, deadline: Option<Instant>) -> u64 {
-        self.rings().iter().map(|ring| ring.flush(deadline)).sum()
+        let unprocessed: u64 = self.rings().iter().map(|ring| ring.flush(deadline)).sum();
+        unprocessed + self.kept.load(Ordering::Relaxed)
     }
 
     fn leave(&self) {
@@ -579,6 +587,7 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         capacity: inbox.capacity,
         policy: inbox.policy.number(),
         own: inbox.own,
+        durable: inbox.durable.clone(),
     };
     inboxes.iter().map(list).collect()
 }

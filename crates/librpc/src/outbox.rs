@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use librpc_ring::Head;
 
 use crate::account::{Account, Reached};
+use crate::backlog::Kept;
 use crate::channel::{Channel, Pushed};
 use crate::connect::{self, ConnectError};
 use crate::incoming::Reason;
@@ -13,6 +14,7 @@ use crate::name::check_node_id;
 use crate::node::Owned;
 use crate::policy::Policy;
 use crate::rate::{Pace, Rate};
+use crate::redelivery::Behind;
 use crate::route::Route;
 use crate::sys::{OsError, fork};
 use crate::topics::Topics;
@@ -121,6 +123,16 @@ pub enum FlushError {
     Forked,
 }
 
+impl SendError {
+    /// How many messages sent before are lost with this error.
+    pub fn undelivered(&self) -> u64 {
+        match self {
+            Self::ReceiverGone { undelivered, .. } | Self::Refused { undelivered, .. } => *undelivered,
+            _ => 0,
+        }
+    }
+}
+
 /// A node that an outbox sends to. Of use with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination(usize);
@@ -142,12 +154,27 @@ pub struct Outbox {
     pub(crate) ended: Account,
     serials: u64,
     pub(crate) high_water: Option<f64>,
+    /// How long to wait for receivers that are gone.
+    pub(crate) redelivery: Option<Duration>,
+    /// What came back from subscriptions that have ended.
+    pub(crate) returned: Vec<(Arc<str>, Kept)>,
 }
 
 impl Outbox {
     pub(crate) fn new(node: Arc<Owned>) -> Self {
         let (routes, topics, undelivered, ended) = Default::default();
-        Self { node, routes, topics, undelivered, born: fork::generation(), ended, serials: 0, high_water: None }
+        Self {
+            node,
+            routes,
+            topics,
+            undelivered,
+            born: fork::generation(),
+            ended,
+            serials: 0,
+            high_water: None,
+            redelivery: None,
+            returned: Vec::new(),
+        }
     }
 
     /// A serial number for a new route.
@@ -173,7 +200,8 @@ impl Outbox {
     pub fn to_within(&mut self, node: &str, limit: Duration) -> Result<Destination, ConnectError> {
         check_node_id(node)?;
         let known = self.routes.iter().position(|route| &*route.to == node && route.subscription.is_none());
-        if let Some(known) = known.filter(|&known| self.routes[known].channel.is_some()) {
+        let is_reached = |route: &Route| route.channel.is_some() || route.backlog.is_some();
+        if let Some(known) = known.filter(|&known| is_reached(&self.routes[known])) {
             return Ok(Destination(known));
         }
         let to: Arc<str> = node.into();
@@ -184,8 +212,7 @@ impl Outbox {
             self.routes.push(Route::new(to, None, serial));
             self.routes.len() - 1
         });
-        self.routes[index].channel = Some(channel);
-        self.routes[index].refused = None;
+        self.routes[index].set_channel(channel);
         Ok(Destination(index))
     }
 
@@ -246,6 +273,11 @@ impl Outbox {
             pace.take(payload.len(), deadline).map_err(limited)?;
         }
         loop {
+            if self.routes[to.0].backlog.is_some()
+                && let Behind::Kept = self.send_behind(to.0, Head::MESSAGE, payload, deadline)?
+            {
+                return Ok(());
+            }
             if self.routes[to.0].channel.is_none() {
                 self.reconnect(to)?;
             }
@@ -266,8 +298,8 @@ impl Outbox {
                 }
                 Pushed::Failed => match self.give_up(to.0) {
                     // Nothing is lost, so there is nothing to report: perhaps the receiver is back.
-                    SendError::ReceiverGone { undelivered: 0, .. } => {}
-                    error => return Err(error),
+                    None | Some(SendError::ReceiverGone { undelivered: 0, .. }) => {}
+                    Some(error) => return Err(error),
                 },
             }
         }
@@ -286,7 +318,7 @@ impl Outbox {
         match connect::by_id(&self.node, &target, Duration::ZERO) {
             Ok(mut channel) => {
                 channel.set_high_water(self.high_water);
-                self.routes[to.0].channel = Some(channel);
+                self.routes[to.0].set_channel(channel);
                 Ok(())
             }
             Err(ConnectError::Refused { reason, text, .. }) => {
@@ -298,10 +330,13 @@ impl Outbox {
         }
     }
 
-    /// Drops a route's failed channel, and says what is lost with it.
-    pub(crate) fn give_up(&mut self, route: usize) -> SendError {
+    /// Drops a route's failed channel, and says what is lost with it; `None`: it is kept for the receiver's return.
+    pub(crate) fn give_up(&mut self, route: usize) -> Option<SendError> {
+        if self.keep_for_redelivery(route) {
+            return None;
+        }
         let own = self.node.id.clone();
-        self.routes[route].give_up(&own)
+        Some(self.routes[route].give_up(&own))
     }
 
     /// Waits until everything sent and published is processed, up to a limit for all inboxes together.
@@ -316,15 +351,13 @@ impl Outbox {
         let deadline = Instant::now().checked_add(limit);
         let (mut late, mut lost, mut cause) = (0, 0, None);
         for index in 0..self.routes.len() {
-            let Some(channel) = &mut self.routes[index].channel else { continue };
-            channel.wait_for_all(deadline);
-            let unprocessed = channel.account().queued;
-            if channel.is_connected() {
-                late += unprocessed;
-            } else if unprocessed > 0 {
-                lost += unprocessed;
-                let error = self.give_up(index);
-                cause.get_or_insert(error);
+            let (behind, error) = self.flush_route(index, deadline);
+            match error {
+                Some(error) => {
+                    lost += behind;
+                    cause.get_or_insert(error);
+                }
+                None => late += behind,
             }
         }
         match cause {
@@ -334,9 +367,37 @@ impl Outbox {
         }
     }
 
+    /// Waits until one inbox has processed everything; returns how many messages it has not, and why it never will.
+    fn flush_route(&mut self, index: usize, deadline: Option<Instant>) -> (u64, Option<SendError>) {
+        loop {
+            match self.redeliver(index) {
+                Ok(true) => {}
+                Ok(false) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return (self.routes[index].account().queued, None);
+                }
+                Ok(false) => {
+                    self.wait_for_receiver(index, deadline);
+                    continue;
+                }
+                Err(error) => return (error.undelivered(), Some(error)),
+            }
+            let Some(channel) = &mut self.routes[index].channel else { return (0, None) };
+            channel.wait_for_all(deadline);
+            let unprocessed = channel.account().queued;
+            if channel.is_connected() || unprocessed == 0 {
+                return (unprocessed, None);
+            }
+            if let Some(error) = self.give_up(index) {
+                return (unprocessed, Some(error));
+            }
+        }
+    }
+
     /// The longest message that a destination takes, in bytes; `None` while it is gone.
     pub fn max_message(&self, to: Destination) -> Option<usize> {
-        self.routes[to.0].channel.as_ref().map(Channel::max_message)
+        let route = &self.routes[to.0];
+        let kept = || route.backlog.as_ref().map(|backlog| backlog.max_message());
+        route.channel.as_ref().map(Channel::max_message).or_else(kept)
     }
 
     /// Whether a destination's receiver is there, or has not answered yet, as far as is known without asking: the death

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::account::{Account, Reached};
 use crate::outbox::{DEFAULT_SEND_LIMIT, FlushError, Outbox};
 use crate::rate::Rate;
+use crate::redelivery::Returned;
 use crate::topics::{PublishError, Receipt, Topic};
 
 /// Publishes on one topic: [`crate::Node::publisher`].
@@ -102,5 +103,15 @@ impl Publisher {
     /// Every inbox that this publisher reaches. See [`Outbox::reached`].
     pub fn reached(&mut self) -> Vec<Reached> {
         self.outbox.reached()
+    }
+
+    /// Has this survive its receivers. See [`Outbox::set_redelivery`].
+    pub fn set_redelivery(&mut self, limit: Option<Duration>) {
+        self.outbox.set_redelivery(limit);
+    }
+
+    /// The messages that came back when the wait for a receiver was over. See [`Outbox::take_returned`].
+    pub fn take_returned(&mut self) -> Vec<Returned> {
+        self.outbox.take_returned()
     }
 }

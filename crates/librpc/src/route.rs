@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use librpc_ring::Head;
 
 use crate::account::{Account, Reached};
+use crate::backlog::{Backlog, Kept};
 use crate::channel::{Channel, Pushed};
 use crate::incoming::Reason;
 use crate::name::{Address, Incarnation};
@@ -16,6 +17,13 @@ use crate::view::Subscription;
 
 /// How long after a failed attempt to reach a subscription the next one is made.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// Where a topic's number was last declared: on which channel of a route (0: on none), and in which chunk of its ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Declared {
+    generation: u64,
+    chunk: u64,
+}
 
 /// An inbox that an outbox reaches.
 #[derive(Debug)]
@@ -34,6 +42,12 @@ pub(crate) struct Route {
     pub(crate) retry_at: Option<Instant>,
     /// Whether the sender was told that it is over the high-water mark.
     pub(crate) told_high: bool,
+    /// What waits for the receiver to come back; then the channel is in there, too.
+    pub(crate) backlog: Option<Box<Backlog>>,
+    /// Messages that came back when the wait for their receiver was over.
+    pub(crate) returned: Vec<Kept>,
+    /// Counts the channels.
+    generation: u64,
     /// How fast messages may be sent here.
     pub(crate) pace: Option<Box<Pace>>,
     /// Tells a route from an earlier one at the same place; 0: there is none.
@@ -43,21 +57,43 @@ pub(crate) struct Route {
 impl Route {
     pub(crate) fn new(to: Arc<str>, subscription: Option<Arc<Subscription>>, serial: u64) -> Self {
         let (channel, refused, before, stuck, retry_at, told_high, pace) = Default::default();
-        Self { to, channel, refused, before, subscription, stuck, retry_at, told_high, pace, serial }
+        let (backlog, returned, generation) = Default::default();
+        Self {
+            to,
+            channel,
+            refused,
+            before,
+            subscription,
+            stuck,
+            retry_at,
+            told_high,
+            backlog,
+            returned,
+            generation,
+            pace,
+            serial,
+        }
+    }
+
+    /// Has a new channel.
+    pub(crate) fn set_channel(&mut self, channel: Channel) {
+        self.generation += 1;
+        self.channel = Some(channel);
+        self.refused = None;
     }
 
     /// Writes a message on a topic, and first what the topic's number means where the receiver may not know it.
     #[inline]
-    pub(crate) fn publish(&mut self, declared: &mut u64, number: u64, topic: &str, payload: &[u8]) -> Pushed {
+    pub(crate) fn publish(&mut self, declared: &mut Declared, number: u64, topic: &str, payload: &[u8]) -> Pushed {
         let Some(channel) = &mut self.channel else { return Pushed::Failed };
         loop {
             // A receiver that is overtaken goes on at the beginning of a chunk, and knows what was declared from there on.
-            let chunk = channel.chunk() + 1;
-            if *declared == chunk {
+            let here = Declared { generation: self.generation, chunk: channel.chunk() };
+            if *declared == here {
                 return channel.push(Head { topic: Some(number), ..Head::MESSAGE }, payload);
             }
             match channel.declare(number, topic) {
-                Pushed::Yes => *declared = chunk,
+                Pushed::Yes => *declared = here,
                 other => return other,
             }
         }
@@ -65,31 +101,39 @@ impl Route {
 
     /// Drops a failed channel, and says what is lost with it.
     pub(crate) fn give_up(&mut self, own_node: &Arc<str>) -> SendError {
-        let node = self.to.clone();
         let Some(mut channel) = self.channel.take() else {
-            return SendError::ReceiverGone { node, undelivered: 0 };
+            return SendError::ReceiverGone { node: self.to.clone(), undelivered: 0 };
         };
         self.stuck = false;
         let account = channel.account();
-        let undelivered = account.queued;
         self.before += account.ended();
-        match channel.failure() {
-            None | Some(Failure::Gone) => SendError::ReceiverGone { node, undelivered },
-            Some(Failure::NodeClosed) => SendError::Closed { node: own_node.clone() },
+        self.failed(channel.failure(), Some(channel.incarnation()), account.queued, own_node)
+    }
+
+    /// What has become of a receiver, as an error; a refusal for good is remembered.
+    pub(crate) fn failed(
+        &mut self,
+        failure: Option<Failure>,
+        incarnation: Option<Incarnation>,
+        undelivered: u64,
+        own_node: &Arc<str>,
+    ) -> SendError {
+        let node = self.to.clone();
+        let (reason, text, lasts) = match failure {
+            None | Some(Failure::Gone) => return SendError::ReceiverGone { node, undelivered },
+            Some(Failure::NodeClosed) => return SendError::Closed { node: own_node.clone() },
             Some(Failure::Refused { reason, text }) => {
-                let (reason, text) = (Reason::from_number(reason), Arc::from(text));
+                let reason = Reason::from_number(reason);
                 // Other reasons may pass.
-                if matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity) {
-                    self.refused = Some((channel.incarnation(), reason, Arc::clone(&text)));
-                }
-                SendError::Refused { node, reason, text, undelivered }
+                (reason, text, matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity))
             }
-            Some(Failure::Broken(text)) => {
-                let text: Arc<str> = text.into();
-                self.refused = Some((channel.incarnation(), Reason::Unknown, text.clone()));
-                SendError::Refused { node, reason: Reason::Unknown, text, undelivered }
-            }
+            Some(Failure::Broken(text)) => (Reason::Unknown, text, true),
+        };
+        let text: Arc<str> = text.into();
+        if lasts {
+            self.refused = incarnation.map(|incarnation| (incarnation, reason, text.clone()));
         }
+        SendError::Refused { node, reason, text, undelivered }
     }
 
     /// Whether a subscription without a channel may be tried again; if so, not again too soon.
@@ -129,6 +173,9 @@ impl Route {
         let mut account = self.before;
         if let Some(channel) = &mut self.channel {
             account += channel.account();
+        }
+        if let Some(backlog) = &mut self.backlog {
+            account += backlog.account();
         }
         account
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::account::{Account, Reached};
 use crate::outbox::{DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, SendError};
 use crate::rate::Rate;
+use crate::redelivery::Returned;
 
 /// Sends to one node: [`crate::Node::sender`].
 ///
@@ -94,5 +95,15 @@ impl Sender {
     /// The next inbox that has passed the high-water mark. See [`Outbox::congestion`].
     pub fn congestion(&mut self) -> Option<Reached> {
         self.outbox.congestion()
+    }
+
+    /// Has this survive its receivers. See [`Outbox::set_redelivery`].
+    pub fn set_redelivery(&mut self, limit: Option<Duration>) {
+        self.outbox.set_redelivery(limit);
+    }
+
+    /// The messages that came back when the wait for a receiver was over. See [`Outbox::take_returned`].
+    pub fn take_returned(&mut self) -> Vec<Returned> {
+        self.outbox.take_returned()
     }
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use librpc_ring::Head;
+
 use crate::appear;
 use crate::channel::{Channel, Pushed};
 use crate::connect::{self, ConnectError};
@@ -16,13 +18,11 @@ use crate::name::Incarnation;
 use crate::outbox::{Outbox, SendError};
 use crate::policy::Policy;
 use crate::rate::{Pace, Rate};
-use crate::route::Route;
+use crate::redelivery::Behind;
+use crate::route::{Declared, Route};
 use crate::sys::{OsError, fork};
 use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
 use crate::view::{Subscription, View};
-
-/// How long a subscription that has hung up may still look alive.
-const DYING: Duration = Duration::from_millis(2);
 
 /// A topic of an outbox: [`Outbox::topic`]. Of use with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,18 +78,19 @@ pub enum PublishError {
 /// The topics of an outbox.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
-    list: Vec<Entry>,
+    pub(crate) list: Vec<Entry>,
     by_name: HashMap<Arc<str>, usize>,
-    by_inbox: HashMap<(Incarnation, u32), usize>,
+    pub(crate) by_inbox: HashMap<(Incarnation, u32), usize>,
     vacant: Vec<usize>,
     /// The domain's change counter, and what it said when the routes were found; `None`: they never were.
     watch: Option<(Watch, u64)>,
     version: u64,
 }
 
+/// A topic, and its ways to subscriptions.
 #[derive(Debug)]
-struct Entry {
-    name: Arc<str>,
+pub(crate) struct Entry {
+    pub(crate) name: Arc<str>,
     routes: Vec<Leg>,
     /// The version of the view up to which its subscriptions are in `routes`.
     version: u64,
@@ -101,8 +102,7 @@ struct Entry {
 struct Leg {
     route: usize,
     serial: u64,
-    /// The chunk of the ring, counted from 1, in which the topic's number was last declared.
-    declared: u64,
+    declared: Declared,
     /// It has not got the message that is being published.
     behind: bool,
 }
@@ -235,7 +235,7 @@ impl Outbox {
         legs.filter_map(|leg| self.routes[leg.route].channel.as_ref()).map(Channel::max_message).min()
     }
 
-    fn closed(&self) -> PublishError {
+    pub(crate) fn closed(&self) -> PublishError {
         PublishError::Closed { node: self.node.id.clone() }
     }
 
@@ -254,7 +254,11 @@ impl Outbox {
         for subscription in wanted.into_iter().rev() {
             if subscription.own || subscription.target.incarnation != self.node.incarnation {
                 let leg = self.leg_to(subscription);
-                self.topics.list[topic.0].routes.push(leg);
+                let legs = &mut self.topics.list[topic.0].routes;
+                // A durable subscription that is back has its leg already.
+                if !legs.iter().any(|known| (known.route, known.serial) == (leg.route, leg.serial)) {
+                    legs.push(leg);
+                }
             }
         }
         self.topics.list[topic.0].version = version;
@@ -264,8 +268,9 @@ impl Outbox {
     /// The way to a subscription: over the channel that there is, or a new one.
     fn leg_to(&mut self, subscription: Arc<Subscription>) -> Leg {
         let key = (subscription.target.incarnation, subscription.target.inbox);
-        let route = match self.topics.by_inbox.get(&key) {
-            Some(&route) => route,
+        let known = self.topics.by_inbox.get(&key).copied().or_else(|| self.taken_up_by(&subscription));
+        let route = match known {
+            Some(route) => route,
             None => {
                 let (to, serial) = (subscription.target.node.clone(), self.serial());
                 let new = Route::new(to, Some(subscription), serial);
@@ -280,7 +285,7 @@ impl Outbox {
                 route
             }
         };
-        Leg { route, serial: self.routes[route].serial, declared: 0, behind: false }
+        Leg { route, serial: self.routes[route].serial, declared: Declared::default(), behind: false }
     }
 
     /// Connects to a subscription that has no channel, if it is still there and not to be left alone for a while.
@@ -293,25 +298,19 @@ impl Outbox {
             return Ok(Reached::NotYet(reached.refusal()));
         }
         // A process that dies hangs up a moment before the kernel drops its lock.
-        let begun = Instant::now();
-        loop {
-            if !connect::is_listed(&directory, &subscription.target) {
-                self.end(route);
-                return Ok(Reached::Ended);
-            }
-            if !again || begun.elapsed() > DYING {
-                break;
-            }
-            std::thread::yield_now();
+        let is_there = if again { connect::stays_listed } else { connect::is_listed };
+        if !is_there(&directory, &subscription.target) {
+            self.end(route);
+            return Ok(Reached::Ended);
         }
         let reached = &mut self.routes[route];
         if reached.refused.is_some() {
             return Ok(Reached::NotYet(reached.refusal()));
         }
-        match connect::to_target(&self.node, &subscription.target) {
+        match connect::to_target(&self.node, &subscription.target, 0) {
             Ok(mut channel) => {
                 channel.set_high_water(self.high_water);
-                reached.channel = Some(channel);
+                reached.set_channel(channel);
                 Ok(Reached::Yes)
             }
             Err(ConnectError::Closed { .. }) => Err(self.closed()),
@@ -321,10 +320,11 @@ impl Outbox {
     }
 
     /// A subscription is gone for good.
-    fn end(&mut self, route: usize) {
+    pub(crate) fn end(&mut self, route: usize) {
         let vacant = Route::new("".into(), None, 0);
         let mut ended = std::mem::replace(&mut self.routes[route], vacant);
         self.ended += ended.account().ended();
+        self.returned.extend(ended.returned.drain(..).map(|kept| (ended.to.clone(), kept)));
         if let Some(subscription) = &ended.subscription {
             self.topics.by_inbox.remove(&(subscription.target.incarnation, subscription.target.inbox));
         }
@@ -373,12 +373,25 @@ impl Outbox {
     ) -> Result<Late, PublishError> {
         loop {
             let route = &mut self.routes[leg.route];
-            if route.serial != leg.serial {
+            if route.serial != leg.serial || route.subscription.as_ref().is_some_and(|wanted| !wanted.wants(name)) {
                 return Ok(Late::Ended);
+            }
+            if route.backlog.is_some() {
+                match self.send_behind(leg.route, Head { topic: Some(number), ..Head::MESSAGE }, payload, deadline) {
+                    Ok(Behind::Kept) => return Ok(Late::Delivered),
+                    Ok(Behind::Through) => continue,
+                    Err(SendError::Closed { .. }) => return Err(self.closed()),
+                    Err(full @ SendError::Full { .. }) => return Ok(Late::Not(full)),
+                    Err(error) => {
+                        self.undelivered.push(error);
+                        self.end(leg.route);
+                        return Ok(Late::Ended);
+                    }
+                }
             }
             if route.channel.is_none() {
                 match self.reach(leg.route, true)? {
-                    Reached::Yes => leg.declared = 0,
+                    Reached::Yes => {}
                     Reached::NotYet(error) => return Ok(Late::Not(error)),
                     Reached::Ended => return Ok(Late::Ended),
                 }
@@ -404,11 +417,11 @@ impl Outbox {
                     channel.wait_for(room_at, deadline);
                 }
                 Pushed::Failed => match self.give_up(leg.route) {
-                    SendError::Closed { .. } => return Err(self.closed()),
-                    SendError::ReceiverGone { undelivered: 0, .. } => {}
+                    None | Some(SendError::ReceiverGone { undelivered: 0, .. }) => {}
+                    Some(SendError::Closed { .. }) => return Err(self.closed()),
                     // What is lost is told once; then the subscription is looked for again.
-                    gone @ SendError::ReceiverGone { .. } => self.undelivered.push(gone),
-                    error => return Ok(Late::Not(error)),
+                    Some(gone @ SendError::ReceiverGone { .. }) => self.undelivered.push(gone),
+                    Some(error) => return Ok(Late::Not(error)),
                 },
             }
         }

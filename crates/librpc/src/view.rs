@@ -22,6 +22,8 @@ pub(crate) struct Subscription {
     pub(crate) patterns: Arc<[Pattern]>,
     /// Whether it wants what its own node publishes, too.
     pub(crate) own: bool,
+    /// The name under which a subscription of the same node may be taken up again.
+    pub(crate) durable: Option<String>,
     /// When it became known.
     added: u64,
 }
@@ -33,12 +35,23 @@ impl Subscription {
         let patterns: Option<Arc<[Pattern]>> =
             patterns.iter().take(MAX_PATTERNS).map(|pattern| pattern.parse().ok()).collect();
         match Target::new(id.into(), file, inbox) {
-            Ok(target) => Some(Self { target, patterns: patterns?, own: inbox.own, added }),
+            Ok(target) => {
+                let (own, durable) = (inbox.own, inbox.durable.clone());
+                Some(Self { target, patterns: patterns?, own, durable, added })
+            }
             Err(why) => {
                 tracing::warn!(node = id, why, "a subscription is passed over");
                 None
             }
         }
+    }
+
+    /// Whether this is a former one, taken up again: of the same node, under the same durable name.
+    pub(crate) fn takes_up(&self, former: &Self) -> bool {
+        let key = |subscription: &Self| (subscription.target.incarnation, subscription.target.inbox);
+        self.durable.is_some()
+            && (&self.durable, &self.target.node) == (&former.durable, &former.target.node)
+            && key(self) != key(former)
     }
 
     pub(crate) fn wants(&self, topic: &str) -> bool {
@@ -111,6 +124,13 @@ impl View {
         self.subscriptions.extend(found.into_values().flatten().map(Arc::new));
         self.seen = Some((counter, Box::new(buckets)));
         Ok(counter)
+    }
+
+    /// The subscription that takes this one up again; or itself, if its route leads there already.
+    pub(crate) fn successor(&self, former: &Subscription) -> Option<&Arc<Subscription>> {
+        let key = |subscription: &Subscription| (subscription.target.incarnation, subscription.target.inbox);
+        let newest = |known: &&Arc<Subscription>| known.takes_up(former) || key(known) == key(former);
+        self.subscriptions.iter().rev().find(newest)
     }
 
     pub(crate) fn version(&self) -> u64 {

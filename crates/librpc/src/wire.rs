@@ -117,6 +117,9 @@ pub(crate) struct ListedInbox {
     /// Whether it wants what its own node publishes, too.
     #[n(4)]
     pub(crate) own: bool,
+    /// The name under which a subscription may be taken up again.
+    #[n(5)]
+    pub(crate) durable: Option<String>,
 }
 
 /// What an inbox receives, as its node's file says it.
@@ -194,7 +197,14 @@ mod golden {
     #[test]
     fn data_and_the_list_of_inboxes_are_pinned() {
         assert_eq!(hex(&encode(&Data { capacity: 4096, policy: 0 })), "a2001910000100");
-        let list = vec![ListedInbox { number: 1, address: ListedAddress::Node, capacity: 4096, policy: 0, own: false }];
+        let list = vec![ListedInbox {
+            number: 1,
+            address: ListedAddress::Node,
+            capacity: 4096,
+            policy: 0,
+            own: false,
+            durable: None,
+        }];
         assert_eq!(hex(&encode(&list)), "81a500010182008002191000030004f4");
         assert_eq!(decode::<Vec<ListedInbox>>(&encode(&list)).unwrap(), list);
     }

@@ -64,6 +64,9 @@ pub enum Corrupt {
     },
 }
 
+/// No ring begins with a message of a higher number: so numbers never overflow.
+const MAX_FIRST: u64 = u64::MAX / 2;
+
 /// A record that was found and checked, but neither copied nor taken.
 pub(crate) struct Found {
     head: Head,
@@ -85,6 +88,8 @@ pub struct Consumer<D, A> {
     pub(crate) position: u64,
     taken: u64,
     consumed: u64,
+    /// The number of the ring's first message.
+    first: u64,
     /// The number of the next message, if none was passed over.
     sequence: u64,
     /// How many messages may have been passed over since the last record.
@@ -121,6 +126,10 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
                 return Err(Corrupt::Header { word, found, expected });
             }
         }
+        let first = data.get(data::FIRST);
+        if first > MAX_FIRST {
+            return Err(Corrupt::Header { word: data::FIRST, found: first, expected: MAX_FIRST });
+        }
         ack.put(ack::VERSION, layout::VERSION);
         ack.put(ack::MAGIC, layout::ACK_MAGIC);
         Ok(Self {
@@ -132,7 +141,8 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             position: 0,
             taken: 0,
             consumed: 0,
-            sequence: 0,
+            first,
+            sequence: first,
             may_miss: 0,
             missed: 0,
             bytes: 0,
@@ -253,7 +263,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
 
     /// How many messages were taken.
     pub fn received(&self) -> u64 {
-        self.sequence - self.missed
+        self.sequence - self.first - self.missed
     }
 
     /// What this side has counted, from its private copy.

@@ -8,15 +8,16 @@
 //! │    8 │ version                       │                 │    8 │ version                       │
 //! │   16 │ capacity in bytes             │                 │   64 │ consumed position             │
 //! │   24 │ ring mode                     │                 │   72 │ taken position                │
-//! │   64 │ waiting epoch                 │                 │  128 │ armed epoch                   │
-//! │   72 │ closed                        │                 │  192 │ messages received             │
-//! │  128 │ intent (Latest)               │                 │  200 │ messages processed            │
-//! │  136 │ mark (Latest)                 │                 │  208 │ messages missed (Latest)      │
-//! │  192 │ committed position            │                 │  216 │ payload bytes received        │
-//! │  200 │ messages committed            │                 │  224 │ time of the last received, ns │
-//! │  208 │ payload bytes committed       │                 │  256 │ reserved: latency histogram,  │
-//! │  216 │ messages dropped              │                 │      │ to the end of the page        │
-//! │  224 │ messages returned             │                 └──────┴───────────────────────────────┘
+//! │   32 │ number of the first message   │                 │  128 │ armed epoch                   │
+//! │   64 │ waiting epoch                 │                 │  192 │ messages received             │
+//! │   72 │ closed                        │                 │  200 │ messages processed            │
+//! │  128 │ intent (Latest)               │                 │  208 │ messages missed (Latest)      │
+//! │  136 │ mark (Latest)                 │                 │  216 │ payload bytes received        │
+//! │  192 │ committed position            │                 │  224 │ time of the last received, ns │
+//! │  200 │ messages committed            │                 │  256 │ reserved: latency histogram,  │
+//! │  208 │ payload bytes committed       │                 │      │ to the end of the page        │
+//! │  216 │ messages dropped              │                 └──────┴───────────────────────────────┘
+//! │  224 │ messages returned             │
 //! │  232 │ time spent blocked, ns        │
 //! │  240 │ greatest depth in bytes       │
 //! │  248 │ time of the last sent, ns     │
@@ -51,6 +52,8 @@ pub mod data {
     pub const CAPACITY: usize = 2;
     /// [`super::MODE_LOSSLESS`] or [`super::MODE_LATEST`].
     pub const MODE: usize = 3;
+    /// The number of the first message: not 0 where the ring goes on for one that was lost.
+    pub const FIRST: usize = 4;
     /// 0, or the epoch of a sender that sleeps until the receiver has consumed something.
     pub const WAITING: usize = 8;
     /// 0, or 1 when the sender has left for good after its last commit.

@@ -13,7 +13,7 @@ use crate::latest::Announced;
 use crate::layout::{self, Mode, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
 use crate::racing::Racing;
-use crate::record::{Head, lap};
+use crate::record::{Commit, Head, lap};
 use crate::waking::Bell;
 
 /// Why a record was not written. The ring is as it was before.
@@ -53,6 +53,7 @@ pub struct Producer<D, A> {
     ack: A,
     capacity: u64,
     mode: Mode,
+    first: u64,
     max_payload_bytes: usize,
     /// A record that ends behind this, its zero word included, is preceded by a look at all that is not looked at else.
     look_at: u64,
@@ -69,16 +70,27 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     ///
     /// If the capacity is none ([`layout::is_valid_capacity`]).
     pub fn new(data: D, ack: A, capacity: u64, mode: Mode) -> Self {
+        Self::going_on(data, ack, capacity, mode, 0)
+    }
+
+    /// The same for a ring that takes over from one whose receiver is gone: its first message bears this number.
+    ///
+    /// # Panics
+    ///
+    /// If the capacity is none ([`layout::is_valid_capacity`]).
+    pub fn going_on(data: D, ack: A, capacity: u64, mode: Mode, first: u64) -> Self {
         assert!(layout::is_valid_capacity(capacity), "capacity {capacity}");
         data.put(data::VERSION, layout::VERSION);
         data.put(data::CAPACITY, capacity);
         data.put(data::MODE, mode.word());
+        data.put(data::FIRST, first);
         data.put(data::MAGIC, layout::DATA_MAGIC);
         Self {
             data,
             ack,
             capacity,
             mode,
+            first,
             max_payload_bytes: layout::max_payload_bytes(capacity, mode) as usize,
             look_at: 0,
             depth: Depth::new(capacity, mode),
@@ -143,7 +155,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     #[inline(always)]
     fn lay(&self, data: &impl MemoryMut, head: Head, payload: &[u8], size: u64) {
         let at = self.word_at(self.counters.committed);
-        data.put(at + 1, self.counters.messages);
+        data.put(at + 1, self.sequence());
         let mut payload_word = at + 2;
         for word in head.optional() {
             data.put(payload_word, word);
@@ -157,7 +169,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
 
     #[inline(always)]
     fn commit(&mut self, head: Head, payload_bytes: usize, size: u64) -> u64 {
-        let (at, sequence) = (self.word_at(self.counters.committed), self.counters.messages);
+        let (at, sequence) = (self.word_at(self.counters.committed), self.sequence());
         let commit = head.commit_word(payload_bytes, lap(self.counters.committed, self.capacity));
         self.counters.committed += size;
         // Relaxed: the commit word's Release orders them. What it publishes has been counted.
@@ -297,9 +309,60 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         self.counters.committed
     }
 
-    /// How many messages were pushed.
+    /// The number of the next message.
     pub fn sequence(&self) -> u64 {
-        self.counters.messages
+        self.first + self.counters.messages
+    }
+
+    /// Calls `each` with every message that the receiver has not processed, in order: its head, its number, its payload. Those
+    /// that were in work, handed out but not processed, are flagged as redelivered. Returns how many there are beside these
+    /// that could not be found, for what the receiver claims is no boundary of a record: 0 for an honest one.
+    ///
+    /// Of use when the receiver is gone; in mode Latest nothing is kept.
+    pub fn unprocessed(&mut self, mut each: impl FnMut(Head, u64, &[u8])) -> u64 {
+        if self.mode == Mode::Latest {
+            return 0;
+        }
+        let before = self.depth.cached_consumed;
+        let claimed = self.consumed().unwrap_or(before);
+        let Some(begin) = [claimed, before].into_iter().find(|&begin| self.walk(begin, |_, _| {})) else {
+            return self.counters.messages.saturating_sub(settled(&self.ack));
+        };
+        // Relaxed: the receiver is gone.
+        let taken = self.ack.load(ack::TAKEN, Ordering::Relaxed);
+        let mut payload = Vec::new();
+        self.walk(begin, |position, commit| {
+            let at = self.word_at(position);
+            let mut word = at + 2;
+            let head = commit.head(|| {
+                word += 1;
+                self.data.get(word - 1)
+            });
+            if head.kind.is_counted() {
+                payload.clear();
+                self.data.read(word, commit.payload_bytes, &mut payload);
+                let redelivered = head.redelivered || position < taken;
+                each(Head { redelivered, ..head }, self.data.get(at + 1), &payload);
+            }
+        });
+        0
+    }
+
+    /// Goes over our own records from a position to the last one; `false` if that is not where a record begins.
+    fn walk(&self, begin: u64, mut each: impl FnMut(u64, Commit)) -> bool {
+        let (mut position, mut sequence) = (begin, None);
+        while position < self.counters.committed {
+            let at = self.word_at(position);
+            let (word, found) = (self.data.get(at), self.data.get(at + 1));
+            let Some(commit) = Commit::decode(word, lap(position, self.capacity)) else { return false };
+            if sequence.is_some_and(|expected| found != expected) {
+                return false;
+            }
+            sequence = Some(found + u64::from(commit.kind.is_counted()));
+            each(position, commit);
+            position += commit.record_bytes();
+        }
+        position == self.counters.committed && sequence.is_none_or(|next| next == self.sequence())
     }
 
     /// What this side has counted, from its private copy.

@@ -164,7 +164,7 @@ pub(crate) fn lap(position: u64, capacity: u64) -> u64 {
 pub struct Record {
     /// What it says beside its payload.
     pub head: Head,
-    /// How many messages were committed on this ring in front of it: its number, counted from 0.
+    /// Its number: how many messages were committed in front of it, on this ring and on those for which it goes on.
     pub sequence: u64,
     /// Length of the payload in bytes.
     pub payload_bytes: usize,

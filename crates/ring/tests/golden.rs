@@ -35,7 +35,7 @@ fn constants() {
 #[test]
 fn word_indexes() {
     assert_eq!([data::MAGIC, data::VERSION, data::CAPACITY, data::MODE], [0, 1, 2, 3]);
-    assert_eq!([data::WAITING, data::CLOSED, data::INTENT, data::MARK], [8, 9, 16, 17]);
+    assert_eq!([data::FIRST, data::WAITING, data::CLOSED, data::INTENT, data::MARK], [4, 8, 9, 16, 17]);
     assert_eq!([data::COMMITTED, data::SEQUENCE, data::BYTES, data::DROPPED], [24, 25, 26, 27]);
     assert_eq!([data::RETURNED, data::BLOCKED_NS, data::DEPTH_MAX, data::LAST_SENT], [28, 29, 30, 31]);
     assert_eq!(data::RING, 512);

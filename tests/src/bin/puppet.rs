@@ -69,6 +69,10 @@ impl Puppet {
                 self.subscribers.remove(*name);
                 Ok("ok".into())
             }
+            ["redeliver-topics", ms] => ms.parse().map_err(Into::into).and_then(|ms| {
+                self.topic("a")?.0.set_redelivery(Some(Duration::from_millis(ms)));
+                Ok("ok".into())
+            }),
             ["limit-publish", ms] => ms.parse().map_err(Into::into).map(|ms| {
                 self.limit = Some(Duration::from_millis(ms));
                 "ok".into()
@@ -108,6 +112,7 @@ impl Puppet {
         for option in options {
             builder = match option.split_once('=') {
                 Some(("capacity", bytes)) => builder.capacity(bytes.parse()?),
+                Some(("durable", name)) => builder.durable(name),
                 _ if *option == "own" => builder.own(true),
                 _ if *option == "drop-newest" => builder.policy(Policy::DropNewest),
                 _ if *option == "latest" => builder.policy(Policy::Latest),
@@ -146,7 +151,8 @@ impl Puppet {
         Ok(match self.subscriber(name)?.recv_timeout(Duration::from_secs(30))? {
             Some(message) => {
                 let (topic, payload) = (message.topic(), String::from_utf8_lossy(message.payload()));
-                format!("{} {topic} {payload} {}", message.from(), message.missed())
+                let mark = if message.is_redelivered() { "!" } else { "" };
+                format!("{} {topic} {payload} {}{mark}", message.from(), message.missed())
             }
             None => "nothing".into(),
         })
@@ -239,6 +245,31 @@ impl Puppet {
                 self.senders.insert((*to).to_owned(), sender);
                 ok()
             }
+            ["redeliver", to, ms] => {
+                let limit = Duration::from_millis(ms.parse()?);
+                self.sender(to)?.set_redelivery(Some(limit));
+                ok()
+            }
+            ["account", to] => {
+                let librpc::Account { sent, processed, queued, dropped, returned, .. } = self.sender(to)?.account();
+                Ok(format!("{sent} {processed} {queued} {dropped} {returned}"))
+            }
+            ["take-returned", to] => {
+                let returned = self.sender(to)?.take_returned();
+                let text = |returned: &librpc::Returned| {
+                    let payload = String::from_utf8_lossy(&returned.payload).into_owned();
+                    format!("{}:{payload}{}", returned.sequence, if returned.was_in_work { "!" } else { "" })
+                };
+                Ok(returned.iter().map(text).collect::<Vec<_>>().join(","))
+            }
+            // The next message with its number; one that is delivered again is marked.
+            ["hear-numbered"] => Ok(match self.inbox()?.recv_timeout(Duration::from_secs(30))? {
+                Some(message) => {
+                    let payload = String::from_utf8_lossy(message.payload()).into_owned();
+                    format!("{}:{payload}{}", message.sequence(), if message.is_redelivered() { "!" } else { "" })
+                }
+                None => "nothing".into(),
+            }),
             ["limit", to, ms] => {
                 let limit = Duration::from_millis(ms.parse()?);
                 self.sender(to)?.set_limit(limit);

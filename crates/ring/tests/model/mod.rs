@@ -210,7 +210,7 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub(crate) fn new(capacity: u64, mode: Mode, weakness: Weakness) -> Self {
-        let constants = [data::MAGIC, data::VERSION, data::CAPACITY, data::MODE];
+        let constants = [data::MAGIC, data::VERSION, data::CAPACITY, data::MODE, data::FIRST];
         let header = [&constants[..], &[data::WAITING, data::CLOSED, data::INTENT, data::MARK]].concat();
         let data = Words::new(Which::Data, &header, capacity);
         let ack = Words::new(Which::Ack, &[ack::MAGIC, ack::VERSION, ack::CONSUMED, ack::ARMED], 0);

@@ -1,0 +1,229 @@
+//! What waits for a receiver's next incarnation: the messages that it had not processed, and those sent since.
+//!
+//! Invariant: the messages stand here in the order in which they were sent, each exactly once: a message is in the ring to
+//! the receiver or here. They take no more room than the ring that they were in. All of this is the sender's private
+//! memory: it ends with the sender, and what a former receiver still maps sees nothing new.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use librpc_ring::{Head, Mode, layout};
+
+use crate::account::Account;
+use crate::channel::{Channel, Pushed};
+use crate::fault::fault;
+use crate::link::Target;
+use crate::name::Incarnation;
+
+/// So long between two looks for a receiver that is not back.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// A message that is kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) head: Head,
+    pub(crate) sequence: u64,
+    pub(crate) payload: Box<[u8]>,
+}
+
+impl Kept {
+    fn bytes(&self) -> u64 {
+        self.head.record_bytes(self.payload.len())
+    }
+}
+
+/// The messages that wait for a receiver.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    /// The channel to the receiver that is back, as long as older messages go first.
+    pub(crate) channel: Option<Channel>,
+    /// The topics that were declared on it.
+    declared: Vec<u64>,
+    /// Where there is room on it for the oldest message.
+    room_at: u64,
+    kept: VecDeque<Kept>,
+    bytes: u64,
+    capacity: u64,
+    /// The number of the next message that is sent.
+    next: u64,
+    /// Until when the receiver may come back; `None`: for ever.
+    until: Option<Instant>,
+    limit: Duration,
+    looked: Option<Instant>,
+    /// The inbox that is gone.
+    gone: Option<(Incarnation, u32)>,
+    /// How many messages of the node are kept anywhere, for whoever closes it.
+    all_kept: Arc<AtomicU64>,
+}
+
+impl Backlog {
+    pub(crate) fn new(limit: Duration, all_kept: Arc<AtomicU64>) -> Self {
+        let (channel, declared, room_at, kept) = Default::default();
+        let (bytes, capacity, next, until, looked, gone) = Default::default();
+        Self { channel, declared, room_at, kept, bytes, capacity, next, until, limit, looked, gone, all_kept }
+    }
+
+    /// The receiver is back.
+    pub(crate) fn set_channel(&mut self, channel: Channel) {
+        (self.channel, self.declared, self.room_at) = (Some(channel), Vec::new(), 0);
+    }
+
+    /// Brings what is kept to the receiver, oldest first. A message of a topic that it does not want any more, or that is
+    /// longer than it takes now, goes to `left`.
+    pub(crate) fn bring<'t>(&mut self, topic: impl Fn(u64) -> Option<&'t str>, left: &mut Vec<Kept>) -> Brought {
+        while let Some(Kept { head, payload, .. }) = self.kept.front() {
+            let Some(channel) = &mut self.channel else { return Brought::Failed };
+            let pushed = match head.topic {
+                Some(number) if !self.declared.contains(&number) => match topic(number) {
+                    Some(name) => match channel.declare(number, name) {
+                        Pushed::Yes => {
+                            self.declared.push(number);
+                            continue;
+                        }
+                        other => other,
+                    },
+                    None => Pushed::TooLarge { bytes: 0, max: 0 },
+                },
+                _ => channel.push(*head, payload),
+            };
+            match pushed {
+                Pushed::Yes => drop(self.pop()),
+                Pushed::TooLarge { .. } => left.extend(self.pop()),
+                Pushed::Full { room_at } => {
+                    self.room_at = room_at;
+                    return Brought::Some;
+                }
+                Pushed::Failed => return Brought::Failed,
+            }
+            fault!("redeliver.brought");
+        }
+        Brought::All
+    }
+
+    /// Takes what a channel's receiver has not processed, in front of everything else; returns what became of the rest.
+    pub(crate) fn absorb(&mut self, mut channel: Channel) -> Account {
+        let mut taken = Vec::new();
+        let lost = channel.unprocessed(|head, sequence, payload| {
+            taken.push(Kept { head, sequence, payload: payload.into() });
+        });
+        let account = channel.account().moved(taken.len() as u64, lost);
+        if self.kept.is_empty() {
+            self.next = channel.sequence();
+        }
+        self.gone = Some((channel.target().incarnation, channel.target().inbox));
+        self.capacity = self.capacity.max(channel.capacity());
+        self.all_kept.fetch_add(taken.len() as u64, Ordering::Relaxed);
+        for kept in taken.into_iter().rev() {
+            self.bytes += kept.bytes();
+            self.kept.push_front(kept);
+        }
+        self.until = Instant::now().checked_add(self.limit);
+        self.looked = None;
+        account
+    }
+
+    /// Keeps a message that is sent while the receiver is not there.
+    pub(crate) fn keep(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        let max = self.max_message();
+        if payload.len() > max {
+            return Pushed::TooLarge { bytes: payload.len(), max };
+        }
+        let kept = Kept { head, sequence: self.next, payload: payload.into() };
+        if self.bytes + kept.bytes() > self.capacity {
+            return Pushed::Full { room_at: u64::MAX };
+        }
+        self.next += 1;
+        self.bytes += kept.bytes();
+        self.kept.push_back(kept);
+        self.all_kept.fetch_add(1, Ordering::Relaxed);
+        Pushed::Yes
+    }
+
+    /// The longest message that is kept, in bytes.
+    pub(crate) fn max_message(&self) -> usize {
+        layout::max_payload_bytes(self.capacity, Mode::Lossless) as usize
+    }
+
+    /// The number of the oldest message, or of the next.
+    pub(crate) fn first(&self) -> u64 {
+        self.kept.front().map_or(self.next, |kept| kept.sequence)
+    }
+
+    /// The oldest message goes elsewhere.
+    pub(crate) fn pop(&mut self) -> Option<Kept> {
+        let kept = self.kept.pop_front()?;
+        self.bytes -= kept.bytes();
+        self.all_kept.fetch_sub(1, Ordering::Relaxed);
+        Some(kept)
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.kept.len() as u64
+    }
+
+    /// Whether this is another inbox than the one that is gone.
+    pub(crate) fn is_another(&self, target: &Target) -> bool {
+        self.gone != Some((target.incarnation, target.inbox))
+    }
+
+    /// Whether the receiver should be back by now.
+    pub(crate) fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Has the next look not wait for its time.
+    pub(crate) fn look_at_once(&mut self) {
+        self.looked = None;
+    }
+
+    /// Whether it is time to look for the receiver again.
+    pub(crate) fn may_look(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.looked.is_none_or(|looked| now - looked >= LOOK_EVERY);
+        if due {
+            self.looked = Some(now);
+        }
+        due
+    }
+
+    /// What is kept, as a part of the account: sent, and queued.
+    pub(crate) fn account(&mut self) -> Account {
+        let (kept, capacity) = (self.len(), self.capacity);
+        let account =
+            Account { sent: kept, accepted: kept, queued: kept, depth: self.bytes, capacity, ..Account::default() };
+        self.channel.as_mut().map_or(account, |channel| {
+            let mut both = channel.account();
+            both += account;
+            both
+        })
+    }
+
+    /// Waits until there may be room on the channel to the receiver that is back.
+    pub(crate) fn wait_for_room(&mut self, deadline: Option<Instant>) {
+        let room_at = self.room_at;
+        if let Some(channel) = &mut self.channel {
+            channel.wait_for(room_at, deadline);
+        }
+    }
+}
+
+/// How far bringing what is kept has come.
+pub(crate) enum Brought {
+    All,
+    /// There is no room for more.
+    Some,
+    /// The receiver is gone again, or does not want it.
+    Failed,
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.all_kept.fetch_sub(self.len(), Ordering::Relaxed);
+    }
+}

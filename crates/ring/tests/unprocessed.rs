@@ -1,0 +1,94 @@
+//! What a receiver leaves unprocessed, as its sender finds it when the receiver is gone.
+
+mod plain;
+
+use librpc_ring::layout::{ack, data};
+use librpc_ring::{Consumer, Head, Kind, Mode, Producer};
+use plain::Plain;
+use proptest::prelude::*;
+
+const CAPACITY: u64 = 1024;
+
+fn ring(first: u64) -> (Producer<Plain, Plain>, Consumer<Plain, Plain>, Plain, Plain) {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    let sender = Producer::going_on(data.clone(), ack.clone(), CAPACITY, Mode::Lossless, first);
+    let receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless).expect("a good header");
+    (sender, receiver, data, ack)
+}
+
+fn found(sender: &mut Producer<Plain, Plain>) -> (Vec<(u64, Vec<u8>, bool)>, u64) {
+    let mut found = Vec::new();
+    let lost = sender.unprocessed(|head, number, payload| found.push((number, payload.to_vec(), head.redelivered)));
+    (found, lost)
+}
+
+proptest! {
+    /// Exactly what was not processed, in order, with its numbers; flagged exactly where it was handed out.
+    #[test]
+    fn it_is_what_was_pushed_and_not_consumed(
+        first in 0..1000u64,
+        steps in prop::collection::vec((0..3u8, 0..40usize), 0..200),
+    ) {
+        let (mut sender, mut receiver, ..) = ring(first);
+        let (mut pushed, mut taken, mut consumed) = (Vec::new(), 0, 0);
+        let mut payload = Vec::new();
+        for (step, bytes) in steps {
+            match step {
+                0 => {
+                    let head = if bytes % 7 == 0 { Head { topic: Some(1), ..Head::of(Kind::Topic) } } else { Head::MESSAGE };
+                    let message = vec![bytes as u8; bytes];
+                    if let Ok(number) = sender.push(head, &message) {
+                        prop_assert_eq!(number, first + pushed.len() as u64);
+                        if head.kind.is_counted() {
+                            pushed.push(message);
+                        }
+                    }
+                }
+                1 => {
+                    payload.clear();
+                    if let Some(record) = receiver.pop(&mut payload).expect("an honest sender") {
+                        taken += usize::from(record.head.kind.is_counted());
+                    }
+                }
+                _ => {
+                    receiver.consume();
+                    consumed = taken;
+                }
+            }
+        }
+        let (found, lost) = found(&mut sender);
+        prop_assert_eq!(lost, 0);
+        let expected = pushed.iter().enumerate().skip(consumed);
+        let expected: Vec<_> =
+            expected.map(|(at, message)| (first + at as u64, message.clone(), at < taken)).collect();
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_claim_that_is_no_boundary_is_not_believed() {
+    for claim in [48, 56, 88, 200, 1 << 40] {
+        let (mut sender, mut receiver, _, acks) = ring(0);
+        for _ in 0..3 {
+            sender.push(Head::MESSAGE, &[7; 24]).expect("there is room");
+        }
+        receiver.pop(&mut Vec::new()).expect("an honest sender");
+        receiver.consume();
+        sender.consumed().expect("an honest receiver");
+        acks.cell(ack::CONSUMED).set(claim);
+        let (found, lost) = found(&mut sender);
+        assert_eq!((found.len(), lost), (2, 0), "claim {claim}: the last boundary that was seen counts");
+    }
+}
+
+#[test]
+fn a_ring_that_goes_on_numbers_its_messages_so() {
+    let (mut sender, mut receiver, data, ack) = ring(41);
+    assert_eq!(sender.push(Head::MESSAGE, b"x"), Ok(41));
+    let record = receiver.pop(&mut Vec::new()).expect("an honest sender").expect("a record");
+    assert_eq!((record.sequence, receiver.received(), sender.sequence()), (41, 1, 42));
+    assert_eq!(data.cell(data::SEQUENCE).get(), 1, "observers count from 0");
+    assert_eq!(ack.cell(ack::RECEIVED).get(), 1);
+    data.cell(data::FIRST).set(u64::MAX);
+    assert!(Consumer::new(data, ack, CAPACITY, Mode::Lossless).is_err());
+}

@@ -1,0 +1,201 @@
+//! A receiver dies, and its next incarnation gets what it had not processed: in order, once, and flagged where it was in work.
+
+use librpc_system_tests::{Puppet, TestDomain};
+
+/// A sender with redelivery, connected.
+fn sender(domain: &TestDomain, ms: u64) -> Puppet {
+    let mut source = domain.node("source");
+    source.does("sender sink");
+    source.does(&format!("redeliver sink {ms}"));
+    source
+}
+
+#[test]
+fn the_next_incarnation_gets_what_was_not_processed() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    source.does("count sink 1 5");
+    assert_eq!(sink.says("hear-numbered"), "0:1");
+    assert_eq!(sink.says("hear-numbered"), "1:2"); // 1 is processed now, 2 is in work
+    sink.kill();
+    source.does("send sink 6"); // while nobody is there
+    let mut sink = domain.receiver("sink");
+    source.does("send sink 7");
+    for expected in ["1:2!", "2:3", "3:4", "4:5", "5:6", "6:7"] {
+        assert_eq!(sink.says("hear-numbered"), expected);
+    }
+    sink.begins("recv"); // acknowledges the last one, then waits
+    source.does("flush sink 10000");
+    assert_eq!(source.says("account sink"), "7 7 0 0 0");
+    source.does("send sink 8");
+    assert_eq!(sink.answer().as_deref(), Some("8"));
+}
+
+#[test]
+fn a_flush_waits_for_the_receiver_to_be_back() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    source.does("count sink 1 100");
+    sink.kill();
+    source.begins("flush sink 30000");
+    let mut sink = domain.receiver("sink");
+    sink.does("expect 1 100");
+    sink.begins("recv");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+}
+
+#[test]
+fn what_is_kept_comes_back_when_the_time_is_over() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 100);
+    source.does("count sink 1 3");
+    assert_eq!(sink.says("hear-numbered"), "0:1");
+    sink.kill();
+    let error = source.fails("flush sink 30000");
+    assert!(error.contains("3 messages were not processed: node \"sink\" is gone"), "{error}");
+    assert_eq!(source.says("account sink"), "3 0 0 0 3");
+    assert_eq!(source.says("take-returned sink"), "0:1!,1:2,2:3");
+    assert_eq!(source.says("take-returned sink"), "", "once");
+    let mut sink = domain.receiver("sink");
+    source.does("send sink 4");
+    assert_eq!(sink.says("recv"), "4", "what came back is not delivered any more");
+}
+
+#[test]
+fn no_more_is_kept_than_the_ring_holds() {
+    let domain = TestDomain::new();
+    let mut sink = domain.node("sink");
+    sink.does("inbox capacity=4096");
+    let mut source = sender(&domain, 60_000);
+    source.does("send sink first");
+    assert_eq!(sink.says("recv"), "first");
+    sink.kill();
+    let kept: u64 = source.says("fill sink 100").parse().unwrap();
+    assert!((30..=40).contains(&kept), "{kept}");
+    source.does("limit sink 20");
+    assert!(source.fails(&format!("send sink {}", "x".repeat(100))).contains("full"));
+    let mut sink = domain.receiver("sink");
+    source.does("send sink last");
+    assert_eq!(sink.says("recv"), "first", "it was in work");
+    for _ in 0..kept {
+        assert_eq!(sink.says("recv").len(), 100);
+    }
+    assert_eq!(sink.says("recv"), "last");
+}
+
+#[test]
+fn what_does_not_fit_at_once_follows() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    source.does("count sink 1 5000");
+    sink.kill();
+    let mut sink = domain.node("sink");
+    sink.does("inbox capacity=4096"); // holds 170 of them
+    source.begins("flush sink 60000");
+    sink.does("expect 1 5000");
+    sink.begins("recv");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+    assert_eq!(source.says("account sink"), "5000 5000 0 0 0");
+}
+
+#[test]
+fn receivers_may_die_again_and_again() {
+    let domain = TestDomain::new();
+    let mut source = domain.node("source");
+    let mut sink = domain.receiver("sink");
+    source.does("sender sink");
+    source.does("redeliver sink 60000");
+    source.does("limit sink 60000");
+    source.begins("count sink 1 20000");
+    let (mut next, mut twice) = (1, 0);
+    for round in 0..20 {
+        for _ in 0..round * 37 % 500 {
+            let heard = sink.says("hear-numbered");
+            let (number, text) = heard.split_once(':').expect("a number");
+            let redelivered = text.ends_with('!');
+            let value: u64 = text.trim_end_matches('!').parse().unwrap();
+            assert_eq!(number.parse::<u64>().unwrap() + 1, value, "numbers go on");
+            if value + 1 == next {
+                assert!(redelivered, "{value} comes twice without a mark");
+                twice += 1;
+                continue;
+            }
+            assert_eq!(value, next, "in round {round}");
+            next += 1;
+        }
+        sink.kill();
+        sink = domain.receiver("sink");
+    }
+    while next <= 20_000 {
+        let heard = sink.says("hear-numbered");
+        let value: u64 = heard.split_once(':').unwrap().1.trim_end_matches('!').parse().unwrap();
+        if value + 1 != next {
+            assert_eq!(value, next);
+            next += 1;
+        }
+    }
+    assert!(twice <= 20, "{twice} came twice");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+}
+
+#[test]
+fn a_durable_subscription_is_taken_up_again() {
+    let domain = TestDomain::new();
+    let mut other = domain.node("other");
+    other.does("subscribe s a");
+    let mut sink = domain.node("sink");
+    sink.does("subscribe s a,b durable=orders");
+    let mut source = domain.node("source");
+    source.does("redeliver-topics 60000");
+    assert_eq!(source.says("publish a 1"), "2");
+    assert_eq!(source.says("publish b 2"), "1");
+    assert_eq!(source.says("publish a 3"), "2");
+    assert_eq!(sink.says("hear s"), "source a 1 0");
+    sink.kill();
+    // The durable one counts on: what is published is kept for it.
+    assert_eq!(source.says("publish b 4"), "1");
+    let mut sink = domain.node("sink");
+    sink.does("subscribe t a,b durable=orders");
+    assert_eq!(source.says("publish a 5"), "2");
+    for expected in ["a 1 0!", "b 2 0", "a 3 0", "b 4 0", "a 5 0"] {
+        assert_eq!(sink.says("hear t"), format!("source {expected}"));
+    }
+    for expected in ["1", "3", "5"] {
+        assert_eq!(other.says("hear s"), format!("source a {expected} 0"));
+    }
+    assert!(sink.fails("subscribe u c durable=orders").contains("already"));
+}
+
+#[test]
+fn a_durable_subscription_that_does_not_return_is_given_up() {
+    let domain = TestDomain::new();
+    let mut sink = domain.node("sink");
+    sink.does("subscribe s a durable=orders");
+    let mut source = domain.node("source");
+    source.does("redeliver-topics 100");
+    assert_eq!(source.says("publish-count a 1 10"), "10 0");
+    sink.kill();
+    let error = source.fails("flush-topics 30000");
+    assert!(error.contains("10 messages were not processed: node \"sink\" is gone"), "{error}");
+    assert_eq!(source.says("publish a 11"), "0");
+    assert_eq!(source.says("account"), "10 sent, 0 processed, 0 queued, 0 dropped, 10 returned");
+}
+
+#[test]
+fn an_inbox_that_is_closed_and_opened_again_goes_on() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    source.does("count sink 1 3");
+    assert_eq!(sink.says("hear-numbered"), "0:1");
+    sink.does("drop-inbox"); // not by a panic: the message is processed
+    sink.does("inbox");
+    source.does("send sink 4");
+    for expected in ["1:2", "2:3", "3:4"] {
+        assert_eq!(sink.says("hear-numbered"), expected);
+    }
+}
