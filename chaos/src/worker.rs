@@ -152,12 +152,13 @@ impl Worker {
     /// Waits until it says this; what it says before is passed over.
     pub(crate) fn waits_for(&mut self, wanted: &str, limit: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
+        let mut passed = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.says(left).with_context(|| format!("waiting for {wanted:?}"))? {
+            match self.says(left).with_context(|| format!("waiting for {wanted:?}, behind {passed:?}"))? {
                 Some(line) if line == wanted => return Ok(()),
                 Some(line) if line.starts_with("error:") => anyhow::bail!("instead of {wanted:?}: {line}"),
-                Some(_) => {}
+                Some(line) => passed.push(line),
                 None => anyhow::bail!("a worker has ended before {wanted:?}: {}", self.child.wait()?),
             }
         }

@@ -67,12 +67,10 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     target.wait_until_ready()?;
     target.goes_on(100, GO_ON)?;
     if let Some((sink_before, source_before)) = healthy {
-        let mut result = Ok(());
-        let calm = wait_for(Duration::from_secs(5), || {
-            result = Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).context("the receiver");
-            Ok(result.is_ok())
-        });
-        calm.and(result)?;
+        let calm = || Ok(Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).is_ok());
+        if wait_for(Duration::from_secs(5), calm).is_err() {
+            Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).context("the receiver")?;
+        }
         let now = Health::of(source.worker.pid())?;
         // Connected or not at the time of the first look: one channel more or less.
         let allowed = Health {
