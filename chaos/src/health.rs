@@ -1,11 +1,15 @@
 //! What a process holds: descriptors, mappings, memory. Survivors must not grow.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Health {
     pub(crate) descriptors: u64,
     pub(crate) mappings: u64,
+    /// How many of each name.
+    pub(crate) mapped: BTreeMap<String, u64>,
     pub(crate) memory_kib: u64,
 }
 
@@ -19,9 +23,15 @@ impl Health {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|rest| rest.trim_end_matches(" kB").trim().parse().ok()).unwrap_or(0)
         };
+        let maps = read("maps")?;
+        let mut mapped = BTreeMap::new();
+        for line in maps.lines() {
+            *mapped.entry(line.split_whitespace().nth(5).unwrap_or("anonymous").to_owned()).or_insert(0) += 1;
+        }
         Ok(Self {
             descriptors: std::fs::read_dir(proc("fd"))?.count() as u64,
-            mappings: read("maps")?.lines().count() as u64,
+            mappings: mapped.values().sum(),
+            mapped,
             memory_kib: kib("RssAnon:") + kib("RssShmem:"),
         })
     }

@@ -77,6 +77,7 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
             descriptors: source_before.descriptors + 4,
             mappings: source_before.mappings + 4,
             memory_kib: source_before.memory_kib + 512,
+            ..source_before
         };
         now.has_not_grown_since(&allowed).context("the sender")?;
     }

@@ -16,7 +16,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use receive::Receive;
-pub(crate) use rounds::Rounds;
+pub(crate) use rounds::{Kind as RoundsKind, Rounds as RoundsRole};
 pub(crate) use send::Send;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub(crate) enum Role {
         count: u32,
     },
     /// Two processes wake each other with messages.
-    Rounds(Rounds),
+    Rounds(RoundsRole),
     /// Opens and closes nodes at random, up to `most` at a time.
     Churn {
         domain: PathBuf,

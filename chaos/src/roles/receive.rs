@@ -25,8 +25,6 @@ pub(crate) struct Receive {
     pub(crate) batch: u64,
     /// How long each message takes, in microseconds.
     pub(crate) pause_us: u64,
-    /// Whether it stays silent about those who come and go.
-    pub(crate) quiet: bool,
 }
 
 impl Receive {
@@ -69,13 +67,10 @@ impl Receive {
                         unacknowledged = 0;
                     }
                 }
-                Some(Event::SenderJoined(_)) if self.quiet => {}
                 Some(Event::SenderJoined(peer)) => say(&format!("joined {}", peer.node))?,
                 Some(Event::SenderLeft(peer, departure)) => {
                     notes.forget(&peer.node)?;
-                    if !self.quiet {
-                        say(&format!("left {} {departure:?}", peer.node))?;
-                    }
+                    say(&format!("left {} {departure:?}", peer.node))?;
                 }
                 Some(other) => anyhow::bail!("an unknown event: {other:?}"),
             }
