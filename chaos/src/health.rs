@@ -36,11 +36,12 @@ impl Health {
         })
     }
 
-    /// That this has not grown, from a moment after which it should not; some memory is left to the allocator's whims.
+    /// That this has not grown by more than one channel: there may be one at one of the two moments only. The memory is
+    /// also subject to the allocator's whims. Many rounds lie between the moments, so that any leak is more.
     pub(crate) fn has_not_grown_since(&self, before: &Self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.descriptors <= before.descriptors, "descriptors have grown: {before:?}, now {self:?}");
-        anyhow::ensure!(self.mappings <= before.mappings + 2, "mappings have grown: {before:?}, now {self:?}");
-        anyhow::ensure!(self.memory_kib <= before.memory_kib + 1024, "memory has grown: {before:?}, now {self:?}");
+        anyhow::ensure!(self.descriptors <= before.descriptors + 4, "descriptors have grown: {before:?}, now {self:?}");
+        anyhow::ensure!(self.mappings <= before.mappings + 6, "mappings have grown: {before:?}, now {self:?}");
+        anyhow::ensure!(self.memory_kib <= before.memory_kib + 1536, "memory has grown: {before:?}, now {self:?}");
         Ok(())
     }
 }

@@ -19,38 +19,52 @@ pub(crate) fn run(battery: &mut Battery) {
     battery.section("full-rings", sleeps, |rounds| wake(rounds, [RoundsKind::Source, RoundsKind::Sink]));
 }
 
-/// Counted are real sleeps: voluntary context switches of both processes.
+/// So many pairs at once keep the cores busy while others sleep.
+const PAIRS: usize = 2;
+
+/// Counted are real sleeps: voluntary context switches.
 fn wake(rounds: &Rounds, kinds: [RoundsKind; 2]) -> anyhow::Result<String> {
     let scene = Scene::new();
     let mut rng = rounds.rng(0);
-    let logs = [Log::new()?, Log::new()?];
-    let mut workers = Vec::new();
-    let ids = ["one", "other"];
-    for side in [1, 0] {
-        let role = Role::Rounds(RoundsRole {
-            domain: scene.path().into(),
-            id: ids[side].into(),
-            peer: ids[1 - side].into(),
-            log: logs[side].path(),
-            kind: kinds[side],
-            seed: rng.u64(..),
-            most_turns: 300,
-        });
-        let mut worker = Worker::start(&role)?;
-        worker.waits_for("ready", HANG)?;
-        workers.push(worker);
+    let (mut logs, mut workers) = (Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        let ids = [format!("one-{pair}"), format!("other-{pair}")];
+        for side in [1, 0] {
+            let log = Log::new()?;
+            let role = Role::Rounds(RoundsRole {
+                domain: scene.path().into(),
+                id: ids[side].clone(),
+                peer: ids[1 - side].clone(),
+                log: log.path(),
+                kind: kinds[side],
+                seed: rng.u64(..),
+                most_turns: 300,
+            });
+            let mut worker = Worker::start(&role)?;
+            worker.waits_for("ready", HANG)?;
+            logs.push(log);
+            workers.push(worker);
+        }
     }
-    let counts = || -> anyhow::Result<[u64; 2]> { Ok([logs[0].progress()?, logs[1].progress()?]) };
-    let (mut before, mut changed) = (counts()?, Instant::now());
-    let mut slept = [0; 2];
+    let counts = || logs.iter().map(Log::progress).collect::<anyhow::Result<Vec<u64>>>();
+    let mut before = counts()?;
+    let mut changed = vec![Instant::now(); before.len()];
+    let mut slept = [0; 2 * PAIRS];
     while slept.iter().sum::<u64>() < rounds.count {
         std::thread::sleep(Duration::from_millis(20));
         let now = counts()?;
-        if now != before {
-            (before, changed) = (now, Instant::now());
+        for (changed, (now, before)) in changed.iter_mut().zip(now.iter().zip(&before)) {
+            if now != before {
+                *changed = Instant::now();
+            }
         }
+        before.clone_from(&now);
         let states = || workers.iter().map(|worker| health::state(worker.pid())).collect::<Vec<_>>().join("\n");
-        anyhow::ensure!(changed.elapsed() < STILL, "a LOST WAKE-UP, behind {now:?} messages:\n{}", states());
+        anyhow::ensure!(
+            changed.iter().all(|changed| changed.elapsed() < STILL),
+            "a LOST WAKE-UP, behind {now:?} messages:\n{}",
+            states()
+        );
         for (slept, worker) in slept.iter_mut().zip(&mut workers) {
             let said = worker.said()?;
             anyhow::ensure!(said.is_empty(), "behind {now:?} messages: {said:?}");
@@ -62,6 +76,7 @@ fn wake(rounds: &Rounds, kinds: [RoundsKind; 2]) -> anyhow::Result<String> {
     }
     scene.clean()?;
     scene.is_gone()?;
-    let [other, one] = slept;
-    Ok(format!("{one} and {other} sleeps, {} messages", before[1]))
+    let side = |n: usize| slept.iter().skip(n).step_by(2).sum::<u64>();
+    let messages = before.iter().step_by(2).sum::<u64>();
+    Ok(format!("{} and {} sleeps, {messages} messages", side(1), side(0)))
 }

@@ -88,7 +88,10 @@ impl Round {
         self.arrivals.add(&self.sink.log)?;
         self.sink = self.scene.receiver(self.receive.clone(), &Start::default())?;
         self.sink.wait_until_ready()?;
-        self.sink.goes_on(20, GO_ON)
+        self.sink.goes_on(20, GO_ON).with_context(|| {
+            let said = self.source.worker.said();
+            format!("its sender, which said {said:?}:\n{}", crate::health::state(self.source.worker.pid()))
+        })
     }
 
     /// Nobody is left to tell: whoever comes next finds nothing in the way, and leaves nothing.

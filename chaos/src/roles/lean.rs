@@ -18,7 +18,11 @@ fn exchange(domain: &PathBuf) -> anyhow::Result<()> {
     let source = Node::builder("source").domain(Domain::at(domain)).open()?;
     let mut sender = source.sender_within("sink", Duration::from_secs(5))?;
     sender.send(b"hello")?;
-    let message = inbox.recv_timeout(Duration::from_secs(5))?.context("HANG: no message")?;
+    let Some(message) = inbox.recv_timeout(Duration::from_millis(200))? else {
+        // Pending: the connection is tried again and again. Whoever asks is told.
+        let told = sender.flush(Duration::from_millis(10)).err().context("LOST: flushed, but never received")?;
+        anyhow::bail!("cannot exchange: {told}");
+    };
     anyhow::ensure!(message.payload() == b"hello", "another message");
     inbox.ack();
     sender.flush(Duration::from_secs(5))?;
@@ -39,7 +43,7 @@ fn left(domain: &PathBuf) -> Vec<String> {
 
 fn fails_well(error: &anyhow::Error) -> anyhow::Result<()> {
     let text = format!("{error:#}");
-    anyhow::ensure!(!text.contains("HANG") && text.contains("cannot"), "not an error that says what to do: {text}");
+    anyhow::ensure!(!text.contains("LOST") && text.contains("cannot"), "not an error that says what to do: {text}");
     Ok(())
 }
 
@@ -100,13 +104,13 @@ pub(super) fn descriptors(domain: PathBuf, most: u64) -> anyhow::Result<()> {
         anyhow::ensure!(left.is_empty(), "LEFT BEHIND with {more} descriptors: {left:?}");
         let mut now = open()?;
         for _ in 0..1000 {
-            if now == used {
+            if now <= used {
                 break;
             }
             std::thread::sleep(Duration::from_millis(1)); // the background thread closes a connection's end
             now = open()?;
         }
-        anyhow::ensure!(now == used, "LEAKED with {more} descriptors: {used} before, {now} now");
+        anyhow::ensure!(now <= used, "LEAKED with {more} descriptors: {used} before, {now} now");
     }
     anyhow::ensure!(failed > 0, "no limit was ever felt");
     say(&format!("steps {steps} {failed}"))
