@@ -396,8 +396,13 @@ fn make_directory(domain: &Domain) -> Result<(), DomainError> {
     let doing = || format!("make domain {}", path.display());
     let made = match domain.group {
         // One call makes it with owner and mode, but for what an odd umask takes away.
-        None => rustix::fs::mkdir(path, Mode::from_raw_mode(PRIVATE_MODE))
-            .and_then(|()| rustix::fs::chmod(path, Mode::from_raw_mode(PRIVATE_MODE))),
+        None => match rustix::fs::mkdir(path, Mode::from_raw_mode(PRIVATE_MODE)) {
+            Ok(()) => match rustix::fs::chmod(path, Mode::from_raw_mode(PRIVATE_MODE)) {
+                Err(Errno::NOENT) => return Ok(()), // empty, it was cleared away by a leaver: then again
+                changed => changed,
+            },
+            failed => failed,
+        },
         Some(gid) => {
             remove_unfinished(path);
             let suffix = u64::from_ne_bytes(random());
