@@ -10,7 +10,7 @@ use crate::battery::Battery;
 use crate::points::POINTS;
 
 pub(crate) fn run(battery: &mut Battery) {
-    // How long each stop lasts; the last one of a point, and some random ones, last as long as the second says.
+    // How long each stop lasts; every tenth as long as the second says.
     let hold = battery.pick([Duration::from_millis(100), Duration::from_secs(3)], [Duration::from_millis(20); 2]);
     for point in POINTS {
         battery.section(point.name, battery.pick(10, 1), |rounds| points::run(point, rounds, hold));

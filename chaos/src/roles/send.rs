@@ -61,10 +61,13 @@ impl Send {
                         }
                         std::thread::sleep(Duration::from_micros(200));
                     }
-                    Err(SendError::ReceiverGone { undelivered, .. } | SendError::Refused { undelivered, .. }) => {
+                    Err(
+                        ref error @ (SendError::ReceiverGone { undelivered, .. }
+                        | SendError::Refused { undelivered, .. }),
+                    ) => {
                         notes.told(undelivered)?;
                         acknowledged = sender.acknowledged();
-                        say(&format!("told {undelivered}"))?;
+                        say(&format!("told {undelivered}: {error}"))?;
                         break;
                     }
                     Err(error) => return Err(error.into()),
@@ -77,9 +80,9 @@ impl Send {
         }
         match sender.flush(Duration::from_secs(60)) {
             Ok(()) => {}
-            Err(FlushError::Lost { unprocessed, .. }) => {
+            Err(ref error @ FlushError::Lost { unprocessed, .. }) => {
                 notes.told(unprocessed)?;
-                say(&format!("told {unprocessed}"))?;
+                say(&format!("told {unprocessed}: {error}"))?;
             }
             Err(error) => return Err(error.into()),
         }

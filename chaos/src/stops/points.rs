@@ -15,7 +15,7 @@ use crate::worker::{GO_ON, HANG, Start, Worker};
 
 pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow::Result<String> {
     rounds.each(|round, mut rng| {
-        let hold = hold[usize::from(round + 1 == rounds.count)];
+        let hold = hold[usize::from(round % 10 == 9)];
         let start = Start::stopped_at(point.name, point.nth(&mut rng));
         match point.who {
             Who::Sender | Who::Receiver => one_side(point, &start, hold),
@@ -76,7 +76,10 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
     anyhow::ensure!(!other.iter().any(said_dead), "a stopped process was taken for dead: {other:?}");
     let stopped = if stopped_receiver { &sink.worker } else { &source.worker };
     stopped.go_on()?;
-    source.worker.waits_for("done", HANG)?;
+    let mut said = Vec::new();
+    while said.last().is_none_or(|line| line != "done") {
+        said.push(source.worker.says(HANG)?.with_context(|| format!("the sender has ended; it said {said:?}"))?);
+    }
     source.worker.finish()?;
     sink.worker.finish()?;
     bystanders.finish()?;
@@ -84,7 +87,7 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
     let mut arrivals = Arrivals::default();
     arrivals.add(&sink.log)?;
     let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
-    anyhow::ensure!((totals.processed, totals.told) == (count, 0), "{totals:?} of {count} messages");
+    anyhow::ensure!((totals.processed, totals.told) == (count, 0), "{totals:?} of {count} messages: {said:?}");
     Ok(())
 }
 
