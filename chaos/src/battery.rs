@@ -117,6 +117,7 @@ impl Battery {
         let rounds = Rounds { seed, section: name.to_owned(), first, count, current: Cell::new(None) };
         let begun = Instant::now();
         let result = run(&rounds);
+        drop(undo::gate()); // a signal has taken it for good: what failed then has not failed
         undo::end_children();
         undo::remove_domains();
         let (result, note, replay) = match result {
