@@ -355,3 +355,36 @@ fn a_death_while_making_a_shared_domain_is_cleared() {
         }
     }
 }
+
+#[test]
+fn a_side_that_is_stopped_for_longer_than_a_handshake_may_take_connects_all_the_same() {
+    for step in ["connect.connected", "connect.hello-sent", "connect.terms-received", "connect.data-sent"] {
+        let domain = TestDomain::new();
+        let mut sink = domain.puppet();
+        assert_eq!(sink.opens("sink", "patience=20"), "ok");
+        sink.does("inbox");
+        let mut source = domain.doomed(&format!("{step}:stop"));
+        assert_eq!(source.opens("source", ""), "ok");
+        source.begins("sender sink");
+        source.wait_until_stopped();
+        std::thread::sleep(std::time::Duration::from_millis(100)); // time itself is what passes here
+        source.go_on();
+        assert_eq!(source.answer().as_deref(), Some("ok"), "{step}");
+        source.does("send sink hello");
+        assert_eq!(sink.says("recv"), "hello", "{step}");
+    }
+    for step in ["accept.accepted", "accept.terms-sent"] {
+        let domain = TestDomain::new();
+        let mut sink = domain.doomed(&format!("{step}:stop"));
+        assert_eq!(sink.opens("sink", "patience=20"), "ok");
+        sink.does("inbox");
+        let mut source = domain.node("source");
+        source.begins("sender sink");
+        sink.wait_until_stopped();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        sink.go_on();
+        assert_eq!(source.answer().as_deref(), Some("ok"), "{step}");
+        source.does("send sink hello");
+        assert_eq!(sink.says("recv"), "hello", "{step}");
+    }
+}

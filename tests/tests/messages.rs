@@ -83,6 +83,25 @@ fn what_a_killed_sender_has_committed_is_delivered() {
 }
 
 #[test]
+fn a_sender_that_dies_is_never_said_to_have_disconnected() {
+    // A dying process hangs up before the kernel frees its lock. The sink is at it at once: it was told what to do before.
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    for round in 0..50 {
+        let mut source = domain.doomed("commit.committed:kill:10");
+        assert_eq!(source.opens("source", ""), "ok", "{round}");
+        (0..12).for_each(|_| sink.begins("event"));
+        source.begins("sender sink");
+        source.begins("count sink 1 10");
+        let events: Vec<String> = (0..12).map(|_| sink.answer().expect("the sink lives")).collect();
+        assert_eq!(events[0], "joined source", "{round}");
+        assert_eq!(events[11], "left source Died", "{round}: {events:?}");
+        source.dies();
+        assert!(!domain.entries().contains(&"source.node".to_owned()), "the dead node was swept");
+    }
+}
+
+#[test]
 fn a_sender_learns_that_its_receiver_was_killed_and_reconnects_when_it_is_back() {
     let domain = TestDomain::new();
     let mut sink = domain.receiver("sink");

@@ -235,6 +235,17 @@ fn a_node_stopped_at_any_step_holds_up_nobody() {
 }
 
 #[test]
+fn a_joiner_that_was_stopped_for_longer_than_it_waits_for_others_joins_all_the_same() {
+    let domain = TestDomain::new();
+    let mut stopped = live(&domain, "domain.made:stop");
+    stopped.wait_until_stopped();
+    domain.node("other").finishes(); // removes the domain that the stopped one has made
+    std::thread::sleep(std::time::Duration::from_millis(2100)); // time itself is what passes here
+    stopped.go_on();
+    assert_eq!(stopped.answer().as_deref(), Some("ok"));
+}
+
+#[test]
 fn a_death_while_sweeping_leaves_the_rest_to_the_next() {
     for step in ["sweep.locked", "sweep.socket-removed", "sweep.file-removed"] {
         let domain = TestDomain::new();

@@ -192,6 +192,30 @@ pub(crate) fn proc_path(fd: impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
 }
 
+/// Waiting for others, up to a limit. A time for which this process itself was stopped or suspended hardly counts: in it,
+/// nobody else was waited for.
+pub(crate) struct Patience {
+    left: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    /// What is longer between two looks is our own doing: so much of it counts.
+    const OURS: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { left: limit, since: Instant::now() }
+    }
+
+    /// Waits for a moment; `false`: the limit has come.
+    pub(crate) fn waits(&mut self) -> bool {
+        std::thread::sleep(Duration::from_micros(50));
+        let passed = std::mem::replace(&mut self.since, Instant::now()).elapsed();
+        self.left = self.left.saturating_sub(passed.min(Self::OURS));
+        !self.left.is_zero()
+    }
+}
+
 /// A place among the members of a domain. Dropped without [`Membership::leave`], it is given up as by a death.
 #[derive(Debug)]
 pub(crate) struct Membership {
@@ -203,17 +227,16 @@ pub(crate) struct Membership {
 impl Membership {
     /// Enters the domain; `None` if there is none and none is to be made.
     pub(crate) fn enter(domain: &Domain, make: bool) -> Result<Option<Self>, DomainError> {
-        let begun = Instant::now();
+        let mut patience = Patience::new(BUSY_LIMIT);
         loop {
             match Self::try_enter(domain, make)? {
                 Attempt::In(membership) => return Ok(Some(membership)),
                 Attempt::NoDomain => return Ok(None),
                 Attempt::Again => {}
             }
-            if begun.elapsed() > BUSY_LIMIT {
+            if !patience.waits() {
                 return Err(DomainError::Busy { path: domain.path.clone() });
             }
-            std::thread::sleep(Duration::from_micros(50));
         }
     }
 
@@ -378,8 +401,13 @@ fn make_directory(domain: &Domain) -> Result<(), DomainError> {
     let doing = || format!("make domain {}", path.display());
     let made = match domain.group {
         // One call makes it with owner and mode, but for what an odd umask takes away.
-        None => rustix::fs::mkdir(path, Mode::from_raw_mode(PRIVATE_MODE))
-            .and_then(|()| rustix::fs::chmod(path, Mode::from_raw_mode(PRIVATE_MODE))),
+        None => match rustix::fs::mkdir(path, Mode::from_raw_mode(PRIVATE_MODE)) {
+            Ok(()) => match rustix::fs::chmod(path, Mode::from_raw_mode(PRIVATE_MODE)) {
+                Err(Errno::NOENT) => return Ok(()), // empty, it was cleared away by a leaver: then again
+                changed => changed,
+            },
+            failed => failed,
+        },
         Some(gid) => {
             remove_unfinished(path);
             let suffix = u64::from_ne_bytes(random());

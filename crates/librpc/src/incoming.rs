@@ -421,6 +421,7 @@ impl Source for Incoming {
     }
 
     fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
-        self.end(reactor, self.state(), Some((Reason::BadHandshake, "the sender is silent")));
+        // Either of the two may have been stopped: the sender may try again. Its ring was not taken yet.
+        self.end(reactor, self.state(), Some((Reason::Busy, "the sender is silent")));
     }
 }

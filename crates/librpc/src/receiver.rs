@@ -39,6 +39,11 @@ const PAUSES: u32 = 32;
 const POLLS_PER_CLOCK: u32 = 32;
 /// So many rounds of arming and looking, and a call that must not block returns.
 const ROUNDS: u32 = 16;
+/// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes: so long its
+/// sender's departure is in doubt.
+const DOUBT: Duration = Duration::from_millis(100);
+/// So often a doubt is looked at.
+const DOUBT_EVERY: Duration = Duration::from_millis(1);
 /// The connections' numbers are random; this one is the inbox's own signal.
 const SIGNAL: u64 = 0;
 
@@ -112,6 +117,8 @@ struct Channel {
     bells: u64,
     /// Nothing more will come: it is read until it is empty, at most this many bytes. A hostile ring never ends.
     drain: Option<u64>,
+    /// Hung up and read to the end, while its node still holds its lock: it is dying, or lives and has disconnected.
+    in_doubt_until: Option<Instant>,
     _charge: Option<Charge>,
 }
 
@@ -149,6 +156,8 @@ pub(crate) struct Receiver {
     channels: Vec<Option<Channel>>,
     vacant: Vec<usize>,
     active: Vec<usize>,
+    /// Channels whose departure is in doubt. They are not active, and nobody rings for them any more.
+    doubtful: Vec<usize>,
     cursor: usize,
     quantum: u32,
     polls: u32,
@@ -176,6 +185,7 @@ impl Receiver {
             channels: Vec::new(),
             vacant: Vec::new(),
             active: Vec::new(),
+            doubtful: Vec::new(),
             cursor: 0,
             quantum: QUANTUM,
             polls: 0,
@@ -229,6 +239,9 @@ impl Receiver {
                 if self.arm_all() {
                     self.look(Some(self.last_look))?;
                     if self.active.is_empty() && self.found.is_empty() {
+                        if !self.doubtful.is_empty() {
+                            self.shared.signal.raise(); // the caller comes again, until there is no doubt
+                        }
                         return Ok(None);
                     }
                 }
@@ -302,13 +315,13 @@ impl Receiver {
         loop {
             let channel = self.channels[index].as_mut().expect("an active channel is there");
             if channel.drain == Some(0) {
-                return Some(self.leave(index, None));
+                return self.drained(index);
             }
             let had_unconsumed = channel.consumer.has_unconsumed();
             self.payload.clear();
             let record = match channel.consumer.pop(&mut self.payload) {
                 Ok(Some(record)) => record,
-                Ok(None) if channel.drain.is_some() => return Some(self.leave(index, None)),
+                Ok(None) if channel.drain.is_some() => return self.drained(index),
                 Ok(None) => return None,
                 Err(corrupt) => return Some(self.leave(index, Some(Departure::Corrupt(corrupt.to_string())))),
             };
@@ -336,6 +349,17 @@ impl Receiver {
                 return None;
             }
         }
+    }
+
+    /// A channel whose sender is gone was read to its end: it leaves, unless it is not clear yet how its sender has ended.
+    #[cold]
+    fn drained(&mut self, index: usize) -> Option<Found> {
+        if self.is_in_doubt(index) {
+            self.deactivate(index);
+            self.doubtful.push(index);
+            return None;
+        }
+        Some(self.leave(index, None))
     }
 
     #[inline]
@@ -425,6 +449,10 @@ impl Receiver {
     /// Looks at the bells and the arrivals, and waits for them until the given time (`None`: without limit).
     fn look(&mut self, until: Option<Instant>) -> Result<(), OsError> {
         let mut ready = std::mem::take(&mut self.ready);
+        let until = match self.doubtful.is_empty() {
+            true => until,
+            false => Some(until.unwrap_or(Instant::now() + DOUBT).min(Instant::now() + DOUBT_EVERY)),
+        };
         self.poll.wait(until, &mut ready)?;
         for event in &ready {
             match event.token {
@@ -437,6 +465,14 @@ impl Receiver {
             }
         }
         self.ready = ready;
+        for index in std::mem::take(&mut self.doubtful) {
+            if self.is_in_doubt(index) {
+                self.doubtful.push(index);
+            } else {
+                let left = self.leave(index, None);
+                self.found.push_back(left);
+            }
+        }
         self.last_look = Instant::now();
         let mut at = 0;
         while at < self.active.len() {
@@ -478,23 +514,22 @@ impl Receiver {
         };
         tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
         self.found.push_back(Found::Joined(peer.clone()));
-        let (topics, active, idle_looks, unsettled, bells, _charge) = (Names::default(), false, 0, 0, 0, charge);
-        let channel = Channel {
+        self.channels[index] = Some(Channel {
             consumer,
             peer,
-            topics,
+            topics: Names::default(),
             missed: 0,
             connection,
             ring,
             socket,
-            active,
-            idle_looks,
-            unsettled,
-            bells,
+            active: false,
+            idle_looks: 0,
+            unsettled: 0,
+            bells: 0,
             drain,
-            _charge,
-        };
-        self.channels[index] = Some(channel);
+            in_doubt_until: None,
+            _charge: charge,
+        });
         self.activate(index);
     }
 
@@ -506,6 +541,20 @@ impl Receiver {
             channel.consumer.disarm();
             self.active.push(index);
         }
+    }
+
+    fn deactivate(&mut self, index: usize) {
+        self.channels[index].as_mut().expect("only channels that are there are deactivated").active = false;
+        self.active.retain(|&active| active != index);
+    }
+
+    /// Whether a channel that was read to its end has hung up without a word, by a node that still holds its lock.
+    fn is_in_doubt(&mut self, index: usize) -> bool {
+        let channel = self.channels[index].as_mut().expect("a drained channel is there");
+        if channel.consumer.is_closed() || !self.shared.is_alive(&channel.peer) {
+            return false;
+        }
+        Instant::now() < *channel.in_doubt_until.get_or_insert_with(|| Instant::now() + DOUBT)
     }
 
     /// Reads a connection's bells.

@@ -14,12 +14,12 @@
 
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use crate::domain::{self, DomainError, Membership};
+use crate::domain::{self, DomainError, Membership, Patience};
 use crate::fault::fault;
 use crate::layout::{self, BadLayout, NodeHeader, Select};
 use crate::name::{Incarnation, check_node_id};
@@ -347,7 +347,7 @@ impl Registration {
         let locked = lock::try_own(&file).context(doing)?;
         assert!(locked, "nobody else can know a file without a name");
         fault!("join.locked");
-        let begun = Instant::now();
+        let mut patience = Patience::new(JOIN_LIMIT);
         loop {
             match domain::link_file(directory, &file, &node_file(id)) {
                 Ok(()) => break,
@@ -365,10 +365,9 @@ impl Registration {
                         return Err(DomainError::Foreign { path, why: "it is no node's file".into() }.into());
                     }
                 }
-                if begun.elapsed() > JOIN_LIMIT {
+                if !patience.waits() {
                     return Err(JoinError::BeingSwept);
                 }
-                std::thread::sleep(Duration::from_micros(100));
             }
         }
         fault!("join.linked");

@@ -200,7 +200,7 @@ struct Disposed {
 }
 
 /// Closes descriptors that a stranger sent, or may have left unread in a socket, on expendable threads: the last close of a
-/// lingering socket or of a FUSE file can block.
+/// lingering socket or of a FUSE file can block. So can that of an inotify instance.
 pub(crate) fn dispose(descriptors: Vec<OwnedFd>) {
     if descriptors.is_empty() {
         return;

@@ -1,22 +1,26 @@
 //! inotify on a directory: something in it has changed.
 
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+use super::memory::dispose;
 use super::{Context, Descriptor, OsError};
 
 /// A set of watched directories.
+///
+/// Closing one waits for the kernel's own work, milliseconds mostly, over a second on a loaded machine: an expendable
+/// thread does it.
 #[derive(Debug)]
-pub(crate) struct Watch(Descriptor);
+pub(crate) struct Watch(ManuallyDrop<Descriptor>);
 
 impl Watch {
     pub(crate) fn new() -> Result<Self, OsError> {
         Descriptor::open(|| inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK))
             .context(|| "make an inotify instance".into())
-            .map(Self)
+            .map(|descriptor| Self(ManuallyDrop::new(descriptor)))
     }
 
     /// Watches for files that come, go or are written in a directory.
@@ -27,16 +31,26 @@ impl Watch {
             | WatchFlags::DELETE
             | WatchFlags::DELETE_SELF
             | WatchFlags::ONLYDIR;
-        inotify::add_watch(&self.0, directory, changes).map(drop).context(|| format!("watch {}", directory.display()))
+        inotify::add_watch(&*self.0, directory, changes).map(drop).context(|| format!("watch {}", directory.display()))
     }
 
     /// Forgets what has been reported so far.
     pub(crate) fn drain(&self) {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
         for _ in 0..16 {
-            if rustix::io::read(&self.0, &mut buffer).is_err() {
+            if rustix::io::read(&*self.0, &mut buffer).is_err() {
                 break;
             }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: taken once, for it is dropped once.
+        let descriptor = unsafe { ManuallyDrop::take(&mut self.0) };
+        if descriptor.is_ours() {
+            dispose(vec![descriptor.into_owned()]);
         }
     }
 }

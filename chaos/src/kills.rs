@@ -1,0 +1,24 @@
+//! kill -9 of either side, at every fault point and at random. While one side lives, no committed message is lost and the
+//! order is kept; the survivors go on within 1 s and do not grow; nothing is left behind.
+//!
+//! The accounts are settled by [`crate::account`]. Redelivery changes [`RULES`] and the sender's role, nothing else.
+
+mod long; //    one pair of survivors through all kills
+mod points; //  at each fault point
+mod random; //  at random moments
+
+use crate::account::Rules;
+use crate::battery::Battery;
+use crate::points::POINTS;
+
+/// Each message is acknowledged by itself, so one may be in work; what is lost is told.
+pub(crate) const RULES: Rules = Rules { redelivery: false, in_work: 1 };
+
+pub(crate) fn run(battery: &mut Battery) {
+    let rounds = battery.pick(100, 3);
+    for point in POINTS {
+        battery.section(point.name, rounds, |rounds| points::run(point, rounds));
+    }
+    battery.section("random", battery.pick(10_000, 300), random::run);
+    battery.section("long", battery.pick(10_000, 200), long::run);
+}

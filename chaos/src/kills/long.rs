@@ -1,0 +1,93 @@
+//! One long run: a receiver and a sender survive all the kills of their peers, and do not grow.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::RULES;
+use crate::account::{End, Totals};
+use crate::battery::Rounds;
+use crate::health::Health;
+use crate::roles::{Receive, Send};
+use crate::scene::{Arrivals, Scene, Sent, wait_for};
+use crate::worker::{GO_ON, Start};
+
+pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
+    let scene = Scene::new();
+    let mut sink = scene.receiver(Receive { id: "sink".into(), ..Receive::default() }, &Start::default())?;
+    sink.wait_until_ready()?;
+    // Slow enough that its log stays small; the ring is often full when its receiver dies.
+    let send =
+        Send { id: "source".into(), to: "target".into(), bytes: 500, burst: 16, pause_us: 20, ..Send::default() };
+    let mut source = scene.sender(send, &Start::default())?;
+    let (mut to_source, mut receivers) = (Arrivals::default(), 0);
+    let mut killed: Vec<Sent> = Vec::new();
+    let mut healthy = None;
+    let warm = rounds.count / 10;
+    for (round, mut rng) in rounds.together() {
+        let id = format!("victim-{}", rng.u32(0..5));
+        let delay = Duration::from_micros(rng.u64(0..8000));
+        if rng.bool() {
+            let send = Send {
+                id: id.clone(),
+                to: "sink".into(),
+                stream: round,
+                bytes: rng.usize(24..900),
+                burst: rng.u64(1..20),
+                ..Send::default()
+            };
+            let mut victim = scene.sender(send, &Start::default())?;
+            std::thread::sleep(delay);
+            victim.worker.kill()?;
+            if victim.log.sent()? > 0 {
+                let context = || format!("the receiver should hear of the death, round {round}");
+                sink.worker.waits_for(&format!("left {id} Died"), GO_ON).with_context(context)?;
+            }
+            killed.push(victim.ended(End::Killed)?);
+        } else {
+            receivers += 1;
+            let receive = Receive { id: "target".into(), block: rng.bool(), ..Receive::default() };
+            let mut victim = scene.receiver(receive, &Start::default())?;
+            victim.wait_until_ready()?;
+            if rng.u32(0..4) == 0 {
+                victim.goes_on(1, GO_ON).with_context(|| format!("round {round}"))?;
+            }
+            std::thread::sleep(delay);
+            victim.worker.kill()?;
+            to_source.add(&victim.log)?;
+        }
+        source.worker.said()?;
+        sink.worker.said()?;
+        if round == warm {
+            healthy = Some((Health::of(sink.worker.pid())?, Health::of(source.worker.pid())?));
+        }
+    }
+    let mut target = scene.receiver(Receive { id: "target".into(), ..Receive::default() }, &Start::default())?;
+    target.wait_until_ready()?;
+    target.goes_on(100, GO_ON)?;
+    if let Some((sink_before, source_before)) = healthy {
+        let calm = || Ok(Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).is_ok());
+        if wait_for(Duration::from_secs(5), calm).is_err() {
+            Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).context("the receiver")?;
+        }
+        Health::of(source.worker.pid())?.has_not_grown_since(&source_before).context("the sender")?;
+    }
+    source.worker.finish()?;
+    target.worker.finish()?;
+    sink.worker.finish()?;
+    scene.is_gone()?;
+    to_source.add(&target.log)?;
+    let mut totals = to_source.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    to_source.are_settled()?;
+    let mut to_sink = Arrivals::default();
+    to_sink.add(&sink.log)?;
+    let senders = killed.len();
+    for sent in killed {
+        totals += to_sink.settle(sent, End::Finished, RULES)?;
+    }
+    to_sink.are_settled()?;
+    let Totals { processed, told, doubled } = totals;
+    Ok(format!(
+        "{senders} senders, {receivers} receivers; {processed} messages processed, {told} told lost, {doubled} of them in work"
+    ))
+}

@@ -1,0 +1,143 @@
+//! kill -9 at a fault point, again and again. The other side survives all the rounds.
+
+use anyhow::Context;
+
+use super::RULES;
+use crate::account::{End, Totals};
+use crate::battery::Rounds;
+use crate::health::Health;
+use crate::points::{Commits, Point, Who, receive_for, send_for};
+use crate::roles::{Role, Send};
+use crate::scene::{Arrivals, Scene};
+use crate::worker::{GO_ON, HANG, Start, Worker};
+
+/// So many rounds until a survivor has everything that it will ever need.
+const WARM: u64 = 20;
+/// The stream of the healthy one at the end.
+const LAST: u64 = u64::MAX;
+
+pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
+    match point.who {
+        Who::Sender => sender(point, rounds),
+        Who::Receiver => receiver(point, rounds),
+        Who::Alone => alone(point, rounds),
+        Who::Sweeper => sweeper(point, rounds),
+    }
+}
+
+fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
+    let scene = Scene::new();
+    let mut sink = scene.receiver(receive_for(point), &Start::default())?;
+    sink.wait_until_ready()?;
+    let leaves = point.name.starts_with("leave.");
+    let left = if leaves { "left source Closed" } else { "left source Died" };
+    let mut senders = Vec::new();
+    let mut healthy = None;
+    for (round, mut rng) in rounds.together() {
+        let start = Start::killed_at(point.name, point.nth(&mut rng));
+        // Where the point is one of leaving, it leaves soon.
+        let count = leaves.then(|| rng.u64(0..50));
+        let mut source = scene.sender(Send { stream: round, count, ..send_for(point) }, &start)?;
+        source.worker.dies().with_context(|| format!("round {round}"))?;
+        if source.log.sent()? > 0 {
+            sink.worker.waits_for(left, GO_ON).with_context(|| format!("the receiver, round {round}"))?;
+        }
+        if round == WARM {
+            healthy = Some(Health::of(sink.worker.pid())?);
+        }
+        let mut sent = source.ended(End::Killed)?;
+        for segment in &mut sent.segments {
+            match point.commits {
+                Commits::Yes => segment.sent = segment.begun,
+                Commits::No => segment.begun = segment.sent,
+                Commits::Open => {}
+            }
+        }
+        senders.push(sent);
+    }
+    let last = Send { stream: LAST, count: Some(100), burst: 1, ..send_for(point) };
+    let mut last = scene.sender(last, &Start::default())?;
+    last.worker.waits_for("done", HANG)?;
+    if let Some(before) = healthy {
+        sink.worker.waits_for("left source Closed", HANG)?;
+        Health::of(sink.worker.pid())?.has_not_grown_since(&before).context("the receiver")?;
+    }
+    last.worker.finish()?;
+    sink.worker.finish()?;
+    scene.is_gone()?;
+    let mut arrivals = Arrivals::default();
+    arrivals.add(&sink.log)?;
+    let mut totals = arrivals.settle(last.ended(End::Finished)?, End::Finished, RULES)?;
+    for sent in senders {
+        totals += arrivals.settle(sent, End::Finished, RULES)?;
+    }
+    arrivals.are_settled()?;
+    Ok(format!("{} messages arrived", totals.processed))
+}
+
+fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
+    let scene = Scene::new();
+    let mut source = scene.sender(send_for(point), &Start::default())?;
+    let mut arrivals = Arrivals::default();
+    let mut healthy = None;
+    for (round, mut rng) in rounds.together() {
+        let start = Start::killed_at(point.name, point.nth(&mut rng));
+        let mut sink = scene.receiver(receive_for(point), &start)?;
+        sink.worker.dies().with_context(|| format!("round {round}"))?;
+        arrivals.add(&sink.log)?;
+        source.worker.said()?;
+        if round == WARM {
+            healthy = Some(Health::of(source.worker.pid())?);
+        }
+    }
+    let mut sink = scene.receiver(receive_for(point), &Start::default())?;
+    sink.wait_until_ready()?;
+    sink.goes_on(20, GO_ON)?;
+    if let Some(before) = healthy {
+        Health::of(source.worker.pid())?.has_not_grown_since(&before).context("the sender")?;
+    }
+    source.worker.finish()?;
+    sink.worker.finish()?;
+    scene.is_gone()?;
+    arrivals.add(&sink.log)?;
+    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    arrivals.are_settled()?;
+    let Totals { processed, told, doubled } = totals;
+    Ok(format!("{processed} messages processed, {told} told lost, {doubled} of them in work"))
+}
+
+fn alone(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
+    rounds.each(|_, mut rng| {
+        let scene = Scene::new();
+        let shared = point.name == "domain.unfinished";
+        let role = Role::Live { domain: scene.path().into(), id: "display".into(), shared };
+        Worker::start_as(&role, &Start::killed_at(point.name, 1))?.dies()?;
+        look(&scene, &mut rng)
+    })?;
+    Ok(String::new())
+}
+
+fn sweeper(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
+    rounds.each(|_, mut rng| {
+        let scene = Scene::new();
+        let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count: 3 };
+        let mut dead = Worker::start(&role)?;
+        dead.waits_for("ready", HANG)?;
+        dead.kill()?;
+        let domain = scene.path().into();
+        let role = if rng.bool() { Role::Clean { domain } } else { Role::Probe { domain, id: "dead0".into() } };
+        Worker::start_as(&role, &Start::killed_at(point.name, rng.u32(1..=3)))?.dies()?;
+        look(&scene, &mut rng)
+    })?;
+    Ok(String::new())
+}
+
+/// Somebody is there to look: nothing is left.
+fn look(scene: &Scene, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
+    if rng.bool() {
+        scene.clean()?
+    } else {
+        scene.probe(if rng.bool() { "display" } else { "dead0" })?
+    };
+    scene.is_gone()
+}

@@ -1,0 +1,128 @@
+//! kill -9 at random moments, under load: each round has a domain and random numbers of its own, so that any one can be
+//! run again.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::RULES;
+use crate::account::{End, Totals};
+use crate::battery::Rounds;
+use crate::roles::{Receive, Send};
+use crate::scene::{Arrivals, Receiver, Scene, Sender, Sent};
+use crate::worker::{GO_ON, HANG, Start};
+
+pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
+    let mut totals = Totals::default();
+    let mut kills = [0; 3];
+    rounds.each(|_, mut rng| {
+        let mut round = Round::begin(&mut rng)?;
+        // From before they have joined to well into the exchange.
+        std::thread::sleep(Duration::from_micros(rng.u64(0..12_000)));
+        let which = [0, 0, 0, 0, 1, 1, 1, 1, 2][rng.usize(0..9)];
+        kills[which] += 1;
+        match which {
+            0 => round.kill_sender()?,
+            1 => round.kill_receiver()?,
+            _ => return round.kill_both(&mut rng),
+        }
+        totals += round.end()?;
+        Ok(())
+    })?;
+    let Totals { processed, told, doubled } = totals;
+    let [senders, receivers, both] = kills;
+    Ok(format!(
+        "{senders} senders, {receivers} receivers, {both} pairs; {processed} messages processed, {told} told lost, {doubled} of them in work"
+    ))
+}
+
+struct Round {
+    scene: Scene,
+    receive: Receive,
+    send: Send,
+    sink: Receiver,
+    source: Sender,
+    killed: Option<Sent>,
+    arrivals: Arrivals,
+}
+
+impl Round {
+    fn begin(rng: &mut fastrand::Rng) -> anyhow::Result<Self> {
+        let scene = Scene::new();
+        let receive = Receive {
+            id: "sink".into(),
+            capacity: [0, 4096, 16_384][rng.usize(0..3)],
+            block: rng.bool(),
+            pause_us: if rng.u32(0..4) == 0 { 20 } else { 0 },
+            ..Receive::default()
+        };
+        let send = Send {
+            id: "source".into(),
+            to: "sink".into(),
+            bytes: rng.usize(24..900),
+            burst: [1, 1, 16, 64][rng.usize(0..4)],
+            pause_us: if rng.u32(0..4) == 0 { 50 } else { 0 },
+            ..Send::default()
+        };
+        let sink = scene.receiver(receive.clone(), &Start::default())?;
+        let source = scene.sender(send.clone(), &Start::default())?;
+        Ok(Self { scene, receive, send, sink, source, killed: None, arrivals: Arrivals::default() })
+    }
+
+    /// The receiver hears of it, and another sender of the same id goes on.
+    fn kill_sender(&mut self) -> anyhow::Result<()> {
+        self.source.worker.kill()?;
+        self.sink.wait_until_ready()?;
+        if self.source.log.sent()? > 0 {
+            self.sink.worker.waits_for("left source Died", GO_ON).context("the receiver should hear of the death")?;
+        }
+        self.killed = Some(self.source.ended(End::Killed)?);
+        self.source = self.scene.sender(Send { stream: 1, ..self.send.clone() }, &Start::default())?;
+        self.source.worker.waits_for("connected", HANG)?;
+        self.source.goes_on(20, GO_ON)
+    }
+
+    /// Another receiver of the same id gets what is sent from then on.
+    fn kill_receiver(&mut self) -> anyhow::Result<()> {
+        self.sink.worker.kill()?;
+        self.arrivals.add(&self.sink.log)?;
+        self.sink = self.scene.receiver(self.receive.clone(), &Start::default())?;
+        self.sink.wait_until_ready()?;
+        self.sink.goes_on(20, GO_ON).with_context(|| {
+            let said = self.source.worker.said();
+            format!("its sender, which said {said:?}:\n{}", crate::health::state(self.source.worker.pid()))
+        })
+    }
+
+    /// Nobody is left to tell: whoever comes next finds nothing in the way, and leaves nothing.
+    fn kill_both(mut self, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
+        if rng.bool() {
+            self.source.worker.kill()?;
+            self.sink.worker.kill()?;
+        } else {
+            self.sink.worker.kill()?;
+            self.source.worker.kill()?;
+        }
+        self.arrivals.add(&self.sink.log)?;
+        self.arrivals.settle(self.source.ended(End::Killed)?, End::Killed, RULES)?;
+        if rng.bool() {
+            self.scene.clean()?
+        } else {
+            self.scene.probe("sink")?
+        };
+        self.scene.is_gone()
+    }
+
+    fn end(mut self) -> anyhow::Result<Totals> {
+        self.source.worker.finish().context("the sender")?;
+        self.sink.worker.finish().context("the receiver")?;
+        self.scene.is_gone()?;
+        self.arrivals.add(&self.sink.log)?;
+        let mut totals = self.arrivals.settle(self.source.ended(End::Finished)?, End::Finished, RULES)?;
+        if let Some(killed) = self.killed {
+            totals += self.arrivals.settle(killed, End::Finished, RULES)?;
+        }
+        self.arrivals.are_settled()?;
+        Ok(totals)
+    }
+}

@@ -1,0 +1,120 @@
+//! The battery: kills, stops, starves and churns real processes, and settles the accounts of what they have sent.
+//!
+//! Every section is seeded, and a failure prints the command that runs it again: the same random numbers, and the same
+//! timing as far as real processes allow.
+//!
+//! The parts:
+mod churn; //     nodes that come and go
+mod full; //      no space, no descriptors, no memory
+mod kills; //     kill -9 of either side, anywhere
+mod soak; //      very many messages, with kills in between
+mod stops; //     SIGSTOP, fork, namespaces, clocks
+mod sweepers; //  killing the one who cleans up
+mod wakes; //     wake-ups that nothing else would save
+// What they share:
+mod account; //   what was sent, arrived, and was told lost
+mod battery; //   sections, counts, seeds, outcomes
+mod health; //    what a process holds, and what it is doing
+mod log; //       notes that outlive a kill
+mod payload; //   messages that can be checked
+mod points; //    the fault points, and how to get there
+mod roles; //     what a worker does
+mod scene; //     a domain, its senders and receivers, their accounts
+mod undo; //      what the battery leaves: nothing
+mod worker; //    a process of this program
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::battery::{Battery, Options};
+
+/// The battery of librpc: nothing is lost, nothing is left behind, nobody is held up.
+#[derive(Parser)]
+#[command(name = "librpc-chaos", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// What is to be done.
+    #[arg(value_enum, default_value_t = Part::All)]
+    part: Part,
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    role: Option<Hidden>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  librpc-chaos all --seed 7                                      # everything, with the full counts: about an hour
+  librpc-chaos all --short                                       # about two minutes
+  librpc-chaos kills --only commit.committed --rounds 1000 --seed 3
+
+Exit codes: 0 all passed, 1 something failed (the command that replays it stands there), 2 wrong usage, 130 interrupted";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    All,
+    Kills,
+    Sweepers,
+    Stops,
+    Full,
+    Wakes,
+    Churn,
+    Soak,
+}
+
+#[derive(Subcommand)]
+enum Hidden {
+    #[command(hide = true)]
+    Role { role: String },
+}
+
+type Run = fn(&mut Battery);
+
+const PARTS: [(Part, &str, Run); 7] = [
+    (Part::Kills, "kills", kills::run),
+    (Part::Sweepers, "sweepers", sweepers::run),
+    (Part::Stops, "stops", stops::run),
+    (Part::Full, "full", full::run),
+    (Part::Wakes, "wakes", wakes::run),
+    (Part::Churn, "churn", churn::run),
+    (Part::Soak, "soak", soak::run),
+];
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.role {
+        Some(Hidden::Role { role }) => play(&role),
+        None => battery(cli.part, cli.options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("librpc-chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(role: &str) -> anyhow::Result<bool> {
+    let role: roles::Role = serde_json::from_str(role)?;
+    if let Err(error) = role.play() {
+        // The supervisor reads this, and shows it.
+        let _ = roles::say(&format!("error: {error:#}"));
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+fn battery(part: Part, options: Options) -> anyhow::Result<bool> {
+    undo::install()?;
+    let mut battery = Battery::new(options);
+    for (each, name, run) in PARTS {
+        if part == Part::All || part == each {
+            battery.begin(name);
+            run(&mut battery);
+        }
+    }
+    anyhow::ensure!(!battery.outcomes.is_empty(), "no section of this name");
+    Ok(battery.sum_up())
+}

@@ -1,0 +1,163 @@
+//! The fault points, who comes there, and how to bring somebody there. `librpc`'s ARCHITECTURE.md says what each means.
+
+use crate::roles::{Receive, Send};
+
+/// Who comes to a fault point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// A sender whose receiver lives.
+    Sender,
+    /// A receiver whose sender lives.
+    Receiver,
+    /// Somebody who joins an empty domain, and leaves it as the last one.
+    Alone,
+    /// Somebody who meets a dead node.
+    Sweeper,
+}
+
+/// What a death at a point of committing means for the message that was being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commits {
+    Yes,
+    No,
+    /// The point has nothing to do with it.
+    Open,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) name: &'static str,
+    pub(crate) who: Who,
+    /// Whether it is reached many times by one process.
+    pub(crate) often: bool,
+    pub(crate) commits: Commits,
+}
+
+const fn once(name: &'static str, who: Who) -> Point {
+    Point { name, who, often: false, commits: Commits::Open }
+}
+
+const fn often(name: &'static str, who: Who, commits: Commits) -> Point {
+    Point { name, who, often: true, commits }
+}
+
+/// All of them: a test compares this with the library's sources.
+pub(crate) const POINTS: &[Point] = &[
+    once("domain.unfinished", Who::Alone),
+    once("domain.made", Who::Alone),
+    once("domain.generation-linked", Who::Alone),
+    once("last.locked", Who::Alone),
+    once("last.swept", Who::Alone),
+    once("last.generation-removed", Who::Alone),
+    once("join.member", Who::Receiver),
+    once("join.locked", Who::Receiver),
+    once("join.linked", Who::Receiver),
+    once("join.bound", Who::Receiver),
+    once("join.listening", Who::Receiver),
+    once("join.announced", Who::Receiver),
+    once("join.served", Who::Receiver),
+    often("announce.written", Who::Receiver, Commits::Open),
+    often("announce.selected", Who::Receiver, Commits::Open),
+    once("accept.accepted", Who::Receiver),
+    once("accept.terms-sent", Who::Receiver),
+    once("accept.mapped", Who::Receiver),
+    once("accept.attached", Who::Receiver),
+    often("consume.taken", Who::Receiver, Commits::Open),
+    often("consume.consumed", Who::Receiver, Commits::Open),
+    often("arm.armed", Who::Receiver, Commits::Open),
+    often("wake.woken", Who::Receiver, Commits::Open),
+    once("connect.connected", Who::Sender),
+    once("connect.hello-sent", Who::Sender),
+    once("connect.terms-received", Who::Sender),
+    once("connect.data-sent", Who::Sender),
+    once("connect.attached", Who::Sender),
+    often("commit.payload-written", Who::Sender, Commits::No),
+    often("commit.zero-written", Who::Sender, Commits::No),
+    often("commit.committed", Who::Sender, Commits::Yes),
+    often("send.must-ring", Who::Sender, Commits::Yes),
+    often("wait.announced", Who::Sender, Commits::Open),
+    once("leave.begun", Who::Sender),
+    once("leave.socket-removed", Who::Sender),
+    once("leave.file-removed", Who::Sender),
+    once("sweep.locked", Who::Sweeper),
+    once("sweep.socket-removed", Who::Sweeper),
+    once("sweep.file-removed", Who::Sweeper),
+];
+
+/// Those that only a sender comes to that redelivers: a death there ends what was to be redelivered.
+#[cfg(test)]
+pub(crate) const REDELIVERY: &[&str] = &["redeliver.absorbed", "redeliver.brought"];
+
+impl Point {
+    /// The time at which the process is killed or stopped there: the nth.
+    pub(crate) fn nth(&self, rng: &mut fastrand::Rng) -> u32 {
+        match self.name {
+            "announce.written" | "announce.selected" => rng.u32(1..=2), // joining, and opening the inbox
+            _ if self.often => rng.u32(1..=20),
+            _ => 1,
+        }
+    }
+
+    /// Whether it is only reached by those who sleep: the sender pauses between its messages.
+    fn wants_sleep(&self) -> bool {
+        matches!(self.name, "send.must-ring" | "arm.armed" | "wake.woken")
+    }
+
+    /// Whether it is only reached by a sender that waits for room: the ring is small and the receiver slow.
+    fn wants_full_ring(&self) -> bool {
+        self.name == "wait.announced"
+    }
+}
+
+/// How the receiver must be to come to the point, or for senders to.
+pub(crate) fn receive_for(point: &Point) -> Receive {
+    let full = point.wants_full_ring();
+    Receive {
+        id: "sink".into(),
+        capacity: if full { 4096 } else { 0 },
+        pause_us: if full { 100 } else { 0 },
+        block: point.wants_sleep(),
+        ..Receive::default()
+    }
+}
+
+/// How the sender must be to come to the point, or to bring its receiver there.
+pub(crate) fn send_for(point: &Point) -> Send {
+    let full = point.wants_full_ring();
+    Send {
+        id: "source".into(),
+        to: "sink".into(),
+        bytes: if full { 900 } else { 200 },
+        burst: if full { 64 } else { 1 },
+        pause_us: if point.wants_sleep() { 300 } else { 0 },
+        ..Send::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{POINTS, REDELIVERY};
+
+    #[test]
+    fn these_are_the_points_of_the_library() {
+        let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+        let mut found = Vec::new();
+        let mut folders = vec![crates.join("ring/src"), crates.join("librpc/src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                    continue;
+                }
+                let text = std::fs::read_to_string(entry).unwrap();
+                found.extend(text.split("fault!(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+            }
+        }
+        let mut known: Vec<String> =
+            POINTS.iter().map(|point| point.name).chain(REDELIVERY.iter().copied()).map(str::to_owned).collect();
+        found.sort();
+        found.dedup();
+        known.sort();
+        assert_eq!(known, found, "a new fault point wants a line in points.rs");
+    }
+}

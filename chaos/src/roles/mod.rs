@@ -1,0 +1,122 @@
+//! The roles that a worker can play. A role arrives as one argument, and reports in lines on stdout.
+
+mod crowd; //     many nodes that come and go
+mod fork; //      a process that forks without exec
+mod lean; //      a process that runs out of something
+mod receive; //   processes numbered messages
+mod registry; //  joins, leaves, sweeps
+mod rounds; //    two that wake each other
+mod send; //      sends numbered messages
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use librpc::{Domain, Node};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use receive::Receive;
+pub(crate) use rounds::{Kind as RoundsKind, Rounds as RoundsRole};
+pub(crate) use send::Send;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Role {
+    Receive(Receive),
+    Send(Send),
+    /// Joins, opens its inbox, leaves.
+    Live {
+        domain: PathBuf,
+        id: String,
+        shared: bool,
+    },
+    /// Joins, sends itself a message, leaves.
+    Probe {
+        domain: PathBuf,
+        id: String,
+    },
+    Clean {
+        domain: PathBuf,
+    },
+    /// Opens so many nodes, and waits to be killed.
+    Corpses {
+        domain: PathBuf,
+        prefix: String,
+        count: u32,
+    },
+    /// Two processes wake each other with messages.
+    Rounds(RoundsRole),
+    /// Opens and closes nodes at random, up to `most` at a time.
+    Churn {
+        domain: PathBuf,
+        prefix: String,
+        most: usize,
+        operations: u64,
+        seed: u64,
+    },
+    /// Joins at each line, and leaves at the next.
+    InAndOut {
+        domain: PathBuf,
+        id: String,
+    },
+    /// Forks without exec; the child outlives it.
+    Fork {
+        domain: PathBuf,
+        id: String,
+        to: String,
+    },
+    /// Steps a small tmpfs up, block by block and file by file.
+    FullShm {
+        mount: PathBuf,
+    },
+    /// Steps the limit of descriptors down, one by one.
+    Descriptors {
+        domain: PathBuf,
+        most: u64,
+    },
+}
+
+impl Role {
+    pub(crate) fn play(self) -> anyhow::Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The first process of a pid namespace sees no parent; its wrapper kills it.
+        let orphaned = getppid().is_some_and(rustix::process::Pid::is_init);
+        anyhow::ensure!(!orphaned, "the supervisor has ended");
+        match self {
+            Self::Receive(receive) => receive.play(),
+            Self::Send(send) => send.play(),
+            Self::Live { domain, id, shared } => registry::live(domain, &id, shared),
+            Self::Probe { domain, id } => registry::probe(domain, &id),
+            Self::Clean { domain } => registry::clean(domain),
+            Self::Corpses { domain, prefix, count } => registry::corpses(domain, &prefix, count),
+            Self::Rounds(rounds) => rounds.play(),
+            Self::Churn { domain, prefix, most, operations, seed } => {
+                crowd::churn(domain, &prefix, most, operations, seed)
+            }
+            Self::InAndOut { domain, id } => crowd::in_and_out(domain, &id),
+            Self::Fork { domain, id, to } => fork::fork(domain, &id, &to),
+            Self::FullShm { mount } => lean::full_shm(mount),
+            Self::Descriptors { domain, most } => lean::descriptors(domain, most),
+        }
+    }
+}
+
+/// Says a line to the supervisor.
+pub(crate) fn say(line: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}
+
+fn open(domain: PathBuf, id: &str) -> anyhow::Result<Node> {
+    Ok(Node::builder(id).domain(Domain::at(domain)).open()?)
+}
+
+/// Calls this when the supervisor closes stdin.
+fn at_end_of_stdin(call: impl FnOnce() + std::marker::Send + 'static) -> anyhow::Result<()> {
+    let wait = move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()); // broken or ended: both are the end
+        call();
+    };
+    std::thread::Builder::new().name("stdin".into()).spawn(wait)?;
+    Ok(())
+}

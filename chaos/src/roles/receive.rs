@@ -1,0 +1,132 @@
+//! Processes numbered messages, and notes what it has processed before it acknowledges it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use librpc::{Acknowledge, Event, Wait};
+use serde::{Deserialize, Serialize};
+
+use super::{at_end_of_stdin, open, say};
+use crate::log::Log;
+use crate::payload;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Receive {
+    pub(crate) domain: PathBuf,
+    pub(crate) id: String,
+    pub(crate) log: String,
+    /// 0: the default.
+    pub(crate) capacity: u64,
+    /// Whether it sleeps at once when there is nothing.
+    pub(crate) block: bool,
+    /// How many messages it acknowledges at once; 0 or 1: each at the next receive.
+    pub(crate) batch: u64,
+    /// How long each message takes, in microseconds.
+    pub(crate) pause_us: u64,
+}
+
+impl Receive {
+    pub(super) fn play(self) -> anyhow::Result<()> {
+        let node = open(self.domain.clone(), &self.id)?;
+        let batched = self.batch > 1;
+        let builder = node.inbox_builder();
+        let builder = if self.capacity > 0 { builder.capacity(self.capacity) } else { builder };
+        let builder = if self.block { builder.wait(Wait::Block) } else { builder };
+        let builder = if batched { builder.acknowledge(Acknowledge::Explicit) } else { builder };
+        let mut inbox = builder.open()?;
+        let stop = inbox.stop_handle();
+        at_end_of_stdin(move || stop.stop())?;
+        say("ready")?;
+        let mut notes = Notes { log: Log::open(&self.log)?, slots: 0, runs: HashMap::new(), dirty: Vec::new() };
+        let mut unacknowledged = 0;
+        loop {
+            // Before it sleeps, and after each batch, it notes and acknowledges.
+            let event = if batched && unacknowledged > 0 { inbox.try_recv_event()? } else { inbox.recv_event()? };
+            match event {
+                None if unacknowledged == 0 => break,
+                None => {
+                    notes.save()?;
+                    inbox.ack();
+                    unacknowledged = 0;
+                }
+                Some(Event::Message(message)) => {
+                    let read = payload::read(message.payload());
+                    let (stream, number) = read.with_context(|| format!("TORN: {:?}", message.payload()))?;
+                    notes.add(stream, number, message.is_redelivered(), message.from())?;
+                    if self.pause_us > 0 {
+                        std::thread::sleep(Duration::from_micros(self.pause_us));
+                    }
+                    unacknowledged += u64::from(batched);
+                    if !batched {
+                        notes.save()?;
+                    } else if unacknowledged >= self.batch {
+                        notes.save()?;
+                        inbox.ack();
+                        unacknowledged = 0;
+                    }
+                }
+                Some(Event::SenderJoined(peer)) => say(&format!("joined {}", peer.node))?,
+                Some(Event::SenderLeft(peer, departure)) => {
+                    notes.forget(&peer.node)?;
+                    say(&format!("left {} {departure:?}", peer.node))?;
+                }
+                Some(other) => anyhow::bail!("an unknown event: {other:?}"),
+            }
+        }
+        drop(inbox);
+        node.close(Duration::from_secs(10)).context("closing")
+    }
+}
+
+struct Notes {
+    log: Log,
+    slots: u64,
+    runs: HashMap<u64, Noted>,
+    /// Streams whose run is not in the log yet.
+    dirty: Vec<u64>,
+}
+
+struct Noted {
+    from: String,
+    slot: u64,
+    first: u64,
+    end: u64,
+    redelivered: bool,
+}
+
+impl Notes {
+    fn add(&mut self, stream: u64, number: u64, redelivered: bool, from: &str) -> anyhow::Result<()> {
+        match self.runs.get_mut(&stream) {
+            Some(run) if run.end == number && run.redelivered == redelivered => {
+                run.end += 1;
+            }
+            _ => {
+                self.save()?;
+                let run = Noted { from: from.into(), slot: self.slots, first: number, end: number + 1, redelivered };
+                self.slots += 1;
+                self.runs.insert(stream, run);
+            }
+        }
+        if self.dirty.last() != Some(&stream) {
+            self.dirty.push(stream);
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> anyhow::Result<()> {
+        for stream in self.dirty.drain(..) {
+            let Some(run) = self.runs.get(&stream) else { continue };
+            self.log.note(run.slot, [stream, run.first, run.end, run.redelivered.into(), 0])?;
+        }
+        Ok(())
+    }
+
+    /// The streams of a sender that has left are over.
+    fn forget(&mut self, from: &str) -> anyhow::Result<()> {
+        self.save()?;
+        self.runs.retain(|_, run| run.from != from);
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! Two processes that wake each other. Nothing here has a time limit: a wake-up that is lost stays lost, and the
+//! supervisor sees that the counts stand still.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use librpc::Wait;
+use serde::{Deserialize, Serialize};
+
+use super::{at_end_of_stdin, open, say};
+use crate::log::Log;
+use crate::payload;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Rounds {
+    pub(crate) domain: PathBuf,
+    pub(crate) id: String,
+    pub(crate) peer: String,
+    /// Counts its messages here.
+    pub(crate) log: String,
+    pub(crate) kind: Kind,
+    pub(crate) seed: u64,
+    /// A random time of up to so many turns of a loop before each message: races need every distance.
+    pub(crate) most_turns: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// Sends, then sleeps until the answer comes.
+    Ping,
+    /// Sleeps until a message comes, then answers.
+    Pong,
+    /// Fills a small ring, and sleeps for room.
+    Source,
+    /// Empties a small ring, and sleeps for more.
+    Sink,
+}
+
+/// How often it tells its count.
+const NOTED: u64 = 256;
+
+impl Rounds {
+    pub(super) fn play(self) -> anyhow::Result<()> {
+        let mut rng = fastrand::Rng::with_seed(self.seed);
+        let node = open(self.domain.clone(), &self.id)?;
+        let log = Log::open(&self.log)?;
+        let mut inbox = node.inbox_builder().capacity(4096).wait(Wait::Block).open()?;
+        let stop = inbox.stop_handle();
+        at_end_of_stdin(move || stop.stop())?;
+        say("ready")?;
+        let mut sender = match self.kind {
+            Kind::Sink => None,
+            _ => Some(node.sender_within(&self.peer, Duration::from_secs(60))?),
+        };
+        if let Some(sender) = &mut sender {
+            sender.set_limit(Duration::MAX);
+        }
+        let bytes = if matches!(self.kind, Kind::Source | Kind::Sink) { 900 } else { payload::HEAD_BYTES };
+        let (mut payload, mut count) = (Vec::new(), 0);
+        loop {
+            (0..rng.u32(0..=self.most_turns)).for_each(|_| std::hint::spin_loop());
+            if matches!(self.kind, Kind::Ping | Kind::Source) {
+                payload::write(&mut payload, 0, count, bytes);
+                sender.as_mut().context("no sender")?.send(&payload)?;
+            }
+            if self.kind != Kind::Source {
+                let Some(message) = inbox.recv()? else { break };
+                let (_, number) = payload::read(message.payload()).context("TORN")?;
+                anyhow::ensure!(number == count, "LOST or out of order: {number} instead of {count}");
+            }
+            if self.kind == Kind::Pong {
+                (0..rng.u32(0..=self.most_turns)).for_each(|_| std::hint::spin_loop());
+                payload::write(&mut payload, 0, count, bytes);
+                sender.as_mut().context("no sender")?.send(&payload)?;
+            }
+            count += 1;
+            if count % NOTED == 0 {
+                log.note(0, [0, 0, count, 0, 0])?;
+            }
+        }
+        Ok(()) // both are killed together
+    }
+}

@@ -1,0 +1,165 @@
+//! A scene: a domain of its own, and who sends and receives in it, with their accounts.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::account::{End, Rules, Run, Segment, Stream, Totals};
+use crate::log::Log;
+use crate::roles::{Receive, Role, Send};
+use crate::undo;
+use crate::worker::{HANG, Start, Worker};
+
+/// A domain. Dropped, it is removed, whatever is in it.
+pub(crate) struct Scene {
+    path: PathBuf,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        Self { path: format!("{}{}", undo::prefix(), COUNT.fetch_add(1, Ordering::Relaxed)).into() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is left of the domain, the directory itself and unfinished ones included.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let name = self.path.to_string_lossy().into_owned();
+        let is_ours = |path: &String| *path == name || path.starts_with(&format!("{name}."));
+        let mut left: Vec<String> = undo::left().into_iter().filter(is_ours).collect();
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            left.push(entry.path().to_string_lossy().into_owned());
+        }
+        left
+    }
+
+    /// That nothing is left.
+    pub(crate) fn is_gone(&self) -> anyhow::Result<()> {
+        let left = self.left();
+        anyhow::ensure!(left.is_empty(), "LEFT BEHIND: {left:?}");
+        Ok(())
+    }
+
+    pub(crate) fn receiver(&self, receive: Receive, start: &Start) -> anyhow::Result<Receiver> {
+        let log = Log::new()?;
+        let role = Role::Receive(Receive { domain: self.path.clone(), log: log.path(), ..receive });
+        Ok(Receiver { worker: Worker::start_as(&role, start)?, log })
+    }
+
+    pub(crate) fn sender(&self, send: Send, start: &Start) -> anyhow::Result<Sender> {
+        let (log, stream) = (Log::new()?, send.stream);
+        let role = Role::Send(Send { domain: self.path.clone(), log: log.path(), ..send });
+        Ok(Sender { worker: Worker::start_as(&role, start)?, log, stream })
+    }
+
+    /// Somebody joins under this id, sends itself a message and leaves.
+    pub(crate) fn probe(&self, id: &str) -> anyhow::Result<()> {
+        let role = Role::Probe { domain: self.path.clone(), id: id.into() };
+        Worker::start(&role)?.finish().map(drop).context("somebody else cannot join and leave")
+    }
+
+    /// Somebody cleans up.
+    pub(crate) fn clean(&self) -> anyhow::Result<()> {
+        Worker::start(&Role::Clean { domain: self.path.clone() })?.finish().map(drop).context("cannot clean up")
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path); // usually gone already
+    }
+}
+
+/// A receiver and what it has processed.
+pub(crate) struct Receiver {
+    pub(crate) worker: Worker,
+    pub(crate) log: Log,
+}
+
+impl Receiver {
+    pub(crate) fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        self.worker.waits_for("ready", HANG)
+    }
+
+    /// Waits until it has processed so many more messages than it had.
+    pub(crate) fn goes_on(&self, messages: u64, limit: Duration) -> anyhow::Result<()> {
+        let before = self.log.progress()?;
+        wait_for(limit, || Ok(self.log.progress()? >= before + messages))
+            .with_context(|| format!("the receiver should go on:\n{}", crate::health::state(self.worker.pid())))
+    }
+}
+
+/// A sender and what it has sent.
+pub(crate) struct Sender {
+    pub(crate) worker: Worker,
+    pub(crate) log: Log,
+    pub(crate) stream: u64,
+}
+
+impl Sender {
+    /// What it has sent, now that it has ended.
+    pub(crate) fn ended(&self, sender: End) -> anyhow::Result<Sent> {
+        Ok(Sent { stream: self.stream, segments: self.log.segments()?, sender })
+    }
+
+    /// Waits until it has sent so many more messages than it had.
+    pub(crate) fn goes_on(&self, messages: u64, limit: Duration) -> anyhow::Result<()> {
+        let before = self.log.sent()?;
+        wait_for(limit, || Ok(self.log.sent()? >= before + messages))
+            .with_context(|| format!("the sender should go on:\n{}", crate::health::state(self.worker.pid())))
+    }
+}
+
+/// Waits for a state.
+pub(crate) fn wait_for(limit: Duration, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while !is_so()? {
+        anyhow::ensure!(begun.elapsed() < limit, "not within {limit:?}");
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
+
+/// What receivers have processed, stream by stream, in the order of their incarnations.
+#[derive(Default)]
+pub(crate) struct Arrivals {
+    runs: HashMap<u64, Vec<Run>>,
+    receivers: u64,
+}
+
+impl Arrivals {
+    /// Takes over the log of the next incarnation.
+    pub(crate) fn add(&mut self, log: &Log) -> anyhow::Result<()> {
+        self.receivers += 1;
+        for (stream, run) in log.runs(self.receivers)? {
+            self.runs.entry(stream).or_default().push(run);
+        }
+        Ok(())
+    }
+
+    /// Settles the account of a stream.
+    pub(crate) fn settle(&mut self, sent: Sent, receiver: End, rules: Rules) -> anyhow::Result<Totals> {
+        let runs = self.runs.remove(&sent.stream).unwrap_or_default();
+        let stream = Stream { segments: sent.segments, runs, sender: sent.sender, receiver };
+        stream.check(rules).with_context(|| format!("{stream:?}, {rules:?}"))
+    }
+
+    /// That no stream is left that nobody has sent.
+    pub(crate) fn are_settled(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.runs.is_empty(), "INVENTED: streams that nobody sent: {:?}", self.runs);
+        Ok(())
+    }
+}
+
+/// What a sender has sent, when it has ended.
+pub(crate) struct Sent {
+    pub(crate) stream: u64,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) sender: End,
+}

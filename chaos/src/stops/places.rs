@@ -1,0 +1,116 @@
+//! Processes in unusual places: a parent that dies before its forked child, another pid namespace with equal pids, a clock
+//! that goes wrong by an hour.
+
+use std::process::Command;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::account::{End, Segment};
+use crate::battery::{Rounds, Skipped};
+use crate::kills::RULES;
+use crate::roles::{Receive, Role, Send};
+use crate::scene::{Arrivals, Scene, Sent};
+use crate::undo;
+use crate::worker::{GO_ON, HANG, Start, Worker};
+
+/// The parent dies first: that is a death, although its copy goes on.
+pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
+    rounds.each(|_, _| {
+        let scene = Scene::new();
+        let mut sink = scene.receiver(Receive { id: "sink".into(), ..Receive::default() }, &Start::default())?;
+        sink.wait_until_ready()?;
+        let role = Role::Fork { domain: scene.path().into(), id: "parent".into(), to: "sink".into() };
+        let mut parent = Worker::start(&role)?;
+        let mut said = [parent.says(HANG)?, parent.says(HANG)?];
+        said.sort();
+        anyhow::ensure!(
+            said == [Some("forked".to_owned()), Some("the child can use nothing".to_owned())],
+            "a forked child: {said:?}"
+        );
+        let stream = u64::from(parent.pid());
+        let children = undo::children_of(parent.pid());
+        anyhow::ensure!(children.len() == 1, "one child: {children:?}");
+        parent.kill()?;
+        sink.worker.waits_for("left parent Died", GO_ON).context("its forked child keeps it alive")?;
+        scene.probe("parent").context("the id should be free")?;
+        kill(children[0]);
+        sink.worker.finish()?;
+        scene.is_gone()?;
+        let mut arrivals = Arrivals::default();
+        arrivals.add(&sink.log)?;
+        let segments = vec![Segment { first: 0, sent: 20, begun: 20, told: None, pending: false }];
+        arrivals.settle(Sent { stream, segments, sender: End::Killed }, End::Finished, RULES)?;
+        Ok(())
+    })?;
+    Ok(String::new())
+}
+
+fn kill(orphan: Pid) {
+    let _ = kill_process(orphan, Signal::KILL);
+    let _ = rustix::process::waitpid(Some(orphan), rustix::process::WaitOptions::empty()); // we are its subreaper
+}
+
+fn can_unshare(options: &[&str]) -> anyhow::Result<()> {
+    let result = Command::new("unshare").args(options).args(["--fork", "true"]).output();
+    match result {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(Skipped(String::from_utf8_lossy(&output.stderr).trim().to_owned()).into()),
+        Err(error) => Err(Skipped(format!("unshare: {error}")).into()),
+    }
+}
+
+/// Each is the first process of a namespace of its own: both have the pid 1. Either is stopped, then killed.
+pub(super) fn pid_namespaces(rounds: &Rounds) -> anyhow::Result<String> {
+    can_unshare(&["--pid"])?;
+    elsewhere(rounds, &["--pid"], &["--pid"])
+}
+
+/// Their monotonic clocks differ by an hour, in either direction.
+pub(super) fn clocks(rounds: &Rounds) -> anyhow::Result<String> {
+    const AHEAD: &[&str] = &["--time", "--monotonic=3600", "--boottime=3600"];
+    const BEHIND: &[&str] = &["--time", "--monotonic=-3600", "--boottime=-3600"];
+    can_unshare(AHEAD)?;
+    // A clock cannot go below the machine's start: an hour back only on a machine that has run for longer.
+    let behind = if can_unshare(BEHIND).is_ok() { BEHIND } else { &["--time"] };
+    elsewhere(rounds, AHEAD, behind)
+}
+
+pub(super) fn wall_clock(_: &Rounds) -> anyhow::Result<String> {
+    Err(Skipped("Linux has no namespace for it, and the machine's clock is not ours to change".into()).into())
+}
+
+/// Two processes that `unshare` runs: they exchange, one is stopped, one is killed and replaced.
+fn elsewhere(rounds: &Rounds, one: &[&str], other: &[&str]) -> anyhow::Result<String> {
+    rounds.each(|_, mut rng| {
+        let scene = Scene::new();
+        let (one, other) = if rng.bool() { (one, other) } else { (other, one) };
+        let receive = Receive { id: "sink".into(), ..Receive::default() };
+        let mut sink = scene.receiver(receive, &Start::unshared(one))?;
+        sink.wait_until_ready()?;
+        let send = Send { id: "source".into(), to: "sink".into(), pause_us: 100, bytes: 100, ..Send::default() };
+        let mut source = scene.sender(send.clone(), &Start::unshared(other))?;
+        source.worker.waits_for("connected", HANG)?;
+        sink.goes_on(50, GO_ON)?;
+        let stopped = if rng.bool() { &source.worker } else { &sink.worker };
+        stopped.stop()?;
+        std::thread::sleep(std::time::Duration::from_millis(rng.u64(0..50)));
+        scene.probe("bystander")?;
+        stopped.go_on()?;
+        sink.goes_on(50, GO_ON)?;
+        source.worker.kill()?;
+        sink.worker.waits_for("left source Died", GO_ON)?;
+        let killed = source.ended(End::Killed)?;
+        let mut source = scene.sender(Send { stream: 1, count: Some(100), ..send }, &Start::unshared(other))?;
+        source.worker.waits_for("done", HANG)?;
+        source.worker.finish()?;
+        sink.worker.finish()?;
+        scene.is_gone()?;
+        let mut arrivals = Arrivals::default();
+        arrivals.add(&sink.log)?;
+        arrivals.settle(killed, End::Finished, RULES)?;
+        arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+        arrivals.are_settled()
+    })?;
+    Ok(format!("{} and {}", one.join(" "), other.join(" ")))
+}

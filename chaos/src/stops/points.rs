@@ -1,0 +1,145 @@
+//! Stopped at a fault point for a while: two bystanders of the same domain go on meanwhile, and afterwards everything of
+//! the stopped one arrives, with nothing told lost.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::account::End;
+use crate::battery::Rounds;
+use crate::kills::RULES;
+use crate::points::{Point, Who, receive_for, send_for};
+use crate::roles::{Receive, Role, Send};
+use crate::scene::{Arrivals, Receiver, Scene, Sender};
+use crate::worker::{GO_ON, HANG, Start, Worker};
+
+pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow::Result<String> {
+    rounds.each(|round, mut rng| {
+        let hold = hold[usize::from(round % 10 == 9)];
+        let start = Start::stopped_at(point.name, point.nth(&mut rng));
+        match point.who {
+            Who::Sender | Who::Receiver => one_side(point, &start, hold),
+            Who::Alone => alone(point, &start, hold),
+            Who::Sweeper => sweeper(&start, hold),
+        }
+    })?;
+    Ok(String::new())
+}
+
+/// Two that have nothing to do with the stopped one.
+struct Bystanders(Receiver, Sender);
+
+impl Bystanders {
+    fn start(scene: &Scene) -> anyhow::Result<Self> {
+        let mut receiver =
+            scene.receiver(Receive { id: "bystander".into(), ..Receive::default() }, &Start::default())?;
+        receiver.wait_until_ready()?;
+        let send = Send { id: "passer-by".into(), to: "bystander".into(), pause_us: 200, ..Send::default() };
+        let mut sender = scene.sender(send, &Start::default())?;
+        sender.worker.waits_for("connected", HANG)?;
+        Ok(Self(receiver, sender))
+    }
+
+    fn go_on(&self) -> anyhow::Result<()> {
+        self.0.goes_on(3, GO_ON).context("bystanders are held up")
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.1.worker.finish()?;
+        self.0.worker.finish()?;
+        let mut arrivals = Arrivals::default();
+        arrivals.add(&self.0.log)?;
+        arrivals.settle(self.1.ended(End::Finished)?, End::Finished, RULES).map(drop)
+    }
+}
+
+fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
+    let scene = Scene::new();
+    let bystanders = Bystanders::start(&scene)?;
+    let (stopped_receiver, count) = (point.who == Who::Receiver, 200);
+    let plain = Start::default();
+    let mut sink = scene.receiver(receive_for(point), if stopped_receiver { start } else { &plain })?;
+    if !stopped_receiver {
+        sink.wait_until_ready()?;
+    }
+    let send = Send { count: Some(count), ..send_for(point) };
+    let mut source = scene.sender(send, if stopped_receiver { &plain } else { start })?;
+    let stopped = if stopped_receiver { &sink.worker } else { &source.worker };
+    stopped.wait_until_stopped()?;
+    bystanders.go_on()?;
+    // Whoever comes now is not held up either.
+    scene.probe("newcomer")?;
+    std::thread::sleep(hold);
+    bystanders.go_on()?;
+    let other = if stopped_receiver { source.worker.said()? } else { sink.worker.said()? };
+    let said_dead = |line: &String| line.starts_with("told") || line.contains("Died") || line.contains("Disconnected");
+    anyhow::ensure!(!other.iter().any(said_dead), "a stopped process was taken for dead: {other:?}");
+    let stopped = if stopped_receiver { &sink.worker } else { &source.worker };
+    stopped.go_on()?;
+    let mut said = Vec::new();
+    while said.last().is_none_or(|line| line != "done") {
+        said.push(source.worker.says(HANG)?.with_context(|| format!("the sender has ended; it said {said:?}"))?);
+    }
+    source.worker.finish()?;
+    sink.worker.finish()?;
+    bystanders.finish()?;
+    scene.is_gone()?;
+    let mut arrivals = Arrivals::default();
+    arrivals.add(&sink.log)?;
+    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    anyhow::ensure!((totals.processed, totals.told) == (count, 0), "{totals:?} of {count} messages: {said:?}");
+    Ok(())
+}
+
+/// The first in and the last out. Two steps are known to hold up joiners, who are told so.
+fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
+    let scene = Scene::new();
+    let shared = point.name == "domain.unfinished";
+    let role = Role::Live { domain: scene.path().into(), id: "display".into(), shared };
+    let mut stopped = Worker::start_as(&role, start)?;
+    stopped.wait_until_stopped()?;
+    let probe = match shared {
+        false => scene.probe("other"),
+        true => scene_of_a_group(&scene),
+    };
+    if matches!(point.name, "last.locked" | "last.swept") {
+        let error = format!("{:#}", probe.err().context("nobody may join while the light is turned off")?);
+        anyhow::ensure!(error.contains("has been closing for over 2 s"), "{error}");
+    } else {
+        probe?;
+    }
+    std::thread::sleep(hold);
+    stopped.go_on()?;
+    stopped.finish()?;
+    scene.clean()?;
+    scene.is_gone()
+}
+
+fn scene_of_a_group(scene: &Scene) -> anyhow::Result<()> {
+    let role = Role::Live { domain: scene.path().into(), id: "other".into(), shared: true };
+    Worker::start(&role)?.finish().map(drop)
+}
+
+/// Only the opener of the very id that is being swept is held up, and told so.
+fn sweeper(start: &Start, hold: Duration) -> anyhow::Result<()> {
+    let scene = Scene::new();
+    let bystanders = Bystanders::start(&scene)?;
+    let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count: 1 };
+    let mut dead = Worker::start(&role)?;
+    dead.waits_for("ready", HANG)?;
+    dead.kill()?;
+    let mut stopped = Worker::start_as(&Role::Clean { domain: scene.path().into() }, start)?;
+    stopped.wait_until_stopped()?;
+    scene.probe("newcomer")?;
+    bystanders.go_on()?;
+    if let Err(error) = scene.probe("dead0") {
+        let error = format!("{error:#}");
+        anyhow::ensure!(error.contains("is being swept by a process that does not go on"), "{error}");
+    }
+    std::thread::sleep(hold);
+    stopped.go_on()?;
+    stopped.finish()?;
+    scene.probe("dead0")?;
+    bystanders.finish()?;
+    scene.is_gone()
+}

@@ -1,0 +1,76 @@
+//! Stopped at random moments, for random times: nothing is told lost, everything arrives.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::account::End;
+use crate::battery::Rounds;
+use crate::kills::RULES;
+use crate::roles::{Receive, Send};
+use crate::scene::{Arrivals, Receiver, Scene, Sender};
+use crate::worker::{GO_ON, HANG, Start};
+
+pub(super) fn run(rounds: &Rounds, longest: Duration) -> anyhow::Result<String> {
+    let mut pair = Pair::start(0)?;
+    for (round, mut rng) in rounds.together() {
+        std::thread::sleep(Duration::from_micros(rng.u64(0..5000)));
+        let hold = Duration::from_micros(rng.u64(0..longest.as_micros() as u64));
+        // Mostly short ones: a long one says no more.
+        let hold = if rng.u32(0..10) == 0 { hold } else { hold / 20 };
+        pair.stop_one(rng.bool(), hold).with_context(|| format!("round {round}"))?;
+    }
+    pair.end()
+}
+
+/// As long as it takes to be taken for dead by whoever counts seconds.
+pub(super) fn long(rounds: &Rounds, hold: Duration) -> anyhow::Result<String> {
+    let mut pair = Pair::start(1)?;
+    for (round, _) in rounds.together() {
+        pair.stop_one(round % 2 == 0, hold).with_context(|| format!("round {round}"))?;
+    }
+    pair.end()
+}
+
+struct Pair {
+    scene: Scene,
+    sink: Receiver,
+    source: Sender,
+}
+
+impl Pair {
+    fn start(stream: u64) -> anyhow::Result<Self> {
+        let scene = Scene::new();
+        let receive = Receive { id: "sink".into(), capacity: 16_384, ..Receive::default() };
+        let mut sink = scene.receiver(receive, &Start::default())?;
+        sink.wait_until_ready()?;
+        let send = Send { id: "source".into(), to: "sink".into(), stream, bytes: 300, burst: 8, ..Send::default() };
+        let mut source = scene.sender(send, &Start::default())?;
+        source.worker.waits_for("connected", HANG)?;
+        Ok(Self { scene, sink, source })
+    }
+
+    fn stop_one(&mut self, receiver: bool, hold: Duration) -> anyhow::Result<()> {
+        let stopped = if receiver { &self.sink.worker } else { &self.source.worker };
+        stopped.stop()?;
+        std::thread::sleep(hold);
+        stopped.go_on()?;
+        self.sink.goes_on(10, GO_ON)?;
+        let mut said = self.source.worker.said()?;
+        said.extend(self.sink.worker.said()?);
+        said.retain(|line| line != "joined source");
+        anyhow::ensure!(said.is_empty(), "nobody has died, but: {said:?}");
+        Ok(())
+    }
+
+    fn end(mut self) -> anyhow::Result<String> {
+        self.source.worker.finish()?;
+        self.sink.worker.finish()?;
+        self.scene.is_gone()?;
+        let mut arrivals = Arrivals::default();
+        arrivals.add(&self.sink.log)?;
+        let totals = arrivals.settle(self.source.ended(End::Finished)?, End::Finished, RULES)?;
+        anyhow::ensure!(totals.told == 0, "{totals:?}");
+        Ok(format!("{} messages", totals.processed))
+    }
+}

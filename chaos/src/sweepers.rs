@@ -1,0 +1,100 @@
+//! Killing the one who cleans up, while it cleans up. Whoever comes next cleans up, the living notice nothing.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::battery::{Battery, Rounds};
+use crate::points::{POINTS, Who};
+use crate::roles::{Receive, Role, Send};
+use crate::scene::{Arrivals, Scene};
+use crate::worker::{GO_ON, HANG, Start, Worker};
+use crate::{account::End, kills::RULES};
+
+pub(crate) fn run(battery: &mut Battery) {
+    battery.section("alone", battery.pick(3000, 100), alone);
+    battery.section("among-the-living", battery.pick(1000, 30), among_the_living);
+}
+
+fn corpses(scene: &Scene, count: u32) -> anyhow::Result<()> {
+    let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count };
+    let mut dead = Worker::start(&role)?;
+    dead.waits_for("ready", HANG)?;
+    dead.kill()
+}
+
+/// Up to three clean up at once, and are killed: at a step or at any moment.
+fn doomed_sweepers(scene: &Scene, dead: u32, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
+    let steps: Vec<_> = POINTS
+        .iter()
+        .filter(|point| {
+            point.who == Who::Sweeper || matches!(point.name, "last.locked" | "last.swept" | "last.generation-removed")
+        })
+        .collect();
+    let mut sweepers = Vec::new();
+    for _ in 0..rng.u32(1..=3) {
+        let domain = scene.path().into();
+        let role = match rng.u32(0..3) {
+            0 => Role::Clean { domain },
+            n => Role::Live { domain, id: format!("dead{}", rng.u32(0..dead * n)), shared: false },
+        };
+        let start = match rng.bool() {
+            true => Start::killed_at(steps[rng.usize(0..steps.len())].name, rng.u32(1..=3)),
+            false => Start::default(),
+        };
+        sweepers.push(Worker::start_as(&role, &start)?);
+    }
+    std::thread::sleep(Duration::from_micros(rng.u64(0..3000)));
+    for sweeper in &mut sweepers {
+        sweeper.kill()?; // it may have ended, or died at its step
+    }
+    Ok(())
+}
+
+fn alone(rounds: &Rounds) -> anyhow::Result<String> {
+    rounds.each(|_, mut rng| {
+        let scene = Scene::new();
+        let dead = rng.u32(1..=8);
+        corpses(&scene, dead)?;
+        doomed_sweepers(&scene, dead, &mut rng)?;
+        if rng.bool() {
+            scene.clean()?
+        } else {
+            scene.probe(&format!("dead{}", rng.u32(0..dead)))?
+        };
+        scene.is_gone()
+    })?;
+    Ok(String::new())
+}
+
+fn among_the_living(rounds: &Rounds) -> anyhow::Result<String> {
+    let scene = Scene::new();
+    let mut sink = scene.receiver(Receive { id: "sink".into(), ..Receive::default() }, &Start::default())?;
+    let send = Send { id: "source".into(), to: "sink".into(), pause_us: 200, bytes: 100, ..Send::default() };
+    let mut source = scene.sender(send, &Start::default())?;
+    source.worker.waits_for("connected", HANG)?;
+    for (round, mut rng) in rounds.together() {
+        let dead = rng.u32(1..=8);
+        corpses(&scene, dead)?;
+        doomed_sweepers(&scene, dead, &mut rng)?;
+        sink.goes_on(3, GO_ON).with_context(|| format!("round {round}"))?;
+        scene.probe(&format!("dead{}", rng.u32(0..dead))).with_context(|| format!("round {round}"))?;
+        if round % 10 == 9 {
+            scene.clean()?;
+            let left = scene.left().len();
+            let living = 6; // the directory, `generation`, a file and a socket of each
+            anyhow::ensure!(left == living, "LEFT BEHIND in round {round}: {:?}", scene.left());
+        }
+    }
+    source.worker.finish()?;
+    let said = sink.worker.finish()?;
+    anyhow::ensure!(
+        said.iter().filter(|line| line.starts_with("left")).count() == 1,
+        "the living were swept: {said:?}"
+    );
+    scene.is_gone()?;
+    let mut arrivals = Arrivals::default();
+    arrivals.add(&sink.log)?;
+    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    Ok(format!("{} messages meanwhile", totals.processed))
+}

@@ -1,0 +1,82 @@
+//! Lost wake-ups: two processes put each other to sleep and wake each other, millions of times, with no time-out that
+//! would save one. The supervisor watches their counts: if they stand still, a wake-up was lost.
+
+use std::time::{Duration, Instant};
+
+use crate::battery::{Battery, Rounds};
+use crate::health;
+use crate::log::Log;
+use crate::roles::{Role, RoundsKind, RoundsRole};
+use crate::scene::Scene;
+use crate::worker::{HANG, Worker};
+
+/// Counts that stand still for so long are a hang: nothing here takes a thousandth of it.
+const STILL: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(battery: &mut Battery) {
+    let sleeps = battery.pick(10_000_000, 200_000);
+    battery.section("receivers", sleeps, |rounds| wake(rounds, [RoundsKind::Ping, RoundsKind::Pong]));
+    battery.section("full-rings", sleeps, |rounds| wake(rounds, [RoundsKind::Source, RoundsKind::Sink]));
+}
+
+/// So many pairs at once keep the cores busy while others sleep.
+const PAIRS: usize = 2;
+
+/// Counted are real sleeps: voluntary context switches.
+fn wake(rounds: &Rounds, kinds: [RoundsKind; 2]) -> anyhow::Result<String> {
+    let scene = Scene::new();
+    let mut rng = rounds.rng(0);
+    let (mut logs, mut workers) = (Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        let ids = [format!("one-{pair}"), format!("other-{pair}")];
+        for side in [1, 0] {
+            let log = Log::new()?;
+            let role = Role::Rounds(RoundsRole {
+                domain: scene.path().into(),
+                id: ids[side].clone(),
+                peer: ids[1 - side].clone(),
+                log: log.path(),
+                kind: kinds[side],
+                seed: rng.u64(..),
+                most_turns: 300,
+            });
+            let mut worker = Worker::start(&role)?;
+            worker.waits_for("ready", HANG)?;
+            logs.push(log);
+            workers.push(worker);
+        }
+    }
+    let counts = || logs.iter().map(Log::progress).collect::<anyhow::Result<Vec<u64>>>();
+    let mut before = counts()?;
+    let mut changed = vec![Instant::now(); before.len()];
+    let mut slept = [0; 2 * PAIRS];
+    while slept.iter().sum::<u64>() < rounds.count {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = counts()?;
+        for (changed, (now, before)) in changed.iter_mut().zip(now.iter().zip(&before)) {
+            if now != before {
+                *changed = Instant::now();
+            }
+        }
+        before.clone_from(&now);
+        let states = || workers.iter().map(|worker| health::state(worker.pid())).collect::<Vec<_>>().join("\n");
+        anyhow::ensure!(
+            changed.iter().all(|changed| changed.elapsed() < STILL),
+            "a LOST WAKE-UP, behind {now:?} messages:\n{}",
+            states()
+        );
+        for (slept, worker) in slept.iter_mut().zip(&mut workers) {
+            let said = worker.said()?;
+            anyhow::ensure!(said.is_empty(), "behind {now:?} messages: {said:?}");
+            *slept = health::sleeps(worker.pid())?;
+        }
+    }
+    for worker in &mut workers {
+        worker.kill()?;
+    }
+    scene.clean()?;
+    scene.is_gone()?;
+    let side = |n: usize| slept.iter().skip(n).step_by(2).sum::<u64>();
+    let messages = before.iter().step_by(2).sum::<u64>();
+    Ok(format!("{} and {} sleeps, {messages} messages", side(1), side(0)))
+}
