@@ -24,6 +24,8 @@ pub(crate) struct Arrival {
     pub(crate) socket: Option<Arc<Socket>>,
     pub(crate) peer: Arc<Peer>,
     pub(crate) consumer: Consumer<Reader, Writer>,
+    /// Its sender has no fence of its own.
+    pub(crate) is_fenced: bool,
     pub(crate) charge: Charge,
 }
 

@@ -96,6 +96,9 @@ impl Channel {
     fn refresh(&mut self) {
         if self.attached.is_none() {
             self.attached = self.ring.attached();
+            if self.attached.as_ref().is_some_and(|attached| attached.is_fenced_by_receiver) {
+                self.producer.set_fenced_by_receiver();
+            }
             if let Some(ack) = self.ring.ack() {
                 self.producer.set_ack(ack.reader());
             }

@@ -20,8 +20,8 @@ use crate::registry::{self, ReadError};
 use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
 use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
-use crate::sys::{OsError, thread};
-use crate::wire::{self, Answer, Attached, Data, Hello, PROTOCOL, Refusal, Terms};
+use crate::sys::{OsError, barrier, thread};
+use crate::wire::{self, Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, PROTOCOL, Refusal, Terms};
 
 /// Why a receiver does not take a connection. The numbers travel in the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +169,8 @@ struct Wanted {
     peer: Arc<Peer>,
     inbox: Arc<InboxShared>,
     connection: Option<u64>,
+    /// The sender has no fence of its own: the receiver's barrier stands for it.
+    is_fenced: bool,
 }
 
 impl Incoming {
@@ -240,7 +242,8 @@ impl Incoming {
             Ok(peer) => Arc::new(peer),
             Err((reason, why)) => return self.end(reactor, state, Some((reason, &why))),
         };
-        let wanted = Wanted { peer, inbox, connection: hello.connection };
+        let is_fenced = hello.features & FENCED_BY_RECEIVER != 0 && barrier::is_available();
+        let wanted = Wanted { peer, inbox, connection: hello.connection, is_fenced };
         match node.admission.by_rules(&wanted.peer) {
             Some(admitted) => self.decided(reactor, state, node, wanted, admitted),
             None => {
@@ -313,7 +316,8 @@ impl Incoming {
             let text = format!("uid {} has as many channels as node {:?} allows", self.credentials.uid, node.id);
             return self.end(reactor, state, Some((Reason::TooMuch, &text)));
         };
-        let terms = Terms { version: PROTOCOL, features: 0, capacity, policy: wanted.inbox.policy.number() };
+        let features = if wanted.is_fenced { FENCED_BY_RECEIVER } else { 0 };
+        let terms = Terms { version: PROTOCOL, features, capacity, policy: wanted.inbox.policy.number() };
         let Some(socket) = &state.socket else { return };
         socket.accept_descriptors(true);
         let sent = socket.send(&wire::encode(&Answer::Terms(terms)), None);
@@ -388,7 +392,7 @@ impl Incoming {
         }
         let socket = wanted.connection.is_none().then(|| Arc::new(socket));
         let peer = wanted.peer.clone();
-        wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, charge });
+        wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced: wanted.is_fenced, charge });
         Ok(())
     }
 }

@@ -16,11 +16,11 @@ use crate::link::Target;
 use crate::reactor::{Reactor, Source};
 use crate::registry;
 use crate::ring::{Attached, Failure, Ring};
-use crate::sys::OsError;
 use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
-use crate::wire::{self, Answer, Data, Hello, PROTOCOL};
+use crate::sys::{OsError, barrier};
+use crate::wire::{self, Answer, Data, FENCED_BY_RECEIVER, Hello, PROTOCOL};
 
 /// How long after a lost or a refused-for-now attempt the next one begins.
 const RETRY: Duration = Duration::from_millis(5);
@@ -43,11 +43,13 @@ struct State {
     retry: Duration,
     /// How often the receiver did not know the connection that the ring was to be added to.
     unknown: u32,
+    /// What the receiver's terms say that it makes use of.
+    features: u64,
 }
 
 impl State {
     const fn new() -> Self {
-        Self { socket: None, reserve: None, retry: RETRY, unknown: 0 }
+        Self { socket: None, reserve: None, retry: RETRY, unknown: 0, features: 0 }
     }
 }
 
@@ -105,7 +107,7 @@ impl Outgoing {
         let hello = wire::encode(&Hello {
             lowest: PROTOCOL,
             highest: PROTOCOL,
-            features: 0,
+            features: if barrier::register() { FENCED_BY_RECEIVER } else { 0 },
             node: self.ring.node.to_string(),
             incarnation: *self.ring.incarnation.bytes(),
             target: *target.incarnation.bytes(),
@@ -179,6 +181,7 @@ impl Outgoing {
                 if (terms.version, terms.capacity, terms.policy) != (PROTOCOL, capacity, policy.number()) {
                     return self.fail(reactor, broken(format!("its terms are not those of its file: {terms:?}")));
                 }
+                self.state().features = terms.features & FENCED_BY_RECEIVER;
                 let data = wire::encode(&Data { capacity, policy: policy.number() });
                 let Some(socket) = self.state().socket.clone() else { return };
                 match Socket::spare() {
@@ -244,7 +247,10 @@ impl Outgoing {
         let first = self.connection.is_none().then_some(socket).flatten().map(|socket| (socket, attached.connection));
         let number = attached.ring;
         match self.ring.link.attached(reactor, &self.ring, number, first) {
-            Some(socket) => self.ring.attach(Attached { ack, socket, number }),
+            Some(socket) => {
+                let is_fenced_by_receiver = self.state().features & FENCED_BY_RECEIVER != 0;
+                self.ring.attach(Attached { ack, socket, number, is_fenced_by_receiver });
+            }
             None => self.ring.fail_attached(ack),
         }
     }

@@ -17,10 +17,10 @@ use crate::bell::{self, Bell, Heard};
 use crate::fault::fault;
 use crate::name::Peer;
 use crate::names::Names;
-use crate::sys::OsError;
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::{Poll, Ready};
 use crate::sys::socket::Socket;
+use crate::sys::{OsError, barrier};
 
 /// While it polls, an inbox looks at its bells this often, so that armed channels do not starve.
 const LOOK_EVERY: Duration = Duration::from_micros(30);
@@ -101,6 +101,8 @@ pub(crate) struct Taken {
 
 struct Channel {
     consumer: Consumer<Reader, Writer>,
+    /// Its sender has no fence of its own: it counts on a barrier whenever the channel is armed.
+    is_fenced: bool,
     peer: Arc<Peer>,
     /// What the sender has declared its topics' numbers to mean.
     topics: Names,
@@ -413,37 +415,40 @@ impl Receiver {
 
     /// Has every active channel announce sleep; `true` if all of them may.
     fn arm_all(&mut self) -> bool {
-        let mut at = 0;
-        while at < self.active.len() {
-            if !self.arm(at) {
-                at += 1;
-            }
-        }
+        self.arm(|_| true);
         self.active.is_empty() && self.found.is_empty()
     }
 
-    /// Has an active channel announce sleep; `false` if it stays active, for there is something in it.
-    fn arm(&mut self, at: usize) -> bool {
-        let index = self.active[at];
-        let channel = self.channels[index].as_mut().expect("an active channel is there");
-        if channel.drain.is_some() {
-            return false;
-        }
-        channel.settle();
-        match channel.consumer.arm() {
-            Armed::Sleep => {
-                channel.active = false;
-                self.active.swap_remove(at);
-                true
+    /// Has active channels announce sleep; those that have something in them stay active.
+    fn arm(&mut self, wanted: impl Fn(&Channel) -> bool) {
+        let is_armed = |channel: &Channel| channel.drain.is_none() && wanted(channel);
+        let mut needs_barrier = false;
+        for &index in &self.active {
+            let channel = self.channels[index].as_mut().expect("an active channel is there");
+            if is_armed(channel) {
+                channel.settle();
+                channel.consumer.announce();
+                needs_barrier |= channel.is_fenced;
             }
-            Armed::Awake => {
+        }
+        if needs_barrier {
+            barrier::everywhere();
+        }
+        let channels = &mut self.channels;
+        self.active.retain(|&index| {
+            let channel = channels[index].as_mut().expect("an active channel is there");
+            if !is_armed(channel) {
+                return true;
+            }
+            channel.active = channel.consumer.look_again() == Armed::Awake;
+            if channel.active {
                 channel.consumer.disarm();
                 if channel.consumer.is_closed() {
                     channel.drain = Some(channel.consumer.capacity());
                 }
-                false
             }
-        }
+            channel.active
+        });
     }
 
     /// Looks at the bells and the arrivals, and waits for them until the given time (`None`: without limit).
@@ -474,20 +479,21 @@ impl Receiver {
             }
         }
         self.last_look = Instant::now();
-        let mut at = 0;
-        while at < self.active.len() {
-            let channel = self.channels[self.active[at]].as_mut().expect("an active channel is there");
+        let mut is_idle = false;
+        for &index in &self.active {
+            let channel = self.channels[index].as_mut().expect("an active channel is there");
             channel.idle_looks += 1;
-            if channel.idle_looks < IDLE_LOOKS || !self.arm(at) {
-                at += 1;
-            }
+            is_idle |= channel.idle_looks >= IDLE_LOOKS;
+        }
+        if is_idle {
+            self.arm(|channel| channel.idle_looks >= IDLE_LOOKS);
         }
         Ok(())
     }
 
     /// Takes a new channel in.
     fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { connection, ring, socket, peer, consumer, charge } = arrival;
+        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge } = arrival;
         let mut charge = Some(charge);
         if let Some(socket) = socket {
             if let Err(error) = self.poll.add(&*socket, connection) {
@@ -516,6 +522,7 @@ impl Receiver {
         self.found.push_back(Found::Joined(peer.clone()));
         self.channels[index] = Some(Channel {
             consumer,
+            is_fenced,
             peer,
             topics: Names::default(),
             missed: 0,

@@ -72,6 +72,7 @@ pub(crate) struct Attached {
     pub(crate) ack: Arc<Mapping>,
     pub(crate) socket: Arc<Socket>,
     pub(crate) number: u32,
+    pub(crate) is_fenced_by_receiver: bool,
 }
 
 impl Attached {

@@ -15,6 +15,9 @@ use minicbor::{Decode, Encode};
 /// The version of the handshake that this library speaks.
 pub(crate) const PROTOCOL: u32 = 1;
 
+/// An ability, of a sender: it counts as fenced by the `membarrier` of others. Of a receiver: it has one, each time it arms.
+pub(crate) const FENCED_BY_RECEIVER: u64 = 1;
+
 /// The sender's first message.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -24,7 +27,7 @@ pub(crate) struct Hello {
     pub(crate) lowest: u32,
     #[n(1)]
     pub(crate) highest: u32,
-    /// Optional abilities of the sender; none exist yet.
+    /// Optional abilities of the sender.
     #[n(2)]
     pub(crate) features: u64,
     /// The sender's node.
@@ -49,6 +52,7 @@ pub(crate) struct Hello {
 pub(crate) struct Terms {
     #[n(0)]
     pub(crate) version: u32,
+    /// Those of them that the receiver makes use of.
     #[n(1)]
     pub(crate) features: u64,
     /// Capacity of the ring in bytes.

@@ -280,6 +280,12 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         self.data.store(data::BLOCKED_NS, self.counters.blocked_ns, Ordering::Relaxed);
     }
 
+    /// Says that the receiver has a barrier that is one for this process, too, between announcing its sleep and looking
+    /// again: from now on no fence follows a commit.
+    pub fn set_fenced_by_receiver(&mut self) {
+        self.bell.is_fenced_by_receiver = true;
+    }
+
     /// Whether the receiver sleeps and must be woken for what was pushed. True once per sleep.
     #[inline]
     pub fn must_ring(&mut self) -> bool {

@@ -11,10 +11,14 @@
 //! ```
 //!
 //! Whichever fence comes second sees the other's store, so either the sleeper finds the change or the other side rings.
+//! The sender's fence behind a commit waits until the receiver has given the line away, which costs more than the rest of a
+//! send. Where the kernel can put a fence into another process (`membarrier`), the receiver has it do so between announcing
+//! its sleep and its second look, and the sender has none.
+//!
 //! An epoch is never used twice, and each is rung for once: a message costs no system call while the bell is on its way.
 //! A process that dies between store and bell is noticed by its hang-up, which wakes the sleeper as well.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::consumer::Consumer;
 use crate::layout::{ack, data};
@@ -24,6 +28,8 @@ use crate::memory::{Memory, MemoryMut};
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     last_rung: u64,
+    /// The receiver's fence is one for this side, too.
+    pub(crate) is_fenced_by_receiver: bool,
 }
 
 impl Bell {
@@ -31,7 +37,12 @@ impl Bell {
     #[inline]
     pub(crate) fn must_ring(&mut self, data: &impl MemoryMut, ack: &impl Memory) -> bool {
         // Pairs with the fence in Consumer::arm: the commit is seen there, or the epoch is seen here.
-        data.fence(Ordering::SeqCst);
+        if self.is_fenced_by_receiver {
+            // The receiver's barrier falls behind the commit, or in front of the load, as they stand in the program.
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            data.fence(Ordering::SeqCst);
+        }
         // Relaxed: the fence orders it.
         self.new_epoch(ack.load(ack::ARMED, Ordering::Relaxed))
     }
@@ -57,9 +68,20 @@ pub enum Armed {
 impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     /// Announces sleep under a new epoch, and looks at the ring once more.
     pub fn arm(&mut self) -> Armed {
+        self.announce();
+        self.look_again()
+    }
+
+    /// The first half of [`Consumer::arm`]: announces sleep under a new epoch. Between the halves a receiver of a sender
+    /// without a fence of its own ([`crate::Producer::set_fenced_by_receiver`]) has its barrier.
+    pub fn announce(&mut self) {
         self.epoch += 1;
         // Relaxed: the fence orders it.
         self.ack.store(ack::ARMED, self.epoch, Ordering::Relaxed);
+    }
+
+    /// The second half of [`Consumer::arm`]: looks at the ring once more.
+    pub fn look_again(&self) -> Armed {
         // Pairs with the fence in Bell::must_ring.
         self.ack.fence(Ordering::SeqCst);
         if self.has_record() || self.is_closed() { Armed::Awake } else { Armed::Sleep }
