@@ -36,7 +36,7 @@ struct Idle {
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let time = crate::duplex::seconds(args.seconds)?;
     let domain = bench.domain("idle");
-    let receiver = bench.start(&domain, &[Part::Receive { nodes: vec!["idle".into()] }])?;
+    let receiver = bench.start(&domain, &[Part::Receive { nodes: vec!["idle".into()], cpu: None }])?;
     let senders = bench.start(&domain, &[Part::Connected { to: "idle".into(), count: args.channels }])?;
     let pids = [receiver.pids()[0], senders.pids()[0]];
     // What has just been connected is polled for a moment, before it is found to be idle.

@@ -23,19 +23,46 @@ pub(super) struct Common {
     /// In so many rounds, each with the limit in turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// The CPUs of the two processes: by default the first two; `none` leaves it to the kernel
-    #[arg(long, value_name = "A,B", value_parser = parse_pin)]
-    pin: Option<Pin>,
+    #[command(flatten)]
+    cpus: Cpus,
     /// One object a line
     #[arg(long)]
     pub(super) json: bool,
 }
 
 /// Where the two processes run.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub(super) struct Cpus {
+    /// The CPUs of the two processes: by default the first two; `none` leaves it to the kernel
+    #[arg(long, value_name = "A,B", value_parser = parse_pin)]
+    pin: Option<Pin>,
+}
+
+/// What a user says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pin {
     Pair(usize, usize),
     Nowhere,
+}
+
+impl Cpus {
+    /// The CPUs of the two processes. Where both poll, the kernel may put them on one for a while, and what is measured then
+    /// is its time slice: so they are pinned by default, where there are two.
+    pub(super) fn pin(&self) -> Option<(usize, usize)> {
+        match self.pin {
+            Some(Pin::Pair(first, second)) => Some((first, second)),
+            Some(Pin::Nowhere) => None,
+            None => {
+                let allowed = rustix::thread::sched_getaffinity(None).ok()?;
+                let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
+                Some((cpus.next()?, cpus.next()?))
+            }
+        }
+    }
+
+    pub(super) fn each(&self) -> (Option<usize>, Option<usize>) {
+        (self.pin().map(|cpus| cpus.0), self.pin().map(|cpus| cpus.1))
+    }
 }
 
 fn parse_pin(text: &str) -> Result<Pin, String> {
@@ -68,22 +95,12 @@ impl Common {
         if self.sizes.is_empty() { vec![self.size] } else { self.sizes.clone() }
     }
 
-    /// The CPUs of the two processes. Where both poll, the kernel may put them on one for a while, and what is measured then
-    /// is its time slice: so they are pinned by default, where there are two.
     pub(super) fn pin(&self) -> Option<(usize, usize)> {
-        match self.pin {
-            Some(Pin::Pair(first, second)) => Some((first, second)),
-            Some(Pin::Nowhere) => None,
-            None => {
-                let allowed = rustix::thread::sched_getaffinity(None).ok()?;
-                let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
-                Some((cpus.next()?, cpus.next()?))
-            }
-        }
+        self.cpus.pin()
     }
 
     pub(super) fn cpus(&self) -> (Option<usize>, Option<usize>) {
-        (self.pin().map(|cpus| cpus.0), self.pin().map(|cpus| cpus.1))
+        self.cpus.each()
     }
 
     /// What each round has of the whole.
@@ -141,7 +158,15 @@ mod tests {
 
     #[test]
     fn the_rounds_are_the_whole() {
-        let common = |count| Common { size: 64, sizes: vec![], seconds: 3.0, count, rounds: 5, pin: None, json: true };
+        let common = |count| Common {
+            size: 64,
+            sizes: vec![],
+            seconds: 3.0,
+            count,
+            rounds: 5,
+            cpus: Cpus::default(),
+            json: true,
+        };
         let counts = |count| common(Some(count)).rounds().expect("good seconds");
         assert_eq!(counts(12), [3, 3, 2, 2, 2].map(Share::Count));
         assert_eq!(counts(2), [1, 1].map(Share::Count));

@@ -20,7 +20,11 @@ pub(super) const READY: &str = "ready";
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Part {
     /// Receives at each of these nodes, on a thread each.
-    Receive { nodes: Vec<String> },
+    Receive {
+        nodes: Vec<String>,
+        #[arg(long)]
+        cpu: Option<usize>,
+    },
     /// Connects so many senders of one node to a node, and sends nothing.
     Connected { to: String, count: usize },
     /// Opens so many nodes.
@@ -28,7 +32,7 @@ pub(crate) enum Part {
     /// Joins, leaves and subscribes when it is told to.
     Visitor,
     /// Subscribes, with so many inboxes beside, one for a pattern each, and takes what comes.
-    Patterns { count: usize },
+    Patterns { count: usize, cpu: Option<usize> },
     /// Joins, connects and sends a first message, so many times.
     Connect { to: String, via: Via, size: usize, count: u64, cpu: Option<usize> },
     /// Sends every message back.
@@ -48,11 +52,11 @@ impl Part {
     pub(super) fn arguments(&self) -> Vec<String> {
         let cpu = |cpu: &Option<usize>| cpu.map(|cpu| cpu.to_string());
         let (name, words, cpu): (&str, Vec<String>, Option<String>) = match self {
-            Self::Receive { nodes } => ("receive", nodes.clone(), None),
+            Self::Receive { nodes, cpu: on } => ("receive", nodes.clone(), on.map(|cpu| format!("--cpu={cpu}"))),
             Self::Connected { to, count } => ("connected", vec![to.clone(), count.to_string()], None),
             Self::Nodes { count } => ("nodes", vec![count.to_string()], None),
             Self::Visitor => ("visitor", Vec::new(), None),
-            Self::Patterns { count } => ("patterns", vec![count.to_string()], None),
+            Self::Patterns { count, cpu: on } => ("patterns", vec![count.to_string()], cpu(on)),
             Self::Connect { to, via, size, count, cpu: on } => {
                 ("connect", vec![to.clone(), via.name(), size.to_string(), count.to_string()], cpu(on))
             }
@@ -67,11 +71,11 @@ impl Part {
 
     fn run(&self, domain: &DomainArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
         match self {
-            Self::Receive { nodes } => scale::channels::receive(domain, nodes, interrupt),
+            Self::Receive { nodes, cpu } => scale::channels::receive(domain, nodes, *cpu, interrupt),
             Self::Connected { to, count } => scale::channels::connected(domain, to, *count, interrupt),
             Self::Nodes { count } => scale::joins::nodes(domain, *count, interrupt),
             Self::Visitor => scale::news::visitor(domain, interrupt),
-            Self::Patterns { count } => scale::topics::patterns(domain, *count, interrupt),
+            Self::Patterns { count, cpu } => scale::topics::patterns(domain, *count, *cpu, interrupt),
             Self::Connect { to, via, size, count, cpu } => {
                 connect::rounds(domain, (to, *via), (*size, *count), *cpu, interrupt)
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Bench;
+use super::options::Cpus;
 
 /// How long what was just started or connected may take to be idle.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -37,6 +38,8 @@ pub(crate) struct Args {
     /// How many rounds
     #[arg(long, value_name = "N", default_value_t = 101, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
+    #[command(flatten)]
+    cpus: Cpus,
     /// Only this; may be repeated
     #[arg(long, value_name = "WHAT", value_enum)]
     of: Vec<Of>,
@@ -71,13 +74,14 @@ struct Memory {
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let wants = |of| args.of.is_empty() || args.of.contains(&of);
+    let (cpus, pin) = (args.cpus.each(), args.cpus.pin());
     let (memory, rounds) = (wants(Of::Memory), args.count as usize);
     let mut bytes = Memory { of: "memory", domain_bytes: 0, node_bytes: 0, channel_bytes: 0 };
     if wants(Of::Send) || memory {
-        let (send, channel_bytes) = channels::measure(bench, args.channels, rounds)?;
+        let (send, channel_bytes) = channels::measure(bench, cpus, args.channels, rounds)?;
         bytes.channel_bytes = channel_bytes;
         if wants(Of::Send) {
-            bench.print(args.json, "scale", None, &send, || send.line())?;
+            bench.print(args.json, "scale", pin, &send, || send.line())?;
         }
     }
     if wants(Of::Join) || memory {
@@ -93,12 +97,12 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
         }
     }
     if wants(Of::Topics) {
-        let topics = topics::measure_topics(bench, args.topics, rounds)?;
-        bench.print(args.json, "scale", None, &topics, || topics.line())?;
+        let topics = topics::measure_topics(bench, cpus, args.topics, rounds)?;
+        bench.print(args.json, "scale", pin, &topics, || topics.line())?;
     }
     if wants(Of::Patterns) {
-        let patterns = topics::measure_patterns(bench, args.topics, rounds)?;
-        bench.print(args.json, "scale", None, &patterns, || patterns.line())?;
+        let patterns = topics::measure_patterns(bench, cpus, args.topics, rounds)?;
+        bench.print(args.json, "scale", pin, &patterns, || patterns.line())?;
     }
     if memory {
         bench.print(args.json, "scale", None, &bytes, || {

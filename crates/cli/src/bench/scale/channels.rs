@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use librpc::{Node, Sender};
 use serde::Serialize;
 
-use super::super::part::{raise_descriptor_limit, ready};
+use super::super::part::{on_cpu, pin, raise_descriptor_limit, ready};
 use super::super::process::memfd_bytes;
 use super::super::{Bench, Part, median, median_ratio};
 use super::{MESSAGE_BYTES, SETTLE};
@@ -33,9 +33,14 @@ impl Send {
 }
 
 /// Sends to two nodes of one process by turns, of which one has many idle channels; and what a channel takes of memory.
-pub(super) fn measure(bench: &Bench, channels: u32, rounds: usize) -> anyhow::Result<(Send, u64)> {
+pub(super) fn measure(
+    bench: &Bench,
+    cpus: (Option<usize>, Option<usize>),
+    channels: u32,
+    rounds: usize,
+) -> anyhow::Result<(Send, u64)> {
     let domain = bench.domain("channels");
-    let receivers = bench.start(&domain, &[Part::Receive { nodes: vec!["few".into(), "many".into()] }])?;
+    let receivers = bench.start(&domain, &[Part::Receive { nodes: vec!["few".into(), "many".into()], cpu: cpus.1 }])?;
     let before = memfd_bytes(&receivers.pids())?;
     let idle = bench.start(&domain, &[Part::Connected { to: "many".into(), count: channels as usize }])?;
     bench.interrupt.wait_for(SETTLE)?;
@@ -44,16 +49,19 @@ pub(super) fn measure(bench: &Bench, channels: u32, rounds: usize) -> anyhow::Re
 
     let node = Node::builder("sender").domain(domain).open()?;
     let mut senders = [node.sender("few")?, node.sender("many")?];
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..=rounds {
-        bench.check()?;
-        for (sender, times) in senders.iter_mut().zip(&mut times) {
-            let ns = send_many(sender)?;
-            if round > 0 {
-                times.push(ns);
+    let times = on_cpu(cpus.0, || {
+        let mut times = [Vec::new(), Vec::new()];
+        for round in 0..=rounds {
+            bench.check()?;
+            for (sender, times) in senders.iter_mut().zip(&mut times) {
+                let ns = send_many(sender)?;
+                if round > 0 {
+                    times.push(ns);
+                }
             }
         }
-    }
+        Ok(times)
+    })?;
     let pairs: Vec<_> = times[1].iter().copied().zip(times[0].iter().copied()).collect();
     let [one_ns, many_ns] = times.map(|mut times| median(&mut times) / MESSAGES);
     Ok((Send { of: "send", channels, one_ns, many_ns, ratio: median_ratio(&pairs) }, channel_bytes))
@@ -70,8 +78,14 @@ fn send_many(sender: &mut Sender) -> anyhow::Result<u64> {
 }
 
 /// The process of the receivers.
-pub(in super::super) fn receive(domain: &DomainArgs, names: &[String], interrupt: &Interrupt) -> anyhow::Result<()> {
+pub(in super::super) fn receive(
+    domain: &DomainArgs,
+    names: &[String],
+    cpu: Option<usize>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
     let nodes = names.iter().map(|name| domain.open(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    pin(cpu)?; // and so the threads that are started now
     std::thread::scope(|scope| {
         let threads = nodes.iter().map(|node| {
             let mut inbox = node.inbox()?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use librpc::{Node, Outbox, Topic};
 use serde::Serialize;
 
-use super::super::part::{raise_descriptor_limit, ready};
+use super::super::part::{on_cpu, pin, raise_descriptor_limit, ready};
 use super::super::{Bench, Part, median, median_ratio};
 use super::MESSAGE_BYTES;
 use crate::domain::DomainArgs;
@@ -14,6 +14,9 @@ use crate::latency::readable;
 
 const MESSAGES: usize = 10_000;
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// The CPUs of the publisher and of the subscriptions.
+type Pair = (Option<usize>, Option<usize>);
 
 #[derive(Serialize)]
 pub(super) struct Publish {
@@ -43,9 +46,9 @@ impl Publish {
 }
 
 /// Publishes on one topic, and on many, by turns, to the same inbox.
-pub(super) fn measure_topics(bench: &Bench, count: u32, rounds: usize) -> anyhow::Result<Publish> {
+pub(super) fn measure_topics(bench: &Bench, cpus: Pair, count: u32, rounds: usize) -> anyhow::Result<Publish> {
     let domain = bench.domain("topics");
-    let _subscriber = bench.start(&domain, &[Part::Patterns { count: 0 }])?;
+    let _subscriber = bench.start(&domain, &[Part::Patterns { count: 0, cpu: cpus.1 }])?;
     let node = Node::builder("publisher").domain(domain).open()?;
     let open = |topics: u32| -> anyhow::Result<_> {
         let mut outbox = node.outbox();
@@ -55,41 +58,47 @@ pub(super) fn measure_topics(bench: &Bench, count: u32, rounds: usize) -> anyhow
         Ok((outbox, topics))
     };
     let mut outboxes = [open(1)?, open(count)?];
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..=rounds {
-        bench.check()?;
-        for ((outbox, topics), times) in outboxes.iter_mut().zip(&mut times) {
-            let ns = publish_many(outbox, topics)?;
-            if round > 0 {
-                times.push(ns);
+    let times = on_cpu(cpus.0, || {
+        let mut times = [Vec::new(), Vec::new()];
+        for round in 0..=rounds {
+            bench.check()?;
+            for ((outbox, topics), times) in outboxes.iter_mut().zip(&mut times) {
+                let ns = publish_many(outbox, topics)?;
+                if round > 0 {
+                    times.push(ns);
+                }
             }
         }
-    }
+        Ok(times)
+    })?;
     Ok(Publish::new("topics", count, times))
 }
 
 /// Publishes in two domains by turns, of which one has many subscriptions to other topics.
-pub(super) fn measure_patterns(bench: &Bench, count: u32, rounds: usize) -> anyhow::Result<Publish> {
+pub(super) fn measure_patterns(bench: &Bench, cpus: Pair, count: u32, rounds: usize) -> anyhow::Result<Publish> {
     let mut places = Vec::new();
     for (name, patterns) in [("one-pattern", 0), ("patterns", count as usize)] {
         let domain = bench.domain(name);
-        let subscriber = bench.start(&domain, &[Part::Patterns { count: patterns }])?;
+        let subscriber = bench.start(&domain, &[Part::Patterns { count: patterns, cpu: cpus.1 }])?;
         let node = Node::builder("publisher").domain(domain).open()?;
         let mut outbox = node.outbox();
         let topic = outbox.topic("bench/0")?;
         anyhow::ensure!(outbox.wait_for_subscriber(topic, LIMIT)?, "no subscriber has come");
         places.push((outbox, [topic], node, subscriber));
     }
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..=rounds {
-        bench.check()?;
-        for ((outbox, topics, ..), times) in places.iter_mut().zip(&mut times) {
-            let ns = publish_many(outbox, topics)?;
-            if round > 0 {
-                times.push(ns);
+    let times = on_cpu(cpus.0, || {
+        let mut times = [Vec::new(), Vec::new()];
+        for round in 0..=rounds {
+            bench.check()?;
+            for ((outbox, topics, ..), times) in places.iter_mut().zip(&mut times) {
+                let ns = publish_many(outbox, topics)?;
+                if round > 0 {
+                    times.push(ns);
+                }
             }
         }
-    }
+        Ok(times)
+    })?;
     Ok(Publish::new("patterns", count, times))
 }
 
@@ -105,7 +114,12 @@ fn publish_many(outbox: &mut Outbox, topics: &[Topic]) -> anyhow::Result<u64> {
 }
 
 /// The process of the subscriptions.
-pub(in super::super) fn patterns(domain: &DomainArgs, count: usize, interrupt: &Interrupt) -> anyhow::Result<()> {
+pub(in super::super) fn patterns(
+    domain: &DomainArgs,
+    count: usize,
+    cpu: Option<usize>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
     raise_descriptor_limit()?;
     let node = domain.open("subscriber")?;
     let mut inbox = node.subscribe("bench/*")?;
@@ -113,6 +127,7 @@ pub(in super::super) fn patterns(domain: &DomainArgs, count: usize, interrupt: &
     let _others = others.collect::<Result<Vec<_>, _>>()?;
     let stop = inbox.stop_handle();
     interrupt.then(move || stop.stop());
+    pin(cpu)?;
     ready()?;
     while inbox.recv()?.is_some() {}
     Ok(())
