@@ -126,7 +126,7 @@ pub(super) fn rounds(
         anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
         let begun = now_ns();
         let node = Node::builder("connecting").domain(place.clone()).open()?;
-        let mut to = To::open(&node, to, via)?;
+        let mut to = To::open(&node, to, via, interrupt)?;
         content::write(&mut message, begun);
         to.send(&message)?;
         // What is sent before the receiver has answered needs its sender until then. The last message is acknowledged when

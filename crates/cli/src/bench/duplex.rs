@@ -194,7 +194,7 @@ pub(super) fn side(domain: &DomainArgs, exchange: &Exchange, interrupt: &Interru
     let Exchange { node, peer, via, size, rate, count, seconds, cpu } = exchange;
     let node = domain.open(node)?;
     let mut inbox = end::inbox(&node, *via, Wait::Spin, librpc::DEFAULT_CAPACITY, interrupt)?;
-    let mut to = Some(To::open(&node, peer, *via)?);
+    let mut to = Some(To::open(&node, peer, *via, interrupt)?);
     pin(*cpu)?;
     ready()?;
     let (time, mut message) = (Duration::from_secs_f64(*seconds), vec![0; *size]);

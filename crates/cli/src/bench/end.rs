@@ -2,10 +2,10 @@
 //!
 //! The node `b` receives what is published on `bench/b`, or what is sent to it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use librpc::{Event, Inbox, Node, Publisher, SendError, Sender, Wait};
+use librpc::{ConnectError, Event, Inbox, Node, Publisher, SendError, Sender, Wait};
 use serde::Serialize;
 
 use crate::interrupt::Interrupt;
@@ -13,6 +13,7 @@ use crate::outcome::Usage;
 
 /// Longer than any receiver should ever be away.
 const LIMIT: Duration = Duration::from_secs(10);
+const SLICE: Duration = Duration::from_millis(100);
 
 /// Which way the messages go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -49,6 +50,30 @@ pub(super) fn inbox(node: &Node, via: Via, wait: Wait, capacity: u64, interrupt:
     Ok(inbox)
 }
 
+/// What publishes to a node, once it is there.
+pub(super) fn publisher(node: &Node, to: &str, interrupt: &Interrupt) -> anyhow::Result<Publisher> {
+    let mut publisher = node.publisher(&topic(to))?;
+    publisher.set_limit(LIMIT);
+    patiently(to, interrupt, || Ok(publisher.wait_for_subscriber(SLICE)?.then_some(())))?;
+    Ok(publisher)
+}
+
+/// Tries until there is something, up to a limit, and not after a signal: whoever is waited for may have left then.
+fn patiently<T>(
+    to: &str,
+    interrupt: &Interrupt,
+    mut attempt: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = attempt()? {
+            return Ok(found);
+        }
+        anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
+        anyhow::ensure!(begun.elapsed() < LIMIT, "node {to:?} does not come");
+    }
+}
+
 /// What sends to a node.
 pub(super) enum To {
     Topic(Publisher),
@@ -56,20 +81,18 @@ pub(super) enum To {
 }
 
 impl To {
-    /// Waits until the node is there.
-    pub(super) fn open(node: &Node, to: &str, via: Via) -> anyhow::Result<Self> {
+    /// Waits until the node is there, or a signal comes.
+    pub(super) fn open(node: &Node, to: &str, via: Via, interrupt: &Interrupt) -> anyhow::Result<Self> {
         Ok(match via {
             Via::Send => {
-                let mut sender = node.sender_within(to, LIMIT)?;
+                let mut sender = patiently(to, interrupt, || match node.sender_within(to, SLICE) {
+                    Err(ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }) => Ok(None),
+                    sender => Ok(Some(sender?)),
+                })?;
                 sender.set_limit(LIMIT);
                 Self::Node(sender)
             }
-            Via::Topic => {
-                let mut publisher = node.publisher(&topic(to))?;
-                publisher.set_limit(LIMIT);
-                anyhow::ensure!(publisher.wait_for_subscriber(LIMIT)?, "node {to:?} does not come");
-                Self::Topic(publisher)
-            }
+            Via::Topic => Self::Topic(publisher(node, to, interrupt)?),
         })
     }
 

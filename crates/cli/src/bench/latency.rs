@@ -108,7 +108,7 @@ fn round(
     let mut inbox = end::inbox(&node, via, Wait::Spin, librpc::DEFAULT_CAPACITY, &bench.interrupt)?;
     let (ours, theirs) = common.cpus();
     let mut pong = bench.start(domain, &[Part::Echo { node: "pong".into(), to: "ping".into(), via, cpu: theirs }])?;
-    let mut to = To::open(&node, "pong", via)?;
+    let mut to = To::open(&node, "pong", via, &bench.interrupt)?;
     let (times, came) = on_cpu(ours, || {
         let (mut times, mut came) = (Times::new(), Tally::default());
         let mut message = vec![0; size];
@@ -145,7 +145,7 @@ pub(super) fn echo(
 ) -> anyhow::Result<()> {
     let node = domain.open(node)?;
     let mut inbox = end::inbox(&node, via, Wait::Spin, librpc::DEFAULT_CAPACITY, interrupt)?;
-    let mut to = To::open(&node, to, via)?;
+    let mut to = To::open(&node, to, via, interrupt)?;
     pin(cpu)?;
     ready()?;
     let (mut tally, mut message) = (Tally::default(), Vec::new());

@@ -109,7 +109,7 @@ fn round(
     let limit_msgs_per_s = on_cpu(ours, || Ok(limit::copies_per_second(size)))?;
     let mut sink = bench.start(domain, &[Part::Sink { node: "sink".into(), via, cpu: theirs }])?;
     let node = Node::builder("source").domain(domain.clone()).open()?;
-    let mut to = To::open(&node, "sink", via)?;
+    let mut to = To::open(&node, "sink", via, &bench.interrupt)?;
     let (count, time, sent) = on_cpu(ours, || {
         let (mut message, mut sent) = (vec![0; size], 0);
         let mut send = |share: Share, most: u64| -> anyhow::Result<(u64, Duration, u64)> {

@@ -97,11 +97,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
         let eventfds = Line::open(&descriptors::accept_within(&listener, LIMIT, &bench.interrupt)?)?;
         eventfds.also(&bench.interrupt)?;
         bench.await_ready(&mut sleepers, 1)?;
-        let publish = |to: &str| -> anyhow::Result<Publisher> {
-            let mut publisher = node.publisher(&end::topic(to))?;
-            anyhow::ensure!(publisher.wait_for_subscriber(LIMIT)?, "the sleeper does not come");
-            Ok(publisher)
-        };
+        let publish = |to: &str| end::publisher(&node, to, &bench.interrupt);
         let (block, adaptive) = (publish("block")?, publish("adaptive")?);
         let mut asking = Asking { inbox, block, adaptive, eventfds, message: vec![0; size] };
         let woken = on_cpu(ours, || asking.all(bench, &args.common))?;
@@ -228,8 +224,7 @@ pub(super) fn sleepers(
         let mut threads = Vec::new();
         for (node, wait) in &nodes {
             let mut inbox = end::inbox(node, end::Via::Topic, *wait, librpc::DEFAULT_CAPACITY, interrupt)?;
-            let mut answers = node.publisher(&end::topic("asking"))?;
-            anyhow::ensure!(answers.wait_for_subscriber(LIMIT)?, "nobody asks");
+            let mut answers = end::publisher(node, "asking", interrupt)?;
             threads.push(scope.spawn(move || -> anyhow::Result<()> {
                 pin(cpu)?;
                 // The time that the message took; 0: it is not what was sent.
