@@ -1,27 +1,44 @@
 //! `librpc bench`: what things cost here, beside what they would cost at least.
 //!
-//! The measurements, each a file, and what they share:
-mod connect; //     join, connect, first message
-mod idle; //        what an idle receiver does: nothing
-mod latency; //     there and back
-mod part; //        the processes that a measurement starts
-mod process; //     what the kernel knows about them
-mod scale; //       many channels, many nodes
-mod throughput; //  one direction
+//! The measurements, each a file:
+mod connect; //      join, connect, first message
+mod duplex; //       both directions at once
+mod fanout; //       one publish, many inboxes
+mod idle; //         what an idle receiver does: nothing
+mod latency; //      there and back
+mod scale; //        many channels, nodes, topics, patterns
+mod throughput; //   one direction
+mod wake; //         a receiver that sleeps
+// What they share:
+mod content; //      what a message holds, and how it is checked
+mod descriptors; //  passed from process to process
+mod end; //          what a side sends and receives with
+mod eventfd; //      limit: what wakes
+mod limit; //        limits: a cache line, copying
+mod machine; //      what it ran on
+mod options; //      --size, --seconds, --pin and the like
+mod part; //         the processes that a measurement starts
+mod process; //      what the kernel knows about them
+mod progress; //     a bar on the terminal
+mod times; //        percentiles
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use librpc::Domain;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::children::{Children, Report};
+use crate::children::Children;
 use crate::domain::{DomainArgs, clear_leftovers};
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome};
 
+use machine::Machine;
 pub(crate) use part::{Part, run as part};
 
 /// Measures, beside what the machine could do at best
@@ -29,12 +46,21 @@ pub(crate) use part::{Part, run as part};
 /// In a domain of its own, unless --domain names one.
 #[derive(clap::Args)]
 #[command(after_help = "\
+Each measurement is between processes of its own; every message is written, read and checked in full. The limit, what the
+machine could do at best, is measured in the same run, in turn: compare within one run only.
+
 Examples:
   librpc bench latency --size 64 --pin 0,1
   librpc bench throughput --size 256 --seconds 5 --json
+  librpc bench duplex --size 256 --rate 1000000 --pin 0,1
+  librpc bench fanout --pin 0,1
+  librpc bench wake
   librpc bench connect --count 100
   librpc bench scale
-  librpc bench idle --channels 1000 --seconds 10")]
+  librpc bench idle --channels 1000 --seconds 10
+
+Beside its peers (Aeron, iceoryx2, ZeroMQ and others), with a report as a page of HTML: bench/peers/run --report FILE, in
+librpc's source. Exit code 3: done, but messages were lost.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -44,6 +70,9 @@ pub(crate) struct Args {
 enum What {
     Latency(latency::Args),
     Throughput(throughput::Args),
+    Duplex(duplex::Args),
+    Fanout(fanout::Args),
+    Wake(wake::Args),
     Connect(connect::Args),
     Scale(scale::Args),
     Idle(idle::Args),
@@ -53,19 +82,25 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     clear_leftovers("bench");
     let base = domain.domain_or(&format!("bench-{}", std::process::id()))?;
-    let bench = Bench { base, interrupt: interrupt.clone(), made: Default::default() };
+    let (machine, interrupted) = (Machine::look(), interrupt.clone());
+    let (made, lost, introduce) = (Mutex::default(), AtomicU64::new(0), Once::new());
+    let bench = Bench { base, interrupt: interrupted, machine, made, lost, introduce };
     let result = match &args.what {
         What::Latency(args) => latency::run(&bench, args),
         What::Throughput(args) => throughput::run(&bench, args),
+        What::Duplex(args) => duplex::run(&bench, args),
+        What::Fanout(args) => fanout::run(&bench, args),
+        What::Wake(args) => wake::run(&bench, args),
         What::Connect(args) => connect::run(&bench, args),
         What::Scale(args) => scale::run(&bench, args),
         What::Idle(args) => idle::run(&bench, args),
     };
+    let lost = bench.lost.load(Ordering::Relaxed);
     drop(bench);
     // Whatever has failed when the processes ended at a signal, has failed because of it.
     match interrupt.signal() {
         Some(signal) => Ok(Outcome::Interrupted(signal)),
-        None => result.map(|()| Outcome::Done),
+        None => result.map(|()| if lost == 0 { Outcome::Done } else { Outcome::Loss }),
     }
 }
 
@@ -73,7 +108,11 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
 struct Bench {
     base: Domain,
     interrupt: Interrupt,
-    made: std::cell::RefCell<Vec<Domain>>,
+    machine: Machine,
+    made: Mutex<Vec<Domain>>,
+    lost: AtomicU64,
+    /// Says once what it all took place on.
+    introduce: Once,
 }
 
 impl Bench {
@@ -82,22 +121,64 @@ impl Bench {
         let mut path = self.base.path().as_os_str().to_owned();
         path.push(format!(".{name}"));
         let domain = Domain::at(PathBuf::from(path));
-        self.made.borrow_mut().push(domain.clone());
+        self.made.lock().expect("no panic under this lock").push(domain.clone());
         domain
+    }
+
+    /// Starts processes.
+    fn spawn(&self, domain: &Domain, parts: &[Part]) -> anyhow::Result<Children> {
+        let commands: Vec<_> = parts.iter().map(Part::arguments).collect();
+        Children::start(domain, &commands, &self.interrupt)
     }
 
     /// Starts processes, and waits until each says that it is ready.
     fn start(&self, domain: &Domain, parts: &[Part]) -> anyhow::Result<Children> {
-        let commands: Vec<_> = parts.iter().map(Part::arguments).collect();
-        let mut children = Children::start(domain, &commands, &self.interrupt)?;
-        for _ in parts {
-            match children.next(Duration::from_secs(60)) {
-                Some((_, Report::Line(line))) if line == part::READY => {}
-                Some((child, report)) => bail!("process {child} of this measurement is not ready: {report:?}"),
-                None => bail!("a process of this measurement does not become ready"),
-            }
-        }
+        let mut children = self.spawn(domain, parts)?;
+        self.await_ready(&mut children, parts.len())?;
         Ok(children)
+    }
+
+    fn await_ready(&self, children: &mut Children, count: usize) -> anyhow::Result<()> {
+        for _ in 0..count {
+            let (child, line) = part::line(children, Duration::from_secs(60))?;
+            anyhow::ensure!(line == part::READY, "process {child} of this measurement is not ready: {line}");
+        }
+        Ok(())
+    }
+
+    /// Has a process leave, and say what it has to.
+    fn report<T: DeserializeOwned>(&self, child: &mut Children) -> anyhow::Result<T> {
+        child.end();
+        let (_, line) = part::line(child, Duration::from_secs(60))?;
+        serde_json::from_str(&line).context("a process of this measurement reports what is no report")
+    }
+
+    /// Messages that were lost or spoilt: the run ends with a loss.
+    fn count_lost(&self, lost: u64) {
+        if lost > 0 {
+            crate::outcome::say(format_args!("{lost} messages were lost or spoilt"));
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// Prints a result: as JSON with all that belongs to it, or in the words of `readable`.
+    fn print(
+        &self,
+        json: bool,
+        bench: &'static str,
+        pin: Option<(usize, usize)>,
+        figures: &impl Serialize,
+        readable: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        let mut stdout = std::io::stdout();
+        if json {
+            let object = Object { bench, figures, pin, machine: &self.machine };
+            writeln!(stdout, "{}", serde_json::to_string(&object)?)
+        } else {
+            self.introduce.call_once(|| drop(writeln!(stdout, "{}", self.machine.line()))); // the next one notices
+            writeln!(stdout, "{}", readable())
+        }
+        .context("cannot write to stdout")
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -108,16 +189,20 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        for domain in self.made.take().iter().chain([&self.base]) {
+        for domain in self.made.lock().expect("no panic under this lock").iter().chain([&self.base]) {
             let _ = domain.clean(); // what a killed process has left
         }
     }
 }
 
-/// Prints a result: as JSON, or in the words of `readable`.
-fn print(json: bool, result: &impl Serialize, readable: impl FnOnce() -> String) -> anyhow::Result<()> {
-    let line = if json { serde_json::to_string(result)? } else { readable() };
-    writeln!(std::io::stdout(), "{line}").context("cannot write to stdout")
+/// What is printed of a result.
+#[derive(Serialize)]
+struct Object<'a, F> {
+    bench: &'static str,
+    #[serde(flatten)]
+    figures: &'a F,
+    pin: Option<(usize, usize)>,
+    machine: &'a Machine,
 }
 
 /// The value in the middle.
@@ -126,12 +211,22 @@ fn median(values: &mut [u64]) -> u64 {
     values.get(values.len() / 2).copied().unwrap_or(0)
 }
 
-/// The value that a part of all do not exceed.
-fn quantile(sorted: &[u64], part: f64) -> u64 {
-    let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * part).round() as usize).copied().unwrap_or(0)
+fn median_of(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The median of the ratios of pairs that were measured in turn.
+fn median_ratio(pairs: &[(u64, u64)]) -> f64 {
+    round_to(median_of(pairs.iter().map(|&(one, other)| one as f64 / other.max(1) as f64)), 3)
 }
 
 fn ratio(many: u64, few: u64) -> f64 {
-    (many as f64 / few.max(1) as f64 * 1000.0).round() / 1000.0
+    round_to(many as f64 / few.max(1) as f64, 3)
+}
+
+fn round_to(value: f64, digits: i32) -> f64 {
+    let factor = 10f64.powi(digits);
+    (value * factor).round() / factor
 }

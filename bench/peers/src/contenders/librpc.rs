@@ -1,18 +1,23 @@
-//! librpc: two nodes with an inbox each.
+//! librpc: two nodes, of which each publishes on a topic that the other has subscribed to.
 //!
-//! An inbox that polls does so without end (`Wait::Spin`); one that sleeps does so at once (`Wait::Block`). Everything else is
-//! at its default: rings of 256 KiB, a message counts as processed when the next one is asked for, a full ring makes the
-//! sender wait.
+//! A subscription that polls does so without end (`Wait::Spin`); one that sleeps does so at once (`Wait::Block`). Everything
+//! else is at its default: rings of 256 KiB, a message counts as processed when the next one is asked for, a full ring makes
+//! the publisher wait.
 
-use anyhow::Context;
-use librpc::{Domain, Inbox, Node, Sender, Wait};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use librpc::{Domain, Node, Publisher, Subscriber, Wait};
 
 use crate::contender::{Contender, Job};
 use crate::payload;
 
+/// How long the other side may take to come, or to make room.
+const LIMIT: Duration = Duration::from_secs(10);
+
 pub(crate) struct Librpc {
-    to: Sender,
-    inbox: Inbox,
+    to: Publisher,
+    inbox: Subscriber,
     message: Vec<u8>,
     _node: Node,
 }
@@ -21,17 +26,22 @@ impl Contender for Librpc {
     fn open(job: &Job) -> anyhow::Result<Self> {
         let (theirs, ours) = job.directions("b", "a");
         let node = Node::builder(ours).domain(Domain::at(job.place.join("domain"))).open()?;
-        // For topics, two lines change and one below: `node.subscribe(ours)` in place of the inbox, `node.publisher(theirs)` in
-        // place of the sender, `publish` in place of `send`.
-        let inbox = node.inbox_builder().wait(if job.sleeps() { Wait::Block } else { Wait::Spin }).open()?;
-        let to = node.sender(theirs)?;
+        let wait = if job.sleeps() { Wait::Block } else { Wait::Spin };
+        let inbox = node.subscriber_builder([ours]).wait(wait).open()?;
+        let mut to = node.publisher(theirs)?;
+        to.set_limit(LIMIT);
+        anyhow::ensure!(to.wait_for_subscriber(LIMIT)?, "the other side does not come");
         Ok(Self { to, inbox, message: vec![0; job.bytes], _node: node })
     }
 
     #[inline]
     fn send(&mut self, number: u64) -> anyhow::Result<()> {
         payload::write(number, &mut self.message);
-        self.to.send(&self.message).context("librpc cannot send")
+        let receipt = self.to.publish(&self.message).context("librpc cannot publish")?;
+        match receipt.inboxes() {
+            1 => Ok(()),
+            inboxes => bail!("a publish has reached {inboxes} inboxes: {:?}", receipt.undelivered()),
+        }
     }
 
     #[inline]

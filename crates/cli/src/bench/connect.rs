@@ -4,138 +4,155 @@
 //! socket is connected and accepted, each side makes a sealed memfd and passes it on, and maps two regions (anonymous ones
 //! stand in for the memfds: mapping these needs unsafe code, which this crate has none of).
 
-use std::io::{IoSlice, IoSliceMut, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use librpc::Node;
+use librpc::{Node, Wait};
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
 use serde::Serialize;
 
-use super::part::{ready, spinning};
-use super::{Bench, Part, median, print, quantile, ratio};
+use super::descriptors::{accept, connect, listen, pass, receive};
+use super::end::{self, To, Via};
+use super::options::{Common, Percentiles, Way};
+use super::part::{on_cpu, pin, ready};
+use super::progress::Progress;
+use super::times::Times;
+use super::{Bench, Part, content, median, part, ratio};
 use crate::children::Report;
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
-use crate::latency::readable;
+use crate::latency::{Latency, readable};
+use crate::outcome::Usage;
 use crate::payload::now_ns;
 
 const RING_BYTES: u64 = 256 * 1024;
 /// Always mapped, and never touched: no allocator keeps as much for itself.
 const MAPPED_BYTES: usize = 64 << 20;
+/// Unless the user says how many, or how long.
+const COUNT: u64 = 100;
 
 /// Joining, connecting and the first message, between two processes
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  librpc bench connect --count 100 --json")]
+#[command(after_help = "\
+Without --count: 100 times.
+
+Examples:
+  librpc bench connect --count 100 --json
+  librpc bench connect --count 1000 --hgrm connect.hgrm")]
 pub(crate) struct Args {
-    /// How many times
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
-    /// One object: bench, count, p50_ns, p99_ns, max_ns, limit_ns, ratio
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    way: Way,
+    #[command(flatten)]
+    percentiles: Percentiles,
 }
 
 #[derive(Serialize)]
 struct Connected {
-    bench: &'static str,
-    count: usize,
-    p50_ns: u64,
-    p99_ns: u64,
-    max_ns: u64,
+    size: usize,
+    via: Via,
+    #[serde(flatten)]
+    latency: Latency,
     /// The median of the bare system calls.
     limit_ns: u64,
     ratio: f64,
 }
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
+    let (common, via) = (&args.common, args.way.via);
+    let (ours, theirs) = common.cpus();
     let domain = bench.domain("connect");
-    let node = Node::builder("receiver").domain(domain.clone()).open()?;
-    let mut inbox = spinning(&node, &bench.interrupt)?;
-    let count = args.count as usize;
-    let mut connecting = bench.start(&domain, &[Part::Connect { to: "receiver".into(), count }])?;
-    let mut times = Vec::with_capacity(count);
-    while times.len() < count {
-        let Some(message) = inbox.recv_timeout(Duration::from_secs(10))? else { bail!("no message came") };
-        let arrived = now_ns();
-        let sent = message.payload().try_into().map(u64::from_le_bytes).context("a message without a time")?;
-        times.push(arrived.saturating_sub(sent));
+    for size in common.sizes() {
+        if size < content::NUMBER_BYTES {
+            return Err(Usage(format!("a size of {size} bytes: it must be at least 8, for the time")).into());
+        }
+        let node = Node::builder("receiver").domain(domain.clone()).open()?;
+        let mut inbox = end::inbox(&node, via, Wait::Spin, librpc::DEFAULT_CAPACITY, &bench.interrupt)?;
+        let count = common.count.unwrap_or(COUNT);
+        let progress = Progress::new(format!("connect, {size} bytes"), count as usize);
+        let connecting = Part::Connect { to: "receiver".into(), via, size, count, cpu: theirs };
+        let mut connecting = bench.start(&domain, &[connecting])?;
+        let times = on_cpu(ours, || {
+            let mut times = Times::new();
+            while times.count() < count {
+                let message = inbox.recv_timeout(Duration::from_secs(10))?.context("no message came")?;
+                let arrived = now_ns();
+                let sent = content::number(message.payload()).context("a message came that is not what was sent")?;
+                times.record(arrived.saturating_sub(sent));
+                progress.step();
+            }
+            Ok(times)
+        })?;
+        drop((inbox, progress)); // acknowledges the last one
+        let mut limits: Vec<u64> = match connecting.next(Duration::from_secs(10)) {
+            Some((_, Report::Line(line))) => serde_json::from_str(&line).context("times are expected")?,
+            other => bail!("the connecting process has not reported: {other:?}"),
+        };
+        drop(connecting);
+        drop(node);
+        args.percentiles.write(&times, (common.sizes().len() > 1).then_some(&size))?;
+        let limit_ns = median(&mut limits);
+        let latency = times.latency();
+        let connected = Connected { size, via, latency, limit_ns, ratio: ratio(latency.p50_ns, limit_ns) };
+        bench.print(common.json, "connect", common.pin(), &connected, || {
+            let Latency { p50_ns, p99_ns, max_ns, .. } = latency;
+            let [p50, p99, max, limit] = [p50_ns, p99_ns, max_ns, limit_ns].map(readable);
+            let ratio = connected.ratio;
+            format!(
+                "join, connect and first message: p50 {p50}, p99 {p99}, max {max}; the bare system calls {limit} \
+                 ({ratio} ×)"
+            )
+        })?;
     }
-    drop(inbox); // acknowledges the last one
-    let mut limits: Vec<u64> = match connecting.next(Duration::from_secs(10)) {
-        Some((_, Report::Line(line))) => serde_json::from_str(&line).context("times are expected")?,
-        other => bail!("the connecting process has not reported: {other:?}"),
-    };
-    drop(connecting);
-    drop(node);
-    times.sort_unstable();
-    let (p50_ns, limit_ns) = (quantile(&times, 0.5), median(&mut limits));
-    let connected = Connected {
-        bench: "connect",
-        count,
-        p50_ns,
-        p99_ns: quantile(&times, 0.99),
-        max_ns: quantile(&times, 1.0),
-        limit_ns,
-        ratio: ratio(p50_ns, limit_ns),
-    };
-    print(args.json, &connected, || {
-        let Connected { p50_ns, p99_ns, max_ns, limit_ns, ratio, .. } = connected;
-        format!(
-            "join, connect and first message: p50 {}, p99 {}, max {}; the bare system calls {} ({ratio} ×)",
-            readable(p50_ns),
-            readable(p99_ns),
-            readable(max_ns),
-            readable(limit_ns)
-        )
-    })
+    Ok(())
 }
 
 /// The process that connects: reports the times of the bare system calls at its end.
-pub(super) fn rounds(domain: &DomainArgs, to: &str, count: usize, interrupt: &Interrupt) -> anyhow::Result<()> {
+pub(super) fn rounds(
+    domain: &DomainArgs,
+    (to, via): (&str, Via),
+    (size, count): (usize, u64),
+    cpu: Option<usize>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
     let place = domain.domain()?;
+    pin(cpu)?; // and so the library's own thread, which comes and goes with each node
     ready()?;
-    let mut limits = Vec::with_capacity(count);
+    let mut limits = Vec::new();
+    let mut message = vec![0; size];
     for _ in 0..count {
         anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
         let begun = now_ns();
         let node = Node::builder("connecting").domain(place.clone()).open()?;
-        let mut sender = node.sender(to)?;
-        sender.send(&begun.to_le_bytes())?;
-        // The last one is acknowledged when the receiver's inbox is closed.
-        let _ = sender.flush(Duration::from_millis(5));
-        drop(sender);
+        let mut to = To::open(&node, to, via, interrupt)?;
+        content::write(&mut message, begun);
+        to.send(&message)?;
+        // What is sent before the receiver has answered needs its sender until then. The last message is acknowledged when
+        // the receiver's inbox is closed.
+        to.settle();
+        drop(to);
         drop(node);
         limits.push(bare()?);
     }
-    writeln!(std::io::stdout(), "{}", serde_json::to_string(&limits)?)?;
-    Ok(())
+    part::tell(&limits)
 }
 
 /// The bare system calls, between two threads.
 fn bare() -> anyhow::Result<u64> {
-    let address = SocketAddrUnix::new_abstract_name(unique_id("librpc-bench")?.as_bytes())?;
-    let socket = || rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-    let listener = socket()?;
-    rustix::net::bind(&listener, &address)?;
-    rustix::net::listen(&listener, 1)?;
+    let name = unique_id("librpc-bench")?;
+    let listener = listen(&name)?;
     std::thread::scope(|scope| {
         let accepting = scope.spawn(|| -> anyhow::Result<()> {
-            let accepted = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
+            let accepted = accept(&listener)?;
             let _theirs = receive(&accepted)?;
             pass(&accepted, &sealed(4096)?)?;
             let _mapped = vec![0u8; MAPPED_BYTES];
             Ok(())
         });
         let begun = Instant::now();
-        let connected = socket()?;
-        rustix::net::connect(&connected, &address)?;
+        let connected = connect(&name)?;
         pass(&connected, &sealed(RING_BYTES)?)?;
         let _mapped = vec![0u8; MAPPED_BYTES];
         let _theirs = receive(&connected)?;
@@ -154,25 +171,4 @@ fn sealed(bytes: u64) -> anyhow::Result<OwnedFd> {
         SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL,
     )?;
     Ok(memfd)
-}
-
-fn pass(socket: &OwnedFd, memfd: &OwnedFd) -> anyhow::Result<()> {
-    let descriptors: [BorrowedFd<'_>; 1] = [memfd.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    anyhow::ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room for a descriptor");
-    rustix::net::sendmsg(socket, &[IoSlice::new(b"m")], &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
-fn receive(socket: &OwnedFd) -> anyhow::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptors = ancillary.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    descriptors.flatten().next().context("no descriptor came")
 }

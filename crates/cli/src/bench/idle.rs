@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::process::Activity;
-use super::{Bench, Part, print};
+use super::{Bench, Part};
 use crate::latency::readable;
 
 /// What a receiver with many connected, idle senders does: nothing
@@ -25,7 +25,6 @@ pub(crate) struct Args {
 
 #[derive(Serialize)]
 struct Idle {
-    bench: &'static str,
     channels: usize,
     seconds: f64,
     context_switches: u64,
@@ -37,7 +36,7 @@ struct Idle {
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let time = crate::duplex::seconds(args.seconds)?;
     let domain = bench.domain("idle");
-    let receiver = bench.start(&domain, &[Part::Receive { nodes: vec!["idle".into()] }])?;
+    let receiver = bench.start(&domain, &[Part::Receive { nodes: vec!["idle".into()], cpu: None }])?;
     let senders = bench.start(&domain, &[Part::Connected { to: "idle".into(), count: args.channels }])?;
     let pids = [receiver.pids()[0], senders.pids()[0]];
     // What has just been connected is polled for a moment, before it is found to be idle.
@@ -47,7 +46,6 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     bench.check()?;
     let [receiver, sender] = [Activity::of(pids[0])?.since(before[0]), Activity::of(pids[1])?.since(before[1])];
     let idle = Idle {
-        bench: "idle",
         channels: args.channels,
         seconds: args.seconds,
         context_switches: receiver.context_switches,
@@ -55,7 +53,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
         sender_context_switches: sender.context_switches,
         sender_cpu_ns: sender.cpu_ns,
     };
-    print(args.json, &idle, || {
+    bench.print(args.json, "idle", None, &idle, || {
         format!(
             "{} idle senders for {} s: the receiver had {} context switches and used {} of CPU; the senders' process {} \
              and {}",

@@ -1,13 +1,15 @@
-//! The processes that a measurement starts. Each says that it is ready, and stays until it is told to leave.
+//! The processes that a measurement starts. Each says that it is ready, and stays until it is told to leave; then it may
+//! have something to report, on one line.
 
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::Context;
-use librpc::{Inbox, Node, Wait};
+use anyhow::{Context, bail};
+use serde::Serialize;
 
-use super::{connect, latency};
-use crate::children::ParentArgs;
+use super::end::Via;
+use super::{connect, duplex, fanout, latency, scale, throughput, wake};
+use crate::children::{Children, ParentArgs, Report};
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome};
@@ -18,73 +20,91 @@ pub(super) const READY: &str = "ready";
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Part {
     /// Receives at each of these nodes, on a thread each.
-    Receive { nodes: Vec<String> },
+    Receive {
+        nodes: Vec<String>,
+        #[arg(long)]
+        cpu: Option<usize>,
+    },
     /// Connects so many senders of one node to a node, and sends nothing.
     Connected { to: String, count: usize },
     /// Opens so many nodes.
     Nodes { count: usize },
+    /// Joins, leaves and subscribes when it is told to.
+    Visitor,
+    /// Subscribes, with so many inboxes beside, one for a pattern each, and takes what comes.
+    Patterns { count: usize, cpu: Option<usize> },
     /// Joins, connects and sends a first message, so many times.
-    Connect { to: String, count: usize },
+    Connect { to: String, via: Via, size: usize, count: u64, cpu: Option<usize> },
     /// Sends every message back.
-    Echo { node: String, to: String, cpu: Option<usize> },
+    Echo { node: String, to: String, via: Via, cpu: Option<usize> },
     /// Takes messages as they come.
-    Sink { node: String, cpu: Option<usize> },
+    Sink { node: String, via: Via, cpu: Option<usize> },
+    /// Sends and receives at the same time.
+    Exchange(duplex::Exchange),
+    /// Sleeps, and says how long a message took to wake it.
+    Sleepers { socket: String, cpu: Option<usize> },
+    /// Has many inboxes.
+    Crowd { size: usize, cpu: Option<usize> },
 }
 
 impl Part {
     /// The words that start it.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let with_cpu = |words: &[&String], cpu: &Option<usize>| {
-            words.iter().map(|&word| word.clone()).chain(cpu.map(|cpu| cpu.to_string())).collect()
+        let cpu = |cpu: &Option<usize>| cpu.map(|cpu| cpu.to_string());
+        let (name, words, cpu): (&str, Vec<String>, Option<String>) = match self {
+            Self::Receive { nodes, cpu: on } => ("receive", nodes.clone(), on.map(|cpu| format!("--cpu={cpu}"))),
+            Self::Connected { to, count } => ("connected", vec![to.clone(), count.to_string()], None),
+            Self::Nodes { count } => ("nodes", vec![count.to_string()], None),
+            Self::Visitor => ("visitor", Vec::new(), None),
+            Self::Patterns { count, cpu: on } => ("patterns", vec![count.to_string()], cpu(on)),
+            Self::Connect { to, via, size, count, cpu: on } => {
+                ("connect", vec![to.clone(), via.name(), size.to_string(), count.to_string()], cpu(on))
+            }
+            Self::Echo { node, to, via, cpu: on } => ("echo", vec![node.clone(), to.clone(), via.name()], cpu(on)),
+            Self::Sink { node, via, cpu: on } => ("sink", vec![node.clone(), via.name()], cpu(on)),
+            Self::Exchange(exchange) => ("exchange", exchange.words(), None),
+            Self::Sleepers { socket, cpu: on } => ("sleepers", vec![socket.clone()], cpu(on)),
+            Self::Crowd { size, cpu: on } => ("crowd", vec![size.to_string()], cpu(on)),
         };
-        let (name, words): (&str, Vec<String>) = match self {
-            Self::Receive { nodes } => ("receive", nodes.clone()),
-            Self::Connected { to, count } => ("connected", vec![to.clone(), count.to_string()]),
-            Self::Nodes { count } => ("nodes", vec![count.to_string()]),
-            Self::Connect { to, count } => ("connect", vec![to.clone(), count.to_string()]),
-            Self::Echo { node, to, cpu } => ("echo", with_cpu(&[node, to], cpu)),
-            Self::Sink { node, cpu } => ("sink", with_cpu(&[node], cpu)),
-        };
-        ["bench-part", name].map(str::to_owned).into_iter().chain(words).collect()
+        ["bench-part", name].map(str::to_owned).into_iter().chain(words).chain(cpu).collect()
+    }
+
+    fn run(&self, domain: &DomainArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
+        match self {
+            Self::Receive { nodes, cpu } => scale::channels::receive(domain, nodes, *cpu, interrupt),
+            Self::Connected { to, count } => scale::channels::connected(domain, to, *count, interrupt),
+            Self::Nodes { count } => scale::joins::nodes(domain, *count, interrupt),
+            Self::Visitor => scale::news::visitor(domain, interrupt),
+            Self::Patterns { count, cpu } => scale::topics::patterns(domain, *count, *cpu, interrupt),
+            Self::Connect { to, via, size, count, cpu } => {
+                connect::rounds(domain, (to, *via), (*size, *count), *cpu, interrupt)
+            }
+            Self::Echo { node, to, via, cpu } => latency::echo(domain, (node, to, *via), *cpu, interrupt),
+            Self::Sink { node, via, cpu } => throughput::sink(domain, node, *via, *cpu, interrupt),
+            Self::Exchange(exchange) => duplex::side(domain, exchange, interrupt),
+            Self::Sleepers { socket, cpu } => wake::sleepers(domain, socket, *cpu, interrupt),
+            Self::Crowd { size, cpu } => fanout::crowd(domain, *size, *cpu, interrupt),
+        }
     }
 }
 
 pub(crate) fn run(domain: &DomainArgs, parent: &ParentArgs, part: &Part) -> CommandResult {
     let interrupt = Interrupt::install()?;
     parent.follow()?;
-    match part {
-        Part::Receive { nodes } => receive(domain, nodes, &interrupt)?,
-        Part::Connected { to, count } => connected(domain, to, *count, &interrupt)?,
-        Part::Nodes { count } => {
-            raise_descriptor_limit()?;
-            let open = |number| domain.open(&format!("node-{number}"));
-            let nodes = (0..*count).map(open).collect::<anyhow::Result<Vec<librpc::Node>>>()?;
-            ready()?;
-            interrupt.wait()?;
-            drop(nodes);
-        }
-        Part::Connect { to, count } => {
-            connect::rounds(domain, to, *count, &interrupt)?;
-            return Ok(Outcome::Done);
-        }
-        Part::Echo { node, to, cpu } => latency::echo(domain, node, to, *cpu, &interrupt)?,
-        Part::Sink { node, cpu } => {
-            let node = domain.open(node)?;
-            let mut inbox = spinning(&node, &interrupt)?;
-            pin(*cpu)?;
-            ready()?;
-            while inbox.recv()?.is_some() {}
-        }
+    match part.run(domain, &interrupt) {
+        // Told to leave, it may find that others have left before it.
+        Err(_) if interrupt.signal().is_some() => Ok(Outcome::Done),
+        result => result.map(|()| Outcome::Done),
     }
-    Ok(Outcome::Done)
 }
 
-/// The node's inbox, which polls without end and stops at a signal.
-pub(super) fn spinning(node: &Node, interrupt: &Interrupt) -> anyhow::Result<Inbox> {
-    let inbox = node.inbox_builder().wait(Wait::Spin).open()?;
-    let stop = inbox.stop_handle();
-    interrupt.then(move || stop.stop());
-    Ok(inbox)
+/// The next line of any of them.
+pub(super) fn line(children: &mut Children, limit: Duration) -> anyhow::Result<(usize, String)> {
+    match children.next(limit) {
+        Some((child, Report::Line(line))) => Ok((child, line)),
+        Some((child, Report::Ended(status))) => bail!("process {child} of this measurement has ended: {status}"),
+        None => bail!("a process of this measurement says nothing"),
+    }
 }
 
 /// Puts this thread on a CPU.
@@ -96,41 +116,25 @@ pub(super) fn pin(cpu: Option<usize>) -> anyhow::Result<()> {
     rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
+/// Does something on a CPU, while this thread, and the threads and processes that it starts, stay free to run anywhere.
+pub(super) fn on_cpu<R: Send>(
+    cpu: Option<usize>,
+    call: impl FnOnce() -> anyhow::Result<R> + Send,
+) -> anyhow::Result<R> {
+    std::thread::scope(|scope| scope.spawn(|| pin(cpu).and_then(|()| call())).join().expect("no panic"))
+}
+
 pub(super) fn ready() -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{READY}").context("cannot say that this process is ready")
+}
+
+/// Reports.
+pub(super) fn tell(report: &impl Serialize) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(report)?).context("cannot report")
 }
 
 pub(super) fn raise_descriptor_limit() -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the descriptor limit")
-}
-
-fn receive(domain: &DomainArgs, names: &[String], interrupt: &Interrupt) -> anyhow::Result<()> {
-    let nodes = names.iter().map(|name| domain.open(name)).collect::<anyhow::Result<Vec<_>>>()?;
-    std::thread::scope(|scope| {
-        let threads = nodes.iter().map(|node| {
-            let mut inbox = node.inbox()?;
-            let stop = inbox.stop_handle();
-            interrupt.then(move || stop.stop());
-            Ok(scope.spawn(move || -> anyhow::Result<()> {
-                while inbox.recv()?.is_some() {}
-                Ok(())
-            }))
-        });
-        let threads = threads.collect::<anyhow::Result<Vec<_>>>()?;
-        ready()?;
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
-    })
-}
-
-fn connected(domain: &DomainArgs, to: &str, count: usize, interrupt: &Interrupt) -> anyhow::Result<()> {
-    raise_descriptor_limit()?;
-    let node = domain.open("connected")?;
-    let connect = |_| node.sender_within(to, Duration::from_secs(10));
-    let senders = (0..count).map(connect).collect::<Result<Vec<_>, _>>()?;
-    ready()?;
-    interrupt.wait()?;
-    drop(senders);
-    Ok(())
 }

@@ -1,24 +1,30 @@
-//! `librpc bench scale`: what many idle channels and many nodes cost those who have work to do.
+//! `librpc bench scale`: what many idle channels, nodes, topics and patterns cost those who have work to do.
+//!
+//! Each figure stands beside that of a small domain, measured in turn.
 
-use std::time::{Duration, Instant};
+pub(super) mod channels; //  idle channels at a receiver
+pub(super) mod joins; //     nodes, while others join and leave
+pub(super) mod news; //      nodes, while others join, leave and subscribe, for a publisher
+pub(super) mod topics; //    topics of a publisher, patterns of a domain
 
-use librpc::{Domain, Node, Sender};
+use std::time::Duration;
+
 use serde::Serialize;
 
-use super::process::{Activity, directory_bytes, memfd_bytes};
-use super::{Bench, Part, median, print, ratio};
-use crate::latency::readable;
+use super::Bench;
+use super::options::Cpus;
 
-const MESSAGES: u64 = 10_000;
-const MESSAGE_BYTES: usize = 64;
-const ROUNDS: usize = 101;
 /// How long what was just started or connected may take to be idle.
 const SETTLE: Duration = Duration::from_millis(200);
-const JOINS: usize = 201;
+const MESSAGE_BYTES: usize = 64;
 
-/// What many idle channels cost a sender, many nodes a join, and how much memory each takes
+/// What many idle channels, nodes, topics and patterns cost, and how much memory they take
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  librpc bench scale\n  librpc bench scale --channels 10000 --nodes 100 --json")]
+#[command(after_help = "\
+Examples:
+  librpc bench scale
+  librpc bench scale --channels 10000 --nodes 100 --json
+  librpc bench scale --of news --of join --nodes 1000")]
 pub(crate) struct Args {
     /// How many idle channels
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -26,36 +32,40 @@ pub(crate) struct Args {
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
     nodes: u32,
-    /// Three objects: of what (send, join, memory), and the figures
+    /// How many topics of one publisher, and how many subscriptions to other topics
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    topics: u32,
+    /// How many rounds
+    #[arg(long, value_name = "N", default_value_t = 101, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    #[command(flatten)]
+    cpus: Cpus,
+    /// Only this; may be repeated
+    #[arg(long, value_name = "WHAT", value_enum)]
+    of: Vec<Of>,
+    /// One object a line: of what, and the figures
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Send {
-    bench: &'static str,
-    of: &'static str,
-    channels: u32,
-    one_ns: u64,
-    many_ns: u64,
-    ratio: f64,
-}
-
-#[derive(Serialize)]
-struct Join {
-    bench: &'static str,
-    of: &'static str,
-    nodes: u32,
-    one_ns: u64,
-    many_ns: u64,
-    ratio: f64,
-    /// Context switches of the process with all the nodes, while others joined and left.
-    context_switches: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Of {
+    /// Sending to a receiver with many idle channels
+    Send,
+    /// Joining and leaving a domain of many nodes
+    Join,
+    /// What a publisher pays for a join, leave or subscription elsewhere in a domain of many nodes
+    News,
+    /// Publishing on many topics
+    Topics,
+    /// Publishing beside many subscriptions to other topics
+    Patterns,
+    /// Shared memory of a domain, a node and a channel
+    Memory,
 }
 
 #[derive(Serialize)]
 struct Memory {
-    bench: &'static str,
     of: &'static str,
     domain_bytes: u64,
     node_bytes: u64,
@@ -63,99 +73,46 @@ struct Memory {
 }
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
-    let (send, channel_bytes) = sends(bench, args.channels)?;
-    print(args.json, &send, || {
-        let [one, many] = [send.one_ns, send.many_ns].map(readable);
-        let Send { channels, ratio, .. } = send;
-        format!("a message to a receiver with one channel: {one}; with {channels} idle ones beside: {many} ({ratio} ×)")
-    })?;
-    let (join, domain_bytes, node_bytes) = joins(bench, args.nodes)?;
-    print(args.json, &join, || {
-        let [one, many] = [join.one_ns, join.many_ns].map(readable);
-        let Join { nodes, ratio, context_switches, .. } = join;
-        format!(
-            "joining and leaving a domain of one node: {one}; of {nodes}: {many} ({ratio} ×), with {context_switches} \
-             context switches of theirs"
-        )
-    })?;
-    let memory = Memory { bench: "scale", of: "memory", domain_bytes, node_bytes, channel_bytes };
-    print(args.json, &memory, || {
-        let [domain, node, channel] = [domain_bytes, node_bytes, channel_bytes].map(|bytes| bytes as f64 / 1024.0);
-        format!(
-            "memory: a domain with one node {domain} KiB, each further node {node} KiB, an idle channel {channel} KiB"
-        )
-    })
-}
-
-/// Sends to two nodes of one process by turns, of which one has many idle channels.
-fn sends(bench: &Bench, channels: u32) -> anyhow::Result<(Send, u64)> {
-    let domain = bench.domain("channels");
-    let receivers = bench.start(&domain, &[Part::Receive { nodes: vec!["few".into(), "many".into()] }])?;
-    let before = memfd_bytes(&receivers.pids())?;
-    let idle = bench.start(&domain, &[Part::Connected { to: "many".into(), count: channels as usize }])?;
-    bench.interrupt.wait_for(SETTLE)?;
-    let pids = [receivers.pids(), idle.pids()].concat();
-    let channel_bytes = memfd_bytes(&pids)?.saturating_sub(before) / u64::from(channels);
-
-    let node = Node::builder("sender").domain(domain).open()?;
-    let mut senders = [node.sender("few")?, node.sender("many")?];
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..=ROUNDS {
-        bench.check()?;
-        for (sender, times) in senders.iter_mut().zip(&mut times) {
-            let ns = send_many(sender)?;
-            if round > 0 {
-                times.push(ns);
-            }
+    let wants = |of| args.of.is_empty() || args.of.contains(&of);
+    let (cpus, pin) = (args.cpus.each(), args.cpus.pin());
+    let (memory, rounds) = (wants(Of::Memory), args.count as usize);
+    let mut bytes = Memory { of: "memory", domain_bytes: 0, node_bytes: 0, channel_bytes: 0 };
+    if wants(Of::Send) || memory {
+        let (send, channel_bytes) = channels::measure(bench, cpus, args.channels, rounds)?;
+        bytes.channel_bytes = channel_bytes;
+        if wants(Of::Send) {
+            bench.print(args.json, "scale", pin, &send, || send.line())?;
         }
     }
-    drop(senders);
-    drop(node);
-    let [one_ns, many_ns] = times.map(|mut times| median(&mut times));
-    let of_one = |ns: u64| ns / MESSAGES;
-    let ratio = ratio(many_ns, one_ns);
-    let (one_ns, many_ns) = (of_one(one_ns), of_one(many_ns));
-    Ok((Send { bench: "scale", of: "send", channels, one_ns, many_ns, ratio }, channel_bytes))
-}
-
-/// The time until so many messages are processed.
-fn send_many(sender: &mut Sender) -> anyhow::Result<u64> {
-    let begun = Instant::now();
-    for _ in 0..MESSAGES {
-        sender.send(&[7; MESSAGE_BYTES])?;
-    }
-    sender.flush(Duration::from_secs(10))?;
-    Ok(begun.elapsed().as_nanos() as u64)
-}
-
-/// Joins two domains by turns, of which one has many nodes.
-fn joins(bench: &Bench, nodes: u32) -> anyhow::Result<(Join, u64, u64)> {
-    let (few, many) = (bench.domain("one"), bench.domain("many"));
-    let _one = bench.start(&few, &[Part::Nodes { count: 1 }])?;
-    let crowd = bench.start(&many, &[Part::Nodes { count: nodes as usize }])?;
-    let crowd_pid = crowd.pids()[0];
-    let (domain_bytes, all) = (directory_bytes(few.path())?, directory_bytes(many.path())?);
-    let node_bytes = all.saturating_sub(domain_bytes) / u64::from(nodes - 1);
-
-    bench.interrupt.wait_for(SETTLE)?;
-    let before = Activity::of(crowd_pid)?;
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..JOINS {
-        bench.check()?;
-        for (domain, times) in [&few, &many].into_iter().zip(&mut times) {
-            times.push(join(domain)?);
+    if wants(Of::Join) || memory {
+        let (join, domain_bytes, node_bytes) = joins::measure(bench, args.nodes, rounds)?;
+        (bytes.domain_bytes, bytes.node_bytes) = (domain_bytes, node_bytes);
+        if wants(Of::Join) {
+            bench.print(args.json, "scale", None, &join, || join.line())?;
         }
     }
-    let context_switches = Activity::of(crowd_pid)?.since(before).context_switches;
-    let [one_ns, many_ns] = times.map(|mut times| median(&mut times));
-    let ratio = ratio(many_ns, one_ns);
-    let join = Join { bench: "scale", of: "join", nodes, one_ns, many_ns, ratio, context_switches };
-    Ok((join, domain_bytes, node_bytes))
-}
-
-fn join(domain: &Domain) -> anyhow::Result<u64> {
-    let begun = Instant::now();
-    let node = Node::builder("visitor").domain(domain.clone()).open()?;
-    drop(node);
-    Ok(begun.elapsed().as_nanos() as u64)
+    if wants(Of::News) {
+        for news in news::measure(bench, args.nodes, rounds)? {
+            bench.print(args.json, "scale", None, &news, || news.line())?;
+        }
+    }
+    if wants(Of::Topics) {
+        let topics = topics::measure_topics(bench, cpus, args.topics, rounds)?;
+        bench.print(args.json, "scale", pin, &topics, || topics.line())?;
+    }
+    if wants(Of::Patterns) {
+        let patterns = topics::measure_patterns(bench, cpus, args.topics, rounds)?;
+        bench.print(args.json, "scale", pin, &patterns, || patterns.line())?;
+    }
+    if memory {
+        bench.print(args.json, "scale", None, &bytes, || {
+            let kibibytes = |bytes: u64| bytes as f64 / 1024.0;
+            let [domain, node, channel] =
+                [bytes.domain_bytes, bytes.node_bytes, bytes.channel_bytes].map(kibibytes);
+            format!(
+                "memory: a domain with one node {domain} KiB, each further node {node} KiB, an idle channel {channel} KiB"
+            )
+        })?;
+    }
+    Ok(())
 }

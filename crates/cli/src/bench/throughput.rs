@@ -1,96 +1,155 @@
 //! `librpc bench throughput`: messages in one direction, as fast as they go, until all are processed.
 //!
-//! The limit is what one thread copies, in pieces of the same size.
+//! The limit is what one thread copies, in pieces of the same size; it takes turns with the messages.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use librpc::Node;
+use librpc::{Domain, Node, Wait};
 use serde::Serialize;
 
-use super::latency::Common;
-use super::part::pin;
-use super::{Bench, Part, print};
+use super::content::{self, Tally};
+use super::end::{self, To, Via};
+use super::options::{Common, Share, Way};
+use super::part::{on_cpu, pin, ready};
+use super::progress::Progress;
+use super::{Bench, Part, limit, median_of, part, round_to};
+use crate::domain::DomainArgs;
+use crate::interrupt::Interrupt;
 use crate::latency::grouped;
-use crate::outcome::Usage;
 
-const BETWEEN_LOOKS: u64 = 256;
-const RING_BYTES: usize = 256 * 1024;
+const BETWEEN_LOOKS: u64 = 64;
+/// Whichever is over first.
+const WARM_UP: Share = Share::Time(Duration::from_millis(50));
+const WARM_UP_COUNT: u64 = 100_000;
 
 /// Messages and bytes a second in one direction, between two processes
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  librpc bench throughput --size 256 --seconds 5 --pin 0,1 --json")]
+#[command(after_help = "\
+Examples:
+  librpc bench throughput --size 256 --seconds 5 --pin 0,1 --json
+  librpc bench throughput --sizes 8,64,256,1024,4096,16384,65472 --pin 0,1")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,
-    /// How many messages, instead of --seconds
-    #[arg(long, value_name = "N", conflicts_with = "seconds")]
-    count: Option<u64>,
+    #[command(flatten)]
+    way: Way,
 }
 
 #[derive(Serialize)]
 struct Measured {
-    bench: &'static str,
     size: usize,
+    via: Via,
+    rounds: usize,
+    /// Of all rounds together.
     count: u64,
+    /// Medians over the rounds.
     msgs_per_s: f64,
     bytes_per_s: f64,
     limit_bytes_per_s: f64,
+    /// The median over the rounds of the rate to the limit of the same round.
+    ratio: f64,
+    lost: u64,
+}
+
+struct Round {
+    count: u64,
+    msgs_per_s: f64,
+    limit_msgs_per_s: f64,
+    lost: u64,
 }
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
-    let Common { size, seconds, pin: cpus, json } = args.common;
-    let time = crate::duplex::seconds(seconds)?;
+    let (common, via) = (&args.common, args.way.via);
     let domain = bench.domain("throughput");
-    let sink = bench.start(&domain, &[Part::Sink { node: "sink".into(), cpu: cpus.map(|cpus| cpus.1) }])?;
-    let node = Node::builder("source").domain(domain).open()?;
-    let mut sender = node.sender("sink")?;
-    pin(cpus.map(|cpus| cpus.0))?; // after the library's own thread was started
-    let message = vec![7; size];
-    let (begun, mut sent) = (Instant::now(), 0);
-    while args.count.map_or_else(|| begun.elapsed() < time, |count| sent < count) {
-        let now = args.count.map_or(BETWEEN_LOOKS, |count| (count - sent).min(BETWEEN_LOOKS));
-        for _ in 0..now {
-            match sender.send(&message) {
-                Ok(()) => {}
-                Err(error @ librpc::SendError::TooLarge { .. }) => return Err(Usage(error.to_string()).into()),
-                Err(error) => return Err(error.into()),
-            }
+    for size in common.sizes() {
+        let shares = common.rounds()?;
+        let progress = Progress::new(format!("throughput, {size} bytes"), shares.len());
+        let mut rounds = Vec::new();
+        for share in shares {
+            rounds.push(round(bench, common, &domain, via, size, share)?);
+            progress.step();
         }
-        sent += now;
-        bench.check()?;
+        drop(progress);
+        let of = |each: fn(&Round) -> f64| median_of(rounds.iter().map(each));
+        let msgs_per_s = of(|round| round.msgs_per_s);
+        let limit_msgs_per_s = of(|round| round.limit_msgs_per_s);
+        let measured = Measured {
+            size,
+            via,
+            rounds: rounds.len(),
+            count: rounds.iter().map(|round| round.count).sum(),
+            msgs_per_s: msgs_per_s.round(),
+            bytes_per_s: (msgs_per_s * size as f64).round(),
+            limit_bytes_per_s: (limit_msgs_per_s * size as f64).round(),
+            ratio: round_to(of(|round| round.msgs_per_s / round.limit_msgs_per_s), 4),
+            lost: rounds.iter().map(|round| round.lost).sum(),
+        };
+        bench.count_lost(measured.lost);
+        bench.print(common.json, "throughput", common.pin(), &measured, || {
+            let [messages, bytes, limit] = [measured.msgs_per_s, measured.bytes_per_s, measured.limit_bytes_per_s]
+                .map(|rate| grouped(rate as u64));
+            let ratio = measured.ratio;
+            format!(
+                "{size} bytes: {messages} messages/s, {bytes} bytes/s; one thread copies {limit} bytes/s ({ratio} ×)"
+            )
+        })?;
     }
-    sender.flush(Duration::from_secs(10))?;
-    let took = begun.elapsed().as_secs_f64();
-    drop((sender, sink));
-    drop(node);
-    let msgs_per_s = (sent as f64 / took).round();
-    let measured = Measured {
-        bench: "throughput",
-        size,
-        count: sent,
-        msgs_per_s,
-        bytes_per_s: (sent as f64 * size as f64 / took).round(),
-        limit_bytes_per_s: copied_per_second(size),
-    };
-    print(json, &measured, || {
-        let [messages, bytes, limit] =
-            [measured.msgs_per_s, measured.bytes_per_s, measured.limit_bytes_per_s].map(|rate| grouped(rate as u64));
-        format!("{size} bytes: {messages} messages/s, {bytes} bytes/s; one thread copies {limit} bytes/s")
-    })
+    Ok(())
 }
 
-/// Bytes that one thread copies in a second, from one buffer of a ring's size to another.
-fn copied_per_second(size: usize) -> f64 {
-    let size = size.clamp(1, RING_BYTES);
-    let (from, mut to) = (vec![7u8; RING_BYTES], vec![0u8; RING_BYTES]);
-    let (begun, mut copied) = (Instant::now(), 0usize);
-    while begun.elapsed() < Duration::from_millis(200) {
-        for (from, to) in from.chunks_exact(size).zip(to.chunks_exact_mut(size)) {
-            to.copy_from_slice(black_box(from));
-        }
-        black_box(&mut to);
-        copied += RING_BYTES / size * size;
-    }
-    (copied as f64 / begun.elapsed().as_secs_f64()).round()
+fn round(
+    bench: &Bench,
+    common: &Common,
+    domain: &Domain,
+    via: Via,
+    size: usize,
+    share: Share,
+) -> anyhow::Result<Round> {
+    let (ours, theirs) = common.cpus();
+    let limit_msgs_per_s = on_cpu(ours, || Ok(limit::copies_per_second(size)))?;
+    let mut sink = bench.start(domain, &[Part::Sink { node: "sink".into(), via, cpu: theirs }])?;
+    let node = Node::builder("source").domain(domain.clone()).open()?;
+    let mut to = To::open(&node, "sink", via, &bench.interrupt)?;
+    let (count, time, sent) = on_cpu(ours, || {
+        let (mut message, mut sent) = (vec![0; size], 0);
+        let mut send = |share: Share, most: u64| -> anyhow::Result<(u64, Duration, u64)> {
+            let (begun, before) = (Instant::now(), sent);
+            while sent - before < most && !share.is_used_up(begun.elapsed(), sent - before) {
+                let left = match share {
+                    Share::Count(count) => count - (sent - before),
+                    Share::Time(_) => BETWEEN_LOOKS,
+                };
+                for _ in 0..left.min(BETWEEN_LOOKS) {
+                    content::write(&mut message, sent);
+                    to.send(&message)?;
+                    sent += 1;
+                }
+                bench.check()?;
+            }
+            to.flush()?;
+            Ok((sent - before, begun.elapsed(), sent))
+        };
+        send(WARM_UP, WARM_UP_COUNT)?;
+        send(share, u64::MAX)
+    })?;
+    let there: Tally = bench.report(&mut sink)?;
+    let lost = there.spoilt + sent.abs_diff(there.received);
+    Ok(Round { count, msgs_per_s: count as f64 / time.as_secs_f64(), limit_msgs_per_s, lost })
+}
+
+/// The process that takes the messages as they come.
+pub(super) fn sink(
+    domain: &DomainArgs,
+    node: &str,
+    via: Via,
+    cpu: Option<usize>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let node = domain.open(node)?;
+    let mut inbox = end::inbox(&node, via, Wait::Spin, librpc::DEFAULT_CAPACITY, interrupt)?;
+    pin(cpu)?;
+    ready()?;
+    let mut tally = Tally::default();
+    while end::next(&mut inbox, |payload| tally.take(payload))?.is_some() {}
+    part::tell(&tally)
 }

@@ -1,0 +1,101 @@
+//! What a measured message holds: every byte of it follows from its number, so that it is written and read in full.
+//!
+//! ```text
+//! bytes 0..8  the number
+//! the rest    8-byte words: the number mixed + index of the word; the last one cut where the message ends
+//! ```
+//!
+//! A message may have any length; one of less than 8 bytes holds the first bytes of its number.
+
+use serde::{Deserialize, Serialize};
+
+const WORD: usize = 8;
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The shortest message whose number can be read back.
+pub(super) const NUMBER_BYTES: usize = WORD;
+
+/// Writes the message of this number.
+#[inline]
+pub(super) fn write(message: &mut [u8], number: u64) {
+    let mixed = number.wrapping_mul(MIX);
+    let (words, rest) = message.as_chunks_mut::<WORD>();
+    let full = words.len();
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = mixed.wrapping_add(index as u64).to_le_bytes();
+    }
+    rest.copy_from_slice(&mixed.wrapping_add(full as u64).to_le_bytes()[..rest.len()]);
+    let number_bytes = message.len().min(WORD);
+    message[..number_bytes].copy_from_slice(&number.to_le_bytes()[..number_bytes]);
+}
+
+/// The number of a message; `None` if any byte of it is not what was written.
+#[inline]
+pub(super) fn number(message: &[u8]) -> Option<u64> {
+    let number = u64::from_le_bytes(*message.first_chunk()?);
+    is(message, number).then_some(number)
+}
+
+/// Whether this is the message of that number, every byte of it.
+#[inline]
+pub(super) fn is(message: &[u8], number: u64) -> bool {
+    let mixed = number.wrapping_mul(MIX);
+    let first_bytes = message.len().min(WORD);
+    let (words, rest) = message.as_chunks::<WORD>();
+    // Without a branch for each word, so that it costs little beside the message itself.
+    let differs = words
+        .iter()
+        .enumerate()
+        .skip(1)
+        .fold(0, |differs, (index, word)| differs | (u64::from_le_bytes(*word) ^ mixed.wrapping_add(index as u64)));
+    let cut = &mixed.wrapping_add(words.len() as u64).to_le_bytes()[..rest.len()];
+    differs == 0 && message[..first_bytes] == number.to_le_bytes()[..first_bytes] && (words.is_empty() || rest == cut)
+}
+
+/// What has come: the messages 0, 1, 2 and so on are expected.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Tally {
+    pub(super) received: u64,
+    /// Those that are not, byte by byte, the one that was to come.
+    pub(super) spoilt: u64,
+}
+
+impl Tally {
+    #[inline]
+    pub(super) fn take(&mut self, message: &[u8]) {
+        self.spoilt += u64::from(!is(message, self.received));
+        self.received += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_checked() {
+        for size in [0, 1, 7, 8, 9, 15, 16, 63, 64, 65] {
+            let mut message = vec![0xaa; size];
+            write(&mut message, 5);
+            assert!(is(&message, 5), "{size}");
+            assert_eq!(number(&message), (size >= NUMBER_BYTES).then_some(5), "{size}");
+            assert_eq!(is(&message, 6), size == 0, "{size}");
+            for byte in 0..size {
+                message[byte] ^= 0x10;
+                assert!(!is(&message, 5), "byte {byte} of {size}");
+                message[byte] ^= 0x10;
+            }
+        }
+    }
+
+    #[test]
+    fn a_tally_counts_what_was_not_to_come() {
+        let mut tally = Tally::default();
+        let mut message = [0; 20];
+        for number in [0, 1, 3, 3] {
+            write(&mut message, number);
+            tally.take(&message);
+        }
+        assert_eq!((tally.received, tally.spoilt), (4, 1));
+    }
+}

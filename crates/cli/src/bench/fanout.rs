@@ -1,0 +1,264 @@
+//! `librpc bench fanout`: what publishing to k inboxes costs the publisher, while none of them is full and nobody receives.
+//!
+//! A second process has the inboxes, in rings that hold a whole burst; it takes and checks what has come between two bursts,
+//! when it is told to. The limits take turns: sending to one node under the same conditions, and copying k messages.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use librpc::{FlushError, Node, Outbox, Sender, Topic, Wait};
+use serde::Serialize;
+
+use super::content::{self, Tally};
+use super::end::{self, Via};
+use super::options::Common;
+use super::part::{on_cpu, pin, ready};
+use super::progress::Progress;
+use super::{Bench, Part, limit, median_of, part, round_to};
+use crate::domain::DomainArgs;
+use crate::interrupt::Interrupt;
+
+const INBOXES: [usize; 5] = [1, 2, 4, 8, 16];
+const MOST_INBOXES: usize = 16;
+/// Messages of a burst.
+const BURST: u64 = 256;
+/// What a message takes in a ring, beside its payload, at most.
+const HEAD_BYTES: u64 = 128;
+const LIMIT: Duration = Duration::from_secs(10);
+const CROWD: &str = "crowd";
+
+/// What publishing to 1, 2, 4, 8 and 16 inboxes costs the publisher
+#[derive(clap::Args)]
+#[command(after_help = "\
+One object for each number of inboxes. --count is the number of bursts of 256 messages.
+
+Examples:
+  librpc bench fanout --pin 0,1
+  librpc bench fanout --size 256 --count 200 --json")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    size: usize,
+    inboxes: usize,
+    bursts: usize,
+    /// Medians over the bursts: of a publish to all of them, and per inbox.
+    publish_ns: f64,
+    inbox_ns: f64,
+    /// Of a send to one node.
+    send_ns: f64,
+    /// The median over the bursts of what an inbox costs to what a send costs.
+    ratio: f64,
+    /// Of copying the message as often as there are inboxes, within the processor's cache.
+    limit_ns: f64,
+    lost: u64,
+}
+
+pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
+    let common = &args.common;
+    let domain = bench.domain("fanout");
+    for size in common.sizes() {
+        let node = Node::builder("source").domain(domain.clone()).open()?;
+        let mut crowd = bench.start(&domain, &[Part::Crowd { size, cpu: common.cpus().1 }])?;
+        let mut source = Source::open(&node, size)?;
+        let (bursts, limit_ns) = on_cpu(common.cpus().0, || {
+            let limit_ns = 1e9 / limit::copies_per_second(size);
+            Ok((source.bursts(bench, common)?, limit_ns))
+        })?;
+        let tallies: Vec<Tally> = bench.report(&mut crowd)?;
+        let lost = source.lost(&tallies);
+        drop((source, crowd));
+        drop(node);
+        bench.count_lost(lost);
+        for (index, inboxes) in INBOXES.into_iter().enumerate() {
+            let of = |each: &dyn Fn(&Burst) -> f64| median_of(bursts.iter().map(each));
+            let publish_ns = of(&|burst| burst.publish_ns[index]);
+            let measured = Measured {
+                size,
+                inboxes,
+                bursts: bursts.len(),
+                publish_ns: round_to(publish_ns, 1),
+                inbox_ns: round_to(publish_ns / inboxes as f64, 1),
+                send_ns: round_to(of(&|burst| burst.send_ns), 1),
+                ratio: round_to(of(&|burst| burst.publish_ns[index] / inboxes as f64 / burst.send_ns), 3),
+                limit_ns: round_to(limit_ns * inboxes as f64, 1),
+                lost,
+            };
+            bench.print(common.json, "fanout", common.pin(), &measured, || {
+                let Measured { publish_ns, inbox_ns, send_ns, ratio, limit_ns, .. } = measured;
+                format!(
+                    "{size} bytes to {inboxes} inboxes: {publish_ns} ns a publish, {inbox_ns} ns an inbox; a send \
+                     {send_ns} ns ({ratio} ×), copying {limit_ns} ns"
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// One burst of each kind: the time of a message in ns.
+struct Burst {
+    send_ns: f64,
+    publish_ns: [f64; INBOXES.len()],
+}
+
+/// The side that publishes.
+struct Source {
+    sender: Sender,
+    outbox: Outbox,
+    topics: [Topic; INBOXES.len()],
+    /// The numbers that come next: of what is sent, and of what is published for each number of inboxes.
+    messages: Vec<Vec<u8>>,
+    bursts: u64,
+}
+
+impl Source {
+    fn open(node: &Node, size: usize) -> anyhow::Result<Self> {
+        let mut outbox = node.outbox();
+        let mut topics = Vec::new();
+        for inboxes in INBOXES {
+            let topic = outbox.topic(&burst_topic(inboxes))?;
+            anyhow::ensure!(outbox.subscribers(topic)? == inboxes, "not every inbox is there");
+            topics.push(topic);
+        }
+        let topics = topics.try_into().expect("one for each number of inboxes");
+        let messages = vec![vec![0; size]; BURST as usize];
+        Ok(Self { sender: node.sender_within(CROWD, LIMIT)?, outbox, topics, messages, bursts: 0 })
+    }
+
+    fn bursts(&mut self, bench: &Bench, common: &Common) -> anyhow::Result<Vec<Burst>> {
+        let rounds = common.rounds()?;
+        let progress = Progress::new(format!("fanout, {} bytes", self.messages[0].len()), rounds.len());
+        let mut bursts = Vec::new();
+        self.burst()?; // connects, and touches the memory
+        for share in rounds {
+            let (begun, mut done) = (Instant::now(), 0);
+            while done == 0 || !share.is_used_up(begun.elapsed(), done) {
+                bursts.push(self.burst()?);
+                done += 1;
+                bench.check()?;
+            }
+            progress.step();
+        }
+        Ok(bursts)
+    }
+
+    fn burst(&mut self) -> anyhow::Result<Burst> {
+        let mut publish_ns = [0.0; INBOXES.len()];
+        for (index, inboxes) in INBOXES.into_iter().enumerate() {
+            // Each inbox numbers what comes on each of its topics.
+            self.write();
+            let topic = self.topics[index];
+            // The first one wakes: it is none of those that find a receiver which has not taken anything yet.
+            let (first, others) = self.messages.split_first().expect("a burst has messages");
+            publish(&mut self.outbox, topic, first, inboxes)?;
+            let begun = Instant::now();
+            for message in others {
+                publish(&mut self.outbox, topic, message, inboxes)?;
+            }
+            publish_ns[index] = begun.elapsed().as_nanos() as f64 / others.len() as f64;
+            self.drain()?;
+        }
+        self.write();
+        let (first, others) = self.messages.split_first().expect("a burst has messages");
+        self.sender.send(first)?;
+        let begun = Instant::now();
+        for message in others {
+            self.sender.send(message)?;
+        }
+        let send_ns = begun.elapsed().as_nanos() as f64 / others.len() as f64;
+        self.drain()?;
+        self.bursts += 1;
+        Ok(Burst { send_ns, publish_ns })
+    }
+
+    fn write(&mut self) {
+        for (message, number) in self.messages.iter_mut().zip(self.bursts * BURST..) {
+            content::write(message, number);
+        }
+    }
+
+    /// Has everything taken that was published: when the crowd has processed this message, it has taken what it found. (It
+    /// may not have found a channel that is new.)
+    fn drain(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            self.sender.send(DRAIN)?;
+            self.sender.flush(LIMIT).context("the crowd does not take its messages")?;
+            match self.outbox.flush(Duration::from_millis(1)) {
+                Ok(()) => return Ok(()),
+                Err(FlushError::TimedOut { .. }) if begun.elapsed() < LIMIT => {}
+                Err(error) => return Err(error).context("not everything was processed"),
+            }
+        }
+    }
+
+    fn lost(&self, tallies: &[Tally]) -> u64 {
+        let sent = self.bursts * BURST;
+        tallies.iter().map(|tally| tally.spoilt + sent.abs_diff(tally.received)).sum()
+    }
+}
+
+const DRAIN: &[u8] = b"drain!!!!";
+
+fn publish(outbox: &mut Outbox, topic: Topic, message: &[u8], inboxes: usize) -> anyhow::Result<()> {
+    let receipt = outbox.publish_within(topic, message, Duration::ZERO)?;
+    anyhow::ensure!(receipt.inboxes() == inboxes, "a publish has not reached every inbox: {:?}", receipt.undelivered());
+    Ok(())
+}
+
+fn burst_topic(inboxes: usize) -> String {
+    end::topic(&format!("to-{inboxes}"))
+}
+
+/// The process with the inboxes.
+pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let capacity = ((size as u64 + HEAD_BYTES) * (BURST + 1)).max(4 * (size as u64 + HEAD_BYTES)).next_power_of_two();
+    let node = domain.open(CROWD)?;
+    let mut told = end::inbox(&node, Via::Send, Wait::Block, capacity, interrupt)?;
+    let mut inboxes = Vec::new();
+    for number in 0..MOST_INBOXES {
+        let topics = INBOXES.into_iter().filter(|&inboxes| number < inboxes).map(burst_topic);
+        inboxes.push(node.subscriber_builder(topics).wait(Wait::Block).capacity(capacity).open()?);
+    }
+    pin(cpu)?;
+    ready()?;
+    // One of what is sent to the node, and one for each topic of each inbox.
+    let mut sent = Tally::default();
+    let mut tallies: Vec<Vec<(String, Tally)>> = vec![Vec::new(); MOST_INBOXES];
+    loop {
+        let is_drain = |payload: &[u8]| {
+            let is_drain = payload == DRAIN;
+            if !is_drain {
+                sent.take(payload);
+            }
+            is_drain
+        };
+        match end::next(&mut told, is_drain)? {
+            None => break,
+            Some(false) => {}
+            Some(true) => {
+                for (inbox, tallies) in inboxes.iter_mut().zip(&mut tallies) {
+                    take_all(inbox, tallies)?;
+                }
+            }
+        }
+    }
+    let published = tallies.into_iter().flatten().map(|(_, tally)| tally);
+    part::tell(&published.chain([sent]).collect::<Vec<_>>())
+}
+
+fn take_all(inbox: &mut librpc::Inbox, tallies: &mut Vec<(String, Tally)>) -> anyhow::Result<()> {
+    while let Some(message) = inbox.recv_timeout(Duration::ZERO)? {
+        let known = tallies.iter().position(|(topic, _)| topic == message.topic());
+        let index = known.unwrap_or_else(|| {
+            tallies.push((message.topic().to_owned(), Tally::default()));
+            tallies.len() - 1
+        });
+        tallies[index].1.take(message.payload());
+    }
+    Ok(())
+}

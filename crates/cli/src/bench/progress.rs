@@ -1,0 +1,30 @@
+//! How far a measurement has got, on a terminal only. Nothing is drawn while anything is measured: a bar moves between two
+//! rounds, or two messages that are waited for.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    pub(super) fn new(what: String, rounds: usize) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(rounds as u64), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        bar.tick();
+        Self(bar)
+    }
+
+    /// A round is over.
+    pub(super) fn step(&self) {
+        self.0.inc(1);
+        self.0.tick();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

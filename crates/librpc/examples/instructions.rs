@@ -1,0 +1,62 @@
+//! A fixed number of 64-byte messages from one node to another, on one thread: `bench/instructions` has callgrind count
+//! what a send, a publish and a receive take.
+//!
+//! A few are sent, then these are received, so that the ring stays in one place and nobody waits.
+
+use std::error::Error;
+use std::hint::black_box;
+
+use librpc::{Domain, Inbox, Node, Publisher, Sender, Wait};
+
+const BATCH: u64 = 8;
+const PAYLOAD_BYTES: usize = 64;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [domain, path, batches] = &arguments[..] else { return Err("DOMAIN send|publish BATCHES".into()) };
+    let batches: u64 = batches.parse()?;
+    let open = |id| Node::builder(id).domain(Domain::at(domain)).open();
+    let (here, there) = (open("here")?, open("there")?);
+    match &**path {
+        "send" => {
+            let mut inbox = there.inbox_builder().wait(Wait::Spin).open()?;
+            let mut sender = here.sender("there")?;
+            (0..batches).try_for_each(|_| send_batch(&mut sender).and_then(|()| receive_batch(&mut inbox)))
+        }
+        "publish" => {
+            let mut inbox = there.subscriber_builder(["topic"]).wait(Wait::Spin).open()?;
+            let mut publisher = here.publisher("topic")?;
+            (0..batches).try_for_each(|_| publish_batch(&mut publisher).and_then(|()| receive_batch(&mut inbox)))
+        }
+        _ => Err(format!("{path:?} is neither send nor publish").into()),
+    }
+}
+
+// callgrind looks for these three by name.
+
+#[inline(never)]
+fn send_batch(sender: &mut Sender) -> Result<(), Box<dyn Error>> {
+    for _ in 0..BATCH {
+        sender.send(black_box(&[7; PAYLOAD_BYTES]))?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn publish_batch(publisher: &mut Publisher) -> Result<(), Box<dyn Error>> {
+    for _ in 0..BATCH {
+        if publisher.publish(black_box(&[7; PAYLOAD_BYTES]))?.inboxes() != 1 {
+            return Err("a message did not reach its inbox".into());
+        }
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn receive_batch(inbox: &mut Inbox) -> Result<(), Box<dyn Error>> {
+    for _ in 0..BATCH {
+        let message = inbox.recv()?.ok_or("nobody stops this inbox")?;
+        black_box(message.payload());
+    }
+    Ok(())
+}
