@@ -1,7 +1,7 @@
 //! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use librpc_ring::Consumer;
@@ -14,6 +14,11 @@ use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
 use crate::sys::{Descriptor, OsError};
+
+/// Every receive is over, for so its owner wants it.
+const STOPPED: u8 = 1;
+/// The node was closed.
+const CLOSED: u8 = 2;
 
 /// A channel that has just been connected.
 pub(crate) struct Arrival {
@@ -42,8 +47,8 @@ pub(crate) struct InboxShared {
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     directory: Arc<Descriptor>,
-    stopped: AtomicBool,
-    closed: AtomicBool,
+    /// Bits: [`STOPPED`], [`CLOSED`].
+    ended: AtomicU8,
     state: Mutex<State>,
 }
 
@@ -69,21 +74,9 @@ impl InboxShared {
         (own, durable): (bool, Option<String>),
         directory: Arc<Descriptor>,
     ) -> Result<Arc<Self>, OsError> {
-        let (stopped, closed, state) = Default::default();
+        let (ended, state) = Default::default();
         let signal = Signal::new()?;
-        Ok(Arc::new(Self {
-            number,
-            address,
-            capacity,
-            policy,
-            own,
-            durable,
-            signal,
-            directory,
-            stopped,
-            closed,
-            state,
-        }))
+        Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, directory, ended, state }))
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.
@@ -172,22 +165,24 @@ impl InboxShared {
     /// Ends every receive, now and later.
     pub(crate) fn stop(&self) {
         // Release/Acquire only so that a stopper's earlier writes are seen by whoever was stopped.
-        self.stopped.store(true, Ordering::Release);
+        self.ended.fetch_or(STOPPED, Ordering::Release);
         self.signal.raise();
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+    /// Whether it was stopped or closed.
+    #[inline(always)]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire) != 0
     }
 
     /// The node was closed under the inbox.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.ended.fetch_or(CLOSED, Ordering::Release);
         self.shut();
         self.signal.raise();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.ended.load(Ordering::Acquire) & CLOSED != 0
     }
 }

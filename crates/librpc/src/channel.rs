@@ -19,7 +19,8 @@ use crate::sys::memory::{Reader, Writer, no_ack};
 
 /// So long between two looks at what the receiver has consumed: each look takes the line away from it.
 const PAUSES: u32 = 32;
-/// How long a sender polls for room before it sleeps.
+const MOST_PAUSES: u32 = 256;
+/// How long a sender polls while its receiver does not get on, before it sleeps.
 const SPIN: Duration = Duration::from_micros(20);
 
 /// The sender's end of a channel.
@@ -55,40 +56,65 @@ impl Channel {
     }
 
     /// Writes and commits a message, and wakes the receiver if it sleeps.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        if self.ring.status() == ring::OPEN && self.seen == ring::OPEN {
+            match self.producer.push(head, payload) {
+                Ok(_) => {
+                    if self.producer.must_ring() {
+                        self.ring_bell();
+                    }
+                    Pushed::Yes
+                }
+                Err(error) => self.not_pushed(error),
+            }
+        } else {
+            self.push_slowly(head, payload)
+        }
+    }
+
+    /// The same where the receiver has not answered yet, or is gone.
+    #[cold]
+    #[inline(never)]
+    fn push_slowly(&mut self, head: Head, payload: &[u8]) -> Pushed {
         if self.ring.status() != self.seen {
             self.refresh();
         }
         if self.seen == ring::FAILED {
             return Pushed::Failed;
         }
-        match self.producer.push(head, payload) {
-            Ok(_) => {}
-            Err(PushError::Full { room_at }) => return Pushed::Full { room_at },
-            Err(PushError::TooLarge { bytes, max }) => return Pushed::TooLarge { bytes, max },
-            Err(error @ PushError::BadConsumed { .. }) => {
-                self.ring.fail(Failure::Broken(error.to_string()));
-                return Pushed::Failed;
-            }
+        if let Err(error) = self.producer.push(head, payload) {
+            return self.not_pushed(error);
         }
-        match &self.attached {
-            None if self.ring.was_answered_meanwhile() => {
-                self.refresh();
-                if let Some(attached) = &self.attached
-                    && self.producer.must_ring()
-                {
-                    attached.ring_bell();
-                }
-            }
-            None => {}
-            Some(attached) if self.producer.must_ring() => {
-                fault!("send.must-ring");
-                attached.ring_bell();
-            }
-            Some(_) => {}
+        if self.attached.is_none() && self.ring.was_answered_meanwhile() {
+            self.refresh();
+        }
+        if self.attached.is_some() && self.producer.must_ring() {
+            self.ring_bell();
         }
         Pushed::Yes
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ring_bell(&self) {
+        fault!("send.must-ring");
+        if let Some(attached) = &self.attached {
+            attached.ring_bell();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_pushed(&self, error: PushError) -> Pushed {
+        match error {
+            PushError::Full { room_at } => Pushed::Full { room_at },
+            PushError::TooLarge { bytes, max } => Pushed::TooLarge { bytes, max },
+            PushError::BadConsumed { .. } => {
+                self.ring.fail(Failure::Broken(error.to_string()));
+                Pushed::Failed
+            }
+        }
     }
 
     /// Takes notice of what the background thread has learnt.
@@ -197,7 +223,7 @@ impl Channel {
     pub(crate) fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
         let begun = Instant::now();
         let plenty = self.producer.committed().min(position + self.producer.capacity() / 4);
-        if !self.spin(|channel| channel.producer.consumed().is_ok_and(|consumed| consumed >= plenty)) {
+        if !self.spin(plenty) {
             self.ring.wait_until(deadline, |consumed| consumed >= position);
         }
         self.producer.note_blocked(begun.elapsed().as_nanos() as u64);
@@ -206,7 +232,7 @@ impl Channel {
     /// Waits until everything is processed, or the receiver has failed.
     pub(crate) fn wait_for_all(&mut self, deadline: Option<Instant>) {
         let committed = self.producer.committed();
-        if !self.spin(|channel| channel.producer.consumed().is_ok_and(|consumed| consumed >= committed)) {
+        if !self.spin(committed) {
             self.ring.wait_until(deadline, |consumed| consumed >= committed);
         }
     }
@@ -229,20 +255,28 @@ impl Channel {
         layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
     }
 
-    /// Polls for a moment; `true` if that was enough, or the ring has failed.
-    fn spin(&mut self, mut enough: impl FnMut(&mut Self) -> bool) -> bool {
-        let begun = Instant::now();
+    /// Polls for a position while the receiver gets on, and for a moment when it does not; `true`: it has come there, or the
+    /// ring has failed.
+    fn spin(&mut self, position: u64) -> bool {
+        let (mut moved, mut last, mut pauses) = (Instant::now(), 0, PAUSES);
         loop {
             if self.ring.status() != self.seen {
                 self.refresh();
             }
-            if enough(self) || self.seen == ring::FAILED {
+            let consumed = self.producer.consumed();
+            if self.seen == ring::FAILED || consumed.is_ok_and(|consumed| consumed >= position) {
                 return true;
             }
-            (0..PAUSES).for_each(|_| std::hint::spin_loop());
-            if begun.elapsed() > SPIN {
+            let now = Instant::now();
+            if let Ok(consumed) = consumed
+                && consumed > last
+            {
+                (moved, last) = (now, consumed);
+            } else if now - moved > SPIN {
                 return false;
             }
+            (0..pauses).for_each(|_| std::hint::spin_loop());
+            pauses = (2 * pauses).min(MOST_PAUSES);
         }
     }
 }

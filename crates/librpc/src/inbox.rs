@@ -13,7 +13,7 @@ use crate::message::{Event, Message, OwnedMessage};
 use crate::name::{Address, BadNodeId, check_node_id};
 use crate::node::{Node, Owned};
 use crate::policy::Policy;
-use crate::receiver::{Found, Receiver, Taken, Until, Wait};
+use crate::receiver::{Found, Receiver, Until, Wait};
 use crate::sys::{OsError, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS};
 
@@ -293,11 +293,12 @@ impl Inbox {
         StopHandle(self.shared.clone())
     }
 
+    #[inline(always)]
     fn message(&mut self, until: Until) -> Result<Option<Message<'_>>, RecvError> {
         loop {
             match self.step(until)? {
                 None => return Ok(None),
-                Some(Found::Message(taken)) => return Ok(Some(self.view(taken))),
+                Some(Found::Message) => return Ok(Some(self.receiver.message())),
                 Some(Found::Joined(_) | Found::Left(..)) => {}
             }
         }
@@ -305,13 +306,13 @@ impl Inbox {
 
     fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
         Ok(self.step(until)?.map(|found| match found {
-            Found::Message(taken) => Event::Message(self.view(taken)),
+            Found::Message => Event::Message(self.receiver.message()),
             Found::Joined(peer) => Event::SenderJoined(peer),
-            Found::Left(peer, departure) => Event::SenderLeft(peer, departure),
+            Found::Left(left) => Event::SenderLeft(left.0, left.1),
         }))
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, until: Until) -> Result<Option<Found>, RecvError> {
         if self.born != fork::generation() {
             return Err(RecvError::Forked);
@@ -323,10 +324,6 @@ impl Inbox {
             None if self.shared.is_closed() => Err(RecvError::Closed { node: self.node.id.to_string() }),
             found => Ok(found),
         }
-    }
-
-    fn view(&self, taken: Taken) -> Message<'_> {
-        Message::new(self.receiver.peer(&taken), self.receiver.topic(&taken), &self.receiver.payload, &taken)
     }
 }
 

@@ -10,16 +10,17 @@ use crate::receiver::{Departure, Taken};
 pub struct Message<'a> {
     peer: &'a Arc<Peer>,
     payload: &'a [u8],
-    topic: &'a Arc<str>,
+    topic: Option<&'a Arc<str>>,
     sequence: u64,
     missed: u64,
     redelivered: bool,
 }
 
 impl<'a> Message<'a> {
-    pub(crate) fn new(peer: &'a Arc<Peer>, topic: &'a Arc<str>, payload: &'a [u8], taken: &Taken) -> Self {
-        let Taken { sequence, head, missed, .. } = *taken;
-        Self { peer, payload, topic, sequence, missed, redelivered: head.redelivered }
+    #[inline(always)]
+    pub(crate) fn new(peer: &'a Arc<Peer>, topic: Option<&'a Arc<str>>, payload: &'a [u8], taken: &Taken) -> Self {
+        let Taken { sequence, missed, redelivered, .. } = *taken;
+        Self { peer, payload, topic, sequence, missed, redelivered }
     }
 
     /// The id of the node that sent it.
@@ -39,7 +40,7 @@ impl<'a> Message<'a> {
 
     /// The topic that it was published on; empty if it was sent to the node itself.
     pub fn topic(&self) -> &'a str {
-        self.topic
+        self.topic.map_or("", |topic| topic)
     }
 
     /// How many messages of this outbox were overwritten directly in front of this one, before they could be received:
@@ -61,7 +62,7 @@ impl<'a> Message<'a> {
     /// A copy that lives as long as you like.
     pub fn to_owned(&self) -> OwnedMessage {
         let Self { peer, payload, topic, sequence, missed, redelivered } = *self;
-        let (peer, topic) = (peer.clone(), topic.clone());
+        let (peer, topic) = (peer.clone(), topic.map_or_else(|| "".into(), Arc::clone));
         OwnedMessage { peer, topic, payload: payload.into(), sequence, missed, redelivered }
     }
 }

@@ -15,6 +15,7 @@ use crate::admission::Charge;
 use crate::arrivals::{Arrival, InboxShared};
 use crate::bell::{self, Bell, Heard};
 use crate::fault::fault;
+use crate::message::Message;
 use crate::name::Peer;
 use crate::names::Names;
 use crate::sys::memory::{Reader, Writer};
@@ -32,9 +33,12 @@ const IDLE_LOOKS: u32 = 8;
 const QUANTUM: u32 = 64;
 /// So many messages are consumed before the next look, with a fence, for a sender that waits.
 const SETTLE_EVERY: u32 = 64;
-/// So many messages in a row are a burst: behind one, polling pauses for a moment, so that the next one can form.
-const BURST: u32 = 16;
-const PAUSES: u32 = 32;
+/// So many messages in a row, with at most so many empty polls between two of them, are a stream. Its receiver is on its
+/// sender's heels, which costs both most of their speed: where it finds nothing, it pauses for a moment, and a batch forms. An
+/// answer to a question comes later than that, and is never kept waiting.
+const STREAM: u32 = 16;
+const NEAR: u32 = 3;
+const PAUSES: u32 = 128;
 /// So many polls or messages between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
 /// So many rounds of arming and looking, and a call that must not block returns.
@@ -85,9 +89,10 @@ pub enum Departure {
 /// What a receiver finds next.
 #[derive(Debug)]
 pub(crate) enum Found {
-    Message(Taken),
+    /// A message: [`Receiver::taken`].
+    Message,
     Joined(Arc<Peer>),
-    Left(Arc<Peer>, Departure),
+    Left(Box<(Arc<Peer>, Departure)>),
 }
 
 /// A message that was handed out; its payload is in the receiver's buffer.
@@ -95,7 +100,8 @@ pub(crate) enum Found {
 pub(crate) struct Taken {
     pub(crate) channel: usize,
     pub(crate) sequence: u64,
-    pub(crate) head: Head,
+    pub(crate) topic: Option<u64>,
+    pub(crate) redelivered: bool,
     pub(crate) missed: u64,
 }
 
@@ -163,8 +169,10 @@ pub(crate) struct Receiver {
     cursor: usize,
     quantum: u32,
     polls: u32,
-    /// Messages in a row, without an empty poll between them.
-    burst: u32,
+    /// Messages in a row that came without a gap.
+    stream: u32,
+    /// Polls since the last message.
+    empty_polls: u32,
     last_look: Instant,
     found: VecDeque<Found>,
     /// Whether another event loop waits for the descriptor.
@@ -172,6 +180,8 @@ pub(crate) struct Receiver {
     /// Channels from which something was taken that is not consumed.
     unconsumed: Vec<usize>,
     pub(crate) payload: Vec<u8>,
+    /// The message that was found last.
+    pub(crate) taken: Taken,
     ready: Vec<Ready>,
 }
 
@@ -191,32 +201,45 @@ impl Receiver {
             cursor: 0,
             quantum: QUANTUM,
             polls: 0,
-            burst: 0,
+            stream: 0,
+            empty_polls: 0,
             last_look: Instant::now(),
             found: VecDeque::new(),
             foreign: Cell::new(false),
             unconsumed: Vec::new(),
             payload: Vec::new(),
+            taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, missed: 0 },
             ready: Vec::new(),
         })
     }
 
-    /// The sender of a message that was taken last.
-    pub(crate) fn peer(&self, taken: &Taken) -> &Arc<Peer> {
-        &self.channels[taken.channel].as_ref().expect("a channel stays until the next look").peer
-    }
-
-    /// The topic of a message that was taken last; empty if it has none.
-    pub(crate) fn topic(&self, taken: &Taken) -> &Arc<str> {
-        let channel = self.channels[taken.channel].as_ref().expect("a channel stays until the next look");
-        channel.topics.of(&taken.head)
+    /// The message that was found last.
+    #[inline(always)]
+    pub(crate) fn message(&self) -> Message<'_> {
+        let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");
+        Message::new(&channel.peer, channel.topics.of(self.taken.topic), &self.payload, &self.taken)
     }
 
     /// Waits for what comes next; `None` when the time is up, or the inbox was stopped or closed.
+    #[inline(always)]
     pub(crate) fn next(&mut self, until: Until) -> Result<Option<Found>, OsError> {
+        // The hot path: the channel whose turn it is has one more message.
+        if self.quantum > 0
+            && self.found.is_empty()
+            && let Some(&index) = self.active.get(self.cursor)
+            && !self.shared.has_ended()
+            && let Some(found) = self.poll_ring(index)
+        {
+            return Ok(Some(found));
+        }
+        self.next_slowly(until)
+    }
+
+    #[inline(never)]
+    fn next_slowly(&mut self, until: Until) -> Result<Option<Found>, OsError> {
         let (mut spun_out, mut rounds) = (None, 0);
         loop {
-            if self.shared.is_stopped() || self.shared.is_closed() {
+            if self.shared.has_ended() {
                 self.settle();
                 self.shared.signal.clear(); // another event loop does not spin on it
                 return Ok(None);
@@ -224,9 +247,10 @@ impl Receiver {
             if let Some(found) = self.poll_rings() {
                 return Ok(Some(found));
             }
-            if self.burst > 0 {
+            self.empty_polls += 1;
+            if self.empty_polls == 1 {
                 self.settle();
-                if std::mem::take(&mut self.burst) >= BURST && until != Until::Now {
+                if self.stream >= STREAM && until != Until::Now {
                     (0..PAUSES).for_each(|_| std::hint::spin_loop());
                 }
             }
@@ -288,7 +312,6 @@ impl Receiver {
     }
 
     /// Takes the next record of the rings that have traffic, or an event.
-    #[inline]
     fn poll_rings(&mut self) -> Option<Found> {
         if !self.found.is_empty() {
             return self.found.pop_front(); // a sender joins before it says anything
@@ -312,7 +335,7 @@ impl Receiver {
     }
 
     /// Takes the next message of a ring, and learns the topics that are declared in front of it.
-    #[inline]
+    #[inline(always)]
     fn poll_ring(&mut self, index: usize) -> Option<Found> {
         loop {
             let channel = self.channels[index].as_mut().expect("an active channel is there");
@@ -336,7 +359,8 @@ impl Receiver {
             channel.missed += record.missed;
             if channel.topics.is_expected(&self.shared.address, &record.head) {
                 fault!("consume.taken");
-                return Some(Found::Message(self.taken(index, &record)));
+                self.take(index, &record);
+                return Some(Found::Message);
             }
             if let Err(why) = channel.topics.learn(&self.shared.address, &record.head, &self.payload) {
                 return Some(self.leave(index, Some(Departure::Corrupt(why))));
@@ -364,19 +388,21 @@ impl Receiver {
         Some(self.leave(index, None))
     }
 
-    #[inline]
-    fn taken(&mut self, index: usize, record: &Record) -> Taken {
+    #[inline(always)]
+    fn take(&mut self, index: usize, record: &Record) {
         let channel = self.channels[index].as_mut().expect("an active channel is there");
         channel.idle_looks = 0;
         let missed = std::mem::take(&mut channel.missed);
+        let Head { topic, redelivered, .. } = record.head;
+        self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, missed };
+        self.stream = if self.empty_polls <= NEAR { self.stream.saturating_add(1) } else { 0 };
+        self.empty_polls = 0;
         self.quantum -= 1;
-        self.burst = self.burst.saturating_add(1);
         self.polls += 1;
         if self.polls >= POLLS_PER_CLOCK {
             self.polls = 0;
             self.look_if_due();
         }
-        Taken { channel: index, sequence: record.sequence, head: record.head, missed }
     }
 
     /// A look at the bells of other channels while this one is busy.
@@ -629,7 +655,7 @@ impl Receiver {
             }
             departure => tracing::debug!(peer = &*channel.peer.node, ?departure, "a sender has left"),
         }
-        Found::Left(channel.peer, departure)
+        Found::Left(Box::new((channel.peer, departure)))
     }
 
     fn departure(&self, channel: &Channel) -> Departure {

@@ -159,7 +159,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     /// # Errors
     ///
     /// [`Corrupt`] if what stands there is no next record; then nothing is taken, and `into` is as it was.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self, into: &mut Vec<u8>) -> Result<Option<Record>, Corrupt> {
         if self.mode == Mode::Latest {
             return self.pop_latest(into);

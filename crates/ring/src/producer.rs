@@ -111,7 +111,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     /// # Errors
     ///
     /// [`PushError`]; nothing was written then.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, head: Head, payload: &[u8]) -> Result<u64, PushError> {
         if payload.len() > self.max_payload_bytes {
             return Err(PushError::TooLarge { bytes: payload.len(), max: self.max_payload_bytes });
@@ -157,10 +157,15 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         let at = self.word_at(self.counters.committed);
         data.put(at + 1, self.sequence());
         let mut payload_word = at + 2;
-        for word in head.optional() {
-            data.put(payload_word, word);
-            payload_word += 1;
-        }
+        let mut put = |word: Option<u64>| {
+            if let Some(word) = word {
+                data.put(payload_word, word);
+                payload_word += 1;
+            }
+        };
+        put(head.time);
+        put(head.topic);
+        put(head.correlation);
         data.write(payload_word, payload);
         fault!("commit.payload-written");
         data.put(self.word_at(self.counters.committed + size), 0);

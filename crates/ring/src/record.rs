@@ -78,11 +78,7 @@ impl Head {
         Self { kind, time: None, topic: None, correlation: None, redelivered: false }
     }
 
-    /// The optional words in the order in which they stand in the ring.
-    pub(crate) fn optional(&self) -> impl Iterator<Item = u64> {
-        [self.time, self.topic, self.correlation].into_iter().flatten()
-    }
-
+    #[inline(always)]
     fn flags(&self) -> u8 {
         let mut flags = 0;
         if self.time.is_some() {
@@ -101,16 +97,19 @@ impl Head {
     }
 
     /// Bytes of the whole record with a payload of this length, padding included.
+    #[inline(always)]
     pub fn record_bytes(&self, payload_bytes: usize) -> u64 {
         record_bytes(self.flags(), payload_bytes as u64)
     }
 
     /// The commit word of a record with this head.
+    #[inline(always)]
     pub(crate) fn commit_word(&self, payload_bytes: usize, lap: u64) -> u64 {
         payload_bytes as u64 | (self.kind as u64) << 32 | u64::from(self.flags()) << 40 | lap << 48
     }
 }
 
+#[inline(always)]
 fn record_bytes(flags: u8, payload_bytes: u64) -> u64 {
     let optional = u64::from((flags & (HAS_TIME | HAS_TOPIC | HAS_CORRELATION)).count_ones());
     (2 + optional + payload_bytes.div_ceil(WORD as u64)) * WORD as u64
@@ -126,6 +125,7 @@ pub(crate) struct Commit {
 
 impl Commit {
     /// Takes a commit word apart: `None` if no sender writes such a word on this lap.
+    #[inline(always)]
     pub(crate) fn decode(word: u64, lap: u64) -> Option<Self> {
         let flags = (word >> 40) as u8;
         let kind = Kind::from_bits((word >> 32) as u8)?;
@@ -141,6 +141,7 @@ impl Commit {
     }
 
     /// Builds the head from the optional words, asked for in the order in which they stand.
+    #[inline(always)]
     pub(crate) fn head(&self, mut next_word: impl FnMut() -> u64) -> Head {
         let mut optional = |flag| (self.flags & flag != 0).then(&mut next_word);
         Head {
@@ -154,6 +155,7 @@ impl Commit {
 }
 
 /// The low bits of how often the ring has been gone round at this position, as the commit word carries them.
+#[inline(always)]
 pub(crate) fn lap(position: u64, capacity: u64) -> u64 {
     (position >> capacity.trailing_zeros()) & 0xffff
 }
