@@ -12,6 +12,7 @@ mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin to a topic
 mod recv; //         messages to stdout
 mod send; //         lines of stdin as messages
+mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout
 // What they share:
 mod admit; //        --admit
@@ -26,8 +27,11 @@ mod output; //       messages on stdout
 mod pace; //         how many messages are due
 mod payload; //      numbered messages that are checked
 mod rate; //         --rate
+mod report; //       what was found, as lines of JSON
 mod side; //         one side of an exchange
+mod snapshot; //     what a look at a domain has found
 mod stdout; //       what may block, and ends at a signal
+mod warnings; //     what is wrong, by name
 
 use std::process::ExitCode;
 
@@ -61,6 +65,7 @@ enum Command {
     Pub(publish::Args),
     Duplex(duplex::Args),
     Nodes(nodes::Args),
+    Stat(stat::Args),
     Clean(clean::Args),
     Demo(demo::Args),
     Bench(bench::Args),
@@ -97,6 +102,7 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::Pub(args) => publish::run(domain, args),
         Command::Duplex(args) => duplex::run(domain, args),
         Command::Nodes(args) => nodes::run(domain, &args),
+        Command::Stat(args) => stat::run(domain, &args),
         Command::Clean(args) => clean::run(domain, &args),
         Command::Bench(args) => bench::run(domain, &args),
         Command::BenchPart { part, parent } => bench::part(domain, &parent, &part),

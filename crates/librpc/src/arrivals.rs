@@ -10,6 +10,7 @@ use crate::admission::Charge;
 use crate::name::{Address, Peer, random};
 use crate::policy::Policy;
 use crate::registry;
+use crate::roll::{Entry, Roll};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
@@ -25,6 +26,7 @@ pub(crate) struct Arrival {
     pub(crate) peer: Arc<Peer>,
     pub(crate) consumer: Consumer<Reader, Writer>,
     pub(crate) charge: Charge,
+    pub(crate) entry: Entry,
 }
 
 /// The part of an inbox that other threads reach.
@@ -37,6 +39,8 @@ pub(crate) struct InboxShared {
     pub(crate) own: bool,
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
+    /// Its channels, as its statistics see them.
+    pub(crate) roll: Arc<Roll>,
     directory: Arc<Descriptor>,
     stopped: AtomicBool,
     closed: AtomicBool,
@@ -64,9 +68,9 @@ impl InboxShared {
         (capacity, policy, own): (u64, Policy, bool),
         directory: Arc<Descriptor>,
     ) -> Result<Arc<Self>, OsError> {
-        let (stopped, closed, state) = Default::default();
+        let (stopped, closed, state, roll) = Default::default();
         let signal = Signal::new()?;
-        Ok(Arc::new(Self { number, address, capacity, policy, own, signal, directory, stopped, closed, state }))
+        Ok(Arc::new(Self { number, address, capacity, policy, own, signal, roll, directory, stopped, closed, state }))
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.

@@ -13,6 +13,7 @@ use crate::fault::fault;
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::ring::{self, Attached, Failure, Ring};
+use crate::sample::{Countdown, now_ns};
 use crate::sys::fork;
 use crate::sys::memory::{Reader, Writer, no_ack};
 
@@ -29,6 +30,7 @@ pub(crate) struct Channel {
     /// The ring's status when it was last taken notice of.
     seen: u32,
     attached: Option<Attached>,
+    until_stamp: Countdown,
 }
 
 /// How a push went.
@@ -49,12 +51,32 @@ impl Channel {
     pub(crate) fn new(ring: Arc<Ring>) -> Self {
         let target = &ring.link.target;
         let producer = Producer::new(ring.data.writer(), no_ack(), target.capacity, target.policy.mode());
-        Self { ring, producer, seen: ring::PENDING, attached: None }
+        Self { ring, producer, seen: ring::PENDING, attached: None, until_stamp: Countdown::new() }
     }
 
     /// Writes and commits a message, and wakes the receiver if it sleeps.
     #[inline]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        if self.until_stamp.is_due() {
+            return self.push_stamped(head, payload);
+        }
+        self.push_as_it_is(head, payload)
+    }
+
+    /// The same with a time stamp.
+    #[cold]
+    #[inline(never)]
+    fn push_stamped(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        self.until_stamp.restart();
+        let pushed = self.push_as_it_is(Head { time: Some(now_ns()), ..head }, payload);
+        if !matches!(pushed, Pushed::Yes) {
+            self.until_stamp.next();
+        }
+        pushed
+    }
+
+    #[inline(always)]
+    fn push_as_it_is(&mut self, head: Head, payload: &[u8]) -> Pushed {
         if self.ring.status() != self.seen {
             self.refresh();
         }
@@ -83,6 +105,7 @@ impl Channel {
             Some(attached) if self.producer.must_ring() => {
                 fault!("send.must-ring");
                 attached.ring_bell();
+                self.until_stamp.next();
             }
             Some(_) => {}
         }
@@ -103,7 +126,7 @@ impl Channel {
 
     /// Tells the receiver what a topic's number means, from here on.
     pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
-        self.push(Head { topic: Some(number), ..Head::of(Kind::Topic) }, topic.as_bytes())
+        self.push_as_it_is(Head { topic: Some(number), ..Head::of(Kind::Topic) }, topic.as_bytes())
     }
 
     /// The part of the ring in which a declaration made now holds, if the receiver may be overtaken; else always the same.

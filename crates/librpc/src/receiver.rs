@@ -17,6 +17,8 @@ use crate::bell::{self, Bell, Heard};
 use crate::fault::fault;
 use crate::name::Peer;
 use crate::names::Names;
+use crate::roll::Entry;
+use crate::sample::Stamps;
 use crate::sys::OsError;
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::{Poll, Ready};
@@ -101,6 +103,7 @@ struct Channel {
     topics: Names,
     /// Messages that were overwritten in front of the next one.
     missed: u64,
+    stamps: Stamps,
     connection: u64,
     ring: u32,
     socket: Option<Arc<Socket>>,
@@ -113,6 +116,7 @@ struct Channel {
     /// Nothing more will come: it is read until it is empty, at most this many bytes. A hostile ring never ends.
     drain: Option<u64>,
     _charge: Option<Charge>,
+    entry: Entry,
 }
 
 impl Channel {
@@ -326,6 +330,7 @@ impl Receiver {
             if let Err(why) = channel.topics.learn(&self.shared.address, &record.head, &self.payload) {
                 return Some(self.leave(index, Some(Departure::Corrupt(why))));
             }
+            channel.entry.declared(&self.payload);
             // Learnt is processed, unless a message in front of it is not.
             if !had_unconsumed {
                 channel.consumer.consume();
@@ -343,6 +348,7 @@ impl Receiver {
         let channel = self.channels[index].as_mut().expect("an active channel is there");
         channel.idle_looks = 0;
         let missed = std::mem::take(&mut channel.missed);
+        channel.stamps.taken(record.head.time);
         self.quantum -= 1;
         self.burst = self.burst.saturating_add(1);
         self.polls += 1;
@@ -369,6 +375,7 @@ impl Receiver {
     pub(crate) fn consume(&mut self, lazily: bool) {
         while let Some(index) = self.unconsumed.pop() {
             let Some(channel) = &mut self.channels[index] else { continue };
+            channel.stamps.processed(&mut channel.consumer);
             channel.consumer.consume();
             fault!("consume.consumed");
             channel.unsettled += 1;
@@ -451,7 +458,7 @@ impl Receiver {
 
     /// Takes a new channel in.
     fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { connection, ring, socket, peer, consumer, charge } = arrival;
+        let Arrival { connection, ring, socket, peer, consumer, charge, entry } = arrival;
         let mut charge = Some(charge);
         if let Some(socket) = socket {
             if let Err(error) = self.poll.add(&*socket, connection) {
@@ -479,11 +486,13 @@ impl Receiver {
         tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
         self.found.push_back(Found::Joined(peer.clone()));
         let (topics, active, idle_looks, unsettled, bells, _charge) = (Names::default(), false, 0, 0, 0, charge);
+        let stamps = Stamps::default();
         let channel = Channel {
             consumer,
             peer,
             topics,
             missed: 0,
+            stamps,
             connection,
             ring,
             socket,
@@ -493,6 +502,7 @@ impl Receiver {
             bells,
             drain,
             _charge,
+            entry,
         };
         self.channels[index] = Some(channel);
         self.activate(index);
