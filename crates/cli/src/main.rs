@@ -7,6 +7,7 @@ mod bench; //        what things cost
 mod clean; //        removes what dead nodes have left
 mod completions; //  for shells, and the manual
 mod demo; //         two processes that exchange messages, shown
+mod doctor; //       whether machine and domain are as they should be
 mod duplex; //       both directions at once
 mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin to a topic
@@ -66,6 +67,7 @@ enum Command {
     Duplex(duplex::Args),
     Nodes(nodes::Args),
     Stat(stat::Args),
+    Doctor(doctor::Args),
     Clean(clean::Args),
     Demo(demo::Args),
     Bench(bench::Args),
@@ -103,6 +105,7 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::Duplex(args) => duplex::run(domain, args),
         Command::Nodes(args) => nodes::run(domain, &args),
         Command::Stat(args) => stat::run(domain, &args),
+        Command::Doctor(args) => doctor::run(domain, &args),
         Command::Clean(args) => clean::run(domain, &args),
         Command::Bench(args) => bench::run(domain, &args),
         Command::BenchPart { part, parent } => bench::part(domain, &parent, &part),
