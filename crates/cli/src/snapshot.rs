@@ -139,10 +139,7 @@ impl Snapshot {
                     });
                 }
             }
-            let (state, why) = match stats {
-                Ok(_) => (State::Alive, None),
-                Err(why) => (state(why), Some(why.to_string())),
-            };
+            let (state, why) = (State::of(stats), stats.as_ref().err().map(ToString::to_string));
             found.nodes.push(NodeRow {
                 id: node.id.clone(),
                 pid: node.pid,
@@ -180,12 +177,25 @@ impl Snapshot {
     }
 }
 
-fn state(why: &Unobserved) -> State {
-    match why {
-        Unobserved::Dead => State::Dead,
-        Unobserved::Stalled { .. } | Unobserved::Stopped => State::Stalled,
-        Unobserved::Refused { .. } => State::Refused,
-        _ => State::Broken,
+impl State {
+    pub(crate) fn of<T>(stats: &Result<T, Unobserved>) -> Self {
+        match stats {
+            Ok(_) => Self::Alive,
+            Err(Unobserved::Dead) => Self::Dead,
+            Err(Unobserved::Stalled { .. } | Unobserved::Stopped) => Self::Stalled,
+            Err(Unobserved::Refused { .. }) => Self::Refused,
+            Err(_) => Self::Broken,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Stalled => "stalled",
+            Self::Refused => "refused",
+            Self::Broken => "broken",
+            Self::Dead => "dead",
+        }
     }
 }
 

@@ -103,7 +103,7 @@ pub(crate) fn table(snapshot: &Snapshot, recent: &[Option<Recent>], about: Optio
     }
     for node in snapshot.nodes.iter().filter(|node| node.state != State::Alive) {
         if about.is_none_or(|what| report::concerns_node(node, what)) {
-            let (state, why) = (format!("{:?}", node.state).to_lowercase(), node.why.as_deref().unwrap_or_default());
+            let (state, why) = (node.state.name(), node.why.as_deref().unwrap_or_default());
             text.push_str(&format!("{}: {state}: {why}\n", node.id));
         }
     }

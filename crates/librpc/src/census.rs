@@ -27,6 +27,11 @@ pub(crate) struct Place {
 const INBOXES: u32 = 0;
 const OUTGOING: u32 = 1;
 
+impl Place {
+    /// Everything was read.
+    pub(crate) const END: Self = Self { part: OUTGOING, inbox: 0, serial: u64::MAX, begun: false };
+}
+
 /// What stands at one place.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {

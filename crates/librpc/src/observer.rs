@@ -23,6 +23,8 @@ use crate::wire::{self, Answer, Observe, PROTOCOL, Page};
 
 /// So many nodes are asked at the same time.
 const AT_ONCE: usize = 200;
+/// How long after a node that does not listen yet is asked again.
+const JOINING: Duration = Duration::from_millis(1);
 /// No page is longer, in bytes.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
 
@@ -122,19 +124,19 @@ impl Observer {
     ///
     /// [`DomainError`] if there is a directory, but it cannot be read. No directory: an empty list.
     pub fn look(&mut self, limit: Duration) -> Result<Vec<Observed>, DomainError> {
-        self.look_at(limit, |_| true)
+        self.ask_for(None, limit)
     }
 
-    /// The same for the nodes that are wanted: the others are not asked, and not in the list.
+    /// The same, asking only for a sign of life: the lists of inboxes and channels stay empty.
     ///
     /// # Errors
     ///
     /// As [`Observer::look`].
-    pub fn look_at(
-        &mut self,
-        limit: Duration,
-        mut wanted: impl FnMut(&NodeInfo) -> bool,
-    ) -> Result<Vec<Observed>, DomainError> {
+    pub fn probe(&mut self, limit: Duration) -> Result<Vec<Observed>, DomainError> {
+        self.ask_for(Some(Place::END), limit)
+    }
+
+    fn ask_for(&mut self, behind: Option<Place>, limit: Duration) -> Result<Vec<Observed>, DomainError> {
         let directory = match domain::open_directory(self.domain.path()) {
             Ok(directory) => directory,
             Err(error) if error.is(Errno::NOENT) => {
@@ -143,13 +145,13 @@ impl Observer {
             }
             Err(error) => return Err(error.into()),
         };
-        let nodes: Vec<NodeInfo> = registry::list(&directory)?.into_iter().filter(|node| wanted(node)).collect();
+        let nodes = registry::list(&directory)?;
         self.asked.retain(|incarnation, _| nodes.iter().any(|node| node.alive && node.incarnation == *incarnation));
         if self.poll.is_none() {
             self.poll = Some(Poll::new()?);
         }
         let mut answers = HashMap::new();
-        self.ask_all(&directory, &nodes, limit, &mut answers)?;
+        self.ask_all(&directory, &nodes, (behind, limit), &mut answers)?;
         let observed = nodes.into_iter().filter_map(|node| {
             let stats = match answers.remove(&node.incarnation) {
                 _ if !node.alive => Err(Unobserved::Dead),
@@ -171,25 +173,33 @@ impl Observer {
         &mut self,
         directory: &Descriptor,
         nodes: &[NodeInfo],
-        limit: Duration,
+        (behind, limit): (Option<Place>, Duration),
         answers: &mut HashMap<Incarnation, Option<Answered>>,
     ) -> Result<(), OsError> {
         let alive = nodes.iter().filter(|node| node.alive);
         let mut to_ask: VecDeque<&NodeInfo> =
             alive.filter(|node| !self.asked.contains_key(&node.incarnation)).collect();
-        let mut ready = Vec::new();
+        let (mut ready, mut joining, begun) = (Vec::new(), Vec::new(), Instant::now());
         loop {
             let in_time = |asked: &&Asked| asked.since.elapsed() < limit;
             while self.asked.values().filter(in_time).count() < AT_ONCE
                 && let Some(node) = to_ask.pop_front()
             {
-                match self.ask(directory, node) {
+                match self.ask(directory, node, behind) {
                     Ok(()) => {}
                     Err(Some(why)) => drop(answers.insert(node.incarnation, Some(Err(why)))),
-                    Err(None) => drop(answers.insert(node.incarnation, still_there(directory, node))),
+                    Err(None) => match still_there(directory, node) {
+                        // Perhaps it does not listen yet: it is on its way in.
+                        Some(Err(Unobserved::Failed(_))) if begun.elapsed() < limit => joining.push(node),
+                        gone => drop(answers.insert(node.incarnation, gone)),
+                    },
                 }
             }
-            let last = self.asked.values().filter(in_time).map(|asked| asked.since + limit).max();
+            let mut last = self.asked.values().filter(in_time).map(|asked| asked.since + limit).max();
+            if !joining.is_empty() {
+                to_ask.extend(joining.drain(..));
+                last = Some(Instant::now() + JOINING);
+            }
             // What has come from those for whom there is no time any more is taken, but not waited for.
             self.poll.as_ref().expect("it was made above").wait(Some(last.unwrap_or_else(Instant::now)), &mut ready)?;
             if ready.is_empty() && last.is_none() && to_ask.is_empty() {
@@ -212,7 +222,12 @@ impl Observer {
     }
 
     /// Asks a node; else why not. `None`: nobody listens there.
-    fn ask(&mut self, directory: &Descriptor, node: &NodeInfo) -> Result<(), Option<Unobserved>> {
+    fn ask(
+        &mut self,
+        directory: &Descriptor,
+        node: &NodeInfo,
+        behind: Option<Place>,
+    ) -> Result<(), Option<Unobserved>> {
         if is_stopped(node) {
             return Err(Some(Unobserved::Stopped));
         }
@@ -230,7 +245,7 @@ impl Observer {
             let text = format!("its socket is uid {owner}'s, its file uid {}'s", node.uid);
             return Err(Some(Unobserved::Failed(text)));
         }
-        match socket.send(&question(node.incarnation, None), None) {
+        match socket.send(&question(node.incarnation, behind), None) {
             Ok(Sent::Done) => {}
             Ok(_) => return Err(None),
             Err(error) => return Err(failed(error)),

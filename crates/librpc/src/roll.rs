@@ -73,7 +73,7 @@ impl Roll {
     /// The channels behind this serial number, in order, at most so many.
     pub(crate) fn behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<Enrolled>)> {
         let state = self.state();
-        let behind = state.channels.range(serial + 1..).take(most);
+        let behind = state.channels.range(serial.saturating_add(1)..).take(most);
         behind.map(|(&serial, enrolled)| (serial, enrolled.clone())).collect()
     }
 

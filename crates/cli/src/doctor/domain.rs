@@ -95,7 +95,12 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Check> {
     let mut checks = vec![
         Check::pass("nodes", format!("{alive} alive, {} channels", snapshot.channels.len())),
         of_state(snapshot, State::Dead, "dead-nodes", "`librpc clean` removes what they have left"),
-        of_state(snapshot, State::Stalled, "stalled-nodes", "`kill -CONT PID` if it is stopped; otherwise look at what it waits for (`cat /proc/PID/stack`, a debugger)"),
+        of_state(
+            snapshot,
+            State::Stalled,
+            "stalled-nodes",
+            "`kill -CONT PID` if it is stopped; otherwise look at what it waits for (`cat /proc/PID/stack`, a debugger)",
+        ),
         of_state(snapshot, State::Refused, "refusing-nodes", "look as a user whom they admit"),
         of_state(snapshot, State::Broken, "broken-nodes", "restart them with the version of this command"),
         versions(snapshot),
@@ -166,7 +171,11 @@ fn containers(snapshot: &Snapshot) -> Check {
         .collect();
     if found.is_empty() {
         let elsewhere = apart("mnt").len();
-        let more = if elsewhere > 0 { format!("; {elsewhere} in another mount namespace, which is as good") } else { String::new() };
+        let more = if elsewhere > 0 {
+            format!("; {elsewhere} in another mount namespace, which is as good")
+        } else {
+            String::new()
+        };
         Check::pass(NAME, format!("pid, time and user namespaces are shared by all nodes that answer{more}"))
     } else {
         Check::warn(NAME, found.join("; "), "share what is needed (docker: --pid=host or --pid=container:…)")

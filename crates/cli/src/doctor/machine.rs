@@ -162,9 +162,11 @@ fn pidfd() -> Check {
     use rustix::process::{PidfdFlags, getpid, pidfd_open};
     match pidfd_open(getpid(), PidfdFlags::empty()) {
         Ok(_) => Check::pass("pidfd", "there"),
-        Err(error) => {
-            Check::warn("pidfd", error.to_string(), "nothing: the library itself does without, its tests and tools do not")
-        }
+        Err(error) => Check::warn(
+            "pidfd",
+            error.to_string(),
+            "nothing: the library itself does without, its tests and tools do not",
+        ),
     }
 }
 
@@ -177,7 +179,8 @@ fn pass_rights(version: (u32, u32)) -> Check {
     if version >= (6, 16) {
         Check::pass(name, "no descriptors are taken outside a handshake")
     } else {
-        let todo = "nothing in a private domain; in a shared one, admit only users that you trust not to waste descriptors";
+        let todo =
+            "nothing in a private domain; in a shared one, admit only users that you trust not to waste descriptors";
         Check::warn(name, "before Linux 6.16 a member of a shared domain can send descriptors at any time", todo)
     }
 }

@@ -275,3 +275,88 @@ impl TryFrom<ListedChannel> for ChannelStats {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{decode, encode};
+
+    fn channel() -> ChannelStats {
+        let mut latency = Histogram::default();
+        [9, 900, 90_000].into_iter().for_each(|ns| latency.record(ns));
+        ChannelStats {
+            peer: "camera".into(),
+            peer_incarnation: Incarnation::from_bytes([7; 16]),
+            peer_pid: 8,
+            inbox: 1,
+            ring: Some(2),
+            state: ChannelState::Open,
+            policy: Policy::Latest,
+            topics: vec!["a/b".into()],
+            depth: 11,
+            depth_max: 12,
+            capacity: 4096,
+            sent: 13,
+            bytes_sent: 14,
+            dropped: 15,
+            returned: 16,
+            blocked: Duration::from_nanos(17),
+            received: 18,
+            bytes_received: 19,
+            processed: 20,
+            missed: 21,
+            queued: 22,
+            last_sent: Some(Duration::from_nanos(23)),
+            last_processed: None,
+            latency,
+        }
+    }
+
+    #[test]
+    fn a_page_is_pinned_and_says_the_same_again() {
+        let ended =
+            Totals { channels: 1, sent: 2, received: 3, processed: 4, bytes_received: 5, dropped: 6, missed: 7 };
+        let (address, policy) = (Address::Topics(["a/*".parse().unwrap()].into()), Policy::Block);
+        let items = [
+            Item::Inbox { number: 1, address, policy, capacity: 4096, ended },
+            Item::Incoming(channel()),
+            Item::Outgoing(channel()),
+        ];
+        let next = Some(ListedPlace { part: 1, inbox: 0, serial: 9, begun: false });
+        let (version, namespaces) = ("0.1.0".to_owned(), vec![("pid".to_owned(), 4)]);
+        let page = Page { version, namespaces, items: items.iter().map(ListedItem::from).collect(), next };
+        let bytes = encode(&page);
+        let again: Page = decode(&bytes).unwrap();
+        assert_eq!(again, page);
+        let read: Vec<Item> = again.items.into_iter().map(|item| item.try_into().unwrap()).collect();
+        assert_eq!(format!("{read:?}"), format!("{items:?}"), "nothing is lost on the way");
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, PINNED);
+    }
+
+    const PINNED: &str = "\
+        a40065302e312e3001818263706964040283820081a50001018201818163612f2a0219100003000487010203040506078201\
+        81ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62088d0b0c1910\
+        000d0e0f10111213141516098217f60a881a0001631d1a00015f900101183c0118a501820281ab006663616d657261015007\
+        07070707070707070707070707070702080301040205010602078163612f62088d0b0c1910000d0e0f101112131415160982\
+        17f60a881a0001631d1a00015f900101183c0118a5010384010009f4\
+        ";
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let spoilt: [fn(&mut ListedChannel); 4] = [
+            |channel| channel.counters.truncate(5),
+            |channel| channel.latency.clear(),
+            |channel| channel.policy = 99,
+            |channel| channel.peer = "a/b".into(),
+        ];
+        for spoil in spoilt {
+            let mut listed = ListedChannel::from(&channel());
+            spoil(&mut listed);
+            assert!(ChannelStats::try_from(listed).is_err());
+        }
+        let mut strange = ListedChannel::from(&channel());
+        strange.latency.extend([u64::MAX, 5, 3]);
+        assert_eq!(ChannelStats::try_from(strange).unwrap().latency.count(), 3, "no such bucket, and half a pair");
+    }
+}
