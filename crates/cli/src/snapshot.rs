@@ -139,6 +139,19 @@ impl Snapshot {
                     });
                 }
             }
+            if stats.is_err() && node.alive {
+                for inbox in &node.listed {
+                    found.inboxes.push(InboxRow {
+                        node: node.id.clone(),
+                        number: inbox.number,
+                        addresses: inbox.addresses.clone(),
+                        policy: inbox.policy.map_or("unknown", policy_name),
+                        capacity: inbox.capacity,
+                        channels: 0,
+                        ended: Totals::default(),
+                    });
+                }
+            }
             let (state, why) = (State::of(stats), stats.as_ref().err().map(ToString::to_string));
             found.nodes.push(NodeRow {
                 id: node.id.clone(),
