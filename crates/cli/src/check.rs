@@ -88,7 +88,9 @@ fn failures(args: &Args, snapshot: &Snapshot) -> Vec<String> {
     for wanted in &args.node {
         match snapshot.nodes.iter().find(|node| node.id == *wanted) {
             None => failures.push(format!("node {wanted} is not there")),
-            Some(node) if node.state != State::Alive => failures.push(format!("node {wanted} is {}", node.state.name())),
+            Some(node) if node.state != State::Alive => {
+                failures.push(format!("node {wanted} is {}", node.state.name()))
+            }
             Some(_) => {}
         }
     }

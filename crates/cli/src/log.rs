@@ -22,7 +22,8 @@ impl LogArgs {
         let Some(filter) = filter else { return Ok(()) };
         let filter = EnvFilter::try_new(&filter).map_err(|error| Usage(format!("log filter {filter:?}: {error}")))?;
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+        let subscriber =
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
         subscriber.try_init().map_err(|error| anyhow::anyhow!(error)).context("cannot install the log")
     }
 }

@@ -244,7 +244,11 @@ impl Outgoing {
         let first = self.connection.is_none().then_some(socket).flatten().map(|socket| (socket, attached.connection));
         let number = attached.ring;
         match self.ring.link.attached(reactor, &self.ring, number, first) {
-            Some(socket) => self.ring.attach(Attached { ack, socket, number }),
+            Some(socket) => {
+                let Target { node, inbox, .. } = &self.ring.link.target;
+                tracing::debug!(from = &*self.ring.node, to = &**node, inbox, ring = number, "connected");
+                self.ring.attach(Attached { ack, socket, number });
+            }
             None => self.ring.fail_attached(ack),
         }
     }

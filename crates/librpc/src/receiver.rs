@@ -581,6 +581,7 @@ impl Receiver {
                 tracing::warn!(peer = &*channel.peer.node, why, "a sender's ring is corrupt, and is closed");
                 channel.ring_bell(Bell::Reset(channel.ring));
             }
+            Departure::Died => tracing::info!(peer = &*channel.peer.node, pid = channel.peer.pid, "a sender has died"),
             departure => tracing::debug!(peer = &*channel.peer.node, ?departure, "a sender has left"),
         }
         Found::Left(channel.peer, departure)

@@ -260,6 +260,9 @@ pub(crate) fn sweep(directory: &Descriptor, id: &str) -> Result<bool, OsError> {
     }
     let removed = remove(directory, &name)?;
     fault!("sweep.file-removed");
+    if removed {
+        tracing::info!(node = id, "what a dead node has left is swept");
+    }
     Ok(removed)
 }
 

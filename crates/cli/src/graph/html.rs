@@ -32,7 +32,13 @@ pub(super) fn page(graph: &Graph, domain: &str) -> String {
     for (point, wrong) in &graph.points {
         let (x, y) = place(point);
         let round = if matches!(point, Point::Topic(_)) { HEIGHT / 2 } else { 4 };
-        let class = if wrong.is_some() { "wrong" } else if matches!(point, Point::Topic(_)) { "topic" } else { "node" };
+        let class = if wrong.is_some() {
+            "wrong"
+        } else if matches!(point, Point::Topic(_)) {
+            "topic"
+        } else {
+            "node"
+        };
         let name = wrong.map_or(point.name().to_owned(), |wrong| format!("{} ({wrong})", point.name()));
         let (middle, base) = (x + WIDTH / 2, y + HEIGHT / 2 + 5);
         drawn += &format!(

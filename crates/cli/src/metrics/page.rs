@@ -65,7 +65,7 @@ struct Page {
     channels: BTreeMap<Labels, Sum>,
     /// By node and address: received, processed, dropped and missed since the inbox was opened.
     inboxes: BTreeMap<[(&'static str, String); 2], [u64; 4]>,
-    nodes: Vec<([(&'static str, String); 4], bool)>,
+    nodes: Vec<([(&'static str, String); 3], bool)>,
     states: BTreeMap<&'static str, u64>,
 }
 
@@ -114,7 +114,6 @@ impl Page {
             *states.entry(node.state.name()).or_default() += 1;
             let labels = [
                 ("node", node.id.clone()),
-                ("state", node.state.name().to_owned()),
                 ("uid", node.uid.to_string()),
                 ("version", node.version.clone().unwrap_or_default()),
             ];
@@ -149,7 +148,8 @@ impl Collector for Page {
             let what = (*name, *help, unit.as_ref(), MetricType::Counter);
             family(to, what, self.channels.iter(), |sum, metric| ConstCounter::new(sum.counters[at]).encode(metric))?;
         }
-        let blocked = ("librpc_blocked", "Time senders have waited for room", Some(&Unit::Seconds), MetricType::Counter);
+        let blocked =
+            ("librpc_blocked", "Time senders have waited for room", Some(&Unit::Seconds), MetricType::Counter);
         family(to, blocked, self.channels.iter(), |sum, metric| ConstCounter::new(sum.blocked_s).encode(metric))?;
         let gauges: [(&str, &str, Option<&Unit>, fn(&Sum) -> u64); 5] = [
             ("librpc_channels", "Channels", None, |sum| sum.channels),
@@ -176,7 +176,8 @@ impl Collector for Page {
         let nodes = self.nodes.iter().map(|(labels, up)| (labels, up));
         family(to, up, nodes, |up, metric| ConstGauge::new(i64::from(*up)).encode(metric))?;
         let nodes = ("librpc_nodes", "Nodes in each state", None, MetricType::Gauge);
-        let states: Vec<_> = self.states.iter().map(|(name, count)| ([("state", (*name).to_owned())], *count)).collect();
+        let states: Vec<_> =
+            self.states.iter().map(|(name, count)| ([("state", (*name).to_owned())], *count)).collect();
         let states = states.iter().map(|(labels, count)| (labels, count));
         family(to, nodes, states, |count, metric| ConstGauge::new(*count as i64).encode(metric))
     }
