@@ -13,7 +13,8 @@ use crate::fault::fault;
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::ring::{self, Attached, Failure, Ring};
-use crate::sample::{Countdown, now_ns};
+use crate::sample::Countdown;
+use crate::sys::clock::now_ns;
 use crate::sys::fork;
 use crate::sys::memory::{Reader, Writer, no_ack};
 

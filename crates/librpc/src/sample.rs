@@ -5,20 +5,14 @@
 //! commit, the receiver looks at the clock when the message is processed.
 
 use librpc_ring::Consumer;
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer};
 
 /// So many messages, then one bears a time stamp.
 const EVERY: u32 = 64;
 /// So many stamped messages of one channel are kept in mind until they are processed; further ones are not counted.
 const PENDING: usize = 256;
-
-/// The time that both sides of a channel understand, in ns: `CLOCK_MONOTONIC`.
-pub(crate) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
 
 /// When a sender stamps its next message.
 #[derive(Debug)]

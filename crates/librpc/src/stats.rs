@@ -11,7 +11,7 @@ use librpc_ring::{Counters, Histogram, Memory, Mode, layout};
 
 use crate::name::{Address, Incarnation};
 use crate::policy::Policy;
-use crate::sample::now_ns;
+use crate::sys::clock::now_ns;
 use crate::sys::memory::Reader;
 
 /// What a node says about itself.

@@ -1,6 +1,7 @@
 //! The operating system, and the only unsafe code about it: what the rest of the crate asks for, in safe functions.
 #![allow(unsafe_code)]
 
+pub(crate) mod clock; //      the time that both sides of a channel understand
 pub(crate) mod fork; //       descriptors and memory that a forked child must not use
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings
