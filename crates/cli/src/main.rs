@@ -4,15 +4,22 @@
 //!
 //! The commands:
 mod bench; //        what things cost
+mod check; //        limits, for monitoring probes
 mod clean; //        removes what dead nodes have left
 mod completions; //  for shells, and the manual
 mod demo; //         two processes that exchange messages, shown
+mod doctor; //       whether machine and domain are as they should be
 mod duplex; //       both directions at once
+mod graph; //        who sends what to whom, as a picture
+mod hz; //           how often something is published
+mod metrics; //      a page for Prometheus
 mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin to a topic
 mod recv; //         messages to stdout
 mod send; //         lines of stdin as messages
+mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout
+mod top; //          a domain at work, live
 // What they share:
 mod admit; //        --admit
 mod children; //     processes that a command starts
@@ -21,13 +28,17 @@ mod feed; //         stdin as messages
 mod interrupt; //    signals as a value, a descriptor and a call
 mod latency; //      percentiles
 mod lines; //        stdin as lines
+mod log; //          --log: what the library says
 mod outcome; //      how a command ends
 mod output; //       messages on stdout
 mod pace; //         how many messages are due
 mod payload; //      numbered messages that are checked
 mod rate; //         --rate
+mod report; //       what was found, as lines of JSON
 mod side; //         one side of an exchange
+mod snapshot; //     what a look at a domain has found
 mod stdout; //       what may block, and ends at a signal
+mod warnings; //     what is wrong, by name
 
 use std::process::ExitCode;
 
@@ -42,6 +53,8 @@ use crate::outcome::{CommandResult, exit};
 struct Cli {
     #[command(flatten)]
     domain: DomainArgs,
+    #[command(flatten)]
+    log: log::LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,6 +74,13 @@ enum Command {
     Pub(publish::Args),
     Duplex(duplex::Args),
     Nodes(nodes::Args),
+    Stat(stat::Args),
+    Top(top::Args),
+    Hz(hz::Args),
+    Graph(graph::Args),
+    Metrics(metrics::Args),
+    Check(check::Args),
+    Doctor(doctor::Args),
     Clean(clean::Args),
     Demo(demo::Args),
     Bench(bench::Args),
@@ -78,7 +98,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Cli { domain, command } = match Cli::try_parse() {
+    let Cli { domain, log, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { outcome::USAGE } else { 0 };
@@ -86,7 +106,7 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    exit(run(&domain, command))
+    exit(log.install().and_then(|()| run(&domain, command)))
 }
 
 fn run(domain: &DomainArgs, command: Command) -> CommandResult {
@@ -97,6 +117,13 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::Pub(args) => publish::run(domain, args),
         Command::Duplex(args) => duplex::run(domain, args),
         Command::Nodes(args) => nodes::run(domain, &args),
+        Command::Stat(args) => stat::run(domain, &args),
+        Command::Top(args) => top::run(domain, &args),
+        Command::Hz(args) => hz::run(domain, args),
+        Command::Graph(args) => graph::run(domain, &args),
+        Command::Metrics(args) => metrics::run(domain, &args),
+        Command::Check(args) => check::run(domain, &args),
+        Command::Doctor(args) => doctor::run(domain, &args),
         Command::Clean(args) => clean::run(domain, &args),
         Command::Bench(args) => bench::run(domain, &args),
         Command::BenchPart { part, parent } => bench::part(domain, &parent, &part),

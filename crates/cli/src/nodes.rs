@@ -1,25 +1,27 @@
-//! `librpc nodes`: who is in the domain. It joins nothing and makes nothing.
+//! `librpc nodes`: who is in the domain, and whether it answers. It joins nothing and makes nothing.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Table, presets};
-use librpc::NodeInfo;
+use librpc::{NodeInfo, Observed, Observer};
 use serde::Serialize;
 
 use crate::domain::DomainArgs;
 use crate::outcome::{CommandResult, Outcome};
+use crate::snapshot::{ANSWER_LIMIT, State};
 
 /// Lists the nodes of the domain
 ///
-/// A dead node that nobody has swept yet is shown as dead. Where there is no domain, nothing is shown.
+/// A dead node that nobody has swept yet is shown as dead, one that does not answer within 1 s as stalled. Where there is no
+/// domain, nothing is shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc nodes
   librpc nodes --json | jq -r 'select(.alive) | .id'")]
 pub(crate) struct Args {
-    /// One object a line: id, pid, uid, incarnation, alive, inboxes, opened_unix_s
+    /// One object a line: id, pid, uid, incarnation, alive, state, inboxes, opened_unix_s
     #[arg(long)]
     json: bool,
 }
@@ -31,21 +33,32 @@ struct Line<'a> {
     uid: u32,
     incarnation: String,
     alive: bool,
+    state: State,
     inboxes: &'a [String],
     opened_unix_s: u64,
 }
 
 impl<'a> Line<'a> {
-    fn new(node: &'a NodeInfo) -> Self {
+    fn new(Observed { node, stats, .. }: &'a Observed) -> Self {
+        let state = State::of(stats);
         let opened_unix_s = node.opened.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let NodeInfo { id, pid, uid, incarnation, alive, inboxes, .. } = node;
-        Self { id, pid: *pid, uid: *uid, incarnation: incarnation.to_string(), alive: *alive, inboxes, opened_unix_s }
+        Self {
+            id,
+            pid: *pid,
+            uid: *uid,
+            incarnation: incarnation.to_string(),
+            alive: *alive,
+            state,
+            inboxes,
+            opened_unix_s,
+        }
     }
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
-    let mut nodes = domain.domain()?.nodes()?;
-    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut nodes = Observer::new(domain.domain()?).probe(ANSWER_LIMIT)?;
+    nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
     let mut text = String::new();
     if args.json {
         for node in &nodes {
@@ -62,16 +75,16 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-fn table(nodes: &[NodeInfo]) -> Table {
+fn table(nodes: &[Observed]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["NODE", "PID", "UID", "STATE", "AGE", "INBOXES", "INCARNATION"]);
-    for node in nodes {
+    for Observed { node, stats, .. } in nodes {
         let age = SystemTime::now().duration_since(node.opened).unwrap_or_default().as_secs();
         table.add_row([
             node.id.clone(),
             node.pid.to_string(),
             node.uid.to_string(),
-            if node.alive { "alive" } else { "dead" }.to_owned(),
+            State::of(stats).name().to_owned(),
             humantime::format_duration(std::time::Duration::from_secs(age)).to_string(),
             node.inboxes.join(" "),
             node.incarnation.to_string(),

@@ -10,6 +10,7 @@ use crate::admission::Charge;
 use crate::name::{Address, Peer, random};
 use crate::policy::Policy;
 use crate::registry;
+use crate::roll::{Entry, Roll};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
@@ -32,6 +33,7 @@ pub(crate) struct Arrival {
     /// Its sender has no fence of its own.
     pub(crate) is_fenced: bool,
     pub(crate) charge: Charge,
+    pub(crate) entry: Entry,
 }
 
 /// The part of an inbox that other threads reach.
@@ -46,6 +48,8 @@ pub(crate) struct InboxShared {
     pub(crate) durable: Option<String>,
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
+    /// Its channels, as its statistics see them.
+    pub(crate) roll: Arc<Roll>,
     directory: Arc<Descriptor>,
     /// Bits: [`STOPPED`], [`CLOSED`].
     ended: AtomicU8,
@@ -74,9 +78,9 @@ impl InboxShared {
         (own, durable): (bool, Option<String>),
         directory: Arc<Descriptor>,
     ) -> Result<Arc<Self>, OsError> {
-        let (ended, state) = Default::default();
+        let (ended, state, roll) = Default::default();
         let signal = Signal::new()?;
-        Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, directory, ended, state }))
+        Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, roll, directory, ended, state }))
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.

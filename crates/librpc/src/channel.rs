@@ -14,6 +14,8 @@ use crate::link::Target;
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::ring::{self, Attached, Failure, Ring};
+use crate::sample::Countdown;
+use crate::sys::clock::now_ns;
 use crate::sys::fork;
 use crate::sys::memory::{Reader, Writer, no_ack};
 
@@ -31,6 +33,7 @@ pub(crate) struct Channel {
     /// The ring's status when it was last taken notice of.
     seen: u32,
     attached: Option<Attached>,
+    until_stamp: Countdown,
 }
 
 /// How a push went.
@@ -52,12 +55,32 @@ impl Channel {
     pub(crate) fn new(ring: Arc<Ring>, first: u64) -> Self {
         let (target, data) = (&ring.link.target, ring.data.writer());
         let producer = Producer::going_on(data, no_ack(), target.capacity, target.policy.mode(), first);
-        Self { ring, producer, seen: ring::PENDING, attached: None }
+        Self { ring, producer, seen: ring::PENDING, attached: None, until_stamp: Countdown::new() }
     }
 
     /// Writes and commits a message, and wakes the receiver if it sleeps.
     #[inline(always)]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        if self.until_stamp.is_due() {
+            return self.push_stamped(head, payload);
+        }
+        self.push_as_it_is(head, payload)
+    }
+
+    /// The same with a time stamp.
+    #[cold]
+    #[inline(never)]
+    fn push_stamped(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        self.until_stamp.restart();
+        let pushed = self.push_as_it_is(Head { time: Some(now_ns()), ..head }, payload);
+        if !matches!(pushed, Pushed::Yes) {
+            self.until_stamp.next();
+        }
+        pushed
+    }
+
+    #[inline(always)]
+    fn push_as_it_is(&mut self, head: Head, payload: &[u8]) -> Pushed {
         if self.ring.status() == ring::OPEN && self.seen == ring::OPEN {
             match self.producer.push(head, payload) {
                 Ok(_) => {
@@ -97,8 +120,9 @@ impl Channel {
 
     #[cold]
     #[inline(never)]
-    fn ring_bell(&self) {
+    fn ring_bell(&mut self) {
         fault!("send.must-ring");
+        self.until_stamp.next();
         if let Some(attached) = &self.attached {
             attached.ring_bell();
         }
@@ -134,7 +158,7 @@ impl Channel {
 
     /// Tells the receiver what a topic's number means, from here on.
     pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
-        self.push(Head { topic: Some(number), ..Head::of(Kind::Topic) }, topic.as_bytes())
+        self.push_as_it_is(Head { topic: Some(number), ..Head::of(Kind::Topic) }, topic.as_bytes())
     }
 
     /// The part of the ring in which a declaration made now holds, if the receiver may be overtaken; else always the same.

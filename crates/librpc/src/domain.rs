@@ -182,7 +182,7 @@ fn same_file(a: &Stat, b: &Stat) -> bool {
     (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 }
 
-fn open_directory(path: &Path) -> Result<Descriptor, OsError> {
+pub(crate) fn open_directory(path: &Path) -> Result<Descriptor, OsError> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Descriptor::open(|| rustix::fs::open(path, flags, Mode::empty())).context(|| format!("open {}", path.display()))
 }

@@ -21,7 +21,9 @@ use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
 use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::sys::{OsError, barrier, thread};
-use crate::wire::{self, Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, PROTOCOL, Refusal, Terms};
+use crate::wire::{self, Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Refusal, Terms};
+
+mod observed; // a handshake that asks for the node's statistics instead
 
 /// Why a receiver does not take a connection. The numbers travel in the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +162,8 @@ enum Step {
     /// The user's function is being asked.
     Deciding,
     Data(Wanted, Charge),
+    /// Statistics are asked for, page by page.
+    Observing,
     Done,
 }
 
@@ -376,7 +380,8 @@ impl Incoming {
             Err(error) => return Err((socket, Reason::Busy, error.to_string())),
         };
         fault!("accept.mapped");
-        let consumer = match Consumer::new(data.reader(), Arc::new(ack).writer(), capacity, policy.mode()) {
+        let ack = Arc::new(ack);
+        let consumer = match Consumer::new(data.reader(), ack.writer(), capacity, policy.mode()) {
             Ok(consumer) => consumer,
             Err(corrupt) => return Err((socket, Reason::BadHandshake, corrupt.to_string())),
         };
@@ -392,7 +397,10 @@ impl Incoming {
         }
         let socket = wanted.connection.is_none().then(|| Arc::new(socket));
         let peer = wanted.peer.clone();
-        wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced: wanted.is_fenced, charge });
+        let numbers = (wanted.inbox.number, ring);
+        let entry = wanted.inbox.roll.enroll(peer.clone(), numbers, (policy, capacity), (data, ack));
+        let is_fenced = wanted.is_fenced;
+        wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry });
         Ok(())
     }
 }
@@ -408,6 +416,10 @@ impl Source for Incoming {
                 self.end(reactor, state, Some((Reason::Busy, "the receiver has no descriptors left")));
             }
             Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => match state.step {
+                Step::Hello if descriptors.is_empty() && Observe::is_one(&message[..bytes]) => {
+                    self.observe(reactor, state, &node, &message[..bytes]);
+                }
+                Step::Observing if descriptors.is_empty() => self.answer(reactor, state, &node, &message[..bytes]),
                 Step::Hello if descriptors.is_empty() => self.hello(reactor, state, &node, &message[..bytes]),
                 Step::Data(..) => self.data(reactor, state, &message[..bytes], descriptors),
                 _ => {

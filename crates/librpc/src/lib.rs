@@ -61,6 +61,13 @@ mod outgoing; //     the sender's side of a handshake
 mod reactor; //      the one background thread of a process
 mod wire; //         the messages of a handshake
 
+// Seeing it: sample, roll, stats, census, observer.
+mod census; //       a node's statistics, page by page
+mod observer; //     asking nodes about themselves, from outside
+mod roll; //         the channels of an inbox, as its statistics see them
+mod sample; //       which messages bear a time stamp, and what comes of it
+mod stats; //        what a node says about itself
+
 // The operating system.
 mod fault; //        steps at which a test kills the process
 mod sys; //          the only unsafe code here
@@ -74,17 +81,20 @@ pub use inbox::{
     StopHandle, Subscriber,
 };
 pub use incoming::Reason;
+pub use librpc_ring::{Bucket, Histogram};
 pub use message::{Event, Message, OwnedMessage};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder, OpenError};
+pub use observer::{Observed, Observer, Unobserved};
 pub use outbox::{DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, SendError};
 pub use policy::Policy;
 pub use publisher::Publisher;
 pub use rate::Rate;
 pub use receiver::{Departure, Wait};
 pub use redelivery::Returned;
-pub use registry::NodeInfo;
+pub use registry::{InboxInfo, NodeInfo};
 pub use sender::Sender;
+pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
 pub use sys::OsError;
 pub use topic::{BadTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 pub use topics::{PublishError, Receipt, Topic};

@@ -262,6 +262,7 @@ impl Link {
     /// The receiver is gone: every ring hears it.
     fn hung_up(&self) {
         let closed = std::mem::replace(&mut self.state().stage, Stage::Closed);
+        tracing::debug!(node = &*self.target.node, inbox = self.target.inbox, "a receiver has hung up");
         if let Stage::Open(open) = &closed {
             for rung in open.rings.values() {
                 if let Some(ring) = rung.ring.upgrade() {

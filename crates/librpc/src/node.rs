@@ -362,7 +362,9 @@ pub(crate) struct NodeShared {
 #[derive(Debug, Default)]
 struct Rings {
     closed: bool,
-    list: Vec<Weak<Ring>>,
+    /// With their serial numbers, in order.
+    list: Vec<(u64, Weak<Ring>)>,
+    last: u64,
 }
 
 impl std::fmt::Debug for NodeShared {
@@ -478,6 +480,11 @@ impl NodeShared {
         self.next_inbox.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The inboxes that are open.
+    pub(crate) fn inbox_list(&self) -> Vec<Arc<InboxShared>> {
+        self.inboxes().clone()
+    }
+
     /// The inbox of this number.
     pub(crate) fn inbox(&self, number: u32) -> Option<Arc<InboxShared>> {
         self.inboxes().iter().find(|inbox| inbox.number == number).cloned()
@@ -535,8 +542,10 @@ impl NodeShared {
     /// Remembers a ring, to be flushed and closed with the node; `false`: the node is closed already.
     pub(crate) fn remember(&self, ring: &Arc<Ring>) -> bool {
         let mut rings = self.all_rings();
-        rings.list.retain(|ring| ring.strong_count() > 0);
-        rings.list.push(Arc::downgrade(ring));
+        rings.list.retain(|(_, ring)| ring.strong_count() > 0);
+        rings.last += 1;
+        let serial = rings.last;
+        rings.list.push((serial, Arc::downgrade(ring)));
         !rings.closed
     }
 
@@ -545,7 +554,14 @@ impl NodeShared {
     }
 
     fn rings(&self) -> Vec<Arc<Ring>> {
-        self.all_rings().list.iter().filter_map(Weak::upgrade).collect()
+        self.all_rings().list.iter().filter_map(|(_, ring)| ring.upgrade()).collect()
+    }
+
+    /// The rings behind this serial number, in order, at most so many.
+    pub(crate) fn rings_behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<Ring>)> {
+        let rings = self.all_rings();
+        let behind = &rings.list[rings.list.partition_point(|&(other, _)| other <= serial)..];
+        behind.iter().filter_map(|(serial, ring)| Some((*serial, ring.upgrade()?))).take(most).collect()
     }
 
     /// Whether the node was closed.
@@ -580,10 +596,7 @@ impl NodeShared {
 fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
     let list = |inbox: &Arc<InboxShared>| ListedInbox {
         number: inbox.number,
-        address: match &inbox.address {
-            Address::Node => ListedAddress::Node,
-            Address::Topics(patterns) => ListedAddress::Patterns(patterns.iter().map(Pattern::to_string).collect()),
-        },
+        address: ListedAddress::from(&inbox.address),
         capacity: inbox.capacity,
         policy: inbox.policy.number(),
         own: inbox.own,

@@ -248,6 +248,8 @@ impl Outgoing {
         let number = attached.ring;
         match self.ring.link.attached(reactor, &self.ring, number, first) {
             Some(socket) => {
+                let Target { node, inbox, .. } = &self.ring.link.target;
+                tracing::debug!(from = &*self.ring.node, to = &**node, inbox, ring = number, "connected");
                 let is_fenced_by_receiver = self.state().features & FENCED_BY_RECEIVER != 0;
                 self.ring.attach(Attached { ack, socket, number, is_fenced_by_receiver });
             }

@@ -18,6 +18,8 @@ use crate::fault::fault;
 use crate::message::Message;
 use crate::name::Peer;
 use crate::names::Names;
+use crate::roll::Entry;
+use crate::sample::Stamps;
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::{Poll, Ready};
 use crate::sys::socket::Socket;
@@ -114,6 +116,7 @@ struct Channel {
     topics: Names,
     /// Messages that were overwritten in front of the next one.
     missed: u64,
+    stamps: Stamps,
     connection: u64,
     ring: u32,
     socket: Option<Arc<Socket>>,
@@ -128,6 +131,7 @@ struct Channel {
     /// Hung up and read to the end, while its node still holds its lock: it is dying, or lives and has disconnected.
     in_doubt_until: Option<Instant>,
     _charge: Option<Charge>,
+    entry: Entry,
 }
 
 impl Channel {
@@ -365,6 +369,7 @@ impl Receiver {
             if let Err(why) = channel.topics.learn(&self.shared.address, &record.head, &self.payload) {
                 return Some(self.leave(index, Some(Departure::Corrupt(why))));
             }
+            channel.entry.declared(&self.payload);
             // Learnt is processed, unless a message in front of it is not.
             if !had_unconsumed {
                 channel.consumer.consume();
@@ -393,6 +398,7 @@ impl Receiver {
         let channel = self.channels[index].as_mut().expect("an active channel is there");
         channel.idle_looks = 0;
         let missed = std::mem::take(&mut channel.missed);
+        channel.stamps.taken(record.head.time);
         let Head { topic, redelivered, .. } = record.head;
         self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, missed };
         self.stream = if self.empty_polls <= NEAR { self.stream.saturating_add(1) } else { 0 };
@@ -421,6 +427,7 @@ impl Receiver {
     pub(crate) fn consume(&mut self, lazily: bool) {
         while let Some(index) = self.unconsumed.pop() {
             let Some(channel) = &mut self.channels[index] else { continue };
+            channel.stamps.processed(&mut channel.consumer);
             channel.consumer.consume();
             fault!("consume.consumed");
             channel.unsettled += 1;
@@ -519,7 +526,7 @@ impl Receiver {
 
     /// Takes a new channel in.
     fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge } = arrival;
+        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry } = arrival;
         let mut charge = Some(charge);
         if let Some(socket) = socket {
             if let Err(error) = self.poll.add(&*socket, connection) {
@@ -552,6 +559,7 @@ impl Receiver {
             peer,
             topics: Names::default(),
             missed: 0,
+            stamps: Stamps::default(),
             connection,
             ring,
             socket,
@@ -562,6 +570,7 @@ impl Receiver {
             drain,
             in_doubt_until: None,
             _charge: charge,
+            entry,
         });
         self.activate(index);
     }
@@ -653,6 +662,7 @@ impl Receiver {
                 tracing::warn!(peer = &*channel.peer.node, why, "a sender's ring is corrupt, and is closed");
                 channel.ring_bell(Bell::Reset(channel.ring));
             }
+            Departure::Died => tracing::info!(peer = &*channel.peer.node, pid = channel.peer.pid, "a sender has died"),
             departure => tracing::debug!(peer = &*channel.peer.node, ?departure, "a sender has left"),
         }
         Found::Left(Box::new((channel.peer, departure)))

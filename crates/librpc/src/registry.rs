@@ -23,6 +23,7 @@ use crate::domain::{self, DomainError, Membership, Patience};
 use crate::fault::fault;
 use crate::layout::{self, BadLayout, NodeHeader, Select};
 use crate::name::{Incarnation, check_node_id};
+use crate::policy::Policy;
 use crate::sys::{Context, Descriptor, OsError, lock};
 use crate::wire::{self, ListedAddress, ListedInbox};
 
@@ -57,6 +58,22 @@ pub struct NodeInfo {
     pub alive: bool,
     /// The addresses of its inboxes: its own id for what is sent to the node, patterns as `a/*`.
     pub inboxes: Vec<String>,
+    /// The same, inbox by inbox.
+    pub listed: Vec<InboxInfo>,
+}
+
+/// An inbox as the registry shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InboxInfo {
+    /// Its number at its node.
+    pub number: u32,
+    /// What it receives: its node's id, or patterns.
+    pub addresses: Vec<String>,
+    /// Capacity of each of its channels' rings in bytes.
+    pub capacity: u64,
+    /// What happens to a message that finds it full; `None`: a policy of a later version.
+    pub policy: Option<Policy>,
 }
 
 /// A node's file, read and checked.
@@ -189,6 +206,7 @@ pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
             opened: UNIX_EPOCH + Duration::from_nanos(file.opened_ns),
             alive: file.alive,
             inboxes: file.inboxes.iter().flat_map(|inbox| addresses(&id, &inbox.address)).collect(),
+            listed: file.inboxes.iter().map(|inbox| inbox_info(&id, inbox)).collect(),
             id,
         }),
         Err(error) => {
@@ -197,6 +215,12 @@ pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
         }
     };
     Ok(ids(directory)?.into_iter().filter_map(read).collect())
+}
+
+fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {
+    let ListedInbox { number, address, capacity, policy, .. } = inbox;
+    let (addresses, policy) = (addresses(id, address), Policy::from_number(*policy));
+    InboxInfo { number: *number, addresses, capacity: *capacity, policy }
 }
 
 fn addresses(id: &str, address: &ListedAddress) -> Vec<String> {
@@ -236,6 +260,9 @@ pub(crate) fn sweep(directory: &Descriptor, id: &str) -> Result<bool, OsError> {
     }
     let removed = remove(directory, &name)?;
     fault!("sweep.file-removed");
+    if removed {
+        tracing::info!(node = id, "what a dead node has left is swept");
+    }
     Ok(removed)
 }
 

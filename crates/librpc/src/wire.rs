@@ -8,9 +8,21 @@
 //! Data   + data memfd  ─────────────────▶  checks, maps, attaches
 //!        ◀──────────────────────────────   Attached + ack memfd               (or Refusal)
 //! then, on the first connection to this inbox only, both ways: bells (see `bell.rs`)
+//!
+//! observer                                 any node
+//! Observe  versions, whom  ──────────────▶  admission
+//!        ◀──────────────────────────────   Page: statistics, and where it ends   (or Refusal)
+//! Observe  behind that place  ───────────▶  and so on, until a page is the last
 //! ```
 
+use minicbor::data::Type;
 use minicbor::{Decode, Encode};
+
+use crate::name::Address;
+
+mod listing; // what the pages of a node's statistics hold
+
+pub(crate) use listing::{ListedItem, ListedPlace, Page};
 
 /// The version of the handshake that this library speaks.
 pub(crate) const PROTOCOL: u32 = 1;
@@ -44,6 +56,30 @@ pub(crate) struct Hello {
     /// The connection to which the new ring is to be added.
     #[n(7)]
     pub(crate) connection: Option<u64>,
+}
+
+/// An observer's message, the first one and every later one. An array, where a [`Hello`] is a map.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct Observe {
+    /// The lowest and the highest version that the observer speaks.
+    #[n(0)]
+    pub(crate) lowest: u32,
+    #[n(1)]
+    pub(crate) highest: u32,
+    /// The incarnation that the observer asks.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub(crate) target: [u8; 16],
+    /// Behind which place the page is to begin; `None`: at the beginning.
+    #[n(3)]
+    pub(crate) behind: Option<ListedPlace>,
+}
+
+impl Observe {
+    /// Whether a first message is an observer's.
+    pub(crate) fn is_one(bytes: &[u8]) -> bool {
+        matches!(minicbor::Decoder::new(bytes).datatype(), Ok(Type::Array))
+    }
 }
 
 /// What the ring must be.
@@ -104,6 +140,8 @@ pub(crate) enum Answer {
     Attached(#[n(0)] Attached),
     #[n(2)]
     Refusal(#[n(0)] Refusal),
+    #[n(3)]
+    Page(#[n(0)] Page),
 }
 
 /// An inbox, as its node's file lists it.
@@ -135,6 +173,15 @@ pub(crate) enum ListedAddress {
     Patterns(#[n(0)] Vec<String>),
     #[n(2)]
     Service(#[n(0)] String),
+}
+
+impl From<&Address> for ListedAddress {
+    fn from(address: &Address) -> Self {
+        match address {
+            Address::Node => Self::Node,
+            Address::Topics(patterns) => Self::Patterns(patterns.iter().map(ToString::to_string).collect()),
+        }
+    }
 }
 
 /// Bytes that are not the message that was due.
@@ -179,6 +226,19 @@ mod golden {
              06030704"
         );
         assert_eq!(decode::<Hello>(&bytes).unwrap(), hello);
+    }
+
+    #[test]
+    fn observe_is_pinned_and_is_no_hello() {
+        let first = Observe { lowest: 1, highest: 1, target: [0x22; 16], behind: None };
+        assert_eq!(hex(&encode(&first)), "830101".to_owned() + "5022222222222222222222222222222222");
+        let place = ListedPlace { part: 0, inbox: 7, serial: 300, begun: true };
+        let next = Observe { behind: Some(place), ..first };
+        let bytes = encode(&next);
+        assert_eq!(hex(&bytes), "840101".to_owned() + "5022222222222222222222222222222222" + "84000719012cf5");
+        assert_eq!(decode::<Observe>(&bytes).unwrap(), next);
+        assert!(Observe::is_one(&bytes));
+        assert!(!Observe::is_one(&[0xa8, 0x00, 0x01]) && !Observe::is_one(&[]));
     }
 
     #[test]

@@ -243,7 +243,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         }
     }
 
-    /// Notes when a message that bears a time stamp was received, in ns of the same clock.
+    /// Notes when a message that bears a time stamp was processed, in ns of the same clock.
     pub fn note_received_at(&mut self, ns: u64) {
         self.last_received = ns;
         // Relaxed: depends on nothing.

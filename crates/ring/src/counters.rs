@@ -66,7 +66,7 @@ pub struct ReceiverCounters {
     pub missed: u64,
     /// Bytes of the payloads of the received messages.
     pub bytes: u64,
-    /// When the last message that bears a time stamp was received, in ns; 0 if none was.
+    /// When the last message that bears a time stamp was processed, in ns; 0 if none was.
     pub last_received: u64,
 }
 

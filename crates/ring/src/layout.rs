@@ -13,11 +13,11 @@
 //! │   72 │ closed                        │                 │  200 │ messages processed            │
 //! │  128 │ intent (Latest)               │                 │  208 │ messages missed (Latest)      │
 //! │  136 │ mark (Latest)                 │                 │  216 │ payload bytes received        │
-//! │  192 │ committed position            │                 │  224 │ time of the last received, ns │
-//! │  200 │ messages committed            │                 │  256 │ reserved: latency histogram,  │
-//! │  208 │ payload bytes committed       │                 │      │ to the end of the page        │
-//! │  216 │ messages dropped              │                 └──────┴───────────────────────────────┘
-//! │  224 │ messages returned             │
+//! │  192 │ committed position            │                 │  224 │ time of the last processed,ns │
+//! │  200 │ messages committed            │                 │  256 │ sum of the latencies, ns      │
+//! │  208 │ payload bytes committed       │                 │  264 │ longest latency, ns           │
+//! │  216 │ messages dropped              │                 │  320 │ 464 buckets of the latencies  │
+//! │  224 │ messages returned             │                 └──────┴───────────────────────────────┘
 //! │  232 │ time spent blocked, ns        │
 //! │  240 │ greatest depth in bytes       │
 //! │  248 │ time of the last sent, ns     │
@@ -26,7 +26,8 @@
 //! ```
 //!
 //! What the other side looks at while it runs stands on cache lines apart: `waiting` and `closed`, `intent` with `mark`,
-//! `consumed` with `taken`, `armed`, and the counters (which `counters.rs` explains). Reserved bytes are zero.
+//! `consumed` with `taken`, `armed`, and the counters (which `counters.rs` explains). `histogram.rs` explains the buckets.
+//! Reserved bytes are zero.
 
 /// First word of the data memory: `LRPCDATA`.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"LRPCDATA");
@@ -102,10 +103,16 @@ pub mod ack {
     pub const MISSED: usize = 26;
     /// How many bytes the payloads of the received messages have.
     pub const BYTES_RECEIVED: usize = 27;
-    /// When the last message that bears a time stamp was received, in ns of the same clock.
+    /// When the last message that bears a time stamp was processed, in ns of the same clock.
     pub const LAST_RECEIVED: usize = 28;
-    /// The first of the words that are reserved for the latency histogram. They end with the memory.
-    pub const HISTOGRAM: usize = 32;
+    /// The sum of the latencies that were counted, in ns.
+    pub const LATENCY_SUM: usize = 32;
+    /// The longest of them, in ns.
+    pub const LATENCY_MAX: usize = 33;
+    /// The first of the histogram's words: how many latencies there were in each bucket.
+    pub const HISTOGRAM: usize = 40;
+    /// How many buckets there are.
+    pub const BUCKETS: usize = 29 * 16;
 }
 
 /// The header's word for [`Mode::Lossless`].
@@ -189,8 +196,10 @@ const _: () = {
         "one line for all counters"
     );
     assert!(
-        ack::LAST_RECEIVED < ack::HISTOGRAM && ack::HISTOGRAM.is_multiple_of(8) && ack::HISTOGRAM * WORD < ACK_BYTES
+        ack::LATENCY_SUM.is_multiple_of(8) && ack::LATENCY_MAX < ack::HISTOGRAM && ack::HISTOGRAM.is_multiple_of(8),
+        "lines apart"
     );
+    assert!((ack::HISTOGRAM + ack::BUCKETS) * WORD <= ACK_BYTES);
     assert!(
         max_record_bytes(MIN_CAPACITY, Mode::Latest) >= RECORD_OVERHEAD,
         "an empty message with every optional word fits"

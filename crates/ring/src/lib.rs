@@ -19,6 +19,7 @@ mod consumer; //     the receiver's side: find, check, copy, take, consume
 mod counters; //     what has gone through a ring, for anyone to see
 mod depth; //        how much is unprocessed, and when the sender must look at that
 pub mod fault; //    steps at which a test kills the process
+mod histogram; //    how long messages were under way
 mod latest; //       mode Latest: a sender that overwrites, a receiver that notices
 pub mod layout; //   where each word of the two memories stands
 mod memory; //       words that somebody else may write at any time
@@ -29,6 +30,7 @@ mod waking; //       sleeping and waking in both directions without losing a wak
 
 pub use consumer::{Consumer, Corrupt};
 pub use counters::{Counters, ReceiverCounters, SenderCounters, outstanding};
+pub use histogram::{Bucket, Histogram};
 pub use layout::Mode;
 pub use memory::{Mapped, Memory, MemoryMut, ReadOnly, Writable};
 pub use producer::{Producer, PushError};

@@ -42,7 +42,8 @@ fn word_indexes() {
     assert_eq!([ack::MAGIC, ack::VERSION], [0, 1]);
     assert_eq!([ack::CONSUMED, ack::TAKEN, ack::ARMED], [8, 9, 16]);
     assert_eq!([ack::RECEIVED, ack::PROCESSED, ack::MISSED, ack::BYTES_RECEIVED], [24, 25, 26, 27]);
-    assert_eq!([ack::LAST_RECEIVED, ack::HISTOGRAM], [28, 32]);
+    assert_eq!([ack::LAST_RECEIVED, ack::LATENCY_SUM, ack::LATENCY_MAX], [28, 32, 33]);
+    assert_eq!([ack::HISTOGRAM, ack::BUCKETS], [40, 464]);
 }
 
 #[test]

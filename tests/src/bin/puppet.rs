@@ -208,6 +208,14 @@ impl Puppet {
                             let name = name.to_owned();
                             admission = Admission::nobody().function(move |peer| *peer.node == *name);
                         }
+                        // Is asked about whoever connects, and never answers.
+                        None if *option == "undecided" => {
+                            admission = Admission::nobody().function(|_| {
+                                loop {
+                                    std::thread::park();
+                                }
+                            });
+                        }
                         Some(("channels", most)) => limits.channels_per_user = most.parse()?,
                         Some(("patience", ms)) => limits.handshake_time = Duration::from_millis(ms.parse()?),
                         _ => return Err(format!("option {option}").into()),

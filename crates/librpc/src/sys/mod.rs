@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier; //    memory barriers in other processes
+pub(crate) mod clock; //      the time that both sides of a channel understand
 pub(crate) mod fork; //       descriptors and memory that a forked child must not use
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings

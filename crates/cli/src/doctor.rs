@@ -1,0 +1,101 @@
+//! `librpc doctor`: whether the machine and the domain are as librpc needs them, and what to do where they are not.
+
+mod domain; //  the directory, its files, and the nodes in it
+mod machine; // the kernel, its limits, and the memory
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::domain::DomainArgs;
+use crate::outcome::{CommandResult, Outcome};
+use crate::snapshot::Looker;
+
+/// Checks the machine and the domain, and says what to do
+///
+/// Each line is PASS, WARN (works, but look at it) or FAIL (will not work). Exit code 1 if anything has failed, otherwise 0.
+/// It joins nothing and makes nothing.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  librpc doctor
+  librpc doctor --domain robot --strict       # warnings fail, too
+  librpc doctor --json | jq 'select(.verdict != \"PASS\")'")]
+pub(crate) struct Args {
+    /// A warning counts as a failure
+    #[arg(long)]
+    strict: bool,
+    /// One object a line: check, verdict, found, todo
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Verdict {
+    Pass,
+    Warn,
+    Fail,
+}
+
+/// What one look has found.
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    todo: Option<String>,
+}
+
+impl Check {
+    fn pass(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Pass, found: found.into(), todo: None }
+    }
+
+    fn warn(check: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Warn, found: found.into(), todo: Some(todo.into()) }
+    }
+
+    fn fail(check: &'static str, found: impl Into<String>, todo: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Fail, found: found.into(), todo: Some(todo.into()) }
+    }
+}
+
+pub(crate) fn run(args: &DomainArgs, options: &Args) -> CommandResult {
+    let domain = args.domain()?;
+    let mut checks = machine::checks(domain.path());
+    match domain::directory(&domain) {
+        Ok(found) => {
+            checks.extend(found);
+            match Looker::new(domain.clone()).look() {
+                Ok(snapshot) => checks.extend(domain::nodes(&snapshot)),
+                Err(error) => checks.push(Check::fail("nodes", error.to_string(), "see the lines above")),
+            }
+        }
+        Err(failed) => checks.push(failed),
+    }
+    let mut text = String::new();
+    for check in &checks {
+        text.push_str(&if options.json { serde_json::to_string(check)? } else { line(check) });
+        text.push('\n');
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Pass);
+    let limit = if options.strict { Verdict::Warn } else { Verdict::Fail };
+    if worst >= limit {
+        let bad = checks.iter().filter(|check| check.verdict >= limit).count();
+        anyhow::bail!("{bad} of {} checks did not pass", checks.len());
+    }
+    Ok(Outcome::Done)
+}
+
+fn line(check: &Check) -> String {
+    let verdict = match check.verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Warn => "WARN",
+        Verdict::Fail => "FAIL",
+    };
+    let todo = check.todo.as_ref().map_or(String::new(), |todo| format!("\n                        → {todo}"));
+    format!("{verdict}  {:<16}  {}{todo}", check.check, check.found)
+}

@@ -1,0 +1,186 @@
+//! `librpc graph`: who sends what to whom, as a picture.
+
+mod html; // a page that needs nothing else
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::time::Duration;
+
+use crate::domain::DomainArgs;
+use crate::latency::grouped;
+use crate::outcome::{CommandResult, Outcome};
+use crate::snapshot::{Looker, Recent, Snapshot, State, since};
+
+/// Draws the nodes and topics of the domain, with rates
+///
+/// Nodes are asked from outside: nothing is joined or made. Where there is no domain, nothing is drawn.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  librpc graph                                     # Mermaid, for Markdown
+  librpc graph --format dot | dot -Tsvg > graph.svg
+  librpc graph --format html > graph.html          # a page that needs nothing else")]
+pub(crate) struct Args {
+    /// How it is drawn
+    #[arg(long, value_enum, default_value_t = Format::Mermaid)]
+    format: Format,
+    /// Rates are taken over this time
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    over: Duration,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Format {
+    Mermaid,
+    Dot,
+    Html,
+}
+
+/// A node, or a pattern that nodes have subscribed to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Point {
+    Node(String),
+    Topic(String),
+}
+
+impl Point {
+    fn name(&self) -> &str {
+        match self {
+            Self::Node(name) | Self::Topic(name) => name,
+        }
+    }
+}
+
+/// What goes from one point to another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    per_second: f64,
+    bytes_per_second: f64,
+    lost: u64,
+}
+
+#[derive(Debug, Default)]
+struct Graph {
+    /// With what is wrong with each.
+    points: BTreeMap<Point, Option<&'static str>>,
+    flows: BTreeMap<(Point, Point), Flow>,
+}
+
+pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
+    let mut looker = Looker::new(domain.domain()?);
+    let earlier = looker.look()?;
+    if earlier.nodes.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    std::thread::sleep(args.over);
+    let snapshot = looker.look()?;
+    let graph = Graph::of(&snapshot, &since(&earlier, &snapshot));
+    let text = match args.format {
+        Format::Mermaid => graph.mermaid(),
+        Format::Dot => graph.dot(),
+        Format::Html => html::page(&graph, &domain.domain()?.path().display().to_string()),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(Outcome::Done)
+}
+
+impl Flow {
+    fn label(self) -> String {
+        let rate = if self.per_second > 0.0 && self.per_second < 10.0 {
+            format!("{:.1}/s", self.per_second)
+        } else {
+            format!("{}/s", grouped(self.per_second.round() as u64))
+        };
+        if self.lost > 0 { format!("{rate}, {} lost", grouped(self.lost)) } else { rate }
+    }
+}
+
+impl Graph {
+    fn of(snapshot: &Snapshot, recent: &[Option<Recent>]) -> Self {
+        let mut graph = Self::default();
+        for node in &snapshot.nodes {
+            let wrong = (node.state != State::Alive).then(|| node.state.name());
+            graph.points.insert(Point::Node(node.id.clone()), wrong);
+        }
+        for inbox in &snapshot.inboxes {
+            for topic in inbox.addresses.iter().filter(|address| **address != inbox.node) {
+                let (topic, node) = (Point::Topic(topic.clone()), Point::Node(inbox.node.clone()));
+                graph.points.entry(topic.clone()).or_default();
+                graph.flows.entry((topic, node)).or_default();
+            }
+        }
+        for (at, row) in snapshot.channels.iter().enumerate() {
+            let rates = recent.get(at).and_then(Option::as_ref).map(|recent| recent.rates).unwrap_or_default();
+            let (from, to) = (Point::Node(row.from.clone()), Point::Node(row.to.clone()));
+            let topics: Vec<Point> =
+                row.addresses.iter().filter(|address| **address != row.to).cloned().map(Point::Topic).collect();
+            let mut add = |from: &Point, to: &Point, rates: crate::snapshot::Rates| {
+                graph.points.entry(from.clone()).or_default();
+                graph.points.entry(to.clone()).or_default();
+                let flow = graph.flows.entry((from.clone(), to.clone())).or_default();
+                flow.per_second += rates.sent;
+                flow.bytes_per_second += rates.bytes;
+                flow.lost += row.lost();
+            };
+            match &topics[..] {
+                [] => add(&from, &to, rates),
+                // A channel that several patterns lead to is drawn through the first.
+                [topic, ..] => {
+                    add(&from, topic, rates);
+                    add(topic, &to, rates);
+                }
+            }
+        }
+        graph
+    }
+
+    fn numbers(&self) -> BTreeMap<&Point, usize> {
+        self.points.keys().zip(0..).collect()
+    }
+
+    fn mermaid(&self) -> String {
+        let numbers = self.numbers();
+        // What would end a label is written as Mermaid's own entity.
+        let escape = |text: &str| text.replace('#', "#35;").replace('"', "#quot;");
+        let mut text = String::from("flowchart LR\n");
+        for (point, wrong) in &self.points {
+            let (number, name) = (numbers[point], escape(point.name()));
+            let name = wrong.map_or(name.clone(), |wrong| format!("{name} ({wrong})"));
+            text += &match point {
+                Point::Node(_) => format!("  n{number}[\"{name}\"]\n"),
+                Point::Topic(_) => format!("  n{number}([\"{name}\"])\n"),
+            };
+        }
+        for ((from, to), flow) in &self.flows {
+            text += &format!("  n{} -->|\"{}\"| n{}\n", numbers[from], flow.label(), numbers[to]);
+        }
+        text
+    }
+
+    fn dot(&self) -> String {
+        let numbers = self.numbers();
+        let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+        let mut text = String::from("digraph librpc {\n  rankdir=LR;\n");
+        for (point, wrong) in &self.points {
+            let shape = if matches!(point, Point::Node(_)) { "box" } else { "ellipse" };
+            let name = wrong.map_or(point.name().to_owned(), |wrong| format!("{} ({wrong})", point.name()));
+            let colour = if wrong.is_some() { ", color=red" } else { "" };
+            text += &format!("  n{} [label=\"{}\", shape={shape}{colour}];\n", numbers[point], escape(&name));
+        }
+        for ((from, to), flow) in &self.flows {
+            text += &format!("  n{} -> n{} [label=\"{}\"];\n", numbers[from], numbers[to], flow.label());
+        }
+        text + "}\n"
+    }
+
+    /// The points in three columns: who sends, topics, who receives. Who does both stands where it sends.
+    fn columns(&self) -> [Vec<&Point>; 3] {
+        let senders: BTreeSet<&Point> = self.flows.keys().map(|(from, _)| from).collect();
+        let place = |point: &&Point| match point {
+            Point::Topic(_) => 1,
+            Point::Node(_) if senders.contains(point) => 0,
+            Point::Node(_) => 2,
+        };
+        [0, 1, 2].map(|column| self.points.keys().filter(|point| place(point) == column).collect())
+    }
+}

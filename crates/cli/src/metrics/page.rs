@@ -1,0 +1,201 @@
+//! What the page says: names and units as Prometheus wants them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use librpc::Histogram;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::snapshot::{Snapshot, State};
+
+/// The ends of the latency buckets that are told, in ns: where four of the histogram's doublings end.
+const ENDS_NS: [u64; 14] = {
+    let mut ends = [256; 14];
+    let mut at = 1;
+    while at < ends.len() {
+        ends[at] = ends[at - 1] * 4;
+        at += 1;
+    }
+    ends
+};
+
+/// The page.
+pub(super) fn encode(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page::of(snapshot)));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+/// From which node to which, and to what there.
+type Labels = [(&'static str, String); 3];
+
+/// Channels between the same two nodes with the same address, together.
+#[derive(Debug, Default)]
+struct Sum {
+    channels: u64,
+    counters: [u64; COUNTERS.len()],
+    blocked_s: f64,
+    queued: u64,
+    depth: u64,
+    depth_max: u64,
+    capacity: u64,
+    latency: Histogram,
+}
+
+const COUNTERS: [(&str, &str, Option<Unit>); 8] = [
+    ("librpc_messages_sent", "Messages put into the receiver's ring", None),
+    ("librpc_messages_received", "Messages handed out by the inbox", None),
+    ("librpc_messages_processed", "Messages acknowledged by the receiver", None),
+    ("librpc_messages_dropped", "New messages dropped because the inbox was full", None),
+    ("librpc_messages_missed", "Messages overwritten before the receiver came to them", None),
+    ("librpc_messages_returned", "Messages that came back to their sender as an error", None),
+    ("librpc_sent", "Payload put into the receiver's ring", Some(Unit::Bytes)),
+    ("librpc_received", "Payload handed out by the inbox", Some(Unit::Bytes)),
+];
+
+#[derive(Debug)]
+struct Page {
+    channels: BTreeMap<Labels, Sum>,
+    /// By node and address: received, processed, dropped and missed since the inbox was opened.
+    inboxes: BTreeMap<[(&'static str, String); 2], [u64; 4]>,
+    nodes: Vec<([(&'static str, String); 3], bool)>,
+    states: BTreeMap<&'static str, u64>,
+}
+
+impl Page {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut channels: BTreeMap<Labels, Sum> = BTreeMap::new();
+        let mut inboxes: BTreeMap<_, [u64; 4]> = BTreeMap::new();
+        for inbox in &snapshot.inboxes {
+            let ended = [inbox.ended.received, inbox.ended.processed, inbox.ended.dropped, inbox.ended.missed];
+            let labels = [("node", inbox.node.clone()), ("address", inbox.addresses.join(" "))];
+            add(inboxes.entry(labels).or_default(), ended);
+        }
+        for row in &snapshot.channels {
+            let stats = &row.stats;
+            let address = row.address();
+            let labels = [("from", row.from.clone()), ("to", row.to.clone()), ("address", address.clone())];
+            let sum = channels.entry(labels).or_default();
+            sum.channels += 1;
+            let counters = [
+                stats.sent,
+                stats.received,
+                stats.processed,
+                stats.dropped,
+                stats.missed,
+                stats.returned,
+                stats.bytes_sent,
+                stats.bytes_received,
+            ];
+            add(&mut sum.counters, counters);
+            sum.blocked_s += stats.blocked.as_secs_f64();
+            sum.queued += stats.queued;
+            sum.depth += stats.depth;
+            sum.depth_max = sum.depth_max.max(stats.depth_max);
+            sum.capacity += stats.capacity;
+            sum.latency += &stats.latency;
+            if row.by_receiver {
+                let labels = [("node", row.to.clone()), ("address", address)];
+                let now = [stats.received, stats.processed, stats.dropped, stats.missed];
+                add(inboxes.entry(labels).or_default(), now);
+            }
+        }
+        let names = [State::Alive, State::Stalled, State::Refused, State::Broken, State::Dead];
+        let mut states: BTreeMap<_, u64> = names.map(|state| (state.name(), 0)).into();
+        let mut nodes = Vec::new();
+        for node in &snapshot.nodes {
+            *states.entry(node.state.name()).or_default() += 1;
+            let labels = [
+                ("node", node.id.clone()),
+                ("uid", node.uid.to_string()),
+                ("version", node.version.clone().unwrap_or_default()),
+            ];
+            nodes.push((labels, node.state == State::Alive));
+        }
+        Self { channels, inboxes, nodes, states }
+    }
+}
+
+fn add<const N: usize>(sum: &mut [u64; N], more: [u64; N]) {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+}
+
+/// Says one metric of every one of these.
+fn family<'a, T: 'a, L: AsRef<[(&'static str, String)]> + 'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
+    all: impl Iterator<Item = (&'a L, &'a T)>,
+    say: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, unit, kind)?;
+    for (labels, value) in all {
+        say(value, metric.encode_family(&labels.as_ref().to_vec())?)?;
+    }
+    Ok(())
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let to = &mut encoder;
+        for (at, (name, help, unit)) in COUNTERS.iter().enumerate() {
+            let what = (*name, *help, unit.as_ref(), MetricType::Counter);
+            family(to, what, self.channels.iter(), |sum, metric| ConstCounter::new(sum.counters[at]).encode(metric))?;
+        }
+        let blocked =
+            ("librpc_blocked", "Time senders have waited for room", Some(&Unit::Seconds), MetricType::Counter);
+        family(to, blocked, self.channels.iter(), |sum, metric| ConstCounter::new(sum.blocked_s).encode(metric))?;
+        let gauges: [(&str, &str, Option<&Unit>, fn(&Sum) -> u64); 5] = [
+            ("librpc_channels", "Channels", None, |sum| sum.channels),
+            ("librpc_queue_depth", "Messages in rings, or in work", None, |sum| sum.queued),
+            ("librpc_queue_used", "Room in use in rings", Some(&Unit::Bytes), |sum| sum.depth),
+            ("librpc_queue_used_max", "The most room that was ever in use", Some(&Unit::Bytes), |sum| sum.depth_max),
+            ("librpc_queue_capacity", "Room in rings", Some(&Unit::Bytes), |sum| sum.capacity),
+        ];
+        for (name, help, unit, of) in gauges {
+            let what = (name, help, unit, MetricType::Gauge);
+            family(to, what, self.channels.iter(), |sum, metric| ConstGauge::new(of(sum) as i64).encode(metric))?;
+        }
+        let help = "From commit to processed, of the messages that bear a time stamp";
+        let latency = ("librpc_delivery_latency", help, Some(&Unit::Seconds), MetricType::Histogram);
+        family(to, latency, self.channels.iter(), |sum, mut metric| histogram(&sum.latency, &mut metric))?;
+        let inboxes = ["received", "processed", "dropped", "missed"];
+        for (at, what) in inboxes.into_iter().enumerate() {
+            let name = format!("librpc_inbox_messages_{what}");
+            let help = format!("Messages {what} since the inbox was opened, channels that have ended included");
+            let what = (&*name, &*help, None, MetricType::Counter);
+            family(to, what, self.inboxes.iter(), |counts, metric| ConstCounter::new(counts[at]).encode(metric))?;
+        }
+        let up = ("librpc_node_up", "Whether the node answers", None, MetricType::Gauge);
+        let nodes = self.nodes.iter().map(|(labels, up)| (labels, up));
+        family(to, up, nodes, |up, metric| ConstGauge::new(i64::from(*up)).encode(metric))?;
+        let nodes = ("librpc_nodes", "Nodes in each state", None, MetricType::Gauge);
+        let states: Vec<_> =
+            self.states.iter().map(|(name, count)| ([("state", (*name).to_owned())], *count)).collect();
+        let states = states.iter().map(|(labels, count)| (labels, count));
+        family(to, nodes, states, |count, metric| ConstGauge::new(*count as i64).encode(metric))
+    }
+}
+
+fn histogram(latency: &Histogram, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+    let mut before = 0;
+    let mut buckets: Vec<(f64, u64)> = Vec::new();
+    for end in ENDS_NS {
+        let below = latency.count_below(end);
+        buckets.push((end as f64 / 1e9, below - before));
+        before = below;
+    }
+    buckets.push((f64::MAX, latency.count() - before));
+    metric.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+        latency.sum_ns() as f64 / 1e9,
+        latency.count(),
+        &buckets,
+        None,
+    )
+}

@@ -1,0 +1,214 @@
+//! Nodes, inboxes and channels as lines of JSON: every counter by its name. What `stat`, `top --once` and `check` write.
+
+use serde::Serialize;
+
+use crate::snapshot::{ChannelRow, InboxRow, NodeRow, Recent, Snapshot, State, policy_name};
+use crate::warnings::Warning;
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Line<'a> {
+    Node(Node<'a>),
+    Inbox(Inbox<'a>),
+    Channel(Box<Channel<'a>>),
+    Warning(&'a Warning),
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    node: &'a str,
+    pid: u32,
+    uid: u32,
+    incarnation: &'a str,
+    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    inboxes: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Inbox<'a> {
+    node: &'a str,
+    inbox: u32,
+    addresses: &'a [String],
+    policy: &'a str,
+    capacity_bytes: u64,
+    channels: usize,
+    ended_channels: u64,
+    ended_sent: u64,
+    ended_received: u64,
+    ended_processed: u64,
+    ended_received_bytes: u64,
+    ended_dropped: u64,
+    ended_missed: u64,
+}
+
+#[derive(Serialize)]
+struct Channel<'a> {
+    from: &'a str,
+    to: &'a str,
+    inbox: u32,
+    addresses: &'a [String],
+    topics: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ring: Option<u32>,
+    state: &'static str,
+    /// Whose word it is.
+    seen_by: &'static str,
+    policy: &'static str,
+    pid: u32,
+    sent: u64,
+    sent_bytes: u64,
+    received: u64,
+    received_bytes: u64,
+    processed: u64,
+    queued: u64,
+    dropped: u64,
+    missed: u64,
+    returned: u64,
+    blocked_ns: u64,
+    depth_bytes: u64,
+    depth_max_bytes: u64,
+    capacity_bytes: u64,
+    last_sent_ago_ns: Option<u64>,
+    last_processed_ago_ns: Option<u64>,
+    latency_samples: u64,
+    latency_mean_ns: Option<u64>,
+    latency_p50_ns: Option<u64>,
+    latency_p90_ns: Option<u64>,
+    latency_p99_ns: Option<u64>,
+    latency_p999_ns: Option<u64>,
+    latency_max_ns: Option<u64>,
+    #[serde(flatten)]
+    rates: Option<Rates>,
+}
+
+#[derive(Serialize)]
+struct Rates {
+    sent_per_s: f64,
+    received_per_s: f64,
+    sent_bytes_per_s: f64,
+    lost_per_s: f64,
+    blocked_part: f64,
+}
+
+impl<'a> Channel<'a> {
+    fn new(row: &'a ChannelRow, recent: Option<&Recent>) -> Self {
+        let stats = &row.stats;
+        let quantile = |part| stats.latency.quantile(part);
+        let samples = stats.latency.count();
+        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        Self {
+            from: &row.from,
+            to: &row.to,
+            inbox: stats.inbox,
+            addresses: &row.addresses,
+            topics: stats.topics.iter().map(|topic| &**topic).collect(),
+            ring: stats.ring,
+            state: state_name(stats.state),
+            seen_by: if row.by_receiver { "receiver" } else { "sender" },
+            policy: policy_name(stats.policy),
+            pid: stats.peer_pid,
+            sent: stats.sent,
+            sent_bytes: stats.bytes_sent,
+            received: stats.received,
+            received_bytes: stats.bytes_received,
+            processed: stats.processed,
+            queued: stats.queued,
+            dropped: stats.dropped,
+            missed: stats.missed,
+            returned: stats.returned,
+            blocked_ns: stats.blocked.as_nanos() as u64,
+            depth_bytes: stats.depth,
+            depth_max_bytes: stats.depth_max,
+            capacity_bytes: stats.capacity,
+            last_sent_ago_ns: stats.last_sent.map(|ago| ago.as_nanos() as u64),
+            last_processed_ago_ns: stats.last_processed.map(|ago| ago.as_nanos() as u64),
+            latency_samples: samples,
+            latency_mean_ns: stats.latency.sum_ns().checked_div(samples),
+            latency_p50_ns: quantile(0.5),
+            latency_p90_ns: quantile(0.9),
+            latency_p99_ns: quantile(0.99),
+            latency_p999_ns: quantile(0.999),
+            latency_max_ns: (samples > 0).then(|| stats.latency.max_ns()),
+            rates: recent.map(|recent| Rates {
+                sent_per_s: round(recent.rates.sent),
+                received_per_s: round(recent.rates.received),
+                sent_bytes_per_s: round(recent.rates.bytes),
+                lost_per_s: round(recent.rates.lost),
+                blocked_part: round(recent.rates.blocked),
+            }),
+        }
+    }
+}
+
+pub(crate) fn state_name(state: librpc::ChannelState) -> &'static str {
+    match state {
+        librpc::ChannelState::Pending => "pending",
+        librpc::ChannelState::Open => "open",
+        _ => "failed",
+    }
+}
+
+impl<'a> From<&'a NodeRow> for Node<'a> {
+    fn from(row: &'a NodeRow) -> Self {
+        let NodeRow { id, pid, uid, incarnation, state, why, version, addresses, .. } = row;
+        let (why, version) = (why.as_deref(), version.as_deref());
+        Self { node: id, pid: *pid, uid: *uid, incarnation, state: *state, why, version, inboxes: addresses }
+    }
+}
+
+impl<'a> From<&'a InboxRow> for Inbox<'a> {
+    fn from(row: &'a InboxRow) -> Self {
+        let ended = &row.ended;
+        Self {
+            node: &row.node,
+            inbox: row.number,
+            addresses: &row.addresses,
+            policy: row.policy,
+            capacity_bytes: row.capacity,
+            channels: row.channels,
+            ended_channels: ended.channels,
+            ended_sent: ended.sent,
+            ended_received: ended.received,
+            ended_processed: ended.processed,
+            ended_received_bytes: ended.bytes_received,
+            ended_dropped: ended.dropped,
+            ended_missed: ended.missed,
+        }
+    }
+}
+
+/// What a look has found, about one thing or everything, an object a line.
+pub(crate) fn json(
+    snapshot: &Snapshot,
+    recent: &[Option<Recent>],
+    warnings: &[Warning],
+    about: Option<&str>,
+) -> serde_json::Result<String> {
+    let is_about = |row: &ChannelRow| about.is_none_or(|what| row.concerns(what));
+    let nodes = snapshot.nodes.iter().filter(|node| about.is_none_or(|what| concerns_node(node, what)));
+    let inboxes = snapshot.inboxes.iter().filter(|inbox| about.is_none_or(|what| concerns_inbox(inbox, what)));
+    let channels = snapshot.channels.iter().enumerate().filter(|(_, row)| is_about(row));
+    let channel = |(at, row)| Line::Channel(Box::new(Channel::new(row, recent.get(at).and_then(Option::as_ref))));
+    let lines = (nodes.map(|node| Line::Node(node.into())))
+        .chain(inboxes.map(|inbox| Line::Inbox(inbox.into())))
+        .chain(channels.map(channel))
+        .chain(warnings.iter().filter(|warning| about.is_none_or(|what| warning.concerns(what))).map(Line::Warning));
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::to_string(&line)?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+pub(crate) fn concerns_node(node: &NodeRow, what: &str) -> bool {
+    node.id == what || node.addresses.iter().any(|address| address == what)
+}
+
+pub(crate) fn concerns_inbox(inbox: &InboxRow, what: &str) -> bool {
+    inbox.node == what || inbox.addresses.iter().any(|address| address == what)
+}

@@ -1,0 +1,132 @@
+//! `librpc top`: a domain at work, live. It joins nothing and makes nothing.
+
+mod app; //      what is shown, and what the keys do to it
+mod draw; //     how it looks
+mod lines; //    nodes, inboxes and channels as lines of a table
+mod terminal; // the terminal, and how it is left
+
+use std::io::{IsTerminal, Write};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+
+use crate::domain::DomainArgs;
+use crate::interrupt::Interrupt;
+use crate::outcome::{CommandResult, Outcome};
+use crate::snapshot::{Looker, Snapshot, since};
+use crate::{report, stat, warnings};
+
+use app::{App, Goes};
+use terminal::Terminal;
+
+/// Shows a domain at work: nodes, inboxes, channels, rates, depths, latencies, and what is wrong
+///
+/// Nodes are asked from outside: traffic is not slowed, and nothing is joined or made. A node that does not answer within
+/// 1 s is shown as stalled. `?` shows the keys.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  librpc top
+  librpc top display                    # only what has to do with a node, a topic or a pattern
+  librpc top --once                     # one look, as text
+  librpc top --once --json | jq 'select(.kind == \"warning\")'")]
+pub(crate) struct Args {
+    /// Only what has to do with this node, topic or pattern
+    what: Option<String>,
+    /// One look, as text, with the rates of a moment
+    #[arg(long)]
+    once: bool,
+    /// With --once: one object a line, with `kind` node, inbox, channel or warning, and every counter by its name
+    #[arg(long, requires = "once")]
+    json: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+}
+
+/// Between the two looks of --once.
+const MOMENT: Duration = Duration::from_millis(250);
+/// How long after a key or a look the screen may be old.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
+    let domain = domain.domain()?;
+    let mut looker = Looker::new(domain.clone());
+    if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return once(&mut looker, args);
+    }
+    let interrupt = Interrupt::install()?;
+    let (looks, seen) = mpsc::sync_channel(1);
+    let (interval, stop) = (args.interval.max(Duration::from_millis(100)), interrupt.clone());
+    let look = move || {
+        while stop.signal().is_none() {
+            let begun = Instant::now();
+            if looks.send(looker.look()).is_err() {
+                return; // nobody looks any more
+            }
+            let _ = stop.wait_for(interval.saturating_sub(begun.elapsed()));
+        }
+    };
+    std::thread::Builder::new().name("look".into()).spawn(look).context("cannot start a thread")?;
+    let mut terminal = Terminal::enter()?;
+    let mut app = App::new(domain.path().display().to_string(), args.what.clone().unwrap_or_default());
+    let shown = show(&mut terminal, &mut app, &seen, &interrupt);
+    drop(terminal);
+    shown.map(|()| Outcome::Done)
+}
+
+fn show(
+    terminal: &mut Terminal,
+    app: &mut App,
+    seen: &mpsc::Receiver<anyhow::Result<Snapshot>>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    terminal.draw(app)?;
+    while interrupt.signal().is_none() {
+        let mut has_changed = false;
+        if event::poll(PATIENCE)? {
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => {
+                    if app.key(key) == Goes::Away {
+                        return Ok(());
+                    }
+                    has_changed = true;
+                }
+                Event::Resize(..) => has_changed = true,
+                _ => {}
+            }
+        }
+        if let Ok(snapshot) = seen.try_recv() {
+            app.update(snapshot?);
+            has_changed = true;
+        }
+        if has_changed {
+            terminal.draw(app)?;
+        }
+    }
+    Ok(())
+}
+
+fn once(looker: &mut Looker, args: &Args) -> CommandResult {
+    let earlier = looker.look()?;
+    if earlier.nodes.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    std::thread::sleep(MOMENT);
+    let snapshot = looker.look()?;
+    let recent = since(&earlier, &snapshot);
+    let mut warnings = warnings::find(&snapshot, Some(&recent));
+    let about = args.what.as_deref();
+    let text = if args.json {
+        report::json(&snapshot, &recent, &warnings, about)?
+    } else {
+        warnings.retain(|warning| about.is_none_or(|what| warning.concerns(what)));
+        let mut text = app::summary(&snapshot, &recent) + "\n";
+        warnings.iter().for_each(|warning| text.push_str(&format!("{}: {}\n", warning.name, warning.text)));
+        text + "\n" + &stat::table(&snapshot, &recent, about)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(Outcome::Done)
+}

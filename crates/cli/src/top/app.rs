@@ -1,0 +1,255 @@
+//! What is shown, and what the keys do to it. No terminal in here: everything can be stepped by a test.
+
+use std::collections::{HashMap, VecDeque};
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::lines::{self, About, Column, Line};
+use crate::latency::grouped;
+use crate::snapshot::{Key, Recent, Snapshot, State, since};
+use crate::warnings::{self, Warning};
+
+/// So many looks are remembered for the sparklines.
+pub(super) const HISTORY: usize = 240;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tab {
+    Channels,
+    Nodes,
+    Inboxes,
+}
+
+impl Tab {
+    pub(super) const ALL: [(Self, &'static str); 3] =
+        [(Self::Channels, "1 channels"), (Self::Nodes, "2 nodes"), (Self::Inboxes, "3 inboxes")];
+
+    pub(super) fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Channels => &lines::CHANNELS,
+            Self::Nodes => &lines::NODES,
+            Self::Inboxes => &lines::INBOXES,
+        }
+    }
+}
+
+/// What lies over the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    Nothing,
+    Help,
+    /// Everything about the channel that is chosen.
+    Detail,
+    /// The filter is being typed.
+    Filter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goes {
+    On,
+    Away,
+}
+
+pub(super) struct App {
+    pub(super) domain: String,
+    pub(super) filter: String,
+    pub(super) tab: Tab,
+    pub(super) over: Over,
+    /// The column by which the lines are sorted, and whether the smallest come first.
+    pub(super) sort: (usize, bool),
+    pub(super) chosen: usize,
+    /// How many lines the screen has room for; the drawing says so.
+    pub(super) page: usize,
+    pub(super) is_paused: bool,
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) recent: Vec<Option<Recent>>,
+    pub(super) warnings: Vec<Warning>,
+    pub(super) lines: Vec<Line>,
+    /// Messages per second of all channels, and of each.
+    pub(super) total: VecDeque<u64>,
+    pub(super) history: HashMap<Key, VecDeque<u64>>,
+}
+
+/// The domain in one line.
+pub(super) fn summary(snapshot: &Snapshot, recent: &[Option<Recent>]) -> String {
+    let nodes = snapshot.nodes.len();
+    let of = |state: State| snapshot.nodes.iter().filter(|node| node.state == state).count();
+    let mut states = String::new();
+    for (state, name) in [(State::Stalled, "stalled"), (State::Dead, "dead"), (State::Refused, "refused")] {
+        if of(state) > 0 {
+            states += &format!(", {} {name}", of(state));
+        }
+    }
+    let rates = recent
+        .iter()
+        .flatten()
+        .fold((0.0, 0.0), |(messages, bytes), recent| (messages + recent.rates.sent, bytes + recent.rates.bytes));
+    format!(
+        "{nodes} nodes{states}, {} inboxes, {} channels, {} messages/s, {} bytes/s",
+        snapshot.inboxes.len(),
+        snapshot.channels.len(),
+        grouped(f64::round(rates.0) as u64),
+        grouped(f64::round(rates.1) as u64)
+    )
+}
+
+fn remember(history: &mut VecDeque<u64>, rate: f64) {
+    if history.len() == HISTORY {
+        history.pop_front();
+    }
+    history.push_back(rate.round() as u64);
+}
+
+impl App {
+    pub(super) fn new(domain: String, filter: String) -> Self {
+        Self {
+            domain,
+            filter,
+            tab: Tab::Channels,
+            over: Over::Nothing,
+            sort: (3, false),
+            chosen: 0,
+            page: 1,
+            is_paused: false,
+            snapshot: None,
+            recent: Vec::new(),
+            warnings: Vec::new(),
+            lines: Vec::new(),
+            total: VecDeque::new(),
+            history: HashMap::new(),
+        }
+    }
+
+    /// Takes what a look has found.
+    pub(super) fn update(&mut self, snapshot: Snapshot) {
+        if self.is_paused {
+            return;
+        }
+        self.recent = match &self.snapshot {
+            Some(earlier) => since(earlier, &snapshot),
+            None => vec![None; snapshot.channels.len()],
+        };
+        remember(&mut self.total, self.recent.iter().flatten().map(|recent| recent.rates.sent).sum());
+        self.history.retain(|key, _| snapshot.channels.iter().any(|row| row.key == *key));
+        for (row, recent) in snapshot.channels.iter().zip(&self.recent) {
+            let sent = recent.as_ref().map_or(0.0, |recent| recent.rates.sent);
+            remember(self.history.entry(row.key.clone()).or_default(), sent);
+        }
+        self.warnings = warnings::find(&snapshot, Some(&self.recent));
+        self.snapshot = Some(snapshot);
+        self.arrange();
+    }
+
+    /// Makes the lines anew; the one that was chosen stays chosen.
+    fn arrange(&mut self) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let chosen = self.lines.get(self.chosen).map(|line| line.about.clone());
+        let make = match self.tab {
+            Tab::Channels => lines::channels,
+            Tab::Nodes => lines::nodes,
+            Tab::Inboxes => lines::inboxes,
+        };
+        self.lines = make(snapshot, &self.recent, &self.filter);
+        let (column, smallest_first) = self.sort;
+        let is_text = self.tab.columns()[column].is_text;
+        self.lines.sort_by(|a, b| {
+            let order =
+                if is_text { a.cells[column].cmp(&b.cells[column]) } else { b.keys[column].total_cmp(&a.keys[column]) };
+            let order = if smallest_first { order.reverse() } else { order };
+            order.then_with(|| a.cells.cmp(&b.cells))
+        });
+        let place = chosen.and_then(|chosen| self.lines.iter().position(|line| line.about == chosen));
+        self.chosen = place.unwrap_or(self.chosen).min(self.lines.len().saturating_sub(1));
+    }
+
+    fn show(&mut self, tab: Tab) {
+        self.tab = tab;
+        self.chosen = 0;
+        self.lines.clear();
+        self.sort = (if tab == Tab::Channels { 3 } else { 0 }, false);
+        self.arrange();
+    }
+
+    /// The channel that is chosen, by its place in the snapshot.
+    pub(super) fn channel(&self) -> Option<usize> {
+        let About::Channel(key) = &self.lines.get(self.chosen)?.about else { return None };
+        self.snapshot.as_ref()?.channels.iter().position(|row| row.key == *key)
+    }
+
+    /// What a key does.
+    pub(super) fn key(&mut self, key: KeyEvent) -> Goes {
+        if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+            return Goes::Away;
+        }
+        match self.over {
+            Over::Filter => self.type_filter(key.code),
+            Over::Help => self.over = Over::Nothing,
+            Over::Nothing | Over::Detail => return self.command(key.code),
+        }
+        Goes::On
+    }
+
+    fn type_filter(&mut self, key: KeyCode) {
+        match key {
+            KeyCode::Enter => self.over = Over::Nothing,
+            KeyCode::Esc => {
+                self.over = Over::Nothing;
+                self.filter.clear();
+            }
+            KeyCode::Backspace => drop(self.filter.pop()),
+            KeyCode::Char(c) => self.filter.push(c),
+            _ => {}
+        }
+        self.arrange();
+    }
+
+    fn command(&mut self, key: KeyCode) -> Goes {
+        let last = self.lines.len().saturating_sub(1);
+        match key {
+            KeyCode::Char('q') => return Goes::Away,
+            KeyCode::Char('?' | 'h') => self.over = Over::Help,
+            KeyCode::Esc if self.over == Over::Detail => self.over = Over::Nothing,
+            KeyCode::Esc if !self.filter.is_empty() => {
+                self.filter.clear();
+                self.arrange();
+            }
+            KeyCode::Esc => self.show(Tab::Channels),
+            KeyCode::Char('1') => self.show(Tab::Channels),
+            KeyCode::Char('2') => self.show(Tab::Nodes),
+            KeyCode::Char('3') => self.show(Tab::Inboxes),
+            KeyCode::Tab => {
+                let at = Tab::ALL.iter().position(|(tab, _)| *tab == self.tab).unwrap_or(0);
+                self.show(Tab::ALL[(at + 1) % Tab::ALL.len()].0);
+            }
+            KeyCode::Char('/') => self.over = Over::Filter,
+            KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
+            KeyCode::Char('s') => {
+                self.sort = ((self.sort.0 + 1) % self.tab.columns().len(), false);
+                self.arrange();
+            }
+            KeyCode::Char('r') => {
+                self.sort.1 = !self.sort.1;
+                self.arrange();
+            }
+            KeyCode::Up | KeyCode::Char('k') => self.chosen = self.chosen.saturating_sub(1),
+            KeyCode::Down | KeyCode::Char('j') => self.chosen = (self.chosen + 1).min(last),
+            KeyCode::PageUp => self.chosen = self.chosen.saturating_sub(self.page),
+            KeyCode::PageDown => self.chosen = (self.chosen + self.page).min(last),
+            KeyCode::Home | KeyCode::Char('g') => self.chosen = 0,
+            KeyCode::End | KeyCode::Char('G') => self.chosen = last,
+            KeyCode::Enter => self.drill_down(),
+            _ => {}
+        }
+        Goes::On
+    }
+
+    fn drill_down(&mut self) {
+        match self.lines.get(self.chosen).map(|line| line.about.clone()) {
+            Some(About::Channel(_)) => self.over = Over::Detail,
+            Some(About::Node(what) | About::Inbox(what)) => {
+                self.filter = what;
+                self.show(Tab::Channels);
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! How it looks: a head line, what is wrong, a table, and the keys. Columns go where there is no room for them.
+
+use ratatui::Frame;
+use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line as Text;
+use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, TableState};
+
+use super::app::{App, Over, Tab, summary};
+use super::lines::{Column, bar, latency};
+use crate::latency::{grouped, readable};
+use crate::report::state_name;
+use crate::snapshot::policy_name;
+
+/// So many warnings are shown; the others are counted.
+const WARNINGS: usize = 5;
+
+const HELP: &str = " 1 2 3, Tab   channels, nodes, inboxes (topics)
+ ↑ ↓ j k      choose a line; PgUp PgDn g G too
+ Enter        a node's or topic's channels; everything about a channel
+ /            filter by node, topic or pattern; Esc clears it
+ s, r         sort by the next column; the other way round
+ p, space     pause
+ Esc          back
+ q, Ctrl-C    quit
+
+ DEPTH   how full the ring is     LOST   dropped or overwritten messages
+ P99     commit to processed: 99 % took at most that long, of the messages
+         that bear a time stamp (one in 64, and those behind a pause)
+
+ slow-consumer  its sender waits      queue-full    over 75 % of the ring
+ stalled-node   it does not answer    drops         messages are being lost";
+
+fn has_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn colour(colour: Color) -> Style {
+    if has_colour() { Style::new().fg(colour) } else { Style::new() }
+}
+
+fn bad() -> Style {
+    colour(Color::Red).add_modifier(Modifier::BOLD)
+}
+
+pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
+    let shown = app.warnings.len().min(WARNINGS).min((frame.area().height / 4).into()) as u16;
+    let spark = if frame.area().height >= 20 { 3 } else { 0 };
+    let [head, sparks, warnings, table, keys] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Length(spark),
+        Constraint::Length(shown),
+        Constraint::Min(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    draw_head(frame, head, app);
+    let total: Vec<u64> = newest(&app.total, sparks.width.saturating_sub(2).into());
+    if spark > 0 {
+        let most = app.total.iter().max().copied().unwrap_or(0);
+        let title = format!(" messages/s, at most {} ", grouped(most));
+        frame.render_widget(
+            Sparkline::default().data(total).style(colour(Color::Green)).block(Block::new().title(title)),
+            sparks,
+        );
+    }
+    draw_warnings(frame, warnings, app);
+    draw_table(frame, table, app);
+    let hint = match app.over {
+        Over::Filter => format!("filter: {}▏  Enter takes it, Esc clears it", app.filter),
+        _ => "q quit  ? help  Tab tables  / filter  s sort  r reverse  Enter more  Esc back  p pause".to_owned(),
+    };
+    frame.render_widget(Paragraph::new(hint).style(Style::new().add_modifier(Modifier::REVERSED)), keys);
+    match app.over {
+        Over::Help => draw_over(frame, "keys and words", HELP.lines().map(|line| Text::raw(line.to_owned())).collect()),
+        Over::Detail => draw_detail(frame, app),
+        Over::Nothing | Over::Filter => {}
+    }
+}
+
+fn newest(history: &std::collections::VecDeque<u64>, most: usize) -> Vec<u64> {
+    history.iter().skip(history.len().saturating_sub(most)).copied().collect()
+}
+
+fn draw_head(frame: &mut Frame<'_>, area: Rect, app: &App) {
+    let what = match &app.snapshot {
+        None => "looking …".to_owned(),
+        Some(snapshot) if snapshot.nodes.is_empty() => "no nodes".to_owned(),
+        Some(snapshot) => summary(snapshot, &app.recent),
+    };
+    let mut tabs: Vec<String> = Tab::ALL
+        .iter()
+        .map(|(tab, name)| if *tab == app.tab { format!("[{name}]") } else { format!(" {name} ") })
+        .collect();
+    if !app.filter.is_empty() {
+        tabs.push(format!(" filter: {}", app.filter));
+    }
+    if app.is_paused {
+        tabs.push(" PAUSED".to_owned());
+    }
+    tabs.push(format!("  {}", app.domain));
+    let head = Text::styled(what, Style::new().add_modifier(Modifier::BOLD));
+    frame.render_widget(Paragraph::new(vec![head, Text::raw(tabs.join(" "))]), area);
+}
+
+fn draw_warnings(frame: &mut Frame<'_>, area: Rect, app: &App) {
+    let room = usize::from(area.height);
+    let hidden = app.warnings.len().saturating_sub(room);
+    let mut lines: Vec<Text<'_>> = (app.warnings.iter().take(room))
+        .map(|warning| Text::styled(format!("! {}: {}", warning.name, warning.text), bad()))
+        .collect();
+    if hidden > 0
+        && let Some(last) = lines.last_mut()
+    {
+        *last = Text::styled(format!("! and {} more (librpc doctor)", hidden + 1), bad());
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// The columns for which there is room, by their places.
+pub(super) fn fitting(columns: &[Column], width: u16) -> Vec<usize> {
+    let mut chosen: Vec<usize> = (0..columns.len()).collect();
+    let needed = |chosen: &[usize]| chosen.iter().map(|&at| columns[at].width + 1).sum::<u16>();
+    while needed(&chosen) > width + 1 {
+        let Some(goes) = chosen.iter().copied().max_by_key(|&at| columns[at].goes).filter(|&at| columns[at].goes > 0)
+        else {
+            break;
+        };
+        chosen.retain(|&at| at != goes);
+    }
+    chosen
+}
+
+fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &mut App) {
+    let columns = app.tab.columns();
+    let chosen = fitting(columns, area.width);
+    app.page = usize::from(area.height.saturating_sub(1)).max(1);
+    let needed: u16 = chosen.iter().map(|&at| columns[at].width + 1).sum();
+    let spare = area.width.saturating_sub(needed);
+    let texts = chosen.iter().filter(|&&at| columns[at].is_text).count().max(1) as u16;
+    let widths = chosen
+        .iter()
+        .map(|&at| Constraint::Length(columns[at].width + if columns[at].is_text { spare / texts } else { 0 }));
+    let cell = |at: usize, text: String| {
+        let alignment = if columns[at].is_text { Alignment::Left } else { Alignment::Right };
+        Cell::from(Text::raw(text).alignment(alignment))
+    };
+    let header = chosen.iter().map(|&at| {
+        let mark = if app.sort.0 == at { if app.sort.1 { "▲" } else { "▼" } } else { "" };
+        cell(at, format!("{}{mark}", columns[at].title))
+    });
+    let rows = app.lines.iter().map(|line| {
+        let row = Row::new(chosen.iter().map(|&at| cell(at, line.cells[at].clone())).collect::<Vec<_>>());
+        if line.is_bad { row.style(colour(Color::Red)) } else { row }
+    });
+    let table = Table::new(rows, widths)
+        .header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED)))
+        .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+    let mut state = TableState::new().with_selected((!app.lines.is_empty()).then_some(app.chosen));
+    frame.render_stateful_widget(table, area, &mut state);
+}
+
+/// A box in the middle of the screen, as large as its lines.
+fn draw_over(frame: &mut Frame<'_>, title: &str, lines: Vec<Text<'_>>) {
+    let screen = frame.area();
+    let width = lines.iter().map(Text::width).max().unwrap_or(0) as u16 + 4;
+    let (width, height) = (width.min(screen.width), (lines.len() as u16 + 2).min(screen.height));
+    let area = Rect { x: (screen.width - width) / 2, y: (screen.height - height) / 2, width, height };
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(format!(" {title} "))), area);
+}
+
+/// Everything about one channel.
+fn draw_detail(frame: &mut Frame<'_>, app: &App) {
+    let (Some(at), Some(snapshot)) = (app.channel(), &app.snapshot) else { return };
+    let (row, recent) = (&snapshot.channels[at], app.recent.get(at).and_then(Option::as_ref));
+    let (stats, rates) = (&row.stats, recent.map(|recent| recent.rates).unwrap_or_default());
+    let ago = |time: Option<std::time::Duration>| {
+        time.map_or("never".to_owned(), |time| format!("{} ago", readable(time.as_nanos() as u64)))
+    };
+    let topics: Vec<&str> = stats.topics.iter().map(|topic| &**topic).collect();
+    let mut lines: Vec<String> = vec![
+        format!(
+            "state      {}, seen by its {}",
+            state_name(stats.state),
+            if row.by_receiver { "receiver" } else { "sender" }
+        ),
+        format!("policy     {}, ring {:?} of {} bytes", policy_name(stats.policy), stats.ring, grouped(stats.capacity)),
+        format!("topics     {}", if topics.is_empty() { "-".to_owned() } else { topics.join(" ") }),
+        format!(
+            "sent       {} messages, {} bytes, {:.1}/s",
+            grouped(stats.sent),
+            grouped(stats.bytes_sent),
+            rates.sent
+        ),
+        format!(
+            "received   {} messages, {} bytes, {:.1}/s",
+            grouped(stats.received),
+            grouped(stats.bytes_received),
+            rates.received
+        ),
+        format!("processed  {}, queued {}", grouped(stats.processed), grouped(stats.queued)),
+        format!(
+            "lost       {} dropped, {} overwritten; {} returned",
+            grouped(stats.dropped),
+            grouped(stats.missed),
+            grouped(stats.returned)
+        ),
+        format!(
+            "depth      {}, at most {}",
+            bar(row.fill()),
+            bar(stats.depth_max as f64 / stats.capacity.max(1) as f64)
+        ),
+        format!("blocked    {}, {:.0} % of the time", readable(stats.blocked.as_nanos() as u64), rates.blocked * 100.0),
+        format!("last       sent {}, processed {}", ago(stats.last_sent), ago(stats.last_processed)),
+        String::new(),
+    ];
+    let times = latency(row, recent);
+    lines.push(format!("latency    {} samples in all, now:", grouped(stats.latency.count())));
+    // Each doubling of the time in a line.
+    let mut doublings: Vec<(u64, u64)> = Vec::new();
+    for bucket in times.buckets() {
+        let from = if bucket.from_ns < 128 { 0 } else { 1 << bucket.from_ns.ilog2() };
+        match doublings.last_mut() {
+            Some((last, count)) if *last == from => *count += bucket.count,
+            _ => doublings.push((from, bucket.count)),
+        }
+    }
+    let most = doublings.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+    for (from, count) in doublings {
+        let drawn = "█".repeat((count as f64 / most as f64 * 30.0).ceil() as usize);
+        lines.push(format!("{:>10} {drawn} {}", readable(from), grouped(count)));
+    }
+    let title = format!("{} → {} ({})", row.from, row.to, row.address());
+    draw_over(frame, &title, lines.into_iter().map(Text::raw).collect());
+}

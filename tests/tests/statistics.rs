@@ -1,0 +1,202 @@
+//! What nodes say about themselves, to themselves and to observers, whatever state they are in.
+
+use std::time::{Duration, Instant};
+
+use librpc::{Acknowledge, ChannelState, Node, NodeStats, Observed, Observer, Policy, Reason, Unobserved};
+use librpc_system_tests::{TestDomain, is_root};
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// For nodes that never answer: waiting for them is what costs.
+const SHORT: Duration = Duration::from_millis(20);
+
+fn find<'a>(observed: &'a [Observed], id: &str) -> &'a Observed {
+    observed.iter().find(|observed| observed.node.id == id).unwrap_or_else(|| panic!("{id} is not listed"))
+}
+
+fn stats<'a>(observed: &'a [Observed], id: &str) -> &'a NodeStats {
+    find(observed, id).stats.as_ref().unwrap_or_else(|why| panic!("{id}: {why}"))
+}
+
+#[test]
+fn both_ends_of_a_channel_say_the_same() {
+    let domain = TestDomain::new();
+    let (mut sink, mut source) = (domain.receiver("sink"), domain.node("source"));
+    source.does("sender sink");
+    source.does("count sink 1 1000");
+    sink.does("expect 1 1000");
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    // The last message is not acknowledged: nothing was received behind it.
+    let inbox = &stats(&observed, "sink").inboxes[0];
+    let (incoming, outgoing) = (&inbox.channels[0], &stats(&observed, "source").outgoing[0]);
+    for channel in [incoming, outgoing] {
+        assert_eq!((channel.sent, channel.received, channel.processed, channel.queued), (1000, 1000, 999, 1));
+        assert_eq!((channel.bytes_sent, channel.bytes_received), (2893, 2893));
+        assert_eq!((channel.dropped, channel.missed, channel.returned), (0, 0, 0));
+        assert_eq!((channel.state, channel.policy, channel.ring), (ChannelState::Open, Policy::Block, Some(0)));
+        assert!(channel.depth > 0 && channel.depth <= channel.depth_max.max(channel.capacity / 16));
+        assert!(channel.latency.count() >= 15, "one in 64: {}", channel.latency.count());
+        assert!(channel.latency.count() <= 1000 && channel.latency.quantile(0.5) <= Some(channel.latency.max_ns()));
+        assert!(channel.last_sent.is_some() && channel.last_processed <= channel.last_sent);
+    }
+    assert_eq!((&*incoming.peer, incoming.peer_pid), ("source", source.pid()));
+    assert_eq!((&*outgoing.peer, outgoing.inbox), ("sink", inbox.number));
+    assert_eq!(incoming.latency, outgoing.latency);
+    source.finishes();
+    assert_eq!(sink.says("event"), "left source Closed");
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    let inbox = &stats(&observed, "sink").inboxes[0];
+    assert_eq!((inbox.channels.len(), inbox.ended.channels, inbox.ended.processed), (0, 1, 1000), "it is remembered");
+}
+
+#[test]
+fn what_is_dropped_missed_and_returned_is_told() {
+    let domain = TestDomain::new();
+    let mut sink = domain.node("sink");
+    sink.does("subscribe drops a capacity=4096 drop-newest");
+    sink.does("subscribe overwrites b capacity=4096 latest");
+    sink.does("subscribe waits c capacity=4096");
+    let mut source = domain.node("source");
+    source.does("limit-publish 0");
+    for topic in ["a", "b", "c"] {
+        source.says(&format!("publish-count {topic} 1 1000"));
+    }
+    sink.says("hear-until overwrites 1000");
+    assert_eq!(sink.says("hear drops"), "source a 1 0");
+    let observed = loop {
+        let observed = domain.domain().observe(LIMIT).unwrap();
+        if stats(&observed, "sink").inboxes.iter().all(|inbox| inbox.channels.len() == 1) {
+            break observed; // the handshakes are done
+        }
+    };
+    let channel = |at: usize| &stats(&observed, "sink").inboxes[at].channels[0];
+    let (drops, overwrites, waits) = (channel(0), channel(1), channel(2));
+    assert!(drops.dropped > 0 && drops.sent + drops.dropped == 1000 && drops.returned == 0);
+    assert!(overwrites.missed > 0 && overwrites.sent == 1000 && overwrites.received + overwrites.missed == 1000);
+    assert!(waits.returned > 0 && waits.sent + waits.returned == 1000 && waits.dropped == 0);
+    assert_eq!(drops.topics, ["a".into()], "declared on the channel");
+    assert!(waits.depth > waits.capacity / 2 && waits.depth <= waits.depth_max);
+    assert_eq!(waits.received, 0);
+}
+
+/// The truth lies between what is measured outside of send and acknowledgement, and what is measured inside.
+#[test]
+fn the_histogram_tells_the_truth_within_a_bucket() {
+    let domain = TestDomain::new();
+    let open = |id| Node::builder(id).domain(domain.domain()).open().unwrap();
+    let (sink, source) = (open("sink"), open("source"));
+    let mut inbox = sink.inbox_builder().acknowledge(Acknowledge::Explicit).open().unwrap();
+    for round in 0..30u32 {
+        let mut sender = source.sender("sink").unwrap();
+        let before_send = Instant::now();
+        sender.send(b"the first message of a channel bears a time stamp").unwrap();
+        let behind_send = Instant::now();
+        inbox.recv().unwrap().expect("nobody stops this inbox");
+        let wait = Duration::from_micros(u64::from(3u32.pow(round % 10)));
+        while behind_send.elapsed() < wait {} // so that every size of bucket is met
+        let before_ack = Instant::now();
+        inbox.ack();
+        let behind_ack = Instant::now();
+        let stats = sink.stats();
+        let channel = stats.inboxes[0].channels.last().expect("the sender's");
+        let buckets: Vec<_> = channel.latency.buckets().collect();
+        let (least, most) = ((before_ack - behind_send).as_nanos(), (behind_ack - before_send).as_nanos());
+        let [bucket] = buckets[..] else { panic!("one message, but {buckets:?}") };
+        assert!(u128::from(bucket.from_ns) <= most && u128::from(bucket.to_ns.unwrap()) > least, "{bucket:?}");
+        assert!((least..=most).contains(&u128::from(channel.latency.max_ns())), "exact: {least} to {most}");
+        assert_eq!(channel.latency.sum_ns(), channel.latency.max_ns());
+        println!("measured {least} to {most} ns, counted {} ns, {bucket:?}", channel.latency.max_ns());
+    }
+}
+
+#[test]
+fn a_thousand_channels_are_listed_page_by_page() {
+    let domain = TestDomain::new();
+    let open = |id: &str| Node::builder(id).domain(domain.domain()).open().unwrap();
+    let (sink, source) = (open("sink"), open("source"));
+    let mut inbox = sink.inbox_builder().capacity(8192).open().unwrap();
+    let mut subscriptions: Vec<_> = (0..100).map(|n| sink.subscribe(&format!("topic/{n}")).unwrap()).collect();
+    let mut senders: Vec<_> = (0..200).map(|_| source.sender("sink").unwrap()).collect();
+    for (n, sender) in senders.iter_mut().enumerate() {
+        (0..=n).for_each(|_| sender.send(b"x").unwrap());
+    }
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    let said = stats(&observed, "sink");
+    assert_eq!(said.inboxes.len(), 101);
+    let mut sent: Vec<u64> = said.inboxes[0].channels.iter().map(|channel| channel.sent).collect();
+    sent.sort_unstable();
+    assert_eq!(sent, (1..=200).collect::<Vec<_>>(), "each once");
+    let outgoing: u64 = stats(&observed, "source").outgoing.iter().map(|channel| channel.sent).sum();
+    assert_eq!(outgoing, 200 * 201 / 2);
+    let own = sink.stats();
+    assert_eq!((own.inboxes.len(), own.inboxes[0].channels.len()), (101, 200), "the node says the same to itself");
+    subscriptions.clear();
+    while inbox.try_recv().unwrap().is_some() {}
+    drop(senders);
+}
+
+#[test]
+fn a_stopped_node_is_shown_as_stopped_and_is_not_asked() {
+    let domain = TestDomain::new();
+    let (mut sink, mut source) = (domain.receiver("sink"), domain.node("source"));
+    sink.does("leave");
+    let sink = domain.receiver("sink");
+    sink.stop();
+    source.does("try-sender sink");
+    source.does("count sink 1 10");
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    assert_eq!(find(&observed, "sink").stats.as_ref().unwrap_err(), &Unobserved::Stopped);
+    assert!(find(&observed, "sink").node.alive);
+    let channel = &stats(&observed, "source").outgoing[0];
+    assert_eq!((channel.state, channel.sent, channel.queued, channel.ring), (ChannelState::Pending, 10, 10, None));
+    sink.go_on();
+}
+
+#[test]
+fn a_node_that_does_not_answer_costs_one_connection_however_often_it_is_looked_at() {
+    let domain = TestDomain::new();
+    let mut stuck = domain.puppet();
+    assert_eq!(stuck.opens("stuck", "undecided"), "ok");
+    let mut lively = domain.receiver("lively");
+    let mut observer = Observer::new(domain.domain());
+    let stalled = |observed: &[Observed]| matches!(find(observed, "stuck").stats, Err(Unobserved::Stalled { .. }));
+    assert!(stalled(&observer.look(SHORT).unwrap()));
+    let descriptors = stuck.says("descriptors");
+    for _ in 0..20 {
+        let observed = observer.look(SHORT).unwrap();
+        assert!(stalled(&observed));
+        assert_eq!(stats(&observed, "lively").inboxes.len(), 1);
+        assert!(stalled(&observer.probe(SHORT).unwrap()));
+    }
+    assert_eq!(stuck.says("descriptors"), descriptors, "no second connection");
+    lively.does("leave");
+    stuck.kill();
+    assert_eq!(find(&observer.look(LIMIT).unwrap(), "stuck").stats.as_ref().unwrap_err(), &Unobserved::Dead);
+}
+
+#[test]
+fn an_observer_makes_no_domain() {
+    let domain = TestDomain::new();
+    assert!(domain.domain().observe(LIMIT).unwrap().is_empty());
+    domain.assert_gone();
+}
+
+#[test]
+fn statistics_are_for_admitted_users_only() {
+    if !is_root() {
+        return;
+    }
+    let domain = TestDomain::new();
+    let group = 4_242;
+    let mut sink = domain.puppet();
+    assert_eq!(sink.opens("sink", &format!("group={group}")), "ok");
+    let mut guest = domain.puppet_of(1_234, group);
+    assert_eq!(guest.opens("guest", &format!("group={group}")), "ok");
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    assert!(find(&observed, "sink").stats.is_ok());
+    match &find(&observed, "guest").stats {
+        Err(Unobserved::Refused { reason: Reason::NotAdmitted, text }) => assert!(text.contains("uid 0"), "{text}"),
+        other => panic!("a guest that admits its own user only: {other:?}"),
+    }
+    guest.does("leave");
+    sink.does("leave");
+}
