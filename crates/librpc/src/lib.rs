@@ -63,6 +63,9 @@ mod wire; //         the messages of a handshake
 
 // The operating system.
 mod fault; //        steps at which a test kills the process
+#[cfg(feature = "hostile")]
+#[doc(hidden)]
+pub mod hostile; //  the doors through which a stranger's bytes come, for a fuzzer
 mod sys; //          the only unsafe code here
 
 pub use account::{Account, Reached};
