@@ -97,7 +97,11 @@ pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>,
     let file = match Descriptor::open(|| rustix::fs::openat(directory, node_file(id), flags, Mode::empty())) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(OsError::new(doing(), errno).into()),
+        // What passes is our own trouble. A symbolic link, a socket, a file that nobody may read: somebody has planted it.
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR)) => {
+            return Err(OsError::new(doing(), errno).into());
+        }
+        Err(errno) => return Err(bad(format!("it cannot be opened: {errno}"))),
     };
     let stat = rustix::fs::fstat(&file).context(doing)?;
     if !domain::is_regular(&stat) {
