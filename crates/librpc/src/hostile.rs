@@ -136,3 +136,46 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
     samples.extend(lists.iter().map(|list| (3, file(list))));
     samples
 }
+
+/// A hello, as an honest sender would write it.
+pub fn write_hello(node: &str, incarnation: [u8; 16], target: [u8; 16], inbox: u32, connection: Option<u64>) -> Vec<u8> {
+    let node = node.to_owned();
+    wire::encode(&Hello { lowest: 1, highest: 1, features: 0, node, incarnation, target, inbox, connection })
+}
+
+/// The message that the data memory comes with.
+pub fn write_data(capacity: u64, policy: u32) -> Vec<u8> {
+    wire::encode(&Data { capacity, policy })
+}
+
+/// A receiver's terms.
+pub fn write_terms(capacity: u64, policy: u32) -> Vec<u8> {
+    wire::encode(&Answer::Terms(Terms { version: 1, features: 0, capacity, policy }))
+}
+
+/// The message that the ack memory comes with.
+pub fn write_attached(connection: u64, ring: u32) -> Vec<u8> {
+    wire::encode(&Answer::Attached(Attached { connection, ring }))
+}
+
+/// A refusal.
+pub fn write_refusal(reason: u32, text: String) -> Vec<u8> {
+    wire::encode(&Answer::Refusal(Refusal { reason, text }))
+}
+
+/// A list of so many inboxes: the node's own, then subscriptions with so many patterns each.
+pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
+    let listed = |number| {
+        let address = match number {
+            0 => ListedAddress::Node,
+            _ => ListedAddress::Patterns(patterns.to_vec()),
+        };
+        ListedInbox { number, address, capacity, policy: 0, own: false, durable: None }
+    };
+    wire::encode(&(0..inboxes).map(listed).collect::<Vec<_>>())
+}
+
+/// The selecting word of a node's file.
+pub fn select(sequence: u64, bytes: usize) -> u64 {
+    Select::new(sequence, LISTS_OFFSET, bytes).0
+}
