@@ -1,11 +1,15 @@
 //! Attacks on librpc, seeded: mutated bytes for everything that a peer can write, and a live attacker.
 //!
 //! The parts:
+mod attacker; // an admitted peer that lies
 mod doors; //   messages, files and declarations, as bytes
+mod live; //    a victim, an honest pair, an attacker
+mod mapping; // memory that an attacker offers
 mod plain; //   ring memory that can be spoilt
 mod random; //  numbers that follow from a seed
 mod ring; //    both sides of a ring against the other one
 
+use std::path::PathBuf;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -26,6 +30,7 @@ const AFTER_HELP: &str = "\
 Examples:
   librpc-hostile fuzz receiver --executions 1000000000 --seed 7    # a hostile sender's ring
   librpc-hostile fuzz doors --executions 10000000                  # handshakes, files, declarations, as bytes
+  librpc-hostile live --rounds 1000 --seed 3                       # a live attacker beside an honest pair
 
 Exit codes: 0 all passed, 1 something failed (the scene that replays it stands there), 2 wrong usage";
 
@@ -45,6 +50,21 @@ enum Part {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// A live attacker beside an honest pair.
+    Live {
+        /// How many attacks.
+        #[arg(long, default_value_t = 200)]
+        rounds: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Only the attack of this name.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    #[command(hide = true)]
+    Honest { domain: PathBuf, id: String, other: String },
+    #[command(hide = true)]
+    Attacker { domain: PathBuf, seed: u64, rounds: u64, only: Option<String> },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -58,8 +78,18 @@ enum Target {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().part {
-        Part::Fuzz { target, executions, seconds, seed } => fuzz(target, executions, seconds, seed),
+    let result = match Cli::parse().part {
+        Part::Fuzz { target, executions, seconds, seed } => return fuzz(target, executions, seconds, seed),
+        Part::Live { rounds, seed, only } => live::run(seed, rounds, only).map(|note| println!("live: passed  {note}")),
+        Part::Honest { domain, id, other } => live::honest(&domain, id.leak(), other.leak()),
+        Part::Attacker { domain, seed, rounds, only } => live::attack(&domain, seed, rounds, only.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
