@@ -114,14 +114,15 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// How much the peers of one user may cost a node. What is over a limit is refused, and the refusal says so.
+/// How much the peers of one user may cost a node: those who send to it, and by the same limits, in an account of their own,
+/// those that it sends to. What is over a limit is refused, and the refusal says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections that have not finished their handshake; a sender over this limit tries again by itself. Default 256.
     pub handshakes_per_user: u32,
     /// Channels. Default 16,384.
     pub channels_per_user: u32,
-    /// Bytes of rings that the node maps. Default 16 GiB: of address space, not of memory.
+    /// Bytes of rings that the node maps. Default 16 GiB: of address space; of memory only as much as is written.
     pub mapped_bytes_per_user: u64,
     /// How long a peer may be silent in its handshake. Default 2 s.
     pub handshake_time: Duration,

@@ -33,7 +33,7 @@ impl Bell {
         (kind << 32 | u64::from(ring)).to_le_bytes()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let word = u64::from_le_bytes(bytes.try_into().ok()?);
         match word >> 32 {
             1 => Some(Self::Ring(word as u32)),

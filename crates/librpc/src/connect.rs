@@ -124,7 +124,12 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
 pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> Result<Channel, ConnectError> {
     let closed = || ConnectError::Closed { node: node.id.to_string() };
     let (reactor, directory) = (node.reactor(), node.directory().ok_or_else(closed)?);
-    let ring = Ring::create(Link::to(reactor, target), node.id.clone(), node.incarnation, directory)?;
+    let charge = node.sending.channel(target.uid, target.capacity).ok_or_else(|| ConnectError::Refused {
+        node: target.node.to_string(),
+        reason: Reason::TooMuch,
+        text: format!("node {:?} sends to as many inboxes of uid {} as its own limits allow", node.id, target.uid),
+    })?;
+    let ring = Ring::create(Link::to(reactor, target), charge, node.id.clone(), node.incarnation, directory)?;
     if !node.remember(&ring) {
         return Err(closed());
     }

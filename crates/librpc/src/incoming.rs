@@ -375,6 +375,7 @@ impl Incoming {
             }
         };
         drop(descriptors);
+        socket.skip();
         let (ack, memfd) = match Mapping::create(Shape::Ack) {
             Ok(made) => made,
             Err(error) => return Err((socket, Reason::Busy, error.to_string())),
@@ -411,25 +412,36 @@ impl Source for Incoming {
         let Some(node) = self.node.upgrade() else { return self.end(reactor, state, None) };
         let Some(socket) = &state.socket else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
-        match socket.receive(&mut message) {
-            Ok(Received::Message { cut: Cut::Descriptors, .. }) => {
-                self.end(reactor, state, Some((Reason::Busy, "the receiver has no descriptors left")));
-            }
+        // What a stranger sends may bear descriptors that nobody should have to close: a message that is not what is due
+        // stays in the socket, and ends with it on an expendable thread.
+        match socket.peek(&mut message) {
             Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => match state.step {
                 Step::Hello if descriptors.is_empty() && Observe::is_one(&message[..bytes]) => {
+                    socket.skip();
                     self.observe(reactor, state, &node, &message[..bytes]);
                 }
-                Step::Observing if descriptors.is_empty() => self.answer(reactor, state, &node, &message[..bytes]),
-                Step::Hello if descriptors.is_empty() => self.hello(reactor, state, &node, &message[..bytes]),
+                Step::Observing if descriptors.is_empty() => {
+                    socket.skip();
+                    self.answer(reactor, state, &node, &message[..bytes]);
+                }
+                Step::Hello if descriptors.is_empty() => {
+                    socket.skip();
+                    self.hello(reactor, state, &node, &message[..bytes]);
+                }
                 Step::Data(..) => self.data(reactor, state, &message[..bytes], descriptors),
                 _ => {
                     dispose(descriptors);
                     self.end(reactor, state, Some((Reason::BadHandshake, "a message that is not due")));
                 }
             },
-            Ok(Received::Message { descriptors, .. }) => {
+            Ok(Received::Message { descriptors, cut, .. }) => {
+                let refusal = match cut {
+                    Cut::Descriptors if descriptors.len() < 2 => (Reason::Busy, "the receiver has no descriptors left"),
+                    Cut::Descriptors => (Reason::BadHandshake, "too many descriptors"),
+                    _ => (Reason::BadHandshake, "a message that is too long"),
+                };
                 dispose(descriptors);
-                self.end(reactor, state, Some((Reason::BadHandshake, "a message that is too long")));
+                self.end(reactor, state, Some(refusal));
             }
             Ok(Received::Nothing) => {}
             Ok(Received::HungUp) | Err(_) => self.end(reactor, state, None),

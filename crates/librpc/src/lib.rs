@@ -70,6 +70,9 @@ mod stats; //        what a node says about itself
 
 // The operating system.
 mod fault; //        steps at which a test kills the process
+#[cfg(feature = "hostile")]
+#[doc(hidden)]
+pub mod hostile; //  the doors through which a stranger's bytes come, for a fuzzer
 mod sys; //          the only unsafe code here
 
 pub use account::{Account, Reached};

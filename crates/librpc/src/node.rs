@@ -114,6 +114,7 @@ impl NodeBuilder {
             incarnation: Incarnation::random(),
             admission,
             ledger: Ledger::new(limits),
+            sending: Ledger::new(limits),
             place: Mutex::new(None),
             inboxes: Mutex::default(),
             next_inbox: AtomicU32::new(0),
@@ -343,7 +344,10 @@ pub(crate) struct NodeShared {
     pub(crate) id: Arc<str>,
     pub(crate) incarnation: Incarnation,
     pub(crate) admission: Admission,
+    /// What those who send here cost.
     pub(crate) ledger: Arc<Ledger>,
+    /// What those who are sent to cost: whoever may list an inbox could list ten thousand.
+    pub(crate) sending: Arc<Ledger>,
     /// `None` once the node was closed.
     place: Mutex<Option<Place>>,
     inboxes: Mutex<Vec<Arc<InboxShared>>>,

@@ -199,7 +199,14 @@ impl Outgoing {
             }
             Ok(Answer::Attached(attached)) if descriptors.len() == 1 => {
                 match Mapping::receive(&descriptors[0], Shape::Ack) {
-                    Ok(ack) => self.attach(reactor, attached, Arc::new(ack)),
+                    Ok(ack) => {
+                        if let Some(socket) = &self.state().socket {
+                            socket.skip();
+                            // From here on, bells alone.
+                            socket.accept_descriptors(false);
+                        }
+                        self.attach(reactor, attached, Arc::new(ack));
+                    }
                     Err(BadMemory::Os(error)) => self.fail_behind_data(reactor, error.to_string()),
                     Err(error) => {
                         dispose(descriptors);
@@ -260,24 +267,37 @@ impl Outgoing {
 
 impl Source for Outgoing {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
+        let ring = self.ring.clone();
         let Some(socket) = self.state().socket.clone() else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
         drop(self.state().reserve.take());
-        match socket.receive(&mut message) {
+        // As on the other side: what is not an answer stays in the socket, and ends with it where that may block.
+        match socket.peek(&mut message) {
             Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => {
+                if descriptors.is_empty() {
+                    socket.skip();
+                }
                 self.answered(reactor, &message[..bytes], descriptors);
             }
-            // This process has no descriptor left for the memory that came.
-            Ok(Received::Message { cut: Cut::Descriptors, .. }) => {
-                self.fail_behind_data(reactor, "this process has no descriptors left".into());
-            }
-            Ok(Received::Message { descriptors, .. }) => {
+            Ok(Received::Message { descriptors, cut, .. }) => {
+                let (count, is_none_left) = (descriptors.len(), cut == Cut::Descriptors);
                 dispose(descriptors);
-                self.fail(reactor, Failure::Broken("its answer is too long".into()));
+                match is_none_left {
+                    // This process has no descriptor left for the memory that came.
+                    true if count < 2 => self.fail_behind_data(reactor, "this process has no descriptors left".into()),
+                    true => self.fail(reactor, Failure::Broken("its answer bears too many descriptors".into())),
+                    false => self.fail(reactor, Failure::Broken("its answer is too long".into())),
+                }
             }
             Ok(Received::Nothing) => {}
             Ok(Received::HungUp) | Err(_) if self.may_come_back() => self.retry(reactor),
             Ok(Received::HungUp) | Err(_) => self.fail(reactor, Failure::Gone),
+        }
+        // A receiver that was not believed may have left descriptors in the socket.
+        if ring.failure().is_some()
+            && let Some(socket) = Arc::into_inner(socket)
+        {
+            socket.dispose();
         }
     }
 

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::domain::{self, DomainError, Membership, Patience};
 use crate::fault::fault;
-use crate::layout::{self, BadLayout, NodeHeader, Select};
+use crate::layout::{self, NodeHeader, Select};
 use crate::name::{Incarnation, check_node_id};
 use crate::policy::Policy;
 use crate::sys::{Context, Descriptor, OsError, lock};
@@ -89,6 +89,14 @@ pub(crate) struct NodeFile {
     pub(crate) inboxes: Vec<ListedInbox>,
 }
 
+#[cfg(feature = "hostile")]
+impl NodeFile {
+    /// A file of which nothing is known but what its owner wrote.
+    pub(crate) fn of_stranger(incarnation: Incarnation, pid: u32, inboxes: Vec<ListedInbox>) -> Self {
+        Self { incarnation, pid, uid: 0, alive: true, opened_ns: 0, inboxes }
+    }
+}
+
 /// Why a node's file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -106,44 +114,56 @@ pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>,
     let file = match Descriptor::open(|| rustix::fs::openat(directory, node_file(id), flags, Mode::empty())) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(OsError::new(doing(), errno).into()),
+        // What passes is our own trouble. A symbolic link, a socket, a file that nobody may read: somebody has planted it.
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR)) => {
+            return Err(OsError::new(doing(), errno).into());
+        }
+        Err(errno) => return Err(bad(format!("it cannot be opened: {errno}"))),
     };
     let stat = rustix::fs::fstat(&file).context(doing)?;
     if !domain::is_regular(&stat) {
         return Err(bad("it is no regular file".into()));
     }
-    // The owner may write at any time; a list is whole if the selecting word is the same behind it as in front of it.
+    let (header, inboxes) = parse(id, |into, offset| rustix::io::pread(&file, into, offset).context(doing))?;
+    Ok(Some(NodeFile {
+        incarnation: Incarnation::from_bytes(header.incarnation),
+        pid: header.pid,
+        uid: stat.st_uid,
+        alive: lock::is_owned(&file).context(doing)?,
+        opened_ns: header.opened_ns,
+        inboxes,
+    }))
+}
+
+/// Takes a node's file apart, which its owner may write at any time.
+pub(crate) fn parse(
+    id: &str,
+    mut pread: impl FnMut(&mut [u8], u64) -> Result<usize, OsError>,
+) -> Result<(NodeHeader, Vec<ListedInbox>), ReadError> {
+    let bad = |why: String| ReadError::Bad { id: id.to_owned(), why };
+    let read_header = |pread: &mut dyn FnMut(&mut [u8], u64) -> Result<usize, OsError>| {
+        let mut bytes = [0; NodeHeader::BYTES];
+        pread(&mut bytes, 0)?; // a short read leaves zeros, which are no magic
+        NodeHeader::decode(&bytes).map_err(|layout| bad(layout.to_string()))
+    };
+    // A list is whole if the selecting word is the same behind it as in front of it.
     for _ in 0..100 {
-        let header = read_header(&file, doing)?.map_err(|layout| bad(layout.to_string()))?;
+        let header = read_header(&mut pread)?;
         let inboxes = match header.select.area() {
             None => Vec::new(),
             Some((_, bytes)) if bytes > layout::MAX_LIST_BYTES => return Err(bad(format!("a list of {bytes} bytes"))),
             Some((offset, bytes)) => {
                 let mut list = vec![0; bytes];
-                let read = rustix::io::pread(&file, &mut list, offset).context(doing)?;
-                let again = read_header(&file, doing)?.map_err(|layout| bad(layout.to_string()))?;
-                if again.select != header.select {
+                let read = pread(&mut list, offset)?;
+                if read_header(&mut pread)?.select != header.select {
                     continue;
                 }
                 wire::decode(&list[..read]).map_err(|error| bad(error.to_string()))?
             }
         };
-        return Ok(Some(NodeFile {
-            incarnation: Incarnation::from_bytes(header.incarnation),
-            pid: header.pid,
-            uid: stat.st_uid,
-            alive: lock::is_owned(&file).context(doing)?,
-            opened_ns: header.opened_ns,
-            inboxes,
-        }));
+        return Ok((header, inboxes));
     }
     Err(bad("its list of inboxes never stands still".into()))
-}
-
-fn read_header(file: &Descriptor, doing: impl Fn() -> String) -> Result<Result<NodeHeader, BadLayout>, OsError> {
-    let mut bytes = [0; NodeHeader::BYTES];
-    rustix::io::pread(file, &mut bytes, 0).context(&doing)?; // a short read leaves zeros, which are no magic
-    Ok(NodeHeader::decode(&bytes))
 }
 
 /// The ids of all node files in a directory.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use librpc_ring::{Counters, Memory, MemoryMut, layout};
 
+use crate::admission::Charge;
 use crate::bell::Bell;
 use crate::link::Use;
 use crate::name::Incarnation;
@@ -51,6 +52,7 @@ pub(crate) struct Ring {
     status: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
+    _charge: Charge,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +90,7 @@ impl Ring {
     /// Makes the memory of a ring to the link's inbox.
     pub(crate) fn create(
         link: Use,
+        charge: Charge,
         node: Arc<str>,
         incarnation: Incarnation,
         directory: Arc<Descriptor>,
@@ -96,7 +99,9 @@ impl Ring {
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
         let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
         let born = fork::generation();
-        Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed: Condvar::new() }))
+        let changed = Condvar::new();
+        let _charge = charge;
+        Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed, _charge }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

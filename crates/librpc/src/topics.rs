@@ -315,6 +315,9 @@ impl Outbox {
             }
             Err(ConnectError::Closed { .. }) => Err(self.closed()),
             Err(ConnectError::Os(error)) => Ok(Reached::NotYet(error.into())),
+            Err(ConnectError::Refused { reason, text, .. }) => {
+                Ok(Reached::NotYet(SendError::Refused { node, reason, text: text.into(), undelivered: 0 }))
+            }
             Err(_) => Ok(Reached::NotYet(SendError::ReceiverGone { node, undelivered: 0 })),
         }
     }

@@ -30,7 +30,7 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     /// A listed inbox as a subscription; `None` if it is none, or one that this version cannot serve.
-    fn listed(id: &str, file: &NodeFile, inbox: &ListedInbox, added: u64) -> Option<Self> {
+    pub(crate) fn listed(id: &str, file: &NodeFile, inbox: &ListedInbox, added: u64) -> Option<Self> {
         let ListedAddress::Patterns(patterns) = &inbox.address else { return None };
         let patterns: Option<Arc<[Pattern]>> =
             patterns.iter().take(MAX_PATTERNS).map(|pattern| pattern.parse().ok()).collect();

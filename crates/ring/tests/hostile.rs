@@ -422,3 +422,13 @@ fn a_mark_where_nobody_can_go_on_is_corrupt() {
         assert_eq!(ack.cell(ack::MISSED).get(), mark / 16);
     }
 }
+
+/// In mode Lossless not even one message may be passed over.
+#[test]
+fn the_number_after_next_is_corrupt() {
+    let (mut sender, mut receiver, data, _) = ring(512, Mode::Lossless);
+    sender.push(Head::MESSAGE, b"x").expect("there is room");
+    data.cell(data::RING + 1).set(1);
+    let corrupt = Corrupt::Sequence { position: 0, found: 1, expected: 0 };
+    assert_eq!(receiver.pop(&mut Vec::new()), Err(corrupt));
+}

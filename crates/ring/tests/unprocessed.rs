@@ -92,3 +92,33 @@ fn a_ring_that_goes_on_numbers_its_messages_so() {
     data.cell(data::FIRST).set(u64::MAX);
     assert!(Consumer::new(data, ack, CAPACITY, Mode::Lossless).is_err());
 }
+
+/// A payload that imitates a record, and a claim that leads there: what follows must be the records that were pushed, one by
+/// one, to the end of the last one.
+#[test]
+fn a_claim_into_a_payload_that_imitates_a_record_is_not_believed() {
+    let forged = |bytes: u64, number: u64| [bytes | 1 << 32, number, 0].map(u64::to_le_bytes).concat();
+    for (which, bytes, number, why) in [
+        (0, 8, 5, "the number of the record behind it is another"),
+        (1, 32, 1, "it ends behind the last record"),
+        (1, 8, 0, "its number is not the last one"),
+    ] {
+        let (mut sender, _, _, acks) = ring(0);
+        for message in 0..2 {
+            let payload = if message == which { forged(bytes, number) } else { vec![7; 24] };
+            sender.push(Head::MESSAGE, &payload).expect("there is room");
+        }
+        acks.cell(ack::CONSUMED).set(40 * which + 16);
+        let (found, lost) = found(&mut sender);
+        let numbers: Vec<u64> = found.iter().map(|(number, ..)| *number).collect();
+        assert_eq!((numbers, lost), (vec![0, 1], 0), "{why}");
+    }
+}
+
+#[test]
+fn in_mode_latest_nothing_is_kept() {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    let mut sender = Producer::new(data, ack, CAPACITY, Mode::Latest);
+    sender.push(Head::MESSAGE, b"x").expect("there is always room");
+    assert_eq!(found(&mut sender), (vec![], 0));
+}

@@ -234,3 +234,56 @@ fn close_disposed() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPACITY: u64 = 4096;
+    const BYTES: u64 = layout::HEADER_BYTES as u64 + CAPACITY;
+
+    fn memfd(more: MemfdFlags, bytes: u64, seals: SealFlags) -> Result<OwnedFd, Errno> {
+        let fd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | more)?;
+        rustix::fs::ftruncate(&fd, bytes)?;
+        rustix::fs::fcntl_add_seals(&fd, seals)?;
+        Ok(fd)
+    }
+
+    fn received(fd: impl AsFd) -> Result<Mapping, BadMemory> {
+        Mapping::receive(fd, Shape::Data { capacity: CAPACITY })
+    }
+
+    #[test]
+    fn sealed_memory_of_the_agreed_size_alone_is_taken() {
+        let plain = MemfdFlags::empty();
+        assert!(received(memfd(plain, BYTES, seals()).unwrap()).is_ok());
+        assert!(received(memfd(plain, BYTES, seals() | SealFlags::EXEC).unwrap()).is_ok(), "one seal more");
+        for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL] {
+            let fd = memfd(plain, BYTES, seals() - missing).unwrap();
+            assert!(matches!(received(fd), Err(BadMemory::Unsealed(_))), "without {missing:?}");
+        }
+        for bytes in [0, 4096, BYTES - 1, BYTES + 1, BYTES + 4096] {
+            let fd = memfd(plain, bytes, seals()).unwrap();
+            assert!(matches!(received(fd), Err(BadMemory::Size { found, .. }) if found == bytes));
+        }
+    }
+
+    #[test]
+    fn what_is_no_memory_is_refused() {
+        let (pipe, _other) = rustix::pipe::pipe().unwrap();
+        let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        for fd in [OwnedFd::from(std::fs::File::open("/dev/null").unwrap()), std::fs::File::open("/").unwrap().into()] {
+            assert!(matches!(received(fd), Err(BadMemory::NotMemory)));
+        }
+        assert!(matches!(received(pipe), Err(BadMemory::NotMemory)));
+        assert!(matches!(received(socket), Err(BadMemory::NotMemory)));
+    }
+
+    /// Huge pages can be sealed all the same, but run out: touching one is then a SIGBUS.
+    #[test]
+    fn huge_pages_are_refused() {
+        if let Ok(fd) = memfd(MemfdFlags::HUGETLB, 0, seals()) {
+            assert!(matches!(received(fd), Err(BadMemory::NotTmpfs(_))));
+        }
+    }
+}

@@ -139,8 +139,28 @@ impl Socket {
     /// Takes the next message and every descriptor that came with it.
     pub(crate) fn receive(&self, into: &mut [u8]) -> Result<Received, OsError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
+        self.take(into, &mut space, RecvFlags::empty())
+    }
+
+    /// Looks at the next message, which stays until [`Socket::skip`], and at the descriptors that came with it: at most
+    /// two, `Cut::Descriptors` if there are more. What is not wanted is closed with the socket, where that may block.
+    pub(crate) fn peek(&self, into: &mut [u8]) -> Result<Received, OsError> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        self.take(into, &mut space, RecvFlags::PEEK)
+    }
+
+    /// Drops the message that was looked at. Its descriptors close here, unless they are open elsewhere: so only a message
+    /// without any, or with checked memory, is skipped.
+    pub(crate) fn skip(&self) {
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        // It fails only if nothing is there.
+        let _ =
+            rustix::net::recvmsg(self, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), flags);
+    }
+
+    fn take(&self, into: &mut [u8], space: &mut [MaybeUninit<u8>], how: RecvFlags) -> Result<Received, OsError> {
+        let mut control = RecvAncillaryBuffer::new(space);
+        let flags = how | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let message = match rustix::net::recvmsg(self, &mut [IoSliceMut::new(into)], &mut control, flags) {
             Ok(message) => message,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),

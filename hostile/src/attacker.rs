@@ -1,0 +1,393 @@
+//! The live attacker: an admitted peer that speaks the protocol until it does not.
+//!
+//! Each round is one attack, drawn by its seed. The attacker owns a node as anybody may: its lock, its file and its socket
+//! are its own to spoil. What it may not do, such as shrinking what it has sealed, the kernel refuses: that is asserted.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use librpc::hostile as forge;
+use librpc_ring::layout::{ack, data};
+use librpc_ring::{Kind, MemoryMut};
+use rustix::fs::SealFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use crate::mapping::{memory, seals};
+use crate::random::Random;
+
+pub(crate) const CAPACITY: u64 = 256 * 1024;
+/// The names of the attacks; each round draws one.
+pub(crate) const ATTACKS: [&str; 9] =
+    ["garbage", "descriptors", "ring", "drain", "bells", "flood", "file", "receiver", "linger"];
+
+pub(crate) struct Attacker {
+    domain: PathBuf,
+    random: Random,
+    file: std::fs::File,
+    honest_front: Vec<u8>,
+    incarnation: [u8; 16],
+    /// How often it has got as far as a ring that the victim reads, or one of the victim's that it reads.
+    pub(crate) attached: u64,
+}
+
+fn socket() -> anyhow::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "there is space");
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::sendmsg(to, &[std::io::IoSlice::new(bytes)], &mut control, flags).map(drop)
+}
+
+/// The next message, without its descriptors; `None`: nothing within a second, or a hang-up.
+fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
+    let mut ready = [rustix::event::PollFd::new(from, rustix::event::PollFlags::IN)];
+    let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+    rustix::event::poll(&mut ready, Some(&second)).ok()?;
+    let mut bytes = vec![0; 8192];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [std::io::IoSliceMut::new(&mut bytes)];
+    let message = rustix::net::recvmsg(from, into, &mut control, RecvFlags::DONTWAIT).ok()?;
+    bytes.truncate(message.bytes);
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+impl Attacker {
+    pub(crate) fn new(domain: &Path, node: &str, seed: u64) -> anyhow::Result<Self> {
+        let file = std::fs::File::options().read(true).write(true).open(domain.join(format!("{node}.node")))?;
+        let mut honest_front = vec![0; 4096];
+        file.read_at(&mut honest_front, 0)?;
+        let incarnation = honest_front[16..32].try_into()?;
+        Ok(Self { domain: domain.to_owned(), random: Random::new(seed), file, honest_front, incarnation, attached: 0 })
+    }
+
+    /// One attack.
+    pub(crate) fn round(&mut self, attack: &str) -> anyhow::Result<()> {
+        match attack {
+            "garbage" => self.garbage(),
+            "descriptors" => self.descriptors(),
+            "ring" => self.ring(false),
+            "drain" => self.ring(true),
+            "bells" => self.bells(),
+            "flood" => self.flood(),
+            "file" => self.spoil_file(),
+            "receiver" => self.receiver(),
+            _ => self.linger(),
+        }
+    }
+
+    fn connect(&self) -> anyhow::Result<OwnedFd> {
+        let socket = socket()?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(self.domain.join("victim.sock"))?)?;
+        Ok(socket)
+    }
+
+    fn hello(&mut self) -> Vec<u8> {
+        let mut front = [0; 32];
+        let victim = std::fs::File::open(self.domain.join("victim.node"));
+        let _ = victim.and_then(|file| file.read_at(&mut front, 0));
+        let target = front[16..32].try_into().expect("16 bytes");
+        // Its own inbox, its subscription, or one that is not there.
+        let inbox = [0, 0, 1, 1, 4][self.random.below(5) as usize];
+        forge::write_hello("evil", self.incarnation, target, inbox, None)
+    }
+
+    /// Connected, admitted, and the terms have come; `None`: refused.
+    fn admitted(&mut self) -> anyhow::Result<Option<OwnedFd>> {
+        let (socket, hello) = (self.connect()?, self.hello());
+        let _ = send(&socket, &hello, &[]);
+        Ok(receive(&socket).filter(|answer| answer.get(1) == Some(&0)).map(|_| socket))
+    }
+
+    fn garbage(&mut self) -> anyhow::Result<()> {
+        for _ in 0..20 {
+            let (socket, mut bytes) = (self.connect()?, self.hello());
+            for _ in 0..1 + self.random.below(5) {
+                let at = self.random.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << self.random.below(8);
+            }
+            if self.random.once_in(8) {
+                bytes.resize(self.random.below(6000) as usize + 1, 0x9f);
+            }
+            for _ in 0..1 + self.random.below(3) {
+                let _ = send(&socket, &bytes, &[]);
+            }
+            if self.random.once_in(2) {
+                receive(&socket);
+            }
+        }
+        Ok(())
+    }
+
+    fn descriptors(&mut self) -> anyhow::Result<()> {
+        let Some(socket) = self.admitted()? else { return Ok(()) };
+        let null: OwnedFd = std::fs::File::open("/dev/null")?.into();
+        let directory: OwnedFd = std::fs::File::open(&self.domain)?.into();
+        let (pipe, _other) = rustix::pipe::pipe()?;
+        let bytes = 4096 + CAPACITY;
+        let (_, good) = memory(bytes, seals())?;
+        assert_eq!(rustix::fs::ftruncate(&good, 0), Err(Errno::PERM), "what is sealed does not shrink");
+        let bad = match self.random.below(12) {
+            0 => null,
+            1 => directory,
+            2 => pipe,
+            3 => self.connect()?,
+            4 => memory(bytes, SealFlags::empty())?.1,
+            5 => memory(bytes, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?.1,
+            6 => memory(bytes, SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL)?.1,
+            7 => memory(bytes - 4096, seals())?.1,
+            8 => memory(bytes + 4096, seals())?.1,
+            9 => memory(4096, seals())?.1,
+            10 => {
+                use rustix::fs::MemfdFlags;
+                let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+                rustix::fs::memfd_create("huge", flags).unwrap_or(good.try_clone()?)
+            }
+            _ => good.try_clone()?,
+        };
+        let count = [0, 1, 1, 1, 1, 2, 3, 253][self.random.below(8) as usize];
+        let message = match self.random.below(4) {
+            0 => forge::write_data(CAPACITY / 2, 0),
+            _ => forge::write_data(CAPACITY, 0),
+        };
+        let _ = send(&socket, &message, &vec![bad.as_fd(); count]);
+        receive(&socket);
+        Ok(())
+    }
+
+    /// A ring that is attached as it should be, and then written as no sender writes.
+    fn ring(&mut self, never_ends: bool) -> anyhow::Result<()> {
+        let Some(socket) = self.admitted()? else { return Ok(()) };
+        let (words, fd) = memory(4096 + CAPACITY, seals())?;
+        for (word, value) in
+            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+        {
+            words.store(word, value, Ordering::Relaxed);
+        }
+        if self.random.once_in(8) {
+            words.store(self.random.below(5) as usize, self.random.odd(), Ordering::Relaxed);
+        }
+        let _ = send(&socket, &forge::write_data(CAPACITY, 0), &[fd.as_fd()]);
+        if receive(&socket).is_none_or(|answer| answer.get(1) != Some(&1)) {
+            return Ok(());
+        }
+        self.attached += 1;
+        if never_ends {
+            drop(socket); // what is there is read to its end, of which there is none
+        }
+        let (mut position, mut number) = (0u64, 0u64);
+        let begun = Instant::now();
+        let lie_at = if never_ends { u64::MAX } else { self.random.below(20_000) };
+        while begun.elapsed() < Duration::from_millis(200) {
+            let at = |position: u64| data::RING + (position & (CAPACITY - 1)) as usize / 8;
+            let (kind, topic) =
+                if self.random.once_in(50) && !never_ends { (Kind::Topic as u64, 2u64) } else { (1, 0) };
+            let length = 0;
+            words.store(at(position + 16), 0, Ordering::Relaxed);
+            words.store(at(position) + 1, number, Ordering::Relaxed);
+            words.store(
+                at(position),
+                length | kind << 32 | topic << 40 | (position / CAPACITY & 0xffff) << 48,
+                Ordering::Release,
+            );
+            position += 16;
+            number += 1;
+            if number >= lie_at {
+                for _ in 0..50 {
+                    let word = match self.random.below(3) {
+                        0 => self.random.below(64) as usize,
+                        1 => at(position + 8 * self.random.below(16)),
+                        _ => data::RING + self.random.below(CAPACITY / 8) as usize,
+                    };
+                    words.store(word, self.random.odd(), Ordering::Release);
+                }
+                if self.random.once_in(100) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bells(&mut self) -> anyhow::Result<()> {
+        let Some(socket) = self.admitted()? else { return Ok(()) };
+        let (words, fd) = memory(4096 + CAPACITY, seals())?;
+        for (word, value) in
+            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+        {
+            words.store(word, value, Ordering::Relaxed);
+        }
+        let _ = send(&socket, &forge::write_data(CAPACITY, 0), &[fd.as_fd()]);
+        receive(&socket);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(100) {
+            let ring = if self.random.once_in(2) { 0 } else { self.random.next() as u32 };
+            let bell = (self.random.below(4) << 32 | u64::from(ring)).to_le_bytes();
+            let with: &[BorrowedFd<'_>] = if self.random.once_in(10) { &[fd.as_fd()] } else { &[] };
+            match send(&socket, &bell, with) {
+                Ok(()) | Err(Errno::AGAIN | Errno::PERM | Errno::TOOMANYREFS) => {}
+                Err(_) => break, // disconnected, as it should be
+            }
+        }
+        Ok(())
+    }
+
+    fn flood(&mut self) -> anyhow::Result<()> {
+        let mut open = Vec::new();
+        for _ in 0..400 {
+            match self.connect() {
+                Ok(socket) => open.push(socket),
+                Err(_) => break,
+            }
+            if self.random.once_in(2) {
+                let hello = self.hello();
+                let _ = send(open.last().expect("one was pushed"), &hello, &[]);
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_file(&mut self) -> anyhow::Result<()> {
+        self.file.set_len(4096)?;
+        self.file.write_all_at(&self.honest_front, 0)?;
+        Ok(())
+    }
+
+    /// Its own file, while others read it: publishers, the listener, whoever lists the domain.
+    fn spoil_file(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let patterns: Vec<String> = (0..200).map(|n| format!("**/{n}/**/p/**/*")).collect();
+        while begun.elapsed() < Duration::from_millis(100) {
+            match self.random.below(6) {
+                0 => self.file.set_len(self.random.below(5000))?,
+                1 => {
+                    let at = self.random.below(200);
+                    self.file.write_all_at(&self.random.next().to_le_bytes(), at)?;
+                }
+                2 => self.file.write_all_at(&self.random.odd().to_le_bytes(), 48)?,
+                3 => {
+                    let list = forge::write_list(
+                        1 + self.random.below(200) as u32,
+                        &patterns[..1 + self.random.below(20) as usize],
+                        CAPACITY,
+                    );
+                    self.file.write_all_at(&list, 128)?;
+                    let select = forge::select(self.random.next(), list.len());
+                    self.file.write_all_at(&select.to_le_bytes(), 48)?;
+                }
+                4 => {
+                    self.file.seek(SeekFrom::Start(128))?;
+                    self.file.write_all(&vec![0x9f; 1 << 20])?;
+                    self.file.write_all_at(&forge::select(1, 1 << 20).to_le_bytes(), 48)?;
+                }
+                _ => self.restore_file()?,
+            }
+            self.bump();
+        }
+        self.restore_file()
+    }
+
+    /// Says that everything has changed.
+    fn bump(&mut self) {
+        if let Ok(generation) = std::fs::File::options().write(true).open(self.domain.join("generation")) {
+            for bucket in 0..256 {
+                let _ = generation.write_all_at(&self.random.next().to_le_bytes(), 2048 + 8 * bucket);
+            }
+            let _ = generation.write_all_at(&self.random.next().to_le_bytes(), 64);
+        }
+    }
+
+    /// An inbox that takes what is sent to it, and lies about it.
+    fn receiver(&mut self) -> anyhow::Result<()> {
+        let path = self.domain.join("evil.sock");
+        let _ = std::fs::remove_file(&path);
+        let listener = socket()?;
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
+        rustix::net::listen(&listener, 16)?;
+        let list = forge::write_list(3, &["p/**".to_owned()], CAPACITY);
+        self.file.write_all_at(&list, 128)?;
+        self.file.write_all_at(&forge::select(self.random.next(), list.len()).to_le_bytes(), 48)?;
+        self.bump();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(300) {
+            let mut ready = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
+            let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            if rustix::event::poll(&mut ready, Some(&wait))? == 0 {
+                continue;
+            }
+            let socket = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
+            receive(&socket);
+            let odd = self.random.below(8);
+            let answer = match odd {
+                0 => forge::write_terms(self.random.odd(), 0),
+                1 => forge::write_refusal(self.random.below(12) as u32, "\x1b[2J".repeat(500)),
+                2 => vec![0x9f; self.random.below(5000) as usize + 1],
+                3 => forge::write_attached(1, 0),
+                _ => forge::write_terms(CAPACITY, 0),
+            };
+            let _ = send(&socket, &answer, &[]);
+            if odd <= 3 || receive(&socket).is_none() {
+                continue;
+            }
+            let size = if self.random.once_in(8) { 8192 } else { 4096 };
+            let (words, fd) = memory(size, if self.random.once_in(8) { SealFlags::empty() } else { seals() })?;
+            let count = if self.random.once_in(8) { 1 + self.random.below(250) as usize } else { 1 };
+            let ring = if self.random.once_in(4) { self.random.next() as u32 } else { 0 };
+            let _ = send(&socket, &forge::write_attached(self.random.next(), ring), &vec![fd.as_fd(); count]);
+            self.attached += 1;
+            for step in 0..2000u64 {
+                let value = if self.random.once_in(4) { self.random.odd() } else { step & !7 };
+                let word = [ack::CONSUMED, ack::TAKEN, ack::ARMED, ack::RECEIVED, ack::PROCESSED, ack::MISSED];
+                words.store(word[self.random.below(6) as usize], value, Ordering::Release);
+                if self.random.once_in(10) {
+                    let bell = ((1 + self.random.below(3)) << 32 | u64::from(ring)).to_le_bytes();
+                    let with: &[BorrowedFd<'_>] = if self.random.once_in(50) { &[fd.as_fd()] } else { &[] };
+                    let _ = send(&socket, &bell, with);
+                }
+            }
+        }
+        self.restore_file()?;
+        self.bump();
+        Ok(())
+    }
+
+    /// Sockets whose last close waits for 5 s, for data that nobody reads.
+    fn linger(&mut self) -> anyhow::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut kept = Vec::new();
+        for _ in 0..4 {
+            let Some(socket) = self.admitted()? else { return Ok(()) };
+            let mut lingering = Vec::new();
+            for _ in 0..40 {
+                let mut stream = TcpStream::connect(listener.local_addr()?)?;
+                kept.push(listener.accept()?.0);
+                stream.set_nonblocking(true)?;
+                while stream.write(&[0; 1 << 16]).is_ok() {}
+                rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::from_secs(5)))?;
+                lingering.push(stream);
+            }
+            let all: Vec<BorrowedFd<'_>> = lingering.iter().map(AsFd::as_fd).collect();
+            let _ = send(&socket, &forge::write_data(CAPACITY, 0), &all);
+            // The attacker's own copies are not the last ones as long as the message is unread.
+            std::thread::spawn(move || drop(lingering));
+            receive(&socket);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(())
+    }
+}

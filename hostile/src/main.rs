@@ -1,0 +1,136 @@
+//! Attacks on librpc, seeded: mutated bytes for everything that a peer can write, and a live attacker.
+//!
+//! The parts:
+mod attacker; // an admitted peer that lies
+mod doors; //   messages, files and declarations, as bytes
+mod live; //    a victim, an honest pair, an attacker
+mod mapping; // memory that an attacker offers
+mod plain; //   ring memory that can be spoilt
+mod random; //  numbers that follow from a seed
+mod ring; //    both sides of a ring against the other one
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::ring::Tally;
+
+/// Attacks on librpc: what a hostile peer may do costs nobody else anything.
+#[derive(Parser)]
+#[command(name = "librpc-hostile", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    part: Part,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  librpc-hostile fuzz receiver --executions 1000000000 --seed 7    # a hostile sender's ring
+  librpc-hostile fuzz doors --executions 10000000                  # handshakes, files, declarations, as bytes
+  librpc-hostile live --rounds 1000 --seed 3                       # a live attacker beside an honest pair
+
+Exit codes: 0 all passed, 1 something failed (the scene that replays it stands there), 2 wrong usage";
+
+#[derive(Subcommand)]
+enum Part {
+    /// Mutated bytes, in memory.
+    Fuzz {
+        #[arg(value_enum)]
+        target: Target,
+        /// At least so many executions.
+        #[arg(long, default_value_t = 1_000_000)]
+        executions: u64,
+        /// Or until so many seconds are over.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Everything random follows from this; it is the number of the first scene.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// A live attacker beside an honest pair.
+    Live {
+        /// How many attacks.
+        #[arg(long, default_value_t = 200)]
+        rounds: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Only the attack of this name.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    #[command(hide = true)]
+    Honest { domain: PathBuf, id: String, other: String },
+    #[command(hide = true)]
+    Attacker { domain: PathBuf, seed: u64, rounds: u64, only: Option<String> },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Target {
+    /// A receiver, whose sender writes anything.
+    Receiver,
+    /// A sender, whose receiver writes anything.
+    Sender,
+    /// Whatever decodes messages, files and declarations.
+    Doors,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().part {
+        Part::Fuzz { target, executions, seconds, seed } => return fuzz(target, executions, seconds, seed),
+        Part::Live { rounds, seed, only } => live::run(seed, rounds, only).map(|note| println!("live: passed  {note}")),
+        Part::Honest { domain, id, other } => live::honest(&domain, id.leak(), other.leak()),
+        Part::Attacker { domain, seed, rounds, only } => live::attack(&domain, seed, rounds, only.as_deref()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Scene after scene, until there were enough executions.
+fn fuzz(target: Target, executions: u64, seconds: Option<u64>, seed: u64) -> ExitCode {
+    let scene = match target {
+        Target::Receiver => ring::receiver,
+        Target::Sender => ring::sender,
+        Target::Doors => doors::doors,
+    };
+    let name = target.to_possible_value().expect("no target is hidden").get_name().to_owned();
+    let (begun, mut tally, mut said) = (Instant::now(), Tally::default(), Instant::now());
+    let mut number = seed << 32;
+    let limit = seconds.map(Duration::from_secs);
+    while tally.executions < executions && limit.is_none_or(|limit| begun.elapsed() < limit) {
+        let before = Instant::now();
+        match catch_unwind(AssertUnwindSafe(|| scene(number))) {
+            Ok(scene) => tally.add(scene),
+            Err(_) => {
+                println!("{name:9} FAILED in scene {number:#x}, behind {} executions", tally.executions);
+                return ExitCode::FAILURE;
+            }
+        }
+        if before.elapsed() > Duration::from_secs(20) {
+            println!("{name:9} FAILED: scene {number:#x} took {:?}", before.elapsed());
+            return ExitCode::FAILURE;
+        }
+        number += 1;
+        if said.elapsed() > Duration::from_secs(10) {
+            said = Instant::now();
+            report(&name, &tally, begun, "so far");
+        }
+    }
+    report(&name, &tally, begun, "passed");
+    ExitCode::SUCCESS
+}
+
+fn report(name: &str, tally: &Tally, begun: Instant, result: &str) {
+    let Tally { executions, taken, refused } = tally;
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{name:9} {executions:>12} executions  {taken:>12} taken  {refused:>12} refused  {seconds:>7.1} s  {result}"
+    );
+}
