@@ -72,6 +72,44 @@ fn senders_of_two_threads_come_and_go() {
 }
 
 #[test]
+fn nodes_of_two_threads_come_and_go() {
+    let domain = TestDomain::new();
+    let receiver = open(&domain, "receiver");
+    let handle = receiver.inbox_builder().callback(|_| {}).unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..2 {
+            let domain = &domain;
+            scope.spawn(move || {
+                for _ in 0..300 {
+                    let source = open(domain, &format!("source-{n}"));
+                    let mut sender = source.sender("receiver").unwrap();
+                    sender.send(b"hello").unwrap();
+                    sender.flush(LONG).unwrap();
+                }
+            });
+        }
+    });
+    handle.stop().unwrap();
+}
+
+#[test]
+fn a_node_that_closes_under_its_sender_costs_no_other_one_its_connection() {
+    let domain = TestDomain::new();
+    let receiver = open(&domain, "receiver");
+    let mut inbox = receiver.inbox().unwrap();
+    let (closing, other) = (open(&domain, "closing"), open(&domain, "other"));
+    let (closed, mut lasting) = (closing.sender("receiver").unwrap(), other.sender("receiver").unwrap());
+    closing.close(LONG).unwrap();
+    drop(closed);
+    // The receiver has not looked since: now it hears all bells at once.
+    assert!(inbox.recv_timeout(Duration::from_millis(20)).unwrap().is_none());
+    lasting.send(b"hello").unwrap();
+    assert!(inbox.recv_timeout(LONG).unwrap().is_some());
+    inbox.ack();
+    lasting.flush(LONG).unwrap();
+}
+
+#[test]
 fn ten_thousand_short_lived_senders_do_not_cost_a_lasting_one_its_connection() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));

@@ -64,6 +64,8 @@ struct State {
     epoch: u64,
     waiters: u32,
     rung: u64,
+    /// The receiver was rung for the end: an honest sender does that once.
+    rung_closed: bool,
 }
 
 /// What the receiver's answer has brought.
@@ -230,9 +232,12 @@ impl Ring {
     }
 
     /// The sender has written its last record: a receiver that sleeps is to see it. (A pending ring's is rung anyway.)
+    /// A node may close a ring that its holder drops afterwards, or at the same time: the bell is rung once, for the
+    /// receiver hangs up on whoever rings without a reason, and with that on all rings of this process.
     pub(crate) fn closed(&self) {
-        if let Some(attached) = &self.state().attached {
-            attached.ring_bell();
+        let mut state = self.state();
+        if state.attached.is_some() && !std::mem::replace(&mut state.rung_closed, true) {
+            state.attached.iter().for_each(Attached::ring_bell);
         }
     }
 
