@@ -1,15 +1,17 @@
 //! kill -9 of either side, at every fault point and at random. While one side lives, no committed message is lost and the
 //! order is kept; the survivors go on within 1 s and do not grow; nothing is left behind.
 //!
-//! The accounts are settled by [`crate::account`]. Redelivery changes [`RULES`] and the sender's role, nothing else.
+//! The accounts are settled by [`crate::account`].
 
-mod long; //    one pair of survivors through all kills
-mod points; //  at each fault point
-mod random; //  at random moments
+mod long; //        one pair of survivors through all kills
+mod points; //      at each fault point
+mod random; //      at random moments
+mod redelivery; //  the next incarnation gets what the last one has not processed
 
 use crate::account::Rules;
 use crate::battery::Battery;
-use crate::points::POINTS;
+use crate::points::{POINTS, Who};
+pub(crate) use redelivery::{Inbox, RULES as REDELIVERY, Redelivering};
 
 /// Each message is acknowledged by itself, so one may be in work; what is lost is told.
 pub(crate) const RULES: Rules = Rules { redelivery: false, in_work: 1 };
@@ -18,6 +20,16 @@ pub(crate) fn run(battery: &mut Battery) {
     let rounds = battery.pick(100, 3);
     for point in POINTS {
         battery.section(point.name, rounds, |rounds| points::run(point, rounds));
+    }
+    let receivers = || POINTS.iter().filter(|point| point.who == Who::Receiver);
+    for (inbox, name) in [(Inbox::Own, "redelivery"), (Inbox::Durable, "durable")] {
+        for point in receivers() {
+            battery.section(&format!("{name}:{}", point.name), rounds, |rounds| {
+                redelivery::receiver(inbox, point, rounds)
+            });
+        }
+        battery
+            .section(&format!("{name}:random"), battery.pick(10_000, 150), |rounds| redelivery::random(inbox, rounds));
     }
     battery.section("random", battery.pick(10_000, 300), random::run);
     battery.section("long", battery.pick(10_000, 200), long::run);

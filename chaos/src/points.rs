@@ -13,6 +13,8 @@ pub(crate) enum Who {
     Alone,
     /// Somebody who meets a dead node.
     Sweeper,
+    /// A sender that redelivers, and whose receiver was killed.
+    Redeliverer,
 }
 
 /// What a death at a point of committing means for the message that was being sent.
@@ -79,14 +81,12 @@ pub(crate) const POINTS: &[Point] = &[
     once("leave.begun", Who::Sender),
     once("leave.socket-removed", Who::Sender),
     once("leave.file-removed", Who::Sender),
+    once("redeliver.absorbed", Who::Redeliverer),
+    often("redeliver.brought", Who::Redeliverer, Commits::Open),
     once("sweep.locked", Who::Sweeper),
     once("sweep.socket-removed", Who::Sweeper),
     once("sweep.file-removed", Who::Sweeper),
 ];
-
-/// Those that only a sender comes to that redelivers: a death there ends what was to be redelivered.
-#[cfg(test)]
-pub(crate) const REDELIVERY: &[&str] = &["redeliver.absorbed", "redeliver.brought"];
 
 impl Point {
     /// The time at which the process is killed or stopped there: the nth.
@@ -136,7 +136,7 @@ pub(crate) fn send_for(point: &Point) -> Send {
 
 #[cfg(test)]
 mod tests {
-    use super::{POINTS, REDELIVERY};
+    use super::POINTS;
 
     #[test]
     fn these_are_the_points_of_the_library() {
@@ -153,8 +153,7 @@ mod tests {
                 found.extend(text.split("fault!(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
             }
         }
-        let mut known: Vec<String> =
-            POINTS.iter().map(|point| point.name).chain(REDELIVERY.iter().copied()).map(str::to_owned).collect();
+        let mut known: Vec<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
         found.sort();
         found.dedup();
         known.sort();

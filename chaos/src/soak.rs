@@ -12,18 +12,19 @@ use crate::worker::{HANG, Start};
 
 /// The receiver notes and acknowledges this many at once: so many may be in work.
 const BATCH: u64 = 256;
-const RULES: Rules = Rules { redelivery: false, in_work: BATCH };
 
 pub(crate) fn run(battery: &mut Battery) {
     let every = battery.pick(Duration::from_secs(2), Duration::from_millis(300));
-    battery.section("messages", battery.pick(1_000_000_000, 10_000_000), |rounds| soak(rounds, every));
+    battery.section("messages", battery.pick(1_000_000_000, 10_000_000), |rounds| soak(rounds, every, false));
+    battery.section("redelivery", battery.pick(100_000_000, 5_000_000), |rounds| soak(rounds, every, true));
 }
 
-fn soak(rounds: &Rounds, every: Duration) -> anyhow::Result<String> {
+fn soak(rounds: &Rounds, every: Duration, redelivers: bool) -> anyhow::Result<String> {
+    let rules = Rules { redelivery: redelivers, in_work: BATCH };
     let scene = Scene::new();
     let mut rng = rounds.rng(0);
-    let receive = Receive { id: "sink".into(), batch: BATCH, ..Receive::default() };
-    let send = Send { id: "source".into(), to: "sink".into(), burst: 1024, ..Send::default() };
+    let receive = Receive { id: "sink".into(), batch: BATCH, numbered: redelivers, ..Receive::default() };
+    let send = Send { id: "source".into(), to: "sink".into(), burst: 1024, redelivers, ..Send::default() };
     let mut sink = scene.receiver(receive.clone(), &Start::default())?;
     let mut source = scene.sender(send.clone(), &Start::default())?;
     let (mut arrivals, mut totals, mut kills) = (Arrivals::default(), Totals::default(), [0, 0]);
@@ -58,9 +59,11 @@ fn soak(rounds: &Rounds, every: Duration) -> anyhow::Result<String> {
     scene.is_gone()?;
     let seconds = begun.elapsed().as_secs_f64();
     arrivals.add(&sink.log)?;
-    sent.push(source.ended(End::Finished)?);
+    totals += arrivals.settle(source.ended(End::Finished)?, End::Finished, rules)?;
+    // What a sender has kept for a receiver's return is gone with it.
+    let receiver = if redelivers { End::Killed } else { End::Finished };
     for sent in sent {
-        totals += arrivals.settle(sent, End::Finished, RULES)?;
+        totals += arrivals.settle(sent, receiver, rules)?;
     }
     arrivals.are_settled()?;
     let Totals { processed, told, doubled } = totals;

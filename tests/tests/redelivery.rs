@@ -199,3 +199,53 @@ fn an_inbox_that_is_closed_and_opened_again_goes_on() {
         assert_eq!(sink.says("hear-numbered"), expected);
     }
 }
+
+#[test]
+fn what_came_back_waits_until_it_is_taken() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 50);
+    source.does("count sink 1 2");
+    sink.kill();
+    assert!(source.fails("flush sink 30000").contains("2 messages were not processed"));
+    let mut sink = domain.receiver("sink");
+    source.does("send sink 3");
+    sink.kill();
+    assert!(source.fails("flush sink 30000").contains("1 messages were not processed"));
+    assert_eq!(source.says("take-returned sink"), "0:1,1:2,0:3");
+}
+
+#[test]
+fn what_does_not_fit_any_more_is_told() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    let long = "x".repeat(5000);
+    for text in ["1", &long, "3"] {
+        source.does(&format!("send sink {text}"));
+    }
+    sink.kill();
+    let mut sink = domain.node("sink");
+    sink.does("inbox capacity=4096");
+    let error = source.fails("flush sink 30000");
+    assert!(error.contains("takes shorter messages") && error.contains("1 messages sent before"), "{error}");
+    assert_eq!(source.says("take-returned sink"), format!("1:{long}"));
+    source.begins("flush sink 30000");
+    assert_eq!(sink.says("recv"), "1");
+    assert_eq!(sink.says("recv"), "3");
+    sink.begins("recv");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+    assert_eq!(source.says("account sink"), "3 2 0 0 1");
+}
+
+#[test]
+fn what_is_kept_is_not_processed_when_the_node_is_closed() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    source.does("count sink 1 3");
+    sink.kill();
+    source.does("send sink 4");
+    assert!(source.fails("close-under 0").contains("4 messages"));
+    assert!(source.fails("flush sink 100").contains("4 messages were not processed"));
+}

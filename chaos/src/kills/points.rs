@@ -12,9 +12,9 @@ use crate::scene::{Arrivals, Scene};
 use crate::worker::{GO_ON, HANG, Start, Worker};
 
 /// So many rounds until a survivor has everything that it will ever need.
-const WARM: u64 = 20;
+pub(super) const WARM: u64 = 20;
 /// The stream of the healthy one at the end.
-const LAST: u64 = u64::MAX;
+pub(super) const LAST: u64 = u64::MAX;
 
 pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     match point.who {
@@ -22,6 +22,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
         Who::Receiver => receiver(point, rounds),
         Who::Alone => alone(point, rounds),
         Who::Sweeper => sweeper(point, rounds),
+        Who::Redeliverer => super::redelivery::sender(point, rounds),
     }
 }
 

@@ -19,6 +19,9 @@ pub(crate) use receive::Receive;
 pub(crate) use rounds::{Kind as RoundsKind, Rounds as RoundsRole};
 pub(crate) use send::Send;
 
+/// What is published on, and subscribed to.
+const TOPIC: &str = "battery";
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     Receive(Receive),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use librpc::{Acknowledge, Event, Wait};
 use serde::{Deserialize, Serialize};
 
-use super::{at_end_of_stdin, open, say};
+use super::{TOPIC, at_end_of_stdin, open, say};
 use crate::log::Log;
 use crate::payload;
 
@@ -16,6 +16,10 @@ use crate::payload;
 pub(crate) struct Receive {
     pub(crate) domain: PathBuf,
     pub(crate) id: String,
+    /// It takes up a durable subscription of [`TOPIC`] instead of the node's own inbox.
+    pub(crate) durable: bool,
+    /// Each stream is all that its sender sends, from the first message on: so the library's numbers are the stream's.
+    pub(crate) numbered: bool,
     pub(crate) log: String,
     /// 0: the default.
     pub(crate) capacity: u64,
@@ -31,7 +35,10 @@ impl Receive {
     pub(super) fn play(self) -> anyhow::Result<()> {
         let node = open(self.domain.clone(), &self.id)?;
         let batched = self.batch > 1;
-        let builder = node.inbox_builder();
+        let builder = match self.durable {
+            false => node.inbox_builder(),
+            true => node.subscriber_builder([TOPIC]).durable("battery"),
+        };
         let builder = if self.capacity > 0 { builder.capacity(self.capacity) } else { builder };
         let builder = if self.block { builder.wait(Wait::Block) } else { builder };
         let builder = if batched { builder.acknowledge(Acknowledge::Explicit) } else { builder };
@@ -54,6 +61,8 @@ impl Receive {
                 Some(Event::Message(message)) => {
                     let read = payload::read(message.payload());
                     let (stream, number) = read.with_context(|| format!("TORN: {:?}", message.payload()))?;
+                    let sequence = message.sequence();
+                    anyhow::ensure!(!self.numbered || sequence == number, "NUMBER {sequence} for message {number}");
                     notes.add(stream, number, message.is_redelivered(), message.from())?;
                     if self.pause_us > 0 {
                         std::thread::sleep(Duration::from_micros(self.pause_us));

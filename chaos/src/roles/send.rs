@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use librpc::{FlushError, SendError};
+use anyhow::Context;
+use librpc::{FlushError, Node, Publisher, SendError, Sender};
 use serde::{Deserialize, Serialize};
 
-use super::{at_end_of_stdin, open, say};
+use super::{TOPIC, at_end_of_stdin, open, say};
 use crate::log::SegmentLog;
 use crate::payload;
 
@@ -17,6 +18,10 @@ pub(crate) struct Send {
     pub(crate) domain: PathBuf,
     pub(crate) id: String,
     pub(crate) to: String,
+    /// It publishes on [`TOPIC`], to a durable subscription, instead of sending to the node.
+    pub(crate) publishes: bool,
+    /// What a dead receiver has not processed is delivered to its next incarnation.
+    pub(crate) redelivers: bool,
     pub(crate) log: String,
     pub(crate) stream: u64,
     /// The longest payload in bytes; 0: the shortest that can be checked.
@@ -37,9 +42,7 @@ impl Send {
         let stopper = stop.clone();
         at_end_of_stdin(move || stopper.store(true, Ordering::Relaxed))?; // nothing else depends on it
         let begun = Instant::now();
-        let mut sender = node.sender_within(&self.to, Duration::from_secs(60))?;
-        // No time-out saves a sender that waits for room.
-        sender.set_limit(Duration::MAX);
+        let mut way = self.way(&node)?;
         // It waits for the answer for 1 s. Has that passed, only a first acknowledgement tells that there was one.
         notes.now.pending = begun.elapsed() >= Duration::from_secs(1);
         say("connected")?;
@@ -48,29 +51,25 @@ impl Send {
         while notes.now.sent < end && !stop.load(Ordering::Relaxed) {
             notes.now.begun = end.min(notes.now.sent + self.burst.max(1));
             if notes.now.pending {
-                notes.now.pending = sender.acknowledged() <= acknowledged;
+                notes.now.pending = way.acknowledged() <= acknowledged;
             }
             notes.save()?;
             while notes.now.sent < notes.now.begun {
                 payload::write(&mut payload, self.stream, notes.now.sent, self.bytes);
-                match sender.send(&payload) {
-                    Ok(()) => notes.now.sent += 1,
-                    Err(SendError::ReceiverGone { undelivered: 0, .. } | SendError::Refused { undelivered: 0, .. }) => {
+                match way.send(&payload)? {
+                    Went::Well => notes.now.sent += 1,
+                    Went::Gone { undelivered: 0, .. } => {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
                         std::thread::sleep(Duration::from_micros(200));
                     }
-                    Err(
-                        ref error @ (SendError::ReceiverGone { undelivered, .. }
-                        | SendError::Refused { undelivered, .. }),
-                    ) => {
+                    Went::Gone { undelivered, why } => {
                         notes.told(undelivered)?;
-                        acknowledged = sender.acknowledged();
-                        say(&format!("told {undelivered}: {error}"))?;
+                        acknowledged = way.acknowledged();
+                        say(&format!("told {undelivered}: {why}"))?;
                         break;
                     }
-                    Err(error) => return Err(error.into()),
                 }
             }
             notes.save()?;
@@ -78,7 +77,7 @@ impl Send {
                 std::thread::sleep(Duration::from_micros(self.pause_us));
             }
         }
-        match sender.flush(Duration::from_secs(60)) {
+        match way.flush(Duration::from_secs(60)) {
             Ok(()) => {}
             Err(ref error @ FlushError::Lost { unprocessed, .. }) => {
                 notes.told(unprocessed)?;
@@ -86,8 +85,83 @@ impl Send {
             }
             Err(error) => return Err(error.into()),
         }
-        drop(sender);
+        drop(way);
         node.close(Duration::from_secs(10))?;
         say("done")
+    }
+}
+
+impl Send {
+    /// Waits until the receiver is there.
+    fn way(&self, node: &Node) -> anyhow::Result<Way> {
+        let (limit, redelivery) = (Duration::from_secs(60), self.redelivers.then_some(Duration::from_secs(60)));
+        // No time-out saves a sender that waits for room.
+        if self.publishes {
+            let mut publisher = node.publisher(TOPIC)?;
+            publisher.set_redelivery(redelivery);
+            publisher.set_limit(Duration::MAX);
+            anyhow::ensure!(publisher.wait_for_subscriber(limit)?, "nobody subscribes");
+            return Ok(Way::Topic(publisher, false));
+        }
+        let mut sender = node.sender_within(&self.to, limit)?;
+        sender.set_redelivery(redelivery);
+        sender.set_limit(Duration::MAX);
+        Ok(Way::Node(sender))
+    }
+}
+
+/// How messages go.
+enum Way {
+    Node(Sender),
+    /// And whether anything was published yet.
+    Topic(Publisher, bool),
+}
+
+/// How a send went.
+enum Went {
+    Well,
+    /// This message was not sent, and so many before it are lost.
+    Gone {
+        undelivered: u64,
+        why: String,
+    },
+}
+
+impl Way {
+    fn send(&mut self, payload: &[u8]) -> anyhow::Result<Went> {
+        match self {
+            Self::Node(sender) => match sender.send(payload) {
+                Ok(()) => Ok(Went::Well),
+                Err(error @ (SendError::ReceiverGone { .. } | SendError::Refused { .. })) => {
+                    Ok(Went::Gone { undelivered: error.undelivered(), why: error.to_string() })
+                }
+                Err(error) => Err(error.into()),
+            },
+            Self::Topic(publisher, begun) => {
+                let receipt = publisher.publish(payload).context("publishing")?;
+                if receipt.inboxes() == 0 && receipt.undelivered().is_empty() && !*begun {
+                    // The first subscription was gone before anything was published.
+                    return Ok(Went::Gone { undelivered: 0, why: "nobody subscribes".into() });
+                }
+                let is_well = receipt.inboxes() == 1 && receipt.undelivered().is_empty();
+                anyhow::ensure!(is_well, "LOST: a publish has ended so: {receipt:?}");
+                *begun = true;
+                Ok(Went::Well)
+            }
+        }
+    }
+
+    fn flush(&mut self, limit: Duration) -> Result<(), FlushError> {
+        match self {
+            Self::Node(sender) => sender.flush(limit),
+            Self::Topic(publisher, _) => publisher.flush(limit),
+        }
+    }
+
+    fn acknowledged(&mut self) -> u64 {
+        match self {
+            Self::Node(sender) => sender.acknowledged(),
+            Self::Topic(publisher, _) => publisher.account().processed,
+        }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::account::End;
 use crate::battery::Rounds;
-use crate::kills::RULES;
+use crate::kills::{Inbox, REDELIVERY, RULES, Redelivering};
 use crate::points::{Point, Who, receive_for, send_for};
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
@@ -21,6 +21,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow
             Who::Sender | Who::Receiver => one_side(point, &start, hold),
             Who::Alone => alone(point, &start, hold),
             Who::Sweeper => sweeper(&start, hold),
+            Who::Redeliverer => redeliverer(point, &start, hold, rng.bool()),
         }
     })?;
     Ok(String::new())
@@ -142,4 +143,21 @@ fn sweeper(start: &Start, hold: Duration) -> anyhow::Result<()> {
     scene.probe("dead0")?;
     bystanders.finish()?;
     scene.is_gone()
+}
+
+/// In the middle of redelivering.
+fn redeliverer(point: &Point, start: &Start, hold: Duration, durable: bool) -> anyhow::Result<()> {
+    let inbox = if durable { Inbox::Durable } else { Inbox::Own };
+    let mut stopped = Redelivering::begin(inbox, point, start)?;
+    stopped.source.worker.wait_until_stopped()?;
+    stopped.next_receiver()?.wait_until_ready()?;
+    stopped.scene.probe("newcomer")?;
+    std::thread::sleep(hold);
+    stopped.source.worker.go_on()?;
+    stopped.next_receiver()?.goes_on(20, GO_ON)?;
+    stopped.source.worker.finish()?;
+    let sent = stopped.source.ended(End::Finished)?;
+    let mut arrivals = stopped.end()?;
+    arrivals.settle(sent, End::Finished, REDELIVERY)?;
+    arrivals.are_settled()
 }

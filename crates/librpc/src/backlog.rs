@@ -39,7 +39,12 @@ impl Kept {
 pub(crate) struct Backlog {
     /// The channel to the receiver that is back, as long as older messages go first.
     pub(crate) channel: Option<Channel>,
-    /// The topics that were declared on it.
+    /// The channel to a receiver that has hung up, and still holds its lock: it is dying, or it lives, and reads what it has
+    /// been sent to the end. Until that is clear, what it has not processed is not known.
+    in_doubt: Option<Channel>,
+    /// Bytes that stood there unprocessed when it hung up.
+    doubtful_bytes: u64,
+    /// The topics that were declared on `channel`.
     declared: Vec<u64>,
     /// Where there is room on it for the oldest message.
     room_at: u64,
@@ -60,9 +65,24 @@ pub(crate) struct Backlog {
 
 impl Backlog {
     pub(crate) fn new(limit: Duration, all_kept: Arc<AtomicU64>) -> Self {
-        let (channel, declared, room_at, kept) = Default::default();
+        let (channel, in_doubt, doubtful_bytes, declared, room_at, kept) = Default::default();
         let (bytes, capacity, next, until, looked, gone) = Default::default();
-        Self { channel, declared, room_at, kept, bytes, capacity, next, until, limit, looked, gone, all_kept }
+        Self {
+            channel,
+            in_doubt,
+            doubtful_bytes,
+            declared,
+            room_at,
+            kept,
+            bytes,
+            capacity,
+            next,
+            until,
+            limit,
+            looked,
+            gone,
+            all_kept,
+        }
     }
 
     /// The receiver is back.
@@ -102,25 +122,63 @@ impl Backlog {
         Brought::All
     }
 
+    /// The receiver has hung up.
+    pub(crate) fn doubt(&mut self, mut channel: Channel) {
+        if self.kept.is_empty() {
+            self.next = channel.sequence();
+        }
+        self.capacity = self.capacity.max(channel.capacity());
+        // One that never answers does not prolong the wait.
+        if self.until.is_none() || channel.was_answered() {
+            self.until = Instant::now().checked_add(self.limit);
+        }
+        self.looked = None;
+        self.gone = Some((channel.target().incarnation, channel.target().inbox));
+        self.doubtful_bytes = channel.account().depth;
+        self.in_doubt = Some(channel);
+    }
+
+    /// Takes what a receiver that has hung up has not processed, if that is clear, or has to be; returns what became of the
+    /// rest, or `None`: it is in doubt. `lives`: the receiver's node still lists the inbox.
+    pub(crate) fn settle(&mut self, lives: impl FnOnce(&Target) -> bool) -> Option<Account> {
+        let over = self.is_over();
+        let Some(channel) = &mut self.in_doubt else { return Some(Account::default()) };
+        // The kernel's word first: what a receiver that is gone has processed does not change any more.
+        let lives = lives(channel.target());
+        let is_done = !channel.was_answered() || channel.is_drained();
+        if lives && !is_done && !over {
+            return None;
+        }
+        let account = self.in_doubt.take().map(|channel| self.absorb(channel));
+        if lives {
+            self.gone = None; // the same inbox may be connected to again
+        }
+        account
+    }
+
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.is_some()
+    }
+
+    /// The incarnation that is gone.
+    pub(crate) fn gone(&self) -> Option<Incarnation> {
+        self.gone.map(|(incarnation, _)| incarnation)
+    }
+
     /// Takes what a channel's receiver has not processed, in front of everything else; returns what became of the rest.
-    pub(crate) fn absorb(&mut self, mut channel: Channel) -> Account {
+    fn absorb(&mut self, mut channel: Channel) -> Account {
         let mut taken = Vec::new();
         let lost = channel.unprocessed(|head, sequence, payload| {
             taken.push(Kept { head, sequence, payload: payload.into() });
         });
         let account = channel.account().moved(taken.len() as u64, lost);
-        if self.kept.is_empty() {
-            self.next = channel.sequence();
-        }
-        self.gone = Some((channel.target().incarnation, channel.target().inbox));
-        self.capacity = self.capacity.max(channel.capacity());
+        self.doubtful_bytes = 0;
         self.all_kept.fetch_add(taken.len() as u64, Ordering::Relaxed);
         for kept in taken.into_iter().rev() {
             self.bytes += kept.bytes();
             self.kept.push_front(kept);
         }
-        self.until = Instant::now().checked_add(self.limit);
-        self.looked = None;
+        fault!("redeliver.absorbed");
         account
     }
 
@@ -131,7 +189,7 @@ impl Backlog {
             return Pushed::TooLarge { bytes: payload.len(), max };
         }
         let kept = Kept { head, sequence: self.next, payload: payload.into() };
-        if self.bytes + kept.bytes() > self.capacity {
+        if self.doubtful_bytes + self.bytes + kept.bytes() > self.capacity {
             return Pushed::Full { room_at: u64::MAX };
         }
         self.next += 1;
@@ -197,7 +255,7 @@ impl Backlog {
         let (kept, capacity) = (self.len(), self.capacity);
         let account =
             Account { sent: kept, accepted: kept, queued: kept, depth: self.bytes, capacity, ..Account::default() };
-        self.channel.as_mut().map_or(account, |channel| {
+        self.channel.as_mut().or(self.in_doubt.as_mut()).map_or(account, |channel| {
             let mut both = channel.account();
             both += account;
             both

@@ -173,6 +173,17 @@ impl Channel {
         self.producer.unprocessed(each)
     }
 
+    /// Whether the receiver has ever answered: if not, it has not had the ring.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.ring.ack().is_some()
+    }
+
+    /// Whether the receiver has processed everything.
+    pub(crate) fn is_drained(&mut self) -> bool {
+        self.refresh();
+        self.producer.consumed().is_ok_and(|consumed| consumed == self.producer.committed())
+    }
+
     /// The number of the next message.
     pub(crate) fn sequence(&self) -> u64 {
         self.producer.sequence()

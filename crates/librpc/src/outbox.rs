@@ -335,6 +335,9 @@ impl Outbox {
         if self.keep_for_redelivery(route) {
             return None;
         }
+        if let Some(error) = self.return_refused(route) {
+            return Some(error);
+        }
         let own = self.node.id.clone();
         Some(self.routes[route].give_up(&own))
     }
@@ -379,7 +382,8 @@ impl Outbox {
                     self.wait_for_receiver(index, deadline);
                     continue;
                 }
-                Err(error) => return (error.undelivered(), Some(error)),
+                // Where it is not told lost, it is still kept.
+                Err(error) => return (error.undelivered() + self.routes[index].account().queued, Some(error)),
             }
             let Some(channel) = &mut self.routes[index].channel else { return (0, None) };
             channel.wait_for_all(deadline);

@@ -14,7 +14,7 @@ use crate::appear;
 use crate::backlog::{Backlog, Brought, Kept};
 use crate::channel::Pushed;
 use crate::connect::{self, ConnectError};
-use crate::fault::fault;
+use crate::incoming::Reason;
 use crate::link::Target;
 use crate::outbox::{Outbox, SendError};
 use crate::policy::Policy;
@@ -83,26 +83,55 @@ impl Outbox {
 
     /// Keeps what a receiver that is gone has not processed, if that is wanted and it may come back; `false`: not so.
     pub(crate) fn keep_for_redelivery(&mut self, index: usize) -> bool {
-        let (Some(limit), Some(directory)) = (self.redelivery, self.node.directory()) else { return false };
+        let Some(limit) = self.redelivery else { return false };
         let route = &mut self.routes[index];
         let may_return = route.subscription.as_ref().is_none_or(|subscription| subscription.durable.is_some());
         let is_kept = |channel: &crate::channel::Channel| {
-            may_return
-                && channel.policy() != Policy::Latest
-                && matches!(channel.failure(), None | Some(Failure::Gone))
-                // One that lives on without us reads its ring to the end by itself.
-                && !connect::stays_listed(&directory, channel.target())
+            may_return && channel.policy() != Policy::Latest && matches!(channel.failure(), None | Some(Failure::Gone))
         };
         if !route.channel.as_ref().is_some_and(is_kept) {
             return false;
         }
         let Some(channel) = route.channel.take() else { return false };
         let mut backlog = Box::new(Backlog::new(limit, self.node.kept.clone()));
-        route.before += backlog.absorb(channel);
-        fault!("redeliver.absorbed");
+        backlog.doubt(channel);
         route.backlog = Some(backlog);
         route.stuck = false;
+        self.settle(index);
         true
+    }
+
+    /// Takes what a receiver that has hung up has not processed, once its kernel lock, or it, has said what that is;
+    /// `false`: it is in doubt.
+    fn settle(&mut self, index: usize) -> bool {
+        let Some(directory) = self.node.directory() else { return false };
+        let route = &mut self.routes[index];
+        let Some(backlog) = &mut route.backlog else { return true };
+        match backlog.settle(|target| connect::is_listed(&directory, target)) {
+            Some(account) => {
+                route.before += account;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A receiver has refused for good, or is corrupt: its messages come back.
+    pub(crate) fn return_refused(&mut self, index: usize) -> Option<SendError> {
+        let limit = self.redelivery?;
+        let route = &mut self.routes[index];
+        let has_refused = |channel: &mut crate::channel::Channel| {
+            let failure = channel.failure();
+            (channel.policy() != Policy::Latest
+                && matches!(failure, Some(Failure::Refused { .. } | Failure::Broken(_))))
+            .then_some(failure)
+        };
+        let failure = has_refused(route.channel.as_mut()?)?;
+        let mut backlog = Box::new(Backlog::new(limit, self.node.kept.clone()));
+        backlog.doubt(route.channel.take()?);
+        route.backlog = Some(backlog);
+        route.stuck = false;
+        Some(self.give_up_kept(index, failure))
     }
 
     /// Sends a message behind what is kept: keeps it, too, unless the receiver is back and everything else is through. Waits
@@ -138,10 +167,13 @@ impl Outbox {
         loop {
             let Some(backlog) = &mut self.routes[index].backlog else { return Ok(true) };
             if backlog.channel.is_none() {
+                if self.node.directory().is_none() {
+                    return Err(SendError::Closed { node: self.node.id.clone() });
+                }
                 if backlog.is_over() {
                     return Err(self.give_up_kept(index, None));
                 }
-                if !backlog.may_look() || !self.find_again(index)? {
+                if !backlog.may_look() || !self.settle(index) || !self.find_again(index)? {
                     return Ok(false);
                 }
             }
@@ -159,6 +191,11 @@ impl Outbox {
             route.before.accepted += came_back;
             route.before.returned += came_back;
             route.returned.extend(left);
+            if came_back > 0 {
+                let text = "it takes shorter messages, or other topics, than before".into();
+                let (node, reason) = (route.to.clone(), Reason::Unknown);
+                return Err(SendError::Refused { node, reason, text, undelivered: came_back });
+            }
             match brought {
                 Brought::Some => return Ok(false),
                 Brought::All => {
@@ -174,7 +211,7 @@ impl Outbox {
                 Brought::Failed => {
                     let Some(channel) = backlog.channel.take() else { return Ok(false) };
                     let failure = channel.failure();
-                    route.before += backlog.absorb(channel);
+                    backlog.doubt(channel);
                     if let Some(failure) = failure.filter(|failure| *failure != Failure::Gone) {
                         return Err(self.give_up_kept(index, Some(failure)));
                     }
@@ -247,6 +284,10 @@ impl Outbox {
         if backlog.channel.is_some() {
             return backlog.wait_for_room(deadline);
         }
+        if backlog.is_in_doubt() {
+            // Nothing tells of a lock that the kernel drops, and it is a matter of moments.
+            return std::thread::sleep(Duration::from_millis(1));
+        }
         let until = [deadline, backlog.until()].into_iter().flatten().min();
         let Some(domain) = self.node.domain() else { return };
         let node = self.node.clone();
@@ -269,13 +310,13 @@ impl Outbox {
         let Some(mut backlog) = route.backlog.take() else {
             return SendError::ReceiverGone { node: route.to.clone(), undelivered: 0 };
         };
+        route.before += backlog.settle(|_| false).unwrap_or_default();
         let undelivered = backlog.len();
-        route.returned = std::iter::from_fn(|| backlog.pop()).collect();
+        route.returned.extend(std::iter::from_fn(|| backlog.pop()));
         route.before.sent += undelivered;
         route.before.accepted += undelivered;
         route.before.returned += undelivered;
         tracing::warn!(node = &*route.to, undelivered, "the wait for a receiver is over");
-        let incarnation = route.subscription.as_ref().map(|subscription| subscription.target.incarnation);
-        route.failed(why, incarnation, undelivered, &self.node.id)
+        route.failed(why, backlog.gone(), undelivered, &self.node.id)
     }
 }

@@ -384,7 +384,8 @@ impl Outbox {
                     Ok(Behind::Kept) => return Ok(Late::Delivered),
                     Ok(Behind::Through) => continue,
                     Err(SendError::Closed { .. }) => return Err(self.closed()),
-                    Err(full @ SendError::Full { .. }) => return Ok(Late::Not(full)),
+                    // It is still kept, or what is not came back, and may be asked for.
+                    Err(error) if self.routes[leg.route].backlog.is_some() => return Ok(Late::Not(error)),
                     Err(error) => {
                         self.undelivered.push(error);
                         self.end(leg.route);

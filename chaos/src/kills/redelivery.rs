@@ -1,0 +1,223 @@
+//! Receivers are killed again and again, and what they had not processed goes to their next incarnation: nothing is lost
+//! while the sender lives, at most one message comes twice per death, and that one is flagged; the order is kept and the
+//! numbers go on. The same for a durable subscription. A sender that is killed takes with it what it has kept.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::points::{LAST, WARM};
+use crate::account::{End, Rules, Totals};
+use crate::battery::Rounds;
+use crate::health::Health;
+use crate::points::{Point, receive_for, send_for};
+use crate::roles::{Receive, Send};
+use crate::scene::{Arrivals, Receiver, Scene, Sender, wait_for};
+use crate::worker::{GO_ON, HANG, Start};
+
+/// Each message is acknowledged by itself, so one may be in work.
+pub(crate) const RULES: Rules = Rules { redelivery: true, in_work: 1 };
+/// What a sender keeps is at most this, so that it shows in no comparison of what it holds.
+const CAPACITY: u64 = 64 * 1024;
+/// So many deaths, and the sender is killed, too.
+const SENDER_DIES: u32 = 50;
+
+/// What is redelivered to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Inbox {
+    Own,
+    Durable,
+}
+
+impl Inbox {
+    fn receive(self, receive: Receive) -> Receive {
+        let durable = matches!(self, Self::Durable);
+        let capacity = if receive.capacity == 0 { CAPACITY } else { receive.capacity };
+        Receive { durable, numbered: true, capacity, ..receive }
+    }
+
+    fn send(self, send: Send) -> Send {
+        Send { publishes: matches!(self, Self::Durable), redelivers: true, ..send }
+    }
+}
+
+/// Receivers die at a fault point; one sender survives them all.
+pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
+    let scene = Scene::new();
+    let mut source = scene.sender(inbox.send(send_for(point)), &Start::default())?;
+    let mut arrivals = Arrivals::default();
+    let mut healthy = None;
+    for (round, mut rng) in rounds.together() {
+        let start = Start::killed_at(point.name, point.nth(&mut rng));
+        let mut sink = scene.receiver(inbox.receive(receive_for(point)), &start)?;
+        sink.worker.dies().with_context(|| format!("round {round}; the sender: {:?}", source.worker.said()))?;
+        arrivals.add(&sink.log)?;
+        source.worker.said()?;
+        if round == WARM {
+            healthy = Some(Health::of(source.worker.pid())?);
+        }
+    }
+    let mut sink = scene.receiver(inbox.receive(receive_for(point)), &Start::default())?;
+    sink.wait_until_ready()?;
+    sink.goes_on(20, GO_ON).with_context(|| format!("the sender: {:?}", source.worker.said()))?;
+    if let Some(before) = healthy {
+        Health::of(source.worker.pid())?.has_not_grown_since(&before).context("the sender")?;
+    }
+    source.worker.finish()?;
+    sink.worker.finish()?;
+    scene.is_gone()?;
+    arrivals.add(&sink.log)?;
+    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    arrivals.are_settled()?;
+    Ok(format!("{} messages processed, {} of them twice", totals.processed, totals.doubled))
+}
+
+/// A sender dies while it redelivers: its receiver goes on, and nothing is left behind.
+pub(super) fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
+    let mut totals = Totals::default();
+    rounds.each(|_, mut rng| {
+        let inbox = if rng.bool() { Inbox::Own } else { Inbox::Durable };
+        let start = Start::killed_at(point.name, point.nth(&mut rng));
+        let mut scene = Redelivering::begin(inbox, point, &start)?;
+        scene.source.worker.dies()?;
+        // What it had kept is gone with it: both were dead.
+        let killed = scene.source.ended(End::Killed)?;
+        let sink = scene.next_receiver()?;
+        sink.wait_until_ready()?;
+        let last = Send { stream: LAST, count: Some(100), ..inbox.send(send_for(point)) };
+        let mut last = scene.scene.sender(last, &Start::default())?;
+        last.worker.waits_for("done", HANG)?;
+        last.worker.finish()?;
+        let mut arrivals = scene.end()?;
+        totals += arrivals.settle(killed, End::Killed, RULES)?;
+        totals += arrivals.settle(last.ended(End::Finished)?, End::Finished, RULES)?;
+        arrivals.are_settled()
+    })?;
+    Ok(format!("{} messages processed, {} of them twice", totals.processed, totals.doubled))
+}
+
+/// A sender that comes to a point of redelivering, for its receiver has been killed.
+pub(crate) struct Redelivering {
+    pub(crate) scene: Scene,
+    pub(crate) source: Sender,
+    receive: Receive,
+    killed: Receiver,
+    sink: Option<Receiver>,
+}
+
+impl Redelivering {
+    pub(crate) fn begin(inbox: Inbox, point: &Point, start: &Start) -> anyhow::Result<Self> {
+        let scene = Scene::new();
+        let receive = inbox.receive(receive_for(point));
+        let mut killed = scene.receiver(receive.clone(), &Start::default())?;
+        killed.wait_until_ready()?;
+        let mut source = scene.sender(inbox.send(send_for(point)), start)?;
+        source.worker.waits_for("connected", HANG)?;
+        killed.goes_on(20, HANG)?;
+        killed.worker.kill()?;
+        let mut this = Self { scene, source, receive, killed, sink: None };
+        if point.name != "redeliver.absorbed" {
+            // More than are brought before the point.
+            let is_enough = || Ok(this.source.log.sent()? >= this.killed.log.progress()? + 50);
+            wait_for(HANG, is_enough).context("the sender should keep 50 messages")?;
+            this.next_receiver()?;
+        }
+        Ok(this)
+    }
+
+    /// The receiver of the next incarnation, if it is not there yet.
+    pub(crate) fn next_receiver(&mut self) -> anyhow::Result<&mut Receiver> {
+        let sink = match self.sink.take() {
+            Some(sink) => sink,
+            None => self.scene.receiver(self.receive.clone(), &Start::default())?,
+        };
+        Ok(self.sink.insert(sink))
+    }
+
+    /// Everybody leaves; what has arrived.
+    pub(crate) fn end(mut self) -> anyhow::Result<Arrivals> {
+        self.next_receiver()?.worker.finish()?;
+        self.scene.is_gone()?;
+        let mut arrivals = Arrivals::default();
+        arrivals.add(&self.killed.log)?;
+        arrivals.add(&self.next_receiver()?.log)?;
+        Ok(arrivals)
+    }
+}
+
+/// Receivers are killed at random moments, under load; now and then their sender, too.
+pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
+    let scene = Scene::new();
+    let mut sources = 0;
+    let mut source = |rng: &mut fastrand::Rng| {
+        let send = Send {
+            id: "source".into(),
+            to: "sink".into(),
+            stream: sources,
+            bytes: rng.usize(24..900),
+            burst: [1, 1, 16, 64][rng.usize(0..4)],
+            pause_us: if rng.u32(0..4) == 0 { 50 } else { 0 },
+            ..Send::default()
+        };
+        sources += 1;
+        scene.sender(inbox.send(send), &Start::default())
+    };
+    let sink = |rng: &mut fastrand::Rng| {
+        let receive = Receive {
+            id: "sink".into(),
+            capacity: [0, 4096, 16_384][rng.usize(0..3)],
+            block: rng.bool(),
+            pause_us: if rng.u32(0..4) == 0 { 20 } else { 0 },
+            ..Receive::default()
+        };
+        scene.receiver(inbox.receive(receive), &Start::default())
+    };
+    let (mut arrivals, mut killed) = (Arrivals::default(), Vec::new());
+    let mut sending = source(&mut rounds.rng(0))?;
+    for (round, mut rng) in rounds.together() {
+        let mut victim = sink(&mut rng)?;
+        if rng.bool() {
+            victim.wait_until_ready()?;
+            if rng.bool() {
+                let went_on = victim.goes_on(1, GO_ON);
+                went_on.with_context(|| {
+                    let (heard, said) = (victim.worker.said(), sending.worker.said());
+                    format!("round {round}; it said {heard:?}, and its sender {said:?}")
+                })?;
+            }
+        }
+        // From before it has joined to well into the exchange.
+        std::thread::sleep(Duration::from_micros(rng.u64(0..10_000)));
+        let (both, sender_first) = (rng.u32(0..SENDER_DIES) == 0, rng.bool());
+        if both && sender_first {
+            sending.worker.kill()?;
+        }
+        victim.worker.kill()?;
+        arrivals.add(&victim.log)?;
+        let said = sending.worker.said()?;
+        anyhow::ensure!(!said.iter().any(|line| line != "connected"), "round {round}: {said:?}");
+        if both {
+            if !sender_first {
+                sending.worker.kill()?;
+            }
+            // What it has kept is gone with it.
+            killed.push(sending.ended(End::Killed)?);
+            sending = source(&mut rng)?;
+        }
+    }
+    let mut sink = sink(&mut rounds.rng(0))?;
+    sink.wait_until_ready()?;
+    sink.goes_on(100, GO_ON).with_context(|| format!("the sender: {:?}", sending.worker.said()))?;
+    sending.worker.finish()?;
+    sink.worker.finish()?;
+    scene.is_gone()?;
+    arrivals.add(&sink.log)?;
+    let mut totals = arrivals.settle(sending.ended(End::Finished)?, End::Finished, RULES)?;
+    let senders = killed.len();
+    for killed in killed {
+        totals += arrivals.settle(killed, End::Killed, RULES)?;
+    }
+    arrivals.are_settled()?;
+    let (receivers, Totals { processed, doubled, .. }) = (rounds.count, totals);
+    Ok(format!("{receivers} receivers, {senders} senders; {processed} messages processed, {doubled} of them twice"))
+}
