@@ -20,7 +20,7 @@ fn planted_files_are_passed_over_by_publishers_and_lists() {
     std::fs::write(plant("empty"), []).unwrap();
     std::fs::write(plant("garbage"), [0xff; 8192]).unwrap();
     std::fs::write(plant("locked"), []).unwrap();
-    std::fs::set_permissions(plant("locked"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(plant("locked"), std::fs::Permissions::from_mode(0o000)).unwrap();
 
     let mut source = domain.node("source");
     assert_eq!(source.says("publish a/b hello"), "1");
@@ -46,7 +46,7 @@ fn a_file_that_may_not_be_read_is_passed_over() {
     assert_eq!(other.opens("other", &group), "ok");
     let mut source = domain.puppet_of(54_322, GROUP);
     assert_eq!(source.opens("source", &group), "ok");
-    std::fs::set_permissions(domain.path().join("other.node"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(domain.path().join("other.node"), std::fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(source.says("publish a/b hello"), "0");
     drop((other, source));
     if librpc::Domain::at(domain.path()).shared_with_group(GROUP).clean().is_err() {

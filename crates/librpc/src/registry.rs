@@ -135,13 +135,16 @@ pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>,
     }))
 }
 
+/// Reads bytes of a file at an offset; fewer at its end.
+type Pread<'f> = dyn FnMut(&mut [u8], u64) -> Result<usize, OsError> + 'f;
+
 /// Takes a node's file apart, which its owner may write at any time.
 pub(crate) fn parse(
     id: &str,
     mut pread: impl FnMut(&mut [u8], u64) -> Result<usize, OsError>,
 ) -> Result<(NodeHeader, Vec<ListedInbox>), ReadError> {
     let bad = |why: String| ReadError::Bad { id: id.to_owned(), why };
-    let read_header = |pread: &mut dyn FnMut(&mut [u8], u64) -> Result<usize, OsError>| {
+    let read_header = |pread: &mut Pread<'_>| {
         let mut bytes = [0; NodeHeader::BYTES];
         pread(&mut bytes, 0)?; // a short read leaves zeros, which are no magic
         NodeHeader::decode(&bytes).map_err(|layout| bad(layout.to_string()))
