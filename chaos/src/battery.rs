@@ -1,9 +1,11 @@
 //! The frame of the parts: their sections, counts and seeds, and how each ended.
 
 use std::cell::Cell;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::undo;
+use crate::worker::IS_SHORT;
 
 /// What a user may choose.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,7 +22,7 @@ pub(crate) struct Options {
     /// Only the section of this name (a fault point, for example).
     #[arg(long)]
     only: Option<String>,
-    /// About two minutes for all parts, instead of the full counts.
+    /// About a minute for all parts, instead of the full counts, and more patience with a busy machine.
     #[arg(long)]
     pub(crate) short: bool,
     /// One JSON object a line.
@@ -95,6 +97,7 @@ pub(crate) struct Battery {
 
 impl Battery {
     pub(crate) fn new(options: Options) -> Self {
+        IS_SHORT.store(options.short, Ordering::Relaxed);
         Self { options, part: "", outcomes: Vec::new() }
     }
 

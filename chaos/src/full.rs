@@ -12,7 +12,7 @@ use crate::battery::{Battery, Rounds, Skipped};
 use crate::kills::RULES;
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{GO_ON, HANG, Start, Worker};
+use crate::worker::{HANG, Start, Worker, go_on};
 
 pub(crate) fn run(battery: &mut Battery) {
     battery.section("shm", 1, |_| shm());
@@ -75,7 +75,7 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
         if said.as_ref().is_some_and(|line| line.starts_with("error:")) {
             // Told that the receiver has no descriptors: the next one gets through.
             source = scene.sender(send, &Start::default())?;
-            said = source.worker.says(GO_ON + GO_ON)?;
+            said = source.worker.says(go_on() + go_on())?;
         }
         anyhow::ensure!(said.as_deref() == Some("connected"), "{said:?}");
         source.worker.waits_for("done", HANG)?;
@@ -141,7 +141,7 @@ fn memory_cgroup(rounds: &Rounds) -> anyhow::Result<String> {
         sink.worker.stop()?;
         source.worker.dies().context("the limit should have it killed")?;
         sink.worker.go_on()?;
-        sink.worker.waits_for("left source Died", GO_ON)?;
+        sink.worker.waits_for("left source Died", go_on())?;
         scene.probe("source")?;
         sink.worker.finish()?;
         scene.is_gone()?;

@@ -8,7 +8,7 @@ use crate::battery::{Battery, Rounds};
 use crate::points::{POINTS, Who};
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{GO_ON, HANG, Start, Worker};
+use crate::worker::{HANG, Start, Worker, go_on};
 use crate::{account::End, kills::RULES};
 
 pub(crate) fn run(battery: &mut Battery) {
@@ -77,7 +77,7 @@ fn among_the_living(rounds: &Rounds) -> anyhow::Result<String> {
         let dead = rng.u32(1..=8);
         corpses(&scene, dead)?;
         doomed_sweepers(&scene, dead, &mut rng)?;
-        sink.goes_on(3, GO_ON).with_context(|| format!("round {round}"))?;
+        sink.goes_on(3, go_on()).with_context(|| format!("round {round}"))?;
         scene.probe(&format!("dead{}", rng.u32(0..dead))).with_context(|| format!("round {round}"))?;
         if round % 10 == 9 {
             scene.clean()?;

@@ -11,7 +11,7 @@ use crate::scene::Scene;
 use crate::worker::{HANG, Worker};
 
 /// Counts that stand still for so long are a hang: nothing here takes a thousandth of it.
-const STILL: Duration = Duration::from_secs(10);
+const STILL: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(battery: &mut Battery) {
     let sleeps = battery.pick(10_000_000, 200_000);

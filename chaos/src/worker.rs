@@ -4,6 +4,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,9 +15,15 @@ use crate::roles::Role;
 use crate::{health, undo};
 
 /// A worker that does not answer for so long hangs.
-pub(crate) const HANG: Duration = Duration::from_secs(20);
-/// Within this the survivors of a death go on.
-pub(crate) const GO_ON: Duration = Duration::from_secs(1);
+pub(crate) const HANG: Duration = Duration::from_secs(30);
+/// Within this the survivors of a death go on. The short profile runs on machines that are busy with other things, where a
+/// process may be off the processor for seconds: there it only tells a hang.
+pub(crate) fn go_on() -> Duration {
+    if IS_SHORT.load(Ordering::Relaxed) { HANG } else { Duration::from_secs(1) }
+}
+
+/// Whether this is the short profile. Set once, before anything runs.
+pub(crate) static IS_SHORT: AtomicBool = AtomicBool::new(false);
 
 /// How a worker is started.
 #[derive(Clone, Debug, Default)]

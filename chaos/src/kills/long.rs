@@ -10,7 +10,7 @@ use crate::battery::Rounds;
 use crate::health::Health;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Scene, Sent, wait_for};
-use crate::worker::{GO_ON, Start};
+use crate::worker::{Start, go_on};
 
 pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
@@ -41,7 +41,7 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
             victim.worker.kill()?;
             if victim.log.sent()? > 0 {
                 let context = || format!("the receiver should hear of the death, round {round}");
-                sink.worker.waits_for(&format!("left {id} Died"), GO_ON).with_context(context)?;
+                sink.worker.waits_for(&format!("left {id} Died"), go_on()).with_context(context)?;
             }
             killed.push(victim.ended(End::Killed)?);
         } else {
@@ -50,7 +50,7 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
             let mut victim = scene.receiver(receive, &Start::default())?;
             victim.wait_until_ready()?;
             if rng.u32(0..4) == 0 {
-                victim.goes_on(1, GO_ON).with_context(|| format!("round {round}"))?;
+                victim.goes_on(1, go_on()).with_context(|| format!("round {round}"))?;
             }
             std::thread::sleep(delay);
             victim.worker.kill()?;
@@ -64,7 +64,7 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     }
     let mut target = scene.receiver(Receive { id: "target".into(), ..Receive::default() }, &Start::default())?;
     target.wait_until_ready()?;
-    target.goes_on(100, GO_ON)?;
+    target.goes_on(100, go_on())?;
     if let Some((sink_before, source_before)) = healthy {
         let calm = || Ok(Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).is_ok());
         if wait_for(Duration::from_secs(5), calm).is_err() {

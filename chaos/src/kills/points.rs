@@ -9,7 +9,7 @@ use crate::health::Health;
 use crate::points::{Commits, Point, Who, receive_for, send_for};
 use crate::roles::{Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{GO_ON, HANG, Start, Worker};
+use crate::worker::{HANG, Start, Worker, go_on};
 
 /// So many rounds until a survivor has everything that it will ever need.
 pub(super) const WARM: u64 = 20;
@@ -41,7 +41,7 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
         let mut source = scene.sender(Send { stream: round, count, ..send_for(point) }, &start)?;
         source.worker.dies().with_context(|| format!("round {round}"))?;
         if source.log.sent()? > 0 {
-            sink.worker.waits_for(left, GO_ON).with_context(|| format!("the receiver, round {round}"))?;
+            sink.worker.waits_for(left, go_on()).with_context(|| format!("the receiver, round {round}"))?;
         }
         if round == WARM {
             healthy = Some(Health::of(sink.worker.pid())?);
@@ -93,7 +93,7 @@ fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     }
     let mut sink = scene.receiver(receive_for(point), &Start::default())?;
     sink.wait_until_ready()?;
-    sink.goes_on(20, GO_ON)?;
+    sink.goes_on(20, go_on())?;
     if let Some(before) = healthy {
         Health::of(source.worker.pid())?.has_not_grown_since(&before).context("the sender")?;
     }

@@ -10,7 +10,7 @@ use crate::account::{End, Totals};
 use crate::battery::Rounds;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender, Sent};
-use crate::worker::{GO_ON, HANG, Start};
+use crate::worker::{HANG, Start, go_on};
 
 pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     let mut totals = Totals::default();
@@ -74,12 +74,12 @@ impl Round {
         self.source.worker.kill()?;
         self.sink.wait_until_ready()?;
         if self.source.log.sent()? > 0 {
-            self.sink.worker.waits_for("left source Died", GO_ON).context("the receiver should hear of the death")?;
+            self.sink.worker.waits_for("left source Died", go_on()).context("the receiver should hear of the death")?;
         }
         self.killed = Some(self.source.ended(End::Killed)?);
         self.source = self.scene.sender(Send { stream: 1, ..self.send.clone() }, &Start::default())?;
         self.source.worker.waits_for("connected", HANG)?;
-        self.source.goes_on(20, GO_ON)
+        self.source.goes_on(20, go_on())
     }
 
     /// Another receiver of the same id gets what is sent from then on.
@@ -88,7 +88,7 @@ impl Round {
         self.arrivals.add(&self.sink.log)?;
         self.sink = self.scene.receiver(self.receive.clone(), &Start::default())?;
         self.sink.wait_until_ready()?;
-        self.sink.goes_on(20, GO_ON).with_context(|| {
+        self.sink.goes_on(20, go_on()).with_context(|| {
             let said = self.source.worker.said();
             format!("its sender, which said {said:?}:\n{}", crate::health::state(self.source.worker.pid()))
         })

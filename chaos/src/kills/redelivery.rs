@@ -13,7 +13,7 @@ use crate::health::Health;
 use crate::points::{Point, receive_for, send_for};
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender, wait_for};
-use crate::worker::{GO_ON, HANG, Start};
+use crate::worker::{HANG, Start, go_on};
 
 /// Each message is acknowledged by itself, so one may be in work.
 pub(crate) const RULES: Rules = Rules { redelivery: true, in_work: 1 };
@@ -59,7 +59,7 @@ pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::
     }
     let mut sink = scene.receiver(inbox.receive(receive_for(point)), &Start::default())?;
     sink.wait_until_ready()?;
-    sink.goes_on(20, GO_ON).with_context(|| format!("the sender: {:?}", source.worker.said()))?;
+    sink.goes_on(20, go_on()).with_context(|| format!("the sender: {:?}", source.worker.said()))?;
     if let Some(before) = healthy {
         Health::of(source.worker.pid())?.has_not_grown_since(&before).context("the sender")?;
     }
@@ -179,7 +179,7 @@ pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
         if rng.bool() {
             victim.wait_until_ready()?;
             if rng.bool() {
-                let went_on = victim.goes_on(1, GO_ON);
+                let went_on = victim.goes_on(1, go_on());
                 went_on.with_context(|| {
                     let (heard, said) = (victim.worker.said(), sending.worker.said());
                     format!("round {round}; it said {heard:?}, and its sender {said:?}")
@@ -207,7 +207,7 @@ pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
     }
     let mut sink = sink(&mut rounds.rng(0))?;
     sink.wait_until_ready()?;
-    sink.goes_on(100, GO_ON).with_context(|| format!("the sender: {:?}", sending.worker.said()))?;
+    sink.goes_on(100, go_on()).with_context(|| format!("the sender: {:?}", sending.worker.said()))?;
     sending.worker.finish()?;
     sink.worker.finish()?;
     scene.is_gone()?;

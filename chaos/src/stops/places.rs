@@ -12,7 +12,7 @@ use crate::kills::RULES;
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene, Sent};
 use crate::undo;
-use crate::worker::{GO_ON, HANG, Start, Worker};
+use crate::worker::{HANG, Start, Worker, go_on};
 
 /// The parent dies first: that is a death, although its copy goes on.
 pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
@@ -32,7 +32,7 @@ pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
         let children = undo::children_of(parent.pid());
         anyhow::ensure!(children.len() == 1, "one child: {children:?}");
         parent.kill()?;
-        sink.worker.waits_for("left parent Died", GO_ON).context("its forked child keeps it alive")?;
+        sink.worker.waits_for("left parent Died", go_on()).context("its forked child keeps it alive")?;
         scene.probe("parent").context("the id should be free")?;
         kill(children[0]);
         sink.worker.finish()?;
@@ -91,15 +91,15 @@ fn elsewhere(rounds: &Rounds, one: &[&str], other: &[&str]) -> anyhow::Result<St
         let send = Send { id: "source".into(), to: "sink".into(), pause_us: 100, bytes: 100, ..Send::default() };
         let mut source = scene.sender(send.clone(), &Start::unshared(other))?;
         source.worker.waits_for("connected", HANG)?;
-        sink.goes_on(50, GO_ON)?;
+        sink.goes_on(50, go_on())?;
         let stopped = if rng.bool() { &source.worker } else { &sink.worker };
         stopped.stop()?;
         std::thread::sleep(std::time::Duration::from_millis(rng.u64(0..50)));
         scene.probe("bystander")?;
         stopped.go_on()?;
-        sink.goes_on(50, GO_ON)?;
+        sink.goes_on(50, go_on())?;
         source.worker.kill()?;
-        sink.worker.waits_for("left source Died", GO_ON)?;
+        sink.worker.waits_for("left source Died", go_on())?;
         let killed = source.ended(End::Killed)?;
         let mut source = scene.sender(Send { stream: 1, count: Some(100), ..send }, &Start::unshared(other))?;
         source.worker.waits_for("done", HANG)?;

@@ -11,7 +11,7 @@ use crate::kills::{Inbox, REDELIVERY, RULES, Redelivering};
 use crate::points::{Point, Who, receive_for, send_for};
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
-use crate::worker::{GO_ON, HANG, Start, Worker};
+use crate::worker::{HANG, Start, Worker, go_on};
 
 pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow::Result<String> {
     rounds.each(|round, mut rng| {
@@ -42,7 +42,7 @@ impl Bystanders {
     }
 
     fn go_on(&self) -> anyhow::Result<()> {
-        self.0.goes_on(3, GO_ON).context("bystanders are held up")
+        self.0.goes_on(3, go_on()).context("bystanders are held up")
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
@@ -154,7 +154,7 @@ fn redeliverer(point: &Point, start: &Start, hold: Duration, durable: bool) -> a
     stopped.scene.probe("newcomer")?;
     std::thread::sleep(hold);
     stopped.source.worker.go_on()?;
-    stopped.next_receiver()?.goes_on(20, GO_ON)?;
+    stopped.next_receiver()?.goes_on(20, go_on())?;
     stopped.source.worker.finish()?;
     let sent = stopped.source.ended(End::Finished)?;
     let mut arrivals = stopped.end()?;

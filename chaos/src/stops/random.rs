@@ -9,7 +9,7 @@ use crate::battery::Rounds;
 use crate::kills::RULES;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
-use crate::worker::{GO_ON, HANG, Start};
+use crate::worker::{HANG, Start, go_on};
 
 pub(super) fn run(rounds: &Rounds, longest: Duration) -> anyhow::Result<String> {
     let mut pair = Pair::start(0)?;
@@ -55,7 +55,7 @@ impl Pair {
         stopped.stop()?;
         std::thread::sleep(hold);
         stopped.go_on()?;
-        self.sink.goes_on(10, GO_ON)?;
+        self.sink.goes_on(10, go_on())?;
         let mut said = self.source.worker.said()?;
         said.extend(self.sink.worker.said()?);
         said.retain(|line| line != "joined source");
