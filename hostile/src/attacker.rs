@@ -202,7 +202,7 @@ impl Attacker {
             words.store(at(position) + 1, number, Ordering::Relaxed);
             words.store(
                 at(position),
-                length | kind << 32 | topic << 40 | (position / CAPACITY & 0xffff) << 48,
+                length | kind << 32 | topic << 40 | ((position / CAPACITY) & 0xffff) << 48,
                 Ordering::Release,
             );
             position += 16;

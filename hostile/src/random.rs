@@ -20,7 +20,7 @@ impl Random {
     /// A number below this one, which is not 0.
     #[inline(always)]
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
     /// Whether one chance in so many has come.

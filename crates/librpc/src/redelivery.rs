@@ -21,6 +21,9 @@ use crate::policy::Policy;
 use crate::ring::Failure;
 use crate::view::Subscription;
 
+/// A sender that is held back by a receiver that is gone looks for it at least this often, whatever it is told.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How sending behind what is kept went.
 pub(crate) enum Behind {
     /// The message is kept, too.
@@ -288,7 +291,7 @@ impl Outbox {
             // Nothing tells of a lock that the kernel drops, and it is a matter of moments.
             return std::thread::sleep(Duration::from_millis(1));
         }
-        let until = [deadline, backlog.until()].into_iter().flatten().min();
+        let until = [deadline, backlog.until(), Some(Instant::now() + LOOK_AGAIN)].into_iter().flatten().min();
         let Some(domain) = self.node.domain() else { return };
         let node = self.node.clone();
         let look = || -> Result<Option<()>, SendError> {

@@ -135,7 +135,7 @@ fn descriptors() -> Check {
 }
 
 fn locked_memory() -> Check {
-    let now = getrlimit(Resource::Memlock).current.map(|bytes| size(bytes));
+    let now = getrlimit(Resource::Memlock).current.map(size);
     let now = now.unwrap_or("unlimited".into());
     Check::pass("locked-memory", format!("{now} for each process; librpc locks none"))
 }

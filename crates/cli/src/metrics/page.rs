@@ -151,7 +151,8 @@ impl Collector for Page {
         let blocked =
             ("librpc_blocked", "Time senders have waited for room", Some(&Unit::Seconds), MetricType::Counter);
         family(to, blocked, self.channels.iter(), |sum, metric| ConstCounter::new(sum.blocked_s).encode(metric))?;
-        let gauges: [(&str, &str, Option<&Unit>, fn(&Sum) -> u64); 5] = [
+        type Gauge<'u> = (&'static str, &'static str, Option<&'u Unit>, fn(&Sum) -> u64);
+        let gauges: [Gauge<'_>; 5] = [
             ("librpc_channels", "Channels", None, |sum| sum.channels),
             ("librpc_queue_depth", "Messages in rings, or in work", None, |sum| sum.queued),
             ("librpc_queue_used", "Room in use in rings", Some(&Unit::Bytes), |sum| sum.depth),

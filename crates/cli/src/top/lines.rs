@@ -159,11 +159,7 @@ struct Together {
 }
 
 impl Together {
-    fn of<'a>(
-        snapshot: &'a Snapshot,
-        recent: &[Option<Recent>],
-        mut wants: impl FnMut(&ChannelRow) -> (bool, bool),
-    ) -> Self {
+    fn of(snapshot: &Snapshot, recent: &[Option<Recent>], mut wants: impl FnMut(&ChannelRow) -> (bool, bool)) -> Self {
         let mut sum = Self::default();
         for (at, row) in snapshot.channels.iter().enumerate() {
             let recent = recent.get(at).and_then(Option::as_ref);
