@@ -35,11 +35,9 @@ const IDLE_LOOKS: u32 = 8;
 const QUANTUM: u32 = 64;
 /// So many messages are consumed before the next look, with a fence, for a sender that waits.
 const SETTLE_EVERY: u32 = 64;
-/// So many messages in a row, with at most so many empty polls between two of them, are a stream. Its receiver is on its
-/// sender's heels, which costs both most of their speed: where it finds nothing, it pauses for a moment, and a batch forms. An
-/// answer to a question comes later than that, and is never kept waiting.
+/// So many messages in a row without an empty poll between them are a stream: behind one, where the receiver finds nothing, it
+/// pauses for a moment, and a batch forms. An answer to a question never comes in a row, and is never kept waiting.
 const STREAM: u32 = 16;
-const NEAR: u32 = 3;
 const PAUSES: u32 = 128;
 /// So many polls or messages between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
@@ -401,7 +399,7 @@ impl Receiver {
         channel.stamps.taken(record.head.time);
         let Head { topic, redelivered, .. } = record.head;
         self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, missed };
-        self.stream = if self.empty_polls <= NEAR { self.stream.saturating_add(1) } else { 0 };
+        self.stream = if self.empty_polls == 0 { self.stream.saturating_add(1) } else { 0 };
         self.empty_polls = 0;
         self.quantum -= 1;
         self.polls += 1;
