@@ -174,7 +174,9 @@ impl Attacker {
     fn ring(&mut self, never_ends: bool) -> anyhow::Result<()> {
         let Some(socket) = self.admitted()? else { return Ok(()) };
         let (words, fd) = memory(4096 + CAPACITY, seals())?;
-        for (word, value) in [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)] {
+        for (word, value) in
+            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+        {
             words.store(word, value, Ordering::Relaxed);
         }
         if self.random.once_in(8) {
@@ -193,11 +195,16 @@ impl Attacker {
         let lie_at = if never_ends { u64::MAX } else { self.random.below(20_000) };
         while begun.elapsed() < Duration::from_millis(200) {
             let at = |position: u64| data::RING + (position & (CAPACITY - 1)) as usize / 8;
-            let (kind, topic) = if self.random.once_in(50) && !never_ends { (Kind::Topic as u64, 2u64) } else { (1, 0) };
+            let (kind, topic) =
+                if self.random.once_in(50) && !never_ends { (Kind::Topic as u64, 2u64) } else { (1, 0) };
             let length = 0;
             words.store(at(position + 16), 0, Ordering::Relaxed);
             words.store(at(position) + 1, number, Ordering::Relaxed);
-            words.store(at(position), length | kind << 32 | topic << 40 | (position / CAPACITY & 0xffff) << 48, Ordering::Release);
+            words.store(
+                at(position),
+                length | kind << 32 | topic << 40 | (position / CAPACITY & 0xffff) << 48,
+                Ordering::Release,
+            );
             position += 16;
             number += 1;
             if number >= lie_at {
@@ -220,7 +227,9 @@ impl Attacker {
     fn bells(&mut self) -> anyhow::Result<()> {
         let Some(socket) = self.admitted()? else { return Ok(()) };
         let (words, fd) = memory(4096 + CAPACITY, seals())?;
-        for (word, value) in [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)] {
+        for (word, value) in
+            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+        {
             words.store(word, value, Ordering::Relaxed);
         }
         let _ = send(&socket, &forge::write_data(CAPACITY, 0), &[fd.as_fd()]);
@@ -272,7 +281,11 @@ impl Attacker {
                 }
                 2 => self.file.write_all_at(&self.random.odd().to_le_bytes(), 48)?,
                 3 => {
-                    let list = forge::write_list(1 + self.random.below(200) as u32, &patterns[..1 + self.random.below(20) as usize], CAPACITY);
+                    let list = forge::write_list(
+                        1 + self.random.below(200) as u32,
+                        &patterns[..1 + self.random.below(20) as usize],
+                        CAPACITY,
+                    );
                     self.file.write_all_at(&list, 128)?;
                     let select = forge::select(self.random.next(), list.len());
                     self.file.write_all_at(&select.to_le_bytes(), 48)?;

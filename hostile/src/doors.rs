@@ -58,7 +58,10 @@ fn mutate(random: &mut Random, bytes: &mut Vec<u8>, samples: &[(usize, Vec<u8>)]
             bytes.splice(at.., other[from..].iter().copied());
         }
         // Nested without end, or very many of something.
-        10 => bytes.extend(std::iter::repeat_n([0x81, 0x9f, 0xa1, 0xd8, 0x00, 0x5f][random.below(6) as usize], 4096 - bytes.len().min(4096))),
+        10 => bytes.extend(std::iter::repeat_n(
+            [0x81, 0x9f, 0xa1, 0xd8, 0x00, 0x5f][random.below(6) as usize],
+            4096 - bytes.len().min(4096),
+        )),
         _ => {
             let part = bytes[at..].to_vec();
             (0..random.below(8)).for_each(|_| bytes.extend_from_slice(&part));

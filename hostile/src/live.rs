@@ -49,7 +49,8 @@ pub(crate) fn honest(domain: &Path, id: &'static str, other: &'static str) -> an
         scope.spawn(|| {
             let mut last = Instant::now();
             while is_on() {
-                if inbox.recv_timeout(Duration::from_millis(100)).expect("an inbox").is_some_and(|m| m.from() == other) {
+                if inbox.recv_timeout(Duration::from_millis(100)).expect("an inbox").is_some_and(|m| m.from() == other)
+                {
                     note(&mut last);
                 }
             }
@@ -58,7 +59,11 @@ pub(crate) fn honest(domain: &Path, id: &'static str, other: &'static str) -> an
         scope.spawn(|| {
             let mut last = Instant::now();
             while is_on() {
-                if topics.recv_timeout(Duration::from_millis(100)).expect("a subscriber").is_some_and(|m| m.from() == other) {
+                if topics
+                    .recv_timeout(Duration::from_millis(100))
+                    .expect("a subscriber")
+                    .is_some_and(|m| m.from() == other)
+                {
                     note(&mut last);
                 }
             }
@@ -189,7 +194,11 @@ fn together(path: &str, seed: u64, rounds: u64, only: Option<String>) -> anyhow:
     // What lingers is closed in the end: 5 s for each eight of them.
     let begun = Instant::now();
     while descriptors(victim) > before + 4 {
-        anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "{} descriptors, {before} before", descriptors(victim));
+        anyhow::ensure!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{} descriptors, {before} before",
+            descriptors(victim)
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut notes = vec![format!("{} the victim held {most} descriptors at most, {before} before", said.trim())];
@@ -202,7 +211,8 @@ fn together(path: &str, seed: u64, rounds: u64, only: Option<String>) -> anyhow:
         let mut numbers = line.split_whitespace().map(str::parse::<u64>);
         let mut number = || anyhow::Ok(numbers.next().context("three numbers")??);
         let (received, longest, overslept) = (number()?, number()?, number()?);
-        let note = format!("{received} honest messages, longest pause {longest} ms, of which a sleeper felt {overslept} ms");
+        let note =
+            format!("{received} honest messages, longest pause {longest} ms, of which a sleeper felt {overslept} ms");
         // A message passes three threads on its way.
         let limit = LONGEST_STALL + 3 * Duration::from_millis(overslept);
         anyhow::ensure!(Duration::from_millis(longest) < limit, "{note}; {}", notes[0]);

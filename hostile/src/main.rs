@@ -9,8 +9,8 @@ mod plain; //   ring memory that can be spoilt
 mod random; //  numbers that follow from a seed
 mod ring; //    both sides of a ring against the other one
 
-use std::path::PathBuf;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -130,5 +130,7 @@ fn fuzz(target: Target, executions: u64, seconds: Option<u64>, seed: u64) -> Exi
 fn report(name: &str, tally: &Tally, begun: Instant, result: &str) {
     let Tally { executions, taken, refused } = tally;
     let seconds = begun.elapsed().as_secs_f64();
-    println!("{name:9} {executions:>12} executions  {taken:>12} taken  {refused:>12} refused  {seconds:>7.1} s  {result}");
+    println!(
+        "{name:9} {executions:>12} executions  {taken:>12} taken  {refused:>12} refused  {seconds:>7.1} s  {result}"
+    );
 }

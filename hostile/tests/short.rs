@@ -4,7 +4,8 @@ use std::process::Command;
 
 #[track_caller]
 fn passes(words: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_librpc-hostile")).args(words).output().expect("the program was built");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_librpc-hostile")).args(words).output().expect("the program was built");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{words:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
 }

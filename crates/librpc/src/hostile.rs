@@ -18,8 +18,14 @@ use crate::view::Subscription;
 use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, Refusal, Terms};
 
 /// Where bytes come in.
-pub const DOORS: [(&str, fn(&[u8]) -> bool); 6] =
-    [("hello", hello), ("answer", answer), ("data", data), ("node file", node_file), ("bell", bell), ("topics", topics)];
+pub const DOORS: [(&str, fn(&[u8]) -> bool); 6] = [
+    ("hello", hello),
+    ("answer", answer),
+    ("data", data),
+    ("node file", node_file),
+    ("bell", bell),
+    ("topics", topics),
+];
 
 fn decode<T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<T> {
     let message: T = wire::decode(bytes).ok()?;
@@ -106,7 +112,8 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         wire::encode(&Hello { lowest: 1, highest: 1, features: 0, node, incarnation, target, inbox: 3, connection })
     };
     let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
-    let listed = |number, address, durable| ListedInbox { number, address, capacity: 4096, policy: 0, own: true, durable };
+    let listed =
+        |number, address, durable| ListedInbox { number, address, capacity: 4096, policy: 0, own: true, durable };
     let patterns = ListedAddress::Patterns(vec!["a/**/b".into(), "*".into()]);
     let lists = [
         vec![],
@@ -138,7 +145,13 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
 }
 
 /// A hello, as an honest sender would write it.
-pub fn write_hello(node: &str, incarnation: [u8; 16], target: [u8; 16], inbox: u32, connection: Option<u64>) -> Vec<u8> {
+pub fn write_hello(
+    node: &str,
+    incarnation: [u8; 16],
+    target: [u8; 16],
+    inbox: u32,
+    connection: Option<u64>,
+) -> Vec<u8> {
     let node = node.to_owned();
     wire::encode(&Hello { lowest: 1, highest: 1, features: 0, node, incarnation, target, inbox, connection })
 }

@@ -154,7 +154,8 @@ impl Socket {
     pub(crate) fn skip(&self) {
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         // It fails only if nothing is there.
-        let _ = rustix::net::recvmsg(self, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), flags);
+        let _ =
+            rustix::net::recvmsg(self, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), flags);
     }
 
     fn take(&self, into: &mut [u8], space: &mut [MaybeUninit<u8>], how: RecvFlags) -> Result<Received, OsError> {
