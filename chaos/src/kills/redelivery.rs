@@ -47,12 +47,19 @@ pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::
     let mut source = scene.sender(inbox.send(send_for(point)), &Start::default())?;
     let mut arrivals = Arrivals::default();
     let mut healthy = None;
+    // The first one is healthy, so that there is something to redeliver even if none of the others gets to an answer.
+    let mut first = scene.receiver(inbox.receive(receive_for(point)), &Start::default())?;
+    first.wait_until_ready()?;
+    first.goes_on(20, HANG).with_context(|| format!("the sender: {:?}", source.worker.said()))?;
+    first.worker.kill()?;
+    arrivals.add(&first.log)?;
     for (round, mut rng) in rounds.together() {
         let start = Start::killed_at(point.name, point.nth(&mut rng));
         let mut sink = scene.receiver(inbox.receive(receive_for(point)), &start)?;
         sink.worker.dies().with_context(|| format!("round {round}; the sender: {:?}", source.worker.said()))?;
         arrivals.add(&sink.log)?;
-        source.worker.said()?;
+        let said = source.worker.said()?;
+        anyhow::ensure!(!said.iter().any(|line| line != "connected"), "round {round}: the sender said {said:?}");
         if round == WARM {
             healthy = Some(Health::of(source.worker.pid())?);
         }

@@ -94,7 +94,9 @@ impl Send {
 impl Send {
     /// Waits until the receiver is there.
     fn way(&self, node: &Node) -> anyhow::Result<Way> {
-        let (limit, redelivery) = (Duration::from_secs(60), self.redelivers.then_some(Duration::from_secs(60)));
+        // Longer than any section takes: on a busy machine its receivers may all die before they answer.
+        let limit = Duration::from_secs(3600);
+        let redelivery = self.redelivers.then_some(limit);
         // No time-out saves a sender that waits for room.
         if self.publishes {
             let mut publisher = node.publisher(TOPIC)?;
