@@ -159,7 +159,7 @@ pub(crate) struct Charge {
     ledger: Arc<Ledger>,
     uid: u32,
     cost: Cost,
-    born: u64,
+    born: fork::Born,
 }
 
 impl Ledger {
@@ -194,14 +194,14 @@ impl Ledger {
             && after.bytes <= self.limits.mapped_bytes_per_user;
         within.then(|| {
             *account = after;
-            Charge { ledger: self.clone(), uid, cost, born: fork::generation() }
+            Charge { ledger: self.clone(), uid, cost, born: fork::Born::now() }
         })
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return; // the parent's
         }
         let mut accounts = self.ledger.accounts.lock().expect("no panic under this lock");

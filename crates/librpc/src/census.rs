@@ -171,7 +171,7 @@ impl crate::Node {
     /// ```
     pub fn stats(&self) -> NodeStats {
         let node: &Arc<NodeShared> = self.owned();
-        match node.born == crate::sys::fork::generation() {
+        match node.born.is_here() {
             true => whole(node),
             false => empty(node), // the parent's memory is not mapped here
         }

@@ -16,7 +16,6 @@ use crate::policy::Policy;
 use crate::ring::{self, Attached, Failure, Ring};
 use crate::sample::Countdown;
 use crate::sys::clock::now_ns;
-use crate::sys::fork;
 use crate::sys::memory::{Reader, Writer, no_ack};
 
 /// So long between two looks at what the receiver has consumed: each look takes the line away from it.
@@ -58,8 +57,23 @@ impl Channel {
         Self { ring, producer, seen: ring::PENDING, attached: None, until_stamp: Countdown::new() }
     }
 
+    /// The hot path of [`Channel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
+    /// `false`: nothing was written, there is more to look at.
+    #[inline(never)] // its callers have no registers to spare
+    pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
+        let is_open = self.seen == ring::OPEN && self.ring.status() == ring::OPEN;
+        if !is_open || self.until_stamp.would_be_due() || !self.producer.push_plain(topic, payload) {
+            return false;
+        }
+        self.until_stamp.sent();
+        if self.producer.must_ring() {
+            self.ring_bell();
+        }
+        true
+    }
+
     /// Writes and commits a message, and wakes the receiver if it sleeps.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
         if self.until_stamp.is_due() {
             return self.push_stamped(head, payload);
@@ -318,7 +332,7 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        if self.ring.born != fork::generation() {
+        if !self.ring.born.is_here() {
             return;
         }
         self.producer.close();

@@ -160,7 +160,7 @@ impl<'n> InboxBuilder<'n> {
         let shared = InboxShared::new(number, address, (capacity, policy), (own, durable), directory)?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
-        let inbox = Inbox { receiver, shared, acknowledge, born: fork::generation(), node };
+        let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
         inbox.node.announce(&inbox.shared)?;
         Ok(inbox)
     }
@@ -193,7 +193,7 @@ impl<'n> InboxBuilder<'n> {
         };
         let thread = std::thread::Builder::new().name("librpc-inbox".into()).spawn(run);
         let thread = thread.map_err(|error| OsError::new("start a thread for callbacks", error))?;
-        Ok(CallbackHandle { stop, thread: Some(thread), born: fork::generation() })
+        Ok(CallbackHandle { stop, thread: Some(thread), born: fork::Born::now() })
     }
 }
 
@@ -207,7 +207,7 @@ pub struct Inbox {
     receiver: Receiver,
     shared: Arc<InboxShared>,
     acknowledge: Acknowledge,
-    born: u64,
+    born: fork::Born,
     node: Arc<Owned>,
 }
 
@@ -283,7 +283,7 @@ impl Inbox {
 
     /// Says that every message handed out so far is processed: their senders may know, and use the room.
     pub fn ack(&mut self) {
-        if self.born == fork::generation() {
+        if self.born.is_here() {
             self.receiver.consume(false);
         }
     }
@@ -295,26 +295,41 @@ impl Inbox {
 
     #[inline(always)]
     fn message(&mut self, until: Until) -> Result<Option<Message<'_>>, RecvError> {
-        loop {
-            match self.step(until)? {
-                None => return Ok(None),
-                Some(Found::Message) => return Ok(Some(self.receiver.message())),
-                Some(Found::Joined(_) | Found::Left(..)) => {}
-            }
+        if self.goes_on() || self.next_message(until)? {
+            return Ok(Some(self.receiver.message()));
         }
+        Ok(None)
     }
 
     fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
-        Ok(self.step(until)?.map(|found| match found {
+        let found = if self.goes_on() { Some(Found::Message) } else { self.step(until)? };
+        Ok(found.map(|found| match found {
             Found::Message => Event::Message(self.receiver.message()),
             Found::Joined(peer) => Event::SenderJoined(peer),
             Found::Left(left) => Event::SenderLeft(left.0, left.1),
         }))
     }
 
+    /// The hot path: one more message is there, as the last one was.
     #[inline(always)]
+    fn goes_on(&mut self) -> bool {
+        self.born.is_here() && self.receiver.goes_on(self.acknowledge == Acknowledge::Implicit)
+    }
+
+    /// Waits for the next message; `false` as the receives say `None`.
+    #[inline(never)]
+    fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
+        loop {
+            match self.step(until)? {
+                None => return Ok(false),
+                Some(Found::Message) => return Ok(true),
+                Some(Found::Joined(_) | Found::Left(..)) => {}
+            }
+        }
+    }
+
     fn step(&mut self, until: Until) -> Result<Option<Found>, RecvError> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return Err(RecvError::Forked);
         }
         if self.acknowledge == Acknowledge::Implicit {
@@ -342,7 +357,7 @@ impl AsFd for Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return;
         }
         if self.acknowledge == Acknowledge::Implicit && !std::thread::panicking() {
@@ -389,7 +404,7 @@ pub enum CallbackError {
 pub struct CallbackHandle {
     stop: StopHandle,
     thread: Option<JoinHandle<Result<(), CallbackError>>>,
-    born: u64,
+    born: fork::Born,
 }
 
 impl CallbackHandle {
@@ -406,7 +421,7 @@ impl CallbackHandle {
         self.stop.stop();
         match self.thread.take() {
             // A forked child has no such thread.
-            Some(thread) if self.born != fork::generation() => {
+            Some(thread) if !self.born.is_here() => {
                 std::mem::forget(thread);
                 Ok(())
             }

@@ -82,12 +82,12 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct Use {
     link: Arc<Link>,
-    born: u64,
+    born: fork::Born,
 }
 
 impl Use {
     fn new(link: Arc<Link>) -> Self {
-        Self { link, born: fork::generation() }
+        Self { link, born: fork::Born::now() }
     }
 }
 
@@ -101,7 +101,7 @@ impl std::ops::Deref for Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return; // the parent's
         }
         let mut state = self.state();

@@ -22,13 +22,17 @@ impl Names {
     }
 
     /// Whether a record is a message that an inbox with this address receives.
-    #[inline(always)]
     pub(crate) fn is_expected(&self, address: &Address, head: &Head) -> bool {
-        head.kind == Kind::Message
-            && match (address, head.topic) {
-                (Address::Node, topic) => topic.is_none(),
-                (Address::Topics(_), topic) => topic.is_some_and(|number| self.get(number).is_some()),
-            }
+        head.kind == Kind::Message && self.has(address, head.topic)
+    }
+
+    /// Whether an inbox with this address receives messages of this topic, or of none.
+    #[inline(always)]
+    pub(crate) fn has(&self, address: &Address, topic: Option<u64>) -> bool {
+        match (address, topic) {
+            (Address::Node, topic) => topic.is_none(),
+            (Address::Topics(_), topic) => topic.is_some_and(|number| self.get(number).is_some()),
+        }
     }
 
     /// Takes a declaration; `Err`: what no honest sender would send to this inbox.

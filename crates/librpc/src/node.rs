@@ -121,7 +121,7 @@ impl NodeBuilder {
             rings: Mutex::default(),
             view: Mutex::default(),
             kept: Arc::default(),
-            born: fork::generation(),
+            born: fork::Born::now(),
             handle: Handle::get()?,
         });
         let place = node.take_place(&domain)?;
@@ -184,7 +184,7 @@ impl std::ops::Deref for Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        if self.born == fork::generation() {
+        if self.born.is_here() {
             self.leave();
         } else {
             // The parent's: nothing in it is to be undone here.
@@ -327,7 +327,7 @@ impl Node {
     ///
     /// [`CloseError`] says how many messages were not processed. The node has left all the same.
     pub fn close(self, limit: Duration) -> Result<(), CloseError> {
-        if self.0.born != fork::generation() {
+        if !self.0.born.is_here() {
             return Ok(());
         }
         let unprocessed = self.0.flush(Instant::now().checked_add(limit));
@@ -358,7 +358,7 @@ pub(crate) struct NodeShared {
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
     pub(crate) kept: Arc<AtomicU64>,
-    pub(crate) born: u64,
+    pub(crate) born: fork::Born,
     handle: Arc<Handle>,
 }
 
@@ -453,7 +453,7 @@ impl NodeShared {
 
     /// The domain's directory; `None` once the node was closed, and in a forked child.
     pub(crate) fn directory(&self) -> Option<Arc<Descriptor>> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return None;
         }
         self.place().as_ref().map(|place| place.registration.membership().directory().clone())

@@ -149,7 +149,7 @@ pub struct Outbox {
     pub(crate) topics: Topics,
     /// What was not delivered by the last publish.
     pub(crate) undelivered: Vec<SendError>,
-    pub(crate) born: u64,
+    pub(crate) born: fork::Born,
     /// What became of messages to subscriptions that have ended.
     pub(crate) ended: Account,
     serials: u64,
@@ -168,7 +168,7 @@ impl Outbox {
             routes,
             topics,
             undelivered,
-            born: fork::generation(),
+            born: fork::Born::now(),
             ended,
             serials: 0,
             high_water: None,
@@ -251,13 +251,13 @@ impl Outbox {
     /// [`SendError`]; the message was not sent then.
     #[inline]
     pub fn send_within(&mut self, to: Destination, payload: &[u8], limit: Duration) -> Result<(), SendError> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return Err(SendError::Forked);
         }
         let route = &mut self.routes[to.0];
         if route.pace.is_none()
             && let Some(channel) = &mut route.channel
-            && let Pushed::Yes = channel.push(Head::MESSAGE, payload)
+            && (channel.push_plain(None, payload) || matches!(channel.push(Head::MESSAGE, payload), Pushed::Yes))
         {
             return Ok(());
         }
@@ -348,7 +348,7 @@ impl Outbox {
     ///
     /// [`FlushError`] says how many messages are not processed.
     pub fn flush(&mut self, limit: Duration) -> Result<(), FlushError> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return Err(FlushError::Forked);
         }
         let deadline = Instant::now().checked_add(limit);
@@ -412,7 +412,7 @@ impl Outbox {
 
     /// What became of the messages to a destination. Does not block.
     pub fn account(&mut self, to: Destination) -> Account {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return Account::default();
         }
         self.routes[to.0].account()
@@ -420,7 +420,7 @@ impl Outbox {
 
     /// Every inbox that this outbox reaches now: how full it is, and what became of the messages to it. Does not block.
     pub fn reached(&mut self) -> Vec<Reached> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return Vec::new();
         }
         self.routes.iter_mut().filter_map(Route::reached).collect()
@@ -436,7 +436,7 @@ impl Outbox {
 
     /// The next inbox that has passed the high-water mark in either direction since this was asked last. Does not block.
     pub fn congestion(&mut self) -> Option<Reached> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return None;
         }
         let passed = self.routes.iter_mut().position(Route::has_passed_high_water)?;
@@ -446,7 +446,7 @@ impl Outbox {
     /// What became of everything that was sent and published. Does not block.
     pub fn total(&mut self) -> Account {
         let mut total = self.ended;
-        if self.born == fork::generation() {
+        if self.born.is_here() {
             self.routes.iter_mut().for_each(|route| total += route.account());
         }
         total

@@ -4,25 +4,25 @@
 //! its ring was empty in a look after its epoch was stored; so nothing is in it that no bell announces. The work follows
 //! the number of active channels, and an inbox without any does nothing at all.
 
+mod channel;
+mod connections;
+mod run;
+
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use librpc_ring::{Armed, Consumer, Head, Record};
+use librpc_ring::{Armed, Head, Mode, Record};
 
-use crate::admission::Charge;
-use crate::arrivals::{Arrival, InboxShared};
-use crate::bell::{self, Bell, Heard};
+use self::channel::Channel;
+use self::connections::{Connection, DOUBT};
+use self::run::Run;
+use crate::arrivals::InboxShared;
 use crate::fault::fault;
 use crate::message::Message;
 use crate::name::Peer;
-use crate::names::Names;
-use crate::roll::Entry;
-use crate::sample::Stamps;
-use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::{Poll, Ready};
-use crate::sys::socket::Socket;
 use crate::sys::{OsError, barrier};
 
 /// While it polls, an inbox looks at its bells this often, so that armed channels do not starve.
@@ -43,9 +43,6 @@ const PAUSES: u32 = 128;
 const POLLS_PER_CLOCK: u32 = 32;
 /// So many rounds of arming and looking, and a call that must not block returns.
 const ROUNDS: u32 = 16;
-/// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes: so long its
-/// sender's departure is in doubt.
-const DOUBT: Duration = Duration::from_millis(100);
 /// So often a doubt is looked at.
 const DOUBT_EVERY: Duration = Duration::from_millis(1);
 /// The connections' numbers are random; this one is the inbox's own signal.
@@ -105,58 +102,6 @@ pub(crate) struct Taken {
     pub(crate) missed: u64,
 }
 
-struct Channel {
-    consumer: Consumer<Reader, Writer>,
-    /// Its sender has no fence of its own: it counts on a barrier whenever the channel is armed.
-    is_fenced: bool,
-    peer: Arc<Peer>,
-    /// What the sender has declared its topics' numbers to mean.
-    topics: Names,
-    /// Messages that were overwritten in front of the next one.
-    missed: u64,
-    stamps: Stamps,
-    connection: u64,
-    ring: u32,
-    socket: Option<Arc<Socket>>,
-    active: bool,
-    /// Looks since the last message.
-    idle_looks: u32,
-    /// Messages consumed since the last look that misses no waiting sender.
-    unsettled: u32,
-    bells: u64,
-    /// Nothing more will come: it is read until it is empty, at most this many bytes. A hostile ring never ends.
-    drain: Option<u64>,
-    /// Hung up and read to the end, while its node still holds its lock: it is dying, or lives and has disconnected.
-    in_doubt_until: Option<Instant>,
-    _charge: Option<Charge>,
-    entry: Entry,
-}
-
-impl Channel {
-    /// Rings for a sender that waits for what was consumed since the last time.
-    fn settle(&mut self) {
-        if self.unsettled > 0 {
-            self.unsettled = 0;
-            if self.consumer.must_ring() {
-                self.ring_bell(Bell::Ring(self.ring));
-            }
-        }
-    }
-
-    fn ring_bell(&self, bell: Bell) {
-        if let Some(socket) = &self.socket {
-            bell.ring(socket);
-        }
-    }
-}
-
-struct Connection {
-    socket: Arc<Socket>,
-    rings: HashMap<u32, usize>,
-    stray_bells: u32,
-    _charge: Option<Charge>,
-}
-
 /// The channels of an inbox, polled by its owner.
 pub(crate) struct Receiver {
     shared: Arc<InboxShared>,
@@ -169,6 +114,7 @@ pub(crate) struct Receiver {
     /// Channels whose departure is in doubt. They are not active, and nobody rings for them any more.
     doubtful: Vec<usize>,
     cursor: usize,
+    run: Run,
     quantum: u32,
     polls: u32,
     /// Messages in a row that came without a gap.
@@ -201,6 +147,7 @@ impl Receiver {
             active: Vec::new(),
             doubtful: Vec::new(),
             cursor: 0,
+            run: Run::default(),
             quantum: QUANTUM,
             polls: 0,
             stream: 0,
@@ -223,22 +170,8 @@ impl Receiver {
     }
 
     /// Waits for what comes next; `None` when the time is up, or the inbox was stopped or closed.
-    #[inline(always)]
     pub(crate) fn next(&mut self, until: Until) -> Result<Option<Found>, OsError> {
-        // The hot path: the channel whose turn it is has one more message.
-        if self.quantum > 0
-            && self.found.is_empty()
-            && let Some(&index) = self.active.get(self.cursor)
-            && !self.shared.has_ended()
-            && let Some(found) = self.poll_ring(index)
-        {
-            return Ok(Some(found));
-        }
-        self.next_slowly(until)
-    }
-
-    #[inline(never)]
-    fn next_slowly(&mut self, until: Until) -> Result<Option<Found>, OsError> {
+        self.end_run();
         let (mut spun_out, mut rounds) = (None, 0);
         loop {
             if self.shared.has_ended() {
@@ -337,7 +270,6 @@ impl Receiver {
     }
 
     /// Takes the next message of a ring, and learns the topics that are declared in front of it.
-    #[inline(always)]
     fn poll_ring(&mut self, index: usize) -> Option<Found> {
         loop {
             let channel = self.channels[index].as_mut().expect("an active channel is there");
@@ -352,9 +284,6 @@ impl Receiver {
                 Ok(None) => return None,
                 Err(corrupt) => return Some(self.leave(index, Some(Departure::Corrupt(corrupt.to_string())))),
             };
-            if !had_unconsumed {
-                self.unconsumed.push(index);
-            }
             if let Some(left) = &mut channel.drain {
                 *left = left.saturating_sub(record.head.record_bytes(record.payload_bytes));
             }
@@ -371,7 +300,6 @@ impl Receiver {
             // Learnt is processed, unless a message in front of it is not.
             if !had_unconsumed {
                 channel.consumer.consume();
-                self.unconsumed.pop();
             }
             self.quantum -= 1;
             if self.quantum == 0 {
@@ -391,9 +319,11 @@ impl Receiver {
         Some(self.leave(index, None))
     }
 
-    #[inline(always)]
     fn take(&mut self, index: usize, record: &Record) {
         let channel = self.channels[index].as_mut().expect("an active channel is there");
+        if !std::mem::replace(&mut channel.is_listed, true) {
+            self.unconsumed.push(index);
+        }
         channel.idle_looks = 0;
         let missed = std::mem::take(&mut channel.missed);
         channel.stamps.taken(record.head.time);
@@ -403,9 +333,8 @@ impl Receiver {
         self.empty_polls = 0;
         self.quantum -= 1;
         self.polls += 1;
-        if self.polls >= POLLS_PER_CLOCK {
-            self.polls = 0;
-            self.look_if_due();
+        if channel.drain.is_none() && channel.consumer.mode() == Mode::Lossless {
+            self.begin_run(index);
         }
     }
 
@@ -421,17 +350,13 @@ impl Receiver {
 
     /// Everything that was taken is processed, and every sender that waits for it is rung for. `lazily`: one that goes to
     /// sleep at this very moment may be missed until [`Receiver::settle`], and a fence for each message is saved.
-    #[inline]
     pub(crate) fn consume(&mut self, lazily: bool) {
         while let Some(index) = self.unconsumed.pop() {
             let Some(channel) = &mut self.channels[index] else { continue };
-            channel.stamps.processed(&mut channel.consumer);
-            channel.consumer.consume();
-            fault!("consume.consumed");
+            channel.is_listed = false;
+            channel.consume();
             channel.unsettled += 1;
-            if channel.consumer.sees_waiting() {
-                channel.ring_bell(Bell::Ring(channel.ring));
-            } else if !lazily || channel.unsettled >= SETTLE_EVERY {
+            if !channel.ring_if_seen() && (!lazily || channel.unsettled >= SETTLE_EVERY) {
                 channel.settle();
             }
         }
@@ -522,57 +447,6 @@ impl Receiver {
         Ok(())
     }
 
-    /// Takes a new channel in.
-    fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry } = arrival;
-        let mut charge = Some(charge);
-        if let Some(socket) = socket {
-            if let Err(error) = self.poll.add(&*socket, connection) {
-                tracing::warn!(%error, peer = &*peer.node, "a connection cannot be watched, and is closed");
-                return self.shared.forget(connection);
-            }
-            // The first ring is paid for as long as the connection lasts, whatever becomes of the ring.
-            let _charge = charge.take();
-            let connected = Connection { socket, rings: HashMap::new(), stray_bells: 0, _charge };
-            self.connections.insert(connection, connected);
-        }
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.channels.push(None);
-            self.channels.len() - 1
-        });
-        // A ring may arrive behind its connection's end: then it is read to its end, and there is nobody to ring for.
-        let (socket, drain) = match self.connections.get_mut(&connection) {
-            Some(found) => {
-                found.rings.insert(ring, index);
-                found.stray_bells = 0;
-                (Some(found.socket.clone()), None)
-            }
-            None => (None, Some(consumer.capacity())),
-        };
-        tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
-        self.found.push_back(Found::Joined(peer.clone()));
-        self.channels[index] = Some(Channel {
-            consumer,
-            is_fenced,
-            peer,
-            topics: Names::default(),
-            missed: 0,
-            stamps: Stamps::default(),
-            connection,
-            ring,
-            socket,
-            active: false,
-            idle_looks: 0,
-            unsettled: 0,
-            bells: 0,
-            drain,
-            in_doubt_until: None,
-            _charge: charge,
-            entry,
-        });
-        self.activate(index);
-    }
-
     fn activate(&mut self, index: usize) {
         let channel = self.channels[index].as_mut().expect("only channels that are there are activated");
         channel.idle_looks = 0;
@@ -586,91 +460,6 @@ impl Receiver {
     fn deactivate(&mut self, index: usize) {
         self.channels[index].as_mut().expect("only channels that are there are deactivated").active = false;
         self.active.retain(|&active| active != index);
-    }
-
-    /// Whether a channel that was read to its end has hung up without a word, by a node that still holds its lock.
-    fn is_in_doubt(&mut self, index: usize) -> bool {
-        let channel = self.channels[index].as_mut().expect("a drained channel is there");
-        if channel.consumer.is_closed() || !self.shared.is_alive(&channel.peer) {
-            return false;
-        }
-        Instant::now() < *channel.in_doubt_until.get_or_insert_with(|| Instant::now() + DOUBT)
-    }
-
-    /// Reads a connection's bells.
-    fn bells(&mut self, number: u64, hung_up: bool) {
-        let Some(socket) = self.connections.get(&number).map(|connection| connection.socket.clone()) else { return };
-        let heard = bell::hear(&socket, hung_up, |bell| match bell {
-            Bell::Ring(ring) => self.bell(number, ring),
-            Bell::Reset(_) => false,
-        });
-        match heard {
-            Heard::Bells => {}
-            Heard::Many => {
-                let rings: Vec<usize> = self.connections[&number].rings.values().copied().collect();
-                rings.into_iter().for_each(|index| self.activate(index));
-            }
-            Heard::HungUp => self.hung_up(number),
-            Heard::Dishonest => {
-                tracing::warn!("a sender rings what no sender rings: disconnected");
-                self.hung_up(number);
-            }
-        }
-    }
-
-    /// A bell for a ring; `false` if no honest sender would have rung it.
-    fn bell(&mut self, number: u64, ring: u32) -> bool {
-        let connection = self.connections.get_mut(&number).expect("the caller has looked it up");
-        let Some(&index) = connection.rings.get(&ring) else {
-            // It may be on its way to us: then it will be polled first.
-            connection.stray_bells += 1;
-            return connection.stray_bells < bell::STRAY;
-        };
-        self.activate(index);
-        let channel = self.channels[index].as_mut().expect("a listed ring is there");
-        channel.bells += 1;
-        // One for each sleep, one when it was attached, one when it is closed.
-        channel.bells <= channel.consumer.epochs() + 2
-    }
-
-    /// A connection is gone: what its rings still hold is read to the end.
-    fn hung_up(&mut self, number: u64) {
-        let Some(connection) = self.connections.remove(&number) else { return };
-        self.poll.remove(&*connection.socket);
-        self.shared.forget(number);
-        for index in connection.rings.into_values() {
-            let channel = self.channels[index].as_mut().expect("a listed ring is there");
-            channel.drain.get_or_insert(channel.consumer.capacity());
-            self.activate(index);
-        }
-    }
-
-    /// Lets go of a channel, which is empty or corrupt.
-    fn leave(&mut self, index: usize, departure: Option<Departure>) -> Found {
-        let channel = self.channels[index].take().expect("a leaving channel is there");
-        self.vacant.push(index);
-        self.active.retain(|&active| active != index);
-        self.unconsumed.retain(|&unconsumed| unconsumed != index);
-        if let Some(connection) = self.connections.get_mut(&channel.connection) {
-            connection.rings.remove(&channel.ring);
-        }
-        let departure = departure.unwrap_or_else(|| self.departure(&channel));
-        match &departure {
-            Departure::Corrupt(why) => {
-                tracing::warn!(peer = &*channel.peer.node, why, "a sender's ring is corrupt, and is closed");
-                channel.ring_bell(Bell::Reset(channel.ring));
-            }
-            Departure::Died => tracing::info!(peer = &*channel.peer.node, pid = channel.peer.pid, "a sender has died"),
-            departure => tracing::debug!(peer = &*channel.peer.node, ?departure, "a sender has left"),
-        }
-        Found::Left(Box::new((channel.peer, departure)))
-    }
-
-    fn departure(&self, channel: &Channel) -> Departure {
-        if channel.consumer.is_closed() {
-            return Departure::Closed;
-        }
-        if self.shared.is_alive(&channel.peer) { Departure::Disconnected } else { Departure::Died }
     }
 
     /// What another event loop may wait for. It is readable at first: what is there already is to be looked at.

@@ -48,7 +48,7 @@ pub(crate) struct Ring {
     /// The domain's directory as it was when the ring was made: the link may be older.
     pub(crate) directory: Arc<Descriptor>,
     pub(crate) data: Arc<Mapping>,
-    pub(crate) born: u64,
+    pub(crate) born: fork::Born,
     status: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
@@ -98,7 +98,7 @@ impl Ring {
         let (data, memfd) = Mapping::create(Shape::Data { capacity: link.target.capacity })?;
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
         let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
-        let born = fork::generation();
+        let born = fork::Born::now();
         let changed = Condvar::new();
         let _charge = charge;
         Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed, _charge }))
@@ -263,7 +263,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.born == fork::generation()
+        if self.born.is_here()
             && let Some(attached) = &self.state().attached
         {
             self.link.release(attached.number);

@@ -45,7 +45,7 @@ pub(crate) struct Entry {
     roll: Arc<Roll>,
     serial: u64,
     enrolled: Arc<Enrolled>,
-    born: u64,
+    born: fork::Born,
 }
 
 impl Roll {
@@ -67,7 +67,7 @@ impl Roll {
         state.next += 1;
         let serial = state.next;
         state.channels.insert(serial, enrolled.clone());
-        Entry { roll: self.clone(), serial, enrolled, born: fork::generation() }
+        Entry { roll: self.clone(), serial, enrolled, born: fork::Born::now() }
     }
 
     /// The channels behind this serial number, in order, at most so many.
@@ -116,7 +116,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return; // the parent's, and its memory is not mapped here
         }
         let stats = self.enrolled.stats();

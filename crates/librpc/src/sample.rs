@@ -31,6 +31,18 @@ impl Countdown {
         self.0 == 0
     }
 
+    /// The same before it is sure that a message is sent: [`Countdown::sent`].
+    #[inline(always)]
+    pub(crate) fn would_be_due(&self) -> bool {
+        self.0 <= 1
+    }
+
+    /// A message was sent without a stamp.
+    #[inline(always)]
+    pub(crate) fn sent(&mut self) {
+        self.0 -= 1;
+    }
+
     /// A message is being stamped.
     pub(crate) fn restart(&mut self) {
         self.0 = EVERY;

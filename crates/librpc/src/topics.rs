@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::rate::{Pace, Rate};
 use crate::redelivery::Behind;
 use crate::route::{Declared, Route};
-use crate::sys::{OsError, fork};
+use crate::sys::OsError;
 use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
 use crate::view::{Subscription, View};
 
@@ -169,13 +169,15 @@ impl Outbox {
         payload: &[u8],
         limit: Duration,
     ) -> Result<Receipt<'_>, PublishError> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return Err(PublishError::Forked);
         }
         if !self.topics.are_current(topic) {
             self.find_routes(topic)?;
         }
-        self.undelivered.clear();
+        if !self.undelivered.is_empty() {
+            self.undelivered.clear();
+        }
         let entry = &mut self.topics.list[topic.0];
         if entry.pace.is_some() {
             entry.wait_for_pace(payload.len(), limit)?;
@@ -183,8 +185,10 @@ impl Outbox {
         let (mut inboxes, all) = (0, entry.routes.len());
         for leg in &mut entry.routes {
             let route = &mut self.routes[leg.route];
+            let number = topic.0 as u64;
             if route.serial == leg.serial
-                && let Pushed::Yes = route.publish(&mut leg.declared, topic.0 as u64, &entry.name, payload)
+                && (route.publish_plain(&leg.declared, number, payload)
+                    || matches!(route.publish(&mut leg.declared, number, &entry.name, payload), Pushed::Yes))
             {
                 route.stuck = false;
                 inboxes += 1;
@@ -204,7 +208,7 @@ impl Outbox {
     ///
     /// [`PublishError`].
     pub fn subscribers(&mut self, topic: Topic) -> Result<usize, PublishError> {
-        if self.born != fork::generation() {
+        if !self.born.is_here() {
             return Err(PublishError::Forked);
         }
         self.find_routes(topic)?;

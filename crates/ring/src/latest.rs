@@ -91,7 +91,8 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         let begin = into.len();
         for _ in 0..LOOKS {
             let data = Racing(&self.data);
-            let found = self.find(&data);
+            let at = self.word_at(self.position);
+            let found = self.find(&data, at, self.commit_word(&data, at));
             if let Ok(Some(found)) = &found {
                 data.read(found.payload_word, found.payload_bytes, into);
             }

@@ -34,5 +34,5 @@ pub use histogram::{Bucket, Histogram};
 pub use layout::Mode;
 pub use memory::{Mapped, Memory, MemoryMut, ReadOnly, Writable};
 pub use producer::{Producer, PushError};
-pub use record::{Head, Kind, Record};
+pub use record::{Head, Kind, Plain, Record};
 pub use waking::{Armed, stop_waiting, wait_for_receiver};

@@ -72,20 +72,20 @@ impl<Access, Owner> Mapped<Access, Owner> {
 
     #[inline(always)]
     fn word(&self, word: usize) -> &AtomicU64 {
-        assert!(word < self.words, "word {word} of {}", self.words);
-        // SAFETY: in range by the assertion, valid and aligned by the contract of `new`. An atomic may be written by
+        if word >= self.words {
+            out_of_range(word, 0, self.words);
+        }
+        // SAFETY: in range by the check, valid and aligned by the contract of `new`. An atomic may be written by
         // others while we hold a reference to it; a read-only mapping is only ever loaded from.
         unsafe { self.base.add(word).as_ref() }
     }
 
     #[inline(always)]
     fn bytes(&self, word: usize, len: usize) -> NonNull<u8> {
-        assert!(
-            word <= self.words && len <= (self.words - word) * WORD,
-            "{len} bytes at word {word} of {}",
-            self.words
-        );
-        // SAFETY: in range by the assertion.
+        if word > self.words || len > (self.words - word) * WORD {
+            out_of_range(word, len, self.words);
+        }
+        // SAFETY: in range by the check.
         unsafe { self.base.add(word).cast() }
     }
 }
@@ -105,7 +105,7 @@ impl<Access, Owner> Memory for Mapped<Access, Owner> {
     fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>) {
         let from = self.bytes(word, bytes);
         into.reserve(bytes);
-        // SAFETY: `from` is valid for `bytes` bytes by its assertion, the vector's spare room by `reserve`. They cannot
+        // SAFETY: `from` is valid for `bytes` bytes by its check, the vector's spare room by `reserve`. They cannot
         // overlap: to the shared mapping no reference exists. The copy initialises what `set_len` takes in.
         unsafe {
             std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr().add(into.len()), bytes);
@@ -137,6 +137,13 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
         // SAFETY: as in `read`, the other way round; the mapping is writable.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) };
     }
+}
+
+/// Our own bug, kept out of the way of everything else: with an assertion in place each access would store what it may say.
+#[cold]
+#[inline(never)]
+fn out_of_range(word: usize, bytes: usize, words: usize) -> ! {
+    panic!("{bytes} bytes at word {word} of {words}");
 }
 
 /// Keeps the compiler from reading the shared bytes a second time where the private copy is used.

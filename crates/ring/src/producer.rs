@@ -123,7 +123,24 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         Ok(self.write(head, payload, size))
     }
 
-    /// The same where something may be new: a full ring, a greater depth, a passed mark, a new chunk.
+    /// Writes and commits a message that bears nothing but, perhaps, a topic, into a lossless ring, if there is nothing to look
+    /// at, as nearly always. `false`: nothing was written, and [`Producer::push`] knows better.
+    #[inline(always)]
+    pub fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
+        let head = Head { topic, ..Head::MESSAGE };
+        if payload.len() > self.max_payload_bytes || self.mode == Mode::Latest {
+            return false;
+        }
+        let size = head.record_bytes(payload.len());
+        if self.counters.committed + size + WORD as u64 > self.look_at {
+            return false;
+        }
+        self.lay(&self.data, head, payload, size);
+        self.commit(head, payload.len(), size);
+        true
+    }
+
+    /// [`Producer::push`] where something may be new: a full ring, a greater depth, a passed mark, a new chunk.
     #[cold]
     #[inline(never)]
     fn push_looking(&mut self, head: Head, payload: &[u8], size: u64) -> Result<u64, PushError> {

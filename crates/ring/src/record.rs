@@ -136,6 +136,18 @@ impl Commit {
         })
     }
 
+    /// Whether a commit word is that of a message with a topic (`true`), or with nothing beside its payload (`false`).
+    #[inline(always)]
+    pub(crate) fn plain(word: u64, lap: u64) -> Option<bool> {
+        const MESSAGE: u64 = Kind::Message as u64;
+        const MESSAGE_OF_TOPIC: u64 = MESSAGE | (HAS_TOPIC as u64) << 8;
+        match (word >> 32) ^ lap << 16 {
+            MESSAGE => Some(false),
+            MESSAGE_OF_TOPIC => Some(true),
+            _ => None,
+        }
+    }
+
     pub(crate) fn record_bytes(&self) -> u64 {
         record_bytes(self.flags, self.payload_bytes as u64)
     }
@@ -173,4 +185,16 @@ pub struct Record {
     /// How many messages directly in front of it were overwritten before the receiver came to them: always 0 in mode
     /// Lossless. A topic's declaration may bear this, too.
     pub missed: u64,
+}
+
+/// A message that bore nothing beside its payload but, perhaps, a topic: [`crate::Consumer::pop_plain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plain {
+    /// Its number, as in [`Record::sequence`].
+    pub sequence: u64,
+    /// The number of its topic on this ring.
+    pub topic: Option<u64>,
+    /// Length of the payload in bytes.
+    pub payload_bytes: usize,
 }

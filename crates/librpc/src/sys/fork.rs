@@ -65,6 +65,27 @@ pub(crate) fn generation() -> u64 {
     }
 }
 
+/// In which process something was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Born {
+    page: &'static AtomicU64,
+    generation: u64,
+}
+
+impl Born {
+    /// In this one.
+    pub(crate) fn now() -> Self {
+        let generation = generation();
+        Self { page: PAGE.get().copied().unwrap_or(&GENERATIONS), generation }
+    }
+
+    /// Whether this is still that process, and no forked child of it. One load.
+    #[inline(always)]
+    pub(crate) fn is_here(self) -> bool {
+        self.page.load(Ordering::Relaxed) == self.generation || generation() == self.generation
+    }
+}
+
 /// Keeps every other thread of the process from forking while it is held.
 pub(crate) fn gate() -> MutexGuard<'static, ()> {
     GATE.lock().unwrap_or_else(PoisonError::into_inner)
