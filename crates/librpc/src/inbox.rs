@@ -301,9 +301,17 @@ impl Inbox {
         Ok(None)
     }
 
+    #[inline(always)]
     fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
-        let found = if self.goes_on() { Some(Found::Message) } else { self.step(until)? };
-        Ok(found.map(|found| match found {
+        if self.goes_on() {
+            return Ok(Some(Event::Message(self.receiver.message())));
+        }
+        self.next_event(until)
+    }
+
+    #[inline(never)]
+    fn next_event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
+        Ok(self.step(until)?.map(|found| match found {
             Found::Message => Event::Message(self.receiver.message()),
             Found::Joined(peer) => Event::SenderJoined(peer),
             Found::Left(left) => Event::SenderLeft(left.0, left.1),

@@ -40,16 +40,13 @@ pub(super) fn number(message: &[u8]) -> Option<u64> {
 #[inline]
 pub(super) fn is(message: &[u8], number: u64) -> bool {
     let mixed = number.wrapping_mul(MIX);
-    let first_bytes = message.len().min(WORD);
     let (words, rest) = message.as_chunks::<WORD>();
+    let Some((first, words)) = words.split_first() else { return number.to_le_bytes().starts_with(message) };
     // Without a branch for each word, so that it costs little beside the message itself.
-    let differs = words
-        .iter()
-        .enumerate()
-        .skip(1)
-        .fold(0, |differs, (index, word)| differs | (u64::from_le_bytes(*word) ^ mixed.wrapping_add(index as u64)));
-    let cut = &mixed.wrapping_add(words.len() as u64).to_le_bytes()[..rest.len()];
-    differs == 0 && message[..first_bytes] == number.to_le_bytes()[..first_bytes] && (words.is_empty() || rest == cut)
+    let word_differs = |(word, expected): (&[u8; WORD], u64)| u64::from_le_bytes(*word) ^ mixed.wrapping_add(expected);
+    let differs = words.iter().zip(1..).map(word_differs).fold(0, |differs, word| differs | word);
+    let is_cut = || mixed.wrapping_add(words.len() as u64 + 1).to_le_bytes().starts_with(rest);
+    differs | (u64::from_le_bytes(*first) ^ number) == 0 && (rest.is_empty() || is_cut())
 }
 
 /// What has come: the messages 0, 1, 2 and so on are expected.
