@@ -225,6 +225,7 @@ impl Inbox {
     /// # Errors
     ///
     /// [`RecvError`].
+    #[inline]
     pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
         self.message(Until::Forever)
     }
@@ -234,6 +235,7 @@ impl Inbox {
     /// # Errors
     ///
     /// [`RecvError`].
+    #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
         self.message(Until::Now)
     }
@@ -243,6 +245,7 @@ impl Inbox {
     /// # Errors
     ///
     /// [`RecvError`].
+    #[inline]
     pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<Message<'_>>, RecvError> {
         self.message(until(limit))
     }
@@ -252,6 +255,7 @@ impl Inbox {
     /// # Errors
     ///
     /// [`RecvError`].
+    #[inline]
     pub fn recv_event(&mut self) -> Result<Option<Event<'_>>, RecvError> {
         self.event(Until::Forever)
     }
@@ -261,6 +265,7 @@ impl Inbox {
     /// # Errors
     ///
     /// [`RecvError`].
+    #[inline]
     pub fn try_recv_event(&mut self) -> Result<Option<Event<'_>>, RecvError> {
         self.event(Until::Now)
     }
@@ -270,6 +275,7 @@ impl Inbox {
     /// # Errors
     ///
     /// [`RecvError`].
+    #[inline]
     pub fn recv_event_timeout(&mut self, limit: Duration) -> Result<Option<Event<'_>>, RecvError> {
         self.event(until(limit))
     }
@@ -318,8 +324,9 @@ impl Inbox {
         }))
     }
 
-    /// The hot path: one more message is there, as the last one was.
-    #[inline(always)]
+    /// The hot path: one more message is there, as the last one was. Its caller builds the message around it, so that no
+    /// part of that is written and read that nobody asks for.
+    #[inline(never)]
     fn goes_on(&mut self) -> bool {
         self.born.is_here() && self.receiver.goes_on(self.acknowledge == Acknowledge::Implicit)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::name::Peer;
+use crate::names::Names;
 use crate::receiver::{Departure, Taken};
 
 /// A message: a private copy that is valid until the next receive.
@@ -10,60 +11,64 @@ use crate::receiver::{Departure, Taken};
 pub struct Message<'a> {
     peer: &'a Arc<Peer>,
     payload: &'a [u8],
-    topic: Option<&'a Arc<str>>,
-    sequence: u64,
-    missed: u64,
-    redelivered: bool,
+    topics: &'a Names,
+    taken: &'a Taken,
 }
 
 impl<'a> Message<'a> {
     #[inline(always)]
-    pub(crate) fn new(peer: &'a Arc<Peer>, topic: Option<&'a Arc<str>>, payload: &'a [u8], taken: &Taken) -> Self {
-        let Taken { sequence, missed, redelivered, .. } = *taken;
-        Self { peer, payload, topic, sequence, missed, redelivered }
+    pub(crate) fn new(peer: &'a Arc<Peer>, topics: &'a Names, payload: &'a [u8], taken: &'a Taken) -> Self {
+        Self { peer, payload, topics, taken }
     }
 
     /// The id of the node that sent it.
+    #[inline]
     pub fn from(&self) -> &'a str {
         &self.peer.node
     }
 
     /// Who sent it, as the kernel and the registry know it.
+    #[inline]
     pub fn peer(&self) -> &'a Arc<Peer> {
         self.peer
     }
 
     /// What was sent.
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
 
     /// The topic that it was published on; empty if it was sent to the node itself.
+    #[inline]
     pub fn topic(&self) -> &'a str {
-        self.topic.map_or("", |topic| topic)
+        self.topics.of(self.taken.topic).map_or("", |topic| topic)
     }
 
     /// How many messages of this outbox were overwritten directly in front of this one, before they could be received:
     /// always 0, but with [`crate::Policy::Latest`].
+    #[inline]
     pub fn missed(&self) -> u64 {
-        self.missed
+        self.taken.missed
     }
 
     /// Its number, counted from 0 by the outbox that sent it, for this inbox.
+    #[inline]
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.taken.sequence
     }
 
     /// Whether an earlier incarnation of this node may have processed it already.
+    #[inline]
     pub fn is_redelivered(&self) -> bool {
-        self.redelivered
+        self.taken.redelivered
     }
 
     /// A copy that lives as long as you like.
     pub fn to_owned(&self) -> OwnedMessage {
-        let Self { peer, payload, topic, sequence, missed, redelivered } = *self;
-        let (peer, topic) = (peer.clone(), topic.map_or_else(|| "".into(), Arc::clone));
-        OwnedMessage { peer, topic, payload: payload.into(), sequence, missed, redelivered }
+        let Taken { sequence, missed, redelivered, topic, .. } = *self.taken;
+        let (peer, topic) = (self.peer.clone(), self.topics.of(topic).map_or_else(|| "".into(), Arc::clone));
+        OwnedMessage { peer, topic, payload: self.payload.into(), sequence, missed, redelivered }
     }
 }
 

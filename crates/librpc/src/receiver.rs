@@ -166,7 +166,7 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn message(&self) -> Message<'_> {
         let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");
-        Message::new(&channel.peer, channel.topics.of(self.taken.topic), &self.payload, &self.taken)
+        Message::new(&channel.peer, &channel.topics, &self.payload, &self.taken)
     }
 
     /// Waits for what comes next; `None` when the time is up, or the inbox was stopped or closed.
