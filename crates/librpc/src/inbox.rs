@@ -309,19 +309,13 @@ impl Inbox {
 
     #[inline(always)]
     fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
-        if self.goes_on() {
-            return Ok(Some(Event::Message(self.receiver.message())));
-        }
-        self.next_event(until)
-    }
-
-    #[inline(never)]
-    fn next_event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
-        Ok(self.step(until)?.map(|found| match found {
-            Found::Message => Event::Message(self.receiver.message()),
-            Found::Joined(peer) => Event::SenderJoined(peer),
-            Found::Left(left) => Event::SenderLeft(left.0, left.1),
-        }))
+        let found = if self.goes_on() { Some(Found::Message) } else { self.step(until)? };
+        Ok(match found {
+            None => None,
+            Some(Found::Message) => Some(Event::Message(self.receiver.message())),
+            Some(Found::Joined(peer)) => Some(Event::SenderJoined(peer)),
+            Some(Found::Left(left)) => Some(Event::SenderLeft(left.0, left.1)),
+        })
     }
 
     /// The hot path: one more message is there, as the last one was. Its caller builds the message around it, so that no
@@ -343,6 +337,7 @@ impl Inbox {
         }
     }
 
+    #[inline(never)]
     fn step(&mut self, until: Until) -> Result<Option<Found>, RecvError> {
         if !self.born.is_here() {
             return Err(RecvError::Forked);

@@ -13,6 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::layout::WORD;
 
+/// Up to so many bytes are copied in words. A message was often written just now, field by field; loads that are wider than
+/// those stores would wait until the cache has them, behind everything that was stored to the ring before.
+const SHORT: usize = 256;
+
 /// Memory that can be read. Offsets are word indexes; one out of range is our own bug and panics.
 pub trait Memory {
     /// Loads a synchronising word.
@@ -134,8 +138,26 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
     #[inline(always)]
     fn write(&self, word: usize, from: &[u8]) {
         let to = self.bytes(word, from.len());
-        // SAFETY: as in `read`, the other way round; the mapping is writable.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) };
+        if from.len() > SHORT {
+            // SAFETY: as in `read`, the other way round; the mapping is writable.
+            return unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) };
+        }
+        let (words, rest) = from.as_chunks::<WORD>();
+        let mut to = to.cast::<AtomicU64>();
+        let mut put = |bytes: [u8; WORD]| {
+            // SAFETY: the words that hold `from`, the last one filled up, are in range as `from` is: both begin and end with
+            // a word. They are aligned, and the mapping is writable.
+            unsafe {
+                to.as_ref().store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+                to = to.add(1);
+            }
+        };
+        words.iter().for_each(|word| put(*word));
+        if !rest.is_empty() {
+            let mut last = [0; WORD];
+            last[..rest.len()].copy_from_slice(rest);
+            put(last);
+        }
     }
 }
 
