@@ -7,6 +7,7 @@
 mod channel;
 mod connections;
 mod run;
+mod stream;
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -18,6 +19,7 @@ use librpc_ring::{Armed, Head, Mode, Record};
 use self::channel::Channel;
 use self::connections::{Connection, DOUBT};
 use self::run::Run;
+use self::stream::Stream;
 use crate::arrivals::InboxShared;
 use crate::fault::fault;
 use crate::message::Message;
@@ -35,10 +37,6 @@ const IDLE_LOOKS: u32 = 8;
 const QUANTUM: u32 = 64;
 /// So many messages are consumed before the next look, with a fence, for a sender that waits.
 const SETTLE_EVERY: u32 = 64;
-/// So many messages in a row without an empty poll between them are a stream: behind one, where the receiver finds nothing, it
-/// pauses for a moment, and a batch forms. An answer to a question never comes in a row, and is never kept waiting.
-const STREAM: u32 = 16;
-const PAUSES: u32 = 128;
 /// So many polls or messages between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
 /// So many rounds of arming and looking, and a call that must not block returns.
@@ -117,8 +115,7 @@ pub(crate) struct Receiver {
     run: Run,
     quantum: u32,
     polls: u32,
-    /// Messages in a row that came without a gap.
-    stream: u32,
+    stream: Stream,
     /// Polls since the last message.
     empty_polls: u32,
     last_look: Instant,
@@ -150,7 +147,7 @@ impl Receiver {
             run: Run::default(),
             quantum: QUANTUM,
             polls: 0,
-            stream: 0,
+            stream: Stream::default(),
             empty_polls: 0,
             last_look: Instant::now(),
             found: VecDeque::new(),
@@ -185,9 +182,7 @@ impl Receiver {
             self.empty_polls += 1;
             if self.empty_polls == 1 {
                 self.settle();
-                if self.stream >= STREAM && until != Until::Now {
-                    (0..PAUSES).for_each(|_| std::hint::spin_loop());
-                }
+                self.stream.gap(until != Until::Now);
             }
             if until == Until::Now && self.foreign.get() {
                 // The caller will wait for the descriptor: everything is armed, and the signal is drained. A sender that
@@ -329,7 +324,7 @@ impl Receiver {
         channel.stamps.taken(record.head.time);
         let Head { topic, redelivered, .. } = record.head;
         self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, missed };
-        self.stream = if self.empty_polls == 0 { self.stream.saturating_add(1) } else { 0 };
+        self.stream.came(1);
         self.empty_polls = 0;
         self.quantum -= 1;
         self.polls += 1;

@@ -54,7 +54,7 @@ impl Receiver {
     pub(super) fn end_run(&mut self) {
         let Run { channel, length, left } = std::mem::take(&mut self.run);
         let taken = length - left;
-        self.stream = self.stream.saturating_add(taken);
+        self.stream.came(taken);
         self.quantum -= taken;
         self.polls += taken;
         if let Some(Some(channel)) = self.channels.get_mut(channel) {

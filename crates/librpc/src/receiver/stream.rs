@@ -1,0 +1,102 @@
+//! Whether messages come as a stream, behind which it pays to pause.
+//!
+//! A receiver on its sender's heels costs both most of their speed: each line goes back and forth. If it pauses for a moment
+//! when it finds nothing, a batch forms. But one that is waited for, because it answers, must never pause. Nobody says which
+//! it is; so it is tried: if a pause was followed by several messages in a row, they come faster than it was long, and the
+//! next gap is paused, too. If not, it is tried again after ever more gaps.
+
+/// So many messages between two gaps are a stream, though nothing was paused.
+const STREAM: u32 = 16;
+/// So many messages behind a pause say that it paid.
+const BATCH: u32 = 4;
+/// So long is a pause: one to three microseconds.
+const PAUSES: u32 = 128;
+/// Gaps between two trials that have not paid, at first and at most: then one message in thousands is late.
+const SOONEST: u32 = 16;
+const LATEST: u32 = 8192;
+
+/// What the gaps between messages have taught.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Messages since the last gap.
+    batch: u32,
+    was_paused: bool,
+    until_trial: u32,
+    between_trials: u32,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { batch: 0, was_paused: false, until_trial: SOONEST, between_trials: SOONEST }
+    }
+}
+
+impl Stream {
+    /// So many messages have come in a row.
+    #[inline(always)]
+    pub(super) fn came(&mut self, messages: u32) {
+        self.batch = self.batch.saturating_add(messages);
+    }
+
+    /// There is nothing, directly behind a message: pauses if that pays. `may_pause`: the caller has time.
+    pub(super) fn gap(&mut self, may_pause: bool) {
+        let batch = std::mem::take(&mut self.batch);
+        let is_stream = batch >= if self.was_paused { BATCH } else { STREAM };
+        if is_stream {
+            self.between_trials = SOONEST;
+        } else if self.was_paused {
+            self.between_trials = (2 * self.between_trials).min(LATEST);
+            self.until_trial = self.between_trials;
+        } else {
+            self.until_trial -= 1;
+        }
+        self.was_paused = may_pause && (is_stream || self.until_trial == 0);
+        if self.was_paused {
+            (0..PAUSES).for_each(|_| std::hint::spin_loop());
+        }
+        self.until_trial = self.until_trial.max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of so many gaps were paused, if a pause is followed by this many messages, and no pause by that many.
+    fn paused(gaps: u32, behind_pause: u32, else_: u32) -> u32 {
+        let mut stream = Stream::default();
+        let mut paused = 0;
+        for _ in 0..gaps {
+            stream.came(if stream.was_paused { behind_pause } else { else_ });
+            stream.gap(true);
+            paused += u32::from(stream.was_paused);
+        }
+        paused
+    }
+
+    #[test]
+    fn a_dialogue_is_tried_ever_less_often() {
+        assert_eq!(paused(16, 1, 1), 1);
+        assert!(paused(100_000, 1, 1) < 100_000 / LATEST + 12);
+    }
+
+    #[test]
+    fn a_stream_on_its_heels_is_found_out() {
+        assert_eq!(paused(15 + 1000, 20, 1), 1000);
+    }
+
+    #[test]
+    fn a_stream_that_runs_ahead_is_known_at_once() {
+        assert_eq!(paused(1000, 100, 100), 1000);
+    }
+
+    #[test]
+    fn a_receiver_without_time_never_pauses() {
+        let mut stream = Stream::default();
+        for _ in 0..100 {
+            stream.came(100);
+            stream.gap(false);
+            assert!(!stream.was_paused);
+        }
+    }
+}
