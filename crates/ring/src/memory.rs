@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::layout::WORD;
 
 /// Up to so many bytes are copied in words. A message was often written just now, field by field; loads that are wider than
-/// those stores would wait until the cache has them, behind everything that was stored to the ring before.
-const SHORT: usize = 256;
+/// those stores would wait until the cache has them, behind everything that was stored to the ring before: 64 bytes go 7 %
+/// faster so, but 256 bytes a sixth slower.
+const SHORT: usize = 64;
 
 /// Memory that can be read. Offsets are word indexes; one out of range is our own bug and panics.
 pub trait Memory {
