@@ -98,8 +98,13 @@ fn show(
                 _ => {}
             }
         }
-        if let Ok(snapshot) = seen.try_recv() {
-            app.update(snapshot?);
+        if let Ok(found) = seen.try_recv() {
+            match found {
+                Ok(snapshot) => app.update(snapshot),
+                Err(error) if app.snapshot.is_none() => return Err(error),
+                // It may pass: descriptors that lack, a directory that is being made anew.
+                Err(error) => app.trouble = Some(format!("{error:#}")),
+            }
             has_changed = true;
         }
         if has_changed {
