@@ -157,9 +157,10 @@ fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
     wide.signal(Signal::KILL);
     wide.ends();
     tmux.shows(&["dead-node: node 温度"]);
+    tmux.press("Escape");
     until(|| !tmux.does(&["capture-pane", "-p"]).contains("history"));
     tmux.press("Escape");
-    until(|| !tmux.does(&["capture-pane", "-p"]).contains("filter"));
+    until(|| !tmux.does(&["capture-pane", "-p"]).contains("filter: "));
     sender.close_stdin();
     assert!(matches!(sender.ends().code, 0 | 3), "what it has sent is processed, or was lost");
     // The domain is removed under it, and is there again.
@@ -176,6 +177,23 @@ fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
     tmux.shows(&["ended with 0"]);
     again.signal(Signal::TERM);
     assert_eq!(again.ends().code, 0);
+}
+
+#[test]
+fn top_ends_with_its_terminal() {
+    let place = place("hangup");
+    // Without the signal that a terminal sends when it goes, too.
+    for before in ["exec", "trap '' HUP; exec"] {
+        let Some(tmux) = Tmux::top_with(&place, 80, 24, before) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: top in a terminal: there is no tmux");
+            return;
+        };
+        tmux.shows(&["no nodes"]);
+        let pid: i32 = tmux.does(&["list-panes", "-F", "#{pane_pid}"]).trim().parse().expect("a pid");
+        drop(tmux);
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        until(|| rustix::process::test_kill_process(pid).is_err());
+    }
 }
 
 #[test]
