@@ -121,6 +121,29 @@ fn a_stopped_node_and_a_full_inbox_are_shown_by_all() {
 }
 
 #[test]
+fn a_full_inbox_of_a_node_that_lives_is_shown_by_all() {
+    let place = place("slow");
+    let mut slow = place.receiver("slow", &["--capacity", "4096"]); // nobody reads what it writes
+    let mut feeder = place.start(&["send", "slow", "--id", "feeder"]);
+    feeder.write_until_full(b"a message of some length\n");
+    let top = lines(&place, &["top", "--once", "--json"]);
+    for warning in ["queue-full", "slow-consumer"] {
+        assert_eq!(find(&top, "name", warning)["from"], "feeder", "{warning}");
+    }
+    assert!(!top.iter().any(|line| line["name"] == "stalled-node"), "{top:?}");
+    assert_eq!(find(&place.nodes(), "id", "slow")["state"], "alive");
+    let doctor = lines(&place, &["doctor", "--json"]);
+    let traffic = find(&doctor, "check", "traffic");
+    assert_eq!(traffic["verdict"], "WARN");
+    assert!(traffic["found"].as_str().is_some_and(|text| text.contains("queue-full: feeder → slow")), "{traffic}");
+    assert!(traffic["todo"].as_str().is_some_and(|text| text.contains("librpc top")), "{traffic}");
+    assert_eq!(find(&doctor, "check", "stalled-nodes")["verdict"], "PASS");
+    slow.close_stdout();
+    assert_eq!(slow.ends().code, 0);
+    assert_eq!(feeder.ends().code, 3);
+}
+
+#[test]
 fn a_dead_node_is_shown_until_it_is_swept() {
     let place = place("dead");
     let sink = place.receiver("sink", &[]);
@@ -474,8 +497,10 @@ fn check_tells_losses_and_latencies() {
     publisher.write(b"first\n");
     until(|| channel(&place, "source").is_some());
     lossy.signal(Signal::STOP);
-    let check = place.start(&["check", "--over", "2s", "--max-stalled", "1", "--max-depth", "100"]);
-    publisher.write(&b"and so on\n".repeat(10_000));
+    let mut check = place.start(&["check", "--over", "300ms", "--max-stalled", "1", "--max-depth", "100"]);
+    while !check.has_ended() {
+        publisher.write(&b"and so on\n".repeat(100));
+    }
     let check = check.ends();
     assert!(check.code == 3 && check.stdout().starts_with("LOSS: "), "{check:?}");
     lossy.signal(Signal::CONT);

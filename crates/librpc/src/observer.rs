@@ -362,3 +362,34 @@ impl Asked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ListedPlace;
+
+    #[test]
+    fn a_node_that_never_ends_is_heard_no_more() {
+        let incarnation = Incarnation::from_bytes([1; 16]);
+        let stats = NodeStats {
+            node: "endless".into(),
+            incarnation,
+            version: String::new(),
+            namespaces: Vec::new(),
+            inboxes: Vec::new(),
+            outgoing: Vec::new(),
+        };
+        let socket = Socket::spare().expect("a descriptor");
+        let (id, since) = ("endless".to_owned(), Instant::now());
+        let mut asked = Asked { id, token: 1, socket, since, place: None, stats, pages: 0, items: 0 };
+        let mut why = String::new();
+        for serial in 1..=MAX_PAGES as u64 + 1 {
+            let next = Some(ListedPlace { part: 0, inbox: 0, serial, begun: true });
+            let namespaces = vec![("pid".into(), serial)];
+            // Nobody is at the socket's other end, so each next question fails.
+            why = asked.page(incarnation, Page { namespaces, next, ..Page::default() }).expect_err("it does not end");
+        }
+        assert_eq!(why, format!("its statistics do not end after {} pages with 0 items", MAX_PAGES + 1));
+        assert_eq!(asked.stats.namespaces.len(), 1, "those of the first page");
+    }
+}

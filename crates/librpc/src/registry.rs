@@ -514,3 +514,15 @@ impl Registration {
 pub(crate) fn socket_path(directory: &Descriptor, id: &str) -> PathBuf {
     Path::join(&domain::proc_path(directory), socket_file(id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_lists_means_nothing_to_a_terminal() {
+        let patterns = ListedAddress::Patterns(vec!["a/\u{1b}]0;title\u{7}".into(), "b/**".into()]);
+        assert_eq!(addresses("node", &patterns), ["a/]0;title", "b/**"]);
+        assert_eq!(addresses("node", &ListedAddress::Service("\u{1b}c".into())), ["c"]);
+    }
+}

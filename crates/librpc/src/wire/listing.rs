@@ -313,6 +313,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_stranger_writes_means_nothing_to_a_terminal() {
+        let listed = ListedChannel { topics: vec!["a/\u{1b}[2Jb\u{9b}c\n".into()], ..(&channel()).into() };
+        let channel = ChannelStats::try_from(listed).unwrap();
+        assert_eq!(&*channel.topics[0], "a/[2Jbc");
+    }
+
+    #[test]
     fn a_page_is_pinned_and_says_the_same_again() {
         let ended =
             Totals { channels: 1, sent: 2, received: 3, processed: 4, bytes_received: 5, dropped: 6, missed: 7 };
