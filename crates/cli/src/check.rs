@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::domain::DomainArgs;
 use crate::latency::readable;
 use crate::outcome::{CommandResult, Outcome};
-use crate::snapshot::{Looker, Snapshot, State, since};
+use crate::snapshot::{Looker, Recent, Snapshot, State, since};
 
 /// Checks nodes and channels against limits, for monitoring probes
 ///
@@ -25,9 +25,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NODE")]
     node: Vec<String>,
     /// No inbox may be fuller than this, in percent (inboxes that overwrite are passed over)
-    #[arg(long, value_name = "PERCENT", default_value_t = 75.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 75.0, value_parser = percent)]
     max_depth: f64,
-    /// 99 % of the messages of every channel must be processed within this time
+    /// 99 % of the messages of every channel must be processed within this time: of those processed while it looks, or of all
+    /// where there are none
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     max_p99: Option<Duration>,
     /// So many nodes may live without answering
@@ -61,9 +62,10 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let earlier = looker.look()?;
     std::thread::sleep(args.over);
     let later = looker.look()?;
-    let lost: f64 = since(&earlier, &later).iter().flatten().map(|recent| recent.rates.lost).sum();
+    let recent = since(&earlier, &later);
+    let lost: f64 = recent.iter().flatten().map(|recent| recent.rates.lost).sum();
     let lost = (lost * (later.at - earlier.at).as_secs_f64()).round() as u64;
-    let failures = failures(args, &later);
+    let failures = failures(args, &later, &recent);
     let (nodes, channels) = (later.nodes.len(), later.channels.len());
     let is_lossy = lost > args.max_lost;
     let result = Result { ok: failures.is_empty() && !is_lossy, failures, lost, nodes, channels };
@@ -83,7 +85,12 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     }
 }
 
-fn failures(args: &Args, snapshot: &Snapshot) -> Vec<String> {
+fn percent(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=100.0).contains(number));
+    number.ok_or_else(|| "a number from 0 to 100".into())
+}
+
+fn failures(args: &Args, snapshot: &Snapshot, recent: &[Option<Recent>]) -> Vec<String> {
     let mut failures = Vec::new();
     for wanted in &args.node {
         match snapshot.nodes.iter().find(|node| node.id == *wanted) {
@@ -105,12 +112,12 @@ fn failures(args: &Args, snapshot: &Snapshot) -> Vec<String> {
     if args.max_dead.is_some_and(|most| dead.len() > most) {
         failures.push(format!("dead: {}", dead.join(", ")));
     }
-    for row in &snapshot.channels {
+    for (at, row) in snapshot.channels.iter().enumerate() {
         let (percent, to) = (row.fill() * 100.0, row.address());
         if percent > args.max_depth && row.stats.policy != librpc::Policy::Latest {
             failures.push(format!("{} → {to}: {percent:.0} % full", row.from));
         }
-        let p99 = row.stats.latency.quantile(0.99).unwrap_or(0);
+        let p99 = row.latency(recent.get(at).and_then(Option::as_ref)).quantile(0.99).unwrap_or(0);
         if args.max_p99.is_some_and(|most| u128::from(p99) > most.as_nanos()) {
             failures.push(format!("{} → {to}: p99 {}", row.from, readable(p99)));
         }

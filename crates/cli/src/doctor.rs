@@ -1,7 +1,8 @@
 //! `librpc doctor`: whether the machine and the domain are as librpc needs them, and what to do where they are not.
 
-mod domain; //  the directory, its files, and the nodes in it
-mod machine; // the kernel, its limits, and the memory
+mod domain; //    the directory, its files, and the nodes in it
+mod elsewhere; // processes in a directory of the same path that is another one
+mod machine; //   the kernel, its limits, and the memory
 
 use std::io::Write;
 
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &DomainArgs, options: &Args) -> CommandResult {
                 Err(error) => checks.push(Check::fail("nodes", error.to_string(), "see the lines above")),
             }
         }
-        Err(failed) => checks.push(failed),
+        Err(failed) => checks.extend([failed, elsewhere::check(domain.path())]),
     }
     let mut text = String::new();
     for check in &checks {

@@ -140,8 +140,10 @@ impl Graph {
 
     fn mermaid(&self) -> String {
         let numbers = self.numbers();
-        // What would end a label is written as Mermaid's own entity.
-        let escape = |text: &str| text.replace('#', "#35;").replace('"', "#quot;");
+        // What is no letter may end a label, or mean something in it (Markdown, HTML): it is written as Mermaid's own entity.
+        let is_plain = |c: char| c.is_alphanumeric() || " ._-/*:+".contains(c);
+        let escape_one = |c: char| if is_plain(c) { c.to_string() } else { format!("#{};", u32::from(c)) };
+        let escape = |text: &str| text.chars().map(escape_one).collect::<String>();
         let mut text = String::from("flowchart LR\n");
         for (point, wrong) in &self.points {
             let (number, name) = (numbers[point], escape(point.name()));

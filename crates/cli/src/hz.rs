@@ -35,13 +35,22 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// No stretch of time is shorter.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// What has come in one stretch of time.
 #[derive(Default)]
 struct Stretch {
     messages: u64,
     missed: u64,
     bytes: u64,
-    intervals: Vec<f64>,
+    /// How many intervals between two messages, in ns: the shortest, the longest, their mean, and the sum of the squares of
+    /// their distances to it.
+    intervals: u64,
+    shortest: f64,
+    longest: f64,
+    mean: f64,
+    squares: f64,
 }
 
 #[derive(Serialize)]
@@ -66,7 +75,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let (mut last, mut lines) = (None, 0);
     while interrupt.signal().is_none() && args.count.is_none_or(|count| lines < count) {
         let begun = Instant::now();
-        let stretch = listen(&mut inbox, begun + args.every, &mut last)?;
+        let stretch = listen(&mut inbox, begun.checked_add(args.every.max(SHORTEST)), &mut last)?;
         if interrupt.signal().is_some() {
             break;
         }
@@ -78,38 +87,54 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-fn listen(inbox: &mut Inbox, until: Instant, last: &mut Option<Instant>) -> anyhow::Result<Stretch> {
+/// Counts until then; `None`: until a signal comes.
+fn listen(inbox: &mut Inbox, until: Option<Instant>, last: &mut Option<Instant>) -> anyhow::Result<Stretch> {
     let mut stretch = Stretch::default();
-    while let Some(left) = until.checked_duration_since(Instant::now()) {
-        let Some(message) = inbox.recv_timeout(left)? else { break };
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            break;
+        }
+        let message = match left {
+            Some(left) => inbox.recv_timeout(left)?,
+            None => inbox.recv()?,
+        };
+        let Some(message) = message else { break };
         let now = Instant::now();
         stretch.messages += 1 + message.missed();
         stretch.missed += message.missed();
         stretch.bytes += message.payload().len() as u64;
         if let Some(last) = last.replace(now) {
-            stretch.intervals.push((now - last).as_nanos() as f64);
+            stretch.interval((now - last).as_nanos() as f64);
         }
     }
     Ok(stretch)
 }
 
 impl Stretch {
+    /// Counts an interval, in ns (Welford's way: nothing is kept, however long it takes).
+    fn interval(&mut self, ns: f64) {
+        self.shortest = if self.intervals == 0 { ns } else { self.shortest.min(ns) };
+        self.longest = self.longest.max(ns);
+        self.intervals += 1;
+        let distance = ns - self.mean;
+        self.mean += distance / self.intervals as f64;
+        self.squares += distance * (ns - self.mean);
+    }
+
     fn line(&self, seconds: f64) -> Line {
-        let count = self.intervals.len() as f64;
-        let mean = self.intervals.iter().sum::<f64>() / count;
-        let variance = self.intervals.iter().map(|interval| (interval - mean).powi(2)).sum::<f64>() / count;
         let round = |number: f64| (number * 10.0).round() / 10.0;
-        let some = |ns: f64| (count > 0.0).then_some(ns as u64);
+        let some = |ns: f64| (self.intervals > 0).then_some(ns as u64);
         Line {
             seconds: round(seconds),
             messages: self.messages,
             rate: round(self.messages as f64 / seconds),
             bytes_per_s: round(self.bytes as f64 / seconds),
             missed: self.missed,
-            interval_min_ns: some(self.intervals.iter().copied().fold(f64::MAX, f64::min)),
-            interval_mean_ns: some(mean),
-            interval_max_ns: some(self.intervals.iter().copied().fold(0.0, f64::max)),
-            interval_stddev_ns: some(variance.sqrt()),
+            interval_min_ns: some(self.shortest),
+            interval_mean_ns: some(self.mean),
+            interval_max_ns: some(self.longest),
+            interval_stddev_ns: some((self.squares / self.intervals.max(1) as f64).sqrt()),
         }
     }
 }
@@ -126,4 +151,19 @@ fn readable_line(line: &Line) -> String {
         time(line.interval_mean_ns),
         time(line.interval_stddev_ns)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_summed_up() {
+        let mut stretch = Stretch::default();
+        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|ns| stretch.interval(ns));
+        let line = stretch.line(1.0);
+        assert_eq!((line.interval_min_ns, line.interval_mean_ns, line.interval_max_ns), (Some(2), Some(5), Some(9)));
+        assert_eq!(line.interval_stddev_ns, Some(2));
+        assert_eq!(Stretch::default().line(1.0).interval_min_ns, None);
+    }
 }

@@ -68,7 +68,7 @@ impl Interrupt {
 
     /// Waits for a signal up to a limit.
     pub(crate) fn wait_for(&self, limit: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + limit;
+        let Some(deadline) = Instant::now().checked_add(limit) else { return self.wait() };
         while self.signal().is_none() && Instant::now() < deadline {
             self.poll(Some(deadline.saturating_duration_since(Instant::now())))?;
         }

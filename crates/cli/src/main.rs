@@ -33,10 +33,10 @@ mod outcome; //      how a command ends
 mod output; //       messages on stdout
 mod pace; //         how many messages are due
 mod payload; //      numbered messages that are checked
-mod rate; //         --rate
 mod report; //       what was found, as lines of JSON
 mod side; //         one side of an exchange
 mod snapshot; //     what a look at a domain has found
+mod source; //       --id, --rate, --redeliver
 mod stdout; //       what may block, and ends at a signal
 mod warnings; //     what is wrong, by name
 

@@ -1,17 +1,17 @@
 //! `librpc metrics`: a page of metrics for Prometheus. Counters are read when the page is asked for.
 
-mod page; // what the page says
+mod page; //   what the page says
+mod server; // as much of HTTP as a scrape needs
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-
-use anyhow::anyhow;
-use tiny_http::{Header, Method, Response, Server};
+use std::sync::{Mutex, PoisonError};
 
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome, say};
 use crate::snapshot::Looker;
+
+use server::{Answer, Server};
 
 /// Serves the domain's counters to Prometheus, as OpenMetrics text
 ///
@@ -28,30 +28,24 @@ pub(crate) struct Args {
     listen: SocketAddr,
 }
 
-const OPEN_METRICS: &str = "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let mut looker = Looker::new(domain.domain()?);
-    let server = Server::http(args.listen).map_err(|error| anyhow!("cannot listen on {}: {error}", args.listen))?;
-    let server = Arc::new(server);
-    say(format_args!("listening on http://{}/metrics", server.server_addr()));
-    let stopping = server.clone();
-    interrupt.then(move || stopping.unblock());
-    for request in server.incoming_requests() {
-        if interrupt.signal().is_some() {
-            break;
+    let looker = Mutex::new(Looker::new(domain.domain()?));
+    let server = Server::listen(args.listen)?;
+    say(format_args!("listening on http://{}/metrics", server.address()?));
+    server.serve(&interrupt, move |path| match path {
+        "/metrics" | "/" => {
+            page(&looker).unwrap_or_else(|error| Answer::text("500 Internal Server Error", format!("{error:#}\n")))
         }
-        let is_asked = request.method() == &Method::Get && matches!(request.url(), "/metrics" | "/");
-        let response = if !is_asked {
-            Response::from_string("only GET /metrics\n").with_status_code(404)
-        } else {
-            match looker.look().and_then(|snapshot| Ok(page::encode(&snapshot)?)) {
-                Ok(page) => Response::from_string(page).with_header(OPEN_METRICS.parse::<Header>().expect("a header")),
-                Err(error) => Response::from_string(format!("{error:#}\n")).with_status_code(500),
-            }
-        };
-        let _ = request.respond(response); // whoever asked may have gone
-    }
+        _ => Answer::text("404 Not Found", "only /metrics\n"),
+    })?;
     Ok(Outcome::Done)
+}
+
+/// Those who ask at the same time look one after the other.
+fn page(looker: &Mutex<Looker>) -> anyhow::Result<Answer> {
+    let snapshot = looker.lock().unwrap_or_else(PoisonError::into_inner).look()?;
+    Ok(Answer { status: "200 OK", kind: OPEN_METRICS, body: page::encode(&snapshot)? })
 }

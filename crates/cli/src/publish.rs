@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use librpc::{FlushError, PublishError, Publisher, SendError};
 
-use crate::domain::{DomainArgs, unique_id};
+use crate::domain::DomainArgs;
 use crate::feed::{Ended, Feed, SLICE, feed, say_too_long};
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
-use crate::rate::RateArgs;
+use crate::source::SourceArgs;
 
 /// Publishes each line of stdin on a topic
 ///
@@ -26,34 +26,27 @@ Examples:
 pub(crate) struct Args {
     /// The topic: levels joined by slashes, as in group/topic
     topic: String,
-    /// The id of the node that publishes [default: pub-<8 hex digits>]
-    #[arg(long)]
-    id: Option<String>,
     /// Wait so long for a subscriber before stdin is read
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
     /// How long one message may wait for full inboxes
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     limit: Duration,
-    /// If a durable subscriber dies, wait so long for it to be back, and deliver then what it had not processed
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    redeliver: Option<Duration>,
     #[command(flatten)]
-    rate: RateArgs,
+    source: SourceArgs,
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let id = args.id.map_or_else(|| unique_id("pub"), Ok)?;
-    let node = domain.open(&id)?;
+    let node = args.source.open(domain, "pub")?;
     let mut publisher = node.publisher(&args.topic).map_err(|bad| Usage(bad.to_string()))?;
     if let Some(wait) = args.wait
         && let Some(outcome) = wait_for_subscriber(&mut publisher, &args.topic, wait, &interrupt)?
     {
         return Ok(outcome);
     }
-    publisher.limit_rate(args.rate.rate());
-    publisher.set_redelivery(args.redeliver);
+    publisher.limit_rate(args.source.rate());
+    publisher.set_redelivery(args.source.redeliver);
     let publishing = Publishing { publisher, limit: args.limit, messages: 0, inboxes: 0, told: BTreeSet::new() };
     feed(publishing, &interrupt)
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use librpc::{ConnectError, FlushError, Node, SendError, Sender};
 
-use crate::domain::{DomainArgs, unique_id};
+use crate::domain::DomainArgs;
 use crate::feed::{Ended, Feed, SLICE, feed, say_too_long};
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
-use crate::rate::RateArgs;
+use crate::source::SourceArgs;
 
 /// Sends each line of stdin as a message to a node
 ///
@@ -26,30 +26,23 @@ Examples:
 pub(crate) struct Args {
     /// The id of the node to send to
     node: String,
-    /// The id of the node that sends [default: send-<8 hex digits>]
-    #[arg(long)]
-    id: Option<String>,
     /// How long to wait for the node to appear
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     wait: Duration,
-    /// If the node dies, wait so long for it to be back, and deliver then what it had not processed
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    redeliver: Option<Duration>,
     #[command(flatten)]
-    rate: RateArgs,
+    source: SourceArgs,
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let id = args.id.map_or_else(|| unique_id("send"), Ok)?;
-    let node = domain.open(&id)?;
+    let node = args.source.open(domain, "send")?;
     let mut sender = match connect(&node, &args.node, args.wait, &interrupt)? {
         Ok(sender) => sender,
         Err(outcome) => return Ok(outcome),
     };
     sender.set_limit(SLICE);
-    sender.limit_rate(args.rate.rate());
-    sender.set_redelivery(args.redeliver);
+    sender.limit_rate(args.source.rate());
+    sender.set_redelivery(args.source.redeliver);
     feed(Sending { to: &args.node, sender, too_long: false }, &interrupt)
 }
 

@@ -227,7 +227,12 @@ impl ChannelRow {
 
     /// Messages that are lost for good.
     pub(crate) fn lost(&self) -> u64 {
-        self.stats.dropped + self.stats.missed
+        self.stats.dropped.saturating_add(self.stats.missed)
+    }
+
+    /// The latest latencies, or those of all time where there are none.
+    pub(crate) fn latency<'a>(&'a self, recent: Option<&'a Recent>) -> &'a Histogram {
+        recent.map(|recent| &recent.latency).filter(|latency| !latency.is_empty()).unwrap_or(&self.stats.latency)
     }
 
     /// What it leads to, for people: the node, or patterns.

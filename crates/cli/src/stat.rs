@@ -39,6 +39,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// No look follows another sooner.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let mut looker = Looker::new(domain.domain()?);
     let Some(every) = args.watch else {
@@ -59,7 +62,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         if !args.json {
             std::io::stdout().write_all(b"\n")?;
         }
-        interrupt.wait_for(every)?;
+        interrupt.wait_for(every.max(SHORTEST))?;
     }
     Ok(Outcome::Done)
 }

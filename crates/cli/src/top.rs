@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
@@ -51,6 +53,9 @@ const MOMENT: Duration = Duration::from_millis(250);
 /// How long after a key or a look the screen may be old.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long after a signal the terminal may take to be left as it was.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let domain = domain.domain()?;
     let mut looker = Looker::new(domain.clone());
@@ -58,6 +63,11 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         return once(&mut looker, args);
     }
     let interrupt = Interrupt::install()?;
+    // Whatever holds the drawing up, a signal ends it. It has joined nothing, so nothing is left behind.
+    interrupt.then(|| {
+        std::thread::sleep(LAST_PATIENCE);
+        std::process::exit(0);
+    });
     let (looks, seen) = mpsc::sync_channel(1);
     let (interval, stop) = (args.interval.max(Duration::from_millis(100)), interrupt.clone());
     let look = move || {
@@ -86,7 +96,10 @@ fn show(
     terminal.draw(app)?;
     while interrupt.signal().is_none() {
         let mut has_changed = false;
-        if event::poll(PATIENCE)? {
+        if !is_there(interrupt)? {
+            return Ok(());
+        }
+        if event::poll(Duration::ZERO)? {
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
                     if app.key(key) == Goes::Away {
@@ -98,8 +111,13 @@ fn show(
                 _ => {}
             }
         }
-        if let Ok(snapshot) = seen.try_recv() {
-            app.update(snapshot?);
+        if let Ok(found) = seen.try_recv() {
+            match found {
+                Ok(snapshot) => app.update(snapshot),
+                Err(error) if app.snapshot.is_none() => return Err(error),
+                // It may pass: descriptors that lack, a directory that is being made anew.
+                Err(error) => app.trouble = Some(format!("{error:#}")),
+            }
             has_changed = true;
         }
         if has_changed {
@@ -107,6 +125,18 @@ fn show(
         }
     }
     Ok(())
+}
+
+/// Waits a moment for a key; `false`: the terminal has gone. To be known before the keys are read, for crossterm reads a
+/// terminal that has gone for ever.
+fn is_there(interrupt: &Interrupt) -> anyhow::Result<bool> {
+    let (stdin, patience) = (std::io::stdin(), Timespec::try_from(PATIENCE).expect("a short time"));
+    let mut waited = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
+    match poll(&mut waited, Some(&patience)) {
+        Ok(_) | Err(Errno::INTR) => {} // INTR: perhaps it has another size now
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(!waited[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL))
 }
 
 fn once(looker: &mut Looker, args: &Args) -> CommandResult {

@@ -17,9 +17,14 @@ struct Tmux(String);
 impl Tmux {
     /// Starts `top` in a terminal of this size; `None`: there is no tmux.
     fn top(place: &Place, columns: u32, rows: u32) -> Option<Self> {
+        Self::top_with(place, columns, rows, "")
+    }
+
+    /// The same, with this in front of the command.
+    fn top_with(place: &Place, columns: u32, rows: u32, before: &str) -> Option<Self> {
         let tmux = Self(format!("{}.tmux", place.path().display()));
         let program = format!(
-            "{} --domain {} top --interval 100ms; echo ended with $?; sleep 60",
+            "{before} {} --domain {} top --interval 100ms; echo ended with $?; sleep 60",
             env!("CARGO_BIN_EXE_librpc"),
             place.path().display()
         );
@@ -103,6 +108,116 @@ fn top_shows_the_domain_at_every_size_and_obeys_its_keys() {
     tmux.shows(&["ended with 0"]);
     drop(tmux);
     end(kitchen, watcher, sink);
+}
+
+/// 63 bytes, of characters that are two columns wide.
+const WIDE: &str = "温度センサー温度センサー温度センサー温度セ";
+
+#[test]
+fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
+    let place = place("hardships");
+    assert_eq!(WIDE.len(), 63);
+    let wide = place.receiver(WIDE, &[]);
+    let mut sender = place.start(&["send", WIDE, "--id", "sender-1"]);
+    let other = place.receiver("sender-12", &[]);
+    let mut to_other = place.start(&["send", "sender-12", "--id", "feeder"]);
+    for sender in [&mut sender, &mut to_other] {
+        sender.write(b"hello\n");
+    }
+    let Some(tmux) = Tmux::top(&place, 20, 5) else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: top in a terminal: there is no tmux");
+        return;
+    };
+    tmux.shows(&["4 nodes", "q quit", "FROM"]);
+    for key in ["?", "x", "Enter", "Escape", "Tab", "Tab", "Tab", "G", "g", "PageDown", "s", "r", "p", "p"] {
+        tmux.press(key);
+    }
+    for (columns, rows) in [("1", "1"), ("3", "2"), ("200", "2"), ("10", "50"), ("300", "80"), ("120", "30")] {
+        tmux.does(&["resize-window", "-x", columns, "-y", rows]);
+        for key in ["?", "x", "Enter", "Escape"] {
+            tmux.press(key);
+        }
+    }
+    tmux.press("1");
+    tmux.shows(&["[1 channels]", "温度", "sender-1", "sender-12"]);
+    // A node's own channels are not those of a node whose name begins like its.
+    tmux.press("2");
+    tmux.shows(&["[2 nodes]", "PID"]);
+    tmux.press("/");
+    tmux.does(&["send-keys", "-l", "sender-1"]);
+    tmux.press("Enter");
+    tmux.shows(&["filter: sender-1", "sender-12"]);
+    tmux.press("g");
+    tmux.press("Enter");
+    tmux.shows(&["[1 channels]", "filter: sender-1", "温度"]);
+    until(|| !tmux.does(&["capture-pane", "-p"]).contains("feeder"));
+    // The channel that is looked at ends with its receiver.
+    tmux.press("Enter");
+    tmux.shows(&["latency", "history"]);
+    wide.signal(Signal::KILL);
+    wide.ends();
+    tmux.shows(&["dead-node: node 温度"]);
+    tmux.press("Escape");
+    until(|| !tmux.does(&["capture-pane", "-p"]).contains("history"));
+    tmux.press("Escape");
+    until(|| !tmux.does(&["capture-pane", "-p"]).contains("filter: "));
+    sender.close_stdin();
+    assert!(matches!(sender.ends().code, 0 | 3), "what it has sent is processed, or was lost");
+    // The domain is removed under it, and is there again.
+    to_other.close_stdin();
+    to_other.ends();
+    other.signal(Signal::TERM);
+    assert_eq!(other.ends().code, 0);
+    assert_eq!(place.run(&["clean"], b"").code, 0);
+    tmux.shows(&["no nodes"]);
+    let again = place.receiver("again", &[]);
+    tmux.press("2");
+    tmux.shows(&["1 nodes", "again"]);
+    tmux.press("q");
+    tmux.shows(&["ended with 0"]);
+    again.signal(Signal::TERM);
+    assert_eq!(again.ends().code, 0);
+}
+
+#[test]
+fn top_ends_with_its_terminal() {
+    let place = place("hangup");
+    // Without the signal that a terminal sends when it goes, too.
+    for before in ["exec", "trap '' HUP; exec"] {
+        let Some(tmux) = Tmux::top_with(&place, 80, 24, before) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: top in a terminal: there is no tmux");
+            return;
+        };
+        tmux.shows(&["no nodes"]);
+        let pid: i32 = tmux.does(&["list-panes", "-F", "#{pane_pid}"]).trim().parse().expect("a pid");
+        drop(tmux);
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        until(|| rustix::process::test_kill_process(pid).is_err());
+    }
+}
+
+#[test]
+fn top_has_colours_unless_they_are_not_wanted() {
+    let place = place("colours");
+    let stuck = place.receiver("stuck", &[]);
+    stuck.signal(Signal::STOP);
+    let coloured = |before: &str| {
+        let tmux = Tmux::top_with(&place, 100, 30, before)?;
+        tmux.shows(&["stalled-node"]);
+        let screen = tmux.does(&["capture-pane", "-p", "-e"]);
+        tmux.press("C-c");
+        tmux.shows(&["ended with 0"]);
+        Some(screen.contains("[38;5;1m") || screen.contains("[31m"))
+    };
+    let (with, without) = (coloured("env -u NO_COLOR"), coloured("env NO_COLOR=1"));
+    stuck.signal(Signal::CONT);
+    stuck.signal(Signal::TERM);
+    assert_eq!(stuck.ends().code, 0);
+    if with.is_none() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: top in a terminal: there is no tmux");
+        return;
+    }
+    assert_eq!((with, without), (Some(true), Some(false)));
 }
 
 fn end(mut kitchen: common::Running, watcher: common::Running, sink: common::Running) {

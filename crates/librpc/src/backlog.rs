@@ -61,12 +61,17 @@ pub(crate) struct Backlog {
     gone: Option<(Incarnation, u32)>,
     /// How many messages of the node are kept anywhere, for whoever closes it.
     all_kept: Arc<AtomicU64>,
+    /// `redeliver`, as long as this lasts.
+    pub(crate) span: tracing::Span,
+    /// How many messages the receivers that came back were brought, and how many of them had been in work.
+    pub(crate) brought: (u64, u64),
 }
 
 impl Backlog {
-    pub(crate) fn new(limit: Duration, all_kept: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(to: &str, limit: Duration, all_kept: Arc<AtomicU64>) -> Self {
         let (channel, in_doubt, doubtful_bytes, declared, room_at, kept) = Default::default();
-        let (bytes, capacity, next, until, looked, gone) = Default::default();
+        let (bytes, capacity, next, until, looked, gone, brought) = Default::default();
+        let span = tracing::debug_span!("redeliver", to);
         Self {
             channel,
             in_doubt,
@@ -82,6 +87,8 @@ impl Backlog {
             looked,
             gone,
             all_kept,
+            span,
+            brought,
         }
     }
 
@@ -109,7 +116,11 @@ impl Backlog {
                 _ => channel.push(*head, payload),
             };
             match pushed {
-                Pushed::Yes => drop(self.pop()),
+                Pushed::Yes => {
+                    self.brought.0 += 1;
+                    self.brought.1 += u64::from(head.redelivered);
+                    drop(self.pop());
+                }
                 Pushed::TooLarge { .. } => left.extend(self.pop()),
                 Pushed::Full { room_at } => {
                     self.room_at = room_at;
@@ -173,6 +184,13 @@ impl Backlog {
         });
         let account = channel.account().moved(taken.len() as u64, lost);
         self.doubtful_bytes = 0;
+        let in_work = taken.iter().filter(|kept| kept.head.redelivered).count();
+        tracing::info!(
+            node = &*channel.target().node,
+            kept = taken.len(),
+            in_work,
+            "what a receiver that is gone has not processed is kept for its return"
+        );
         self.all_kept.fetch_add(taken.len() as u64, Ordering::Relaxed);
         for kept in taken.into_iter().rev() {
             self.bytes += kept.bytes();

@@ -92,6 +92,34 @@ impl Domain {
         }
     }
 
+    /// The files whose names say that they are nodes', or the domain's own, and that cannot be: of another version of
+    /// librpc, damaged, or planted. Nobody sees such a node; with such a file of its own the domain cannot be joined.
+    /// Creates nothing, joins nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Domain::nodes`].
+    pub fn strange_files(&self) -> Result<Vec<StrangeFile>, DomainError> {
+        let directory = match open_directory(&self.path) {
+            Ok(directory) => directory,
+            Err(error) if error.is(Errno::NOENT) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut strange = Vec::new();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match Descriptor::open(|| rustix::fs::openat(&directory, GENERATION, flags, Mode::empty())) {
+            Ok(generation) => match check_generation(&self.path.join(GENERATION), &generation) {
+                Err(DomainError::Foreign { path, why }) => strange.push(StrangeFile { path, why }),
+                other => other?,
+            },
+            Err(Errno::NOENT) => {}
+            Err(errno) => strange.push(StrangeFile { path: self.path.join(GENERATION), why: errno.to_string() }),
+        }
+        let nodes = registry::strange(&directory)?.into_iter();
+        strange.extend(nodes.map(|(id, why)| StrangeFile { path: self.path.join(registry::node_file(&id)), why }));
+        Ok(strange)
+    }
+
     /// Removes what dead nodes have left, and the domain itself if nobody else is in it. Returns the ids that were
     /// removed. Waits up to 2 s for a member that is clearing up itself.
     ///
@@ -105,6 +133,16 @@ impl Domain {
         membership.leave();
         removed.map_err(DomainError::Os)
     }
+}
+
+/// A file in a domain that is not what its name says: [`Domain::strange_files`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StrangeFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why it cannot be.
+    pub why: String,
 }
 
 /// Why a domain could not be entered.
@@ -216,6 +254,21 @@ impl Patience {
     }
 }
 
+/// Whether a change counter's file is one of this version, made since the machine was started.
+fn check_generation(path: &Path, generation: &Descriptor) -> Result<(), DomainError> {
+    let foreign = |why: String| DomainError::Foreign { path: path.to_owned(), why };
+    let mut bytes = [0; GenerationHeader::BYTES];
+    match rustix::io::pread(generation, &mut bytes, 0).context(|| format!("read {}", path.display()))? {
+        GenerationHeader::BYTES => {}
+        read => return Err(foreign(format!("it has only {read} bytes"))),
+    }
+    let header = GenerationHeader::decode(&bytes).map_err(|bad| foreign(bad.to_string()))?;
+    if header.boot_id != boot_id()? {
+        return Err(foreign("it was made before the machine was started".into()));
+    }
+    Ok(())
+}
+
 /// A place among the members of a domain. Dropped without [`Membership::leave`], it is given up as by a death.
 #[derive(Debug)]
 pub(crate) struct Membership {
@@ -280,7 +333,7 @@ impl Membership {
         if !membership.is_current() {
             return Ok(Attempt::Again);
         }
-        match membership.check_generation() {
+        match check_generation(&domain.path.join(GENERATION), &membership.generation) {
             Ok(()) => Ok(Attempt::In(membership)),
             Err(error) => {
                 membership.leave();
@@ -294,21 +347,6 @@ impl Membership {
         let named = rustix::fs::statat(CWD, self.domain.path.join(GENERATION), AtFlags::SYMLINK_NOFOLLOW);
         let ours = rustix::fs::fstat(&self.generation);
         matches!((named, ours), (Ok(named), Ok(ours)) if same_file(&named, &ours))
-    }
-
-    fn check_generation(&self) -> Result<(), DomainError> {
-        let path = self.domain.path.join(GENERATION);
-        let foreign = |why: String| DomainError::Foreign { path: path.clone(), why };
-        let mut bytes = [0; GenerationHeader::BYTES];
-        match rustix::io::pread(&self.generation, &mut bytes, 0).context(|| format!("read {}", path.display()))? {
-            GenerationHeader::BYTES => {}
-            read => return Err(foreign(format!("it has only {read} bytes"))),
-        }
-        let header = GenerationHeader::decode(&bytes).map_err(|bad| foreign(bad.to_string()))?;
-        if header.boot_id != boot_id()? {
-            return Err(foreign("it was made before the machine was started".into()));
-        }
-        Ok(())
     }
 
     pub(crate) fn domain(&self) -> &Domain {

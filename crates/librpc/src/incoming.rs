@@ -149,6 +149,8 @@ struct Incoming {
     credentials: Credentials,
     token: u64,
     state: Mutex<State>,
+    /// `accept`, from the connection to the end of the handshake.
+    span: tracing::Span,
 }
 
 struct State {
@@ -186,7 +188,10 @@ impl Incoming {
         };
         let token = reactor.token();
         let state = State { socket: None, step: Step::Hello, _charge: charge };
-        let incoming = Arc::new(Self { node: Arc::downgrade(node), credentials, token, state: Mutex::new(state) });
+        let span = tracing::debug_span!("accept", node = &*node.id, pid = credentials.pid, uid = credentials.uid);
+        let of = Arc::downgrade(node);
+        let incoming = Arc::new(Self { node: of, credentials, token, state: Mutex::new(state), span: span.clone() });
+        let _span = span.enter();
         reactor.deadline(token, incoming.clone(), patience(node));
         let mut state = incoming.state();
         match reactor.watch(token, &socket, incoming.clone()) {
@@ -285,6 +290,7 @@ impl Incoming {
     fn ask(self: &Arc<Self>, reactor: &Arc<Reactor>, node: &Arc<NodeShared>, wanted: Wanted) {
         let (incoming, on, asked) = (self.clone(), reactor.clone(), node.clone());
         let ask = move || {
+            let _span = incoming.span.enter();
             let decide = std::panic::AssertUnwindSafe(|| asked.admission.by_function(&wanted.peer));
             let admitted = std::panic::catch_unwind(decide).unwrap_or_else(|_| {
                 tracing::error!(node = &*asked.id, "the admission function panicked: refused");
@@ -408,6 +414,7 @@ impl Incoming {
 
 impl Source for Incoming {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
+        let _span = self.span.enter();
         let state = self.state();
         let Some(node) = self.node.upgrade() else { return self.end(reactor, state, None) };
         let Some(socket) = &state.socket else { return };
@@ -449,6 +456,7 @@ impl Source for Incoming {
     }
 
     fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
+        let _span = self.span.enter();
         // Either of the two may have been stopped: the sender may try again. Its ring was not taken yet.
         self.end(reactor, self.state(), Some((Reason::Busy, "the sender is silent")));
     }

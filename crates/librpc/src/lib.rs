@@ -73,17 +73,19 @@ mod fault; //        steps at which a test kills the process
 #[cfg(feature = "hostile")]
 #[doc(hidden)]
 pub mod hostile; //  the doors through which a stranger's bytes come, for a fuzzer
+mod kernel; //       what it has of what can be done without
 mod sys; //          the only unsafe code here
 
 pub use account::{Account, Reached};
 pub use admission::{Admission, Limits};
 pub use connect::ConnectError;
-pub use domain::{Domain, DomainError};
+pub use domain::{Domain, DomainError, StrangeFile};
 pub use inbox::{
     Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Inbox, InboxBuilder, InboxError, RecvError,
     StopHandle, Subscriber,
 };
 pub use incoming::Reason;
+pub use kernel::Kernel;
 pub use librpc_ring::{Bucket, Histogram};
 pub use message::{Event, Message, OwnedMessage};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};

@@ -107,6 +107,7 @@ impl NodeBuilder {
     pub fn open(self) -> Result<Node, OpenError> {
         let Self { id, domain, admission, limits } = self;
         check_node_id(&id)?;
+        let _span = tracing::debug_span!("join", node = id, domain = %domain.path().display()).entered();
         crate::fault::prepare();
         fork::prepare()?;
         let node = Arc::new(NodeShared {
@@ -419,6 +420,7 @@ impl NodeShared {
         let mut place = self.place();
         let Some(old) = place.as_ref().filter(|place| !place.registration.is_current()) else { return };
         let domain = old.registration.membership().domain().clone();
+        let _span = tracing::debug_span!("join", node = &*self.id, domain = %domain.path().display()).entered();
         tracing::warn!(node = &*self.id, domain = %domain.path().display(), "the domain was removed under the node: joining anew");
         let list = listed(&self.inboxes());
         match self.take_place(&domain) {
@@ -581,6 +583,7 @@ impl NodeShared {
 
     fn leave(&self) {
         let Some(mut place) = self.place().take() else { return };
+        let _span = tracing::debug_span!("leave", node = &*self.id).entered();
         // Off the list first: whoever hears the hang-up finds that the inboxes are no more.
         if let Err(error) = place.registration.announce(&[]) {
             tracing::warn!(%error, node = &*self.id, "a leaving node's inboxes stay listed for a moment");

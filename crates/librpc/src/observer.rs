@@ -25,6 +25,9 @@ use crate::wire::{self, Answer, Observe, PROTOCOL, Page};
 const AT_ONCE: usize = 200;
 /// How long after a node that does not listen yet is asked again.
 const JOINING: Duration = Duration::from_millis(1);
+/// No node says more than this.
+const MAX_PAGES: usize = 10_000;
+const MAX_ITEMS: usize = 100_000;
 /// No page is longer, in bytes.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
 
@@ -85,6 +88,9 @@ struct Asked {
     since: Instant,
     place: Option<Place>,
     stats: NodeStats,
+    /// How many pages, and what they held, have come.
+    pages: usize,
+    items: usize,
 }
 
 type Answered = Result<NodeStats, Unobserved>;
@@ -261,7 +267,10 @@ impl Observer {
             outgoing: Vec::new(),
         };
         let (id, since) = (node.id.clone(), Instant::now());
-        self.asked.insert(node.incarnation, Asked { id, token: self.tokens, socket, since, place: None, stats });
+        self.asked.insert(
+            node.incarnation,
+            Asked { id, token: self.tokens, socket, since, place: None, stats, pages: 0, items: 0 },
+        );
         Ok(())
     }
 }
@@ -327,7 +336,14 @@ impl Asked {
     fn page(&mut self, incarnation: Incarnation, page: Page) -> Result<Option<NodeStats>, String> {
         let Page { version, namespaces, items, next } = page;
         self.stats.version = version.chars().filter(|c| !c.is_control()).take(40).collect();
-        self.stats.namespaces.extend(namespaces);
+        self.pages += 1;
+        self.items += items.len();
+        if self.pages > MAX_PAGES || self.items > MAX_ITEMS {
+            return Err(format!("its statistics do not end after {} pages with {} items", self.pages, self.items));
+        }
+        if self.pages == 1 {
+            self.stats.namespaces = namespaces;
+        }
         for item in items {
             census::add(&mut self.stats, Item::try_from(item).map_err(|bad| bad.to_string())?);
         }
@@ -344,5 +360,36 @@ impl Asked {
             Ok(_) => Err("it has closed the connection".into()),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ListedPlace;
+
+    #[test]
+    fn a_node_that_never_ends_is_heard_no_more() {
+        let incarnation = Incarnation::from_bytes([1; 16]);
+        let stats = NodeStats {
+            node: "endless".into(),
+            incarnation,
+            version: String::new(),
+            namespaces: Vec::new(),
+            inboxes: Vec::new(),
+            outgoing: Vec::new(),
+        };
+        let socket = Socket::spare().expect("a descriptor");
+        let (id, since) = ("endless".to_owned(), Instant::now());
+        let mut asked = Asked { id, token: 1, socket, since, place: None, stats, pages: 0, items: 0 };
+        let mut why = String::new();
+        for serial in 1..=MAX_PAGES as u64 + 1 {
+            let next = Some(ListedPlace { part: 0, inbox: 0, serial, begun: true });
+            let namespaces = vec![("pid".into(), serial)];
+            // Nobody is at the socket's other end, so each next question fails.
+            why = asked.page(incarnation, Page { namespaces, next, ..Page::default() }).expect_err("it does not end");
+        }
+        assert_eq!(why, format!("its statistics do not end after {} pages with 0 items", MAX_PAGES + 1));
+        assert_eq!(asked.stats.namespaces.len(), 1, "those of the first page");
     }
 }

@@ -34,6 +34,8 @@ struct Outgoing {
     connection: Option<u64>,
     token: u64,
     state: Mutex<State>,
+    /// `connect`, from the first attempt to the end.
+    span: tracing::Span,
 }
 
 struct State {
@@ -55,14 +57,14 @@ impl State {
 
 /// Starts the handshake of a ring.
 pub(crate) fn begin(reactor: &Arc<Reactor>, ring: Arc<Ring>, connection: Option<u64>) {
-    let state = Mutex::new(State::new());
-    Arc::new(Outgoing { ring, connection, token: reactor.token(), state }).connect(reactor);
+    let outgoing = Outgoing::new(reactor, ring, connection);
+    let span = outgoing.span.clone();
+    span.in_scope(|| outgoing.connect(reactor));
 }
 
 /// Starts the handshake of a ring that opens the connection, from the background thread's loop.
 pub(crate) fn begin_later(reactor: &Arc<Reactor>, ring: Arc<Ring>) {
-    let state = Mutex::new(State::new());
-    let outgoing = Arc::new(Outgoing { ring, connection: None, token: reactor.token(), state });
+    let outgoing = Outgoing::new(reactor, ring, None);
     reactor.deadline(outgoing.token, outgoing.clone(), Some(Instant::now()));
 }
 
@@ -72,6 +74,12 @@ fn is_passing(error: &OsError) -> bool {
 }
 
 impl Outgoing {
+    fn new(reactor: &Reactor, ring: Arc<Ring>, connection: Option<u64>) -> Arc<Self> {
+        let Target { node, inbox, .. } = &ring.link.target;
+        let span = tracing::debug_span!("connect", from = &*ring.node, to = &**node, inbox);
+        Arc::new(Self { connection, token: reactor.token(), state: Mutex::new(State::new()), span, ring })
+    }
+
     fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
         if let Some(failure) = self.ring.failure() {
             return self.fail(reactor, failure); // the sender has closed it in the meantime
@@ -267,6 +275,8 @@ impl Outgoing {
 
 impl Source for Outgoing {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
+        let span = self.span.clone();
+        let _span = span.enter();
         let ring = self.ring.clone();
         let Some(socket) = self.state().socket.clone() else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
@@ -302,6 +312,8 @@ impl Source for Outgoing {
     }
 
     fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
+        let span = self.span.clone();
+        let _span = span.enter();
         drop(reactor.forget(self.token));
         self.connect(reactor);
     }

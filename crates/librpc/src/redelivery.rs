@@ -96,7 +96,8 @@ impl Outbox {
             return false;
         }
         let Some(channel) = route.channel.take() else { return false };
-        let mut backlog = Box::new(Backlog::new(limit, self.node.kept.clone()));
+        let mut backlog = Box::new(Backlog::new(&route.to, limit, self.node.kept.clone()));
+        tracing::info!(parent: &backlog.span, node = &*route.to, ?limit, "a receiver is gone: its return is waited for");
         backlog.doubt(channel);
         route.backlog = Some(backlog);
         route.stuck = false;
@@ -110,6 +111,8 @@ impl Outbox {
         let Some(directory) = self.node.directory() else { return false };
         let route = &mut self.routes[index];
         let Some(backlog) = &mut route.backlog else { return true };
+        let span = backlog.span.clone();
+        let _span = span.enter();
         match backlog.settle(|target| connect::is_listed(&directory, target)) {
             Some(account) => {
                 route.before += account;
@@ -130,7 +133,7 @@ impl Outbox {
             .then_some(failure)
         };
         let failure = has_refused(route.channel.as_mut()?)?;
-        let mut backlog = Box::new(Backlog::new(limit, self.node.kept.clone()));
+        let mut backlog = Box::new(Backlog::new(&route.to, limit, self.node.kept.clone()));
         backlog.doubt(route.channel.take()?);
         route.backlog = Some(backlog);
         route.stuck = false;
@@ -195,6 +198,8 @@ impl Outbox {
             route.before.returned += came_back;
             route.returned.extend(left);
             if came_back > 0 {
+                let node = &*route.to;
+                tracing::warn!(parent: &backlog.span, node, came_back, "a receiver that is back does not take these any more");
                 let text = "it takes shorter messages, or other topics, than before".into();
                 let (node, reason) = (route.to.clone(), Reason::Unknown);
                 return Err(SendError::Refused { node, reason, text, undelivered: came_back });
@@ -203,11 +208,13 @@ impl Outbox {
                 Brought::Some => return Ok(false),
                 Brought::All => {
                     let channel = backlog.channel.take();
+                    let ((messages, in_work), span) = (backlog.brought, backlog.span.clone());
                     route.backlog = None;
                     if let Some(mut channel) = channel {
                         channel.set_high_water(self.high_water);
                         route.set_channel(channel);
-                        tracing::info!(node = &*route.to, "everything that was kept is redelivered");
+                        let node = &*route.to;
+                        tracing::info!(parent: &span, node, messages, in_work, "everything that was kept is redelivered");
                     }
                     return Ok(true);
                 }
@@ -248,6 +255,8 @@ impl Outbox {
         match connect::to_target(&self.node, &target, backlog.first()) {
             Ok(channel) => {
                 backlog.set_channel(channel);
+                let (node, messages) = (&*to, backlog.len());
+                tracing::debug!(parent: &backlog.span, node, messages, "a receiver is back: it is brought what was kept");
                 Ok(true)
             }
             Err(ConnectError::Os(error)) => Err(error.into()),
@@ -313,13 +322,21 @@ impl Outbox {
         let Some(mut backlog) = route.backlog.take() else {
             return SendError::ReceiverGone { node: route.to.clone(), undelivered: 0 };
         };
+        let span = backlog.span.clone();
+        let _span = span.enter();
         route.before += backlog.settle(|_| false).unwrap_or_default();
         let undelivered = backlog.len();
         route.returned.extend(std::iter::from_fn(|| backlog.pop()));
         route.before.sent += undelivered;
         route.before.accepted += undelivered;
         route.before.returned += undelivered;
-        tracing::warn!(node = &*route.to, undelivered, "the wait for a receiver is over");
+        let redelivered = backlog.brought.0;
+        tracing::warn!(
+            node = &*route.to,
+            undelivered,
+            redelivered,
+            "the wait for a receiver is over: what was kept comes back"
+        );
         route.failed(why, backlog.gone(), undelivered, &self.node.id)
     }
 }

@@ -32,7 +32,7 @@ const SWEPT_BY_A_JOIN: usize = 2;
 /// How long two openers of one id, or an opener and a sweeper, may stand in each other's way.
 const JOIN_LIMIT: Duration = Duration::from_secs(2);
 
-fn node_file(id: &str) -> String {
+pub(crate) fn node_file(id: &str) -> String {
     format!("{id}.node")
 }
 
@@ -240,17 +240,31 @@ pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
     Ok(ids(directory)?.into_iter().filter_map(read).collect())
 }
 
+/// The ids of files that cannot be nodes', and why.
+pub(crate) fn strange(directory: &Descriptor) -> Result<Vec<(String, String)>, OsError> {
+    let why = |id: String| match read(directory, &id) {
+        Err(ReadError::Bad { why, .. }) => Some((id, why)),
+        _ => None,
+    };
+    Ok(ids(directory)?.into_iter().filter_map(why).collect())
+}
+
 fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {
     let ListedInbox { number, address, capacity, policy, .. } = inbox;
     let (addresses, policy) = (addresses(id, address), Policy::from_number(*policy));
     InboxInfo { number: *number, addresses, capacity: *capacity, policy }
 }
 
+/// What a stranger wrote, without what would mean something to a terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 fn addresses(id: &str, address: &ListedAddress) -> Vec<String> {
     match address {
         ListedAddress::Node => vec![id.to_owned()],
-        ListedAddress::Patterns(patterns) => patterns.clone(),
-        ListedAddress::Service(service) => vec![service.clone()],
+        ListedAddress::Patterns(patterns) => patterns.iter().map(|pattern| harmless(pattern)).collect(),
+        ListedAddress::Service(service) => vec![harmless(service)],
     }
 }
 
@@ -275,6 +289,7 @@ pub(crate) fn sweep(directory: &Descriptor, id: &str) -> Result<bool, OsError> {
     if !is_dead()? || !lock::try_sweep(&file).context(doing)? || !domain::names(directory, &name, &file) {
         return Ok(false);
     }
+    let _span = tracing::debug_span!("sweep", node = id).entered();
     fault!("sweep.locked");
     remove(directory, &socket_file(id))?;
     fault!("sweep.socket-removed");
@@ -498,4 +513,16 @@ impl Registration {
 /// The path of a node's rendezvous socket, short whatever the domain's path.
 pub(crate) fn socket_path(directory: &Descriptor, id: &str) -> PathBuf {
     Path::join(&domain::proc_path(directory), socket_file(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_lists_means_nothing_to_a_terminal() {
+        let patterns = ListedAddress::Patterns(vec!["a/\u{1b}]0;title\u{7}".into(), "b/**".into()]);
+        assert_eq!(addresses("node", &patterns), ["a/]0;title", "b/**"]);
+        assert_eq!(addresses("node", &ListedAddress::Service("\u{1b}c".into())), ["c"]);
+    }
 }

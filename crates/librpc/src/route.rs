@@ -116,6 +116,11 @@ impl Route {
         self.stuck = false;
         let account = channel.account();
         self.before += account.ended();
+        let (node, undelivered) = (&*self.to, account.queued);
+        match undelivered {
+            0 => tracing::debug!(node, "a receiver is gone"),
+            _ => tracing::info!(node, undelivered, "a receiver is gone, and has not processed everything"),
+        }
         self.failed(channel.failure(), Some(channel.incarnation()), account.queued, own_node)
     }
 

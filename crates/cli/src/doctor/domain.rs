@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use librpc::Domain;
 
-use super::Check;
+use super::{Check, elsewhere};
 use crate::snapshot::{NodeRow, Snapshot, State};
 use crate::warnings;
 
@@ -19,7 +19,8 @@ pub(super) fn directory(domain: &Domain) -> Result<Vec<Check>, Check> {
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(vec![Check::pass(NAME, format!("{shown} is not there: the first node makes it"))]);
+            let none = Check::pass(NAME, format!("{shown} is not there: the first node makes it"));
+            return Ok(vec![none, elsewhere::check(path)]);
         }
         Err(error) => return Err(Check::fail(NAME, format!("{shown}: {error}"), "choose another with LIBRPC_DOMAIN")),
     };
@@ -53,7 +54,24 @@ pub(super) fn directory(domain: &Domain) -> Result<Vec<Check>, Check> {
         }
         _ => Check::pass(NAME, found),
     };
-    Ok(vec![check, files(domain, owner, is_shared)])
+    Ok(vec![check, files(domain, owner, is_shared), strange(domain), elsewhere::check(path)])
+}
+
+/// Files of another version, or none of ours: who has opened such a node sees nobody here, and nobody sees it.
+fn strange(domain: &Domain) -> Check {
+    const NAME: &str = "layouts";
+    let strange = match domain.strange_files() {
+        Ok(strange) => strange,
+        Err(error) => return Check::fail(NAME, error.to_string(), "see the lines above"),
+    };
+    let found: Vec<String> = strange.iter().map(|file| format!("{}: {}", file.path.display(), file.why)).collect();
+    let is_own = |file: &librpc::StrangeFile| file.path.ends_with("generation");
+    let todo = "run one version of librpc everywhere; what no process holds (`fuser -v FILE`) may be removed";
+    match strange.iter().any(is_own) {
+        _ if strange.is_empty() => Check::pass(NAME, "every file is of this version"),
+        true => Check::fail(NAME, found.join("; "), format!("nobody can join: {todo}")),
+        false => Check::warn(NAME, found.join("; "), todo),
+    }
 }
 
 /// Owners, modes and kinds of what lies in it.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use librpc::Kernel;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{Resource, getrlimit};
 
@@ -12,7 +13,7 @@ const KIB: u64 = 1024;
 
 pub(super) fn checks(domain: &Path) -> Vec<Check> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let version = kernel_version(&release);
+    let (version, of_kernel) = (kernel_version(&release), Kernel::probe());
     vec![
         kernel(&release, version),
         proc(),
@@ -22,8 +23,9 @@ pub(super) fn checks(domain: &Path) -> Vec<Check> {
         locked_memory(),
         seals(),
         pidfd(),
-        membarrier(),
-        pass_rights(version),
+        membarrier(of_kernel),
+        pass_rights(of_kernel),
+        execution(of_kernel),
         backlog(),
     ]
 }
@@ -170,18 +172,32 @@ fn pidfd() -> Check {
     }
 }
 
-fn membarrier() -> Check {
-    Check::pass("membarrier", "not used: a fence costs less than a barrier for each sleep")
+fn membarrier(kernel: Kernel) -> Check {
+    let name = "membarrier";
+    if kernel.has_barriers {
+        Check::pass(name, "used: who goes to sleep has the barrier, senders need no fence for each message")
+    } else {
+        let todo = "nothing: it is only slower. Where a seccomp filter of this container forbids membarrier, allow it";
+        Check::warn(name, "not there: senders have a fence for each message instead", todo)
+    }
 }
 
-fn pass_rights(version: (u32, u32)) -> Check {
+fn pass_rights(kernel: Kernel) -> Check {
     let name = "so-passrights";
-    if version >= (6, 16) {
-        Check::pass(name, "no descriptors are taken outside a handshake")
+    if kernel.refuses_descriptors {
+        Check::pass(name, "used: no descriptors are taken outside a handshake")
     } else {
         let todo =
             "nothing in a private domain; in a shared one, admit only users that you trust not to waste descriptors";
-        Check::warn(name, "before Linux 6.16 a member of a shared domain can send descriptors at any time", todo)
+        Check::warn(name, "not there (Linux 6.16): a member of a shared domain can send descriptors at any time", todo)
+    }
+}
+
+fn execution(kernel: Kernel) -> Check {
+    let name = "noexec-seal";
+    match kernel.seals_execution {
+        true => Check::pass(name, "used: nothing is ever executed from shared memory"),
+        false => Check::pass(name, "not there (Linux 6.3): done without"),
     }
 }
 

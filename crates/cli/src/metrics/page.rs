@@ -33,6 +33,11 @@ pub(super) fn encode(snapshot: &Snapshot) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
+/// What a label says, so that it ends where it should: prometheus-client writes it as it is.
+fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// From which node to which, and to what there.
 type Labels = [(&'static str, String); 3];
 
@@ -65,7 +70,9 @@ struct Page {
     channels: BTreeMap<Labels, Sum>,
     /// By node and address: received, processed, dropped and missed since the inbox was opened.
     inboxes: BTreeMap<[(&'static str, String); 2], [u64; 4]>,
-    nodes: Vec<([(&'static str, String); 3], bool)>,
+    nodes: Vec<([(&'static str, String); 2], bool)>,
+    /// Of the nodes that answer; the number is always 1.
+    versions: Vec<([(&'static str, String); 2], i64)>,
     states: BTreeMap<&'static str, u64>,
 }
 
@@ -75,13 +82,13 @@ impl Page {
         let mut inboxes: BTreeMap<_, [u64; 4]> = BTreeMap::new();
         for inbox in &snapshot.inboxes {
             let ended = [inbox.ended.received, inbox.ended.processed, inbox.ended.dropped, inbox.ended.missed];
-            let labels = [("node", inbox.node.clone()), ("address", inbox.addresses.join(" "))];
+            let labels = [("node", label(&inbox.node)), ("address", label(&inbox.addresses.join(" ")))];
             add(inboxes.entry(labels).or_default(), ended);
         }
         for row in &snapshot.channels {
             let stats = &row.stats;
-            let address = row.address();
-            let labels = [("from", row.from.clone()), ("to", row.to.clone()), ("address", address.clone())];
+            let address = label(&row.address());
+            let labels = [("from", label(&row.from)), ("to", label(&row.to)), ("address", address.clone())];
             let sum = channels.entry(labels).or_default();
             sum.channels += 1;
             let counters = [
@@ -96,35 +103,34 @@ impl Page {
             ];
             add(&mut sum.counters, counters);
             sum.blocked_s += stats.blocked.as_secs_f64();
-            sum.queued += stats.queued;
-            sum.depth += stats.depth;
+            sum.queued = sum.queued.saturating_add(stats.queued);
+            sum.depth = sum.depth.saturating_add(stats.depth);
             sum.depth_max = sum.depth_max.max(stats.depth_max);
-            sum.capacity += stats.capacity;
+            sum.capacity = sum.capacity.saturating_add(stats.capacity);
             sum.latency += &stats.latency;
             if row.by_receiver {
-                let labels = [("node", row.to.clone()), ("address", address)];
+                let labels = [("node", label(&row.to)), ("address", address)];
                 let now = [stats.received, stats.processed, stats.dropped, stats.missed];
                 add(inboxes.entry(labels).or_default(), now);
             }
         }
         let names = [State::Alive, State::Stalled, State::Refused, State::Broken, State::Dead];
         let mut states: BTreeMap<_, u64> = names.map(|state| (state.name(), 0)).into();
-        let mut nodes = Vec::new();
+        let (mut nodes, mut versions) = (Vec::new(), Vec::new());
         for node in &snapshot.nodes {
             *states.entry(node.state.name()).or_default() += 1;
-            let labels = [
-                ("node", node.id.clone()),
-                ("uid", node.uid.to_string()),
-                ("version", node.version.clone().unwrap_or_default()),
-            ];
-            nodes.push((labels, node.state == State::Alive));
+            nodes.push(([("node", label(&node.id)), ("uid", node.uid.to_string())], node.state == State::Alive));
+            // Not with the other labels: a node that does not answer does not say it, and would be another series.
+            if let Some(version) = &node.version {
+                versions.push(([("node", label(&node.id)), ("version", label(version))], 1));
+            }
         }
-        Self { channels, inboxes, nodes, states }
+        Self { channels, inboxes, nodes, versions, states }
     }
 }
 
 fn add<const N: usize>(sum: &mut [u64; N], more: [u64; N]) {
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
 }
 
 /// Says one metric of every one of these.
@@ -161,7 +167,9 @@ impl Collector for Page {
         ];
         for (name, help, unit, of) in gauges {
             let what = (name, help, unit, MetricType::Gauge);
-            family(to, what, self.channels.iter(), |sum, metric| ConstGauge::new(of(sum) as i64).encode(metric))?;
+            family(to, what, self.channels.iter(), |sum, metric| {
+                ConstGauge::new(i64::try_from(of(sum)).unwrap_or(i64::MAX)).encode(metric)
+            })?;
         }
         let help = "From commit to processed, of the messages that bear a time stamp";
         let latency = ("librpc_delivery_latency", help, Some(&Unit::Seconds), MetricType::Histogram);
@@ -176,6 +184,9 @@ impl Collector for Page {
         let up = ("librpc_node_up", "Whether the node answers", None, MetricType::Gauge);
         let nodes = self.nodes.iter().map(|(labels, up)| (labels, up));
         family(to, up, nodes, |up, metric| ConstGauge::new(i64::from(*up)).encode(metric))?;
+        let version = ("librpc_node_version", "Which version a node runs that answers", None, MetricType::Gauge);
+        let versions = self.versions.iter().map(|(labels, one)| (labels, one));
+        family(to, version, versions, |one, metric| ConstGauge::new(*one).encode(metric))?;
         let nodes = ("librpc_nodes", "Nodes in each state", None, MetricType::Gauge);
         let states: Vec<_> =
             self.states.iter().map(|(name, count)| ([("state", (*name).to_owned())], *count)).collect();

@@ -1,10 +1,10 @@
 //! What is shown, and what the keys do to it. No terminal in here: everything can be stepped by a test.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::lines::{self, About, Column, Line};
+use super::lines::{self, About, Column, Filter, Line};
 use crate::latency::grouped;
 use crate::snapshot::{Key, Recent, Snapshot, State, since};
 use crate::warnings::{self, Warning};
@@ -51,14 +51,17 @@ pub(super) enum Goes {
 
 pub(super) struct App {
     pub(super) domain: String,
-    pub(super) filter: String,
+    pub(super) filter: Filter,
     pub(super) tab: Tab,
     pub(super) over: Over,
     /// The column by which the lines are sorted, and whether the smallest come first.
     pub(super) sort: (usize, bool),
     pub(super) chosen: usize,
-    /// How many lines the screen has room for; the drawing says so.
+    /// How many lines the screen has room for, and the first of them; the drawing says so.
     pub(super) page: usize,
+    pub(super) first: usize,
+    /// Why the last look has found nothing.
+    pub(super) trouble: Option<String>,
     pub(super) is_paused: bool,
     pub(super) snapshot: Option<Snapshot>,
     pub(super) recent: Vec<Option<Recent>>,
@@ -103,12 +106,14 @@ impl App {
     pub(super) fn new(domain: String, filter: String) -> Self {
         Self {
             domain,
-            filter,
+            filter: Filter::whole(filter),
             tab: Tab::Channels,
             over: Over::Nothing,
             sort: (3, false),
             chosen: 0,
             page: 1,
+            first: 0,
+            trouble: None,
             is_paused: false,
             snapshot: None,
             recent: Vec::new(),
@@ -121,6 +126,7 @@ impl App {
 
     /// Takes what a look has found.
     pub(super) fn update(&mut self, snapshot: Snapshot) {
+        self.trouble = None;
         if self.is_paused {
             return;
         }
@@ -129,14 +135,29 @@ impl App {
             None => vec![None; snapshot.channels.len()],
         };
         remember(&mut self.total, self.recent.iter().flatten().map(|recent| recent.rates.sent).sum());
-        self.history.retain(|key, _| snapshot.channels.iter().any(|row| row.key == *key));
+        let keys: HashSet<&Key> = snapshot.channels.iter().map(|row| &row.key).collect();
+        self.history.retain(|key, _| keys.contains(key));
         for (row, recent) in snapshot.channels.iter().zip(&self.recent) {
             let sent = recent.as_ref().map_or(0.0, |recent| recent.rates.sent);
-            remember(self.history.entry(row.key.clone()).or_default(), sent);
+            match self.history.get_mut(&row.key) {
+                Some(history) => remember(history, sent),
+                None => drop(self.history.insert(row.key.clone(), VecDeque::from([sent.round() as u64]))),
+            }
         }
         self.warnings = warnings::find(&snapshot, Some(&self.recent));
         self.snapshot = Some(snapshot);
+        let looked_at = self.channel_key();
         self.arrange();
+        if self.over == Over::Detail && self.channel_key() != looked_at {
+            self.over = Over::Nothing; // it has ended
+        }
+    }
+
+    fn channel_key(&self) -> Option<Key> {
+        match &self.lines.get(self.chosen)?.about {
+            About::Channel(key) => Some(key.clone()),
+            _ => None,
+        }
     }
 
     /// Makes the lines anew; the one that was chosen stays chosen.
@@ -193,10 +214,16 @@ impl App {
             KeyCode::Enter => self.over = Over::Nothing,
             KeyCode::Esc => {
                 self.over = Over::Nothing;
-                self.filter.clear();
+                self.filter = Filter::default();
             }
-            KeyCode::Backspace => drop(self.filter.pop()),
-            KeyCode::Char(c) => self.filter.push(c),
+            KeyCode::Backspace => {
+                self.filter.text.pop();
+                self.filter.is_whole = false;
+            }
+            KeyCode::Char(c) => {
+                self.filter.text.push(c);
+                self.filter.is_whole = false;
+            }
             _ => {}
         }
         self.arrange();
@@ -208,8 +235,8 @@ impl App {
             KeyCode::Char('q') => return Goes::Away,
             KeyCode::Char('?' | 'h') => self.over = Over::Help,
             KeyCode::Esc if self.over == Over::Detail => self.over = Over::Nothing,
-            KeyCode::Esc if !self.filter.is_empty() => {
-                self.filter.clear();
+            KeyCode::Esc if !self.filter.text.is_empty() => {
+                self.filter = Filter::default();
                 self.arrange();
             }
             KeyCode::Esc => self.show(Tab::Channels),
@@ -246,7 +273,7 @@ impl App {
         match self.lines.get(self.chosen).map(|line| line.about.clone()) {
             Some(About::Channel(_)) => self.over = Over::Detail,
             Some(About::Node(what) | About::Inbox(what)) => {
-                self.filter = what;
+                self.filter = Filter::whole(what);
                 self.show(Tab::Channels);
             }
             None => {}

@@ -7,7 +7,7 @@ use ratatui::text::Line as Text;
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, TableState};
 
 use super::app::{App, Over, Tab, summary};
-use super::lines::{Column, bar, latency};
+use super::lines::{Column, bar};
 use crate::latency::{grouped, readable};
 use crate::report::state_name;
 use crate::snapshot::policy_name;
@@ -67,7 +67,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     draw_warnings(frame, warnings, app);
     draw_table(frame, table, app);
     let hint = match app.over {
-        Over::Filter => format!("filter: {}▏  Enter takes it, Esc clears it", app.filter),
+        Over::Filter => format!("filter: {}▏  Enter takes it, Esc clears it", app.filter.text),
         _ => "q quit  ? help  Tab tables  / filter  s sort  r reverse  Enter more  Esc back  p pause".to_owned(),
     };
     frame.render_widget(Paragraph::new(hint).style(Style::new().add_modifier(Modifier::REVERSED)), keys);
@@ -92,14 +92,17 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, app: &App) {
         .iter()
         .map(|(tab, name)| if *tab == app.tab { format!("[{name}]") } else { format!(" {name} ") })
         .collect();
-    if !app.filter.is_empty() {
-        tabs.push(format!(" filter: {}", app.filter));
+    if !app.filter.text.is_empty() {
+        tabs.push(format!(" filter: {}", app.filter.text));
     }
     if app.is_paused {
         tabs.push(" PAUSED".to_owned());
     }
     tabs.push(format!("  {}", app.domain));
-    let head = Text::styled(what, Style::new().add_modifier(Modifier::BOLD));
+    let head = match &app.trouble {
+        Some(trouble) => Text::styled(format!("cannot look: {trouble}"), bad()),
+        None => Text::styled(what, Style::new().add_modifier(Modifier::BOLD)),
+    };
     frame.render_widget(Paragraph::new(vec![head, Text::raw(tabs.join(" "))]), area);
 }
 
@@ -149,15 +152,27 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &mut App) {
         let mark = if app.sort.0 == at { if app.sort.1 { "▲" } else { "▼" } } else { "" };
         cell(at, format!("{}{mark}", columns[at].title))
     });
-    let rows = app.lines.iter().map(|line| {
+    // Only what is seen is made. The line that is chosen is among it.
+    app.first = app.first.clamp((app.chosen + 1).saturating_sub(app.page), app.chosen);
+    app.first = app.first.min(app.lines.len().saturating_sub(app.page));
+    let rows = app.lines.iter().skip(app.first).take(app.page).map(|line| {
         let row = Row::new(chosen.iter().map(|&at| cell(at, line.cells[at].clone())).collect::<Vec<_>>());
         if line.is_bad { row.style(colour(Color::Red)) } else { row }
     });
     let table = Table::new(rows, widths)
         .header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
-    let mut state = TableState::new().with_selected((!app.lines.is_empty()).then_some(app.chosen));
+    let chosen = (!app.lines.is_empty()).then_some(app.chosen - app.first);
+    let mut state = TableState::new().with_selected(chosen);
     frame.render_stateful_widget(table, area, &mut state);
+}
+
+/// Rates as one line of characters.
+fn spark(rates: &[u64]) -> String {
+    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = rates.iter().max().copied().unwrap_or(0).max(1);
+    let height = |rate: &u64| HEIGHTS[(*rate as f64 / most as f64 * 7.0).round() as usize];
+    rates.iter().map(height).chain(format!(" at most {}/s", grouped(most)).chars()).collect()
 }
 
 /// A box in the middle of the screen, as large as its lines.
@@ -185,7 +200,12 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
             state_name(stats.state),
             if row.by_receiver { "receiver" } else { "sender" }
         ),
-        format!("policy     {}, ring {:?} of {} bytes", policy_name(stats.policy), stats.ring, grouped(stats.capacity)),
+        format!(
+            "policy     {}, {} of {} bytes",
+            policy_name(stats.policy),
+            stats.ring.map_or("a ring without an answer".to_owned(), |number| format!("ring {number}")),
+            grouped(stats.capacity)
+        ),
         format!("topics     {}", if topics.is_empty() { "-".to_owned() } else { topics.join(" ") }),
         format!(
             "sent       {} messages, {} bytes, {:.1}/s",
@@ -215,7 +235,10 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
         format!("last       sent {}, processed {}", ago(stats.last_sent), ago(stats.last_processed)),
         String::new(),
     ];
-    let times = latency(row, recent);
+    if let Some(history) = app.history.get(&row.key) {
+        lines.insert(lines.len() - 1, format!("history    {}", spark(&newest(history, 40))));
+    }
+    let times = row.latency(recent);
     lines.push(format!("latency    {} samples in all, now:", grouped(stats.latency.count())));
     // Each doubling of the time in a line.
     let mut doublings: Vec<(u64, u64)> = Vec::new();

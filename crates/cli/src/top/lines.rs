@@ -90,11 +90,6 @@ fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 9.95 { format!("{per_second:.1}") } else { grouped(per_second.round() as u64) }
 }
 
-/// The latest latencies, or those of all time where there are none.
-pub(super) fn latency<'a>(row: &'a ChannelRow, recent: Option<&'a Recent>) -> &'a Histogram {
-    recent.map(|recent| &recent.latency).filter(|latency| !latency.is_empty()).unwrap_or(&row.stats.latency)
-}
-
 fn time(histogram: &Histogram, part: f64) -> (String, f64) {
     histogram.quantile(part).map_or_else(|| ("-".to_owned(), -1.0), |ns| (readable(ns), ns as f64))
 }
@@ -112,21 +107,33 @@ fn count(count: u64) -> (String, f64) {
     (grouped(count), count as f64)
 }
 
-/// The channels that have to do with something; empty: all.
-pub(super) fn channels(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &str) -> Vec<Line> {
+/// Which lines are shown.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    /// Empty: all.
+    pub(super) text: String,
+    /// Whether it is the whole name of a node, a topic or a pattern, or something in one.
+    pub(super) is_whole: bool,
+}
+
+impl Filter {
+    pub(super) fn whole(name: String) -> Self {
+        Self { text: name, is_whole: true }
+    }
+
+    fn wants<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> bool {
+        let is_it = |name: &String| if self.is_whole { *name == self.text } else { name.contains(&self.text) };
+        self.text.is_empty() || names.into_iter().any(is_it)
+    }
+}
+
+pub(super) fn channels(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &Filter) -> Vec<Line> {
     let rows = snapshot.channels.iter().enumerate();
-    let rows = rows.filter(|(_, row)| {
-        let contains = |text: &String| text.contains(filter);
-        filter.is_empty()
-            || row.concerns(filter)
-            || contains(&row.from)
-            || contains(&row.to)
-            || contains(&row.address())
-    });
+    let rows = rows.filter(|(_, row)| filter.wants([&row.from, &row.to, &row.address()]) || row.concerns(&filter.text));
     rows.map(|(at, row)| {
         let recent = recent.get(at).and_then(Option::as_ref);
         let rates = recent.map(|recent| recent.rates).unwrap_or_default();
-        let latency = latency(row, recent);
+        let latency = row.latency(recent);
         let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
         let cells = [
             word(&row.from),
@@ -171,8 +178,8 @@ impl Together {
             if comes {
                 sum.incoming += rates.received;
                 sum.fullest = sum.fullest.max(row.fill());
-                sum.lost += row.lost();
-                sum.latency += latency(row, recent);
+                sum.lost = sum.lost.saturating_add(row.lost());
+                sum.latency += row.latency(recent);
             }
             if goes {
                 sum.outgoing += rates.sent;
@@ -182,10 +189,8 @@ impl Together {
     }
 }
 
-pub(super) fn nodes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &str) -> Vec<Line> {
-    let wanted = snapshot.nodes.iter().filter(|node| {
-        filter.is_empty() || node.id.contains(filter) || node.addresses.iter().any(|address| address.contains(filter))
-    });
+pub(super) fn nodes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &Filter) -> Vec<Line> {
+    let wanted = snapshot.nodes.iter().filter(|node| filter.wants([&node.id].into_iter().chain(&node.addresses)));
     wanted
         .map(|node| {
             let sum = Together::of(snapshot, recent, |row| (row.to == node.id, row.from == node.id));
@@ -205,18 +210,15 @@ pub(super) fn nodes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &str
         .collect()
 }
 
-pub(super) fn inboxes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &str) -> Vec<Line> {
-    let wanted = snapshot.inboxes.iter().filter(|inbox| {
-        filter.is_empty()
-            || inbox.node.contains(filter)
-            || inbox.addresses.iter().any(|address| address.contains(filter))
-    });
+pub(super) fn inboxes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &Filter) -> Vec<Line> {
+    let wanted =
+        snapshot.inboxes.iter().filter(|inbox| filter.wants([&inbox.node].into_iter().chain(&inbox.addresses)));
     wanted
         .map(|inbox| {
             let is_its = |row: &ChannelRow| row.to == inbox.node && row.stats.inbox == inbox.number;
             let sum = Together::of(snapshot, recent, |row| (is_its(row), false));
             let address = inbox.addresses.join(" ");
-            let lost = sum.lost + inbox.ended.dropped + inbox.ended.missed;
+            let lost = sum.lost.saturating_add(inbox.ended.dropped).saturating_add(inbox.ended.missed);
             let cells = [
                 word(&address),
                 word(&inbox.node),

@@ -38,6 +38,18 @@ impl Place {
         Running::new(started.expect("librpc starts"))
     }
 
+    /// Starts a command in namespaces of its own, as `unshare` makes them with these options; `None`: it cannot.
+    pub(crate) fn start_unshared(&self, options: &[&str], arguments: &[&str]) -> Option<Running> {
+        let can = Command::new("unshare").args(options).args(["--fork", "true"]).output();
+        can.ok().filter(|ended| ended.status.success())?;
+        let librpc = self.librpc(arguments);
+        let mut command = Command::new("unshare");
+        command.args(options).args(["--fork", "--kill-child=TERM"]).arg(librpc.get_program()).args(librpc.get_args());
+        command.env_remove("LIBRPC_DOMAIN");
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Some(Running::new(started.expect("unshare starts")))
+    }
+
     /// Runs a command to its end.
     pub(crate) fn run(&self, arguments: &[&str], stdin: &[u8]) -> Ended {
         self.start(arguments).ends_with(stdin)
@@ -116,6 +128,10 @@ impl Running {
     fn new(mut child: Child) -> Self {
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
         Self { child, stdin, stdout }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

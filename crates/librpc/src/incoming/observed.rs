@@ -65,6 +65,7 @@ impl Incoming {
     ) {
         let (incoming, on, of) = (self.clone(), reactor.clone(), node.clone());
         let ask = move || {
+            let _span = incoming.span.enter();
             let admitted = ask(&of.admission, &peer);
             let state = incoming.state();
             if matches!(state.step, Step::Deciding) {

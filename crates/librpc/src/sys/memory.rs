@@ -82,6 +82,12 @@ unsafe impl Send for Mapping {}
 // SAFETY: nothing in it changes while it is shared.
 unsafe impl Sync for Mapping {}
 
+/// Whether the kernel makes memory that nothing is ever executed from.
+pub(crate) fn can_seal_execution() -> bool {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
+    Descriptor::open(|| rustix::fs::memfd_create("librpc-probe", flags)).is_ok()
+}
+
 impl Mapping {
     /// Makes a memory of this shape, zeroed; maps it writable and seals it.
     pub(crate) fn create(shape: Shape) -> Result<(Self, Descriptor), OsError> {

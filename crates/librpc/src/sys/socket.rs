@@ -71,6 +71,11 @@ impl AsFd for Socket {
     }
 }
 
+/// Whether the kernel knows sockets that take no descriptors.
+pub(crate) fn can_refuse_descriptors() -> bool {
+    Socket::spare().is_ok_and(|socket| socket.set(SO_PASSRIGHTS, 0).is_ok())
+}
+
 impl Socket {
     fn new() -> Result<Self, OsError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -1,6 +1,5 @@
 //! What the pages of a node's statistics hold. Lists of numbers grow at their ends in later versions, maps by new keys.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use librpc_ring::Histogram;
@@ -9,6 +8,7 @@ use minicbor::{Decode, Encode};
 use crate::census::{Item, Place};
 use crate::name::{Address, Incarnation};
 use crate::policy::Policy;
+use crate::registry::harmless;
 use crate::stats::{ChannelState, ChannelStats, Totals};
 use crate::topic::Pattern;
 use crate::wire::ListedAddress;
@@ -255,7 +255,7 @@ impl TryFrom<ListedChannel> for ChannelStats {
                 _ => ChannelState::Failed,
             },
             policy: Policy::from_number(channel.policy).ok_or(BadListing("a policy of a later version"))?,
-            topics: channel.topics.into_iter().map(Arc::from).collect(),
+            topics: channel.topics.iter().map(|topic| harmless(topic).into()).collect(),
             depth,
             depth_max,
             capacity,
@@ -310,6 +310,13 @@ mod tests {
             last_processed: None,
             latency,
         }
+    }
+
+    #[test]
+    fn what_a_stranger_writes_means_nothing_to_a_terminal() {
+        let listed = ListedChannel { topics: vec!["a/\u{1b}[2Jb\u{9b}c\n".into()], ..(&channel()).into() };
+        let channel = ChannelStats::try_from(listed).unwrap();
+        assert_eq!(&*channel.topics[0], "a/[2Jbc");
     }
 
     #[test]

@@ -1,0 +1,66 @@
+//! Processes that are members of a domain of the same path, which is another directory: in a container with a `/dev/shm` of its
+//! own, or one that was removed. Each member holds its domain's directory open, and `/proc` shows it to who may look.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::Check;
+
+/// Where a process's directory of this path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Here,
+    Elsewhere,
+    Removed,
+}
+
+pub(super) fn check(domain: &Path) -> Check {
+    const NAME: &str = "elsewhere";
+    let domain = &fs::canonicalize(domain).unwrap_or_else(|_| domain.to_owned());
+    let here = fs::metadata(domain).ok().map(|found| (found.dev(), found.ino()));
+    let (mut elsewhere, mut removed) = (Vec::new(), Vec::new());
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        match place(&process.path(), domain, here) {
+            None | Some(Place::Here) => {}
+            Some(Place::Elsewhere) => elsewhere.push(pid.to_string()),
+            Some(Place::Removed) => removed.push(pid.to_string()),
+        }
+    }
+    let shown = domain.display();
+    let (mut found, mut todo) = (Vec::new(), Vec::new());
+    if !elsewhere.is_empty() {
+        found.push(format!("pid {} in another {shown}, in a mount namespace of its own", elsewhere.join(", ")));
+        todo.push("share the directory (docker: --ipc=host, --ipc=container:…, or -v /dev/shm:/dev/shm)");
+    }
+    if !removed.is_empty() {
+        found.push(format!("pid {} in a {shown} that was removed", removed.join(", ")));
+        todo.push("it joins anew when it next connects or opens an inbox; restart it if it only receives");
+    }
+    if found.is_empty() {
+        Check::pass(NAME, format!("no process that can be seen is in another {shown}"))
+    } else {
+        Check::warn(NAME, found.join("; "), todo.join("; "))
+    }
+}
+
+/// Where a process's directory of this path is; `None`: it has none, or does not show it.
+fn place(process: &Path, domain: &Path, here: Option<(u64, u64)>) -> Option<Place> {
+    let mut found = None;
+    for descriptor in fs::read_dir(process.join("fd")).ok()?.flatten() {
+        let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+        let is_removed =
+            target.to_str().and_then(|text| text.strip_suffix(" (deleted)")).map(Path::new) == Some(domain);
+        if !is_removed && target != domain {
+            continue;
+        }
+        let Ok(metadata) = fs::metadata(descriptor.path()) else { continue };
+        match (metadata.dev(), metadata.ino()) {
+            of if Some(of) == here => return Some(Place::Here),
+            _ if is_removed => found = Some(Place::Removed),
+            _ => found = Some(Place::Elsewhere),
+        }
+    }
+    found
+}

@@ -1,0 +1,133 @@
+//! As much of HTTP as a scrape needs: `GET`, one answer for each connection, and nobody who could hold it up.
+//!
+//! Each connection has a thread of its own, a limit of bytes for what it asks, and a limit of time for all of it, whether it
+//! asks slowly, reads slowly, or does neither. There are never more than [`MOST`] of them.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::interrupt::Interrupt;
+use crate::outcome::say;
+
+/// So many connections are served at the same time; others are told to come again.
+const MOST: usize = 16;
+/// A connection is over within this time.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// What a request is answered with.
+pub(super) struct Answer {
+    pub(super) status: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn text(status: &'static str, body: impl Into<String>) -> Self {
+        Self { status, kind: "text/plain; charset=utf-8", body: body.into() }
+    }
+}
+
+pub(super) struct Server(TcpListener);
+
+impl Server {
+    pub(super) fn listen(address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(listener))
+    }
+
+    pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.0.local_addr()?)
+    }
+
+    /// Answers until a signal comes. `answer` is given the path that was asked for.
+    pub(super) fn serve(
+        &self,
+        interrupt: &Interrupt,
+        answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    ) -> anyhow::Result<()> {
+        let answer = Arc::new(answer);
+        while interrupt.signal().is_none() {
+            let mut waited = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
+            match poll(&mut waited, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context("cannot wait for connections"),
+            }
+            let connection = match self.0.accept() {
+                Ok((connection, _)) => connection,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // It has gone again, or this process lacks descriptors for a moment.
+                Err(_) => {
+                    interrupt.wait_for(Duration::from_millis(10))?;
+                    continue;
+                }
+            };
+            // Each connection's thread holds a part of it.
+            if Arc::strong_count(&answer) > MOST {
+                let busy = Answer::text("503 Service Unavailable", "too many at once: come again\n");
+                let _ = connection.set_nonblocking(true).and_then(|()| (&connection).write_all(&whole(&busy)));
+                continue;
+            }
+            let answer = answer.clone();
+            let serve = move || drop(serve(&connection, &*answer)); // whoever asked may have gone
+            if let Err(error) = std::thread::Builder::new().name("scrape".into()).spawn(serve) {
+                say(format_args!("a scrape cannot be served: {error}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An answer as it travels.
+fn whole(Answer { status, kind, body }: &Answer) -> Vec<u8> {
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    [head.as_bytes(), body.as_bytes()].concat()
+}
+
+fn serve(mut connection: &TcpStream, answer: &impl Fn(&str) -> Answer) -> io::Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    connection.set_nonblocking(false)?;
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(Some(left)) }
+    };
+    let (mut head, mut bytes) = (Vec::new(), [0; 1024]);
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        connection.set_read_timeout(left()?)?;
+        match connection.read(&mut bytes)? {
+            0 => return Ok(()),
+            read => head.extend_from_slice(&bytes[..read]),
+        }
+        if head.len() > MAX_HEAD {
+            return connection.write_all(&whole(&Answer::text("431 Request Header Fields Too Large", "too long\n")));
+        }
+    }
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split(' ');
+    let answer = match (words.next(), words.next(), words.next()) {
+        (Some("GET"), Some(target), Some("HTTP/1.1" | "HTTP/1.0")) => {
+            answer(target.split('?').next().unwrap_or(target))
+        }
+        (Some(_), Some(_), Some("HTTP/1.1" | "HTTP/1.0")) => Answer::text("405 Method Not Allowed", "only GET\n"),
+        _ => Answer::text("400 Bad Request", "no HTTP\n"),
+    };
+    let answer = whole(&answer);
+    let mut rest = &answer[..];
+    while !rest.is_empty() {
+        connection.set_write_timeout(left()?)?;
+        let written = connection.write(rest)?;
+        rest = &rest[written..];
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! What the kernel has of what is used where it is there, and done without where it is not: tried out, not concluded from
+//! a version, for kernels are patched and sandboxes forbid.
+
+use crate::sys::{barrier, memory, socket};
+
+/// What the kernel has of what librpc can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kernel {
+    /// A receiver that goes to sleep can have a barrier in its senders (`membarrier`), which need no fence of their own
+    /// for each message then.
+    pub has_barriers: bool,
+    /// A socket can refuse descriptors (`SO_PASSRIGHTS`, Linux 6.16): none can be sent outside a handshake.
+    pub refuses_descriptors: bool,
+    /// Memory can be made that nothing in it is ever executed from (`MFD_NOEXEC_SEAL`, Linux 6.3).
+    pub seals_execution: bool,
+}
+
+impl Kernel {
+    /// Tries each.
+    ///
+    /// ```
+    /// let kernel = librpc::Kernel::probe();
+    /// assert!(!kernel.refuses_descriptors || kernel.seals_execution, "the one is younger than the other: {kernel:?}");
+    /// ```
+    pub fn probe() -> Self {
+        Self {
+            has_barriers: barrier::register() && barrier::is_available(),
+            refuses_descriptors: socket::can_refuse_descriptors(),
+            seals_execution: memory::can_seal_execution(),
+        }
+    }
+}
