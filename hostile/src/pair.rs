@@ -55,6 +55,7 @@ pub(crate) fn honest(path: &Path, id: &'static str, other: &'static str, attacke
         received.fetch_add(1, Ordering::Relaxed);
     };
     let is_on = || !ended.load(Ordering::Relaxed);
+    let pace = Duration::from_millis(4);
     std::thread::scope(|scope| -> anyhow::Result<()> {
         scope.spawn(|| {
             let mut last = Instant::now();
@@ -85,7 +86,7 @@ pub(crate) fn honest(path: &Path, id: &'static str, other: &'static str, attacke
             while is_on() {
                 // What the attacker's inboxes make of it is in the receipt.
                 publisher.publish(b"topic").map(drop).expect("publishing goes on");
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(2 * pace);
             }
         });
         if id == "victim" {
@@ -121,14 +122,14 @@ pub(crate) fn honest(path: &Path, id: &'static str, other: &'static str, attacke
                     std::thread::sleep(Duration::from_millis(200)); // it may have been told to end a moment earlier
                     assert!(!is_on(), "{error}");
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(pace);
             }
         });
         // What the machine does to a thread that wants nothing: an attacker has no part in that, unless by its load.
         scope.spawn(|| {
             while is_on() {
                 let begun = Instant::now();
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(pace);
                 overslept.fetch_max(begun.elapsed().as_millis() as u64, Ordering::Relaxed);
             }
         });

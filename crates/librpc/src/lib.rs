@@ -75,6 +75,9 @@ mod fault; //        steps at which a test kills the process
 pub mod hostile; //  the doors through which a stranger's bytes come, for a fuzzer
 mod sys; //          the only unsafe code here
 
+#[cfg(test)]
+mod strangers; //    peers that say what they like
+
 pub use account::{Account, Reached};
 pub use admission::{Admission, Limits};
 pub use connect::ConnectError;
