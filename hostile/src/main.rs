@@ -3,6 +3,7 @@
 //! The parts:
 mod attacker; // an admitted peer that lies
 mod doors; //   messages, files and declarations, as bytes
+mod fuse; //    files that cannot be closed
 mod handshakes; // spoilt handshakes over real sockets
 mod live; //    an attacker beside an honest pair
 mod mapping; // memory that an attacker offers
