@@ -82,8 +82,10 @@ fn serve(device: &OwnedFd, ended: &AtomicBool) {
         }
         let body = match opcode {
             INIT => Ok(init()),
-            LOOKUP => Ok([&2u64.to_ne_bytes()[..], &[0; 8], &60u64.to_ne_bytes(), &60u64.to_ne_bytes(), &[0; 8], &attr(2)]
-                .concat()),
+            LOOKUP => {
+                Ok([&2u64.to_ne_bytes()[..], &[0; 8], &60u64.to_ne_bytes(), &60u64.to_ne_bytes(), &[0; 8], &attr(2)]
+                    .concat())
+            }
             GETATTR => Ok([&60u64.to_ne_bytes()[..], &[0; 8], &attr(node)].concat()),
             OPEN => Ok(vec![0; 16]),
             RELEASE => Ok(Vec::new()),
