@@ -21,13 +21,14 @@ use rustix::net::{
     SocketAddrUnix, SocketFlags, SocketType,
 };
 
+use crate::fuse::Stuck;
 use crate::mapping::{memory, seals};
 use crate::random::Random;
 
 pub(crate) const CAPACITY: u64 = 256 * 1024;
 /// The names of the attacks; each round draws one.
-pub(crate) const ATTACKS: [&str; 9] =
-    ["garbage", "descriptors", "ring", "drain", "bells", "flood", "file", "receiver", "linger"];
+pub(crate) const ATTACKS: [&str; 10] =
+    ["garbage", "descriptors", "ring", "drain", "bells", "flood", "file", "receiver", "linger", "fuse"];
 
 pub(crate) struct Attacker {
     domain: PathBuf,
@@ -39,11 +40,11 @@ pub(crate) struct Attacker {
     pub(crate) attached: u64,
 }
 
-fn socket() -> anyhow::Result<OwnedFd> {
+pub(crate) fn socket() -> anyhow::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+pub(crate) fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
@@ -87,6 +88,7 @@ impl Attacker {
             "flood" => self.flood(),
             "file" => self.spoil_file(),
             "receiver" => self.receiver(),
+            "fuse" => self.fuse(),
             _ => self.linger(),
         }
     }
@@ -388,6 +390,28 @@ impl Attacker {
             receive(&socket);
         }
         std::thread::sleep(Duration::from_millis(300));
+        Ok(())
+    }
+
+    /// Files that nobody can close before the attacker lets them: more than there are threads for it.
+    fn fuse(&mut self) -> anyhow::Result<()> {
+        let mut files = Vec::new(); // dropped behind it, or they could not be closed here, either
+        let stuck = match Stuck::mount() {
+            Ok(stuck) => stuck,
+            Err(error) => anyhow::bail!("SKIPPED: no file system of its own: {error:#}"),
+        };
+        for _ in 0..3 {
+            files.push(stuck.open()?);
+        }
+        for _ in 0..24 {
+            let Some(socket) = self.admitted()? else { continue };
+            let count = 1 + self.random.below(3) as usize;
+            let some: Vec<BorrowedFd<'_>> = files.iter().take(count).map(AsFd::as_fd).collect();
+            let _ = send(&socket, &forge::write_data(CAPACITY, 0), &some);
+            receive(&socket);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        drop(stuck);
         Ok(())
     }
 }

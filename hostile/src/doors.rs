@@ -34,7 +34,7 @@ pub(crate) fn doors(seed: u64) -> Tally {
     tally
 }
 
-fn mutate(random: &mut Random, bytes: &mut Vec<u8>, samples: &[(usize, Vec<u8>)]) {
+pub(crate) fn mutate(random: &mut Random, bytes: &mut Vec<u8>, samples: &[(usize, Vec<u8>)]) {
     if bytes.is_empty() {
         bytes.push(random.next() as u8);
         return;

@@ -3,11 +3,15 @@
 //! The parts:
 mod attacker; // an admitted peer that lies
 mod doors; //   messages, files and declarations, as bytes
-mod live; //    a victim, an honest pair, an attacker
+mod fuse; //    files that cannot be closed
+mod handshakes; // spoilt handshakes over real sockets
+mod live; //    an attacker beside an honest pair
 mod mapping; // memory that an attacker offers
+mod pair; //    a victim and an honest node
 mod plain; //   ring memory that can be spoilt
 mod random; //  numbers that follow from a seed
 mod ring; //    both sides of a ring against the other one
+mod script; //  what is said in a spoilt handshake
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -30,7 +34,9 @@ const AFTER_HELP: &str = "\
 Examples:
   librpc-hostile fuzz receiver --executions 1000000000 --seed 7    # a hostile sender's ring
   librpc-hostile fuzz doors --executions 10000000                  # handshakes, files, declarations, as bytes
+  librpc-hostile fuzz handshakes --executions 10000000 --seed 7    # handshakes with a living node, over real sockets
   librpc-hostile live --rounds 1000 --seed 3                       # a live attacker beside an honest pair
+  librpc-hostile live --rounds 100 --as 65534                      # ... of another user, in a shared domain
 
 Exit codes: 0 all passed, 1 something failed (the scene that replays it stands there), 2 wrong usage";
 
@@ -49,6 +55,9 @@ enum Part {
         /// Everything random follows from this; it is the number of the first scene.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Handshakes: as this user, in a domain that is shared with the group of the same number (needs root).
+        #[arg(long = "as", value_name = "UID")]
+        user: Option<u32>,
     },
     /// A live attacker beside an honest pair.
     Live {
@@ -60,11 +69,24 @@ enum Part {
         /// Only the attack of this name.
         #[arg(long)]
         only: Option<String>,
+        /// As this user, in a domain that is shared with the group of the same number (needs root).
+        #[arg(long = "as", value_name = "UID")]
+        user: Option<u32>,
     },
     #[command(hide = true)]
-    Honest { domain: PathBuf, id: String, other: String },
+    Honest { domain: PathBuf, id: String, other: String, attacker: Option<u32> },
     #[command(hide = true)]
-    Attacker { domain: PathBuf, seed: u64, rounds: u64, only: Option<String> },
+    Attacker {
+        domain: PathBuf,
+        seed: u64,
+        rounds: u64,
+        #[arg(long)]
+        only: Option<String>,
+        #[arg(long = "as")]
+        user: Option<u32>,
+    },
+    #[command(hide = true)]
+    Handshaker { domain: PathBuf, first: u64, executions: u64, seconds: u64, user: Option<u32> },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -75,14 +97,26 @@ enum Target {
     Sender,
     /// Whatever decodes messages, files and declarations.
     Doors,
+    /// A node of another process, over real sockets, beside an honest one.
+    Handshakes,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().part {
-        Part::Fuzz { target, executions, seconds, seed } => return fuzz(target, executions, seconds, seed),
-        Part::Live { rounds, seed, only } => live::run(seed, rounds, only).map(|note| println!("live: passed  {note}")),
-        Part::Honest { domain, id, other } => live::honest(&domain, id.leak(), other.leak()),
-        Part::Attacker { domain, seed, rounds, only } => live::attack(&domain, seed, rounds, only.as_deref()),
+        Part::Fuzz { target: Target::Handshakes, executions, seconds, seed, user } => {
+            handshakes::run(seed, executions, seconds, user).map(|note| println!("handshakes: passed  {note}"))
+        }
+        Part::Fuzz { target, executions, seconds, seed, .. } => return fuzz(target, executions, seconds, seed),
+        Part::Live { rounds, seed, only, user } => {
+            live::run(seed, rounds, only, user).map(|note| println!("live: passed  {note}"))
+        }
+        Part::Honest { domain, id, other, attacker } => pair::honest(&domain, id.leak(), other.leak(), attacker),
+        Part::Attacker { domain, seed, rounds, only, user } => {
+            live::attack(&domain, seed, rounds, only.as_deref(), user)
+        }
+        Part::Handshaker { domain, first, executions, seconds, user } => {
+            handshakes::attack(&domain, first, executions, seconds, user)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,7 +132,7 @@ fn fuzz(target: Target, executions: u64, seconds: Option<u64>, seed: u64) -> Exi
     let scene = match target {
         Target::Receiver => ring::receiver,
         Target::Sender => ring::sender,
-        Target::Doors => doors::doors,
+        Target::Doors | Target::Handshakes => doors::doors,
     };
     let name = target.to_possible_value().expect("no target is hidden").get_name().to_owned();
     let (begun, mut tally, mut said) = (Instant::now(), Tally::default(), Instant::now());

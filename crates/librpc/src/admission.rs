@@ -237,9 +237,22 @@ mod tests {
         assert_eq!(Admission::nobody().gid(8).by_rules(&other), Some(true));
         assert_eq!(Admission::nobody().gid(9).by_rules(&other), Some(false));
         assert_eq!(Admission::nobody().pid(5).by_rules(&other), Some(true));
+        // Of processes in a pid namespace that is not visible from here the kernel says 0.
+        let invisible = Peer { pid: 0, ..peer(me + 1) };
+        assert_eq!(Admission::nobody().pid(0).by_rules(&invisible), Some(false));
         let asked = Admission::nobody().function(|peer| &*peer.node == "n");
         assert_eq!(asked.by_rules(&other), None);
         assert!(asked.by_function(&other));
+    }
+
+    #[test]
+    fn handshakes_are_counted_per_user() {
+        let ledger = Ledger::new(Limits { handshakes_per_user: 2, ..Limits::default() });
+        let both = [ledger.handshake(1), ledger.handshake(1)];
+        assert!(both.iter().all(Option::is_some) && ledger.handshake(1).is_none());
+        assert!(ledger.handshake(2).is_some() && ledger.channel(1, 0).is_some(), "other accounts");
+        drop(both);
+        assert!(ledger.handshake(1).is_some());
     }
 
     #[test]

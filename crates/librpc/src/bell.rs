@@ -3,6 +3,8 @@
 //! A bell says nothing that the shared memory does not say, so it may be lost where the receiver of bells will look anyway:
 //! when its queue is full. Whoever reads many in one go looks at every ring of the connection.
 
+use std::os::fd::OwnedFd;
+
 use crate::sys::memory::dispose;
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Sent, Socket};
 
@@ -75,7 +77,7 @@ pub(crate) fn hear(socket: &Socket, hung_up: bool, mut each: impl FnMut(Bell) ->
         match socket.receive(&mut message) {
             Ok(Received::Message { bytes, descriptors, .. }) => {
                 let stray = !descriptors.is_empty();
-                dispose(descriptors);
+                dispose(descriptors, ());
                 if stray || !Bell::decode(&message[..bytes]).is_some_and(&mut each) {
                     return Heard::Dishonest;
                 }
@@ -87,6 +89,25 @@ pub(crate) fn hear(socket: &Socket, hung_up: bool, mut each: impl FnMut(Bell) ->
         }
     }
     Heard::Many
+}
+
+/// Behind a receiver's answer, and when no more descriptors are taken: reads what has come until then. `Err`: what no honest
+/// receiver sends, and the descriptors that came with it.
+pub(crate) fn take_early(socket: &Socket) -> Result<Vec<Bell>, Vec<OwnedFd>> {
+    let mut bells = Vec::new();
+    let mut message = [0; MAX_MESSAGE_BYTES];
+    while !socket.shut_to_descriptors() {
+        match socket.receive(&mut message) {
+            Ok(Received::Message { bytes, descriptors, .. }) => match Bell::decode(&message[..bytes]) {
+                Some(bell) if descriptors.is_empty() && bells.len() < MANY => bells.push(bell),
+                _ => return Err(descriptors),
+            },
+            Ok(Received::Nothing) => {}
+            // It will be seen where it belongs.
+            Ok(Received::HungUp) | Err(_) => break,
+        }
+    }
+    Ok(bells)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::name::{Incarnation, Peer, check_node_id};
 use crate::node::NodeShared;
 use crate::reactor::{Reactor, Source};
 use crate::registry::{self, ReadError};
-use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
+use crate::sys::memory::{BadMemory, Mapping, Shape};
 use crate::sys::poll::Ready;
 use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::sys::{OsError, barrier, thread};
@@ -156,7 +156,10 @@ struct Incoming {
 struct State {
     socket: Option<Socket>,
     step: Step,
-    _charge: Charge,
+    /// Descriptors that came and are not wanted: closed together with the socket.
+    strangers: Vec<OwnedFd>,
+    /// For as long as something is left of the handshake.
+    charge: Option<Charge>,
 }
 
 enum Step {
@@ -187,7 +190,7 @@ impl Incoming {
             return send_refusal(&socket, Reason::Busy, "too many handshakes of this user are under way");
         };
         let token = reactor.token();
-        let state = State { socket: None, step: Step::Hello, _charge: charge };
+        let state = State { socket: None, step: Step::Hello, strangers: Vec::new(), charge: Some(charge) };
         let span = tracing::debug_span!("accept", node = &*node.id, pid = credentials.pid, uid = credentials.uid);
         let of = Arc::downgrade(node);
         let incoming = Arc::new(Self { node: of, credentials, token, state: Mutex::new(state), span: span.clone() });
@@ -217,7 +220,7 @@ impl Incoming {
                 send_refusal(&socket, reason, text);
             }
             reactor.unwatch(&socket);
-            socket.dispose();
+            socket.dispose(std::mem::take(&mut state.strangers), state.charge.take());
         }
         drop(state);
         drop(reactor.forget(self.token));
@@ -342,65 +345,70 @@ impl Incoming {
     fn data(&self, reactor: &Reactor, mut state: MutexGuard<'_, State>, bytes: &[u8], descriptors: Vec<OwnedFd>) {
         let Step::Data(wanted, charge) = std::mem::replace(&mut state.step, Step::Done) else { return };
         let Some(socket) = state.socket.take() else { return };
+        let handshake = state.charge.take();
         drop(state);
-        socket.accept_descriptors(false);
         reactor.unwatch(&socket);
         let this = reactor.forget(self.token);
-        match self.attach(&wanted, charge, bytes, descriptors, socket) {
+        match self.attach(&wanted, charge, bytes, &descriptors, socket) {
             Ok(()) => {}
-            Err((socket, reason, text)) => {
-                tracing::info!(?reason, text, peer = ?self.credentials, "a connection is refused");
-                send_refusal(&socket, reason, &text);
-                socket.dispose();
+            Err((socket, refusal)) => {
+                if let Some((reason, text)) = refusal {
+                    tracing::info!(?reason, text, peer = ?self.credentials, "a connection is refused");
+                    send_refusal(&socket, reason, &text);
+                }
+                socket.dispose(descriptors, handshake);
             }
         }
         drop(this);
     }
 
+    /// `Err`: the socket, to be closed where that may block, and what is said before; nothing to one that is gone.
     fn attach(
         &self,
         wanted: &Wanted,
         charge: Charge,
         bytes: &[u8],
-        descriptors: Vec<OwnedFd>,
+        descriptors: &[OwnedFd],
         socket: Socket,
-    ) -> Result<(), (Socket, Reason, String)> {
+    ) -> Result<(), (Socket, Option<(Reason, String)>)> {
+        let refused = |socket, reason, text| Err((socket, Some((reason, text))));
         let InboxShared { capacity, policy, .. } = *wanted.inbox;
         let expected = Data { capacity, policy: policy.number() };
         if descriptors.len() != 1 || !wire::decode::<Data>(bytes).is_ok_and(|data| data == expected) {
             let text = format!("{} descriptors, of 1 with the agreed terms", descriptors.len());
-            dispose(descriptors);
-            return Err((socket, Reason::BadHandshake, text));
+            return refused(socket, Reason::BadHandshake, text);
         }
         let data = match Mapping::receive(&descriptors[0], Shape::Data { capacity }) {
             Ok(data) => Arc::new(data),
             Err(error) => {
-                dispose(descriptors);
                 let ours = matches!(error, BadMemory::Os(_));
-                return Err((socket, if ours { Reason::Busy } else { Reason::BadHandshake }, error.to_string()));
+                return refused(socket, if ours { Reason::Busy } else { Reason::BadHandshake }, error.to_string());
             }
         };
-        drop(descriptors);
         socket.skip();
+        // What lies behind it could bear descriptors, and its reader would have to close them. An honest sender waits.
+        if !socket.shut_to_descriptors() {
+            return refused(socket, Reason::BadHandshake, "more is said than was due".into());
+        }
         let (ack, memfd) = match Mapping::create(Shape::Ack) {
             Ok(made) => made,
-            Err(error) => return Err((socket, Reason::Busy, error.to_string())),
+            Err(error) => return refused(socket, Reason::Busy, error.to_string()),
         };
         fault!("accept.mapped");
         let ack = Arc::new(ack);
         let consumer = match Consumer::new(data.reader(), ack.writer(), capacity, policy.mode()) {
             Ok(consumer) => consumer,
-            Err(corrupt) => return Err((socket, Reason::BadHandshake, corrupt.to_string())),
+            Err(corrupt) => return refused(socket, Reason::BadHandshake, corrupt.to_string()),
         };
         let Some((connection, ring)) = wanted.inbox.place(wanted.connection, self.credentials) else {
-            return Err((socket, Reason::UnknownConnection, "the connection is not there".into()));
+            return refused(socket, Reason::UnknownConnection, "the connection is not there".into());
         };
         let answer = wire::encode(&Answer::Attached(Attached { connection, ring }));
         let sent = socket.send(&answer, Some(std::os::fd::AsFd::as_fd(&memfd)));
         fault!("accept.attached");
         if !matches!(sent, Ok(Sent::Done)) {
             wanted.inbox.unplace(connection, ring);
-            return Ok(());
+            return Err((socket, None));
         }
         let socket = wanted.connection.is_none().then(|| Arc::new(socket));
         let peer = wanted.peer.clone();
@@ -415,7 +423,7 @@ impl Incoming {
 impl Source for Incoming {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
         let _span = self.span.enter();
-        let state = self.state();
+        let mut state = self.state();
         let Some(node) = self.node.upgrade() else { return self.end(reactor, state, None) };
         let Some(socket) = &state.socket else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
@@ -437,7 +445,7 @@ impl Source for Incoming {
                 }
                 Step::Data(..) => self.data(reactor, state, &message[..bytes], descriptors),
                 _ => {
-                    dispose(descriptors);
+                    state.strangers = descriptors;
                     self.end(reactor, state, Some((Reason::BadHandshake, "a message that is not due")));
                 }
             },
@@ -447,7 +455,7 @@ impl Source for Incoming {
                     Cut::Descriptors => (Reason::BadHandshake, "too many descriptors"),
                     _ => (Reason::BadHandshake, "a message that is too long"),
                 };
-                dispose(descriptors);
+                state.strangers = descriptors;
                 self.end(reactor, state, Some(refusal));
             }
             Ok(Received::Nothing) => {}

@@ -76,6 +76,9 @@ pub mod hostile; //  the doors through which a stranger's bytes come, for a fuzz
 mod kernel; //       what it has of what can be done without
 mod sys; //          the only unsafe code here
 
+#[cfg(test)]
+mod strangers; //    peers that say what they like
+
 pub use account::{Account, Reached};
 pub use admission::{Admission, Limits};
 pub use connect::ConnectError;

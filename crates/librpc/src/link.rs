@@ -325,6 +325,7 @@ impl Source for Link {
             Heard::HungUp => self.hung_up(),
             Heard::Dishonest => {
                 tracing::warn!(node = &*self.target.node, "a receiver rings what no receiver rings: disconnected");
+                socket.hang_up(); // the rings' holders have a share in it, and may be in no hurry
                 self.hung_up();
             }
         }

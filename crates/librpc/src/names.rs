@@ -95,6 +95,7 @@ mod tests {
             (head(Kind::Topic, Some(2)), b"b"),
             (head(Kind::Topic, Some(2)), b"a/*"),
             (head(Kind::Topic, Some(2)), b"a/\xff"),
+            (head(Kind::Topic, Some(MAX_TOPICS as u64)), b"a/b"),
             (head(Kind::Topic, Some(u64::MAX)), b"a/b"),
             (head(Kind::Topic, None), b"a/b"),
             (head(Kind::Reply, Some(2)), b"a/b"),

@@ -313,7 +313,7 @@ impl Asked {
                 wire::decode::<Answer>(&message[..bytes])
             }
             Ok(Received::Message { descriptors, .. }) => {
-                crate::sys::memory::dispose(descriptors);
+                crate::sys::memory::dispose(descriptors, ());
                 return Some(Ok(Err(Unobserved::Failed("its answer is none".into()))));
             }
             Err(error) => return Some(Ok(Err(Unobserved::Failed(error.to_string())))),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::bell::{self, Bell};
 use crate::connect;
 use crate::fault::fault;
 use crate::incoming::Reason;
@@ -197,6 +198,7 @@ impl Outgoing {
                     Err(_) => return self.retry(reactor),
                 }
                 fault!("connect.terms-received");
+                socket.accept_descriptors(true);
                 match self.ring.send_memory(&socket, &data) {
                     Ok(Sent::Done) => {
                         fault!("connect.data-sent");
@@ -208,16 +210,20 @@ impl Outgoing {
             Ok(Answer::Attached(attached)) if descriptors.len() == 1 => {
                 match Mapping::receive(&descriptors[0], Shape::Ack) {
                     Ok(ack) => {
-                        if let Some(socket) = &self.state().socket {
-                            socket.skip();
-                            // From here on, bells alone.
-                            socket.accept_descriptors(false);
+                        let Some(socket) = self.state().socket.clone() else { return };
+                        socket.skip();
+                        // From here on, bells alone.
+                        match bell::take_early(&socket) {
+                            Ok(bells) => self.attach(reactor, attached, Arc::new(ack), &bells),
+                            Err(descriptors) => {
+                                dispose(descriptors, self.ring.charge());
+                                self.fail(reactor, broken("it says more than its answer".into()));
+                            }
                         }
-                        self.attach(reactor, attached, Arc::new(ack));
                     }
                     Err(BadMemory::Os(error)) => self.fail_behind_data(reactor, error.to_string()),
                     Err(error) => {
-                        dispose(descriptors);
+                        dispose(descriptors, self.ring.charge());
                         self.fail(reactor, broken(error.to_string()));
                     }
                 }
@@ -246,17 +252,17 @@ impl Outgoing {
             }
             Ok(answer) => {
                 let text = format!("{} descriptors with {answer:?}", descriptors.len());
-                dispose(descriptors);
+                dispose(descriptors, self.ring.charge());
                 self.fail(reactor, broken(text));
             }
             Err(error) => {
-                dispose(descriptors);
+                dispose(descriptors, self.ring.charge());
                 self.fail(reactor, broken(error.to_string()));
             }
         }
     }
 
-    fn attach(self: Arc<Self>, reactor: &Arc<Reactor>, attached: wire::Attached, ack: Arc<Mapping>) {
+    fn attach(self: Arc<Self>, reactor: &Arc<Reactor>, attached: wire::Attached, ack: Arc<Mapping>, bells: &[Bell]) {
         fault!("connect.attached");
         let socket = self.disconnect(reactor);
         let first = self.connection.is_none().then_some(socket).flatten().map(|socket| (socket, attached.connection));
@@ -267,6 +273,12 @@ impl Outgoing {
                 tracing::debug!(from = &*self.ring.node, to = &**node, inbox, ring = number, "connected");
                 let is_fenced_by_receiver = self.state().features & FENCED_BY_RECEIVER != 0;
                 self.ring.attach(Attached { ack, socket, number, is_fenced_by_receiver });
+                for bell in bells {
+                    match bell {
+                        Bell::Ring(_) => self.ring.rung(),
+                        Bell::Reset(_) => self.ring.fail(Failure::Broken("the receiver found the ring corrupt".into())),
+                    }
+                }
             }
             None => self.ring.fail_attached(ack),
         }
@@ -291,7 +303,7 @@ impl Source for Outgoing {
             }
             Ok(Received::Message { descriptors, cut, .. }) => {
                 let (count, is_none_left) = (descriptors.len(), cut == Cut::Descriptors);
-                dispose(descriptors);
+                dispose(descriptors, ring.charge());
                 match is_none_left {
                     // This process has no descriptor left for the memory that came.
                     true if count < 2 => self.fail_behind_data(reactor, "this process has no descriptors left".into()),
@@ -307,7 +319,7 @@ impl Source for Outgoing {
         if ring.failure().is_some()
             && let Some(socket) = Arc::into_inner(socket)
         {
-            socket.dispose();
+            socket.dispose(Vec::new(), ring.charge());
         }
     }
 

@@ -518,11 +518,66 @@ pub(crate) fn socket_path(directory: &Descriptor, id: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::LISTS_OFFSET;
 
     #[test]
     fn what_a_stranger_lists_means_nothing_to_a_terminal() {
         let patterns = ListedAddress::Patterns(vec!["a/\u{1b}]0;title\u{7}".into(), "b/**".into()]);
         assert_eq!(addresses("node", &patterns), ["a/]0;title", "b/**"]);
         assert_eq!(addresses("node", &ListedAddress::Service("\u{1b}c".into())), ["c"]);
+    }
+
+    fn front(select: Select) -> Vec<u8> {
+        let header = NodeHeader { incarnation: [1; 16], pid: 2, uid: 3, opened_ns: 4, select };
+        let mut bytes = header.encode().to_vec();
+        bytes.resize(LISTS_OFFSET as usize, 0);
+        bytes
+    }
+
+    fn pread(file: &[u8], into: &mut [u8], offset: u64) -> Result<usize, OsError> {
+        let from = (offset as usize).min(file.len());
+        let read = into.len().min(file.len() - from);
+        into[..read].copy_from_slice(&file[from..from + read]);
+        Ok(read)
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_not_read() {
+        let select = Select(Select::new(1, LISTS_OFFSET, layout::MAX_LIST_BYTES).0 + (1 << 24));
+        let file = front(select);
+        let read = parse("n", |into, offset| {
+            assert!(into.len() <= layout::MAX_LIST_BYTES, "{} bytes are read", into.len());
+            pread(&file, into, offset)
+        });
+        assert!(matches!(read, Err(ReadError::Bad { .. })), "{read:?}");
+    }
+
+    #[test]
+    fn a_list_that_changes_under_its_reader_is_read_again() {
+        let list = |number: u32| {
+            let (address, capacity) = (ListedAddress::Node, 4096);
+            wire::encode(&vec![ListedInbox { number, address, capacity, policy: 0, own: false, durable: None }])
+        };
+        let (first, second) = (list(1), list(2));
+        let mut file = front(Select::new(1, LISTS_OFFSET, first.len()));
+        file.extend(first);
+        let mut reads = 0;
+        let (_, inboxes) = parse("n", |into, offset| {
+            if offset == LISTS_OFFSET {
+                reads += 1;
+                if reads == 1 {
+                    // Its owner has written the next one elsewhere by now, and the one after that over this one.
+                    let elsewhere = LISTS_OFFSET + 64;
+                    let changed = front(Select::new(2, elsewhere, second.len()));
+                    file.resize(elsewhere as usize, 0);
+                    file.extend(&second);
+                    file[..changed.len()].copy_from_slice(&changed);
+                    file[LISTS_OFFSET as usize..][..8].fill(0xff);
+                }
+            }
+            pread(&file, into, offset)
+        })
+        .unwrap();
+        assert_eq!(inboxes.iter().map(|inbox| inbox.number).collect::<Vec<_>>(), [2]);
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Ring {
     status: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
-    _charge: Charge,
+    charge: Arc<Charge>,
 }
 
 #[derive(Debug, Default)]
@@ -100,8 +100,13 @@ impl Ring {
         let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
         let born = fork::Born::now();
         let changed = Condvar::new();
-        let _charge = charge;
-        Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed, _charge }))
+        let charge = Arc::new(charge);
+        Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed, charge }))
+    }
+
+    /// What the ring costs its receiver's user's account, to be held for as long as something of it is left.
+    pub(crate) fn charge(&self) -> Arc<Charge> {
+        self.charge.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -199,25 +199,32 @@ static DISPOSED: Mutex<Disposed> = Mutex::new(Disposed { waiting: Vec::new(), th
 const CLOSERS: u32 = 8;
 
 struct Disposed {
-    waiting: Vec<OwnedFd>,
+    waiting: Vec<Leftover>,
     threads: u32,
     /// A forked child has none of its parent's threads.
     born: u64,
 }
 
+/// What is closed together, and what is held until it is: such as a place on its user's account.
+struct Leftover {
+    descriptors: Vec<OwnedFd>,
+    until_closed: Box<dyn Send>,
+}
+
 /// Closes descriptors that a stranger sent, or may have left unread in a socket, on expendable threads: the last close of a
-/// lingering socket or of a FUSE file can block. So can that of an inotify instance.
-pub(crate) fn dispose(descriptors: Vec<OwnedFd>) {
+/// lingering socket or of a FUSE file can block. So can that of an inotify instance. `until_closed` is dropped behind it.
+pub(crate) fn dispose(descriptors: Vec<OwnedFd>, until_closed: impl Send + 'static) {
     if descriptors.is_empty() {
         return;
     }
+    let leftover = Leftover { descriptors, until_closed: Box::new(until_closed) };
     let mut disposed = DISPOSED.lock().expect("no panic under this lock");
     if disposed.born != fork::generation() {
         (disposed.threads, disposed.born) = (0, fork::generation());
     }
     // Something waits: the threads that there are may be blocked.
     let wants_thread = disposed.threads == 0 || !disposed.waiting.is_empty();
-    disposed.waiting.extend(descriptors);
+    disposed.waiting.push(leftover);
     if wants_thread && disposed.threads < CLOSERS {
         match super::thread::spawn("librpc-close", close_disposed) {
             Ok(()) => disposed.threads += 1,
@@ -235,7 +242,10 @@ fn close_disposed() {
             next
         };
         match next {
-            Some(descriptor) => drop(descriptor),
+            Some(Leftover { descriptors, until_closed }) => {
+                drop(descriptors);
+                drop(until_closed);
+            }
             None => return,
         }
     }

@@ -3,9 +3,10 @@
 //! Nothing here blocks, and nothing raises SIGPIPE.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -62,12 +63,18 @@ pub(crate) enum Received {
 }
 
 /// A connected or listening socket.
+///
+/// Invariant: one that does not *hold strangers'* has no unread descriptors in it, so that its close cannot block. One that
+/// may hold some is closed on an expendable thread.
 #[derive(Debug)]
-pub(crate) struct Socket(Descriptor);
+pub(crate) struct Socket {
+    descriptor: ManuallyDrop<Descriptor>,
+    holds_strangers: AtomicBool,
+}
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
@@ -81,7 +88,11 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         Descriptor::open(|| rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None))
             .context(|| "make a socket".into())
-            .map(Self)
+            .map(|descriptor| Self::of(descriptor, false))
+    }
+
+    fn of(descriptor: Descriptor, holds_strangers: bool) -> Self {
+        Self { descriptor: ManuallyDrop::new(descriptor), holds_strangers: holds_strangers.into() }
     }
 
     /// A socket of no use but its descriptor.
@@ -108,7 +119,7 @@ impl Socket {
     pub(crate) fn accept(&self) -> Result<Option<Self>, OsError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match Descriptor::open(|| rustix::net::accept_with(self, flags)) {
-            Ok(descriptor) => Ok(Some(Self(descriptor))),
+            Ok(descriptor) => Ok(Some(Self::of(descriptor, self.holds_strangers.load(Ordering::Relaxed)))),
             Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
             Err(errno) => Err(OsError::new("accept a connection", errno)),
         }
@@ -119,6 +130,7 @@ impl Socket {
         let doing = || format!("connect to {}", path.display());
         let socket = Self::new()?;
         let address = SocketAddrUnix::new(path).context(doing)?;
+        socket.accept_descriptors(false);
         rustix::net::connect(&socket, &address).context(doing)?;
         Ok(socket)
     }
@@ -179,7 +191,7 @@ impl Socket {
             }
         }
         if message.bytes == 0 {
-            super::memory::dispose(descriptors);
+            super::memory::dispose(descriptors, ());
             return Ok(Received::HungUp);
         }
         let cut = match message.flags {
@@ -196,16 +208,43 @@ impl Socket {
         let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
     }
 
-    /// Closes it where that may block: a stranger may have left descriptors in it that nobody has read.
-    pub(crate) fn dispose(self) {
+    /// Closes it together with descriptors that came through it, where that may block; `until_closed` is held so long.
+    pub(crate) fn dispose(mut self, with: Vec<OwnedFd>, until_closed: impl Send + 'static) {
         self.hang_up();
-        super::memory::dispose(vec![self.0.into_owned()]);
+        let mut all = with;
+        if *self.holds_strangers.get_mut() {
+            all.push(self.take_descriptor().into_owned());
+            std::mem::forget(self);
+        }
+        super::memory::dispose(all, until_closed);
     }
 
     /// Says whether descriptors may come. Without effect before Linux 6.16, where they always may.
     pub(crate) fn accept_descriptors(&self, accept: bool) {
         // An older kernel refuses the option, which is what "without effect" means.
-        let _ = self.set(SO_PASSRIGHTS, libc::c_int::from(accept));
+        let has_effect = self.set(SO_PASSRIGHTS, libc::c_int::from(accept)).is_ok();
+        if accept || !has_effect {
+            self.holds_strangers.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes no descriptors from here on, and says whether nothing is there that was not read: then none lies in it.
+    pub(crate) fn shut_to_descriptors(&self) -> bool {
+        let has_effect = self.set(SO_PASSRIGHTS, 0).is_ok();
+        // Who sends looks at that option under a lock, which asking for the peer's name takes, too: whoever has found it
+        // as it was before has sent by now.
+        let _ = rustix::net::getpeername(self);
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let is_empty = matches!(rustix::net::recv(self, &mut [0; 1][..], flags), Err(Errno::AGAIN));
+        if is_empty {
+            self.holds_strangers.store(!has_effect, Ordering::Relaxed);
+        }
+        is_empty
+    }
+
+    fn take_descriptor(&mut self) -> Descriptor {
+        // SAFETY: called by `dispose`, which forgets the socket, and by `drop`: once.
+        unsafe { ManuallyDrop::take(&mut self.descriptor) }
     }
 
     fn set(&self, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -244,5 +283,16 @@ impl Socket {
         };
         groups.truncate(if result == 0 { bytes as usize / size_of::<u32>() } else { 0 });
         groups
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let may_block = *self.holds_strangers.get_mut();
+        let descriptor = self.take_descriptor();
+        if may_block && descriptor.is_ours() {
+            let _ = rustix::net::shutdown(&descriptor, rustix::net::Shutdown::Both);
+            super::memory::dispose(vec![descriptor.into_owned()], ());
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Drop for Watch {
         // SAFETY: taken once, for it is dropped once.
         let descriptor = unsafe { ManuallyDrop::take(&mut self.0) };
         if descriptor.is_ours() {
-            dispose(vec![descriptor.into_owned()]);
+            dispose(vec![descriptor.into_owned()], ());
         }
     }
 }

@@ -1,0 +1,319 @@
+//! Handshakes over real sockets: many spoilt ones at a time with a living node of another process, beside an honest pair.
+//!
+//! Invariant: every handshake that is begun ends: with an answer, a refusal or a hang-up, in a bounded time. Behind all of
+//! them the victim holds what it held before.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use librpc_ring::MemoryMut;
+use librpc_ring::layout::{DATA_MAGIC, VERSION, data};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::attacker::{CAPACITY, send, socket};
+use crate::mapping::{memory, seals};
+use crate::pair::{self, Pair, start};
+use crate::random::Random;
+use crate::script::{Facts, Step, samples, write_script};
+
+/// So many handshakes are under way at a time: less than a user may have.
+const AT_A_TIME: usize = 64;
+/// So many connections that were attached are kept, to be rung on and added to.
+const KEPT: usize = 16;
+/// Whoever gets no answer within this has found a hang.
+const NO_ANSWER: Duration = Duration::from_secs(20);
+/// What the victim may grow by, over any number of handshakes.
+const GROWTH_KIB: u64 = 4096;
+const GROWTH_MAPPINGS: u64 = 24;
+
+/// A handshake that is under way.
+struct Handshake {
+    number: u64,
+    script: VecDeque<Step>,
+    socket: OwnedFd,
+    is_attached: bool,
+    since: Instant,
+}
+
+/// How handshakes have ended, and how often.
+type Ends = BTreeMap<&'static str, u64>;
+
+struct Handshakes {
+    path: PathBuf,
+    facts: Facts,
+    offers: Vec<OwnedFd>,
+    samples: Vec<(usize, Vec<u8>)>,
+    kept: VecDeque<OwnedFd>,
+    ends: Ends,
+    random: Random,
+}
+
+/// A ring as it should be, but for one word of its header.
+fn ring(bytes: u64, seals: SealFlags, spoilt: Option<(usize, u64)>) -> anyhow::Result<OwnedFd> {
+    let (words, fd) = memory(bytes, seals)?;
+    let header = [(data::MAGIC, DATA_MAGIC), (data::VERSION, VERSION), (data::CAPACITY, CAPACITY)];
+    for (word, value) in header.into_iter().chain(spoilt) {
+        words.store(word, value, Ordering::Relaxed);
+    }
+    Ok(fd)
+}
+
+/// Descriptors of every kind; the first is a ring as it should be.
+fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
+    let bytes = 4096 + CAPACITY;
+    let mut offers = vec![ring(bytes, seals(), None)?];
+    for (word, value) in
+        [(data::MAGIC, 0), (data::VERSION, 2), (data::CAPACITY, CAPACITY / 2), (data::MODE, 1), (data::FIRST, u64::MAX)]
+    {
+        offers.push(ring(bytes, seals(), Some((word, value)))?);
+    }
+    for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL, seals()] {
+        offers.push(ring(bytes, seals() - missing, None)?);
+    }
+    for other in [4096, bytes - 4096, bytes + 4096, bytes - 1] {
+        offers.push(match other % 4096 {
+            0 => ring(other, seals(), None)?,
+            _ => {
+                let fd = memfd_create("odd", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+                rustix::fs::ftruncate(&fd, other)?;
+                rustix::fs::fcntl_add_seals(&fd, seals())?;
+                fd
+            }
+        });
+    }
+    let huge = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+    offers.extend(memfd_create("huge", huge).ok());
+    let (near, far) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let (reading, writing) = rustix::pipe::pipe()?;
+    offers.extend([near, far, reading, writing, socket()?]);
+    offers.push(std::net::UdpSocket::bind("127.0.0.1:0")?.into());
+    offers.push(eventfd(0, EventfdFlags::CLOEXEC)?);
+    offers.push(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+    // There are few of these, and a test may not depend on one.
+    offers.extend(inotify::init(inotify::CreateFlags::CLOEXEC).ok());
+    let me = rustix::process::getpid();
+    offers.extend(rustix::process::pidfd_open(me, rustix::process::PidfdFlags::empty()).ok());
+    for file in ["/", "/dev/null", "/dev/zero", "/proc/self/mem", "/proc/self/ns/mnt"] {
+        offers.extend(std::fs::File::open(file).ok().map(OwnedFd::from));
+    }
+    for file in ["victim.node", "evil.node", "generation"] {
+        offers.extend(std::fs::File::open(domain.join(file)).ok().map(OwnedFd::from));
+    }
+    offers.extend(rustix::fs::open(domain, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).ok());
+    Ok(offers)
+}
+
+fn incarnation(domain: &Path, node: &str) -> anyhow::Result<[u8; 16]> {
+    let mut front = [0; 32];
+    std::fs::File::open(domain.join(format!("{node}.node")))?.read_at(&mut front, 0)?;
+    Ok(front[16..32].try_into()?)
+}
+
+/// An answer's first bytes; `None`: a hang-up.
+enum Answer {
+    NotYet,
+    HungUp,
+    Is([u8; 16]),
+}
+
+fn answer(socket: &OwnedFd) -> Answer {
+    let mut bytes = [0; 16];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    match rustix::net::recvmsg(socket, &mut [std::io::IoSliceMut::new(&mut bytes)], &mut control, flags) {
+        Ok(message) if message.bytes == 0 => Answer::HungUp,
+        Ok(_) => Answer::Is(bytes),
+        Err(Errno::AGAIN) => Answer::NotYet,
+        Err(_) => Answer::HungUp,
+    }
+}
+
+const REFUSED: [&str; 11] = [
+    "unknown refusal",
+    "busy",
+    "not admitted",
+    "version",
+    "no inbox",
+    "restarted",
+    "too much",
+    "identity",
+    "bad handshake",
+    "unknown connection",
+    "resources",
+];
+
+impl Handshakes {
+    fn begin(&mut self, number: u64) -> anyhow::Result<Handshake> {
+        let mut random = Random::new(number);
+        let script = write_script(&mut random, &self.facts, &self.samples);
+        let socket = socket()?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
+        Ok(Handshake { number, script, socket, is_attached: false, since: Instant::now() })
+    }
+
+    /// Goes on until it would wait. The name of its end, once it has one.
+    fn advance(&mut self, handshake: &mut Handshake) -> Option<&'static str> {
+        while let Some(step) = handshake.script.front() {
+            match step {
+                Step::Send(bytes, offers) => {
+                    let with: Vec<BorrowedFd<'_>> = offers.iter().map(|&offer| self.offers[offer].as_fd()).collect();
+                    match send(&handshake.socket, bytes, &with) {
+                        Ok(()) | Err(Errno::TOOMANYREFS | Errno::MSGSIZE | Errno::NOBUFS | Errno::AGAIN) => {}
+                        // Descriptors are refused here: what is said without them?
+                        Err(Errno::PERM) => drop(send(&handshake.socket, bytes, &[])),
+                        Err(_) if handshake.script.iter().any(|step| matches!(step, Step::Await)) => {}
+                        Err(_) => return Some("hung up on"),
+                    }
+                }
+                Step::HalfClose => drop(rustix::net::shutdown(&handshake.socket, rustix::net::Shutdown::Write)),
+                Step::Await => match answer(&handshake.socket) {
+                    Answer::NotYet => return None,
+                    Answer::HungUp => return Some("hung up on"),
+                    Answer::Is(bytes) => match bytes[1] {
+                        0 => {}
+                        1 => {
+                            self.attached(&bytes);
+                            // What comes behind it has no answer, but perhaps a hang-up.
+                            handshake.script.retain(|step| !matches!(step, Step::Await));
+                            handshake.is_attached = true;
+                            continue;
+                        }
+                        2 => return Some(REFUSED[usize::from(bytes[5]) % REFUSED.len()]),
+                        _ if handshake.script.len() == 1 => return Some("observed"),
+                        _ => {}
+                    },
+                },
+            }
+            handshake.script.pop_front();
+            handshake.since = Instant::now();
+        }
+        Some(if handshake.is_attached { "attached" } else { "went away" })
+    }
+
+    /// Notes a connection's number: 82 01 81 a2 00 number …
+    fn attached(&mut self, bytes: &[u8; 16]) {
+        if let Ok(number) = minicbor::Decoder::new(&bytes[5..]).u64() {
+            self.facts.connections.push_front(number);
+            self.facts.connections.truncate(KEPT);
+        }
+    }
+
+    fn end(&mut self, handshake: Handshake, end: &'static str) {
+        *self.ends.entry(end).or_insert(0) += 1;
+        if end == "attached" && self.random.once_in(4) {
+            self.kept.push_front(handshake.socket);
+            self.kept.truncate(KEPT);
+        }
+        if !self.kept.is_empty() && self.random.once_in(16) {
+            let bell = (self.random.below(3) << 32 | self.random.below(3)).to_le_bytes();
+            let _ = send(&self.kept[self.random.below(self.kept.len() as u64) as usize], &bell, &[]);
+        }
+    }
+}
+
+/// The attacker: handshakes from this number on. Says how they ended.
+pub(crate) fn attack(
+    domain: &Path,
+    first: u64,
+    executions: u64,
+    seconds: u64,
+    user: Option<u32>,
+) -> anyhow::Result<()> {
+    let _node = pair::open(domain, "evil", user)?;
+    let offers = offers(domain)?;
+    let facts = Facts {
+        incarnation: incarnation(domain, "evil")?,
+        victim: incarnation(domain, "victim")?,
+        honest: incarnation(domain, "honest")?,
+        connections: VecDeque::new(),
+        offers: offers.len() as u64,
+    };
+    let path = domain.join("victim.sock");
+    let random = Random::new(first);
+    let (kept, ends) = Default::default();
+    let mut all = Handshakes { path, facts, offers, samples: samples(), kept, ends, random };
+    let (begun, mut next, mut under_way) = (Instant::now(), first, Vec::with_capacity(AT_A_TIME));
+    loop {
+        let is_over = next - first >= executions || begun.elapsed() > Duration::from_secs(seconds);
+        while !is_over && under_way.len() < AT_A_TIME {
+            let failed = |error: anyhow::Error| error.context(format!("handshake {next:#x}"));
+            under_way.push(all.begin(next).map_err(failed)?);
+            next += 1;
+        }
+        let before = under_way.len();
+        let mut at = 0;
+        while at < under_way.len() {
+            match all.advance(&mut under_way[at]) {
+                Some(end) => {
+                    let ended = under_way.swap_remove(at);
+                    all.end(ended, end);
+                }
+                None => at += 1,
+            }
+        }
+        if under_way.is_empty() && is_over {
+            break;
+        }
+        if let Some(stuck) = under_way.iter().find(|handshake| handshake.since.elapsed() > NO_ANSWER) {
+            anyhow::bail!("handshake {:#x} gets no answer; it has left {:?}", stuck.number, stuck.script);
+        }
+        // With half of them waiting, others' turn: the victim answers many in one go.
+        if under_way.len() == before || under_way.len() > AT_A_TIME / 2 {
+            let mut waiting: Vec<_> = under_way.iter().map(|one| PollFd::new(&one.socket, PollFlags::IN)).collect();
+            let _ = poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 }));
+        }
+    }
+    println!("{} {:?}", next - first, all.ends);
+    Ok(())
+}
+
+/// Everybody together. `Err`: what the honest ones have felt, or what the victim has kept.
+pub(crate) fn run(seed: u64, executions: u64, seconds: Option<u64>, user: Option<u32>) -> anyhow::Result<String> {
+    let path = format!("/dev/shm/librpc_hostile_{}", std::process::id());
+    let result = together(&path, seed, executions, seconds, user);
+    let _ = std::fs::remove_dir_all(&path);
+    result
+}
+
+fn together(path: &str, seed: u64, executions: u64, seconds: Option<u64>, user: Option<u32>) -> anyhow::Result<String> {
+    let mut pair = Pair::start(path, user)?;
+    let (rested, begun) = (pair.victim()?, Instant::now());
+    let attack = |pair: &mut Pair, first: u64, executions: u64, seconds: u64| {
+        let words = [first, executions, seconds].map(|number| number.to_string());
+        let uid = user.map(|uid| uid.to_string());
+        let mut words = vec!["handshaker", path, &words[0], &words[1], &words[2]];
+        words.extend(uid.as_deref());
+        pair.watch(&mut start(&words, user)?)
+    };
+    // What a victim needs for the first ones, its allocator's memory among it, it may keep.
+    let warming = (executions / 10).clamp(100, 100_000);
+    let (warm, _) = attack(&mut pair, seed << 40, warming, seconds.unwrap_or(u64::MAX / 2))?;
+    let before = pair.settle(rested)?;
+    let left = seconds.map_or(u64::MAX / 2, |seconds| seconds.saturating_sub(begun.elapsed().as_secs()));
+    let (said, most) = attack(&mut pair, (seed << 40) + warming, executions.saturating_sub(warming), left)?;
+    let after = pair.settle(before)?;
+    let count = |said: &str| said.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0u64);
+    let all = count(&warm) + count(&said);
+    let seconds = begun.elapsed().as_secs_f64();
+    let note = format!(
+        "{all} handshakes in {seconds:.0} s, {:.0} a second, first {warm}, then {said}; the victim before: {before}; at \
+         most: {most}; behind them: {after}",
+        all as f64 / seconds
+    );
+    anyhow::ensure!(
+        after.resident_kib <= before.resident_kib + GROWTH_KIB && after.mappings <= before.mappings + GROWTH_MAPPINGS,
+        "the victim grows: {note}"
+    );
+    match pair.end() {
+        Ok(felt) => Ok(format!("{note}; {felt}")),
+        Err(error) => Err(error.context(note)),
+    }
+}

@@ -1,0 +1,283 @@
+//! What a hostile peer says in one handshake: begun as an honest one would, then spoilt: fields, lengths, order,
+//! descriptors, and where it ends. It follows from the number of the handshake.
+//!
+//! The messages are written here by hand, not by the library: so keys may be missing, double, in any order and of any type.
+
+use std::collections::VecDeque;
+
+use librpc::hostile as forge;
+use minicbor::Encoder;
+
+use crate::attacker::CAPACITY;
+use crate::doors::mutate;
+use crate::random::Random;
+
+/// What one handshake does next.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Sends bytes, with descriptors by their place in the offer.
+    Send(Vec<u8>, Vec<usize>),
+    /// Waits for the answer.
+    Await,
+    /// Says that nothing more will be sent.
+    HalfClose,
+}
+
+/// What an attacker knows.
+pub(crate) struct Facts {
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) victim: [u8; 16],
+    pub(crate) honest: [u8; 16],
+    /// Connections that the victim has numbered for it.
+    pub(crate) connections: VecDeque<u64>,
+    /// How many descriptors it can offer: the first is a ring as it should be.
+    pub(crate) offers: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Number(u64),
+    Text(String),
+    Bytes(Vec<u8>),
+    Nothing,
+    List(Vec<Value>),
+}
+
+/// A message: a map with numbered keys, or an array.
+#[derive(Clone, Debug)]
+struct Draft {
+    is_map: bool,
+    fields: Vec<(u64, Value)>,
+}
+
+impl Draft {
+    fn of(is_map: bool, values: impl IntoIterator<Item = Value>) -> Self {
+        Self { is_map, fields: (0..).zip(values).collect() }
+    }
+
+    fn hello(random: &mut Random, facts: &Facts) -> Self {
+        use Value::{Bytes, Nothing, Number, Text};
+        let connection = match facts.connections.get(random.below(64) as usize) {
+            Some(&known) => Number(known),
+            None => Nothing,
+        };
+        Self::of(
+            true,
+            [
+                Number(1),
+                Number(1),
+                Number(random.below(2)),
+                Text("evil".into()),
+                Bytes(facts.incarnation.into()),
+                Bytes(facts.victim.into()),
+                Number([0, 0, 1][random.below(3) as usize]), // its inbox, its subscription
+                connection,
+            ],
+        )
+    }
+
+    fn data() -> Self {
+        Self::of(true, [Value::Number(CAPACITY), Value::Number(0)])
+    }
+
+    fn observe(random: &mut Random, facts: &Facts, is_first: bool) -> Self {
+        use Value::{Bytes, List, Number};
+        let mut values = vec![Number(1), Number(1), Bytes(facts.victim.into())];
+        if !is_first {
+            let place = [random.below(3), random.below(4), random.odd(), 0].map(Number);
+            values.push(List(place.into()));
+        }
+        Self::of(false, values)
+    }
+
+    /// Changes one thing.
+    fn spoil(&mut self, random: &mut Random, facts: &Facts) {
+        if self.fields.is_empty() {
+            return;
+        }
+        let at = random.below(self.fields.len() as u64) as usize;
+        match random.below(16) {
+            0 => drop(self.fields.remove(at)),
+            1 => self.fields.push(self.fields[at].clone()),
+            2 => {
+                let other = random.below(self.fields.len() as u64) as usize;
+                self.fields.swap(at, other);
+            }
+            3 => self.fields[at].0 = random.odd(),
+            4 => self.fields[at].1 = any(random),
+            5 => self.fields.push((8 + random.below(300), any(random))),
+            6 => self.is_map = !self.is_map,
+            _ => spoil(&mut self.fields[at].1, random, facts),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new(Vec::with_capacity(96));
+        let begun = match self.is_map {
+            true => encoder.map(self.fields.len() as u64),
+            false => encoder.array(self.fields.len() as u64),
+        };
+        begun.expect("a vector takes every byte");
+        for (key, value) in &self.fields {
+            if self.is_map {
+                encoder.u64(*key).expect("a vector takes every byte");
+            }
+            write(&mut encoder, value);
+        }
+        encoder.into_writer()
+    }
+}
+
+fn write(encoder: &mut Encoder<Vec<u8>>, value: &Value) {
+    let written = match value {
+        Value::Number(number) => encoder.u64(*number),
+        Value::Text(text) => encoder.str(text),
+        Value::Bytes(bytes) => encoder.bytes(bytes),
+        Value::Nothing => encoder.null(),
+        Value::List(values) => encoder.array(values.len() as u64),
+    };
+    written.expect("a vector takes every byte");
+    if let Value::List(values) = value {
+        values.iter().for_each(|value| write(encoder, value));
+    }
+}
+
+fn any(random: &mut Random) -> Value {
+    match random.below(5) {
+        0 => Value::Number(random.odd()),
+        1 => Value::Text(name(random)),
+        2 => Value::Bytes(vec![random.next() as u8; random.below(40) as usize]),
+        3 => Value::Nothing,
+        _ => (0..random.below(60)).fold(Value::Number(0), |inner, _| Value::List(vec![inner])),
+    }
+}
+
+fn name(random: &mut Random) -> String {
+    let names = ["victim", "honest", "evil", "nobody", "", ".", "..", "a/b", "../victim", "\u{1b}[2J", "\0", ".hidden"];
+    match random.below(names.len() as u64 + 2) as usize {
+        at if at < names.len() => names[at].into(),
+        at if at == names.len() => "n".repeat(random.below(600) as usize),
+        _ => "\u{10348}".repeat(random.below(80) as usize),
+    }
+}
+
+fn spoil(value: &mut Value, random: &mut Random, facts: &Facts) {
+    match value {
+        Value::Number(number) => {
+            *number = match random.below(4) {
+                0 => number.wrapping_add(1),
+                1 => number.wrapping_sub(1),
+                2 => *number ^ 1 << random.below(64),
+                _ => random.odd(),
+            }
+        }
+        Value::Text(text) => *text = name(random),
+        Value::Bytes(bytes) => match random.below(5) {
+            0 => *bytes = facts.honest.into(),
+            1 => *bytes = facts.incarnation.into(),
+            2 => bytes.truncate(random.below(17) as usize),
+            3 => bytes.extend_from_slice(&random.next().to_le_bytes()),
+            _ => {
+                let at = random.below(bytes.len().max(1) as u64) as usize;
+                bytes
+                    .get_mut(at..)
+                    .and_then(<[u8]>::first_mut)
+                    .into_iter()
+                    .for_each(|byte| *byte ^= 1 << random.below(8));
+            }
+        },
+        Value::Nothing => *value = any(random),
+        Value::List(values) => match values.len() as u64 {
+            0 => {}
+            length => spoil(&mut values[random.below(length) as usize], random, facts),
+        },
+    }
+}
+
+fn bell(random: &mut Random) -> Vec<u8> {
+    (random.below(4) << 32 | random.below(3)).to_le_bytes().into()
+}
+
+/// What is said in the handshake that follows from these numbers.
+pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize, Vec<u8>)]) -> VecDeque<Step> {
+    let observes = random.once_in(12);
+    let mut drafts = match observes {
+        true => vec![Draft::observe(random, facts, true), Draft::observe(random, facts, false)],
+        false => vec![Draft::hello(random, facts), Draft::data()],
+    };
+    // One in eight is honest in what it says; the others are wrong early or late.
+    let changes = [0, 0, 1, 1, 1, 2, 2, 4][random.below(8) as usize];
+    for _ in 0..changes {
+        let at = random.below(drafts.len() as u64) as usize;
+        drafts[at].spoil(random, facts);
+    }
+    let mut messages: Vec<(Vec<u8>, Vec<usize>)> = drafts.iter().map(|draft| (draft.encode(), Vec::new())).collect();
+    if !observes {
+        messages[1].1 = match random.below(16) {
+            0..=9 => vec![0],
+            _ => {
+                let count = [0, 1, 1, 1, 1, 1, 1, 2, 2, 3, 17, 253][random.below(12) as usize];
+                let one = random.below(facts.offers) as usize;
+                let same = random.once_in(2);
+                (0..count).map(|_| if same { one } else { random.below(facts.offers) as usize }).collect()
+            }
+        };
+    }
+    // Bytes, lengths, and descriptors where there are to be none.
+    for (bytes, descriptors) in &mut messages {
+        if random.once_in(12) {
+            mutate(random, bytes, samples);
+            bytes.truncate(8192);
+        }
+        match random.below(256) {
+            0..=3 => bytes.truncate(random.below(bytes.len() as u64 + 1) as usize),
+            4 => bytes.resize(random.below(70_000) as usize, random.next() as u8),
+            5 | 6 => bytes.resize(4095 + random.below(3) as usize, 0),
+            7..=9 => *descriptors = vec![random.below(facts.offers) as usize; 1 + random.below(3) as usize],
+            10 => *bytes = bell(random),
+            11 => *bytes = samples[random.below(samples.len() as u64) as usize].1.clone(),
+            _ => {}
+        }
+    }
+    // The order.
+    match random.below(64) {
+        0 => messages.reverse(),
+        1 => messages.insert(1, messages[0].clone()),
+        2 => messages.push(messages[1].clone()),
+        3 => drop(messages.remove(0)),
+        4 => messages.insert(random.below(3) as usize, (bell(random), Vec::new())),
+        5 => messages.push((Draft::hello(random, facts).encode(), vec![0])),
+        6 => messages.push((Draft::observe(random, facts, true).encode(), Vec::new())),
+        7 => messages.extend((0..random.below(40)).map(|_| (bell(random), vec![0])).collect::<Vec<_>>()),
+        _ => {}
+    }
+    // Who waits for answers, and who does not.
+    let waits = !random.once_in(8);
+    let mut script = VecDeque::with_capacity(2 * messages.len());
+    for (bytes, descriptors) in messages {
+        script.push_back(Step::Send(bytes, descriptors));
+        if waits {
+            script.push_back(Step::Await);
+        }
+    }
+    // Bells behind the end of it, and hang-ups at each step.
+    if random.once_in(8) {
+        script.extend((0..random.below(6)).map(|_| Step::Send(bell(random), Vec::new())));
+    }
+    match random.below(32) {
+        0..=3 => script.truncate(random.below(script.len() as u64 + 1) as usize),
+        4 => script.insert(random.below(script.len() as u64 + 1) as usize, Step::HalfClose),
+        // Silent until the victim has had enough.
+        5 if random.once_in(16) => {
+            script.truncate(random.below(3) as usize);
+            script.push_back(Step::Await);
+        }
+        _ => {}
+    }
+    script
+}
+
+/// Numbers and messages of the library's own samples, for what is spliced in.
+pub(crate) fn samples() -> Vec<(usize, Vec<u8>)> {
+    forge::samples()
+}
