@@ -75,7 +75,7 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
         if said.as_ref().is_some_and(|line| line.starts_with("error:")) {
             // Told that the receiver has no descriptors: the next one gets through.
             source = scene.sender(send, &Start::default())?;
-            said = source.worker.says(go_on() + go_on())?;
+            said = source.worker.says(go_on().doubled())?;
         }
         anyhow::ensure!(said.as_deref() == Some("connected"), "{said:?}");
         source.worker.waits_for("done", HANG)?;
