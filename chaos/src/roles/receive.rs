@@ -45,8 +45,8 @@ impl Receive {
         let mut inbox = builder.open()?;
         let stop = inbox.stop_handle();
         at_end_of_stdin(move || stop.stop())?;
-        say("ready")?;
         let mut notes = Notes { log: Log::open(&self.log)?, slots: 0, runs: BTreeMap::new(), dirty: Vec::new() };
+        say("ready")?; // from here on it needs nothing more: its descriptors may be limited
         let mut unacknowledged = 0;
         loop {
             // Before it sleeps, and after each batch, it notes and acknowledges.
