@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::limit::{self, IS_SHORT};
 use crate::undo;
-use crate::worker::IS_SHORT;
 
 /// What a user may choose.
 #[derive(Clone, Debug, clap::Args)]
@@ -135,6 +135,10 @@ impl Battery {
                 );
                 ("FAILED", format!("{error:#}"), Some(replay))
             }
+        };
+        let note = match limit::excused() {
+            Some((times, most)) => format!("{note}; {times} times late by the machine's doing, by up to {most:.1?}"),
+            None => note,
         };
         let count = if result == "SKIPPED" { 0 } else { count };
         let outcome = Outcome {

@@ -71,11 +71,14 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
         std::thread::sleep(Duration::from_millis(50)); // no state to wait for: it may be refused, pending, or through
         scene.probe("bystander")?;
         limit(1024)?;
-        let mut said = source.worker.says(HANG)?;
+        let mut said = source.worker.says(HANG).with_context(|| {
+            let (heard, left) = (sink.worker.said(), scene.left());
+            format!("the receiver said {heard:?}, and there are {left:?}:\n{}", crate::health::state(pid))
+        })?;
         if said.as_ref().is_some_and(|line| line.starts_with("error:")) {
             // Told that the receiver has no descriptors: the next one gets through.
             source = scene.sender(send, &Start::default())?;
-            said = source.worker.says(go_on() + go_on())?;
+            said = source.worker.says(go_on().doubled())?;
         }
         anyhow::ensure!(said.as_deref() == Some("connected"), "{said:?}");
         source.worker.waits_for("done", HANG)?;

@@ -15,6 +15,7 @@ mod wakes; //     wake-ups that nothing else would save
 mod account; //   what was sent, arrived, and was told lost
 mod battery; //   sections, counts, seeds, outcomes
 mod health; //    what a process holds, and what it is doing
+mod limit; //     time limits, beside what the machine takes
 mod log; //       notes that outlive a kill
 mod payload; //   messages that can be checked
 mod points; //    the fault points, and how to get there

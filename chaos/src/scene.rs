@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::account::{End, Rules, Run, Segment, Stream, Totals};
+use crate::limit::Limit;
 use crate::log::Log;
 use crate::roles::{Receive, Role, Send};
 use crate::undo;
@@ -88,7 +89,7 @@ impl Receiver {
     }
 
     /// Waits until it has processed so many more messages than it had.
-    pub(crate) fn goes_on(&self, messages: u64, limit: Duration) -> anyhow::Result<()> {
+    pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.progress()?;
         wait_for(limit, || Ok(self.log.progress()? >= before + messages))
             .with_context(|| format!("the receiver should go on:\n{}", crate::health::state(self.worker.pid())))
@@ -109,7 +110,7 @@ impl Sender {
     }
 
     /// Waits until it has sent so many more messages than it had.
-    pub(crate) fn goes_on(&self, messages: u64, limit: Duration) -> anyhow::Result<()> {
+    pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.sent()?;
         wait_for(limit, || Ok(self.log.sent()? >= before + messages))
             .with_context(|| format!("the sender should go on:\n{}", crate::health::state(self.worker.pid())))
@@ -117,13 +118,14 @@ impl Sender {
 }
 
 /// Waits for a state.
-pub(crate) fn wait_for(limit: Duration, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let begun = Instant::now();
+pub(crate) fn wait_for(limit: impl Into<Limit>, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let (limit, begun) = (limit.into(), Instant::now());
+    let hang = limit.hang();
     while !is_so()? {
-        anyhow::ensure!(begun.elapsed() < limit, "not within {limit:?}");
+        anyhow::ensure!(begun.elapsed() < hang, "not within {hang:?}");
         std::thread::sleep(Duration::from_micros(100));
     }
-    Ok(())
+    limit.check()
 }
 
 /// What receivers have processed, stream by stream, in the order of their incarnations.

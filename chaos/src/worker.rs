@@ -4,26 +4,22 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use crate::limit::Limit;
 use crate::roles::Role;
 use crate::{health, undo};
 
 /// A worker that does not answer for so long hangs.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
-/// Within this the survivors of a death go on. The short profile runs on machines that are busy with other things, where a
-/// process may be off the processor for seconds: there it only tells a hang.
-pub(crate) fn go_on() -> Duration {
-    if IS_SHORT.load(Ordering::Relaxed) { HANG } else { Duration::from_secs(1) }
+/// From now on: within this the survivors of a death go on.
+pub(crate) fn go_on() -> Limit {
+    Limit::new(Duration::from_secs(1))
 }
-
-/// Whether this is the short profile. Set once, before anything runs.
-pub(crate) static IS_SHORT: AtomicBool = AtomicBool::new(false);
 
 /// How a worker is started.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +135,14 @@ impl Worker {
     }
 
     /// Its next line; `None`: it has ended.
-    pub(crate) fn says(&mut self, limit: Duration) -> anyhow::Result<Option<String>> {
+    pub(crate) fn says(&mut self, limit: impl Into<Limit>) -> anyhow::Result<Option<String>> {
+        let limit = limit.into();
+        let said = self.says_within(limit.hang())?;
+        limit.check()?;
+        Ok(said)
+    }
+
+    fn says_within(&mut self, limit: Duration) -> anyhow::Result<Option<String>> {
         match self.line(limit)? {
             Line::Said(line) => Ok(Some(line)),
             Line::Ended => Ok(None),
@@ -157,13 +160,16 @@ impl Worker {
     }
 
     /// Waits until it says this; what it says before is passed over.
-    pub(crate) fn waits_for(&mut self, wanted: &str, limit: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + limit;
+    pub(crate) fn waits_for(&mut self, wanted: &str, limit: impl Into<Limit>) -> anyhow::Result<()> {
+        let limit = limit.into();
+        let deadline = Instant::now() + limit.hang();
         let mut passed = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.says(left).with_context(|| format!("waiting for {wanted:?}, behind {passed:?}"))? {
-                Some(line) if line == wanted => return Ok(()),
+            match self.says_within(left).with_context(|| format!("waiting for {wanted:?}, behind {passed:?}"))? {
+                Some(line) if line == wanted => {
+                    return limit.check().with_context(|| format!("until it said {wanted:?}"));
+                }
                 Some(line) if line.starts_with("error:") => anyhow::bail!("instead of {wanted:?}: {line}"),
                 Some(line) => passed.push(line),
                 None => anyhow::bail!("a worker has ended before {wanted:?}: {}", self.child.wait()?),

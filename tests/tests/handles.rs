@@ -445,3 +445,31 @@ fn a_domain_removed_under_living_nodes_is_joined_anew() {
     drop((sender, inbox, third, source, receiver));
     domain.assert_gone();
 }
+
+#[test]
+fn who_waits_for_a_node_finds_it_in_a_domain_that_was_removed_meanwhile() {
+    let domain = TestDomain::new();
+    let mut source = domain.node("source");
+    source.begins("sender sink 60000");
+    let descriptors = format!("/proc/{}/fdinfo", source.pid());
+    let is_watching = || {
+        let read = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(entry.ok()?.path()).ok();
+        std::fs::read_dir(&descriptors).unwrap().filter_map(read).any(|info| info.contains("inotify wd"))
+    };
+    while !is_watching() {
+        std::thread::yield_now();
+    }
+    // By its name first: so there is no moment at which the one who waits could find half of it.
+    let away = domain.path().with_extension("away");
+    std::fs::rename(domain.path(), &away).unwrap();
+    std::fs::remove_dir_all(&away).unwrap();
+    while !domain.path().join("source.node").exists() {
+        std::thread::yield_now(); // it joins anew
+    }
+    let begun = Instant::now();
+    let mut sink = domain.receiver("sink");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+    assert!(begun.elapsed() < Duration::from_secs(30), "it slept until its time was over");
+    source.does("send sink hello");
+    assert_eq!(sink.says("recv"), "hello");
+}

@@ -234,11 +234,46 @@ fn what_does_not_fit_any_more_is_told() {
     assert!(error.contains("takes shorter messages") && error.contains("1 messages sent before"), "{error}");
     assert_eq!(source.says("take-returned sink"), format!("1:{long}"));
     source.begins("flush sink 30000");
-    assert_eq!(sink.says("recv"), "1");
-    assert_eq!(sink.says("recv"), "3");
+    assert_eq!(sink.says("hear-numbered"), "0:1");
+    assert_eq!(sink.says("hear-numbered"), "2:3", "what was left out keeps its number");
     sink.begins("recv");
     assert_eq!(source.answer().as_deref(), Some("ok"));
     assert_eq!(source.says("account sink"), "3 2 0 0 1");
+    source.does("send sink 4");
+    assert_eq!(sink.answer().as_deref(), Some("4"));
+}
+
+#[test]
+fn numbers_go_on_wherever_a_message_is_left_out() {
+    let domain = TestDomain::new();
+    let long = "x".repeat(5000);
+    let is_long = |number: u64| [0, 1, 4, 7, 8, 9].contains(&number);
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    for number in 0..10 {
+        source.does(&format!("send sink {}", if is_long(number) { long.clone() } else { number.to_string() }));
+    }
+    sink.kill();
+    let mut sink = domain.node("sink");
+    sink.does("inbox capacity=4096");
+    let fails = |error: String, count: u64| {
+        let told = format!("{count} messages sent before");
+        assert!(error.contains("takes shorter messages") && error.contains(&told), "{count}: {error}");
+    };
+    fails(source.fails("flush sink 30000"), 2);
+    fails(source.fails("flush sink 30000"), 1);
+    source.begins("flush sink 30000");
+    assert_eq!(sink.says("hear-numbered"), "2:2");
+    assert_eq!(sink.says("hear-numbered"), "3:3");
+    sink.begins("hear-numbered"); // acknowledges: only then comes what stands behind the gap
+    fails(source.answer().expect("it lives"), 3);
+    assert_eq!(sink.answer().as_deref(), Some("5:5"));
+    assert_eq!(sink.says("hear-numbered"), "6:6");
+    sink.begins("hear-numbered");
+    source.does("flush sink 30000");
+    source.does("send sink 10");
+    assert_eq!(sink.answer().as_deref(), Some("10:10"));
+    assert_eq!(source.says("take-returned sink").split(',').count(), 6);
 }
 
 #[test]
@@ -251,4 +286,84 @@ fn what_is_kept_is_not_processed_when_the_node_is_closed() {
     source.does("send sink 4");
     assert!(source.fails("close-under 0").contains("4 messages"));
     assert!(source.fails("flush sink 100").contains("4 messages were not processed"));
+}
+
+#[test]
+fn an_inbox_that_drops_makes_nobody_wait_while_it_is_gone() {
+    let domain = TestDomain::new();
+    let mut sink = domain.node("sink");
+    sink.does("inbox capacity=4096 drop-newest");
+    let mut source = sender(&domain, 60_000);
+    source.does("limit sink 60000");
+    source.does("count sink 0 2");
+    assert_eq!(sink.says("hear-numbered"), "0:0");
+    sink.kill();
+    // "fill" ends at the first message that is not taken.
+    let kept: u64 = source.says("fill sink 100").parse().unwrap();
+    assert!((30..=40).contains(&kept), "{kept}");
+    let dropped = source.fails(&format!("send sink {}", "x".repeat(100)));
+    assert!(dropped.contains("dropped"), "{dropped}");
+    let sums: Vec<u64> = source.says("account sink").split(' ').map(|sum| sum.parse().unwrap()).collect();
+    let [sent, 0, queued, dropped, 0] = sums[..] else { panic!("{sums:?}") };
+    assert_eq!((sent, queued), (queued + dropped, kept + 3), "{sums:?}");
+    let mut sink = domain.node("sink");
+    sink.does("inbox capacity=4096 drop-newest");
+    source.begins("flush sink 60000");
+    for expected in ["0:0!", "1:1", "2:2"] {
+        assert_eq!(sink.says("hear-numbered"), expected);
+    }
+    for number in 3..kept + 3 {
+        assert!(sink.says("hear-numbered").starts_with(&format!("{number}:x")));
+    }
+    sink.begins("hear-numbered");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+    source.does("send sink last");
+    assert_eq!(sink.answer(), Some(format!("{}:last", kept + 3)), "what was dropped bears no number");
+}
+
+#[test]
+fn a_domain_that_is_removed_while_its_receiver_is_gone_costs_nothing() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    source.does("count sink 1 3");
+    assert_eq!(sink.says("hear-numbered"), "0:1");
+    sink.kill();
+    source.does("send sink 4");
+    source.begins("flush sink 60000");
+    std::fs::rename(domain.path(), domain.path().with_extension("away")).unwrap();
+    std::fs::remove_dir_all(domain.path().with_extension("away")).unwrap();
+    let mut sink = domain.receiver("sink");
+    for expected in ["0:1!", "1:2", "2:3", "3:4"] {
+        assert_eq!(sink.says("hear-numbered"), expected);
+    }
+    sink.begins("hear-numbered");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+    source.does("send sink 5");
+    assert_eq!(sink.answer().as_deref(), Some("4:5"));
+}
+
+#[test]
+fn a_forked_child_does_not_redeliver() {
+    let domain = TestDomain::new();
+    let mut sink = domain.receiver("sink");
+    let mut source = sender(&domain, 60_000);
+    source.does("count sink 1 3");
+    assert_eq!(sink.says("hear-numbered"), "0:1");
+    sink.kill();
+    source.does("send sink 4");
+    let said = source.says("fork sink");
+    let mut sink = domain.receiver("sink");
+    let again = source.says("fork sink"); // the receiver is back, and nobody has brought it anything yet
+    for said in [said, again] {
+        assert!(said.contains("belongs to the process that forked this one"), "{said}");
+    }
+    source.begins("flush sink 60000");
+    for expected in ["0:1!", "1:2", "2:3", "3:4"] {
+        assert_eq!(sink.says("hear-numbered"), expected);
+    }
+    sink.begins("hear-numbered");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
+    source.does("send sink 5");
+    assert_eq!(sink.answer().as_deref(), Some("4:5"));
 }

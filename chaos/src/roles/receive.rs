@@ -1,6 +1,6 @@
 //! Processes numbered messages, and notes what it has processed before it acknowledges it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ impl Receive {
         let mut inbox = builder.open()?;
         let stop = inbox.stop_handle();
         at_end_of_stdin(move || stop.stop())?;
-        say("ready")?;
-        let mut notes = Notes { log: Log::open(&self.log)?, slots: 0, runs: HashMap::new(), dirty: Vec::new() };
+        let mut notes = Notes { log: Log::open(&self.log)?, slots: 0, runs: BTreeMap::new(), dirty: Vec::new() };
+        say("ready")?; // from here on it needs nothing more: its descriptors may be limited
         let mut unacknowledged = 0;
         loop {
             // Before it sleeps, and after each batch, it notes and acknowledges.
@@ -92,7 +92,7 @@ impl Receive {
 struct Notes {
     log: Log,
     slots: u64,
-    runs: HashMap<u64, Noted>,
+    runs: BTreeMap<u64, Noted>,
     /// Streams whose run is not in the log yet.
     dirty: Vec<u64>,
 }

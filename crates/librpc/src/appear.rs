@@ -1,6 +1,9 @@
 //! Waiting for something to appear in a domain: one inotify instance per process, only while somebody waits.
 //!
 //! Where the user's inotify instances are used up, the waiter looks every 20 ms instead.
+//!
+//! Invariant: who goes to sleep watches the directory that the path leads to, and has looked behind that. A look may find
+//! that the domain was removed, and make it anew: the former directory, which is still watched, says nothing any more.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -47,11 +50,14 @@ pub(crate) fn wait_for<T, E>(
     if let Some(found) = look()? {
         return Ok(Some(found));
     }
-    let waiting = Waiting::begin(reactor, directory);
+    let mut waiting = Waiting::begin(reactor, directory);
     loop {
         let seen = waiting.changes();
         if let Some(found) = look()? {
             return Ok(Some(found));
+        }
+        if waiting.watches_another() {
+            continue;
         }
         if !waiting.wait(seen, deadline) {
             return Ok(None);
@@ -61,11 +67,13 @@ pub(crate) fn wait_for<T, E>(
 
 struct Waiting<'r> {
     reactor: &'r Arc<Reactor>,
-    is_watched: bool,
+    directory: &'r Path,
+    /// The watch's number; `None`: the directory is not watched.
+    watch: Option<i32>,
 }
 
 impl<'r> Waiting<'r> {
-    fn begin(reactor: &'r Arc<Reactor>, directory: &Path) -> Self {
+    fn begin(reactor: &'r Arc<Reactor>, directory: &'r Path) -> Self {
         let mut state = reactor.waiters.state.lock().expect("no panic under this lock");
         state.waiters += 1;
         if state.watched.is_none() {
@@ -78,8 +86,17 @@ impl<'r> Waiting<'r> {
                 .inspect_err(|error| tracing::debug!(%error, "waiting by looking again and again"))
                 .ok();
         }
-        let is_watched = state.watched.as_ref().is_some_and(|(watched, _)| watched.0.add(directory).is_ok());
-        Self { reactor, is_watched }
+        drop(state);
+        let mut this = Self { reactor, directory, watch: None };
+        this.watches_another();
+        this
+    }
+
+    /// Watches what the path leads to now; `true`: that is another directory than before.
+    fn watches_another(&mut self) -> bool {
+        let state = self.reactor.waiters.state.lock().expect("no panic under this lock");
+        let watch = state.watched.as_ref().and_then(|(watched, _)| watched.0.add(self.directory).ok());
+        std::mem::replace(&mut self.watch, watch) != watch
     }
 
     fn changes(&self) -> u64 {
@@ -93,7 +110,7 @@ impl<'r> Waiting<'r> {
         if left.is_zero() {
             return false;
         }
-        let limit = if self.is_watched { left.min(Duration::from_secs(86_400)) } else { left.min(SLOW_POLL) };
+        let limit = if self.watch.is_some() { left.min(Duration::from_secs(86_400)) } else { left.min(SLOW_POLL) };
         let state = state.lock().expect("no panic under this lock");
         let unchanged = |state: &mut State| state.changes == seen;
         drop(changed.wait_timeout_while(state, limit, unchanged).expect("no panic under this lock"));

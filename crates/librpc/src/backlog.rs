@@ -16,6 +16,7 @@ use crate::channel::{Channel, Pushed};
 use crate::fault::fault;
 use crate::link::Target;
 use crate::name::Incarnation;
+use crate::policy::Policy;
 
 /// So long between two looks for a receiver that is not back.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -46,11 +47,13 @@ pub(crate) struct Backlog {
     doubtful_bytes: u64,
     /// The topics that were declared on `channel`.
     declared: Vec<u64>,
-    /// Where there is room on it for the oldest message.
-    room_at: u64,
+    /// Where there is room on it for the oldest message; `None`: the ring is to be left once everything is processed.
+    room_at: Option<u64>,
     kept: VecDeque<Kept>,
     bytes: u64,
     capacity: u64,
+    /// What becomes of a message for which there is no room.
+    policy: Policy,
     /// The number of the next message that is sent.
     next: u64,
     /// Until when the receiver may come back; `None`: for ever.
@@ -81,6 +84,7 @@ impl Backlog {
             kept,
             bytes,
             capacity,
+            policy: Policy::Block,
             next,
             until,
             limit,
@@ -94,24 +98,31 @@ impl Backlog {
 
     /// The receiver is back.
     pub(crate) fn set_channel(&mut self, channel: Channel) {
-        (self.channel, self.declared, self.room_at) = (Some(channel), Vec::new(), 0);
+        (self.channel, self.declared, self.room_at) = (Some(channel), Vec::new(), Some(0));
     }
 
     /// Brings what is kept to the receiver, oldest first. A message of a topic that it does not want any more, or that is
-    /// longer than it takes now, goes to `left`.
+    /// longer than it takes now, goes to `left`. A ring's numbers have no gaps: what follows such a message needs another
+    /// ring, and that one must not overtake this.
     pub(crate) fn bring<'t>(&mut self, topic: impl Fn(u64) -> Option<&'t str>, left: &mut Vec<Kept>) -> Brought {
-        while let Some(Kept { head, payload, .. }) = self.kept.front() {
+        while let Some(Kept { head, sequence, payload }) = self.kept.front() {
             let Some(channel) = &mut self.channel else { return Brought::Failed };
-            let pushed = match head.topic {
-                Some(number) if !self.declared.contains(&number) => match topic(number) {
-                    Some(name) => match channel.declare(number, name) {
-                        Pushed::Yes => {
-                            self.declared.push(number);
-                            continue;
-                        }
-                        other => other,
-                    },
-                    None => Pushed::TooLarge { bytes: 0, max: 0 },
+            let undeclared = head.topic.filter(|number| !self.declared.contains(number));
+            let name = undeclared.map(|number| (number, topic(number)));
+            if payload.len() > channel.max_message() || matches!(name, Some((_, None))) {
+                left.extend(self.pop());
+                continue;
+            }
+            if *sequence != channel.sequence() {
+                return self.at_gap();
+            }
+            let pushed = match name {
+                Some((number, Some(name))) => match channel.declare(number, name) {
+                    Pushed::Yes => {
+                        self.declared.push(number);
+                        continue;
+                    }
+                    other => other,
                 },
                 _ => channel.push(*head, payload),
             };
@@ -123,22 +134,45 @@ impl Backlog {
                 }
                 Pushed::TooLarge { .. } => left.extend(self.pop()),
                 Pushed::Full { room_at } => {
-                    self.room_at = room_at;
+                    self.room_at = Some(room_at);
                     return Brought::Some;
                 }
                 Pushed::Failed => return Brought::Failed,
             }
             fault!("redeliver.brought");
         }
-        Brought::All
+        match &self.channel {
+            Some(channel) if channel.sequence() == self.next => Brought::All,
+            Some(_) => self.at_gap(),
+            None => Brought::Failed,
+        }
+    }
+
+    /// The next message's number is not the next of the ring.
+    fn at_gap(&mut self) -> Brought {
+        self.room_at = None;
+        let Some(channel) = &mut self.channel else { return Brought::Failed };
+        match (channel.is_drained(), channel.is_connected()) {
+            (true, _) => Brought::Gap,
+            (false, true) => Brought::Some,
+            (false, false) => Brought::Failed,
+        }
+    }
+
+    /// Leaves a ring that is drained, in front of a gap; the next one may lead to the same inbox. Returns what became of
+    /// the messages in it.
+    pub(crate) fn leave_drained(&mut self) -> Account {
+        self.gone = None;
+        self.looked = None;
+        self.until = Instant::now().checked_add(self.limit);
+        self.channel.take().map(|mut channel| channel.account().ended()).unwrap_or_default()
     }
 
     /// The receiver has hung up.
     pub(crate) fn doubt(&mut self, mut channel: Channel) {
-        if self.kept.is_empty() {
-            self.next = channel.sequence();
-        }
+        self.next = self.next.max(channel.sequence());
         self.capacity = self.capacity.max(channel.capacity());
+        self.policy = channel.policy();
         // One that never answers does not prolong the wait.
         if self.until.is_none() || channel.was_answered() {
             self.until = Instant::now().checked_add(self.limit);
@@ -235,6 +269,10 @@ impl Backlog {
         Some(kept)
     }
 
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.kept.len() as u64
     }
@@ -282,9 +320,10 @@ impl Backlog {
 
     /// Waits until there may be room on the channel to the receiver that is back.
     pub(crate) fn wait_for_room(&mut self, deadline: Option<Instant>) {
-        let room_at = self.room_at;
-        if let Some(channel) = &mut self.channel {
-            channel.wait_for(room_at, deadline);
+        match (&mut self.channel, self.room_at) {
+            (Some(channel), Some(room_at)) => channel.wait_for(room_at, deadline),
+            (Some(channel), None) => channel.wait_for_all(deadline),
+            (None, _) => {}
         }
     }
 }
@@ -292,8 +331,10 @@ impl Backlog {
 /// How far bringing what is kept has come.
 pub(crate) enum Brought {
     All,
-    /// There is no room for more.
+    /// There is no room for more, or it is to process this first.
     Some,
+    /// Everything up to a message that was left out is processed: what follows needs another ring.
+    Gap,
     /// The receiver is gone again, or does not want it.
     Failed,
 }

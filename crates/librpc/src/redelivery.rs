@@ -52,7 +52,9 @@ impl Outbox {
     /// Has this outbox survive its receivers: when one is gone, what it had not processed is kept, and what is sent
     /// meanwhile, as much as its ring holds, and delivered when the same node opens its inbox again, or a subscription of
     /// the same node with the same durable name, within this time. Then messages arrive in order; the one that was in work
-    /// is flagged ([`crate::Message::is_redelivered`]). `None`, the default: what is not processed is reported at once.
+    /// is flagged ([`crate::Message::is_redelivered`]), and each keeps its number: what stands behind one that the next
+    /// incarnation does not take follows once everything in front of it is processed. `None`, the default: what is not
+    /// processed is reported at once.
     ///
     /// It happens in this outbox's own calls: sending, publishing, flushing. When the time is over, the next of these says
     /// [`SendError::ReceiverGone`] with the number of messages, and [`Outbox::take_returned`] has them. What is kept ends
@@ -160,6 +162,7 @@ impl Outbox {
             match backlog.keep(head, payload) {
                 Pushed::Yes => return Ok(Behind::Kept),
                 Pushed::TooLarge { bytes, max } => return Err(SendError::TooLarge { node, bytes, max }),
+                _ if backlog.policy() == Policy::DropNewest => return Err(SendError::Dropped { node }),
                 _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                     return Err(SendError::Full { node, limit: begun.elapsed() });
                 }
@@ -206,6 +209,7 @@ impl Outbox {
             }
             match brought {
                 Brought::Some => return Ok(false),
+                Brought::Gap => route.before += backlog.leave_drained(),
                 Brought::All => {
                     let channel = backlog.channel.take();
                     let ((messages, in_work), span) = (backlog.brought, backlog.span.clone());

@@ -168,7 +168,8 @@ impl Route {
             Some(channel) => channel.count_returned(),
             None => {
                 self.before.sent += 1;
-                self.before.returned += 1;
+                let sum = if dropped { &mut self.before.dropped } else { &mut self.before.returned };
+                *sum += 1;
             }
         }
     }

@@ -229,6 +229,7 @@ impl Puppet {
                 for option in options {
                     builder = match option.split_once('=') {
                         Some(("capacity", bytes)) => builder.capacity(bytes.parse()?),
+                        _ if *option == "drop-newest" => builder.policy(Policy::DropNewest),
                         _ if *option == "explicit" => builder.acknowledge(Acknowledge::Explicit),
                         _ if *option == "block" => builder.wait(Wait::Block),
                         _ => return Err(format!("option {option}").into()),

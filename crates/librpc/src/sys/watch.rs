@@ -23,15 +23,17 @@ impl Watch {
             .map(|descriptor| Self(ManuallyDrop::new(descriptor)))
     }
 
-    /// Watches for files that come, go or are written in a directory.
-    pub(crate) fn add(&self, directory: &Path) -> Result<(), OsError> {
+    /// Watches for files that come, go or are written in a directory. The number is the same for the same directory,
+    /// and another where another one has taken its place.
+    pub(crate) fn add(&self, directory: &Path) -> Result<i32, OsError> {
         let changes = WatchFlags::CREATE
             | WatchFlags::MOVED_TO
             | WatchFlags::MODIFY
             | WatchFlags::DELETE
             | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
-        inotify::add_watch(&*self.0, directory, changes).map(drop).context(|| format!("watch {}", directory.display()))
+        inotify::add_watch(&*self.0, directory, changes).context(|| format!("watch {}", directory.display()))
     }
 
     /// Forgets what has been reported so far.
