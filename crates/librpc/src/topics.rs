@@ -95,6 +95,8 @@ pub(crate) struct Entry {
     /// The version of the view up to which its subscriptions are in `routes`.
     version: u64,
     pace: Option<Box<Pace>>,
+    /// The message that is being published was offered to all; those that have not got it are behind.
+    is_offered: bool,
 }
 
 /// A topic's way to one subscription.
@@ -108,7 +110,6 @@ struct Leg {
 }
 
 impl Entry {
-    #[cold]
     fn wait_for_pace(&self, payload_bytes: usize, limit: Duration) -> Result<(), PublishError> {
         let Some(pace) = &self.pace else { return Ok(()) };
         let limited = |wait| PublishError::RateLimited { topic: self.name.clone(), wait };
@@ -142,7 +143,7 @@ impl Outbox {
             return Err(BadTopic::TooMany { topic: name.to_owned() });
         }
         let name: Arc<str> = name.into();
-        topics.list.push(Entry { name: name.clone(), routes: Vec::new(), version: 0, pace: None });
+        topics.list.push(Entry { name: name.clone(), routes: Vec::new(), version: 0, pace: None, is_offered: false });
         topics.by_name.insert(name, topics.list.len() - 1);
         Ok(Topic(topics.list.len() - 1))
     }
@@ -162,44 +163,72 @@ impl Outbox {
     /// # Errors
     ///
     /// [`PublishError`]: nobody got it. That some did not is no error, but said in the receipt.
-    #[inline]
+    #[inline(always)]
     pub fn publish_within(
         &mut self,
         topic: Topic,
         payload: &[u8],
         limit: Duration,
     ) -> Result<Receipt<'_>, PublishError> {
-        if !self.born.is_here() {
-            return Err(PublishError::Forked);
+        let inboxes = match self.publish_plain(topic, payload) {
+            Some(inboxes) => inboxes,
+            None => self.publish_fully(topic, payload, limit)?,
+        };
+        Ok(Receipt { inboxes, undelivered: &self.undelivered })
+    }
+
+    /// The hot path: the routes are as they were, and every inbox takes the message at once. `None`: there is more to it. What
+    /// it returns fits into registers: a receipt that is built here and copied by its caller would wait for all stores.
+    #[inline(never)]
+    fn publish_plain(&mut self, topic: Topic, payload: &[u8]) -> Option<usize> {
+        let is_plain = self.born.is_here() && self.topics.are_current(topic) && self.undelivered.is_empty();
+        if !is_plain || self.topics.list[topic.0].pace.is_some() {
+            return None;
         }
-        if !self.topics.are_current(topic) {
-            self.find_routes(topic)?;
-        }
-        if !self.undelivered.is_empty() {
-            self.undelivered.clear();
-        }
+        let behind = self.offer(topic, payload);
         let entry = &mut self.topics.list[topic.0];
-        if entry.pace.is_some() {
-            entry.wait_for_pace(payload.len(), limit)?;
-        }
-        let (mut inboxes, all) = (0, entry.routes.len());
+        entry.is_offered = behind > 0;
+        (behind == 0).then_some(entry.routes.len())
+    }
+
+    /// Publishes to those that take the message at once; returns how many do not.
+    #[inline(always)]
+    fn offer(&mut self, topic: Topic, payload: &[u8]) -> usize {
+        let (entry, number) = (&mut self.topics.list[topic.0], topic.0 as u64);
+        let mut behind = 0;
         for leg in &mut entry.routes {
             let route = &mut self.routes[leg.route];
-            let number = topic.0 as u64;
             if route.serial == leg.serial
                 && (route.publish_plain(&leg.declared, number, payload)
                     || matches!(route.publish(&mut leg.declared, number, &entry.name, payload), Pushed::Yes))
             {
                 route.stuck = false;
-                inboxes += 1;
             } else {
                 leg.behind = true;
+                behind += 1;
             }
         }
-        if inboxes < all {
-            inboxes += self.publish_slowly(topic, payload, limit)?;
+        behind
+    }
+
+    /// Publishes a message that some have got already, or that nobody has.
+    #[cold]
+    #[inline(never)]
+    fn publish_fully(&mut self, topic: Topic, payload: &[u8], limit: Duration) -> Result<usize, PublishError> {
+        if !self.born.is_here() {
+            return Err(PublishError::Forked);
         }
-        Ok(Receipt { inboxes, undelivered: &self.undelivered })
+        if !std::mem::take(&mut self.topics.list[topic.0].is_offered) {
+            if !self.topics.are_current(topic) {
+                self.find_routes(topic)?;
+            }
+            self.undelivered.clear();
+            self.topics.list[topic.0].wait_for_pace(payload.len(), limit)?;
+            self.offer(topic, payload);
+        }
+        let has_it = |leg: &&Leg| !leg.behind;
+        let inboxes = self.topics.list[topic.0].routes.iter().filter(has_it).count();
+        Ok(inboxes + self.publish_slowly(topic, payload, limit)?)
     }
 
     /// How many subscriptions want a topic just now. Does not block.

@@ -134,6 +134,7 @@ impl Receiver {
         for index in connection.rings.into_values() {
             let channel = self.channels[index].as_mut().expect("a listed ring is there");
             channel.drain.get_or_insert(channel.consumer.capacity());
+            channel.socket = None; // a peer that is hung up on hears it now, not when the ring is read
             self.activate(index);
         }
     }
