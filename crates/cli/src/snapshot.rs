@@ -227,7 +227,7 @@ impl ChannelRow {
 
     /// Messages that are lost for good.
     pub(crate) fn lost(&self) -> u64 {
-        self.stats.dropped + self.stats.missed
+        self.stats.dropped.saturating_add(self.stats.missed)
     }
 
     /// What it leads to, for people: the node, or patterns.

@@ -96,10 +96,10 @@ impl Page {
             ];
             add(&mut sum.counters, counters);
             sum.blocked_s += stats.blocked.as_secs_f64();
-            sum.queued += stats.queued;
-            sum.depth += stats.depth;
+            sum.queued = sum.queued.saturating_add(stats.queued);
+            sum.depth = sum.depth.saturating_add(stats.depth);
             sum.depth_max = sum.depth_max.max(stats.depth_max);
-            sum.capacity += stats.capacity;
+            sum.capacity = sum.capacity.saturating_add(stats.capacity);
             sum.latency += &stats.latency;
             if row.by_receiver {
                 let labels = [("node", row.to.clone()), ("address", address)];
@@ -124,7 +124,8 @@ impl Page {
 }
 
 fn add<const N: usize>(sum: &mut [u64; N], more: [u64; N]) {
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    // Saturating: what other nodes say that they have counted may be any number.
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
 }
 
 /// Says one metric of every one of these.

@@ -171,7 +171,7 @@ impl Together {
             if comes {
                 sum.incoming += rates.received;
                 sum.fullest = sum.fullest.max(row.fill());
-                sum.lost += row.lost();
+                sum.lost = sum.lost.saturating_add(row.lost());
                 sum.latency += latency(row, recent);
             }
             if goes {
@@ -216,7 +216,7 @@ pub(super) fn inboxes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &s
             let is_its = |row: &ChannelRow| row.to == inbox.node && row.stats.inbox == inbox.number;
             let sum = Together::of(snapshot, recent, |row| (is_its(row), false));
             let address = inbox.addresses.join(" ");
-            let lost = sum.lost + inbox.ended.dropped + inbox.ended.missed;
+            let lost = sum.lost.saturating_add(inbox.ended.dropped).saturating_add(inbox.ended.missed);
             let cells = [
                 word(&address),
                 word(&inbox.node),
