@@ -243,14 +243,14 @@ impl Pair {
     /// Until the victim has its threads and connections, and nothing changes any more: on a loaded machine that takes a while.
     fn wait_until_under_way(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let (mut last, mut since) = (self.victim()?, begun);
-        while since.elapsed() < Duration::from_millis(500) || last.threads < THREADS {
-            anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "the victim never gets under way: {last}");
-            std::thread::sleep(Duration::from_millis(20));
+        let mut since = begun;
+        while since.elapsed() < Duration::from_millis(500) {
             let now = self.victim()?;
-            if (now.descriptors, now.threads) != (last.descriptors, last.threads) {
-                (last, since) = (now, Instant::now());
+            anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "the victim never gets under way: {now}");
+            if now.threads < THREADS {
+                since = Instant::now();
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
