@@ -19,6 +19,8 @@ use librpc::{Admission, Domain, Limits, Node};
 const LONGEST_STALL: Duration = Duration::from_secs(1);
 /// The same for a new connection of another user's than the attacker's. One of the same user takes part in its limits.
 const LONGEST_CONNECT: Duration = Duration::from_secs(2);
+/// What a victim that is under way has: its own, the library's, and those of its scope.
+const THREADS: u64 = 8;
 /// How long a peer may be silent in its handshake.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -233,8 +235,24 @@ impl Pair {
         for party in &mut parties {
             party.0.stdin.as_mut().context("stdin is piped")?.write_all(b"go\n")?;
         }
-        std::thread::sleep(Duration::from_millis(300));
-        Ok(Self { parties, outputs, attacker })
+        let mut pair = Self { parties, outputs, attacker };
+        pair.wait_until_under_way()?;
+        Ok(pair)
+    }
+
+    /// Until the victim has its threads and connections, and nothing changes any more: on a loaded machine that takes a while.
+    fn wait_until_under_way(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut since = begun;
+        while since.elapsed() < Duration::from_millis(500) {
+            let now = self.victim()?;
+            anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "the victim never gets under way: {now}");
+            if now.threads < THREADS {
+                since = Instant::now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// What the victim holds; `Err`: it has died.

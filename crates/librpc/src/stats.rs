@@ -71,15 +71,16 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a channel.
+    /// Adds a channel. What a peer claims to have counted may be any number: no sum goes beyond the greatest.
     pub fn add(&mut self, channel: &ChannelStats) {
-        self.channels += 1;
-        self.sent += channel.sent;
-        self.received += channel.received;
-        self.processed += channel.processed;
-        self.bytes_received += channel.bytes_received;
-        self.dropped += channel.dropped;
-        self.missed += channel.missed;
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.channels, 1);
+        add(&mut self.sent, channel.sent);
+        add(&mut self.received, channel.received);
+        add(&mut self.processed, channel.processed);
+        add(&mut self.bytes_received, channel.bytes_received);
+        add(&mut self.dropped, channel.dropped);
+        add(&mut self.missed, channel.missed);
     }
 }
 

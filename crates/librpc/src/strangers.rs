@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use librpc_ring::{Head, Mode, Producer};
+use librpc_ring::layout::data as layout;
+use librpc_ring::{Head, MemoryMut, Mode, Producer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -348,6 +349,28 @@ fn a_ring_that_never_ends_is_read_for_its_capacity_behind_the_hang_up() {
     }
 }
 
+#[test]
+fn what_senders_claim_to_have_counted_does_not_overflow() {
+    let scene = Scene::new();
+    let mut inbox = scene.inbox();
+    for _ in 0..3 {
+        let stranger = scene.admitted(&scene.hello());
+        let (data, memfd) = Mapping::create(Shape::Data { capacity: CAPACITY }).unwrap();
+        let data = Arc::new(data);
+        drop(Producer::new(data.writer(), no_ack(), CAPACITY, Mode::Lossless));
+        let words = data.writer();
+        for word in [layout::SEQUENCE, layout::BYTES, layout::DROPPED] {
+            words.store(word, u64::MAX, Ordering::Relaxed);
+        }
+        stranger.says(&DATA, &[memfd.as_fd()]);
+        assert!(matches!(stranger.hears(), Some((Answer::Attached(_), _))));
+        drop(stranger);
+        while !matches!(inbox.recv_event_timeout(LONG).unwrap(), Some(Event::SenderLeft(..))) {}
+    }
+    let ended = &scene.victim.stats().inboxes[0].ended;
+    assert_eq!((ended.channels, ended.sent, ended.dropped), (3, u64::MAX, u64::MAX));
+}
+
 /// A listener in evil's place, that has taken a sender's connection.
 struct Listener(Socket);
 
@@ -500,7 +523,7 @@ fn lingering() -> (OwnedFd, std::net::TcpStream) {
 #[test]
 fn what_waits_to_be_closed_is_on_its_users_account() {
     const MOST: u32 = 20;
-    let limits = Limits { handshakes_per_user: MOST, ..Limits::default() };
+    let limits = Limits { handshakes_per_user: MOST, handshake_time: LONG, ..Limits::default() };
     let scene = Scene::with(Admission::same_user(), limits);
     let mut inbox = scene.inbox();
     let mut far_ends = Vec::new();

@@ -130,6 +130,7 @@ impl Page {
 }
 
 fn add<const N: usize>(sum: &mut [u64; N], more: [u64; N]) {
+    // Saturating: what other nodes say that they have counted may be any number.
     sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
 }
 

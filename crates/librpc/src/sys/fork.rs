@@ -35,7 +35,8 @@ pub(crate) fn prepare() -> Result<(), OsError> {
     if PAGE.get().is_some() {
         return Ok(());
     }
-    let bytes = rustix::param::page_size();
+    // Rounded up to a page. (Asking rustix how long one is ends the process under valgrind.)
+    let bytes = size_of::<AtomicU64>();
     let flags = MapFlags::PRIVATE;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let page =
