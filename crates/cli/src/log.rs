@@ -10,7 +10,7 @@ use crate::outcome::Usage;
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct LogArgs {
     /// What the library says, on stderr: error, warn, info, debug, or by target, as in librpc::incoming=debug.
-    /// Default: $LIBRPC_LOG, or else nothing
+    /// Default: $LIBRPC_LOG, or else nothing. (top in a terminal: only with 2>FILE)
     #[arg(long, global = true, help_heading = "Log", value_name = "FILTER")]
     log: Option<String>,
 }

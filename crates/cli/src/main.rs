@@ -40,6 +40,7 @@ mod source; //       --id, --rate, --redeliver
 mod stdout; //       what may block, and ends at a signal
 mod warnings; //     what is wrong, by name
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -106,7 +107,10 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    exit(log.install().and_then(|()| run(&domain, command)))
+    // On the terminal that `top` draws on there is no place for anything else.
+    let draws = matches!(&command, Command::Top(args) if args.draws());
+    let logs = if draws && std::io::stderr().is_terminal() { Ok(()) } else { log.install() };
+    exit(logs.and_then(|()| run(&domain, command)))
 }
 
 fn run(domain: &DomainArgs, command: Command) -> CommandResult {

@@ -48,6 +48,13 @@ pub(crate) struct Args {
     interval: Duration,
 }
 
+impl Args {
+    /// Whether it takes a terminal over.
+    pub(crate) fn draws(&self) -> bool {
+        !self.once && std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
+    }
+}
+
 /// Between the two looks of --once.
 const MOMENT: Duration = Duration::from_millis(250);
 /// How long after a key or a look the screen may be old.
@@ -59,7 +66,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let domain = domain.domain()?;
     let mut looker = Looker::new(domain.clone());
-    if args.once || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+    if !args.draws() {
         return once(&mut looker, args);
     }
     let interrupt = Interrupt::install()?;

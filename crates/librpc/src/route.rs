@@ -54,6 +54,16 @@ pub(crate) struct Route {
     pub(crate) serial: u64,
 }
 
+/// Out of line: what is only said at an end must not move what is done for each message.
+#[cold]
+#[inline(never)]
+fn tell_of_its_end(node: &str, undelivered: u64) {
+    match undelivered {
+        0 => tracing::debug!(node, "a receiver is gone"),
+        _ => tracing::info!(node, undelivered, "a receiver is gone, and has not processed everything"),
+    }
+}
+
 impl Route {
     pub(crate) fn new(to: Arc<str>, subscription: Option<Arc<Subscription>>, serial: u64) -> Self {
         let (channel, refused, before, stuck, retry_at, told_high, pace) = Default::default();
@@ -116,11 +126,7 @@ impl Route {
         self.stuck = false;
         let account = channel.account();
         self.before += account.ended();
-        let (node, undelivered) = (&*self.to, account.queued);
-        match undelivered {
-            0 => tracing::debug!(node, "a receiver is gone"),
-            _ => tracing::info!(node, undelivered, "a receiver is gone, and has not processed everything"),
-        }
+        tell_of_its_end(&self.to, account.queued);
         self.failed(channel.failure(), Some(channel.incarnation()), account.queued, own_node)
     }
 

@@ -30,7 +30,7 @@ struct Args {
     #[arg(long, default_value_t = 5)]
     processes: usize,
     /// Messages per second, all in all; 0: as many as go
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 10_000)]
     rate: u64,
     /// Bytes of a message
     #[arg(long, default_value_t = 64)]
