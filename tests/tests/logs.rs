@@ -112,9 +112,9 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages
     let mut receive = || {
         let _ = inbox.recv_timeout(Duration::from_millis(1)).expect("it lives");
     };
-    said.comes("DEBUG librpc::receiver : a sender has joined", &["peer=\"dies\""], &mut receive);
+    said.comes("DEBUG librpc::receiver::connections : a sender has joined", &["peer=\"dies\""], &mut receive);
     dies.kill();
-    said.comes("INFO librpc::receiver : a sender has died", &["peer=\"dies\""], &mut receive);
+    said.comes("INFO librpc::receiver::connections : a sender has died", &["peer=\"dies\""], &mut receive);
     said.awaits("INFO librpc::registry sweep: what a dead node has left is swept", &["node=\"dies\""]);
 
     let shy = open("shy").admit(librpc::Admission::nobody()).open().expect("it opens");

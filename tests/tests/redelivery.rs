@@ -198,9 +198,12 @@ fn an_inbox_that_is_closed_and_opened_again_goes_on() {
     sink.does("drop-inbox"); // not by a panic: the message is processed
     sink.does("inbox");
     source.does("send sink 4");
+    source.begins("flush sink 30000"); // what went into the old ring before the hang-up was heard is redelivered in here
     for expected in ["1:2", "2:3", "3:4"] {
         assert_eq!(sink.says("hear-numbered"), expected);
     }
+    sink.does("ack");
+    assert_eq!(source.answer().as_deref(), Some("ok"));
 }
 
 #[test]
