@@ -59,7 +59,7 @@ impl Channel {
 
     /// The hot path of [`Channel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
     /// `false`: nothing was written, there is more to look at.
-    #[inline(never)] // its callers have no registers to spare
+    #[inline(always)]
     pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
         let is_open = self.seen == ring::OPEN && self.ring.status() == ring::OPEN;
         if !is_open || self.until_stamp.would_be_due() || !self.producer.push_plain(topic, payload) {

@@ -94,7 +94,7 @@ impl Route {
 
     /// The hot path of [`Route::publish`]: a topic that the receiver knows, and nothing else to look at. `false`: nothing was
     /// written.
-    #[inline(always)]
+    #[inline(never)] // the loop over the routes has no registers to spare
     pub(crate) fn publish_plain(&mut self, declared: &Declared, number: u64, payload: &[u8]) -> bool {
         // A lossless ring is one chunk without end; into any other nothing is pushed here.
         let is_declared = *declared == Declared { generation: self.generation, chunk: 0 };
