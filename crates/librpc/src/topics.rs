@@ -110,6 +110,25 @@ struct Leg {
 }
 
 impl Entry {
+    /// Publishes to those that take the message at once; returns how many have.
+    #[inline(always)]
+    fn offer(&mut self, routes: &mut [Route], topic: Topic, payload: &[u8]) -> usize {
+        let (number, mut inboxes) = (topic.0 as u64, 0);
+        for leg in &mut self.routes {
+            let route = &mut routes[leg.route];
+            if route.serial == leg.serial
+                && (route.publish_plain(&leg.declared, number, payload)
+                    || matches!(route.publish(&mut leg.declared, number, &self.name, payload), Pushed::Yes))
+            {
+                route.stuck = false;
+                inboxes += 1;
+            } else {
+                leg.behind = true;
+            }
+        }
+        inboxes
+    }
+
     fn wait_for_pace(&self, payload_bytes: usize, limit: Duration) -> Result<(), PublishError> {
         let Some(pace) = &self.pace else { return Ok(()) };
         let limited = |wait| PublishError::RateLimited { topic: self.name.clone(), wait };
@@ -118,11 +137,16 @@ impl Entry {
 }
 
 impl Topics {
-    /// Whether the routes of a topic are those of the registry as it is now. One load, where the domain is private.
-    #[inline(always)]
+    /// Whether the routes of a topic are those of the registry as it is now.
     fn are_current(&mut self, topic: Topic) -> bool {
+        self.is_as_seen() && self.list[topic.0].version == self.version
+    }
+
+    /// Whether the registry is as it was when it was looked at last. One load, where the domain is private.
+    #[inline(always)]
+    fn is_as_seen(&mut self) -> bool {
         let Some((watch, seen)) = &mut self.watch else { return false };
-        watch.counter() == *seen && self.list[topic.0].version == self.version
+        watch.counter() == *seen
     }
 }
 
@@ -181,34 +205,16 @@ impl Outbox {
     /// it returns fits into registers: a receipt that is built here and copied by its caller would wait for all stores.
     #[inline(never)]
     fn publish_plain(&mut self, topic: Topic, payload: &[u8]) -> Option<usize> {
-        let is_plain = self.born.is_here() && self.topics.are_current(topic) && self.undelivered.is_empty();
-        if !is_plain || self.topics.list[topic.0].pace.is_some() {
+        if !self.born.is_here() || !self.topics.is_as_seen() || !self.undelivered.is_empty() {
             return None;
         }
-        let behind = self.offer(topic, payload);
         let entry = &mut self.topics.list[topic.0];
-        entry.is_offered = behind > 0;
-        (behind == 0).then_some(entry.routes.len())
-    }
-
-    /// Publishes to those that take the message at once; returns how many do not.
-    #[inline(always)]
-    fn offer(&mut self, topic: Topic, payload: &[u8]) -> usize {
-        let (entry, number) = (&mut self.topics.list[topic.0], topic.0 as u64);
-        let mut behind = 0;
-        for leg in &mut entry.routes {
-            let route = &mut self.routes[leg.route];
-            if route.serial == leg.serial
-                && (route.publish_plain(&leg.declared, number, payload)
-                    || matches!(route.publish(&mut leg.declared, number, &entry.name, payload), Pushed::Yes))
-            {
-                route.stuck = false;
-            } else {
-                leg.behind = true;
-                behind += 1;
-            }
+        if entry.version != self.topics.version || entry.pace.is_some() {
+            return None;
         }
-        behind
+        let inboxes = entry.offer(&mut self.routes, topic, payload);
+        entry.is_offered = inboxes < entry.routes.len();
+        (!entry.is_offered).then_some(inboxes)
     }
 
     /// Publishes a message that some have got already, or that nobody has.
@@ -223,8 +229,9 @@ impl Outbox {
                 self.find_routes(topic)?;
             }
             self.undelivered.clear();
-            self.topics.list[topic.0].wait_for_pace(payload.len(), limit)?;
-            self.offer(topic, payload);
+            let entry = &mut self.topics.list[topic.0];
+            entry.wait_for_pace(payload.len(), limit)?;
+            entry.offer(&mut self.routes, topic, payload);
         }
         let has_it = |leg: &&Leg| !leg.behind;
         let inboxes = self.topics.list[topic.0].routes.iter().filter(has_it).count();
