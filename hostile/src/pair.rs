@@ -240,7 +240,7 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Until the victim has its threads and connections, and nothing changes any more: on a loaded machine that takes a while.
+    /// Until the victim has all its threads: on a loaded machine that takes a while.
     fn wait_until_under_way(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         let mut since = begun;

@@ -1,4 +1,5 @@
-//! The short form of the attacks: a million executions on each side of a ring, a hundred thousand messages, each live attack.
+//! The short form of the attacks: a million executions on each side of a ring, a hundred thousand messages, some thousand
+//! handshakes, each live attack.
 
 use std::process::Command;
 
@@ -20,4 +21,9 @@ fn spoilt_rings_and_messages() {
 #[test]
 fn a_live_attacker_is_not_felt() {
     passes(&["live", "--rounds", "25", "--seed", "5"]);
+}
+
+#[test]
+fn spoilt_handshakes_end_and_leave_nothing() {
+    passes(&["fuzz", "handshakes", "--executions", "3000", "--seed", "5"]);
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use librpc_system_tests::{Puppet, TestDomain, skip};
+use librpc_system_tests::{Puppet, TestDomain, is_root, skip};
 
 #[test]
 fn a_second_opener_of_a_live_id_is_told_who_holds_it() {
@@ -66,6 +66,35 @@ fn a_planted_directory_is_refused() {
     assert!(error.starts_with("error: cannot open"), "{error}");
     assert!(elsewhere.entries().is_empty());
     std::fs::remove_file(domain.path()).unwrap();
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused_to_root_too() {
+    if !is_root() {
+        return;
+    }
+    let domain = TestDomain::new();
+    std::fs::create_dir(domain.path()).unwrap();
+    std::fs::set_permissions(domain.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(domain.path(), Some(54_321), None).unwrap();
+    let error = domain.puppet().opens("node", "");
+    std::fs::remove_dir(domain.path()).unwrap();
+    assert!(error.contains("belongs to uid 54321"), "{error}");
+}
+
+#[test]
+fn a_domain_of_another_boot_is_refused() {
+    use std::os::unix::fs::FileExt;
+    let domain = TestDomain::new();
+    let _keeper = domain.node("keeper");
+    let generation = std::fs::File::options().read(true).write(true).open(domain.path().join("generation")).unwrap();
+    let mut boot_id = [0; 16];
+    generation.read_exact_at(&mut boot_id, 16).unwrap();
+    generation.write_all_at(&[7; 16], 16).unwrap();
+    let error = domain.puppet().opens("node", "");
+    generation.write_all_at(&boot_id, 16).unwrap();
+    assert!(error.contains("before the machine was started"), "{error}");
+    let _node = domain.node("node");
 }
 
 #[test]
@@ -258,6 +287,22 @@ fn a_death_while_sweeping_leaves_the_rest_to_the_next() {
         next.finishes();
         domain.assert_gone();
     }
+}
+
+#[test]
+fn a_sweeper_that_was_stopped_removes_nothing_that_is_new() {
+    let domain = TestDomain::new();
+    let _keeper = domain.node("keeper");
+    domain.node("dead").kill();
+    let mut sweeper = domain.doomed("sweep.socket-removed:stop");
+    sweeper.begins(&format!("open sweeper {}", domain.path().display()));
+    sweeper.wait_until_stopped();
+    // Somebody has removed the file by hand, and the id has an owner again.
+    std::fs::remove_file(domain.path().join("dead.node")).unwrap();
+    let _new = domain.node("dead");
+    sweeper.go_on();
+    assert_eq!(sweeper.answer().as_deref(), Some("ok"));
+    assert!(domain.entries().contains(&"dead.node".to_owned()), "{:?}", domain.entries());
 }
 
 #[test]

@@ -152,6 +152,22 @@ fn a_stuck_subscriber_is_left_out_until_it_moves() {
 }
 
 #[test]
+fn whoever_has_moved_is_waited_for_again() {
+    let domain = TestDomain::new();
+    let mut slow = subscriber(&domain, "slow", "a capacity=4096");
+    let mut source = domain.node("source");
+    let publish = format!("publish a {}", "x".repeat(100));
+    let late = "0; node \"slow\" has made no room within 50ms: its inbox is full";
+    source.does("limit-publish 50");
+    while source.says(&publish) == "1" {}
+    assert!(source.says(&publish).contains("is stuck"));
+    slow.says("hear s");
+    slow.says("hear s"); // there is room for one
+    assert_eq!(source.says(&publish), "1");
+    assert_eq!(source.says(&publish), late, "it is stuck no more, and is waited for");
+}
+
+#[test]
 fn drop_newest_drops_and_counts() {
     let domain = TestDomain::new();
     let mut sink = subscriber(&domain, "sink", "a capacity=4096 drop-newest");

@@ -580,4 +580,20 @@ mod tests {
         .unwrap();
         assert_eq!(inboxes.iter().map(|inbox| inbox.number).collect::<Vec<_>>(), [2]);
     }
+
+    #[test]
+    fn who_sweeps_is_alone() {
+        let path = std::path::PathBuf::from(format!("/dev/shm/librpc_unit_sweep_{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("dead.node"), front(Select(0))).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = Descriptor::open(|| rustix::fs::open(&path, flags, Mode::empty())).unwrap();
+        let other = std::fs::File::options().read(true).write(true).open(path.join("dead.node")).unwrap();
+        assert!(lock::try_sweep(&other).unwrap());
+        let swept_beside_it = sweep(&directory, "dead").unwrap();
+        drop(other);
+        let swept_alone = swept_beside_it || sweep(&directory, "dead").unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(!swept_beside_it && swept_alone);
+    }
 }

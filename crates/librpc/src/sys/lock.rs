@@ -94,3 +94,22 @@ fn flock(fd: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
         Err(errno) => Err(errno.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_readers_lock_is_no_life() {
+        let path = format!("/dev/shm/librpc_unit_lock_{}", std::process::id());
+        let open = || std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let (reader, owner, looker) = (open(), open(), open());
+        std::fs::remove_file(&path).unwrap();
+        // Opened thrice under one name, before it had none.
+        call(&reader, libc::F_OFD_SETLK, &mut one_byte(libc::F_RDLCK, LIFE)).unwrap();
+        assert!(!is_owned(&looker).unwrap(), "whoever may read a file may lock it so");
+        drop(reader);
+        assert!(try_write_lock(&owner, LIFE).unwrap());
+        assert!(is_owned(&looker).unwrap());
+    }
+}
