@@ -246,3 +246,21 @@ impl Drop for Puppet {
         let _ = self.child.wait();
     }
 }
+
+/// A puppet's forked child, which outlives the puppet; it does not outlive this.
+pub struct Forked(Pid);
+
+impl Forked {
+    /// The child that a puppet's answer to `fork` names, and what it said.
+    pub fn of(answer: &str) -> (Self, &str) {
+        let (pid, said) = answer.split_once(' ').expect("a pid and what the child says");
+        let pid = Pid::from_raw(pid.parse().expect("a pid"));
+        (Self(pid.expect("a child's pid is not 0")), said)
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL); // it may have ended
+    }
+}

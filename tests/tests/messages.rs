@@ -1,6 +1,6 @@
 //! Messages between real processes: order, backpressure, acknowledgement, events, death on either side.
 
-use librpc_system_tests::TestDomain;
+use librpc_system_tests::{Forked, TestDomain};
 
 #[test]
 fn a_message_crosses_and_nothing_is_left() {
@@ -181,7 +181,7 @@ fn a_forked_child_can_use_nothing_and_keeps_nobody_alive() {
     source.does("sender sink");
     source.does("send sink before");
     let answer = source.says("fork sink");
-    let (child, what) = answer.split_once(' ').expect("a pid and what the child says");
+    let (_child, what) = Forked::of(&answer);
     assert_eq!(what.matches("belongs to the process that forked this one").count(), 2, "{what}");
     source.does("send sink behind");
     assert_eq!(sink.says("recv"), "before");
@@ -189,8 +189,6 @@ fn a_forked_child_can_use_nothing_and_keeps_nobody_alive() {
     source.kill();
     assert_eq!(sink.says("event"), "left source Died");
     drop(domain.receiver("source")); // the id is free, although the child lives on
-    let child = rustix::process::Pid::from_raw(child.parse().unwrap()).unwrap();
-    rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]

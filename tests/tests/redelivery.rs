@@ -1,6 +1,6 @@
 //! A receiver dies, and its next incarnation gets what it had not processed: in order, once, and flagged where it was in work.
 
-use librpc_system_tests::{Puppet, TestDomain};
+use librpc_system_tests::{Forked, Puppet, TestDomain};
 
 /// A sender with redelivery, connected.
 fn sender(domain: &TestDomain, ms: u64) -> Puppet {
@@ -360,7 +360,8 @@ fn a_forked_child_does_not_redeliver() {
     let said = source.says("fork sink");
     let mut sink = domain.receiver("sink");
     let again = source.says("fork sink"); // the receiver is back, and nobody has brought it anything yet
-    for said in [said, again] {
+    let children = [Forked::of(&said), Forked::of(&again)];
+    for (_, said) in &children {
         assert!(said.contains("belongs to the process that forked this one"), "{said}");
     }
     source.begins("flush sink 60000");
