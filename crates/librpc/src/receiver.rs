@@ -213,8 +213,10 @@ impl Receiver {
             }
             let polling = self.wait == Wait::Spin || self.wait == Wait::Adaptive && !self.active.is_empty();
             if polling {
-                std::hint::spin_loop();
-                self.polls += 1;
+                while self.polls < POLLS_PER_CLOCK && !self.shows_something() {
+                    self.polls += 1;
+                    std::hint::spin_loop();
+                }
                 if self.polls < POLLS_PER_CLOCK {
                     continue;
                 }
@@ -239,6 +241,17 @@ impl Receiver {
                 fault!("wake.woken");
             }
         }
+    }
+
+    /// Whether there is anything for [`Receiver::poll_rings`], or nothing more to wait for: all that waiting looks at between
+    /// two looks at the clock.
+    #[inline(always)]
+    fn shows_something(&self) -> bool {
+        let has_some = |&index: &usize| {
+            let channel = self.channels[index].as_ref().expect("an active channel is there");
+            channel.drain.is_some() || channel.consumer.has_record()
+        };
+        self.shared.has_ended() || self.active.iter().any(has_some)
     }
 
     /// Takes the next record of the rings that have traffic, or an event.

@@ -5,10 +5,12 @@ mod plain;
 #[allow(dead_code, reason = "the queue is the other mode's reference")]
 mod reference;
 
+use std::cell::Cell;
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Armed, Counters, Head, Kind, Mode, PushError, outstanding};
+use librpc_ring::{Armed, Consumer, Counters, Head, Kind, Memory, Mode, PushError, outstanding};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -257,4 +259,53 @@ fn a_receiver_that_comes_late() {
     both.step(Step::Push(Head::MESSAGE, Length::Longest, 1));
     both.step(Step::Look);
     both.rest();
+}
+
+/// A sender that overtakes its receiver again whenever that looks.
+struct Overtakes {
+    looks: Cell<u64>,
+}
+
+impl Memory for Overtakes {
+    fn load(&self, word: usize, _: Ordering) -> u64 {
+        const LAP: u64 = 2 * 4096;
+        match word {
+            data::INTENT => {
+                self.looks.set(self.looks.get() + 1);
+                assert!(self.looks.get() <= 2, "a call looks again and again");
+                (self.looks.get() + 1) * LAP
+            }
+            data::MARK => self.looks.get() * LAP,
+            _ => 0,
+        }
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        match word {
+            data::MAGIC => layout::DATA_MAGIC,
+            data::VERSION => layout::VERSION,
+            data::CAPACITY => 4096,
+            data::MODE => Mode::Latest.word(),
+            _ => 0,
+        }
+    }
+
+    fn read(&self, _: usize, _: usize, _: &mut Vec<u8>) {}
+
+    fn fence(&self, _: Ordering) {}
+}
+
+#[test]
+fn a_receiver_that_is_overtaken_at_each_look_gives_up_for_now() {
+    let sender = Overtakes { looks: Cell::new(0) };
+    let mut receiver = Consumer::new(sender, Plain::ack(), 4096, Mode::Latest).unwrap();
+    assert_eq!(receiver.pop(&mut Vec::new()), Ok(None));
+}
+
+#[test]
+fn the_short_ways_are_for_lossless_rings() {
+    let mut both = Both::new(4096);
+    assert!(!both.sender.push_plain(None, b"overwrites"));
+    both.push(Head::MESSAGE, b"may be overwritten".to_vec());
+    assert_eq!(both.receiver.pop_plain(&mut Vec::new(), |_| true), None);
 }

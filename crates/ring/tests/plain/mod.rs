@@ -76,7 +76,7 @@ impl MemoryMut for Plain {
 
     fn write(&self, word: usize, from: &[u8]) {
         for (word, chunk) in (word..).zip(from.chunks(WORD)) {
-            // The bytes behind the last one stay as they are, as they do in mapped memory.
+            // The bytes behind the last one stay as they are: nobody may rely on either.
             let mut bytes = self.cell(word).get().to_le_bytes();
             bytes[..chunk.len()].copy_from_slice(chunk);
             self.put(word, u64::from_le_bytes(bytes));
