@@ -38,6 +38,8 @@ pub trait MemoryMut: Memory {
     fn put(&self, word: usize, value: u64);
     /// Copies plain bytes from `from` to here.
     fn write(&self, word: usize, from: &[u8]);
+    /// Says that the cache line of a word will be written soon. Only a hint, for which any word will do.
+    fn will_write(&self, _word: usize) {}
 }
 
 /// A stretch of mapped memory, shared with another process.
@@ -134,6 +136,25 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
     #[inline(always)]
     fn put(&self, word: usize, value: u64) {
         self.word(word).store(value, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn will_write(&self, word: usize) {
+        // The compiler's own prefetch becomes one for reading where it is not told that the processor has this one. All that
+        // are of interest have; others take it for nothing.
+        let line = self.base.as_ptr().wrapping_add(word);
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a prefetch changes nothing, whatever the address.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prfm pstl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+        let _ = line;
     }
 
     #[inline(always)]

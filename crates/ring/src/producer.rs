@@ -16,6 +16,12 @@ use crate::racing::Racing;
 use crate::record::{Commit, Head, lap};
 use crate::waking::Bell;
 
+/// So many bytes in front of what is being written the receiver is asked to give its cache lines away. A store waits for its
+/// line, and all later stores with it: without this a sender on a distant core has as many lines under way as its store
+/// buffer holds messages, and that is few where a message is more than its copy.
+const AHEAD: u64 = 1024;
+const LINE: usize = 64;
+
 /// Why a record was not written. The ring is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
@@ -58,6 +64,9 @@ pub struct Producer<D, A> {
     /// A record that ends behind this, its zero word included, is preceded by a look at all that is not looked at else.
     look_at: u64,
     depth: Depth,
+    /// The receiver was some messages behind when this was looked at: a stream. For a dialogue, asking for lines ahead is one
+    /// more thing to wait for.
+    runs_ahead: bool,
     announced: Announced,
     counters: SenderCounters,
     bell: Bell,
@@ -94,6 +103,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
             max_payload_bytes: layout::max_payload_bytes(capacity, mode) as usize,
             look_at: 0,
             depth: Depth::new(capacity, mode),
+            runs_ahead: false,
             announced: Announced::new(capacity, mode),
             counters: SenderCounters::default(),
             bell: Bell::default(),
@@ -148,6 +158,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         let end = position + size + WORD as u64;
         if end > self.depth.look_at() {
             self.consumed()?;
+            self.runs_ahead = self.depth.at(position) > 2 * size.max(AHEAD / 4);
             if !self.depth.has_room(end) {
                 return Err(PushError::Full { room_at: end - self.capacity });
             }
@@ -209,6 +220,11 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         // Release: pairs with the Acquire in Consumer::find; the record and the zero behind it are there first.
         self.data.store(at, commit, Ordering::Release);
         fault!("commit.committed");
+        if self.runs_ahead {
+            for line in (0..size.min(AHEAD)).step_by(LINE) {
+                self.data.will_write(at + (AHEAD + line) as usize / WORD);
+            }
+        }
         sequence
     }
 
