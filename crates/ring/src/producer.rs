@@ -156,12 +156,10 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     fn push_looking(&mut self, head: Head, payload: &[u8], size: u64) -> Result<u64, PushError> {
         let position = self.counters.committed;
         let end = position + size + WORD as u64;
-        if end > self.depth.look_at() {
-            self.consumed()?;
-            self.runs_ahead = self.depth.at(position) > 2 * size.max(AHEAD / 4);
-            if !self.depth.has_room(end) {
-                return Err(PushError::Full { room_at: end - self.capacity });
-            }
+        self.consumed()?;
+        self.runs_ahead = self.depth.at(position) > 2 * size.max(AHEAD / 4);
+        if !self.depth.has_room(end) {
+            return Err(PushError::Full { room_at: end - self.capacity });
         }
         self.announced.announce(&self.data, end);
         let sequence = self.write(head, payload, size);

@@ -309,3 +309,16 @@ fn the_short_ways_are_for_lossless_rings() {
     both.push(Head::MESSAGE, b"may be overwritten".to_vec());
     assert_eq!(both.receiver.pop_plain(&mut Vec::new(), |_| true), None);
 }
+
+/// A new chunk is no reason to take the depth for what it was when the receiver was looked at last.
+#[test]
+fn the_greatest_depth_is_never_more_than_there_was() {
+    let mut both = Both::new(512);
+    both.sender.set_high_water(Some(33));
+    for _ in 0..100 {
+        both.push(Head::MESSAGE, Vec::new());
+        both.check();
+        both.step(Step::Pop);
+        both.step(Step::Consume);
+    }
+}
