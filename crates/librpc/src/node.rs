@@ -4,25 +4,25 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use crate::admission::{Admission, Ledger, Limits};
-use crate::arrivals::InboxShared;
-use crate::connect::ConnectError;
-use crate::domain::{Domain, DomainError, Membership};
 use crate::fault::fault;
-use crate::generation;
-use crate::inbox::{Inbox, InboxBuilder, InboxError, Subscriber};
-use crate::incoming::Listener;
+use crate::link::channel_shared::Ring;
+use crate::link::inbox_shared::InboxShared;
 use crate::name::{Address, BadNodeId, Incarnation, check_node_id};
-use crate::outbox::Outbox;
-use crate::publisher::Publisher;
-use crate::reactor::{Handle, Reactor};
-use crate::registry::{JoinError, Registration};
-use crate::ring::Ring;
-use crate::sender::Sender;
+use crate::receive::inbox::{Inbox, InboxBuilder, InboxError, Subscriber};
+use crate::registry::change_counter;
+use crate::registry::domain::{Domain, DomainError, Membership};
+use crate::registry::node_file::{JoinError, Registration};
+use crate::registry::view::View;
+use crate::rendezvous::admission::{Admission, Ledger, Limits};
+use crate::rendezvous::dial::ConnectError;
+use crate::rendezvous::incoming::Listener;
+use crate::send::outbox::Outbox;
+use crate::send::publisher::Publisher;
+use crate::send::sender::Sender;
+use crate::sys::reactor::{Handle, Reactor};
 use crate::sys::socket::Socket;
 use crate::sys::{Descriptor, OsError, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS, Pattern};
-use crate::view::View;
 use crate::wire::{ListedAddress, ListedInbox};
 
 /// Why a node could not be opened.
@@ -519,7 +519,7 @@ impl NodeShared {
         drop(held);
         if is_shared && inbox.address != Address::Node {
             // Publishers there look at the change counter once a millisecond.
-            std::thread::sleep(generation::SEEN_AFTER);
+            std::thread::sleep(change_counter::SEEN_AFTER);
         }
         Ok(())
     }

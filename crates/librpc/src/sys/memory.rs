@@ -56,7 +56,7 @@ impl Shape {
         match self {
             Self::Data { capacity } => layout::HEADER_BYTES + capacity as usize,
             Self::Ack => layout::ACK_BYTES,
-            Self::Registry => crate::layout::PAGE as usize,
+            Self::Registry => crate::registry::layout::PAGE as usize,
         }
     }
 
