@@ -5,16 +5,16 @@
 use librpc_ring::{Head, Kind};
 use minicbor::{Decode, Encode};
 
-use crate::link::Target;
 use crate::link::bell::Bell;
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::receive::topic_names::Names;
 use crate::registry::layout::{LISTS_OFFSET, NodeHeader, SELECT_OFFSET, Select};
 use crate::registry::node_file::{self, NodeFile};
+use crate::registry::target::Target;
 use crate::registry::view::Subscription;
-use crate::rendezvous::incoming::Reason;
 use crate::sys::OsError;
 use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern};
+use crate::wire::Reason;
 use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, Refusal, Terms};
 
 /// Takes bytes in, and says whether anything honest could have sent them.

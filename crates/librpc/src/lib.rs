@@ -27,10 +27,13 @@ mod observe; //     asking nodes about themselves, from outside
 mod policy; //      what happens to a message whose inbox is full
 mod receive; //     what a node receives with: inbox, receiver, message
 mod registry; //    the directory in which nodes find one another
+mod node_shared; // a node, as its parts share it
+mod process; //     what a process has once
 mod rendezvous; //  finding an inbox, and being found: dialing, listening, admission
 mod send; //        what a node sends with: outbox, route, channel
 mod stats; //       what a node reports about itself
 mod sys;
+mod text; //        texts that strangers wrote
 mod topic; //       topics and patterns
 mod wire; //        the messages of a handshake, and the list of inboxes in a node's file //         the operating system, and the only unsafe code about it
 
@@ -41,8 +44,10 @@ pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
 mod tests;
 
 pub use librpc_ring::{Bucket, Histogram};
+pub use link::{Admission, Limits};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
-pub use node::{CloseError, Node, NodeBuilder, OpenError};
+pub use node::{CloseError, Node, NodeBuilder};
+pub use node_shared::OpenError;
 pub use observe::{Observed, Observer, Unobserved};
 pub use policy::Policy;
 pub use receive::{
@@ -50,7 +55,7 @@ pub use receive::{
     Message, OwnedMessage, RecvError, StopHandle, Subscriber, Wait,
 };
 pub use registry::{Domain, DomainError, InboxInfo, NodeInfo, StrangeFile};
-pub use rendezvous::{Admission, ConnectError, Limits, Reason};
+pub use rendezvous::ConnectError;
 pub use send::{
     Account, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached, Receipt,
     Returned, SendError, Sender, Topic,
@@ -58,3 +63,4 @@ pub use send::{
 pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{BadTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
+pub use wire::Reason;

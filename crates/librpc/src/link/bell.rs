@@ -49,7 +49,7 @@ impl Bell {
         for _ in 0..NO_MEMORY_TRIES {
             match socket.send(&self.encode(), None) {
                 Ok(Sent::Done | Sent::QueueFull | Sent::HungUp) => return,
-                Ok(Sent::NoMemory) => std::thread::yield_now(),
+                Ok(Sent::NoMemory) => crate::sys::thread::yield_now(),
                 Err(error) => return tracing::warn!(%error, "a bell could not be rung"),
             }
         }

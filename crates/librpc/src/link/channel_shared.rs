@@ -4,16 +4,17 @@
 //! Invariant: `status` goes from `PENDING` to `OPEN` to `FAILED`, or straight to `FAILED`, and never back. Records may be
 //! committed in each: a pending ring is one that nobody reads yet.
 
+use crate::sys::clock::Instant;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Instant;
 
 use librpc_ring::{Counters, Memory, MemoryMut, layout};
 
 use crate::link::Use;
 use crate::link::bell::Bell;
+use crate::link::ledger::Charge;
 use crate::name::Incarnation;
-use crate::rendezvous::admission::Charge;
 use crate::sys::memory::{Mapping, Shape, no_ack};
 use crate::sys::socket::{Sent, Socket};
 use crate::sys::{Descriptor, OsError, fork};
@@ -99,7 +100,7 @@ impl Ring {
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
         let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
         let born = fork::Born::now();
-        let changed = Condvar::new();
+        let changed = Condvar::default();
         let charge = Arc::new(charge);
         Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed, charge }))
     }
@@ -110,7 +111,7 @@ impl Ring {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+        self.state.lock()
     }
 
     #[inline(always)]
@@ -203,7 +204,7 @@ impl Ring {
         let mut state = self.state();
         while self.status() == PENDING {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            state = self.changed.wait_timeout(state, left).expect("no panic under this lock").0;
+            state = self.changed.wait_timeout(state, left);
         }
         true
     }
@@ -228,11 +229,11 @@ impl Ring {
                 state.rung == rung && state.attached.is_some() == had_answer && self.status() == was
             };
             state = match deadline {
-                None => self.changed.wait_while(state, |state| unchanged(state)).expect("no panic under this lock"),
+                None => self.changed.wait_while(state, |state| unchanged(state)),
                 Some(deadline) => {
                     let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
                     let woken = self.changed.wait_timeout_while(state, left, |state| unchanged(state));
-                    woken.expect("no panic under this lock").0
+                    woken
                 }
             };
         }

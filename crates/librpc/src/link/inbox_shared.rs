@@ -1,18 +1,20 @@
 //! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
 
+use crate::sys::sync::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
 
 use librpc_ring::Consumer;
 
-use crate::name::{Address, Peer, random};
+use crate::link::ledger::Charge;
+use crate::name::{Address, Peer};
 use crate::policy::Policy;
-use crate::registry::node_file;
-use crate::rendezvous::admission::Charge;
+use crate::registry::{self, node_file};
 use crate::stats::channels::{Entry, Roll};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
+use crate::sys::process::random;
 use crate::sys::socket::{Credentials, Socket};
 use crate::sys::{Descriptor, OsError};
 
@@ -88,7 +90,7 @@ impl InboxShared {
         match node_file::read(&self.directory, &peer.node) {
             Ok(Some(file)) if file.incarnation == peer.incarnation && file.alive => true,
             Ok(Some(file)) if file.incarnation == peer.incarnation => {
-                if let Err(error) = node_file::sweep(&self.directory, &peer.node) {
+                if let Err(error) = registry::sweep(&self.directory, &peer.node) {
                     tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
                 }
                 false
@@ -97,8 +99,8 @@ impl InboxShared {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+    fn state(&self) -> crate::sys::sync::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     /// Numbers a new ring: on a new connection, or on one that there is already and that belongs to the same process.

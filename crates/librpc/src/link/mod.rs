@@ -5,61 +5,39 @@
 //! handshakes of further rings run over a passing connection of their own, so that on this one nothing but bells travel,
 //! and no descriptor is ever accepted on it.
 
+pub(crate) mod admission; //       who may connect
 pub(crate) mod bell; //            what wakes the other end
 pub(crate) mod channel_shared; //  the sender's end of a channel, as threads share it
 pub(crate) mod inbox_shared; //    an inbox, as threads share it
+pub(crate) mod ledger; //          what the peers of each user cost
 pub(crate) mod outgoing; //        the sender's side of a handshake
 
+pub use admission::Admission;
+pub use ledger::Limits;
+
+use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
-
-use librpc_ring::layout;
+use std::sync::{Arc, Weak};
 
 use crate::link::bell::{Bell, Heard};
 use crate::link::channel_shared::{Failure, Ring};
 use crate::name::Incarnation;
-use crate::policy::Policy;
-use crate::registry::node_file::NodeFile;
+use crate::registry::target::Target;
 use crate::sys::fork;
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::Socket;
-use crate::wire::ListedInbox;
 
-/// An inbox as its node's file describes it.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub(crate) node: Arc<str>,
-    pub(crate) incarnation: Incarnation,
-    /// The owner of the node's file: the listener must be this user's.
-    pub(crate) uid: u32,
-    pub(crate) inbox: u32,
-    pub(crate) capacity: u64,
-    pub(crate) policy: Policy,
-}
-
-impl Target {
-    /// An inbox that a living node's file lists, checked; else why it cannot be.
-    pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
-        let capacity = inbox.capacity;
-        if !layout::is_valid_capacity(capacity) || capacity < layout::HEADER_BYTES as u64 {
-            return Err(format!("it lists a capacity of {capacity} bytes"));
-        }
-        let policy = Policy::from_number(inbox.policy);
-        let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
-        Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
-    }
-}
-
-/// The links of this process, by incarnation and number of the inbox.
-#[derive(Default)]
+/// The links of a node, by incarnation and number of the inbox.
+#[derive(Debug, Default)]
 pub(crate) struct Links(Mutex<HashMap<(Incarnation, u32), Weak<Link>>>);
 
 /// A connection to an inbox.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) target: Target,
+    links: Weak<Links>,
     reactor: Weak<Reactor>,
     state: Mutex<State>,
 }
@@ -137,8 +115,8 @@ struct Rung {
 
 impl Link {
     /// A share in the link to this inbox: the one that there is, or a new one.
-    pub(crate) fn to(reactor: &Arc<Reactor>, target: &Target) -> Use {
-        let mut links = reactor.links.0.lock().expect("no panic under this lock");
+    pub(crate) fn to(of: &Arc<Links>, reactor: &Arc<Reactor>, target: &Target) -> Use {
+        let mut links = of.0.lock();
         let key = (target.incarnation, target.inbox);
         if let Some(link) = links.get(&key).and_then(Weak::upgrade) {
             let mut state = link.state();
@@ -150,13 +128,18 @@ impl Link {
         }
         let stage = Stage::Connecting { busy: false, waiting: Vec::new() };
         let state = Mutex::new(State { users: 1, stage });
-        let link = Arc::new(Self { target: target.clone(), reactor: Arc::downgrade(reactor), state });
+        let link = Arc::new(Self {
+            target: target.clone(),
+            links: Arc::downgrade(of),
+            reactor: Arc::downgrade(reactor),
+            state,
+        });
         links.insert(key, Arc::downgrade(&link));
         Use::new(link)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+        self.state.lock()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -278,12 +261,14 @@ impl Link {
     }
 
     fn forget(&self, closed: Stage) {
-        let Some(reactor) = self.reactor.upgrade() else { return };
-        if let Stage::Open(open) = closed {
+        if let Stage::Open(open) = closed
+            && let Some(reactor) = self.reactor.upgrade()
+        {
             reactor.unwatch(&open.socket);
             drop(reactor.forget(open.token));
         }
-        let mut links = reactor.links.0.lock().expect("no panic under this lock");
+        let Some(links) = self.links.upgrade() else { return };
+        let mut links = links.0.lock();
         links.retain(|_, link| link.strong_count() > 0 && !std::ptr::eq(link.as_ptr(), self));
     }
 

@@ -4,23 +4,24 @@
 //! A sender that dies at any step is a hang-up for the receiver, and its memory is gone with it. A receiver that dies is
 //! a hang-up here; whether its node still lives then tells a death from a receiver that only lost patience.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use rustix::io::Errno;
+use crate::sys::clock::Instant;
+use crate::sys::sync::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::fault::fault;
-use crate::link::Target;
 use crate::link::bell::{self, Bell};
 use crate::link::channel_shared::{Attached, Failure, Ring};
+use crate::registry::lookup;
 use crate::registry::node_file;
-use crate::rendezvous::dial;
-use crate::rendezvous::incoming::Reason;
+use crate::registry::target::Target;
+use crate::sys::file::Errno;
 use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::sys::{OsError, barrier};
+use crate::wire::Reason;
 use crate::wire::{self, Answer, Data, FENCED_BY_RECEIVER, Hello, PROTOCOL};
 
 /// How long after a lost or a refused-for-now attempt the next one begins.
@@ -137,13 +138,13 @@ impl Outgoing {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+    fn state(&self) -> crate::sys::sync::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
     fn may_come_back(&self) -> bool {
-        dial::is_listed(&self.ring.directory, &self.ring.link.target)
+        lookup::is_listed(&self.ring.directory, &self.ring.link.target)
     }
 
     /// Lets go of the socket.

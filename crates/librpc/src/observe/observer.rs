@@ -5,20 +5,22 @@
 //! that is visibly stopped is not asked at all. Nothing here waits for one node longer than the limit, nor creates
 //! anything; an observer that dies leaves nothing but what the kernel closes.
 
+use crate::sys::clock::Instant;
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::io::Errno;
+use crate::sys::file::{Errno, open_directory};
 
 use crate::name::Incarnation;
-use crate::registry::domain::{self, Domain, DomainError};
-use crate::registry::node_file::{self, NodeInfo};
-use crate::rendezvous::incoming::Reason;
-use crate::rendezvous::pages::{self, Item, Place};
+use crate::registry::domain::{Domain, DomainError};
+use crate::registry::node_file;
+use crate::registry::{NodeInfo, list};
 use crate::stats::NodeStats;
+use crate::stats::page::{self, Item, Place};
 use crate::sys::poll::Poll;
 use crate::sys::socket::{Cut, Received, Sent, Socket};
 use crate::sys::{Descriptor, OsError};
+use crate::wire::Reason;
 use crate::wire::{self, Answer, Observe, PROTOCOL, Page};
 
 /// So many nodes are asked at the same time.
@@ -143,7 +145,7 @@ impl Observer {
     }
 
     fn ask_for(&mut self, behind: Option<Place>, limit: Duration) -> Result<Vec<Observed>, DomainError> {
-        let directory = match domain::open_directory(self.domain.path()) {
+        let directory = match open_directory(self.domain.path()) {
             Ok(directory) => directory,
             Err(error) if error.is(Errno::NOENT) => {
                 self.asked.clear();
@@ -151,7 +153,7 @@ impl Observer {
             }
             Err(error) => return Err(error.into()),
         };
-        let nodes = node_file::list(&directory)?;
+        let nodes = list(&directory)?;
         self.asked.retain(|incarnation, _| nodes.iter().any(|node| node.alive && node.incarnation == *incarnation));
         if self.poll.is_none() {
             self.poll = Some(Poll::new()?);
@@ -345,7 +347,7 @@ impl Asked {
             self.stats.namespaces = namespaces;
         }
         for item in items {
-            pages::add(&mut self.stats, Item::try_from(item).map_err(|bad| bad.to_string())?);
+            page::add(&mut self.stats, Item::try_from(item).map_err(|bad| bad.to_string())?);
         }
         let Some(next) = next.map(Place::from) else {
             let stats = NodeStats { node: self.id.as_str().into(), ..self.stats.clone() };

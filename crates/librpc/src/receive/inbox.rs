@@ -1,24 +1,15 @@
 //! An inbox: what receives. It belongs to one thread at a time, and a slow one delays no other.
 
+use crate::sys::clock::Instant;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use librpc_ring::layout;
+use std::time::Duration;
 
 use crate::link::inbox_shared::InboxShared;
-use crate::name::{Address, BadNodeId, check_node_id};
-use crate::node::{Node, Owned};
-use crate::policy::Policy;
+use crate::node_shared::Owned;
 use crate::receive::message::{Event, Message, OwnedMessage};
-use crate::receive::receiver::{Found, Receiver, Until, Wait};
+use crate::receive::receiver::{Found, Receiver, Until};
 use crate::sys::{OsError, fork};
-use crate::topic::{BadTopic, MAX_PATTERNS};
-
-/// The default capacity of each sender's ring, in bytes. Messages of up to 65,472 bytes fit.
-pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
 
 /// When a message counts as processed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,45 +20,6 @@ pub enum Acknowledge {
     Implicit,
     /// When [`Inbox::ack`] is called.
     Explicit,
-}
-
-/// Why an inbox could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InboxError {
-    /// A pattern is none.
-    #[error(transparent)]
-    BadTopic(#[from] BadTopic),
-    /// A durable name is none: it must be as a node's id.
-    #[error("a durable name must be as a node id: {0}")]
-    BadName(#[source] BadNodeId),
-    /// There are too many patterns, or none.
-    #[error("a subscription to {patterns} patterns: it must be 1 to {MAX_PATTERNS}")]
-    Patterns {
-        /// How many there are.
-        patterns: usize,
-    },
-    /// The node has such an inbox already: one of its own, or a subscription of the same durable name.
-    #[error("node {node:?} has such an inbox already")]
-    Taken {
-        /// The node.
-        node: String,
-    },
-    /// The capacity is none.
-    #[error("a capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
-    Capacity {
-        /// The capacity in bytes.
-        bytes: u64,
-    },
-    /// The node was closed, or belongs to the parent of this forked process.
-    #[error("node {node:?} is closed, or was opened before a fork")]
-    Closed {
-        /// The node.
-        node: String,
-    },
-    /// A system call failed.
-    #[error(transparent)]
-    Os(#[from] OsError),
 }
 
 /// Why a receive failed.
@@ -88,127 +40,18 @@ pub enum RecvError {
     Os(#[from] OsError),
 }
 
-/// Sets an inbox up: [`Node::inbox_builder`].
-#[derive(Debug)]
-pub struct InboxBuilder<'n> {
-    node: &'n Node,
-    address: Result<Address, InboxError>,
-    capacity: u64,
-    policy: Policy,
-    own: bool,
-    durable: Option<String>,
-    wait: Wait,
-    acknowledge: Acknowledge,
-}
-
-impl<'n> InboxBuilder<'n> {
-    pub(crate) fn new(node: &'n Node, address: Result<Address, InboxError>) -> Self {
-        let (policy, own, durable, wait, acknowledge) = Default::default();
-        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, durable, wait, acknowledge }
-    }
-
-    /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. It is
-    /// touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
-    pub fn capacity(self, bytes: u64) -> Self {
-        Self { capacity: bytes, ..self }
-    }
-
-    /// What happens to a message that finds the inbox full. By default its sender waits.
-    pub fn policy(self, policy: Policy) -> Self {
-        Self { policy, ..self }
-    }
-
-    /// Whether a subscription gets what its own node publishes, too. By default it does not.
-    pub fn own(self, own: bool) -> Self {
-        Self { own, ..self }
-    }
-
-    /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
-    /// redelivery ([`crate::Outbox::set_redelivery`]) keep for it what it has not processed. A node id as text.
-    pub fn durable(self, name: &str) -> Self {
-        Self { durable: Some(name.to_owned()), ..self }
-    }
-
-    /// How the inbox waits.
-    pub fn wait(self, wait: Wait) -> Self {
-        Self { wait, ..self }
-    }
-
-    /// When a message counts as processed.
-    pub fn acknowledge(self, acknowledge: Acknowledge) -> Self {
-        Self { acknowledge, ..self }
-    }
-
-    /// Opens the inbox. Every send or publish that begins after this has returned, in any process, reaches it. Does not
-    /// block, but for about a millisecond where a subscription is opened in a shared domain.
-    ///
-    /// # Errors
-    ///
-    /// [`InboxError`].
-    pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, policy, own, durable, wait, acknowledge } = self;
-        let address = address?;
-        if let Some(name) = &durable {
-            check_node_id(name).map_err(InboxError::BadName)?;
-        }
-        if !layout::is_valid_capacity(capacity) || capacity < 4096 {
-            return Err(InboxError::Capacity { bytes: capacity });
-        }
-        let node = node.owned().clone();
-        let closed = || InboxError::Closed { node: node.id.to_string() };
-        let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let shared = InboxShared::new(number, address, (capacity, policy), (own, durable), directory)?;
-        let receiver = Receiver::new(shared.clone(), wait)?;
-        // Dropped on an error, it withdraws what was announced.
-        let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
-        inbox.node.announce(&inbox.shared)?;
-        Ok(inbox)
-    }
-
-    /// Opens the inbox and calls `callback` with each message, on a thread of its own, which ends when the handle is
-    /// dropped. A message counts as processed when the callback has returned. If it panics, its message stays
-    /// unprocessed, the thread ends, the inbox closes, and [`CallbackHandle::stop`] reports it.
-    ///
-    /// # Errors
-    ///
-    /// [`InboxError`].
-    pub fn callback(
-        self,
-        mut callback: impl FnMut(Message<'_>) + Send + 'static,
-    ) -> Result<CallbackHandle, InboxError> {
-        let node = self.node.id().to_owned();
-        let mut inbox = self.acknowledge(Acknowledge::Explicit).open()?;
-        let stop = inbox.stop_handle();
-        let run = move || -> Result<(), CallbackError> {
-            while let Some(message) = inbox.recv()? {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(message))) {
-                    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                    tracing::error!(node, text, "a callback panicked: its message stays unprocessed, its inbox closes");
-                    return Err(CallbackError::Panicked { text });
-                }
-                inbox.ack();
-            }
-            Ok(())
-        };
-        let thread = std::thread::Builder::new().name("librpc-inbox".into()).spawn(run);
-        let thread = thread.map_err(|error| OsError::new("start a thread for callbacks", error))?;
-        Ok(CallbackHandle { stop, thread: Some(thread), born: fork::Born::now() })
-    }
-}
-
-/// An inbox that receives what is published to topics: [`Node::subscribe`].
+/// An inbox that receives what is published to topics: [`crate::Node::subscribe`].
 pub type Subscriber = Inbox;
 
 /// What an inbox receives messages with.
 ///
 /// It is `Send`, and used by one thread at a time. Dropping it closes it; senders hear that it is gone.
 pub struct Inbox {
-    receiver: Receiver,
-    shared: Arc<InboxShared>,
-    acknowledge: Acknowledge,
-    born: fork::Born,
-    node: Arc<Owned>,
+    pub(super) receiver: Receiver,
+    pub(super) shared: Arc<InboxShared>,
+    pub(super) acknowledge: Acknowledge,
+    pub(super) born: fork::Born,
+    pub(super) node: Arc<Owned>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -391,60 +234,5 @@ impl StopHandle {
 impl std::fmt::Debug for StopHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StopHandle")
-    }
-}
-
-/// Why a callback's thread has ended.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallbackError {
-    /// The callback panicked. Its message stays unprocessed.
-    #[error("the callback panicked: {text}")]
-    Panicked {
-        /// What it said.
-        text: String,
-    },
-    /// Receiving failed.
-    #[error(transparent)]
-    Recv(#[from] RecvError),
-}
-
-/// The thread that calls a callback. Dropping it stops and joins the thread.
-#[derive(Debug)]
-pub struct CallbackHandle {
-    stop: StopHandle,
-    thread: Option<JoinHandle<Result<(), CallbackError>>>,
-    born: fork::Born,
-}
-
-impl CallbackHandle {
-    /// Stops the thread, waits until a callback that is running has returned, and says how it ended.
-    ///
-    /// # Errors
-    ///
-    /// [`CallbackError`].
-    pub fn stop(mut self) -> Result<(), CallbackError> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<(), CallbackError> {
-        self.stop.stop();
-        match self.thread.take() {
-            // A forked child has no such thread.
-            Some(thread) if !self.born.is_here() => {
-                std::mem::forget(thread);
-                Ok(())
-            }
-            Some(thread) => thread.join().expect("the thread catches the callback's panics"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for CallbackHandle {
-    fn drop(&mut self) {
-        if let Err(error) = self.join() {
-            tracing::warn!(%error, "a callback's thread had failed");
-        }
     }
 }

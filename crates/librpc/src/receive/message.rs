@@ -3,8 +3,17 @@
 use std::sync::Arc;
 
 use crate::name::Peer;
-use crate::receive::receiver::{Departure, Taken};
 use crate::receive::topic_names::Names;
+
+/// A message that was handed out; its payload is in the receiver's buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) channel: usize,
+    pub(crate) sequence: u64,
+    pub(crate) topic: Option<u64>,
+    pub(crate) redelivered: bool,
+    pub(crate) missed: u64,
+}
 
 /// A message: a private copy that is valid until the next receive.
 #[derive(Clone, Copy, Debug)]
@@ -100,4 +109,18 @@ pub enum Event<'a> {
     SenderJoined(Arc<Peer>),
     /// A sender is gone, and everything that it had sent was received before this.
     SenderLeft(Arc<Peer>, Departure),
+}
+
+/// Why a sender's channel has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Departure {
+    /// It has closed its sender; everything that it sent was received.
+    Closed,
+    /// Its process died; everything that it had committed was received.
+    Died,
+    /// It has closed the connection, but its node lives.
+    Disconnected,
+    /// What it wrote cannot be; nothing behind that was received.
+    Corrupt(String),
 }

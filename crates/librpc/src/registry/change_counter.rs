@@ -5,18 +5,18 @@
 //! nothing, and one that does not has to look at the nodes of the changed buckets only. A writer that dies in between has
 //! changed nothing that others rely on: what it was announcing had not returned.
 
+use crate::sys::clock::Instant;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librpc_ring::Memory;
-use rustix::fs::{Mode, OFlags};
 
-use crate::name::random;
-use crate::registry::domain::proc_path;
 use crate::registry::layout;
+use crate::sys::file::{self, Errno};
 use crate::sys::memory::{Mapping, Reader};
+use crate::sys::process::random;
 use crate::sys::{Context, Descriptor, OsError};
 
 /// In a shared domain nothing that another user could truncate is mapped: the counter is read at most this often.
@@ -33,10 +33,10 @@ pub(crate) fn bucket(id: &str) -> usize {
 }
 
 /// Says that a node's entry has changed.
-pub(crate) fn bump(generation: &Descriptor, id: &str) -> rustix::io::Result<()> {
+pub(crate) fn bump(generation: &Descriptor, id: &str) -> Result<(), Errno> {
     let value: [u8; 16] = random();
-    rustix::io::pwrite(generation, &value[..8], layout::BUCKETS_OFFSET + bucket(id) as u64 * 8)?;
-    rustix::io::pwrite(generation, &value[8..], layout::COUNTER_OFFSET)?;
+    file::write_at(generation, &value[..8], layout::BUCKETS_OFFSET + bucket(id) as u64 * 8)?;
+    file::write_at(generation, &value[8..], layout::COUNTER_OFFSET)?;
     Ok(())
 }
 
@@ -51,9 +51,7 @@ impl Watch {
     /// Watches the counter behind this descriptor; in a private domain through a mapping.
     pub(crate) fn new(generation: &Descriptor, is_private: bool) -> Result<Self, OsError> {
         let doing = || "watch a domain for changes".to_owned();
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let open = || rustix::fs::open(proc_path(generation), flags, Mode::empty());
-        let file = Descriptor::open(open).context(doing)?;
+        let file = file::reopen(generation).context(doing)?;
         Ok(match is_private {
             true => Self::mapped(Arc::new(Mapping::registry_page(file.as_fd())?)),
             false => Self::Read { file: Arc::new(file), looked: None, value: 0 },
@@ -104,8 +102,7 @@ impl Watch {
             Self::Read { file, .. } => {
                 let counter = read_counter(file)?;
                 let mut bytes = [0; layout::BUCKETS * 8];
-                rustix::io::pread(file, &mut bytes, layout::BUCKETS_OFFSET)
-                    .context(|| "read what has changed".into())?;
+                file::read_at(file, &mut bytes, layout::BUCKETS_OFFSET).context(|| "read what has changed".into())?;
                 for (bucket, bytes) in buckets.iter_mut().zip(bytes.chunks_exact(8)) {
                     *bucket = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
                 }
@@ -120,6 +117,6 @@ pub(crate) type Buckets = [u64; layout::BUCKETS];
 
 fn read_counter(file: &Descriptor) -> Result<u64, OsError> {
     let mut bytes = [0; 8];
-    rustix::io::pread(file, &mut bytes, layout::COUNTER_OFFSET).context(|| "read the change counter".into())?;
+    file::read_at(file, &mut bytes, layout::COUNTER_OFFSET).context(|| "read the change counter".into())?;
     Ok(u64::from_le_bytes(bytes))
 }

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::link::Target;
 use crate::registry::change_counter::{Buckets, Watch, bucket};
 use crate::registry::layout::BUCKETS;
 use crate::registry::node_file::{self, NodeFile, ReadError};
+use crate::registry::target::Target;
 use crate::sys::{Descriptor, OsError};
 use crate::topic::{MAX_PATTERNS, Pattern};
 use crate::wire::{ListedAddress, ListedInbox};

@@ -5,9 +5,11 @@
 //! Invariant: who goes to sleep watches the directory that the path leads to, and has looked behind that. A look may find
 //! that the domain was removed, and make it anew: the former directory, which is still watched, says nothing any more.
 
+use crate::sys::clock::Instant;
+use crate::sys::sync::{Condvar, Mutex};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
@@ -16,10 +18,16 @@ use crate::sys::watch::Watch;
 const SLOW_POLL: Duration = Duration::from_millis(20);
 
 /// The waiters of this process.
-#[derive(Default)]
 pub(crate) struct Waiters {
+    reactor: Arc<Reactor>,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+impl Waiters {
+    pub(crate) fn new(reactor: &Arc<Reactor>) -> Arc<Self> {
+        Arc::new(Self { reactor: reactor.clone(), state: Mutex::default(), changed: Condvar::default() })
+    }
 }
 
 #[derive(Default)]
@@ -30,19 +38,24 @@ struct State {
     changes: u64,
 }
 
-struct Watched(Watch);
+struct Watched {
+    watch: Watch,
+    waiters: Weak<Waiters>,
+}
 
 impl Source for Watched {
-    fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
-        self.0.drain();
-        reactor.waiters.state.lock().expect("no panic under this lock").changes += 1;
-        reactor.waiters.changed.notify_all();
+    fn ready(self: Arc<Self>, _reactor: &Arc<Reactor>, _ready: Ready) {
+        self.watch.drain();
+        if let Some(waiters) = self.waiters.upgrade() {
+            waiters.state.lock().changes += 1;
+            waiters.changed.notify_all();
+        }
     }
 }
 
 /// Looks until there is something to return or the deadline has come: at once, and whenever the directory has changed.
 pub(crate) fn wait_for<T, E>(
-    reactor: &Arc<Reactor>,
+    waiters: &Arc<Waiters>,
     directory: &Path,
     deadline: Option<Instant>,
     mut look: impl FnMut() -> Result<Option<T>, E>,
@@ -50,7 +63,7 @@ pub(crate) fn wait_for<T, E>(
     if let Some(found) = look()? {
         return Ok(Some(found));
     }
-    let mut waiting = Waiting::begin(reactor, directory);
+    let mut waiting = Waiting::begin(waiters, directory);
     loop {
         let seen = waiting.changes();
         if let Some(found) = look()? {
@@ -65,69 +78,70 @@ pub(crate) fn wait_for<T, E>(
     }
 }
 
-struct Waiting<'r> {
-    reactor: &'r Arc<Reactor>,
-    directory: &'r Path,
+struct Waiting<'w> {
+    waiters: &'w Arc<Waiters>,
+    directory: &'w Path,
     /// The watch's number; `None`: the directory is not watched.
     watch: Option<i32>,
 }
 
-impl<'r> Waiting<'r> {
-    fn begin(reactor: &'r Arc<Reactor>, directory: &'r Path) -> Self {
-        let mut state = reactor.waiters.state.lock().expect("no panic under this lock");
+impl<'w> Waiting<'w> {
+    fn begin(waiters: &'w Arc<Waiters>, directory: &'w Path) -> Self {
+        let mut state = waiters.state.lock();
         state.waiters += 1;
         if state.watched.is_none() {
             state.watched = Watch::new()
                 .and_then(|watch| {
-                    let (watched, token) = (Arc::new(Watched(watch)), reactor.token());
-                    reactor.watch(token, &watched.0, watched.clone())?;
+                    let watched = Arc::new(Watched { watch, waiters: Arc::downgrade(waiters) });
+                    let token = waiters.reactor.token();
+                    waiters.reactor.watch(token, &watched.watch, watched.clone())?;
                     Ok((watched, token))
                 })
                 .inspect_err(|error| tracing::debug!(%error, "waiting by looking again and again"))
                 .ok();
         }
         drop(state);
-        let mut this = Self { reactor, directory, watch: None };
+        let mut this = Self { waiters, directory, watch: None };
         this.watches_another();
         this
     }
 
     /// Watches what the path leads to now; `true`: that is another directory than before.
     fn watches_another(&mut self) -> bool {
-        let state = self.reactor.waiters.state.lock().expect("no panic under this lock");
-        let watch = state.watched.as_ref().and_then(|(watched, _)| watched.0.add(self.directory).ok());
+        let state = self.waiters.state.lock();
+        let watch = state.watched.as_ref().and_then(|(watched, _)| watched.watch.add(self.directory).ok());
         std::mem::replace(&mut self.watch, watch) != watch
     }
 
     fn changes(&self) -> u64 {
-        self.reactor.waiters.state.lock().expect("no panic under this lock").changes
+        self.waiters.state.lock().changes
     }
 
     /// Waits for a change behind the ones that were seen; `false` when the deadline has come.
     fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
-        let Waiters { state, changed } = &self.reactor.waiters;
+        let Waiters { state, changed, .. } = &**self.waiters;
         let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_zero() {
             return false;
         }
         let limit = if self.watch.is_some() { left.min(Duration::from_secs(86_400)) } else { left.min(SLOW_POLL) };
-        let state = state.lock().expect("no panic under this lock");
+        let state = state.lock();
         let unchanged = |state: &mut State| state.changes == seen;
-        drop(changed.wait_timeout_while(state, limit, unchanged).expect("no panic under this lock"));
+        drop(changed.wait_timeout_while(state, limit, unchanged));
         true
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut state = self.reactor.waiters.state.lock().expect("no panic under this lock");
+        let mut state = self.waiters.state.lock();
         state.waiters -= 1;
         if state.waiters == 0
             && let Some((watched, token)) = state.watched.take()
         {
             drop(state);
-            self.reactor.unwatch(&watched.0);
-            drop(self.reactor.forget(token));
+            self.waiters.reactor.unwatch(&watched.watch);
+            drop(self.waiters.reactor.forget(token));
         }
     }
 }

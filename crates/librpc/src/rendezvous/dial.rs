@@ -1,24 +1,24 @@
 //! Connecting to an inbox: found by its node's id, or by what it subscribes to.
 
+use crate::sys::clock::Instant;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::link::Link;
 use crate::link::channel_shared::{Failure, Ring};
-use crate::link::{Link, Target};
-use crate::name::{BadNodeId, Incarnation};
-use crate::node::NodeShared;
-use crate::registry::node_file::{self, NodeFile, ReadError};
+use crate::name::BadNodeId;
+use crate::node_shared::NodeShared;
+use crate::registry::lookup::{self, LookedUp};
+use crate::registry::node_file::ReadError;
+use crate::registry::target::Target;
 use crate::registry::wait;
-use crate::rendezvous::incoming::Reason;
 use crate::send::channel::Channel;
-use crate::sys::{Descriptor, OsError};
-use crate::wire::ListedAddress;
+use crate::sys::OsError;
+use crate::wire::Reason;
 
 /// How often the connection to a node that lives may be lost while connecting.
 const LOST_CONNECTIONS: u32 = 2;
-/// How long an inbox that has hung up may still look alive.
-const DYING: Duration = Duration::from_millis(2);
 /// How long a connecting sender waits for the answer of a node that is there.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
@@ -76,14 +76,14 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
     let domain = node.domain().ok_or_else(closed)?;
     let begun = Instant::now();
     let deadline = begun.checked_add(limit);
-    let reactor = node.reactor();
+    let waiters = &node.process().waiters;
     let mut seen_alive = false;
     let mut failures = HashMap::new();
     let mut attempt = || -> Result<Option<Channel>, ConnectError> {
         loop {
             node.join_anew_if_removed();
             let directory = node.directory().ok_or_else(closed)?;
-            let target = match look_up(&directory, to)? {
+            let target = match lookup::own_inbox(&directory, to).map_err(unreadable)? {
                 LookedUp::Inbox(target) => target,
                 LookedUp::Alive => {
                     seen_alive = true;
@@ -113,7 +113,7 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
         }
     };
     let found =
-        if limit.is_zero() { attempt()? } else { wait::wait_for(reactor, domain.path(), deadline, &mut attempt)? };
+        if limit.is_zero() { attempt()? } else { wait::wait_for(waiters, domain.path(), deadline, &mut attempt)? };
     found.ok_or_else(|| match seen_alive {
         true => ConnectError::NoInbox { node: to.to_string() },
         false => ConnectError::NotFound { node: to.to_string() },
@@ -129,7 +129,8 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
         reason: Reason::TooMuch,
         text: format!("node {:?} sends to as many inboxes of uid {} as its own limits allow", node.id, target.uid),
     })?;
-    let ring = Ring::create(Link::to(reactor, target), charge, node.id.clone(), node.incarnation, directory)?;
+    let ring =
+        Ring::create(Link::to(&node.links, reactor, target), charge, node.id.clone(), node.incarnation, directory)?;
     if !node.remember(&ring) {
         return Err(closed());
     }
@@ -142,55 +143,15 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
 pub(crate) fn find(node: &Arc<NodeShared>, to: &Arc<str>) -> Result<Option<Target>, ConnectError> {
     node.join_anew_if_removed();
     let closed = || ConnectError::Closed { node: node.id.to_string() };
-    Ok(match look_up(&*node.directory().ok_or_else(closed)?, to)? {
+    Ok(match lookup::own_inbox(&*node.directory().ok_or_else(closed)?, to).map_err(unreadable)? {
         LookedUp::Inbox(target) => Some(target),
         LookedUp::Alive | LookedUp::Nobody => None,
     })
 }
 
-/// Whether a node of this incarnation lives and lists this inbox.
-pub(crate) fn is_listed(directory: &Descriptor, target: &Target) -> bool {
-    let is_there = |file: &NodeFile| {
-        let listed = file.inboxes.iter().any(|inbox| inbox.number == target.inbox);
-        file.alive && file.incarnation == target.incarnation && listed
-    };
-    matches!(node_file::read(directory, &target.node), Ok(Some(file)) if is_there(&file))
-}
-
-/// The same, but an inbox whose process is dying, and whose lock the kernel drops in a moment, is none.
-pub(crate) fn stays_listed(directory: &Descriptor, target: &Target) -> bool {
-    let begun = Instant::now();
-    while is_listed(directory, target) {
-        if begun.elapsed() > DYING {
-            return true;
-        }
-        std::thread::yield_now();
+fn unreadable(error: ReadError) -> ConnectError {
+    match error {
+        ReadError::Bad { id, why } => ConnectError::Broken { node: id, why },
+        ReadError::Os(error) => error.into(),
     }
-    false
-}
-
-/// Whether this incarnation of a node lives.
-pub(crate) fn is_alive(directory: &Descriptor, node: &str, incarnation: Incarnation) -> bool {
-    matches!(node_file::read(directory, node), Ok(Some(file)) if file.alive && file.incarnation == incarnation)
-}
-
-enum LookedUp {
-    Inbox(Target),
-    Alive,
-    Nobody,
-}
-
-/// Finds a node's own inbox.
-fn look_up(directory: &Descriptor, node: &Arc<str>) -> Result<LookedUp, ConnectError> {
-    let file = match node_file::read(directory, node) {
-        Ok(Some(file)) if file.alive => file,
-        Ok(_) => return Ok(LookedUp::Nobody),
-        Err(ReadError::Bad { id, why }) => return Err(ConnectError::Broken { node: id, why }),
-        Err(ReadError::Os(error)) => return Err(error.into()),
-    };
-    let Some(inbox) = file.inboxes.iter().find(|inbox| inbox.address == ListedAddress::Node) else {
-        return Ok(LookedUp::Alive);
-    };
-    let broken = |why| ConnectError::Broken { node: node.to_string(), why };
-    Target::new(node.clone(), &file, inbox).map(LookedUp::Inbox).map_err(broken)
 }

@@ -4,17 +4,18 @@
 //! the receiver or here. They take no more room than the ring that they were in. All of this is the sender's private
 //! memory: it ends with the sender, and what a former receiver still maps sees nothing new.
 
+use crate::sys::clock::Instant;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librpc_ring::{Head, Mode, layout};
 
 use crate::fault::fault;
-use crate::link::Target;
 use crate::name::Incarnation;
 use crate::policy::Policy;
+use crate::registry::target::Target;
 use crate::send::account::Account;
 use crate::send::channel::{Channel, Pushed};
 
@@ -326,6 +327,14 @@ impl Backlog {
             (None, _) => {}
         }
     }
+}
+
+/// How sending behind what is kept went.
+pub(crate) enum Behind {
+    /// The message is kept, too.
+    Kept,
+    /// Nothing is kept any more: send it.
+    Through,
 }
 
 /// How far bringing what is kept has come.

@@ -3,16 +3,17 @@
 //! A channel is *pending* until its receiver has answered: records go into the ring all the same. What a death leaves is
 //! told in [`crate::ring`], which outlives this where a handshake is still under way.
 
+use crate::sys::clock::Instant;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
 
 use crate::fault::fault;
-use crate::link::Target;
 use crate::link::channel_shared::{self, Attached, Failure, Ring};
 use crate::name::Incarnation;
 use crate::policy::Policy;
+use crate::registry::target::Target;
 use crate::send::account::Account;
 use crate::stats::sampling::Countdown;
 use crate::sys::clock::now_ns;

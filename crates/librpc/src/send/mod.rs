@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod backlog;
 pub(crate) mod channel;
+pub(crate) mod error;
 pub(crate) mod outbox;
 pub(crate) mod publish;
 pub(crate) mod publisher;
@@ -10,11 +11,14 @@ pub(crate) mod rate;
 pub(crate) mod redelivery;
 pub(crate) mod route;
 pub(crate) mod sender;
+pub(crate) mod topics;
 
 pub use account::{Account, Reached};
-pub use outbox::{DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, SendError};
-pub use publish::{PublishError, Receipt, Topic};
+pub use error::{FlushError, PublishError, SendError};
+pub use outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
+pub use publish::Receipt;
 pub use publisher::Publisher;
 pub use rate::Rate;
 pub use redelivery::Returned;
 pub use sender::Sender;
+pub use topics::Topic;

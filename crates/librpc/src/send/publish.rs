@@ -4,29 +4,24 @@
 //! costs one load more than a send. A subscription that is full, stuck, gone or unwilling delays and stops no other; what
 //! it has not got is said in the receipt.
 
-use std::collections::HashMap;
+use crate::sys::clock::Instant;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librpc_ring::Head;
 
-use crate::name::Incarnation;
 use crate::policy::Policy;
-use crate::registry::change_counter::Watch;
 use crate::registry::view::{Subscription, View};
-use crate::registry::wait;
+use crate::registry::{lookup, wait};
 use crate::rendezvous::dial::{self, ConnectError};
+use crate::send::backlog::Behind;
 use crate::send::channel::{Channel, Pushed};
-use crate::send::outbox::{Outbox, SendError};
+use crate::send::error::{PublishError, SendError};
+use crate::send::outbox::Outbox;
 use crate::send::rate::{Pace, Rate};
-use crate::send::redelivery::Behind;
 use crate::send::route::{Declared, Route};
-use crate::sys::OsError;
+use crate::send::topics::{Entry, Leg, Topic};
 use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
-
-/// A topic of an outbox: [`Outbox::topic`]. Of use with that outbox only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Topic(usize);
 
 /// What became of one publish.
 #[derive(Clone, Copy, Debug)]
@@ -46,107 +41,6 @@ impl<'a> Receipt<'a> {
     /// has gone since the last publish.
     pub fn undelivered(&self) -> &'a [SendError] {
         self.undelivered
-    }
-}
-
-/// Why nothing could be published.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The publisher's own rate limit is used up.
-    #[error("the rate limit for {topic:?} is used up for another {wait:?}")]
-    RateLimited {
-        /// The topic.
-        topic: Arc<str>,
-        /// How long from now on a message of this size has to wait.
-        wait: Duration,
-    },
-    /// The publisher's node was closed.
-    #[error("the publishing node {node:?} is closed")]
-    Closed {
-        /// The node.
-        node: Arc<str>,
-    },
-    /// The outbox was made before a fork, and belongs to the parent.
-    #[error("this outbox belongs to the process that forked this one: open a node of its own here")]
-    Forked,
-    /// The subscriptions cannot be read.
-    #[error(transparent)]
-    Os(#[from] OsError),
-}
-
-/// The topics of an outbox.
-#[derive(Debug, Default)]
-pub(crate) struct Topics {
-    pub(crate) list: Vec<Entry>,
-    by_name: HashMap<Arc<str>, usize>,
-    pub(crate) by_inbox: HashMap<(Incarnation, u32), usize>,
-    vacant: Vec<usize>,
-    /// The domain's change counter, and what it said when the routes were found; `None`: they never were.
-    watch: Option<(Watch, u64)>,
-    version: u64,
-}
-
-/// A topic, and its ways to subscriptions.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: Arc<str>,
-    routes: Vec<Leg>,
-    /// The version of the view up to which its subscriptions are in `routes`.
-    version: u64,
-    pace: Option<Box<Pace>>,
-    /// The message that is being published was offered to all; those that have not got it are behind.
-    is_offered: bool,
-}
-
-/// A topic's way to one subscription.
-#[derive(Debug)]
-struct Leg {
-    route: usize,
-    serial: u64,
-    declared: Declared,
-    /// It has not got the message that is being published.
-    behind: bool,
-}
-
-impl Entry {
-    /// Publishes to those that take the message at once; returns how many have.
-    #[inline(always)]
-    fn offer(&mut self, routes: &mut [Route], topic: Topic, payload: &[u8]) -> usize {
-        let (number, mut inboxes) = (topic.0 as u64, 0);
-        for leg in &mut self.routes {
-            let route = &mut routes[leg.route];
-            if route.serial == leg.serial
-                && (route.publish_plain(&leg.declared, number, payload)
-                    || matches!(route.publish(&mut leg.declared, number, &self.name, payload), Pushed::Yes))
-            {
-                route.stuck = false;
-                inboxes += 1;
-            } else {
-                leg.behind = true;
-            }
-        }
-        inboxes
-    }
-
-    fn wait_for_pace(&self, payload_bytes: usize, limit: Duration) -> Result<(), PublishError> {
-        let Some(pace) = &self.pace else { return Ok(()) };
-        let limited = |wait| PublishError::RateLimited { topic: self.name.clone(), wait };
-        pace.take(payload_bytes, Instant::now().checked_add(limit)).map_err(limited)
-    }
-}
-
-impl Topics {
-    /// Whether the routes of a topic are those of the registry as it is now.
-    fn are_current(&mut self, topic: Topic) -> bool {
-        self.is_as_seen() && self.list[topic.0].version == self.version
-    }
-
-    /// Whether the registry is as it was when it was looked at last. One load, where the domain is private.
-    #[inline(always)]
-    fn is_as_seen(&mut self) -> bool {
-        let Some((watch, seen)) = &mut self.watch else { return false };
-        watch.counter() == *seen
     }
 }
 
@@ -266,7 +160,7 @@ impl Outbox {
         let Some(domain) = self.node.domain() else { return Err(self.closed()) };
         let (node, deadline) = (self.node.clone(), Instant::now().checked_add(limit));
         let look = || Ok::<_, PublishError>(Some(self.subscribers(topic)?).filter(|&subscribers| subscribers > 0));
-        Ok(wait::wait_for(node.reactor(), domain.path(), deadline, look)?.is_some())
+        Ok(wait::wait_for(&node.process().waiters, domain.path(), deadline, look)?.is_some())
     }
 
     /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription.
@@ -338,7 +232,7 @@ impl Outbox {
             return Ok(Reached::NotYet(reached.refusal()));
         }
         // A process that dies hangs up a moment before the kernel drops its lock.
-        let is_there = if again { dial::stays_listed } else { dial::is_listed };
+        let is_there = if again { lookup::stays_listed } else { lookup::is_listed };
         if !is_there(&directory, &subscription.target) {
             self.end(route);
             return Ok(Reached::Ended);

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use crate::send::account::{Account, Reached};
-use crate::send::outbox::{DEFAULT_SEND_LIMIT, FlushError, Outbox};
-use crate::send::publish::{PublishError, Receipt, Topic};
+use crate::send::error::FlushError;
+use crate::send::error::PublishError;
+use crate::send::outbox::{DEFAULT_SEND_LIMIT, Outbox};
+use crate::send::publish::Receipt;
 use crate::send::rate::Rate;
 use crate::send::redelivery::Returned;
+use crate::send::topics::Topic;
 
 /// Publishes on one topic: [`crate::Node::publisher`].
 ///

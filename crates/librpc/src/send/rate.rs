@@ -1,7 +1,8 @@
 //! Rate limits of a destination: token buckets for messages and for bytes. (The buckets are `governor`'s GCRA.)
 
+use crate::sys::clock::Instant;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
@@ -114,7 +115,7 @@ impl Pace {
                 return Err(wait);
             }
             match wait.max(bucket.nap) {
-                long if long > POLLED => std::thread::sleep(long),
+                long if long > POLLED => crate::sys::thread::sleep(long),
                 _ => std::hint::spin_loop(),
             }
         }

@@ -5,32 +5,26 @@
 //! order, in a fresh ring whose numbers go on; what had been handed out is flagged. All of this happens in the outbox's own
 //! calls (send, publish, flush). A sender that dies has lost what it keeps: then both were dead.
 
+use crate::sys::clock::Instant;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librpc_ring::Head;
 
-use crate::link::Target;
 use crate::link::channel_shared::Failure;
 use crate::policy::Policy;
+use crate::registry::target::Target;
 use crate::registry::view::Subscription;
-use crate::registry::wait;
+use crate::registry::{lookup, wait};
 use crate::rendezvous::dial::{self, ConnectError};
-use crate::rendezvous::incoming::Reason;
-use crate::send::backlog::{Backlog, Brought, Kept};
+use crate::send::backlog::{Backlog, Behind, Brought, Kept};
 use crate::send::channel::Pushed;
-use crate::send::outbox::{Outbox, SendError};
+use crate::send::error::SendError;
+use crate::send::outbox::Outbox;
+use crate::wire::Reason;
 
 /// A sender that is held back by a receiver that is gone looks for it at least this often, whatever it is told.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// How sending behind what is kept went.
-pub(crate) enum Behind {
-    /// The message is kept, too.
-    Kept,
-    /// Nothing is kept any more: send it.
-    Through,
-}
 
 /// A message that came back: [`Outbox::take_returned`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +109,7 @@ impl Outbox {
         let Some(backlog) = &mut route.backlog else { return true };
         let span = backlog.span.clone();
         let _span = span.enter();
-        match backlog.settle(|target| dial::is_listed(&directory, target)) {
+        match backlog.settle(|target| lookup::is_listed(&directory, target)) {
             Some(account) => {
                 route.before += account;
                 true
@@ -302,7 +296,7 @@ impl Outbox {
         }
         if backlog.is_in_doubt() {
             // Nothing tells of a lock that the kernel drops, and it is a matter of moments.
-            return std::thread::sleep(Duration::from_millis(1));
+            return crate::sys::thread::sleep(Duration::from_millis(1));
         }
         let until = [deadline, backlog.until(), Some(Instant::now() + LOOK_AGAIN)].into_iter().flatten().min();
         let Some(domain) = self.node.domain() else { return };
@@ -314,9 +308,9 @@ impl Outbox {
             let found = self.find_again(index)?;
             Ok(found.then_some(()))
         };
-        if let Err(error) = wait::wait_for(node.reactor(), domain.path(), until, look) {
+        if let Err(error) = wait::wait_for(&node.process().waiters, domain.path(), until, look) {
             tracing::debug!(%error, "a receiver that is gone is not looked for just now");
-            std::thread::sleep(Duration::from_millis(1));
+            crate::sys::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -1,19 +1,20 @@
 //! One inbox that an outbox reaches: its channel, and what became of the messages of earlier ones.
 
+use crate::sys::clock::Instant;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librpc_ring::Head;
 
 use crate::link::channel_shared::Failure;
 use crate::name::{Address, Incarnation};
 use crate::registry::view::Subscription;
-use crate::rendezvous::incoming::Reason;
 use crate::send::account::{Account, Reached};
 use crate::send::backlog::{Backlog, Kept};
 use crate::send::channel::{Channel, Pushed};
-use crate::send::outbox::SendError;
+use crate::send::error::SendError;
 use crate::send::rate::Pace;
+use crate::wire::Reason;
 
 /// How long after a failed attempt to reach a subscription the next one is made.
 const RETRY: Duration = Duration::from_millis(100);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::send::account::{Account, Reached};
-use crate::send::outbox::{DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, SendError};
+use crate::send::error::{FlushError, SendError};
+use crate::send::outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
 use crate::send::rate::Rate;
 use crate::send::redelivery::Returned;
 

@@ -3,8 +3,9 @@
 //! Invariant: a channel is on the roll as long as its [`Entry`] exists, which travels with the channel; what it had counted
 //! is added to the ended ones' totals when it goes. Both sides' memories stay mapped as long as somebody reads them here.
 
+use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use crate::name::Peer;
 use crate::policy::Policy;
@@ -50,7 +51,7 @@ pub(crate) struct Entry {
 
 impl Roll {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no panic under this lock")
+        self.0.lock()
     }
 
     /// Puts a channel on the roll.
@@ -86,7 +87,7 @@ impl Roll {
 impl Enrolled {
     /// What was counted on it.
     pub(crate) fn stats(&self) -> ChannelStats {
-        let topics = self.topics.lock().expect("no panic under this lock").clone();
+        let topics = self.topics.lock().clone();
         let ends = Ends {
             peer: self.peer.node.clone(),
             peer_incarnation: self.peer.incarnation,
@@ -107,7 +108,7 @@ impl Entry {
     #[cold]
     pub(crate) fn declared(&self, topic: &[u8]) {
         let Ok(topic) = str::from_utf8(topic) else { return };
-        let mut topics = self.enrolled.topics.lock().expect("no panic under this lock");
+        let mut topics = self.enrolled.topics.lock();
         if topics.len() < TOPICS && !topics.iter().any(|known| **known == *topic) {
             topics.push(topic.into());
         }

@@ -5,6 +5,7 @@
 //! [`crate::Account`] hold in it all the same.
 
 pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
+pub(crate) mod page; //      the items of a node's statistics, in order
 pub(crate) mod sampling; //  which messages carry a time stamp
 
 use std::sync::Arc;

@@ -3,16 +3,15 @@
 //! It sleeps without limit while nothing happens; only an unfinished handshake sets a deadline. It lives as long as a
 //! node of this process does.
 
+use crate::sys::clock::Instant;
+use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Instant;
 
-use crate::link::Links;
-use crate::registry::wait::Waiters;
 use crate::sys::poll::{Poll, Ready, Signal};
-use crate::sys::{Context, OsError, fork, thread};
+use crate::sys::{Context, OsError, thread};
 
 /// What the thread watches.
 pub(crate) trait Source: Send + Sync {
@@ -28,10 +27,6 @@ pub(crate) struct Reactor {
     wake: Signal,
     tokens: AtomicU64,
     table: Mutex<Table>,
-    /// The connections of this process to inboxes.
-    pub(crate) links: Links,
-    /// The threads of this process that wait for something to appear in a domain.
-    pub(crate) waiters: Waiters,
 }
 
 #[derive(Default)]
@@ -42,76 +37,28 @@ struct Table {
     stopped: bool,
 }
 
-/// Keeps the thread running.
-pub(crate) struct Handle {
-    reactor: Arc<Reactor>,
-    born: u64,
-}
-
 const WAKE: u64 = 0;
-static CURRENT: Mutex<Option<(u64, Weak<Handle>)>> = Mutex::new(None);
-
-impl Handle {
-    /// The process's thread; started if there is none.
-    pub(crate) fn get() -> Result<Arc<Self>, OsError> {
-        let generation = fork::generation();
-        let running = || -> Option<Arc<Self>> {
-            let _gate = fork::gate();
-            match &*CURRENT.lock().expect("no panic under this lock") {
-                Some((born, handle)) if *born == generation => handle.upgrade(),
-                _ => None,
-            }
-        };
-        if let Some(handle) = running() {
-            return Ok(handle);
-        }
-        let handle = Arc::new(Self { reactor: Reactor::start()?, born: generation });
-        let _gate = fork::gate();
-        let mut current = CURRENT.lock().expect("no panic under this lock");
-        if let Some((born, other)) = &*current
-            && *born == generation
-            && let Some(other) = other.upgrade()
-        {
-            return Ok(other); // started at the same time; ours stops again
-        }
-        *current = Some((generation, Arc::downgrade(&handle)));
-        Ok(handle)
-    }
-
-    pub(crate) fn reactor(&self) -> &Arc<Reactor> {
-        &self.reactor
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if self.born == fork::generation() {
-            self.reactor.table().stopped = true;
-            self.reactor.wake.raise();
-        }
-    }
-}
 
 impl Reactor {
-    fn start() -> Result<Arc<Self>, OsError> {
+    /// Starts the thread.
+    pub(crate) fn start() -> Result<Arc<Self>, OsError> {
         let (poll, wake) = (Poll::new()?, Signal::new()?);
         poll.add(&wake, WAKE)?;
         let tokens = AtomicU64::new(WAKE + 1);
-        let reactor = Arc::new(Self {
-            poll,
-            wake,
-            tokens,
-            table: Mutex::default(),
-            links: Links::default(),
-            waiters: Waiters::default(),
-        });
+        let reactor = Arc::new(Self { poll, wake, tokens, table: Mutex::default() });
         let running = reactor.clone();
         thread::spawn("librpc", move || running.run()).context(|| "start librpc's thread".into())?;
         Ok(reactor)
     }
 
+    /// Has the thread end.
+    pub(crate) fn stop(&self) {
+        self.table().stopped = true;
+        self.wake.raise();
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("no panic under this lock")
+        self.table.lock()
     }
 
     /// A token for something that is to be watched.

@@ -301,7 +301,7 @@ fn a_ring_is_added_to_a_connection_of_the_same_process_alone() {
     let unknown = scene.admitted(&Hello { connection: Some(attached.connection ^ 1), ..scene.hello() });
     unknown.says(&DATA, &[memory().as_fd()]);
     assert_eq!(unknown.refusal(), Reason::UnknownConnection);
-    let shared = scene.victim.owned().inbox(0).unwrap();
+    let shared = scene.victim.shared().inbox(0).unwrap();
     let me = unknown.0.credentials().unwrap();
     assert!(shared.place(Some(attached.connection), me).is_some());
     for other in [Credentials { pid: me.pid + 1, ..me }, Credentials { uid: me.uid + 1, ..me }] {
@@ -529,7 +529,7 @@ fn what_waits_to_be_closed_is_on_its_users_account() {
     let mut inbox = scene.inbox();
     let mut far_ends = Vec::new();
     let me = rustix::process::geteuid().as_raw();
-    let ledger = &scene.victim.owned().ledger;
+    let ledger = &scene.victim.shared().ledger;
     // Each leaves a socket that blocks whoever closes it last: there are eight threads for that.
     for round in 0.. {
         if ledger.handshake(me).is_none() {

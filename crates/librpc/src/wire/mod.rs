@@ -20,9 +20,11 @@ use minicbor::{Decode, Encode};
 
 use crate::name::Address;
 
+mod reason; // why a connection is refused
 mod page; // what the pages of a node's statistics hold
 
-pub(crate) use page::{ListedItem, ListedPlace, Page};
+pub(crate) use page::{ListedChannel, ListedItem, ListedPlace, ListedTotals, Page};
+pub use reason::Reason;
 
 /// The version of the handshake that this library speaks.
 pub(crate) const PROTOCOL: u32 = 1;

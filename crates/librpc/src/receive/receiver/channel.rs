@@ -1,15 +1,15 @@
 //! A channel as its inbox polls it.
 
+use crate::sys::clock::Instant;
 use std::sync::Arc;
-use std::time::Instant;
 
 use librpc_ring::Consumer;
 
 use crate::fault::fault;
 use crate::link::bell::Bell;
+use crate::link::ledger::Charge;
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
-use crate::rendezvous::admission::Charge;
 use crate::stats::channels::Entry;
 use crate::stats::sampling::Stamps;
 use crate::sys::memory::{Reader, Writer};

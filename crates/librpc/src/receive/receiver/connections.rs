@@ -3,16 +3,18 @@
 //! A channel is taken in when its handshake is done, and let go when it is read to its end. A connection whose peer rings what
 //! nobody rings is closed, with all its channels.
 
+use crate::sys::clock::Instant;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::channel::Channel;
-use super::{Departure, Found, Receiver};
+use super::{Found, Receiver};
 use crate::link::bell::{self, Bell, Heard};
 use crate::link::inbox_shared::Arrival;
+use crate::link::ledger::Charge;
+use crate::receive::message::Departure;
 use crate::receive::topic_names::Names;
-use crate::rendezvous::admission::Charge;
 use crate::stats::sampling::Stamps;
 use crate::sys::socket::Socket;
 

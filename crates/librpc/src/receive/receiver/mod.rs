@@ -9,10 +9,11 @@ mod connections;
 mod run;
 mod stream;
 
+use crate::sys::clock::Instant;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use librpc_ring::{Armed, Head, Mode, Record};
 
@@ -23,7 +24,7 @@ use self::stream::Stream;
 use crate::fault::fault;
 use crate::link::inbox_shared::InboxShared;
 use crate::name::Peer;
-use crate::receive::message::Message;
+use crate::receive::message::{Departure, Message, Taken};
 use crate::sys::poll::{Poll, Ready};
 use crate::sys::{OsError, barrier};
 
@@ -67,20 +68,6 @@ pub(crate) enum Until {
     Forever,
 }
 
-/// Why a sender's channel has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Departure {
-    /// It has closed its sender; everything that it sent was received.
-    Closed,
-    /// Its process died; everything that it had committed was received.
-    Died,
-    /// It has closed the connection, but its node lives.
-    Disconnected,
-    /// What it wrote cannot be; nothing behind that was received.
-    Corrupt(String),
-}
-
 /// What a receiver finds next.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -88,16 +75,6 @@ pub(crate) enum Found {
     Message,
     Joined(Arc<Peer>),
     Left(Box<(Arc<Peer>, Departure)>),
-}
-
-/// A message that was handed out; its payload is in the receiver's buffer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Taken {
-    pub(crate) channel: usize,
-    pub(crate) sequence: u64,
-    pub(crate) topic: Option<u64>,
-    pub(crate) redelivered: bool,
-    pub(crate) missed: u64,
 }
 
 /// The channels of an inbox, polled by its owner.

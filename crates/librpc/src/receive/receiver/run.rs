@@ -4,8 +4,9 @@
 //! empty, a record is more than a plain message, or something else is due: the turn of other channels, a look at the clock and
 //! at the bells, a sender that waits. All that is counted when the run has ended, not for each message.
 
-use super::{POLLS_PER_CLOCK, Receiver, SETTLE_EVERY, Taken};
+use super::{POLLS_PER_CLOCK, Receiver, SETTLE_EVERY};
 use crate::fault::fault;
+use crate::receive::message::Taken;
 
 /// How far a run has got.
 #[derive(Debug, Default)]

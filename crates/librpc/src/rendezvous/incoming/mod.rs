@@ -6,133 +6,27 @@
 
 mod observed; // a handshake that asks for the node's statistics instead
 
+use crate::sys::clock::Instant;
+use crate::sys::sync::{Mutex, MutexGuard};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
 
 use librpc_ring::Consumer;
 
 use crate::fault::fault;
 use crate::link::inbox_shared::{Arrival, InboxShared};
+use crate::link::ledger::Charge;
 use crate::name::{Incarnation, Peer, check_node_id};
-use crate::node::NodeShared;
+use crate::node_shared::NodeShared;
 use crate::registry::node_file::{self, ReadError};
-use crate::rendezvous::admission::Charge;
 use crate::sys::memory::{BadMemory, Mapping, Shape};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
-use crate::sys::{OsError, barrier, thread};
-use crate::wire::{self, Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Refusal, Terms};
+use crate::sys::{barrier, thread};
+use crate::wire::{self, Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Reason, Refusal, Terms};
 
-/// Why a receiver does not take a connection. The numbers travel in the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[repr(u32)]
-pub enum Reason {
-    /// Too many handshakes are under way. The sender tries again by itself.
-    Busy = 1,
-    /// The node's admission does not let this peer in.
-    NotAdmitted = 2,
-    /// The two speak no common version of the handshake.
-    Version = 3,
-    /// The node has no such inbox (any more).
-    NoInbox = 4,
-    /// The node has been opened anew since the sender looked.
-    Restarted = 5,
-    /// The peers of this user have as many channels, or bytes of rings, as the node allows.
-    TooMuch = 6,
-    /// The sender is not the node that it says it is.
-    Identity = 7,
-    /// The sender broke the order of the handshake, or sent no sealed memory.
-    BadHandshake = 8,
-    /// The connection to which a ring was to be added is not there. The sender tries again by itself.
-    UnknownConnection = 9,
-    /// The receiver's process lacks descriptors or memory.
-    Resources = 10,
-    /// A reason that this version does not know.
-    Unknown = 0,
-}
-
-impl Reason {
-    pub(crate) fn from_number(number: u32) -> Self {
-        use Reason::*;
-        let all = [
-            Busy,
-            NotAdmitted,
-            Version,
-            NoInbox,
-            Restarted,
-            TooMuch,
-            Identity,
-            BadHandshake,
-            UnknownConnection,
-            Resources,
-        ];
-        all.into_iter().find(|&reason| reason as u32 == number).unwrap_or(Unknown)
-    }
-}
-
-/// The node's ear: takes connections and starts a handshake for each.
-pub(crate) struct Listener {
-    pub(crate) socket: Socket,
-    pub(crate) node: Weak<NodeShared>,
-    pub(crate) token: u64,
-    /// Given up to refuse politely when the process has no descriptors left.
-    pub(crate) spare: Mutex<Option<Socket>>,
-}
-
-/// How many connections are taken before others get their turn.
-const ACCEPTED_AT_ONCE: usize = 64;
-/// How long a listener rests that cannot even refuse.
-const REST: Duration = Duration::from_millis(20);
-
-impl Source for Listener {
-    fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
-        let Some(node) = self.node.upgrade() else { return };
-        for _ in 0..ACCEPTED_AT_ONCE {
-            match self.socket.accept() {
-                Ok(Some(socket)) => Incoming::begin(reactor, &node, socket),
-                Ok(None) => return,
-                Err(error) => return self.refuse(reactor, &node, &error),
-            }
-        }
-    }
-
-    fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
-        if self.node.upgrade().is_none_or(|node| node.has_left()) {
-            drop(reactor.forget(self.token));
-        } else if let Err(error) = reactor.watch(self.token, &self.socket, self.clone()) {
-            tracing::error!(%error, "a listener cannot go on");
-        }
-    }
-}
-
-impl Listener {
-    /// At the descriptor limit: refuses with the spare descriptor, or rests instead of spinning.
-    fn refuse(self: &Arc<Self>, reactor: &Arc<Reactor>, node: &NodeShared, error: &OsError) {
-        tracing::warn!(%error, node = &*node.id, "a connection cannot be taken");
-        let mut spare = self.spare.lock().expect("no panic under this lock");
-        let had_spare = spare.take().is_some();
-        let refused = match self.socket.accept() {
-            Ok(Some(socket)) if had_spare => {
-                send_refusal(&socket, Reason::Busy, "the receiver has no descriptors left");
-                true
-            }
-            other => other.is_ok(),
-        };
-        *spare = Socket::spare().ok();
-        if spare.is_none() || !refused {
-            reactor.unwatch(&self.socket);
-            reactor.deadline(self.token, self.clone(), Some(Instant::now() + REST));
-            if node.has_left() {
-                drop(reactor.forget(self.token)); // while this was going on
-            }
-        }
-    }
-}
-
-fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
+pub(super) fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
     let refusal = Answer::Refusal(Refusal { reason: reason as u32, text: text.to_owned() });
     // Whoever does not read it is not told.
     let _ = socket.send(&wire::encode(&refusal), None);
@@ -144,7 +38,7 @@ fn patience(node: &NodeShared) -> Option<Instant> {
 }
 
 /// A connection in its handshake.
-struct Incoming {
+pub(super) struct Incoming {
     node: Weak<NodeShared>,
     credentials: Credentials,
     token: u64,
@@ -183,7 +77,7 @@ struct Wanted {
 }
 
 impl Incoming {
-    fn begin(reactor: &Arc<Reactor>, node: &Arc<NodeShared>, socket: Socket) {
+    pub(super) fn begin(reactor: &Arc<Reactor>, node: &Arc<NodeShared>, socket: Socket) {
         fault!("accept.accepted");
         let Ok(credentials) = socket.credentials() else { return };
         let Some(charge) = node.ledger.handshake(credentials.uid) else {
@@ -208,7 +102,7 @@ impl Incoming {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+        self.state.lock()
     }
 
     /// Ends the handshake, with a refusal or without a word.

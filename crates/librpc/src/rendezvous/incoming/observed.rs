@@ -3,17 +3,19 @@
 //! Each request is answered by one message of bounded size, so nothing piles up for an observer that does not read, and the
 //! background thread's other work waits for one page at most. An observer names no node: the kernel says who it is.
 
-use std::sync::{Arc, MutexGuard};
+use crate::sys::sync::MutexGuard;
+use std::sync::Arc;
 
-use super::{Incoming, Reason, State, Step, patience};
+use super::{Incoming, State, Step, patience};
+use crate::link::admission::Admission;
 use crate::name::{Incarnation, Peer};
-use crate::node::NodeShared;
-use crate::rendezvous::admission::Admission;
-use crate::rendezvous::pages::{self, Place};
+use crate::node_shared::NodeShared;
+use crate::rendezvous::pages;
+use crate::stats::page::Place;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::{Credentials, Sent, Socket};
-use crate::sys::thread;
-use crate::wire::{self, Answer, ListedItem, Observe, PROTOCOL, Page};
+use crate::sys::{process, thread};
+use crate::wire::{self, Answer, ListedItem, Observe, PROTOCOL, Page, Reason};
 
 /// A page holds at most so many inboxes and channels.
 const ITEMS: usize = 64;
@@ -139,6 +141,6 @@ fn page(node: &NodeShared, behind: Option<Place>) -> Page {
         items.push(listed);
         true
     });
-    let namespaces = if behind.is_none() { pages::namespaces() } else { Vec::new() };
+    let namespaces = if behind.is_none() { process::namespaces() } else { Vec::new() };
     Page { version: pages::VERSION.to_owned(), namespaces, items, next: next.map(Into::into) }
 }
