@@ -232,8 +232,7 @@ impl Ring {
                 None => self.changed.wait_while(state, |state| unchanged(state)),
                 Some(deadline) => {
                     let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
-                    let woken = self.changed.wait_timeout_while(state, left, |state| unchanged(state));
-                    woken
+                    self.changed.wait_timeout_while(state, left, |state| unchanged(state))
                 }
             };
         }
