@@ -54,7 +54,7 @@ impl Channel {
     /// Starts a channel whose first message bears this number.
     pub(crate) fn new(ring: Arc<Ring>, first: u64) -> Self {
         let (target, data) = (&ring.link.target, ring.data.writer());
-        let producer = Producer::going_on(data, no_ack(), target.capacity, target.policy.mode(), first);
+        let producer = Producer::continuing(data, no_ack(), target.capacity, target.policy.mode(), first);
         Self { ring, producer, seen: channel_shared::PENDING, attached: None, until_stamp: Countdown::new() }
     }
 
@@ -243,9 +243,11 @@ impl Channel {
     /// What became of the messages so far.
     pub(crate) fn account(&mut self) -> Account {
         self.refresh();
-        if let Err(error) = self.producer.consumed() {
+        // The depth first: from then on the greatest one is at least as much.
+        let depth = self.producer.depth().unwrap_or_else(|error| {
             self.ring.fail(Failure::Broken(error.to_string()));
-        }
+            0
+        });
         let Counters { sender, receiver, .. } = self.ring.counters();
         let SenderCounters { messages, dropped, returned, .. } = sender;
         Account {
@@ -257,7 +259,7 @@ impl Channel {
             returned,
             bytes: sender.bytes,
             blocked: Duration::from_nanos(sender.blocked_ns),
-            depth: self.producer.depth().unwrap_or(0),
+            depth,
             depth_max: sender.depth_max,
             capacity: self.producer.capacity(),
         }
