@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_make_the_same_one_and_what_came_since_is_the_rest() {
+    fn a_histogram_is_rebuilt_from_its_parts_and_a_difference_is_the_rest() {
         let mut early = Histogram::default();
         [5, 500, 50_000].into_iter().for_each(|ns| early.record(ns));
         let mut late = early.clone();

@@ -28,7 +28,7 @@
 //! ([`MemoryMut`] and [`Memory`]), and in librpc the kernel enforces it. All logic is safe code over these two traits, so
 //! the same code runs over a shared mapping ([`Mapped`]) and, under loom, over words that detect races.
 //!
-//! A process that dies anywhere in this crate leaves a ring that its peer can go on reading or writing: no word that the
+//! A process that dies anywhere in this crate leaves a ring that its peer can still read or write: no word that the
 //! other side trusts is ever half written.
 
 mod producer; //     the sender's side: write, commit, find room
@@ -45,7 +45,7 @@ mod counters; //     what has passed through a ring, for anyone to read
 mod histogram; //    how long messages took
 pub mod layout; //   where each word of the two memories is
 mod mapping; //      where each part of the two memories is mapped
-mod mode; //         what happens when the receiver falls behind
+mod mode; //         what happens when the receiver does not keep up
 mod memory; //       words that another process may write at any time
 pub mod fault; //    steps at which a test kills the process
 

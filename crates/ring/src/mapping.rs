@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! file:           │ header │  ring  │
-//! address space:  │ header │  ring  │  ring  │      a record that runs over the end of the ring goes on in the copy
+//! address space:  │ header │  ring  │  ring  │      a record that crosses the end of the ring is contiguous here
 //! ```
 //!
-//! Invariant: every offset and length is a multiple of the page size, whatever that is: 4, 16 or 64 KiB. So the kernel can
-//! map each segment where the model says.
+//! Invariant: every offset and length is a multiple of the page size, whether that is 4, 16 or 64 KiB. `mmap` accepts nothing
+//! else.
 
 use crate::layout::{ACK_BYTES, HEADER_BYTES, is_valid_capacity};
 

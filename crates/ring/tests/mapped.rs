@@ -294,3 +294,20 @@ fn an_access_outside_of_a_mapping_panics() {
     assert!(is_refused(|| ours.write(words - 1, &[0; 9])));
     assert_eq!(theirs.get(ack::CONSUMED), 0);
 }
+
+/// A page of the header, a page of the ring, and the ack memory: the rest of the header region is a hole.
+#[test]
+fn an_idle_channel_takes_three_pages() {
+    let capacity = 64 * smallest_capacity();
+    let (data, ack) = (Memfd::data(capacity), Memfd::ack());
+    let mut producer = Producer::new(data.writable(), ack.read_only(), capacity, Mode::Lossless);
+    let mut consumer = Consumer::new(data.read_only(), ack.writable(), capacity, Mode::Lossless).unwrap();
+    producer.push(Head { time: Some(1), ..Head::MESSAGE }, b"the only one").unwrap();
+    assert!(consumer.pop(&mut Vec::new()).unwrap().is_some());
+    consumer.consume();
+    consumer.note_latency(1_000);
+    producer.close();
+    assert_eq!(consumer.arm(), Armed::Awake, "the sender has left");
+    let pages = [data, ack].map(|memory| memory.allocated_bytes().div_ceil(smallest_capacity()));
+    assert!(pages[0] <= 2 && pages[1] <= 1, "{pages:?} pages");
+}

@@ -1,6 +1,7 @@
 //! Anonymous shared memory, mapped as a ring.
 
 #![allow(unsafe_code)]
+#![allow(dead_code, reason = "not every test measures")]
 
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use librpc_ring::{Mapped, ReadOnly, Segment, Writable, ack_segment, data_segments};
 use rustix::fd::OwnedFd;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A mapping, unmapped when its last user is gone.
@@ -56,6 +57,11 @@ impl Memfd {
         let fd = memfd_create(c"ring", MemfdFlags::CLOEXEC).expect("a memfd");
         ftruncate(&fd, segments[0].bytes as u64).expect("space");
         Self { fd, segments }
+    }
+
+    /// How many bytes of the file take memory.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        512 * fstat(&self.fd).expect("a memfd").st_blocks as u64
     }
 
     fn map<Access>(&self, protection: ProtFlags) -> Mapped<Access, Arc<Mapping>> {
