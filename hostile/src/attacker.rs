@@ -106,7 +106,7 @@ impl Attacker {
         let target = front[16..32].try_into().expect("16 bytes");
         // Its own inbox, its subscription, or one that is not there.
         let inbox = [0, 0, 1, 1, 4][self.random.below(5) as usize];
-        forge::write_hello("evil", self.incarnation, target, inbox, None)
+        forge::write_hello("evil", (self.incarnation, target), inbox, (self.random.next(), true), None)
     }
 
     /// Connected, admitted, and the terms have come; `None`: refused.
@@ -339,7 +339,7 @@ impl Attacker {
                 0 => forge::write_terms(self.random.odd(), 0),
                 1 => forge::write_refusal(self.random.below(12) as u32, "\x1b[2J".repeat(500)),
                 2 => vec![0x9f; self.random.below(5000) as usize + 1],
-                3 => forge::write_attached(1, 0),
+                3 => forge::write_attached(0),
                 _ => forge::write_terms(CAPACITY, 0),
             };
             let _ = send(&socket, &answer, &[]);
@@ -350,7 +350,7 @@ impl Attacker {
             let (words, fd) = memory(size, if self.random.once_in(8) { SealFlags::empty() } else { seals() })?;
             let count = if self.random.once_in(8) { 1 + self.random.below(250) as usize } else { 1 };
             let ring = if self.random.once_in(4) { self.random.next() as u32 } else { 0 };
-            let _ = send(&socket, &forge::write_attached(self.random.next(), ring), &vec![fd.as_fd(); count]);
+            let _ = send(&socket, &forge::write_attached(ring), &vec![fd.as_fd(); count]);
             self.attached += 1;
             for step in 0..2000u64 {
                 let value = if self.random.once_in(4) { self.random.odd() } else { step & !7 };

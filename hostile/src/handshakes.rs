@@ -157,7 +157,7 @@ const REFUSED: [&str; 11] = [
 impl Handshakes {
     fn begin(&mut self, number: u64) -> anyhow::Result<Handshake> {
         let mut random = Random::new(number);
-        let script = write_script(&mut random, &self.facts, &self.samples);
+        let script = write_script(&mut random, &mut self.facts, &self.samples);
         let socket = socket()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
         Ok(Handshake { number, script, socket, is_attached: false, since: Instant::now() })
@@ -184,7 +184,6 @@ impl Handshakes {
                     Answer::Is(bytes) => match bytes[1] {
                         0 => {}
                         1 => {
-                            self.attached(&bytes);
                             // What comes behind it has no answer, but perhaps a hang-up.
                             handshake.script.retain(|step| !matches!(step, Step::Await));
                             handshake.is_attached = true;
@@ -200,14 +199,6 @@ impl Handshakes {
             handshake.since = Instant::now();
         }
         Some(if handshake.is_attached { "attached" } else { "went away" })
-    }
-
-    /// Notes a connection's number: 82 01 81 a2 00 number …
-    fn attached(&mut self, bytes: &[u8; 16]) {
-        if let Ok(number) = minicbor::Decoder::new(&bytes[5..]).u64() {
-            self.facts.connections.push_front(number);
-            self.facts.connections.truncate(KEPT);
-        }
     }
 
     fn end(&mut self, handshake: Handshake, end: &'static str) {
