@@ -21,7 +21,7 @@ use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Socket};
 use crate::wire::{self, Answer, Attached, Data, Hello, Terms};
 use crate::{Admission, ConnectError, Departure, Domain, Event, Inbox, Limits, Node, Reason, RecvError};
 
-const CAPACITY: u64 = 4096;
+const CAPACITY: u64 = 65_536; // a page, wherever this runs
 /// Whatever is to happen has happened by then.
 const LONG: Duration = Duration::from_secs(20);
 
