@@ -94,7 +94,8 @@ impl Outgoing {
             }
         }
         let target = &self.ring.link.target;
-        let socket = match Socket::connect(&node_file::socket_path(&self.ring.directory, &target.node)) {
+        let path = node_file::socket_path(&self.ring.directory, &target.node);
+        let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => Arc::new(socket),
             Err(error) if is_passing(&error) || self.may_come_back() => {
                 tracing::debug!(%error, node = &*target.node, "not connected yet");

@@ -10,7 +10,7 @@ use crate::registry::node_file::NodeFile;
 use crate::wire::ListedInbox;
 
 /// An inbox as its node's file describes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) node: Arc<str>,
     pub(crate) incarnation: Incarnation,
@@ -22,7 +22,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// An inbox that a living node's file lists, checked; else why it cannot be.
+    /// An inbox that a living node's file lists, checked; otherwise why it is not valid.
     pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
         let capacity = inbox.capacity;
         if !layout::is_valid_capacity(capacity) || capacity < layout::HEADER_BYTES as u64 {
@@ -31,5 +31,11 @@ impl Target {
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
         Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
+    }
+
+    /// Whether both are the same inbox. Its numbers alone do not tell: another node's file can list the same ones.
+    pub(crate) fn is_same_inbox(&self, other: &Self) -> bool {
+        let key = |target: &Self| (target.uid, target.incarnation, target.inbox);
+        key(self) == key(other) && self.node == other.node
     }
 }
