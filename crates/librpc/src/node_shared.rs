@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::link::Links;
 use crate::link::admission::Admission;
-use crate::link::channel_shared::Ring;
+use crate::link::channel_shared::ChannelShared;
 use crate::link::inbox_shared::InboxShared;
 use crate::link::ledger::{Ledger, Limits};
 use crate::name::{Address, Incarnation};
@@ -22,8 +23,11 @@ use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
 use crate::sys::sync::{Mutex, MutexGuard};
-use crate::sys::{Descriptor, OsError, fork, thread};
+use crate::sys::{Descriptor, OsError, barrier, fork, thread};
 use crate::wire::{ListedAddress, ListedInbox};
+
+/// How long a leaving node waits for receivers that have not been given its messages yet.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why an inbox was not listed.
 pub(crate) enum NotListed {
@@ -79,6 +83,7 @@ pub(crate) struct NodeShared {
     /// What those who are sent to cost: whoever may list an inbox could list ten thousand.
     pub(crate) sending: Arc<Ledger>,
     listen: Listen,
+    is_private: bool,
     /// `None` once the node was closed.
     place: Mutex<Option<Place>>,
     /// The key under which the process's lookout knows the node; 0: it does not yet.
@@ -104,7 +109,7 @@ pub(crate) struct NodeShared {
 struct Rings {
     closed: bool,
     /// With their serial numbers, in order.
-    list: Vec<(u64, Weak<Ring>)>,
+    list: Vec<(u64, Weak<ChannelShared>)>,
     last: u64,
 }
 
@@ -129,6 +134,7 @@ impl NodeShared {
             ledger: Ledger::new(limits),
             sending: Ledger::new(limits),
             listen,
+            is_private: domain.group().is_none(),
             place: Mutex::new(None),
             lookout_key: AtomicU64::new(0),
             is_displaced: AtomicBool::new(false),
@@ -249,6 +255,11 @@ impl NodeShared {
         view.as_mut().map(ask).transpose()
     }
 
+    /// Whether only processes of the same user can enter the domain.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_private
+    }
+
     /// The domain, as long as the node is open.
     pub(crate) fn domain(&self) -> Option<Domain> {
         self.place().as_ref().map(|place| place.membership().domain().clone())
@@ -317,7 +328,7 @@ impl NodeShared {
     }
 
     /// Remembers a ring, to be flushed and closed with the node; `false`: the node is closed already.
-    pub(crate) fn remember(&self, ring: &Arc<Ring>) -> bool {
+    pub(crate) fn remember(&self, ring: &Arc<ChannelShared>) -> bool {
         let mut rings = self.all_rings();
         rings.list.retain(|(_, ring)| ring.strong_count() > 0);
         rings.last += 1;
@@ -330,12 +341,12 @@ impl NodeShared {
         self.rings.lock()
     }
 
-    fn rings(&self) -> Vec<Arc<Ring>> {
+    fn rings(&self) -> Vec<Arc<ChannelShared>> {
         self.all_rings().list.iter().filter_map(|(_, ring)| ring.upgrade()).collect()
     }
 
     /// The rings behind this serial number, in order, at most so many.
-    pub(crate) fn rings_behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<Ring>)> {
+    pub(crate) fn rings_behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<ChannelShared>)> {
         let rings = self.all_rings();
         let behind = &rings.list[rings.list.partition_point(|&(other, _)| other <= serial)..];
         behind.iter().filter_map(|(serial, ring)| Some((*serial, ring.upgrade()?))).take(most).collect()
@@ -370,10 +381,11 @@ impl NodeShared {
         let inboxes = std::mem::take(&mut *self.inboxes());
         inboxes.iter().for_each(|inbox| inbox.close());
         self.all_rings().closed = true;
-        for ring in self.rings() {
-            ring.close_with_node();
-            ring.link.abandon(&ring);
-        }
+        let rings = self.rings();
+        wait_until_sent(&rings);
+        rings.iter().for_each(|ring| ring.refuse_pushes());
+        barrier::in_own_threads();
+        rings.iter().for_each(|ring| ring.close_with_node());
         place.give_up(self.reactor());
         tracing::info!(node = &*self.id, "a node has left");
     }
@@ -399,4 +411,12 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         durable: inbox.durable.clone(),
     };
     inboxes.iter().map(list).collect()
+}
+
+/// Gives rings that hold messages a moment to be handed over: afterwards they survive this process.
+fn wait_until_sent(rings: &[Arc<ChannelShared>]) {
+    let deadline = Instant::now() + HAND_OVER_LIMIT;
+    for ring in rings.iter().filter(|ring| ring.has_unsent()) {
+        ring.wait_until_sent(Some(deadline));
+    }
 }

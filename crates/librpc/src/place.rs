@@ -197,7 +197,8 @@ impl Place {
 fn serve(registration: &Registration, owner: &Owner<'_>) -> Result<u64, OsError> {
     let socket = registration.bind()?;
     let token = owner.reactor.token();
-    let served = socket.listen().and_then(|()| {
+    let is_private = registration.membership().domain().group().is_none();
+    let served = socket.listen(is_private).and_then(|()| {
         fault!("join.listening");
         (owner.listen)(socket, token)
     });

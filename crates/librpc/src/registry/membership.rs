@@ -259,7 +259,7 @@ pub(crate) fn open_domain(domain: &Domain) -> Result<Option<Descriptor>, DomainE
                 Ok(found) if found.kind != Kind::Directory => {
                     Err(DomainError::not_a_directory(path, found.kind, found.uid))
                 }
-                Ok(found) if error.is(Errno::ACCESS) && found.uid != uid() => {
+                Ok(found) if error.is(Errno::ACCESS) && found.uid != uid() && domain.group().is_none() => {
                     Err(DomainError::OtherOwner { path: path.to_owned(), owner: found.uid, uid: uid() })
                 }
                 _ if error.is(Errno::NOENT) => Ok(None), // made at this moment
