@@ -6,7 +6,7 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -68,6 +68,12 @@ fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
+/// The rendezvous socket of a node: its name carries the inode number of the node's file.
+pub(crate) fn socket_of(domain: &Path, node: &str) -> std::io::Result<PathBuf> {
+    let file = std::fs::metadata(domain.join(format!("{node}.node")))?;
+    Ok(domain.join(format!("{node}.{:x}.sock", file.ino())))
+}
+
 impl Attacker {
     pub(crate) fn new(domain: &Path, node: &str, seed: u64) -> anyhow::Result<Self> {
         let file = std::fs::File::options().read(true).write(true).open(domain.join(format!("{node}.node")))?;
@@ -95,7 +101,7 @@ impl Attacker {
 
     fn connect(&self) -> anyhow::Result<OwnedFd> {
         let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(self.domain.join("victim.sock"))?)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(socket_of(&self.domain, "victim")?)?)?;
         Ok(socket)
     }
 
@@ -316,7 +322,7 @@ impl Attacker {
 
     /// An inbox that takes what is sent to it, and lies about it.
     fn receiver(&mut self) -> anyhow::Result<()> {
-        let path = self.domain.join("evil.sock");
+        let path = socket_of(&self.domain, "evil")?;
         let _ = std::fs::remove_file(&path);
         let listener = socket()?;
         rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;

@@ -17,7 +17,7 @@ use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::attacker::{CAPACITY, send, socket};
+use crate::attacker::{CAPACITY, send, socket, socket_of};
 use crate::mapping::{memory, seals};
 use crate::pair::{self, Pair, start};
 use crate::random::Random;
@@ -231,7 +231,7 @@ pub(crate) fn attack(
         connections: VecDeque::new(),
         offers: offers.len() as u64,
     };
-    let path = domain.join("victim.sock");
+    let path = socket_of(domain, "victim")?;
     let random = Random::new(first);
     let (kept, ends) = Default::default();
     let mut all = Handshakes { path, facts, offers, samples: samples(), kept, ends, random };

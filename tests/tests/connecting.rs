@@ -1,7 +1,6 @@
 //! Connecting under attack: deaths and stops at every step of the handshake, admission, floods, exhaustion.
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use librpc_system_tests::{Puppet, TestDomain, is_root, skip};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
@@ -185,7 +184,7 @@ fn channels_over_the_limit_are_refused_and_free_again_when_one_goes() {
 fn raw(domain: &TestDomain, id: &str) -> std::io::Result<UnixStream> {
     // Not for the puppets that other tests start at this moment.
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    let address = SocketAddrUnix::new(Path::new(domain.path()).join(format!("{id}.sock")))?;
+    let address = SocketAddrUnix::new(domain.socket_of(id))?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket.into())
 }

@@ -240,7 +240,8 @@ impl Observer {
             return Err(Some(Unobserved::Stopped));
         }
         let failed = |error: OsError| Some(Unobserved::Failed(error.to_string()));
-        let socket = match Socket::connect(&node_file::socket_path(directory, &node.id)) {
+        let path = node_file::socket_path(directory, &node.id);
+        let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => socket,
             Err(error) if error.is(Errno::AGAIN) => {
                 return Err(Some(Unobserved::Stalled { since: Duration::ZERO })); // nobody empties its queue
