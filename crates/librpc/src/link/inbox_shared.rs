@@ -11,7 +11,7 @@ use crate::link::ledger::Charge;
 use crate::name::{Address, Peer};
 use crate::policy::Policy;
 use crate::registry::{self, node_file};
-use crate::stats::channels::{Entry, Roll};
+use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::process::random;
@@ -35,7 +35,19 @@ pub(crate) struct Arrival {
     /// Its sender has no fence of its own.
     pub(crate) is_fenced: bool,
     pub(crate) charge: Charge,
-    pub(crate) entry: Entry,
+    pub(crate) guard: ChannelGuard,
+}
+
+/// What an inbox is to be.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) address: Address,
+    pub(crate) capacity: u64,
+    pub(crate) policy: Policy,
+    /// Whether it wants what its own node publishes, too.
+    pub(crate) receive_own: bool,
+    /// The name under which a subscription may be taken up again.
+    pub(crate) durable: Option<String>,
 }
 
 /// The part of an inbox that other threads reach.
@@ -51,7 +63,7 @@ pub(crate) struct InboxShared {
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     /// Its channels, as its statistics see them.
-    pub(crate) roll: Arc<Roll>,
+    pub(crate) channels: Arc<ChannelTable>,
     directory: Arc<Descriptor>,
     /// Bits: [`STOPPED`], [`CLOSED`].
     ended: AtomicU8,
@@ -73,16 +85,21 @@ struct Connection {
 }
 
 impl InboxShared {
-    pub(crate) fn new(
-        number: u32,
-        address: Address,
-        (capacity, policy): (u64, Policy),
-        (own, durable): (bool, Option<String>),
-        directory: Arc<Descriptor>,
-    ) -> Result<Arc<Self>, OsError> {
-        let (ended, state, roll) = Default::default();
-        let signal = Signal::new()?;
-        Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, roll, directory, ended, state }))
+    pub(crate) fn new(number: u32, settings: Settings, directory: Arc<Descriptor>) -> Result<Arc<Self>, OsError> {
+        let Settings { address, capacity, policy, receive_own, durable } = settings;
+        Ok(Arc::new(Self {
+            number,
+            address,
+            capacity,
+            policy,
+            own: receive_own,
+            durable,
+            signal: Signal::new()?,
+            channels: Arc::default(),
+            directory,
+            ended: AtomicU8::new(0),
+            state: Mutex::default(),
+        }))
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.

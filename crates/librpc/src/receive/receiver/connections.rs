@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::Channel;
+use super::channel::InboundChannel;
 use super::{Found, Receiver};
 use crate::link::bell::{self, Bell, Heard};
 use crate::link::inbox_shared::Arrival;
@@ -33,7 +33,7 @@ pub(super) struct Connection {
 impl Receiver {
     /// Takes a new channel in.
     pub(super) fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry } = arrival;
+        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard } = arrival;
         let mut charge = Some(charge);
         if let Some(socket) = socket {
             if let Err(error) = self.poll.add(&*socket, connection) {
@@ -60,7 +60,7 @@ impl Receiver {
         };
         tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
         self.found.push_back(Found::Joined(peer.clone()));
-        self.channels[index] = Some(Channel {
+        self.channels[index] = Some(InboundChannel {
             consumer,
             is_fenced,
             peer,
@@ -78,7 +78,7 @@ impl Receiver {
             drain,
             in_doubt_until: None,
             _charge: charge,
-            entry,
+            guard,
         });
         self.activate(index);
     }
@@ -162,7 +162,7 @@ impl Receiver {
         Found::Left(Box::new((channel.peer, departure)))
     }
 
-    fn departure(&self, channel: &Channel) -> Departure {
+    fn departure(&self, channel: &InboundChannel) -> Departure {
         if channel.consumer.is_closed() {
             return Departure::Closed;
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use librpc_ring::{Armed, Head, Mode, Record};
 
-use self::channel::Channel;
+use self::channel::InboundChannel;
 use self::connections::{Connection, DOUBT};
 use self::run::Run;
 use self::stream::Stream;
@@ -83,7 +83,7 @@ pub(crate) struct Receiver {
     poll: Poll,
     wait: Wait,
     connections: HashMap<u64, Connection>,
-    channels: Vec<Option<Channel>>,
+    channels: Vec<Option<InboundChannel>>,
     vacant: Vec<usize>,
     active: Vec<usize>,
     /// Channels whose departure is in doubt. They are not active, and nobody rings for them any more.
@@ -281,7 +281,7 @@ impl Receiver {
             if let Err(why) = channel.topics.learn(&self.shared.address, &record.head, &self.payload) {
                 return Some(self.leave(index, Some(Departure::Corrupt(why))));
             }
-            channel.entry.declared(&self.payload);
+            channel.guard.declared(&self.payload);
             // Learnt is processed, unless a message in front of it is not.
             if !had_unconsumed {
                 channel.consumer.consume();
@@ -361,8 +361,8 @@ impl Receiver {
     }
 
     /// Has active channels announce sleep; those that have something in them stay active.
-    fn arm(&mut self, wanted: impl Fn(&Channel) -> bool) {
-        let is_armed = |channel: &Channel| channel.drain.is_none() && wanted(channel);
+    fn arm(&mut self, wanted: impl Fn(&InboundChannel) -> bool) {
+        let is_armed = |channel: &InboundChannel| channel.drain.is_none() && wanted(channel);
         let mut needs_barrier = false;
         for &index in &self.active {
             let channel = self.channels[index].as_mut().expect("an active channel is there");

@@ -19,6 +19,7 @@ use crate::link::ledger::Charge;
 use crate::name::{Incarnation, Peer, check_node_id};
 use crate::node_shared::NodeShared;
 use crate::registry::node_file::{self, ReadError};
+use crate::stats::channels::ChannelRecord;
 use crate::sys::memory::{BadMemory, Mapping, Shape};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
@@ -305,11 +306,10 @@ impl Incoming {
             return Err((socket, None));
         }
         let socket = wanted.connection.is_none().then(|| Arc::new(socket));
-        let peer = wanted.peer.clone();
-        let numbers = (wanted.inbox.number, ring);
-        let entry = wanted.inbox.roll.enroll(peer.clone(), numbers, (policy, capacity), (data, ack));
-        let is_fenced = wanted.is_fenced;
-        wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry });
+        let (peer, inbox) = (wanted.peer.clone(), wanted.inbox.number);
+        let record = ChannelRecord { peer: peer.clone(), inbox, ring, policy, capacity, data, ack };
+        let (guard, is_fenced) = (wanted.inbox.channels.add(record), wanted.is_fenced);
+        wanted.inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard });
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::link::admission::Admission;
 use crate::name::{Incarnation, Peer};
 use crate::node_shared::NodeShared;
 use crate::rendezvous::pages;
-use crate::stats::page::Place;
+use crate::stats::page::Cursor;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::sys::{process, thread};
@@ -114,7 +114,7 @@ impl Incoming {
     /// Sends one page.
     fn turn(self: &Arc<Self>, reactor: &Reactor, state: MutexGuard<'_, State>, node: &NodeShared, asked: Observe) {
         let Some(socket) = &state.socket else { return };
-        let answer = wire::encode(&Answer::Page(page(node, asked.behind.map(Place::from))));
+        let answer = wire::encode(&Answer::Page(page(node, asked.behind.map(Cursor::from))));
         if matches!(socket.send(&answer, None), Ok(Sent::Done)) {
             reactor.deadline(self.token, self.clone(), patience(node));
         } else {
@@ -130,7 +130,7 @@ fn ask(admission: &Admission, peer: &Peer) -> bool {
     })
 }
 
-fn page(node: &NodeShared, behind: Option<Place>) -> Page {
+fn page(node: &NodeShared, behind: Option<Cursor>) -> Page {
     let (mut items, mut bytes) = (Vec::new(), 0);
     let next = pages::read(node, behind.unwrap_or_default(), ITEMS, |item| {
         if bytes > PAGE_BYTES {
