@@ -15,7 +15,7 @@ use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
-use crate::stats::sampling::Countdown;
+use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
 
@@ -33,7 +33,7 @@ pub(crate) struct Channel {
     /// The ring's status when it was last taken notice of.
     seen: u32,
     attached: Option<Attached>,
-    until_stamp: Countdown,
+    sampler: Sampler,
 }
 
 /// How a push went.
@@ -55,7 +55,7 @@ impl Channel {
     pub(crate) fn new(ring: Arc<Ring>, first: u64) -> Self {
         let (target, data) = (&ring.link.target, ring.data.writer());
         let producer = Producer::going_on(data, no_ack(), target.capacity, target.policy.mode(), first);
-        Self { ring, producer, seen: channel_shared::PENDING, attached: None, until_stamp: Countdown::new() }
+        Self { ring, producer, seen: channel_shared::PENDING, attached: None, sampler: Sampler::default() }
     }
 
     /// The hot path of [`Channel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
@@ -63,10 +63,10 @@ impl Channel {
     #[inline(always)]
     pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
         let is_open = self.seen == channel_shared::OPEN && self.ring.status() == channel_shared::OPEN;
-        if !is_open || self.until_stamp.would_be_due() || !self.producer.push_plain(topic, payload) {
+        if !is_open || self.sampler.is_due() || !self.producer.push_plain(topic, payload) {
             return false;
         }
-        self.until_stamp.sent();
+        self.sampler.tick();
         if self.producer.must_ring() {
             self.ring_bell();
         }
@@ -76,9 +76,10 @@ impl Channel {
     /// Writes and commits a message, and wakes the receiver if it sleeps.
     #[inline(never)]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        if self.until_stamp.is_due() {
+        if self.sampler.is_due() {
             return self.push_stamped(head, payload);
         }
+        self.sampler.tick();
         self.push_as_it_is(head, payload)
     }
 
@@ -86,10 +87,10 @@ impl Channel {
     #[cold]
     #[inline(never)]
     fn push_stamped(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        self.until_stamp.restart();
+        self.sampler.restart();
         let pushed = self.push_as_it_is(Head { time: Some(now_ns()), ..head }, payload);
         if !matches!(pushed, Pushed::Yes) {
-            self.until_stamp.next();
+            self.sampler.make_due();
         }
         pushed
     }
@@ -137,7 +138,7 @@ impl Channel {
     #[inline(never)]
     fn ring_bell(&mut self) {
         fault!("send.must-ring");
-        self.until_stamp.next();
+        self.sampler.make_due();
         if let Some(attached) = &self.attached {
             attached.ring_bell();
         }
