@@ -1,7 +1,7 @@
 //! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
 
 use crate::sys::sync::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -10,7 +10,8 @@ use librpc_ring::Consumer;
 use crate::link::ledger::Charge;
 use crate::name::{Address, Peer};
 use crate::policy::Policy;
-use crate::registry::{self, node_file};
+use crate::registry;
+use crate::registry::node_file::{self, ReadError};
 use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
@@ -74,8 +75,8 @@ pub(crate) struct InboxShared {
 struct State {
     /// The inbox takes nothing more.
     shut: bool,
-    arrivals: Vec<Arrival>,
-    connections: HashMap<u64, Connection>,
+    arrivals: VecDeque<Arrival>,
+    connections: BTreeMap<u64, Connection>,
 }
 
 struct Connection {
@@ -103,17 +104,18 @@ impl InboxShared {
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.
-    pub(crate) fn is_alive(&self, peer: &Peer) -> bool {
-        match node_file::read(&self.directory, &peer.node) {
-            Ok(Some(file)) if file.incarnation == peer.incarnation && file.alive => true,
-            Ok(Some(file)) if file.incarnation == peer.incarnation => {
-                if let Err(error) = registry::sweep(&self.directory, &peer.node) {
-                    tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
-                }
-                false
-            }
-            _ => false,
+    pub(crate) fn is_alive(&self, peer: &Peer) -> Result<bool, ReadError> {
+        let life =
+            node_file::read_life(&self.directory, &peer.node)?.filter(|life| life.incarnation == peer.incarnation);
+        if life.is_some_and(|life| life.alive) {
+            return Ok(true);
         }
+        if life.is_some()
+            && let Err(error) = registry::sweep(&self.directory, &peer.node)
+        {
+            tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
+        }
+        Ok(false)
     }
 
     fn state(&self) -> crate::sys::sync::MutexGuard<'_, State> {
@@ -163,7 +165,7 @@ impl InboxShared {
         if let (Some(socket), Some(found)) = (&arrival.socket, state.connections.get_mut(&arrival.connection)) {
             found.socket = Some(socket.clone());
         }
-        state.arrivals.push(arrival);
+        state.arrivals.push_back(arrival);
         drop(state);
         self.signal.raise();
     }
@@ -179,10 +181,14 @@ impl InboxShared {
         drop(arrivals);
     }
 
-    /// Takes what has arrived.
-    pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
-        self.signal.clear();
-        std::mem::take(&mut self.state().arrivals)
+    /// Takes what has arrived, in order, at most this many. While there are more, the inbox stays awake.
+    pub(crate) fn take_arrivals(&self, most: usize) -> Vec<Arrival> {
+        let mut state = self.state();
+        if state.arrivals.len() <= most {
+            self.signal.clear();
+        }
+        let most = most.min(state.arrivals.len());
+        state.arrivals.drain(..most).collect()
     }
 
     /// Ends every receive, now and later.

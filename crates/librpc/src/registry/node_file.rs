@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::name::{Incarnation, check_node_id};
 use crate::registry::layout::{self, NodeHeader};
-use crate::sys::file::{self, Access, Errno};
+use crate::sys::file::{self, Access, Errno, Stat};
 use crate::sys::{Context, Descriptor, OsError, lock};
 use crate::wire::{self, ListedInbox};
 
@@ -64,58 +64,85 @@ pub(crate) enum ReadError {
     Os(#[from] OsError),
 }
 
+/// Which incarnation of a node a file is of, and whether it lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) alive: bool,
+}
+
 /// Reads the file of a node; `None` if there is none. Whatever stands there, this returns soon.
 pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>, ReadError> {
-    let doing = || format!("read the file of node {id:?}");
-    let bad = |why: String| ReadError::Bad { id: id.to_owned(), why };
-    let file = match file::open(directory, &node_file(id), Access::Read) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        // What passes is our own trouble. A symbolic link, a socket, a file that nobody may read: somebody has planted it.
-        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR)) => {
-            return Err(OsError::new(doing(), errno).into());
-        }
-        Err(errno) => return Err(bad(format!("it cannot be opened: {errno}"))),
-    };
-    let stat = file::stat(&file).context(doing)?;
-    if !stat.is_regular {
-        return Err(bad("it is no regular file".into()));
-    }
-    let (header, inboxes) = parse(id, |into, offset| file::read_at(&file, into, offset).context(doing))?;
+    let Some((file, stat)) = open(directory, id)? else { return Ok(None) };
+    let (header, inboxes) = parse(id, |into, offset| file::read_at(&file, into, offset).context(|| reading(id)))?;
     Ok(Some(NodeFile {
         incarnation: Incarnation::from_bytes(header.incarnation),
         pid: header.pid,
         uid: stat.uid,
-        alive: lock::is_owned(&file).context(doing)?,
+        alive: lock::is_owned(&file).context(|| reading(id))?,
         opened_ns: header.opened_ns,
         inboxes,
     }))
 }
 
+/// Reads whether a node lives, and nothing of what it lists, which may be long; `None` if it has no file.
+pub(crate) fn read_life(directory: &Descriptor, id: &str) -> Result<Option<Life>, ReadError> {
+    let Some((file, _)) = open(directory, id)? else { return Ok(None) };
+    let header = read_header(id, &mut |into, offset| file::read_at(&file, into, offset).context(|| reading(id)))?;
+    let alive = lock::is_owned(&file).context(|| reading(id))?;
+    Ok(Some(Life { incarnation: Incarnation::from_bytes(header.incarnation), alive }))
+}
+
+fn reading(id: &str) -> String {
+    format!("read the file of node {id:?}")
+}
+
+fn bad(id: &str, why: String) -> ReadError {
+    ReadError::Bad { id: id.to_owned(), why }
+}
+
+fn open(directory: &Descriptor, id: &str) -> Result<Option<(Descriptor, Stat)>, ReadError> {
+    let file = match file::open(directory, &node_file(id), Access::Read) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        // What passes is our own trouble. A symbolic link, a socket, a file that nobody may read: somebody has planted it.
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR)) => {
+            return Err(OsError::new(reading(id), errno).into());
+        }
+        Err(errno) => return Err(bad(id, format!("it cannot be opened: {errno}"))),
+    };
+    let stat = file::stat(&file).context(|| reading(id))?;
+    if !stat.is_regular {
+        return Err(bad(id, "it is no regular file".into()));
+    }
+    Ok(Some((file, stat)))
+}
+
 /// Reads bytes of a file at an offset; fewer at its end.
 type Pread<'f> = dyn FnMut(&mut [u8], u64) -> Result<usize, OsError> + 'f;
+
+fn read_header(id: &str, pread: &mut Pread<'_>) -> Result<NodeHeader, ReadError> {
+    let mut bytes = [0; NodeHeader::BYTES];
+    pread(&mut bytes, 0)?; // a short read leaves zeros, which are no magic
+    NodeHeader::decode(&bytes).map_err(|layout| bad(id, layout.to_string()))
+}
 
 /// Takes a node's file apart, which its owner may write at any time.
 pub(crate) fn parse(
     id: &str,
     mut pread: impl FnMut(&mut [u8], u64) -> Result<usize, OsError>,
 ) -> Result<(NodeHeader, Vec<ListedInbox>), ReadError> {
-    let bad = |why: String| ReadError::Bad { id: id.to_owned(), why };
-    let read_header = |pread: &mut Pread<'_>| {
-        let mut bytes = [0; NodeHeader::BYTES];
-        pread(&mut bytes, 0)?; // a short read leaves zeros, which are no magic
-        NodeHeader::decode(&bytes).map_err(|layout| bad(layout.to_string()))
-    };
+    let bad = |why: String| bad(id, why);
     // A list is whole if the selecting word is the same behind it as in front of it.
     for _ in 0..100 {
-        let header = read_header(&mut pread)?;
+        let header = read_header(id, &mut pread)?;
         let inboxes = match header.select.area() {
             None => Vec::new(),
             Some((_, bytes)) if bytes > layout::MAX_LIST_BYTES => return Err(bad(format!("a list of {bytes} bytes"))),
             Some((offset, bytes)) => {
                 let mut list = vec![0; bytes];
                 let read = pread(&mut list, offset)?;
-                if read_header(&mut pread)?.select != header.select {
+                if read_header(id, &mut pread)?.select != header.select {
                     continue;
                 }
                 wire::decode(&list[..read]).map_err(|error| bad(error.to_string()))?

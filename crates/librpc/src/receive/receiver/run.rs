@@ -66,7 +66,9 @@ impl Receiver {
         }
         if self.polls >= POLLS_PER_CLOCK {
             self.polls = 0;
-            self.look_if_due();
+            if let Err(error) = self.look_if_due() {
+                tracing::warn!(%error, "an inbox cannot look at its bells");
+            }
         }
     }
 }
