@@ -15,7 +15,7 @@ use crate::registry::view::Subscription;
 use crate::sys::OsError;
 use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern};
 use crate::wire::Reason;
-use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, Refusal, Terms};
+use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms};
 
 /// Takes bytes in, and says whether anything honest could have sent them.
 pub type Door = fn(&[u8]) -> bool;
@@ -113,10 +113,7 @@ fn topics(mut bytes: &[u8]) -> bool {
 /// What an honest peer would write, for each door: seeds of what a fuzzer mutates.
 pub fn samples() -> Vec<(usize, Vec<u8>)> {
     let (incarnation, target) = ([0x11; 16], [0x22; 16]);
-    let hello = |connection| {
-        let node = "camera".to_owned();
-        wire::encode(&Hello { lowest: 1, highest: 1, features: 0, node, incarnation, target, inbox: 3, connection })
-    };
+    let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
     let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
     let listed =
         |number, address, durable| ListedInbox { number, address, capacity: 4096, policy: 0, own: true, durable };
@@ -136,10 +133,10 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         bytes
     };
     let mut samples = vec![
-        (0, hello(None)),
-        (0, hello(Some(u64::MAX))),
-        (1, wire::encode(&Answer::Terms(Terms { version: 1, features: 0, capacity: 262_144, policy: 0 }))),
-        (1, wire::encode(&Answer::Attached(Attached { connection: 7, ring: 2 }))),
+        (0, hello(1, true, None)),
+        (0, hello(u64::MAX, false, Some((4096, 0)))),
+        (1, wire::encode(&Answer::Terms(Terms { version: 2, features: 0, capacity: 262_144, policy: 0 }))),
+        (1, wire::encode(&Answer::Attached(Attached { ring: 2, features: 0 }))),
         (1, wire::encode(&refusal(Reason::Busy))),
         (1, wire::encode(&refusal(Reason::Restarted))),
         (2, wire::encode(&Data { capacity: 4096, policy: 0 })),
@@ -150,16 +147,19 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
     samples
 }
 
-/// A hello, as an honest sender would write it.
+/// A hello, as an honest sender would write it: from which incarnation to which, over which connection and whether it opens
+/// that, and what the memory is (capacity, policy) that comes along.
 pub fn write_hello(
     node: &str,
-    incarnation: [u8; 16],
-    target: [u8; 16],
+    (incarnation, target): ([u8; 16], [u8; 16]),
     inbox: u32,
-    connection: Option<u64>,
+    (connection, opens): (u64, bool),
+    data: Option<(u64, u32)>,
 ) -> Vec<u8> {
     let node = node.to_owned();
-    wire::encode(&Hello { lowest: 1, highest: 1, features: 0, node, incarnation, target, inbox, connection })
+    let data = data.map(|(capacity, policy)| Data { capacity, policy });
+    let (lowest, highest, features) = (PROTOCOL, PROTOCOL, 0);
+    wire::encode(&Hello { lowest, highest, features, node, incarnation, target, inbox, connection, opens, data })
 }
 
 /// The message that the data memory comes with.
@@ -169,12 +169,12 @@ pub fn write_data(capacity: u64, policy: u32) -> Vec<u8> {
 
 /// A receiver's terms.
 pub fn write_terms(capacity: u64, policy: u32) -> Vec<u8> {
-    wire::encode(&Answer::Terms(Terms { version: 1, features: 0, capacity, policy }))
+    wire::encode(&Answer::Terms(Terms { version: 2, features: 0, capacity, policy }))
 }
 
 /// The message that the ack memory comes with.
-pub fn write_attached(connection: u64, ring: u32) -> Vec<u8> {
-    wire::encode(&Answer::Attached(Attached { connection, ring }))
+pub fn write_attached(ring: u32) -> Vec<u8> {
+    wire::encode(&Answer::Attached(Attached { ring, features: 0 }))
 }
 
 /// A refusal.

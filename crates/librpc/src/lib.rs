@@ -55,10 +55,9 @@ pub use receive::{
     Message, OwnedMessage, RecvError, StopHandle, Subscriber, Wait,
 };
 pub use registry::{Domain, DomainError, InboxInfo, NodeInfo, StrangeFile};
-pub use rendezvous::ConnectError;
 pub use send::{
-    Account, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached, Receipt,
-    Returned, SendError, Sender, Topic,
+    Account, ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached,
+    Receipt, Returned, SendError, Sender, Topic,
 };
 pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::fault::fault;
 use crate::link::Links;
 use crate::link::admission::Admission;
-use crate::link::channel_shared::Ring;
+use crate::link::channel_shared::ChannelShared;
 use crate::link::inbox_shared::InboxShared;
 use crate::link::ledger::{Ledger, Limits};
 use crate::name::{Address, BadNodeId, Incarnation};
@@ -20,8 +21,11 @@ use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
 use crate::sys::sync::{Mutex, MutexGuard};
-use crate::sys::{Descriptor, OsError, fork, thread};
+use crate::sys::{Descriptor, OsError, barrier, fork, thread};
 use crate::wire::{ListedAddress, ListedInbox};
+
+/// How long a leaving node waits for receivers that have not been given its messages yet.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why an inbox was not listed.
 pub(crate) enum NotListed {
@@ -82,11 +86,11 @@ struct Place {
     token: u64,
 }
 
-fn bind(registration: &mut Registration) -> Result<Socket, OsError> {
+fn bind(registration: &mut Registration, is_private: bool) -> Result<Socket, OsError> {
     let socket = Socket::bind(&registration.socket_path()?)?;
     fault!("join.bound");
     registration.open_socket()?;
-    socket.listen()?;
+    socket.listen(is_private)?;
     fault!("join.listening");
     registration.announce(&[])?;
     fault!("join.announced");
@@ -133,6 +137,7 @@ pub(crate) struct NodeShared {
     /// What those who are sent to cost: whoever may list an inbox could list ten thousand.
     pub(crate) sending: Arc<Ledger>,
     listen: Listen,
+    is_private: bool,
     /// `None` once the node was closed.
     place: Mutex<Option<Place>>,
     inboxes: Mutex<Vec<Arc<InboxShared>>>,
@@ -154,7 +159,7 @@ pub(crate) struct NodeShared {
 struct Rings {
     closed: bool,
     /// With their serial numbers, in order.
-    list: Vec<(u64, Weak<Ring>)>,
+    list: Vec<(u64, Weak<ChannelShared>)>,
     last: u64,
 }
 
@@ -179,6 +184,7 @@ impl NodeShared {
             ledger: Ledger::new(limits),
             sending: Ledger::new(limits),
             listen,
+            is_private: domain.group().is_none(),
             place: Mutex::new(None),
             inboxes: Mutex::default(),
             next_inbox: AtomicU32::new(0),
@@ -215,7 +221,7 @@ impl NodeShared {
             Err(JoinError::Os(error)) => return Err(error.into()),
         };
         let token = self.reactor().token();
-        let listening = bind(&mut registration);
+        let listening = bind(&mut registration, self.is_private);
         match listening.and_then(|socket| (self.listen)(self, socket, token)) {
             Ok(()) => Ok(Place { registration, token }),
             Err(error) => {
@@ -292,6 +298,11 @@ impl NodeShared {
         view.as_mut().map(ask).transpose()
     }
 
+    /// Whether only processes of the same user can enter the domain.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_private
+    }
+
     /// The domain, as long as the node is open.
     pub(crate) fn domain(&self) -> Option<Domain> {
         self.place().as_ref().map(|place| place.registration.membership().domain().clone())
@@ -360,7 +371,7 @@ impl NodeShared {
     }
 
     /// Remembers a ring, to be flushed and closed with the node; `false`: the node is closed already.
-    pub(crate) fn remember(&self, ring: &Arc<Ring>) -> bool {
+    pub(crate) fn remember(&self, ring: &Arc<ChannelShared>) -> bool {
         let mut rings = self.all_rings();
         rings.list.retain(|(_, ring)| ring.strong_count() > 0);
         rings.last += 1;
@@ -373,12 +384,12 @@ impl NodeShared {
         self.rings.lock()
     }
 
-    fn rings(&self) -> Vec<Arc<Ring>> {
+    fn rings(&self) -> Vec<Arc<ChannelShared>> {
         self.all_rings().list.iter().filter_map(|(_, ring)| ring.upgrade()).collect()
     }
 
     /// The rings behind this serial number, in order, at most so many.
-    pub(crate) fn rings_behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<Ring>)> {
+    pub(crate) fn rings_behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<ChannelShared>)> {
         let rings = self.all_rings();
         let behind = &rings.list[rings.list.partition_point(|&(other, _)| other <= serial)..];
         behind.iter().filter_map(|(serial, ring)| Some((*serial, ring.upgrade()?))).take(most).collect()
@@ -412,10 +423,11 @@ impl NodeShared {
         let inboxes = std::mem::take(&mut *self.inboxes());
         inboxes.iter().for_each(|inbox| inbox.close());
         self.all_rings().closed = true;
-        for ring in self.rings() {
-            ring.close_with_node();
-            ring.link.abandon(&ring);
-        }
+        let rings = self.rings();
+        wait_until_sent(&rings);
+        rings.iter().for_each(|ring| ring.refuse_pushes());
+        barrier::in_own_threads();
+        rings.iter().for_each(|ring| ring.close_with_node());
         self.give_up(place);
         tracing::info!(node = &*self.id, "a node has left");
     }
@@ -431,4 +443,12 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         durable: inbox.durable.clone(),
     };
     inboxes.iter().map(list).collect()
+}
+
+/// Gives rings that hold messages a moment to be handed over: afterwards they survive this process.
+fn wait_until_sent(rings: &[Arc<ChannelShared>]) {
+    let deadline = Instant::now() + HAND_OVER_LIMIT;
+    for ring in rings.iter().filter(|ring| ring.has_unsent()) {
+        ring.wait_until_sent(Some(deadline));
+    }
 }

@@ -2,8 +2,8 @@
 
 use crate::sys::sync::Mutex;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 
 use librpc_ring::Consumer;
 
@@ -15,7 +15,6 @@ use crate::registry::node_file::{self, ReadError};
 use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
-use crate::sys::process::random;
 use crate::sys::socket::{Credentials, Socket};
 use crate::sys::{Descriptor, OsError};
 
@@ -82,7 +81,40 @@ struct State {
 struct Connection {
     owner: Credentials,
     next_ring: u32,
+    /// `None` until its first channel has arrived.
     socket: Option<Arc<Socket>>,
+    /// The socket of the handshake that opens it.
+    opening: Weak<Socket>,
+    /// Channels that have arrived before the first one.
+    waiting: Vec<Arrival>,
+}
+
+/// A connection whose opening handshake is under way. Dropped before that is done, the channels that have waited for it
+/// are handed over without it: they are read to the end.
+pub(crate) struct Announced {
+    inbox: Arc<InboxShared>,
+    connection: Option<u64>,
+}
+
+impl Announced {
+    /// Its first channel arrives.
+    pub(crate) fn is_done(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection else { return };
+        let Some(gone) = self.inbox.state().connections.remove(&connection) else { return };
+        gone.waiting.into_iter().for_each(|arrival| self.inbox.arrived(arrival));
+    }
+}
+
+impl Connection {
+    fn is_of(&self, owner: Credentials) -> bool {
+        (self.owner.pid, self.owner.uid) == (owner.pid, owner.uid)
+    }
 }
 
 impl InboxShared {
@@ -122,32 +154,42 @@ impl InboxShared {
         self.state.lock()
     }
 
-    /// Numbers a new ring: on a new connection, or on one that there is already and that belongs to the same process.
-    pub(crate) fn place(&self, connection: Option<u64>, owner: Credentials) -> Option<(u64, u32)> {
+    /// Knows a connection whose opening handshake is under way; `None`: there is one of this number already, or the inbox
+    /// takes nothing more.
+    pub(crate) fn announce(
+        inbox: &Arc<Self>,
+        connection: u64,
+        owner: Credentials,
+        socket: &Arc<Socket>,
+    ) -> Option<Announced> {
+        let mut state = inbox.state();
+        if state.shut || state.connections.contains_key(&connection) {
+            return None;
+        }
+        let opening = Arc::downgrade(socket);
+        let announced = Connection { owner, next_ring: 0, socket: None, opening, waiting: Vec::new() };
+        state.connections.insert(connection, announced);
+        Some(Announced { inbox: inbox.clone(), connection: Some(connection) })
+    }
+
+    /// Whether there is a connection of this number, of this process.
+    pub(crate) fn knows(&self, connection: u64, owner: Credentials) -> bool {
+        self.state().connections.get(&connection).is_some_and(|found| found.is_of(owner))
+    }
+
+    /// Numbers a new ring on its connection. One whose connection is gone needs no number. `None`: the inbox takes nothing
+    /// more.
+    pub(crate) fn number_ring(&self, connection: u64, owner: Credentials) -> Option<u32> {
         let mut state = self.state();
         if state.shut {
             return None;
         }
-        let Some(connection) = connection else {
-            // Random: another process cannot guess it.
-            let connection = u64::from_ne_bytes(random());
-            state.connections.insert(connection, Connection { owner, next_ring: 1, socket: None });
-            return Some((connection, 0));
+        let Some(found) = state.connections.get_mut(&connection).filter(|found| found.is_of(owner)) else {
+            return Some(0);
         };
-        let found = state
-            .connections
-            .get_mut(&connection)
-            .filter(|found| (found.owner.pid, found.owner.uid) == (owner.pid, owner.uid))?;
         let ring = found.next_ring;
         found.next_ring = ring.checked_add(1)?;
-        Some((connection, ring))
-    }
-
-    /// Takes a number back: its sender has gone before it could know it.
-    pub(crate) fn unplace(&self, connection: u64, ring: u32) {
-        if ring == 0 {
-            self.forget(connection);
-        }
+        Some(ring)
     }
 
     /// A connection is gone: no further ring may be added to it.
@@ -162,10 +204,19 @@ impl InboxShared {
             drop(state);
             return drop(arrival); // its sender sees the hang-up
         }
-        if let (Some(socket), Some(found)) = (&arrival.socket, state.connections.get_mut(&arrival.connection)) {
-            found.socket = Some(socket.clone());
+        let mut waiting = Vec::new();
+        if let Some(found) = state.connections.get_mut(&arrival.connection) {
+            match &arrival.socket {
+                Some(socket) => {
+                    found.socket = Some(socket.clone());
+                    waiting = std::mem::take(&mut found.waiting);
+                }
+                None if found.socket.is_none() => return found.waiting.push(arrival),
+                None => {}
+            }
         }
         state.arrivals.push_back(arrival);
+        state.arrivals.extend(waiting);
         drop(state);
         self.signal.raise();
     }
@@ -177,8 +228,19 @@ impl InboxShared {
         state.shut = true;
         let (arrivals, connections) = (std::mem::take(&mut state.arrivals), std::mem::take(&mut state.connections));
         drop(state);
-        connections.values().filter_map(|connection| connection.socket.as_ref()).for_each(|socket| socket.hang_up());
+        for connection in connections.values() {
+            let opening = || connection.opening.upgrade();
+            if let Some(socket) = connection.socket.clone().or_else(opening) {
+                socket.hang_up();
+            }
+        }
+        drop(connections);
         drop(arrivals);
+    }
+
+    /// Whether it takes nothing more.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.state().shut
     }
 
     /// Takes what has arrived, in order, at most this many. While there are more, the inbox stays awake.

@@ -64,6 +64,12 @@ impl Ledger {
         &self.limits
     }
 
+    /// Whether one more handshake would be within a user's limit.
+    pub(crate) fn may_begin_handshake(&self, uid: u32) -> bool {
+        let accounts = self.accounts.lock();
+        accounts.get(&uid).is_none_or(|account| account.handshakes < self.limits.handshakes_per_user)
+    }
+
     /// Takes one handshake on a user's account; `None` if that is over the limit.
     pub(crate) fn handshake(self: &Arc<Self>, uid: u32) -> Option<Charge> {
         self.charge(uid, Cost { handshakes: 1, ..Cost::default() })

@@ -10,7 +10,7 @@ use crate::registry::node_file::NodeFile;
 use crate::wire::ListedInbox;
 
 /// An inbox as its node's file describes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) node: Arc<str>,
     pub(crate) incarnation: Incarnation,

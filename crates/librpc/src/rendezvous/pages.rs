@@ -3,7 +3,7 @@
 //! The order is fixed: each inbox by its number, followed by its channels, then the outgoing channels. A reader that passes
 //! its cursor along misses nothing that is there all the while, and sees nothing twice.
 
-use crate::link::channel_shared::{self, Ring};
+use crate::link::channel_shared::{self, ChannelShared};
 use crate::node_shared::NodeShared;
 use crate::stats::page::{self, Cursor, INBOXES, Item, OUTGOING};
 use crate::stats::{ChannelState, ChannelStats, Ends, NodeStats};
@@ -54,8 +54,8 @@ pub(crate) fn read(
     None
 }
 
-fn outgoing(ring: &Ring) -> ChannelStats {
-    let target = &ring.link.target;
+fn outgoing(ring: &ChannelShared) -> ChannelStats {
+    let target = &ring.target;
     let ends = Ends {
         peer: target.node.clone(),
         peer_incarnation: target.incarnation,
@@ -63,7 +63,7 @@ fn outgoing(ring: &Ring) -> ChannelStats {
         inbox: target.inbox,
         ring: ring.attached().map(|attached| attached.number),
         state: match ring.status() {
-            channel_shared::PENDING => ChannelState::Pending,
+            channel_shared::UNSENT | channel_shared::SENT => ChannelState::Pending,
             channel_shared::OPEN => ChannelState::Open,
             _ => ChannelState::Failed,
         },

@@ -17,7 +17,7 @@ use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
 
 /// So long between two looks for a receiver that is not back.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -40,10 +40,10 @@ impl Kept {
 #[derive(Debug)]
 pub(crate) struct Backlog {
     /// The channel to the receiver that is back, as long as older messages go first.
-    pub(crate) channel: Option<Channel>,
+    pub(crate) channel: Option<OutboundChannel>,
     /// The channel to a receiver that has hung up, and still holds its lock: it is dying, or it lives, and reads what it has
     /// been sent to the end. Until that is clear, what it has not processed is not known.
-    in_doubt: Option<Channel>,
+    in_doubt: Option<OutboundChannel>,
     /// Bytes that stood there unprocessed when it hung up.
     doubtful_bytes: u64,
     /// The topics that were declared on `channel`.
@@ -98,7 +98,7 @@ impl Backlog {
     }
 
     /// The receiver is back.
-    pub(crate) fn set_channel(&mut self, channel: Channel) {
+    pub(crate) fn set_channel(&mut self, channel: OutboundChannel) {
         (self.channel, self.declared, self.room_at) = (Some(channel), Vec::new(), Some(0));
     }
 
@@ -138,6 +138,10 @@ impl Backlog {
                     self.room_at = Some(room_at);
                     return Brought::Some;
                 }
+                Pushed::Unsent => {
+                    self.room_at = Some(0);
+                    return Brought::Some;
+                }
                 Pushed::Failed => return Brought::Failed,
             }
             fault!("redeliver.brought");
@@ -170,7 +174,7 @@ impl Backlog {
     }
 
     /// The receiver has hung up.
-    pub(crate) fn doubt(&mut self, mut channel: Channel) {
+    pub(crate) fn doubt(&mut self, mut channel: OutboundChannel) {
         self.next = self.next.max(channel.sequence());
         self.capacity = self.capacity.max(channel.capacity());
         self.policy = channel.policy();
@@ -212,7 +216,7 @@ impl Backlog {
     }
 
     /// Takes what a channel's receiver has not processed, in front of everything else; returns what became of the rest.
-    fn absorb(&mut self, mut channel: Channel) -> Account {
+    fn absorb(&mut self, mut channel: OutboundChannel) -> Account {
         let mut taken = Vec::new();
         let lost = channel.unprocessed(|head, sequence, payload| {
             taken.push(Kept { head, sequence, payload: payload.into() });

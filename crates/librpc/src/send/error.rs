@@ -18,6 +18,16 @@ pub enum SendError {
         /// How long this send has waited.
         limit: Duration,
     },
+    /// The receiver has not been given the channel yet, so the message would not survive this process: it was not sent. In a
+    /// shared domain the receiver has to admit the sender first; in a private one its queue, or this process's descriptors,
+    /// are used up.
+    #[error("node {node:?} has not answered within {limit:?}: the message was not sent")]
+    Unanswered {
+        /// The receiver.
+        node: Arc<str>,
+        /// How long this send has waited.
+        limit: Duration,
+    },
     /// The inbox is full, and drops what is new.
     #[error("node {node:?} has dropped the message: its inbox is full")]
     Dropped {

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod backlog;
 pub(crate) mod channel;
+pub(crate) mod dial;
 pub(crate) mod error;
 pub(crate) mod outbox;
 pub(crate) mod publish;
@@ -14,6 +15,7 @@ pub(crate) mod sender;
 pub(crate) mod topics;
 
 pub use account::{Account, Reached};
+pub use dial::ConnectError;
 pub use error::{FlushError, PublishError, SendError};
 pub use outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
 pub use publish::Receipt;

@@ -10,11 +10,11 @@ use crate::name::check_node_id;
 use crate::node_shared::Owned;
 use crate::policy::Policy;
 use crate::registry::lookup;
-use crate::rendezvous::dial::{self, ConnectError};
 use crate::send::account::{Account, Reached};
 use crate::send::backlog::Behind;
 use crate::send::backlog::Kept;
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::dial::{self, ConnectError};
 use crate::send::error::{FlushError, SendError};
 use crate::send::rate::{Pace, Rate};
 use crate::send::route::Route;
@@ -38,6 +38,8 @@ pub struct Outbox {
     /// The inboxes that it reaches: nodes' own, and subscriptions.
     pub(crate) routes: Vec<Route>,
     pub(crate) topics: Topics,
+    /// How many inboxes the last publish is pending for.
+    pub(crate) pending: usize,
     /// What was not delivered by the last publish.
     pub(crate) undelivered: Vec<SendError>,
     pub(crate) born: fork::Born,
@@ -58,6 +60,7 @@ impl Outbox {
             node,
             routes,
             topics,
+            pending: 0,
             undelivered,
             born: fork::Born::now(),
             ended,
@@ -114,8 +117,8 @@ impl Outbox {
 
     /// Sends a message, and waits up to [`DEFAULT_SEND_LIMIT`] for room.
     ///
-    /// Once this has returned `Ok`, the message reaches the receiver even if this process is killed, unless the sender is
-    /// still pending (see [`crate::Node::sender_within`]).
+    /// Once this has returned `Ok`, the message reaches the receiver even if this process ends or is killed, whether the
+    /// receiver is running, stopped, or has not answered yet.
     ///
     /// # Errors
     ///
@@ -187,6 +190,10 @@ impl Outbox {
                     }
                     channel.wait_for(room_at, deadline);
                 }
+                Pushed::Unsent if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return Err(SendError::Unanswered { node, limit });
+                }
+                Pushed::Unsent => channel.wait_until_sent(deadline),
                 Pushed::Failed => match self.give_up(to.0) {
                     // Nothing is lost, so there is nothing to report: perhaps the receiver is back.
                     None | Some(SendError::ReceiverGone { undelivered: 0, .. }) => {}
@@ -292,13 +299,13 @@ impl Outbox {
     pub fn max_message(&self, to: Destination) -> Option<usize> {
         let route = &self.routes[to.0];
         let kept = || route.backlog.as_ref().map(|backlog| backlog.max_message());
-        route.channel.as_ref().map(Channel::max_message).or_else(kept)
+        route.channel.as_ref().map(OutboundChannel::max_message).or_else(kept)
     }
 
     /// Whether a destination's receiver is there, or has not answered yet, as far as is known without asking: the death
     /// of its process is known within milliseconds. Does not block.
     pub fn is_connected(&self, to: Destination) -> bool {
-        self.routes[to.0].channel.as_ref().is_some_and(Channel::is_connected)
+        self.routes[to.0].channel.as_ref().is_some_and(OutboundChannel::is_connected)
     }
 
     /// What became of the messages to a destination. Does not block.

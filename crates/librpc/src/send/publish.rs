@@ -13,9 +13,9 @@ use librpc_ring::Head;
 use crate::policy::Policy;
 use crate::registry::view::{Subscription, View};
 use crate::registry::{lookup, wait};
-use crate::rendezvous::dial::{self, ConnectError};
 use crate::send::backlog::Behind;
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::dial::{self, ConnectError};
 use crate::send::error::{PublishError, SendError};
 use crate::send::outbox::Outbox;
 use crate::send::rate::{Pace, Rate};
@@ -28,13 +28,20 @@ use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
 #[must_use = "it says which inboxes did not get the message"]
 pub struct Receipt<'a> {
     inboxes: usize,
+    pending: usize,
     undelivered: &'a [SendError],
 }
 
 impl<'a> Receipt<'a> {
-    /// How many inboxes got the message.
+    /// How many inboxes got the message: it reaches them even if this process ends or is killed now.
     pub fn inboxes(&self) -> usize {
         self.inboxes
+    }
+
+    /// How many inboxes have not been given their channel yet, within the limit. They get the message once they answer, if
+    /// this process lives until then. In a private domain that is rare: see [`crate::SendError::Unanswered`].
+    pub fn pending(&self) -> usize {
+        self.pending
     }
 
     /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with one that
@@ -88,11 +95,11 @@ impl Outbox {
         payload: &[u8],
         limit: Duration,
     ) -> Result<Receipt<'_>, PublishError> {
-        let inboxes = match self.publish_plain(topic, payload) {
-            Some(inboxes) => inboxes,
-            None => self.publish_fully(topic, payload, limit)?,
+        let (inboxes, pending) = match self.publish_plain(topic, payload) {
+            Some(inboxes) => (inboxes, 0),
+            None => (self.publish_fully(topic, payload, limit)?, self.pending),
         };
-        Ok(Receipt { inboxes, undelivered: &self.undelivered })
+        Ok(Receipt { inboxes, pending, undelivered: &self.undelivered })
     }
 
     /// The hot path: the routes are as they were, and every inbox takes the message at once. `None`: there is more to it. What
@@ -118,6 +125,7 @@ impl Outbox {
         if !self.born.is_here() {
             return Err(PublishError::Forked);
         }
+        self.pending = 0;
         if !std::mem::take(&mut self.topics.list[topic.0].is_offered) {
             if !self.topics.are_current(topic) {
                 self.find_routes(topic)?;
@@ -146,7 +154,7 @@ impl Outbox {
         let legs = &topics.list[topic.0].routes;
         let is_there = |leg: &&Leg| {
             let route = &routes[leg.route];
-            route.serial == leg.serial && route.channel.as_ref().is_none_or(Channel::is_connected)
+            route.serial == leg.serial && route.channel.as_ref().is_none_or(OutboundChannel::is_connected)
         };
         Ok(legs.iter().filter(is_there).count())
     }
@@ -166,7 +174,7 @@ impl Outbox {
     /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription.
     pub fn max_topic_message(&self, topic: Topic) -> Option<usize> {
         let legs = self.topics.list[topic.0].routes.iter();
-        legs.filter_map(|leg| self.routes[leg.route].channel.as_ref()).map(Channel::max_message).min()
+        legs.filter_map(|leg| self.routes[leg.route].channel.as_ref()).map(OutboundChannel::max_message).min()
     }
 
     pub(crate) fn closed(&self) -> PublishError {
@@ -285,6 +293,10 @@ impl Outbox {
                     inboxes += 1;
                     true
                 }
+                Ok(Late::Pending) => {
+                    self.pending += 1;
+                    true
+                }
                 Ok(Late::Not(error)) => {
                     self.routes[leg.route].count_undelivered(&error);
                     self.undelivered.push(error);
@@ -335,20 +347,29 @@ impl Outbox {
                 }
                 continue;
             }
-            let (pushed, node) = (route.publish(&mut leg.declared, number, name, payload), route.to.clone());
+            let node = route.to.clone();
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let may_pend = route.stuck || is_over;
+            let pushed = route.publish(&mut leg.declared, number, name, payload, may_pend);
             let Some(channel) = &mut route.channel else { continue };
             match pushed {
+                // It waits for an answer: no later publish does.
+                Pushed::Yes if channel.is_unsent() => {
+                    route.stuck = !limit.is_zero();
+                    return Ok(Late::Pending);
+                }
                 Pushed::Yes => {
                     route.stuck = false;
                     return Ok(Late::Delivered);
                 }
+                Pushed::Unsent => channel.wait_until_sent(deadline),
                 Pushed::TooLarge { bytes, max } => return Ok(Late::Not(SendError::TooLarge { node, bytes, max })),
                 Pushed::Full { .. } if channel.policy() == Policy::DropNewest => {
                     return Ok(Late::Not(SendError::Dropped { node }));
                 }
                 Pushed::Full { .. } if route.stuck => return Ok(Late::Not(SendError::Stuck { node })),
                 Pushed::Full { room_at } => {
-                    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    if is_over {
                         route.stuck = !limit.is_zero();
                         return Ok(Late::Not(SendError::Full { node, limit }));
                     }
@@ -378,6 +399,8 @@ enum Reached {
 /// How delivering to a subscription went that did not take the message at once.
 enum Late {
     Delivered,
+    /// It is in a ring that only this process has.
+    Pending,
     Not(SendError),
     Ended,
 }

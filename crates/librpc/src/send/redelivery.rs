@@ -16,9 +16,9 @@ use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
 use crate::registry::{lookup, wait};
-use crate::rendezvous::dial::{self, ConnectError};
 use crate::send::backlog::{Backlog, Behind, Brought, Kept};
 use crate::send::channel::Pushed;
+use crate::send::dial::{self, ConnectError};
 use crate::send::error::SendError;
 use crate::send::outbox::Outbox;
 use crate::wire::Reason;
@@ -85,7 +85,7 @@ impl Outbox {
         let Some(limit) = self.redelivery else { return false };
         let route = &mut self.routes[index];
         let may_return = route.subscription.as_ref().is_none_or(|subscription| subscription.durable.is_some());
-        let is_kept = |channel: &crate::send::channel::Channel| {
+        let is_kept = |channel: &crate::send::channel::OutboundChannel| {
             may_return && channel.policy() != Policy::Latest && matches!(channel.failure(), None | Some(Failure::Gone))
         };
         if !route.channel.as_ref().is_some_and(is_kept) {
@@ -122,7 +122,7 @@ impl Outbox {
     pub(crate) fn return_refused(&mut self, index: usize) -> Option<SendError> {
         let limit = self.redelivery?;
         let route = &mut self.routes[index];
-        let has_refused = |channel: &mut crate::send::channel::Channel| {
+        let has_refused = |channel: &mut crate::send::channel::OutboundChannel| {
             let failure = channel.failure();
             (channel.policy() != Policy::Latest
                 && matches!(failure, Some(Failure::Refused { .. } | Failure::Broken(_))))

@@ -11,7 +11,7 @@ use crate::name::{Address, Incarnation};
 use crate::registry::view::Subscription;
 use crate::send::account::{Account, Reached};
 use crate::send::backlog::{Backlog, Kept};
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::error::SendError;
 use crate::send::rate::Pace;
 use crate::wire::Reason;
@@ -30,7 +30,7 @@ pub(crate) struct Declared {
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) to: Arc<str>,
-    pub(crate) channel: Option<Channel>,
+    pub(crate) channel: Option<OutboundChannel>,
     /// Set when the receiver has refused for good.
     pub(crate) refused: Option<(Incarnation, Reason, Arc<str>)>,
     /// What became of the messages that are in no channel.
@@ -87,7 +87,7 @@ impl Route {
     }
 
     /// Has a new channel.
-    pub(crate) fn set_channel(&mut self, channel: Channel) {
+    pub(crate) fn set_channel(&mut self, channel: OutboundChannel) {
         self.generation += 1;
         self.channel = Some(channel);
         self.refused = None;
@@ -103,16 +103,26 @@ impl Route {
     }
 
     /// Writes a message on a topic, and first what the topic's number means where the receiver may not know it.
+    /// `may_pend`: also into a ring that only this process has.
     #[inline(never)]
-    pub(crate) fn publish(&mut self, declared: &mut Declared, number: u64, topic: &str, payload: &[u8]) -> Pushed {
+    pub(crate) fn publish(
+        &mut self,
+        declared: &mut Declared,
+        number: u64,
+        topic: &str,
+        payload: &[u8],
+        may_pend: bool,
+    ) -> Pushed {
         let Some(channel) = &mut self.channel else { return Pushed::Failed };
         loop {
             // A receiver that is overtaken goes on at the beginning of a chunk, and knows what was declared from there on.
             let here = Declared { generation: self.generation, chunk: channel.chunk() };
             if *declared == here {
-                return channel.push(Head { topic: Some(number), ..Head::MESSAGE }, payload);
+                let head = Head { topic: Some(number), ..Head::MESSAGE };
+                return if may_pend { channel.push_pending(head, payload) } else { channel.push(head, payload) };
             }
-            match channel.declare(number, topic) {
+            let pushed = if may_pend { channel.declare_pending(number, topic) } else { channel.declare(number, topic) };
+            match pushed {
                 Pushed::Yes => *declared = here,
                 other => return other,
             }
@@ -216,7 +226,7 @@ impl Route {
 
     /// Whether the high-water mark was passed, in either direction, since this was asked last.
     pub(crate) fn has_passed_high_water(&mut self) -> bool {
-        let is_high = self.channel.as_mut().is_some_and(Channel::is_high);
+        let is_high = self.channel.as_mut().is_some_and(OutboundChannel::is_high);
         std::mem::replace(&mut self.told_high, is_high) != is_high
     }
 }

@@ -59,7 +59,7 @@ impl Entry {
             let route = &mut routes[leg.route];
             if route.serial == leg.serial
                 && (route.publish_plain(&leg.declared, number, payload)
-                    || matches!(route.publish(&mut leg.declared, number, &self.name, payload), Pushed::Yes))
+                    || matches!(route.publish(&mut leg.declared, number, &self.name, payload, false), Pushed::Yes))
             {
                 route.stuck = false;
                 inboxes += 1;

@@ -36,6 +36,13 @@ impl OsError {
         Self { doing: doing.into(), source: source.into() }
     }
 
+    /// Whether what was lacking may be there again in a moment: descriptors, memory, room in a queue.
+    pub(crate) fn is_passing(&self) -> bool {
+        use rustix::io::Errno;
+        let passing = [Errno::AGAIN, Errno::INTR, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        passing.into_iter().any(|errno| self.is(errno))
+    }
+
     /// Whether the kernel answered with this number.
     pub(crate) fn is(&self, errno: rustix::io::Errno) -> bool {
         self.source.raw_os_error() == Some(errno.raw_os_error())
