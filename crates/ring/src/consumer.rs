@@ -300,6 +300,16 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         }
     }
 
+    /// Says that the message that was taken last, in a record of this many bytes, was not handed out after all: it stays
+    /// unprocessed, whatever [`Consumer::consume`] says later. Nothing may be taken after this.
+    ///
+    /// `taken` stays where it is: a sender that takes over flags the message, as one that may have been handed out.
+    #[cold]
+    pub fn withhold(&mut self, record_bytes: u64) {
+        self.taken -= record_bytes;
+        self.received -= 1;
+    }
+
     /// Notes when a message that bears a time stamp was processed, in ns of the same clock.
     pub fn note_received_at(&mut self, ns: u64) {
         self.last_received = ns;

@@ -2,7 +2,7 @@
 
 use crate::sys::sync::Mutex;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Weak};
 
 use librpc_ring::Consumer;
@@ -16,7 +16,7 @@ use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
-use crate::sys::{Descriptor, OsError};
+use crate::sys::{Descriptor, OsError, barrier};
 
 /// Every receive is over, for so its owner wants it.
 const STOPPED: u8 = 1;
@@ -67,6 +67,8 @@ pub(crate) struct InboxShared {
     directory: Arc<Descriptor>,
     /// Bits: [`STOPPED`], [`CLOSED`].
     ended: AtomicU8,
+    /// The kernel cannot have a barrier in this process's threads, so each message has a fence.
+    has_own_fence: bool,
     state: Mutex<State>,
 }
 
@@ -131,6 +133,7 @@ impl InboxShared {
             channels: Arc::default(),
             directory,
             ended: AtomicU8::new(0),
+            has_own_fence: !barrier::register(),
             state: Mutex::default(),
         }))
     }
@@ -266,13 +269,30 @@ impl InboxShared {
         self.ended.load(Ordering::Acquire) != 0
     }
 
-    /// The node was closed under the inbox.
+    /// The node was closed under the inbox. No message that is taken after the hang-up is handed out, so each that was is
+    /// seen as taken by a sender that takes over.
     pub(crate) fn close(&self) {
         self.ended.fetch_or(CLOSED, Ordering::Release);
+        // Pairs with the fence in `was_closed`: the end is seen there, or `taken` is stored before the hang-up.
+        barrier::in_own_threads();
         self.shut();
         self.signal.raise();
     }
 
+    /// After a message was taken, and before it is handed out: whether the inbox was closed meanwhile. Then its sender may
+    /// have taken over already, without having seen that it was taken.
+    #[inline(always)]
+    pub(crate) fn was_closed(&self) -> bool {
+        // Pairs with the barrier in `close`, which makes up for it where it is only the compiler's.
+        if self.has_own_fence {
+            fence(Ordering::SeqCst)
+        } else {
+            compiler_fence(Ordering::SeqCst)
+        }
+        self.is_closed()
+    }
+
+    #[inline(always)]
     pub(crate) fn is_closed(&self) -> bool {
         self.ended.load(Ordering::Acquire) & CLOSED != 0
     }

@@ -38,7 +38,8 @@ pub(super) enum Polled {
 }
 
 /// What was taken from a ring.
-enum Step {
+#[derive(Debug)]
+pub(super) enum Step {
     Message,
     /// A topic's declaration.
     Topic,
@@ -115,7 +116,7 @@ impl Receiver {
     }
 
     /// Takes the next record of a ring.
-    fn poll_ring(&mut self, index: usize) -> Step {
+    pub(super) fn poll_ring(&mut self, index: usize) -> Step {
         let channel = self.channels[index].as_mut().expect("an active channel is there");
         if channel.drain == Some(0) {
             return self.drained(index);
@@ -128,12 +129,17 @@ impl Receiver {
             Ok(None) => return Step::Nothing,
             Err(corrupt) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(corrupt.to_string())))),
         };
+        let record_bytes = record.head.record_bytes(record.payload_bytes);
         if let Some(left) = &mut channel.drain {
-            *left = left.saturating_sub(record.head.record_bytes(record.payload_bytes));
+            *left = left.saturating_sub(record_bytes);
         }
         channel.missed += record.missed;
         if channel.topics.is_expected(&self.shared.address, &record.head) {
             fault!("consume.taken");
+            if self.shared.was_closed() {
+                channel.consumer.withhold(record_bytes);
+                return Step::Nothing;
+            }
             self.take(index, &record);
             return Step::Message;
         }

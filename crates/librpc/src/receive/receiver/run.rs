@@ -4,6 +4,8 @@
 //! empty, a record is more than a plain message, or something else is due: the turn of other channels, a look at the clock and
 //! at the bells, a sender that waits. All that is counted when the run has ended, not for each message.
 
+use librpc_ring::Head;
+
 use super::{POLLS_PER_CLOCK, Receiver, SETTLE_EVERY};
 use crate::fault::fault;
 use crate::receive::message::Taken;
@@ -20,9 +22,11 @@ impl Receiver {
     /// The run has one more message: [`Receiver::taken`]. `false`: everything is to be looked at, with [`Receiver::next`].
     #[inline(always)]
     pub(crate) fn goes_on(&mut self, consume: bool) -> bool {
-        if self.run.left == 0 || self.shared.has_ended() {
-            return false;
-        }
+        self.run.left > 0 && !self.shared.has_ended() && self.take_in_run(consume)
+    }
+
+    #[inline(always)]
+    pub(super) fn take_in_run(&mut self, consume: bool) -> bool {
         let index = self.run.channel;
         let Some(Some(channel)) = self.channels.get_mut(index) else { return false };
         if consume {
@@ -34,6 +38,11 @@ impl Receiver {
         let found = channel.consumer.pop_plain(&mut self.payload, |topic| topics.has(address, topic));
         let Some(plain) = found else { return false };
         fault!("consume.taken");
+        if self.shared.was_closed() {
+            let head = Head { topic: plain.topic, ..Head::MESSAGE };
+            channel.consumer.withhold(head.record_bytes(plain.payload_bytes));
+            return false;
+        }
         if !channel.is_listed {
             channel.is_listed = true;
             self.unconsumed.push(index);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use librpc_ring::{Consumer, Head, Kind, Producer};
 
-use super::polling::Polled;
+use super::polling::{Polled, Step};
 use super::*;
 use crate::link::bell::Bell;
 use crate::link::inbox_shared::{Arrival, Settings};
@@ -47,6 +47,13 @@ impl Sender {
 
     fn rings(&self, ring: u32) {
         Bell::Ring(ring).ring(&self.socket);
+    }
+
+    /// The numbers of the messages that a sender that takes over finds, and whether they are flagged.
+    fn unprocessed(&mut self) -> Vec<(u64, bool)> {
+        let mut found = Vec::new();
+        assert_eq!(self.producer.unprocessed(|head, number, _| found.push((number, head.redelivered))), 0);
+        found
     }
 
     /// Bytes that the inbox has processed.
@@ -114,6 +121,11 @@ impl Stage {
         for _ in 0..senders {
             assert!(matches!(self.next(Until::Forever, Wanted::Events), Some(Found::Joined(_))));
         }
+    }
+
+    /// Takes the next message, which is there.
+    fn take(&mut self) {
+        assert!(matches!(self.next(Until::Now, Wanted::Messages), Some(Found::Message)));
     }
 
     /// Polls until the inbox sleeps, as far as another event loop can see.
@@ -217,4 +229,44 @@ fn what_shows_without_end_does_not_keep_the_clock_from_being_looked_at() {
     sender.publishes(1);
     stage.receiver.polls = 0;
     assert_eq!((0..1000).take_while(|_| stage.receiver.spin()).count(), POLLS_PER_CLOCK as usize);
+}
+
+#[test]
+fn a_message_that_is_taken_after_the_inbox_was_closed_is_not_handed_out() {
+    for in_run in [false, true] {
+        let mut stage = Stage::new();
+        let mut sender = stage.sender();
+        stage.join(1);
+        sender.declares(1, "a");
+        (0..3).for_each(|_| sender.publishes(1));
+        stage.take();
+        // As if the inbox was closed just after the receive had looked whether it is.
+        stage.shared.close();
+        if in_run {
+            assert!(!stage.receiver.take_in_run(true));
+        } else {
+            stage.receiver.consume(true);
+            assert!(matches!(stage.receiver.poll_ring(0), Step::Nothing));
+        }
+        assert!(stage.next(Until::Forever, Wanted::Messages).is_none());
+        stage.receiver.consume(false); // as if the inbox was dropped
+        assert_eq!(sender.unprocessed(), [(1, true), (2, false)], "it may have been handed out, but is not processed");
+        let counted = stage.shared.channels.after(0, 1)[0].1.stats();
+        assert_eq!((counted.processed, counted.queued), (1, 2));
+    }
+}
+
+#[test]
+fn a_message_that_is_taken_after_the_inbox_was_stopped_is_handed_out() {
+    let mut stage = Stage::new();
+    let mut sender = stage.sender();
+    stage.join(1);
+    sender.declares(1, "a");
+    (0..2).for_each(|_| sender.publishes(1));
+    stage.take();
+    stage.shared.stop();
+    assert!(stage.receiver.take_in_run(true), "nobody takes over, and it would stay unprocessed");
+    assert!(stage.next(Until::Forever, Wanted::Messages).is_none());
+    stage.receiver.consume(false);
+    assert_eq!(sender.unprocessed(), []);
 }
