@@ -300,14 +300,21 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         }
     }
 
-    /// Says that the message that was taken last, in a record of this many bytes, was not handed out after all: it stays
-    /// unprocessed, whatever [`Consumer::consume`] says later. Nothing may be taken after this.
-    ///
-    /// `taken` stays where it is: a sender that takes over flags the message, as one that may have been handed out.
+    /// Takes back that the last message was taken, which had this head and length: it is not to be handed out. A sender that
+    /// takes over in the meantime may flag it as one that was in work.
     #[cold]
-    pub fn withhold(&mut self, record_bytes: u64) {
-        self.taken -= record_bytes;
+    pub fn untake(&mut self, head: &Head, payload_bytes: usize) {
+        self.sequence -= 1;
         self.received -= 1;
+        self.bytes -= payload_bytes as u64;
+        (self.position, self.taken) = {
+            let begin = self.taken - head.record_bytes(payload_bytes);
+            (begin, begin)
+        };
+        // All as in `count` and `advance`. Nobody is told of a message that was not handed out.
+        self.ack.store(ack::RECEIVED, self.received, Ordering::Release);
+        self.ack.store(ack::BYTES_RECEIVED, self.bytes, Ordering::Release);
+        self.ack.store(ack::TAKEN, self.taken, Ordering::Relaxed);
     }
 
     /// Notes when a message that bears a time stamp was processed, in ns of the same clock.

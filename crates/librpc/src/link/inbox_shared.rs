@@ -68,7 +68,7 @@ pub(crate) struct InboxShared {
     /// Bits: [`STOPPED`], [`CLOSED`].
     ended: AtomicU8,
     /// The kernel cannot have a barrier in this process's threads, so each message has a fence.
-    has_own_fence: bool,
+    pub(crate) has_own_fence: bool,
     state: Mutex<State>,
 }
 
@@ -273,26 +273,30 @@ impl InboxShared {
     /// seen as taken by a sender that takes over.
     pub(crate) fn close(&self) {
         self.ended.fetch_or(CLOSED, Ordering::Release);
-        // Pairs with the fence in `was_closed`: the end is seen there, or `taken` is stored before the hang-up.
+        // Pairs with the fence in `has_ended_meanwhile`: the end is seen there, or `taken` is stored before the hang-up.
         barrier::in_own_threads();
         self.shut();
         self.signal.raise();
     }
 
-    /// After a message was taken, and before it is handed out: whether the inbox was closed meanwhile. Then its sender may
-    /// have taken over already, without having seen that it was taken.
-    #[inline(always)]
-    pub(crate) fn was_closed(&self) -> bool {
-        // Pairs with the barrier in `close`, which makes up for it where it is only the compiler's.
+    /// After a message was taken, and before it is handed out: whether the inbox was stopped or closed meanwhile. If it was
+    /// closed, its sender may have taken over already, without having seen that the message was taken.
+    pub(crate) fn has_ended_meanwhile(&self) -> bool {
+        // Pairs with the barrier in `close`.
         if self.has_own_fence {
-            fence(Ordering::SeqCst)
-        } else {
-            compiler_fence(Ordering::SeqCst)
+            fence(Ordering::SeqCst);
         }
-        self.is_closed()
+        self.has_ended_in_run()
     }
 
+    /// The same, unless each message [has a fence of its own](InboxShared::has_own_fence).
     #[inline(always)]
+    pub(crate) fn has_ended_in_run(&self) -> bool {
+        // The barrier in `close` makes up for the rest.
+        compiler_fence(Ordering::SeqCst);
+        self.has_ended()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.ended.load(Ordering::Acquire) & CLOSED != 0
     }

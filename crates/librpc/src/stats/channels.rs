@@ -15,7 +15,7 @@ use crate::sys::fork;
 use crate::sys::memory::Mapping;
 
 /// The most topics of a channel that are kept, for people to see.
-const TOPICS: usize = 32;
+pub(crate) const SHOWN_TOPICS: usize = 32;
 
 /// The channels of an inbox.
 #[derive(Debug, Default)]
@@ -104,12 +104,11 @@ impl Listed {
 }
 
 impl ChannelGuard {
-    /// A topic was declared on the channel.
+    /// A topic was declared on the channel for the first time.
     #[cold]
-    pub(crate) fn declared(&self, topic: &[u8]) {
-        let Ok(topic) = str::from_utf8(topic) else { return };
+    pub(crate) fn declared(&self, topic: &str) {
         let mut topics = self.listed.topics.lock();
-        if topics.len() < TOPICS && !topics.iter().any(|known| **known == *topic) {
+        if topics.len() < SHOWN_TOPICS {
             topics.push(topic.into());
         }
     }

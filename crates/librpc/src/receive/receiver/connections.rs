@@ -42,6 +42,7 @@ impl Receiver {
 
     fn arrived(&mut self, arrival: Arrival) {
         let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard } = arrival;
+        let topics = Names::new(self.shared.address.clone(), charge.names());
         let mut charge = Some(charge);
         if let Some(socket) = socket {
             if let Err(error) = self.poll.add(&*socket, connection) {
@@ -72,7 +73,7 @@ impl Receiver {
             consumer,
             is_fenced,
             peer,
-            topics: Names::default(),
+            topics,
             missed: 0,
             stamps: Stamps::default(),
             connection,
@@ -170,6 +171,10 @@ impl Receiver {
         match &departure {
             Departure::Corrupt(why) => {
                 tracing::warn!(peer, why, "a sender's ring is corrupt, and is closed");
+                channel.ring_bell(Bell::Reset(channel.ring));
+            }
+            Departure::TooMuch(why) => {
+                tracing::warn!(peer, why, "a sender's channel costs too much, and is closed");
                 channel.ring_bell(Bell::Reset(channel.ring));
             }
             Departure::Died => tracing::info!(peer, pid = channel.peer.pid, "a sender has died"),

@@ -9,6 +9,7 @@ use librpc_ring::{Head, Mode, Record};
 use super::{Found, POLLS_PER_CLOCK, Receiver};
 use crate::fault::fault;
 use crate::receive::message::{Departure, Taken};
+use crate::receive::topic_names::NotLearned;
 
 /// How many records are taken from one channel before it is the next one's turn.
 pub(super) const QUANTUM: u32 = 64;
@@ -129,24 +130,25 @@ impl Receiver {
             Ok(None) => return Step::Nothing,
             Err(corrupt) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(corrupt.to_string())))),
         };
-        let record_bytes = record.head.record_bytes(record.payload_bytes);
         if let Some(left) = &mut channel.drain {
-            *left = left.saturating_sub(record_bytes);
+            *left = left.saturating_sub(record.head.record_bytes(record.payload_bytes));
         }
         channel.missed += record.missed;
-        if channel.topics.is_expected(&self.shared.address, &record.head) {
+        if channel.topics.is_expected(&record.head) {
             fault!("consume.taken");
-            if self.shared.was_closed() {
-                channel.consumer.withhold(record_bytes);
+            if self.shared.has_ended_meanwhile() {
+                channel.consumer.untake(&record.head, record.payload_bytes);
                 return Step::Nothing;
             }
             self.take(index, &record);
             return Step::Message;
         }
-        if let Err(why) = channel.topics.learn(&self.shared.address, &record.head, &self.payload) {
-            return Step::Gone(Some(self.leave(index, Departure::Corrupt(why))));
+        match channel.topics.learn(&record.head, &self.payload) {
+            Ok(false) => {}
+            Ok(true) => channel.guard.declared(channel.topics.of(record.head.topic).unwrap_or_default()),
+            Err(NotLearned::Corrupt(why)) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(why)))),
+            Err(NotLearned::TooMuch(why)) => return Step::Gone(Some(self.leave(index, Departure::TooMuch(why)))),
         }
-        channel.guard.declared(&self.payload);
         // Learnt is processed, unless a message ahead of it is not.
         if !had_unconsumed {
             channel.consumer.consume();
@@ -179,7 +181,7 @@ impl Receiver {
         self.is_in_gap = false;
         self.quantum -= 1;
         self.polls += 1;
-        if channel.drain.is_none() && channel.consumer.mode() == Mode::Lossless {
+        if channel.drain.is_none() && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence {
             self.begin_run(index);
         }
     }

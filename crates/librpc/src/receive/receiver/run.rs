@@ -22,7 +22,7 @@ impl Receiver {
     /// The run has one more message: [`Receiver::taken`]. `false`: everything is to be looked at, with [`Receiver::next`].
     #[inline(always)]
     pub(crate) fn goes_on(&mut self, consume: bool) -> bool {
-        self.run.left > 0 && !self.shared.has_ended() && self.take_in_run(consume)
+        self.run.left > 0 && self.take_in_run(consume)
     }
 
     #[inline(always)]
@@ -34,15 +34,10 @@ impl Receiver {
             channel.ring_if_seen();
         }
         self.payload.clear();
-        let (topics, address) = (&channel.topics, &self.shared.address);
-        let found = channel.consumer.pop_plain(&mut self.payload, |topic| topics.has(address, topic));
+        let topics = &channel.topics;
+        let found = channel.consumer.pop_plain(&mut self.payload, |topic| topics.has(topic));
         let Some(plain) = found else { return false };
         fault!("consume.taken");
-        if self.shared.was_closed() {
-            let head = Head { topic: plain.topic, ..Head::MESSAGE };
-            channel.consumer.withhold(head.record_bytes(plain.payload_bytes));
-            return false;
-        }
         if !channel.is_listed {
             channel.is_listed = true;
             self.unconsumed.push(index);
@@ -50,11 +45,22 @@ impl Receiver {
         self.run.left -= 1;
         self.taken =
             Taken { channel: index, sequence: plain.sequence, topic: plain.topic, redelivered: false, missed: 0 };
-        true
+        !self.shared.has_ended_in_run() || self.untake()
     }
 
-    /// A message was found in this channel: others may follow. Of one that may be overwritten, or is read to its end, each is
-    /// looked at as if it were the first.
+    /// The message that was taken last is not handed out.
+    #[cold]
+    #[inline(never)]
+    fn untake(&mut self) -> bool {
+        if let Some(channel) = &mut self.channels[self.taken.channel] {
+            let head = Head { topic: self.taken.topic, ..Head::MESSAGE };
+            channel.consumer.untake(&head, self.payload.len());
+        }
+        false
+    }
+
+    /// A message was found in this channel: others may follow. Where one may be overwritten, is read to the end, or needs a
+    /// fence, each is looked at as if it were the first.
     pub(super) fn begin_run(&mut self, channel: usize) {
         let length = self.quantum.min(POLLS_PER_CLOCK.saturating_sub(self.polls));
         self.run = Run { channel, length, left: length };

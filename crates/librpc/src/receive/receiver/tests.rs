@@ -232,16 +232,17 @@ fn what_shows_without_end_does_not_keep_the_clock_from_being_looked_at() {
 }
 
 #[test]
-fn a_message_that_is_taken_after_the_inbox_was_closed_is_not_handed_out() {
-    for in_run in [false, true] {
+fn a_message_that_is_taken_after_the_inbox_has_ended_is_not_handed_out() {
+    for (end, in_run) in [InboxShared::close, InboxShared::stop].into_iter().flat_map(|end| [(end, false), (end, true)])
+    {
         let mut stage = Stage::new();
         let mut sender = stage.sender();
         stage.join(1);
         sender.declares(1, "a");
         (0..3).for_each(|_| sender.publishes(1));
         stage.take();
-        // As if the inbox was closed just after the receive had looked whether it is.
-        stage.shared.close();
+        // As if the inbox had ended just after the receive had looked whether it has.
+        end(&stage.shared);
         if in_run {
             assert!(!stage.receiver.take_in_run(true));
         } else {
@@ -250,23 +251,25 @@ fn a_message_that_is_taken_after_the_inbox_was_closed_is_not_handed_out() {
         }
         assert!(stage.next(Until::Forever, Wanted::Messages).is_none());
         stage.receiver.consume(false); // as if the inbox was dropped
-        assert_eq!(sender.unprocessed(), [(1, true), (2, false)], "it may have been handed out, but is not processed");
+        assert_eq!(sender.unprocessed(), [(1, false), (2, false)]);
         let counted = stage.shared.channels.after(0, 1)[0].1.stats();
-        assert_eq!((counted.processed, counted.queued), (1, 2));
+        assert_eq!((counted.received, counted.processed, counted.queued), (1, 1, 2));
+        assert_eq!(counted.bytes_received, 5);
     }
 }
 
 #[test]
-fn a_message_that_is_taken_after_the_inbox_was_stopped_is_handed_out() {
+fn what_was_handed_out_before_can_still_be_acknowledged_after_the_end() {
     let mut stage = Stage::new();
     let mut sender = stage.sender();
     stage.join(1);
     sender.declares(1, "a");
-    (0..2).for_each(|_| sender.publishes(1));
+    (0..3).for_each(|_| sender.publishes(1));
     stage.take();
+    assert!(stage.receiver.take_in_run(false));
     stage.shared.stop();
-    assert!(stage.receiver.take_in_run(true), "nobody takes over, and it would stay unprocessed");
-    assert!(stage.next(Until::Forever, Wanted::Messages).is_none());
+    assert!(!stage.receiver.take_in_run(false));
+    assert_eq!(sender.unprocessed(), [(0, true), (1, true), (2, false)]);
     stage.receiver.consume(false);
-    assert_eq!(sender.unprocessed(), []);
+    assert_eq!(sender.unprocessed(), [(2, false)]);
 }
