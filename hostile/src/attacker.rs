@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use librpc::hostile as forge;
-use librpc_ring::layout::{ack, data};
+use librpc::fuzzing as forge;
+use librpc_ring::layout::{self, ack, data};
 use librpc_ring::{Kind, MemoryMut};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
@@ -141,7 +141,7 @@ impl Attacker {
         let null: OwnedFd = std::fs::File::open("/dev/null")?.into();
         let directory: OwnedFd = std::fs::File::open(&self.domain)?.into();
         let (pipe, _other) = rustix::pipe::pipe()?;
-        let bytes = 4096 + CAPACITY;
+        let bytes = layout::HEADER_BYTES as u64 + CAPACITY;
         let (_, good) = memory(bytes, seals())?;
         assert_eq!(rustix::fs::ftruncate(&good, 0), Err(Errno::PERM), "what is sealed does not shrink");
         let bad = match self.random.below(12) {
@@ -175,9 +175,9 @@ impl Attacker {
     /// A ring that is attached as it should be, and then written as no sender writes.
     fn ring(&mut self, never_ends: bool) -> anyhow::Result<()> {
         let Some(socket) = self.admitted()? else { return Ok(()) };
-        let (words, fd) = memory(4096 + CAPACITY, seals())?;
+        let (words, fd) = memory(layout::HEADER_BYTES as u64 + CAPACITY, seals())?;
         for (word, value) in
-            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+            [(data::MAGIC, layout::DATA_MAGIC), (data::VERSION, layout::VERSION), (data::CAPACITY, CAPACITY)]
         {
             words.store(word, value, Ordering::Relaxed);
         }
@@ -228,9 +228,9 @@ impl Attacker {
 
     fn bells(&mut self) -> anyhow::Result<()> {
         let Some(socket) = self.admitted()? else { return Ok(()) };
-        let (words, fd) = memory(4096 + CAPACITY, seals())?;
+        let (words, fd) = memory(layout::HEADER_BYTES as u64 + CAPACITY, seals())?;
         for (word, value) in
-            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+            [(data::MAGIC, layout::DATA_MAGIC), (data::VERSION, layout::VERSION), (data::CAPACITY, CAPACITY)]
         {
             words.store(word, value, Ordering::Relaxed);
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use librpc_ring::MemoryMut;
-use librpc_ring::layout::{DATA_MAGIC, VERSION, data};
+use librpc_ring::layout::{DATA_MAGIC, HEADER_BYTES, VERSION, data};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
 use rustix::io::Errno;
@@ -67,17 +67,21 @@ fn ring(bytes: u64, seals: SealFlags, spoilt: Option<(usize, u64)>) -> anyhow::R
 
 /// Descriptors of every kind; the first is a ring as it should be.
 fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
-    let bytes = 4096 + CAPACITY;
+    let bytes = HEADER_BYTES as u64 + CAPACITY;
     let mut offers = vec![ring(bytes, seals(), None)?];
-    for (word, value) in
-        [(data::MAGIC, 0), (data::VERSION, 2), (data::CAPACITY, CAPACITY / 2), (data::MODE, 1), (data::FIRST, u64::MAX)]
-    {
+    for (word, value) in [
+        (data::MAGIC, 0),
+        (data::VERSION, VERSION - 1),
+        (data::CAPACITY, CAPACITY / 2),
+        (data::MODE, 1),
+        (data::FIRST, u64::MAX),
+    ] {
         offers.push(ring(bytes, seals(), Some((word, value)))?);
     }
     for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL, seals()] {
         offers.push(ring(bytes, seals() - missing, None)?);
     }
-    for other in [4096, bytes - 4096, bytes + 4096, bytes - 1] {
+    for other in [4096, 4096 + CAPACITY, bytes - 4096, bytes + 4096, bytes - 1] {
         offers.push(match other % 4096 {
             0 => ring(other, seals(), None)?,
             _ => {

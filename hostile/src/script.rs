@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use librpc::hostile as forge;
+use librpc::fuzzing as forge;
 use minicbor::Encoder;
 
 use crate::attacker::CAPACITY;
