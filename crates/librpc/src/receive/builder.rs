@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use librpc_ring::is_mappable;
 
-use crate::link::inbox_shared::InboxShared;
+use crate::link::inbox_shared::{InboxShared, Settings};
 use crate::name::{Address, BadNodeId, check_node_id};
 use crate::node_shared::{NotListed, Owned};
 use crate::place::OpenError;
@@ -92,7 +92,7 @@ pub struct InboxBuilder<'n> {
     address: Result<Address, InboxError>,
     capacity: u64,
     policy: Policy,
-    own: bool,
+    receive_own: bool,
     durable: Option<String>,
     wait: Wait,
     acknowledge: Acknowledge,
@@ -100,8 +100,16 @@ pub struct InboxBuilder<'n> {
 
 impl<'n> InboxBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, address: Result<Address, InboxError>) -> Self {
-        let (policy, own, durable, wait, acknowledge) = Default::default();
-        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, durable, wait, acknowledge }
+        Self {
+            node,
+            address,
+            capacity: DEFAULT_CAPACITY,
+            policy: Policy::default(),
+            receive_own: false,
+            durable: None,
+            wait: Wait::default(),
+            acknowledge: Acknowledge::default(),
+        }
     }
 
     /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. The ring
@@ -118,7 +126,7 @@ impl<'n> InboxBuilder<'n> {
 
     /// Whether a subscription gets what its own node publishes, too. By default it does not.
     pub fn own(self, own: bool) -> Self {
-        Self { own, ..self }
+        Self { receive_own: own, ..self }
     }
 
     /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
@@ -144,7 +152,7 @@ impl<'n> InboxBuilder<'n> {
     ///
     /// [`InboxError`].
     pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, policy, own, durable, wait, acknowledge } = self;
+        let Self { node, address, capacity, policy, receive_own, durable, wait, acknowledge } = self;
         let address = address?;
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::BadName)?;
@@ -156,7 +164,8 @@ impl<'n> InboxBuilder<'n> {
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let shared = InboxShared::new(number, address, (capacity, policy), (own, durable), directory)?;
+        let settings = Settings { address, capacity, policy, receive_own, durable };
+        let shared = InboxShared::new(number, settings, directory)?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };

@@ -80,38 +80,71 @@ pub(crate) enum ReadError {
     Os(#[from] OsError),
 }
 
+/// Which incarnation of a node a file is of, and whether it lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) alive: bool,
+}
+
 /// Reads the file of a node; `None` if there is none. Whatever the name leads to, this returns soon.
 pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>, ReadError> {
-    let doing = || format!("read the file of node {id:?}");
-    let bad = |why: String| ReadError::Bad { id: id.to_owned(), why };
-    let file = match file::open(directory, &node_file(id), Access::Read) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        // A symbolic link, a socket, a device, a file that may not be read: somebody has planted it. Anything else is our
-        // own trouble, and says nothing about the node.
-        Err(errno @ (Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::PERM | Errno::AGAIN)) => {
-            return Err(bad(format!("it cannot be opened: {errno}")));
-        }
-        Err(errno) => return Err(OsError::new(doing(), errno).into()),
-    };
-    let stat = file::stat(&file).context(doing)?;
-    if stat.kind != Kind::Regular {
-        return Err(bad(format!("it is {}", stat.kind)));
-    }
-    let (header, inboxes, lists_more) = parse(id, |into, offset| file::read_at(&file, into, offset).context(doing))?;
+    let Some((file, stat)) = open(directory, id)? else { return Ok(None) };
+    let (header, inboxes, lists_more) =
+        parse(id, |into, offset| file::read_at(&file, into, offset).context(|| reading(id)))?;
     Ok(Some(NodeFile {
         incarnation: Incarnation::from_bytes(header.incarnation),
         pid: header.pid,
         uid: stat.uid,
-        alive: lock::is_owned(&file).context(doing)?,
+        alive: lock::is_owned(&file).context(|| reading(id))?,
         opened_ns: header.opened_ns,
         inboxes,
         lists_more,
     }))
 }
 
+/// Reads whether a node lives, and nothing of what it lists, which may be long; `None` if it has no file.
+pub(crate) fn read_life(directory: &Descriptor, id: &str) -> Result<Option<Life>, ReadError> {
+    let Some((file, _)) = open(directory, id)? else { return Ok(None) };
+    let header = read_header(id, &mut |into, offset| file::read_at(&file, into, offset).context(|| reading(id)))?;
+    let alive = lock::is_owned(&file).context(|| reading(id))?;
+    Ok(Some(Life { incarnation: Incarnation::from_bytes(header.incarnation), alive }))
+}
+
+fn reading(id: &str) -> String {
+    format!("read the file of node {id:?}")
+}
+
+fn bad(id: &str, why: String) -> ReadError {
+    ReadError::Bad { id: id.to_owned(), why }
+}
+
+fn open(directory: &Descriptor, id: &str) -> Result<Option<(Descriptor, Stat)>, ReadError> {
+    let file = match file::open(directory, &node_file(id), Access::Read) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        // A symbolic link, a socket, a device, a file that may not be read: somebody has planted it. Anything else is our
+        // own trouble, and says nothing about the node.
+        Err(errno @ (Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::PERM | Errno::AGAIN)) => {
+            return Err(bad(id, format!("it cannot be opened: {errno}")));
+        }
+        Err(errno) => return Err(OsError::new(reading(id), errno).into()),
+    };
+    let stat = file::stat(&file).context(|| reading(id))?;
+    if stat.kind != Kind::Regular {
+        return Err(bad(id, format!("it is {}", stat.kind)));
+    }
+    Ok(Some((file, stat)))
+}
+
 /// Reads bytes of a file at an offset; fewer at its end.
 type Pread<'f> = dyn FnMut(&mut [u8], u64) -> Result<usize, OsError> + 'f;
+
+fn read_header(id: &str, pread: &mut Pread<'_>) -> Result<NodeHeader, ReadError> {
+    let mut bytes = [0; NodeHeader::BYTES];
+    pread(&mut bytes, 0)?; // a short read leaves zeros, which are not the magic
+    NodeHeader::decode(&bytes).map_err(|layout| bad(id, layout.to_string()))
+}
 
 /// Takes a node's file apart, which its owner may write at any time: the header, the inboxes, and whether there are more
 /// than [`MAX_INBOXES`].
@@ -119,22 +152,17 @@ pub(crate) fn parse(
     id: &str,
     mut pread: impl FnMut(&mut [u8], u64) -> Result<usize, OsError>,
 ) -> Result<(NodeHeader, Vec<ListedInbox>, bool), ReadError> {
-    let bad = |why: String| ReadError::Bad { id: id.to_owned(), why };
-    let read_header = |pread: &mut Pread<'_>| {
-        let mut bytes = [0; NodeHeader::BYTES];
-        pread(&mut bytes, 0)?; // a short read leaves zeros, which are not the magic
-        NodeHeader::decode(&bytes).map_err(|layout| bad(layout.to_string()))
-    };
+    let bad = |why: String| bad(id, why);
     // A list is whole if the selecting word is the same after reading it as before.
     for _ in 0..100 {
-        let header = read_header(&mut pread)?;
+        let header = read_header(id, &mut pread)?;
         let (inboxes, more) = match header.select.area() {
             None => (Vec::new(), false),
             Some((_, bytes)) if bytes > layout::MAX_LIST_BYTES => return Err(bad(format!("a list of {bytes} bytes"))),
             Some((offset, bytes)) => {
                 let mut list = vec![0; bytes];
                 let read = pread(&mut list, offset)?;
-                if read_header(&mut pread)?.select != header.select {
+                if read_header(id, &mut pread)?.select != header.select {
                     continue;
                 }
                 wire::decode_list(&list[..read], MAX_INBOXES).map_err(|error| bad(error.to_string()))?
