@@ -120,7 +120,10 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages
     let shy = open("shy").admit(librpc::Admission::nobody()).open().expect("it opens");
     let shy_inbox = shy.inbox().expect("it opens");
     let refused = source.try_sender("shy"); // which is told at once, or later
-    said.awaits("INFO librpc::rendezvous::incoming accept: a connection is refused", &["reason=NotAdmitted", "does not admit"]);
+    said.awaits(
+        "INFO librpc::rendezvous::incoming accept: a connection is refused",
+        &["reason=NotAdmitted", "does not admit"],
+    );
     drop((refused, shy_inbox, shy));
     said.awaits("INFO librpc::node_shared leave: a node has left", &["node=\"shy\""]);
     drop((inbox, sender, source));

@@ -228,6 +228,9 @@ impl NodeShared {
     /// Notices that the domain, or the node's file in it, was removed under the node, and joins anew: the same incarnation
     /// with the same inboxes. What is connected goes on all the while.
     pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
+        if !self.born.is_here() {
+            return;
+        }
         let mut place = self.place();
         let Some(old) = place.as_ref().filter(|place| !place.registration.is_current()) else { return };
         let domain = old.registration.membership().domain().clone();
@@ -270,17 +273,24 @@ impl NodeShared {
 
     /// The domain's directory; `None` once the node was closed, and in a forked child.
     pub(crate) fn directory(&self) -> Option<Arc<Descriptor>> {
-        if !self.born.is_here() {
-            return None;
-        }
-        self.place().as_ref().map(|place| place.registration.membership().directory().clone())
+        self.of_membership(|membership| membership.directory().clone())
     }
 
-    /// Asks the view of the domain's subscriptions; `None` once the node was closed.
+    fn of_membership<T>(&self, take: impl FnOnce(&Membership) -> T) -> Option<T> {
+        if !self.born.is_here() {
+            return None; // a thread of the parent's may have had the lock when it forked
+        }
+        self.place().as_ref().map(|place| take(place.registration.membership()))
+    }
+
+    /// Asks the view of the domain's subscriptions; `None` once the node was closed, and in a forked child.
     pub(crate) fn ask_view<T>(
         self: &Arc<Self>,
         ask: impl FnOnce(&mut View) -> Result<T, OsError>,
     ) -> Result<Option<T>, OsError> {
+        if !self.born.is_here() {
+            return Ok(None);
+        }
         self.join_anew_if_removed();
         let place = self.place();
         let Some(membership) = place.as_ref().map(|place| place.registration.membership()) else { return Ok(None) };
@@ -292,9 +302,9 @@ impl NodeShared {
         view.as_mut().map(ask).transpose()
     }
 
-    /// The domain, as long as the node is open.
+    /// The domain; `None` once the node was closed, and in a forked child.
     pub(crate) fn domain(&self) -> Option<Domain> {
-        self.place().as_ref().map(|place| place.registration.membership().domain().clone())
+        self.of_membership(|membership| membership.domain().clone())
     }
 
     pub(crate) fn next_inbox(&self) -> u32 {

@@ -42,6 +42,8 @@ const SETTLE_EVERY: u32 = 64;
 const POLLS_PER_CLOCK: u32 = 32;
 /// So many rounds of arming and looking, and a call that must not block returns.
 const ROUNDS: u32 = 16;
+/// How often an inbox looks at its rings that has no barrier in its senders any more.
+const LOOK_UNBARRED: Duration = Duration::from_millis(1);
 /// So often a doubt is looked at.
 const DOUBT_EVERY: Duration = Duration::from_millis(1);
 /// The connections' numbers are random; this one is the inbox's own signal.
@@ -97,6 +99,8 @@ pub(crate) struct Receiver {
     empty_polls: u32,
     last_look: Instant,
     found: VecDeque<Found>,
+    /// A barrier was forbidden: an armed ring may hold something that no bell announces.
+    is_unbarred: bool,
     /// Whether another event loop waits for the descriptor.
     foreign: Cell<bool>,
     /// Channels from which something was taken that is not consumed.
@@ -128,6 +132,7 @@ impl Receiver {
             empty_polls: 0,
             last_look: Instant::now(),
             found: VecDeque::new(),
+            is_unbarred: false,
             foreign: Cell::new(false),
             unconsumed: Vec::new(),
             payload: Vec::new(),
@@ -172,7 +177,7 @@ impl Receiver {
                 if self.arm_all() {
                     self.look(Some(self.last_look))?;
                     if self.active.is_empty() && self.found.is_empty() {
-                        if !self.doubtful.is_empty() {
+                        if !self.doubtful.is_empty() || self.is_unbarred {
                             self.shared.signal.raise(); // the caller comes again, until there is no doubt
                         }
                         return Ok(None);
@@ -373,7 +378,7 @@ impl Receiver {
             }
         }
         if needs_barrier {
-            barrier::everywhere();
+            self.is_unbarred |= !barrier::everywhere();
         }
         let channels = &mut self.channels;
         self.active.retain(|&index| {
@@ -399,7 +404,14 @@ impl Receiver {
             true => until,
             false => Some(until.unwrap_or(Instant::now() + DOUBT).min(Instant::now() + DOUBT_EVERY)),
         };
+        let until = match self.is_unbarred {
+            false => until,
+            true => Some(until.unwrap_or(Instant::now() + LOOK_UNBARRED).min(Instant::now() + LOOK_UNBARRED)),
+        };
         self.poll.wait(until, &mut ready)?;
+        if self.is_unbarred {
+            self.activate_unannounced();
+        }
         for event in &ready {
             match event.token {
                 SIGNAL => {
@@ -430,6 +442,19 @@ impl Receiver {
             self.arm(|channel| channel.idle_looks >= IDLE_LOOKS);
         }
         Ok(())
+    }
+
+    /// Activates the armed channels that hold something, although nobody has rung.
+    #[cold]
+    fn activate_unannounced(&mut self) {
+        for index in 0..self.channels.len() {
+            let is_missed = |channel: &Channel| {
+                channel.is_fenced && !channel.active && channel.drain.is_none() && channel.consumer.has_record()
+            };
+            if self.channels[index].as_ref().is_some_and(is_missed) {
+                self.activate(index);
+            }
+        }
     }
 
     fn activate(&mut self, index: usize) {
