@@ -181,3 +181,39 @@ fn enter_child(page: &AtomicU64) -> u64 {
     here.open.close_all();
     generation
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise the child would find the gate locked by a thread that it does not have.
+    #[test]
+    fn no_thread_forks_while_another_one_holds_the_gate() {
+        let held = gate();
+        let (says, number) = std::sync::mpsc::channel();
+        let forking = std::thread::spawn(move || {
+            // SAFETY: a number of this thread's.
+            says.send(unsafe { libc::gettid() }).expect("the test listens");
+            // SAFETY: the child locks the gate, with an alarm clock in case it is locked for ever, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: sets the clock.
+                unsafe { libc::alarm(10) };
+                drop(gate());
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(0) }
+            }
+            let mut status = 0;
+            // SAFETY: waits for a child of this process, and fills an int.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            (waited == child, status)
+        });
+        let stat = format!("/proc/self/task/{}/stat", number.recv().expect("the thread says it"));
+        // It sleeps at the gate, or, where nothing holds it there, for its child.
+        while !std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") S ")) {
+            std::thread::yield_now();
+        }
+        drop(held);
+        assert_eq!(forking.join().expect("it does not panic"), (true, 0), "the child has come through the gate");
+    }
+}
