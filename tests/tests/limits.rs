@@ -67,7 +67,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
             assert!(!has_time || observed.iter().all(|observed| observed.stats.is_ok()));
         }),
         ("Limits::handshake_time", |scene, limit, has_time| {
-            let limits = Limits { handshake_time: limit, ..Limits::default() };
+            let limits = Limits::default().handshake_time(limit);
             let node = Node::builder("patient").domain(scene.domain.domain()).limits(limits).open().unwrap();
             let _inbox = node.inbox().unwrap();
             let connected = scene.source.sender_within("patient", LONG);

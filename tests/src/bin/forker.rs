@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use librpc::{
     Acknowledge, Admission, CallbackHandle, Destination, Domain, Inbox, Kernel, Limits, Message, Node, Observer,
-    Outbox, Pattern, Policy, Publisher, Rate, Receipt, SendError, Sender, StopHandle, Subscriber, Topic, Totals, Wait,
+    Outbox, Pattern, Policy, Publisher, Rate, Receipt, Rule, SendError, Sender, StopHandle, Subscriber, Topic, Totals,
+    Wait,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -321,6 +322,13 @@ fn values() -> Vec<Case> {
         case("Admission::gid", "ok", |_| debug(Admission::nobody().gid(1))),
         case("Admission::pid", "ok", |_| debug(Admission::nobody().pid(1))),
         case("Admission::executable", "ok", |_| debug(Admission::nobody().executable("/x"))),
+        case("Admission::all_of", "ok", |_| debug(Admission::nobody().all_of([Rule::SameUser]))),
+        case("Limits::handshakes_per_user", "ok", |_| debug(Limits::default().handshakes_per_user(1))),
+        case("Limits::channels_per_user", "ok", |_| debug(Limits::default().channels_per_user(1))),
+        case("Limits::mapped_bytes_per_user", "ok", |_| debug(Limits::default().mapped_bytes_per_user(1))),
+        case("Limits::decisions_per_user", "ok", |_| debug(Limits::default().decisions_per_user(1))),
+        case("Limits::decisions", "ok", |_| debug(Limits::default().decisions(1))),
+        case("Limits::handshake_time", "ok", |_| debug(Limits::default().handshake_time(LIMIT))),
         case("Admission::function", "ok", |_| debug(Admission::nobody().function(|_| true))),
         case("Rate::messages", "ok", |_| debug(rate())),
         case("Rate::bytes", "ok", |_| debug(Rate::bytes(NonZeroU32::MIN, NonZeroU32::MIN))),

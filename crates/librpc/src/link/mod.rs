@@ -12,7 +12,7 @@ pub(crate) mod inbox_shared; //    an inbox, as threads share it
 pub(crate) mod ledger; //          what the peers of each user cost
 pub(crate) mod outgoing; //        the sender's side of a handshake
 
-pub use admission::Admission;
+pub use admission::{Admission, Rule};
 pub use ledger::Limits;
 
 use crate::sys::sync::{Mutex, MutexGuard};

@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use librpc_ring::Consumer;
 
 use crate::fault::fault;
+use crate::link::admission::NotAdmitted;
 use crate::link::inbox_shared::{Arrival, InboxShared};
 use crate::link::ledger::Charge;
 use crate::name::{Incarnation, Peer, check_node_id};
@@ -36,6 +37,9 @@ pub(super) fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
 fn patience(node: &NodeShared) -> Option<Instant> {
     Instant::now().checked_add(node.ledger.limits().handshake_time)
 }
+
+/// What a peer is told that the admission function was not asked about.
+const UNDECIDED: &str = "the admission function is busy with others";
 
 /// A connection in its handshake.
 pub(super) struct Incoming {
@@ -185,14 +189,14 @@ impl Incoming {
 
     /// Asks the user's function, on a thread of its own.
     fn ask(self: &Arc<Self>, reactor: &Arc<Reactor>, node: &Arc<NodeShared>, wanted: Wanted) {
+        let Some(charge) = node.ledger.decision(self.credentials.uid) else {
+            return self.end(reactor, self.state(), Some((Reason::Busy, UNDECIDED)));
+        };
         let (incoming, on, asked) = (self.clone(), reactor.clone(), node.clone());
         let ask = move || {
+            let _charge = charge; // until the function has returned, whatever has become of its peer
             let _span = incoming.span.enter();
-            let decide = std::panic::AssertUnwindSafe(|| asked.admission.by_function(&wanted.peer));
-            let admitted = std::panic::catch_unwind(decide).unwrap_or_else(|_| {
-                tracing::error!(node = &*asked.id, "the admission function panicked: refused");
-                false
-            });
+            let admitted = asked.admission.by_function(&wanted.peer);
             let state = incoming.state();
             if matches!(state.step, Step::Deciding) {
                 on.deadline(incoming.token, incoming.clone(), patience(&asked));
@@ -211,11 +215,11 @@ impl Incoming {
         mut state: MutexGuard<'_, State>,
         node: &NodeShared,
         wanted: Wanted,
-        admitted: bool,
+        admitted: Result<(), NotAdmitted>,
     ) {
-        if !admitted {
+        if let Err(why) = admitted {
             let uid = self.credentials.uid;
-            let text = format!("node {:?} does not admit uid {uid}, pid {}", node.id, self.credentials.pid);
+            let text = format!("node {:?} does not admit uid {uid}, pid {}{why}", node.id, self.credentials.pid);
             return self.end(reactor, state, Some((Reason::NotAdmitted, &text)));
         }
         let capacity = wanted.inbox.capacity;

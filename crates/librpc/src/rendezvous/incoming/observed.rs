@@ -6,8 +6,8 @@
 use crate::sys::sync::MutexGuard;
 use std::sync::Arc;
 
-use super::{Incoming, State, Step, patience};
-use crate::link::admission::Admission;
+use super::{Incoming, State, Step, UNDECIDED, patience};
+use crate::link::admission::NotAdmitted;
 use crate::name::{Incarnation, Peer};
 use crate::node_shared::NodeShared;
 use crate::rendezvous::pages;
@@ -65,10 +65,14 @@ impl Incoming {
         peer: Peer,
         asked: Observe,
     ) {
+        let Some(charge) = node.ledger.decision(self.credentials.uid) else {
+            return self.end(reactor, self.state(), Some((Reason::Busy, UNDECIDED)));
+        };
         let (incoming, on, of) = (self.clone(), reactor.clone(), node.clone());
         let ask = move || {
+            let _charge = charge; // as for a sender
             let _span = incoming.span.enter();
-            let admitted = ask(&of.admission, &peer);
+            let admitted = of.admission.by_function(&peer);
             let state = incoming.state();
             if matches!(state.step, Step::Deciding) {
                 incoming.decided_observer(&on, state, &of, admitted, asked);
@@ -85,12 +89,12 @@ impl Incoming {
         reactor: &Reactor,
         mut state: MutexGuard<'_, State>,
         node: &NodeShared,
-        admitted: bool,
+        admitted: Result<(), NotAdmitted>,
         asked: Observe,
     ) {
-        if !admitted {
+        if let Err(why) = admitted {
             let Credentials { pid, uid, .. } = self.credentials;
-            let text = format!("node {:?} does not admit uid {uid}, pid {pid}", node.id);
+            let text = format!("node {:?} does not admit uid {uid}, pid {pid}{why}", node.id);
             return self.end(reactor, state, Some((Reason::NotAdmitted, &text)));
         }
         state.step = Step::Observing;
@@ -121,13 +125,6 @@ impl Incoming {
             self.end(reactor, state, None);
         }
     }
-}
-
-fn ask(admission: &Admission, peer: &Peer) -> bool {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| admission.by_function(peer))).unwrap_or_else(|_| {
-        tracing::error!("the admission function panicked: refused");
-        false
-    })
 }
 
 fn page(node: &NodeShared, behind: Option<Place>) -> Page {
