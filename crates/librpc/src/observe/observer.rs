@@ -323,3 +323,26 @@ fn is_stopped(directory: &Descriptor, holders: &Holders, node: &NodeInfo) -> boo
     let file = file::stat_at(directory, &node_file::node_file(&node.id));
     file.ok().and_then(|file| holders.of(file.identity)).is_some_and(|pid| process::is_stopped(pid, node.uid))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_nodes_say_together_is_bounded_for_each_user_and_in_all() {
+        let (observer, directory) = (Observer::new(Domain::at("/x")), open_directory("/".as_ref()).unwrap());
+        let look = |said: &[(u32, usize)]| Look {
+            directory: &directory,
+            after: None,
+            limit: Duration::ZERO,
+            answers: BTreeMap::new(),
+            bytes: said.iter().copied().collect(),
+        };
+        assert!(!observer.is_too_much(&look(&[(1, MAX_BYTES_OF_USER), (2, 1)]), 1));
+        let much = look(&[(1, MAX_BYTES_OF_USER + 1), (2, 1)]);
+        assert!(observer.is_too_much(&much, 1) && !observer.is_too_much(&much, 2), "the others go on");
+        let all = [1, 2, 3, 4].map(|uid| (uid, MAX_BYTES / 4));
+        assert!(!observer.is_too_much(&look(&all), 5));
+        assert!(observer.is_too_much(&look(&[&all[..], &[(5, 1)]].concat()), 5));
+    }
+}
