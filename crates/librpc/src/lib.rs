@@ -45,7 +45,7 @@ pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
 mod tests;
 
 pub use librpc_ring::{Bucket, Histogram};
-pub use link::{Admission, Limits};
+pub use link::{Admission, Limits, Rule};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder};
 

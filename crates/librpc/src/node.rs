@@ -14,7 +14,7 @@ use crate::rendezvous::{listener, pages};
 use crate::send::{ConnectError, Outbox, Publisher, Sender};
 use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
-use crate::sys::fork;
+use crate::sys::{barrier, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS, Pattern};
 
 /// What was not processed when a node was closed.
@@ -63,6 +63,7 @@ impl NodeBuilder {
         let _span = tracing::debug_span!("join", node = id, domain = %domain.path().display()).entered();
         crate::fault::prepare();
         fork::prepare()?;
+        barrier::prepare(); // while this process may have but one thread
         let node = NodeShared::open(&id, &domain, (admission, limits), listener::listen)?;
         fault!("join.served");
         let domain = domain.path().display();

@@ -190,6 +190,9 @@ impl NodeShared {
     /// The same, until there is nothing to restore any more. A failure is reported once, and tried again by whoever comes
     /// next, and by the background thread.
     pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
+        if !self.born.is_here() {
+            return;
+        }
         for _ in 0..RESTORED_AT_ONCE {
             if self.look_and_report() != Condition::Restored {
                 break;
@@ -230,17 +233,24 @@ impl NodeShared {
 
     /// The domain's directory; `None` once the node was closed, and in a forked child.
     pub(crate) fn directory(&self) -> Option<Arc<Descriptor>> {
-        if !self.born.is_here() {
-            return None;
-        }
-        self.place().as_ref().map(|place| place.membership().directory().clone())
+        self.of_membership(|membership| membership.directory().clone())
     }
 
-    /// Asks the view of the domain's subscriptions; `None` once the node was closed.
+    fn of_membership<T>(&self, take: impl FnOnce(&crate::registry::membership::Membership) -> T) -> Option<T> {
+        if !self.born.is_here() {
+            return None; // a thread of the parent's may have had the lock when it forked
+        }
+        self.place().as_ref().map(|place| take(place.membership()))
+    }
+
+    /// Asks the view of the domain's subscriptions; `None` once the node was closed, and in a forked child.
     pub(crate) fn ask_view<T>(
         self: &Arc<Self>,
         ask: impl FnOnce(&mut View) -> Result<T, OsError>,
     ) -> Result<Option<T>, OsError> {
+        if !self.born.is_here() {
+            return Ok(None);
+        }
         self.join_anew_if_removed();
         let place = self.place();
         let Some(membership) = place.as_ref().map(Place::membership) else { return Ok(None) };
@@ -260,9 +270,9 @@ impl NodeShared {
         self.is_private
     }
 
-    /// The domain, as long as the node is open.
+    /// The domain; `None` once the node was closed, and in a forked child.
     pub(crate) fn domain(&self) -> Option<Domain> {
-        self.place().as_ref().map(|place| place.membership().domain().clone())
+        self.of_membership(|membership| membership.domain().clone())
     }
 
     pub(crate) fn next_inbox(&self) -> u32 {

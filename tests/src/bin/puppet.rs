@@ -207,6 +207,7 @@ impl Puppet {
                         Some(("group", gid)) => domain = domain.shared_with_group(gid.parse()?),
                         Some(("uid", uid)) => admission = admission.uid(uid.parse()?),
                         Some(("gid", gid)) => admission = admission.gid(gid.parse()?),
+                        Some(("exe", path)) => admission = admission.executable(path),
                         Some(("only", name)) => {
                             let name = name.to_owned();
                             admission = Admission::nobody().function(move |peer| *peer.node == *name);

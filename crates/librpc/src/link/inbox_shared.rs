@@ -133,7 +133,7 @@ impl InboxShared {
             channels: Arc::default(),
             directory,
             ended: AtomicU8::new(0),
-            has_own_fence: !barrier::register(),
+            has_own_fence: !barrier::is_registered(),
             state: Mutex::default(),
         }))
     }

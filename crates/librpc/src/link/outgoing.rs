@@ -20,8 +20,9 @@ use crate::registry::lookup;
 use crate::registry::node_file;
 use crate::registry::target::Target;
 use crate::sys::clock::Instant;
+use crate::sys::dispose::dispose;
 use crate::sys::file::Errno;
-use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
+use crate::sys::memory::{BadMemory, Mapping, Shape};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
@@ -158,7 +159,7 @@ impl Outgoing {
         let hello = wire::encode(&Hello {
             lowest: PROTOCOL,
             highest: PROTOCOL,
-            features: if barrier::register() { FENCED_BY_RECEIVER } else { 0 },
+            features: if barrier::is_registered() { FENCED_BY_RECEIVER } else { 0 },
             node: self.channel.node.to_string(),
             incarnation: *self.channel.incarnation.bytes(),
             target: *target.incarnation.bytes(),

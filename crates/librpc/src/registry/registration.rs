@@ -9,9 +9,7 @@ use crate::name::Incarnation;
 use crate::registry::domain::DomainError;
 use crate::registry::layout::{self, MAX_INBOXES, NodeHeader, PAGE, Select};
 use crate::registry::membership::{GENERATION, Membership, Patience};
-use crate::registry::node_file::{
-    self, NodeFile, ReadError, make_file, names, node_file, path_in, socket_file,
-};
+use crate::registry::node_file::{self, NodeFile, ReadError, make_file, names, node_file, path_in, socket_file};
 use crate::registry::sweep::{self, remove};
 use crate::sys::file::{self, Errno};
 use crate::sys::socket::Socket;

@@ -125,10 +125,12 @@ pub(crate) fn sweep_all(directory: &Descriptor) -> Result<Vec<String>, OsError> 
         failed.get_or_insert(error);
     };
     let mut swept = ids(directory)?;
-    swept.retain(|id| sweep(directory, id).unwrap_or_else(|error| {
-        keep(error);
-        false
-    }));
+    swept.retain(|id| {
+        sweep(directory, id).unwrap_or_else(|error| {
+            keep(error);
+            false
+        })
+    });
     for name in leftovers(directory)? {
         if let Err(error) = is_dead_leftover(directory, &name).and_then(|dead| Ok(dead && remove(directory, &name)?)) {
             keep(error);
@@ -180,7 +182,13 @@ pub(crate) fn is_dead_leftover(directory: &Descriptor, name: &str) -> Result<boo
         },
         // Somebody listens; or it is gone; or it is not for us, or not for anybody.
         Ok(_) => Ok(false),
-        Err(error) if [Errno::NOENT, Errno::ACCESS, Errno::AGAIN, Errno::PROTOTYPE, Errno::LOOP].iter().any(|&errno| error.is(errno)) => Ok(false),
+        Err(error)
+            if [Errno::NOENT, Errno::ACCESS, Errno::AGAIN, Errno::PROTOTYPE, Errno::LOOP]
+                .iter()
+                .any(|&errno| error.is(errno)) =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -218,9 +218,7 @@ impl View {
 
     /// The subscription that takes this one up again; or itself, if its route leads there already.
     pub(crate) fn successor(&self, former: &Subscription) -> Option<&Arc<Subscription>> {
-        let follows = |known: &&Arc<Subscription>| {
-            known.takes_up(former) || known.target.is_same_inbox(&former.target)
-        };
+        let follows = |known: &&Arc<Subscription>| known.takes_up(former) || known.target.is_same_inbox(&former.target);
         self.subscriptions.iter().rev().find(follows)
     }
 

@@ -56,13 +56,14 @@ pub struct Outbox {
 impl Outbox {
     pub(crate) fn new(node: Arc<Owned>) -> Self {
         let (routes, topics, undelivered, ended) = Default::default();
+        let born = node.born; // a forked child can make outboxes of an inherited node, but send nothing
         Self {
             node,
             routes,
             topics,
             pending: 0,
             undelivered,
-            born: fork::Born::now(),
+            born,
             ended,
             serials: 0,
             high_water: None,
@@ -93,6 +94,9 @@ impl Outbox {
     /// [`ConnectError`].
     pub fn to_within(&mut self, node: &str, limit: Duration) -> Result<Destination, ConnectError> {
         check_node_id(node)?;
+        if !self.born.is_here() {
+            return Err(ConnectError::Closed { node: self.node.id.to_string() });
+        }
         let known = self.routes.iter().position(|route| &*route.to == node && route.subscription.is_none());
         let is_reached = |route: &Route| route.channel.is_some() || route.backlog.is_some();
         if let Some(known) = known.filter(|&known| is_reached(&self.routes[known])) {
@@ -295,8 +299,11 @@ impl Outbox {
         }
     }
 
-    /// The longest message that a destination takes, in bytes; `None` while it is gone.
+    /// The longest message that a destination takes, in bytes; `None` while it is gone, and in a forked child.
     pub fn max_message(&self, to: Destination) -> Option<usize> {
+        if !self.born.is_here() {
+            return None;
+        }
         let route = &self.routes[to.0];
         let kept = || route.backlog.as_ref().map(|backlog| backlog.max_message());
         route.channel.as_ref().map(OutboundChannel::max_message).or_else(kept)
@@ -305,7 +312,7 @@ impl Outbox {
     /// Whether a destination's receiver is there, or has not answered yet, as far as is known without asking: the death
     /// of its process is known within milliseconds. Does not block.
     pub fn is_connected(&self, to: Destination) -> bool {
-        self.routes[to.0].channel.as_ref().is_some_and(OutboundChannel::is_connected)
+        self.born.is_here() && self.routes[to.0].channel.as_ref().is_some_and(OutboundChannel::is_connected)
     }
 
     /// What became of the messages to a destination. Does not block.
@@ -328,6 +335,9 @@ impl Outbox {
     /// `None`: no such mark. It costs nothing below the mark; above it, each send looks at what the receiver has processed.
     pub fn set_high_water(&mut self, part: Option<f64>) {
         self.high_water = part;
+        if !self.born.is_here() {
+            return; // the rings are not mapped here
+        }
         let channels = self.routes.iter_mut().filter_map(|route| route.channel.as_mut());
         channels.for_each(|channel| channel.set_high_water(part));
     }
@@ -343,10 +353,11 @@ impl Outbox {
 
     /// What became of everything that was sent and published. Does not block.
     pub fn total(&mut self) -> Account {
-        let mut total = self.ended;
-        if self.born.is_here() {
-            self.routes.iter_mut().for_each(|route| total += route.account());
+        if !self.born.is_here() {
+            return Account::default();
         }
+        let mut total = self.ended;
+        self.routes.iter_mut().for_each(|route| total += route.account());
         total
     }
 }

@@ -171,14 +171,22 @@ impl Outbox {
         Ok(wait::wait_for(&node.process().lookout, domain.path(), deadline, look)?.is_some())
     }
 
-    /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription.
+    /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription, or this is
+    /// a forked child.
     pub fn max_topic_message(&self, topic: Topic) -> Option<usize> {
+        if !self.born.is_here() {
+            return None;
+        }
         let legs = self.topics.list[topic.0].routes.iter();
         legs.filter_map(|leg| self.routes[leg.route].channel.as_ref()).map(OutboundChannel::max_message).min()
     }
 
+    /// Why there is no domain to look for subscriptions in.
     pub(crate) fn closed(&self) -> PublishError {
-        PublishError::Closed { node: self.node.id.clone() }
+        match self.born.is_here() {
+            true => PublishError::Closed { node: self.node.id.clone() },
+            false => PublishError::Forked,
+        }
     }
 
     /// Looks for subscriptions that a topic does not reach yet.

@@ -57,8 +57,12 @@ impl Outbox {
         self.redelivery = limit;
     }
 
-    /// The messages that came back when the wait for their receivers was over, each once.
+    /// The messages that came back when the wait for their receivers was over, each once. In a forked child there are none:
+    /// they are its parent's.
     pub fn take_returned(&mut self) -> Vec<Returned> {
+        if !self.born.is_here() {
+            return Vec::new();
+        }
         let Self { routes, topics, .. } = self;
         let no_topic: Arc<str> = "".into();
         let name = |head: &Head| {

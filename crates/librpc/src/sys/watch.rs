@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use super::memory::dispose;
+use super::dispose::dispose;
 use super::{Context, Descriptor, OsError};
 
 /// What is to be reported.
@@ -23,8 +23,7 @@ impl Interest {
         let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
         match self {
             Self::Entries => {
-                let entries =
-                    WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MODIFY | WatchFlags::DELETE;
+                let entries = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MODIFY | WatchFlags::DELETE;
                 itself | entries | WatchFlags::ONLYDIR
             }
             // A file that is open somewhere lives on without a name: what the kernel reports then is the count of its
