@@ -91,7 +91,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages
     said.awaits("DEBUG librpc::link : a receiver has hung up", &["node=\"sink\""]);
     let waits = "INFO librpc::send::redelivery redeliver: a receiver is gone: its return is waited for";
     said.comes(waits, &["node=\"sink\"", "limit=60s"], || drop(sender.flush(Duration::from_millis(1))));
-    let kept = "INFO librpc::send::backlog redeliver: what a receiver that is gone has not processed is kept";
+    let kept = "INFO librpc::send::redelivery redeliver: what a receiver that is gone has not processed is kept";
     said.comes(kept, &["kept=2", "in_work=1"], || drop(sender.flush(Duration::from_millis(1))));
     let mut sink = domain.receiver("sink");
     sink.begins("expect 10000 10001");
@@ -120,7 +120,10 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages
     let shy = open("shy").admit(librpc::Admission::nobody()).open().expect("it opens");
     let shy_inbox = shy.inbox().expect("it opens");
     let refused = source.try_sender("shy"); // which is told at once, or later
-    said.awaits("INFO librpc::rendezvous::incoming accept: a connection is refused", &["reason=NotAdmitted", "does not admit"]);
+    said.awaits(
+        "INFO librpc::rendezvous::incoming accept: a connection is refused",
+        &["reason=NotAdmitted", "does not admit"],
+    );
     drop((refused, shy_inbox, shy));
     said.awaits("INFO librpc::node_shared leave: a node has left", &["node=\"shy\""]);
     drop((inbox, sender, source));

@@ -20,6 +20,7 @@
 compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-description locks and epoll");
 
 mod fault; //       steps at which a test kills the process
+mod kept; //        how many messages wait for receivers that are gone
 mod link; //        one connection from a process to an inbox, and the channels that use it
 mod name; //        node ids, incarnations, addresses, peers
 mod node; //        a participant with an id
@@ -58,7 +59,7 @@ pub use registry::{Domain, DomainError, InboxInfo, NodeInfo, StrangeFile};
 pub use rendezvous::ConnectError;
 pub use send::{
     Account, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached, Receipt,
-    Returned, SendError, Sender, Topic,
+    Returned, ReturnedError, SendError, Sender, Topic,
 };
 pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};

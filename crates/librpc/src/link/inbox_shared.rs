@@ -10,6 +10,7 @@ use librpc_ring::Consumer;
 use crate::link::ledger::Charge;
 use crate::name::{Address, Peer};
 use crate::policy::Policy;
+use crate::registry::node_file::ReadError;
 use crate::registry::{self, node_file};
 use crate::stats::channels::{Entry, Roll};
 use crate::sys::memory::{Reader, Writer};
@@ -85,7 +86,7 @@ impl InboxShared {
         Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, roll, directory, ended, state }))
     }
 
-    /// Whether a peer's node lives. What a dead one has left is swept.
+    /// Whether a peer's node lives, unless a look says otherwise. What a dead one has left is swept.
     pub(crate) fn is_alive(&self, peer: &Peer) -> bool {
         match node_file::read(&self.directory, &peer.node) {
             Ok(Some(file)) if file.incarnation == peer.incarnation && file.alive => true,
@@ -95,6 +96,8 @@ impl InboxShared {
                 }
                 false
             }
+            // A look that fails says nothing: there will be another one.
+            Err(ReadError::Os(_)) => true,
             _ => false,
         }
     }

@@ -10,7 +10,10 @@ use crate::registry::node_file::NodeFile;
 use crate::wire::ListedInbox;
 
 /// An inbox as its node's file describes it.
-#[derive(Clone, Debug)]
+///
+/// Two are the same inbox only if everything is equal. Any member of a domain can copy another's incarnation and inbox
+/// number into a file of its own; the node's id and the file's owner it cannot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) node: Arc<str>,
     pub(crate) incarnation: Incarnation,
@@ -31,5 +34,10 @@ impl Target {
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
         Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
+    }
+
+    /// The longest message that it takes, in bytes.
+    pub(crate) fn max_message(&self) -> usize {
+        layout::max_payload_bytes(self.capacity, self.policy.mode()) as usize
     }
 }

@@ -4,7 +4,7 @@
 //! Invariant: behind a [`View::refresh`] every subscription is known that was announced before it began. Subscriptions
 //! that have ended stay known until their node's file is read again; connecting to one tells.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::registry::change_counter::{Buckets, Watch, bucket};
@@ -46,17 +46,34 @@ impl Subscription {
         }
     }
 
-    /// Whether this is a former one, taken up again: of the same node, under the same durable name.
+    /// Whether this is a former one, taken up again: of the same node and user, under the same durable name.
     pub(crate) fn takes_up(&self, former: &Self) -> bool {
-        let key = |subscription: &Self| (subscription.target.incarnation, subscription.target.inbox);
-        self.durable.is_some()
-            && (&self.durable, &self.target.node) == (&former.durable, &former.target.node)
-            && key(self) != key(former)
+        self.durable_key().is_some() && self.durable_key() == former.durable_key() && self.target != former.target
+    }
+
+    /// What a durable subscription is known by when it returns.
+    pub(crate) fn durable_key(&self) -> Option<DurableKey> {
+        let durable = self.durable.clone()?;
+        Some(DurableKey { node: self.target.node.clone(), uid: self.target.uid, durable })
+    }
+
+    /// Whether both are the same listing of the same inbox.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let listing = |of: &Self| (of.target.clone(), of.patterns.clone(), of.own, of.durable.clone());
+        listing(self) == listing(other)
     }
 
     pub(crate) fn wants(&self, topic: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(topic))
     }
+}
+
+/// What a durable subscription is known by when it returns: its node, that node's user, its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DurableKey {
+    node: Arc<str>,
+    uid: u32,
+    durable: String,
 }
 
 /// What is known of a domain's subscriptions.
@@ -96,7 +113,7 @@ impl View {
         };
         let ids = node_file::ids_of(&self.directory, |id| changed[bucket(id)])?;
         self.version += 1;
-        let mut found: HashMap<String, Vec<Subscription>> = HashMap::new();
+        let mut found: BTreeMap<String, Vec<Subscription>> = BTreeMap::new();
         for id in ids {
             match node_file::read(&self.directory, &id) {
                 Ok(Some(file)) if file.alive => {
@@ -115,10 +132,7 @@ impl View {
                 return true;
             }
             let Some(listed) = found.get_mut(id) else { return false };
-            let same = |new: &Subscription| {
-                (new.target.incarnation, new.target.inbox) == (known.target.incarnation, known.target.inbox)
-            };
-            let at = listed.iter().position(same);
+            let at = listed.iter().position(|new| new.is_same(known));
             at.inspect(|&at| drop(listed.swap_remove(at))).is_some()
         });
         self.subscriptions.extend(found.into_values().flatten().map(Arc::new));
@@ -128,9 +142,13 @@ impl View {
 
     /// The subscription that takes this one up again; or itself, if its route leads there already.
     pub(crate) fn successor(&self, former: &Subscription) -> Option<&Arc<Subscription>> {
-        let key = |subscription: &Subscription| (subscription.target.incarnation, subscription.target.inbox);
-        let newest = |known: &&Arc<Subscription>| known.takes_up(former) || key(known) == key(former);
+        let newest = |known: &&Arc<Subscription>| known.takes_up(former) || known.target == former.target;
         self.subscriptions.iter().rev().find(newest)
+    }
+
+    /// Forgets subscriptions that have ended. One that is listed again is new.
+    pub(crate) fn forget(&mut self, ended: &HashSet<Target>) {
+        self.subscriptions.retain(|known| !ended.contains(&known.target));
     }
 
     pub(crate) fn version(&self) -> u64 {

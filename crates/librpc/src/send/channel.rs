@@ -193,10 +193,15 @@ impl Channel {
         self.ring.ack().is_some()
     }
 
+    /// How far the receiver has processed, in bytes; `None`: what it says cannot be.
+    pub(crate) fn consumed(&mut self) -> Option<u64> {
+        self.refresh();
+        self.producer.consumed().ok()
+    }
+
     /// Whether the receiver has processed everything.
     pub(crate) fn is_drained(&mut self) -> bool {
-        self.refresh();
-        self.producer.consumed().is_ok_and(|consumed| consumed == self.producer.committed())
+        self.consumed() == Some(self.producer.committed())
     }
 
     /// The number of the next message.
@@ -273,7 +278,7 @@ impl Channel {
     pub(crate) fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
         let begun = Instant::now();
         let plenty = self.producer.committed().min(position + self.producer.capacity() / 4);
-        if !self.spin(plenty) {
+        if !self.spin(plenty, deadline) {
             self.ring.wait_until(deadline, |consumed| consumed >= position);
         }
         self.producer.note_blocked(begun.elapsed().as_nanos() as u64);
@@ -282,7 +287,7 @@ impl Channel {
     /// Waits until everything is processed, or the receiver has failed.
     pub(crate) fn wait_for_all(&mut self, deadline: Option<Instant>) {
         let committed = self.producer.committed();
-        if !self.spin(committed) {
+        if !self.spin(committed, deadline) {
             self.ring.wait_until(deadline, |consumed| consumed >= committed);
         }
     }
@@ -305,9 +310,9 @@ impl Channel {
         layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
     }
 
-    /// Polls for a position while the receiver gets on, and for a moment when it does not; `true`: it has come there, or the
-    /// ring has failed.
-    fn spin(&mut self, position: u64) -> bool {
+    /// Polls for a position while the receiver gets on, and for a moment when it does not, up to a deadline; `true`: it has
+    /// come there, or the ring has failed.
+    fn spin(&mut self, position: u64, deadline: Option<Instant>) -> bool {
         let (mut moved, mut last, mut pauses) = (Instant::now(), 0, PAUSES);
         loop {
             if self.ring.status() != self.seen {
@@ -318,6 +323,9 @@ impl Channel {
                 return true;
             }
             let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return false;
+            }
             if let Ok(consumed) = consumed
                 && consumed > last
             {
