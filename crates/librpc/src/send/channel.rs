@@ -15,15 +15,10 @@ use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
+use crate::send::polling::Polling;
 use crate::stats::sampling::Countdown;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
-
-/// So long between two looks at what the receiver has consumed: each look takes the line away from it.
-const PAUSES: u32 = 32;
-const MOST_PAUSES: u32 = 256;
-/// How long a sender polls while its receiver does not get on, before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
 
 /// The sender's end of a channel.
 #[derive(Debug)]
@@ -310,10 +305,9 @@ impl Channel {
         layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
     }
 
-    /// Polls for a position while the receiver gets on, and for a moment when it does not, up to a deadline; `true`: it has
-    /// come there, or the ring has failed.
+    /// Polls for a position while that pays, up to a deadline; `true`: the receiver has come there, or the ring has failed.
     fn spin(&mut self, position: u64, deadline: Option<Instant>) -> bool {
-        let (mut moved, mut last, mut pauses) = (Instant::now(), 0, PAUSES);
+        let mut polling = Polling::new(Instant::now(), deadline);
         loop {
             if self.ring.status() != self.seen {
                 self.refresh();
@@ -322,19 +316,8 @@ impl Channel {
             if self.seen == channel_shared::FAILED || consumed.is_ok_and(|consumed| consumed >= position) {
                 return true;
             }
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                return false;
-            }
-            if let Ok(consumed) = consumed
-                && consumed > last
-            {
-                (moved, last) = (now, consumed);
-            } else if now - moved > SPIN {
-                return false;
-            }
+            let Some(pauses) = polling.next(consumed.unwrap_or(0), Instant::now()) else { return false };
             (0..pauses).for_each(|_| std::hint::spin_loop());
-            pauses = (2 * pauses).min(MOST_PAUSES);
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod delivery; //   delivering a message to one inbox, step by step
 pub(crate) mod error; //      why a message was not sent
 pub(crate) mod message; //    a message on its way, and how far it has come
 pub(crate) mod outbox; //     what sends
+pub(crate) mod polling; //    how long a sender polls for room
 pub(crate) mod publish; //    getting a message to all subscriptions of a topic
 pub(crate) mod publisher; //  an outbox with one topic
 pub(crate) mod rate; //       how fast a destination may be sent to

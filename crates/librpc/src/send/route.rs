@@ -28,6 +28,13 @@ pub(crate) struct Declared {
     chunk: u64,
 }
 
+/// A route as others remember it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RouteId {
+    pub(crate) at: usize,
+    pub(crate) serial: u64,
+}
+
 /// How an outbox gets messages to an inbox just now.
 #[derive(Debug, Default)]
 #[expect(clippy::large_enum_variant, reason = "the channel is where each message looks, and most routes have one")]

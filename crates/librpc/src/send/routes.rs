@@ -16,17 +16,10 @@ use crate::send::account::{Account, Reached};
 use crate::send::channel::Channel;
 use crate::send::error::SendError;
 use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
-use crate::send::route::{Loss, Route, Way};
+use crate::send::route::{Loss, Route, RouteId, Way};
 use crate::send::topics::{TopicNames, TopicRoute};
 use crate::sys::OsError;
 use crate::sys::clock::Instant;
-
-/// A route as others remember it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RouteId {
-    pub(crate) at: usize,
-    pub(crate) serial: u64,
-}
 
 /// What a flush of one route has found.
 #[derive(Debug, Default)]

@@ -7,8 +7,7 @@ use crate::registry::change_counter::Watch;
 use crate::send::channel::Pushed;
 use crate::send::message::Message;
 use crate::send::rate::Pace;
-use crate::send::route::{Declared, Route};
-use crate::send::routes::RouteId;
+use crate::send::route::{Declared, Route, RouteId};
 use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
 
 /// A topic of an outbox: [`crate::Outbox::topic`]. Of use with that outbox only.
