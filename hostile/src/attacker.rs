@@ -6,13 +6,13 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use librpc::hostile as forge;
-use librpc_ring::layout::{ack, data};
+use librpc::fuzzing as forge;
+use librpc_ring::layout::{self, ack, data};
 use librpc_ring::{Kind, MemoryMut};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
@@ -68,6 +68,12 @@ fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
+/// The rendezvous socket of a node: its name carries the inode number of the node's file.
+pub(crate) fn socket_of(domain: &Path, node: &str) -> std::io::Result<PathBuf> {
+    let file = std::fs::metadata(domain.join(format!("{node}.node")))?;
+    Ok(domain.join(format!("{node}.{:x}.sock", file.ino())))
+}
+
 impl Attacker {
     pub(crate) fn new(domain: &Path, node: &str, seed: u64) -> anyhow::Result<Self> {
         let file = std::fs::File::options().read(true).write(true).open(domain.join(format!("{node}.node")))?;
@@ -95,7 +101,7 @@ impl Attacker {
 
     fn connect(&self) -> anyhow::Result<OwnedFd> {
         let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(self.domain.join("victim.sock"))?)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(socket_of(&self.domain, "victim")?)?)?;
         Ok(socket)
     }
 
@@ -106,7 +112,7 @@ impl Attacker {
         let target = front[16..32].try_into().expect("16 bytes");
         // Its own inbox, its subscription, or one that is not there.
         let inbox = [0, 0, 1, 1, 4][self.random.below(5) as usize];
-        forge::write_hello("evil", self.incarnation, target, inbox, None)
+        forge::write_hello("evil", (self.incarnation, target), inbox, (self.random.next(), true), None)
     }
 
     /// Connected, admitted, and the terms have come; `None`: refused.
@@ -141,7 +147,7 @@ impl Attacker {
         let null: OwnedFd = std::fs::File::open("/dev/null")?.into();
         let directory: OwnedFd = std::fs::File::open(&self.domain)?.into();
         let (pipe, _other) = rustix::pipe::pipe()?;
-        let bytes = 4096 + CAPACITY;
+        let bytes = layout::HEADER_BYTES as u64 + CAPACITY;
         let (_, good) = memory(bytes, seals())?;
         assert_eq!(rustix::fs::ftruncate(&good, 0), Err(Errno::PERM), "what is sealed does not shrink");
         let bad = match self.random.below(12) {
@@ -175,9 +181,9 @@ impl Attacker {
     /// A ring that is attached as it should be, and then written as no sender writes.
     fn ring(&mut self, never_ends: bool) -> anyhow::Result<()> {
         let Some(socket) = self.admitted()? else { return Ok(()) };
-        let (words, fd) = memory(4096 + CAPACITY, seals())?;
+        let (words, fd) = memory(layout::HEADER_BYTES as u64 + CAPACITY, seals())?;
         for (word, value) in
-            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+            [(data::MAGIC, layout::DATA_MAGIC), (data::VERSION, layout::VERSION), (data::CAPACITY, CAPACITY)]
         {
             words.store(word, value, Ordering::Relaxed);
         }
@@ -228,9 +234,9 @@ impl Attacker {
 
     fn bells(&mut self) -> anyhow::Result<()> {
         let Some(socket) = self.admitted()? else { return Ok(()) };
-        let (words, fd) = memory(4096 + CAPACITY, seals())?;
+        let (words, fd) = memory(layout::HEADER_BYTES as u64 + CAPACITY, seals())?;
         for (word, value) in
-            [(data::MAGIC, librpc_ring::layout::DATA_MAGIC), (data::VERSION, 1), (data::CAPACITY, CAPACITY)]
+            [(data::MAGIC, layout::DATA_MAGIC), (data::VERSION, layout::VERSION), (data::CAPACITY, CAPACITY)]
         {
             words.store(word, value, Ordering::Relaxed);
         }
@@ -316,7 +322,7 @@ impl Attacker {
 
     /// An inbox that takes what is sent to it, and lies about it.
     fn receiver(&mut self) -> anyhow::Result<()> {
-        let path = self.domain.join("evil.sock");
+        let path = socket_of(&self.domain, "evil")?;
         let _ = std::fs::remove_file(&path);
         let listener = socket()?;
         rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
@@ -339,7 +345,7 @@ impl Attacker {
                 0 => forge::write_terms(self.random.odd(), 0),
                 1 => forge::write_refusal(self.random.below(12) as u32, "\x1b[2J".repeat(500)),
                 2 => vec![0x9f; self.random.below(5000) as usize + 1],
-                3 => forge::write_attached(1, 0),
+                3 => forge::write_attached(0),
                 _ => forge::write_terms(CAPACITY, 0),
             };
             let _ = send(&socket, &answer, &[]);
@@ -350,7 +356,7 @@ impl Attacker {
             let (words, fd) = memory(size, if self.random.once_in(8) { SealFlags::empty() } else { seals() })?;
             let count = if self.random.once_in(8) { 1 + self.random.below(250) as usize } else { 1 };
             let ring = if self.random.once_in(4) { self.random.next() as u32 } else { 0 };
-            let _ = send(&socket, &forge::write_attached(self.random.next(), ring), &vec![fd.as_fd(); count]);
+            let _ = send(&socket, &forge::write_attached(ring), &vec![fd.as_fd(); count]);
             self.attached += 1;
             for step in 0..2000u64 {
                 let value = if self.random.once_in(4) { self.random.odd() } else { step & !7 };

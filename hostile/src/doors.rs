@@ -2,7 +2,7 @@
 //!
 //! An *execution* is one message, file or series of declarations decoded by the library, none twice in a row the same.
 
-use librpc::hostile::{DOORS, samples};
+use librpc::fuzzing::{DOORS, samples};
 
 use crate::random::Random;
 use crate::ring::Tally;

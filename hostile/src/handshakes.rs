@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use librpc_ring::MemoryMut;
-use librpc_ring::layout::{DATA_MAGIC, VERSION, data};
+use librpc_ring::layout::{DATA_MAGIC, HEADER_BYTES, VERSION, data};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::attacker::{CAPACITY, send, socket};
+use crate::attacker::{CAPACITY, send, socket, socket_of};
 use crate::mapping::{memory, seals};
 use crate::pair::{self, Pair, start};
 use crate::random::Random;
@@ -67,17 +67,21 @@ fn ring(bytes: u64, seals: SealFlags, spoilt: Option<(usize, u64)>) -> anyhow::R
 
 /// Descriptors of every kind; the first is a ring as it should be.
 fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
-    let bytes = 4096 + CAPACITY;
+    let bytes = HEADER_BYTES as u64 + CAPACITY;
     let mut offers = vec![ring(bytes, seals(), None)?];
-    for (word, value) in
-        [(data::MAGIC, 0), (data::VERSION, 2), (data::CAPACITY, CAPACITY / 2), (data::MODE, 1), (data::FIRST, u64::MAX)]
-    {
+    for (word, value) in [
+        (data::MAGIC, 0),
+        (data::VERSION, VERSION - 1),
+        (data::CAPACITY, CAPACITY / 2),
+        (data::MODE, 1),
+        (data::FIRST, u64::MAX),
+    ] {
         offers.push(ring(bytes, seals(), Some((word, value)))?);
     }
     for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL, seals()] {
         offers.push(ring(bytes, seals() - missing, None)?);
     }
-    for other in [4096, bytes - 4096, bytes + 4096, bytes - 1] {
+    for other in [4096, 4096 + CAPACITY, bytes - 4096, bytes + 4096, bytes - 1] {
         offers.push(match other % 4096 {
             0 => ring(other, seals(), None)?,
             _ => {
@@ -153,7 +157,7 @@ const REFUSED: [&str; 11] = [
 impl Handshakes {
     fn begin(&mut self, number: u64) -> anyhow::Result<Handshake> {
         let mut random = Random::new(number);
-        let script = write_script(&mut random, &self.facts, &self.samples);
+        let script = write_script(&mut random, &mut self.facts, &self.samples);
         let socket = socket()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
         Ok(Handshake { number, script, socket, is_attached: false, since: Instant::now() })
@@ -180,7 +184,6 @@ impl Handshakes {
                     Answer::Is(bytes) => match bytes[1] {
                         0 => {}
                         1 => {
-                            self.attached(&bytes);
                             // What comes behind it has no answer, but perhaps a hang-up.
                             handshake.script.retain(|step| !matches!(step, Step::Await));
                             handshake.is_attached = true;
@@ -196,14 +199,6 @@ impl Handshakes {
             handshake.since = Instant::now();
         }
         Some(if handshake.is_attached { "attached" } else { "went away" })
-    }
-
-    /// Notes a connection's number: 82 01 81 a2 00 number …
-    fn attached(&mut self, bytes: &[u8; 16]) {
-        if let Ok(number) = minicbor::Decoder::new(&bytes[5..]).u64() {
-            self.facts.connections.push_front(number);
-            self.facts.connections.truncate(KEPT);
-        }
     }
 
     fn end(&mut self, handshake: Handshake, end: &'static str) {
@@ -236,7 +231,7 @@ pub(crate) fn attack(
         connections: VecDeque::new(),
         offers: offers.len() as u64,
     };
-    let path = domain.join("victim.sock");
+    let path = socket_of(domain, "victim")?;
     let random = Random::new(first);
     let (kept, ends) = Default::default();
     let mut all = Handshakes { path, facts, offers, samples: samples(), kept, ends, random };

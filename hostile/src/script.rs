@@ -5,12 +5,15 @@
 
 use std::collections::VecDeque;
 
-use librpc::hostile as forge;
+use librpc::fuzzing as forge;
 use minicbor::Encoder;
 
 use crate::attacker::CAPACITY;
 use crate::doors::mutate;
 use crate::random::Random;
+
+/// How many connections are remembered, to be added to.
+const KEPT: usize = 32;
 
 /// What one handshake does next.
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub(crate) struct Facts {
     pub(crate) incarnation: [u8; 16],
     pub(crate) victim: [u8; 16],
     pub(crate) honest: [u8; 16],
-    /// Connections that the victim has numbered for it.
+    /// Connections that it has opened.
     pub(crate) connections: VecDeque<u64>,
     /// How many descriptors it can offer: the first is a ring as it should be.
     pub(crate) offers: u64,
@@ -39,8 +42,10 @@ enum Value {
     Number(u64),
     Text(String),
     Bytes(Vec<u8>),
+    Flag(bool),
     Nothing,
     List(Vec<Value>),
+    Map(Vec<Value>),
 }
 
 /// A message: a map with numbered keys, or an array.
@@ -55,23 +60,30 @@ impl Draft {
         Self { is_map, fields: (0..).zip(values).collect() }
     }
 
-    fn hello(random: &mut Random, facts: &Facts) -> Self {
-        use Value::{Bytes, Nothing, Number, Text};
-        let connection = match facts.connections.get(random.below(64) as usize) {
-            Some(&known) => Number(known),
-            None => Nothing,
+    /// A hello that opens a connection, or is for one that is there. `with_memory`: the ring comes along.
+    fn hello(random: &mut Random, facts: &mut Facts, with_memory: bool) -> Self {
+        use Value::{Bytes, Flag, Map, Nothing, Number, Text};
+        let (connection, opens) = match facts.connections.get(random.below(64) as usize) {
+            Some(&known) => (known, random.once_in(16)),
+            None => (random.next(), true),
         };
+        if opens {
+            facts.connections.push_front(connection);
+            facts.connections.truncate(KEPT);
+        }
         Self::of(
             true,
             [
-                Number(1),
-                Number(1),
+                Number(2),
+                Number(2),
                 Number(random.below(2)),
                 Text("evil".into()),
                 Bytes(facts.incarnation.into()),
                 Bytes(facts.victim.into()),
                 Number([0, 0, 1][random.below(3) as usize]), // its inbox, its subscription
-                connection,
+                Number(connection),
+                Flag(opens),
+                if with_memory { Map(vec![Number(CAPACITY), Number(0)]) } else { Nothing },
             ],
         )
     }
@@ -82,7 +94,7 @@ impl Draft {
 
     fn observe(random: &mut Random, facts: &Facts, is_first: bool) -> Self {
         use Value::{Bytes, List, Number};
-        let mut values = vec![Number(1), Number(1), Bytes(facts.victim.into())];
+        let mut values = vec![Number(2), Number(2), Bytes(facts.victim.into())];
         if !is_first {
             let place = [random.below(3), random.below(4), random.odd(), 0].map(Number);
             values.push(List(place.into()));
@@ -105,7 +117,7 @@ impl Draft {
             }
             3 => self.fields[at].0 = random.odd(),
             4 => self.fields[at].1 = any(random),
-            5 => self.fields.push((8 + random.below(300), any(random))),
+            5 => self.fields.push((10 + random.below(300), any(random))),
             6 => self.is_map = !self.is_map,
             _ => spoil(&mut self.fields[at].1, random, facts),
         }
@@ -133,12 +145,21 @@ fn write(encoder: &mut Encoder<Vec<u8>>, value: &Value) {
         Value::Number(number) => encoder.u64(*number),
         Value::Text(text) => encoder.str(text),
         Value::Bytes(bytes) => encoder.bytes(bytes),
+        Value::Flag(flag) => encoder.bool(*flag),
         Value::Nothing => encoder.null(),
         Value::List(values) => encoder.array(values.len() as u64),
+        Value::Map(values) => encoder.map(values.len() as u64),
     };
     written.expect("a vector takes every byte");
-    if let Value::List(values) = value {
-        values.iter().for_each(|value| write(encoder, value));
+    match value {
+        Value::List(values) => values.iter().for_each(|value| write(encoder, value)),
+        Value::Map(values) => {
+            for (key, value) in (0..).zip(values) {
+                encoder.u64(key).expect("a vector takes every byte");
+                write(encoder, value);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -186,8 +207,9 @@ fn spoil(value: &mut Value, random: &mut Random, facts: &Facts) {
                     .for_each(|byte| *byte ^= 1 << random.below(8));
             }
         },
+        Value::Flag(flag) => *flag = !*flag,
         Value::Nothing => *value = any(random),
-        Value::List(values) => match values.len() as u64 {
+        Value::List(values) | Value::Map(values) => match values.len() as u64 {
             0 => {}
             length => spoil(&mut values[random.below(length) as usize], random, facts),
         },
@@ -199,11 +221,13 @@ fn bell(random: &mut Random) -> Vec<u8> {
 }
 
 /// What is said in the handshake that follows from these numbers.
-pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize, Vec<u8>)]) -> VecDeque<Step> {
+pub(crate) fn write_script(random: &mut Random, facts: &mut Facts, samples: &[(usize, Vec<u8>)]) -> VecDeque<Step> {
     let observes = random.once_in(12);
+    let with_memory = random.once_in(2);
     let mut drafts = match observes {
         true => vec![Draft::observe(random, facts, true), Draft::observe(random, facts, false)],
-        false => vec![Draft::hello(random, facts), Draft::data()],
+        // Only the second message is due where the memory came with the first.
+        false => vec![Draft::hello(random, facts, with_memory), Draft::data()],
     };
     // One in eight is honest in what it says; the others are wrong early or late.
     let changes = [0, 0, 1, 1, 1, 2, 2, 4][random.below(8) as usize];
@@ -213,7 +237,7 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
     }
     let mut messages: Vec<(Vec<u8>, Vec<usize>)> = drafts.iter().map(|draft| (draft.encode(), Vec::new())).collect();
     if !observes {
-        messages[1].1 = match random.below(16) {
+        messages[usize::from(!with_memory)].1 = match random.below(16) {
             0..=9 => vec![0],
             _ => {
                 let count = [0, 1, 1, 1, 1, 1, 1, 2, 2, 3, 17, 253][random.below(12) as usize];
@@ -222,6 +246,9 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
                 (0..count).map(|_| if same { one } else { random.below(facts.offers) as usize }).collect()
             }
         };
+    }
+    if with_memory && !observes && !random.once_in(16) {
+        messages.truncate(1);
     }
     // Bytes, lengths, and descriptors where there are to be none.
     for (bytes, descriptors) in &mut messages {
@@ -243,10 +270,10 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
     match random.below(64) {
         0 => messages.reverse(),
         1 => messages.insert(1, messages[0].clone()),
-        2 => messages.push(messages[1].clone()),
+        2 => messages.extend(messages.last().cloned()),
         3 => drop(messages.remove(0)),
-        4 => messages.insert(random.below(3) as usize, (bell(random), Vec::new())),
-        5 => messages.push((Draft::hello(random, facts).encode(), vec![0])),
+        4 => messages.insert(random.below(messages.len() as u64 + 1) as usize, (bell(random), Vec::new())),
+        5 => messages.push((Draft::hello(random, facts, false).encode(), vec![0])),
         6 => messages.push((Draft::observe(random, facts, true).encode(), Vec::new())),
         7 => messages.extend((0..random.below(40)).map(|_| (bell(random), vec![0])).collect::<Vec<_>>()),
         _ => {}

@@ -1,6 +1,7 @@
 //! Helpers of the whole-system tests: domains of their own, and puppets, which are real processes.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -58,6 +59,23 @@ impl TestDomain {
         let Ok(entries) = std::fs::read_dir(&self.path) else { return Vec::new() };
         let mut names: Vec<_> =
             entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// The rendezvous socket of a node: its name carries the inode number of the node's file.
+    pub fn socket_of(&self, id: &str) -> PathBuf {
+        let file = std::fs::metadata(self.path.join(format!("{id}.node"))).expect("the node is there");
+        self.path.join(format!("{id}.{:x}.sock", file.ino()))
+    }
+
+    /// The names that are in the directory if just these nodes are there, sorted.
+    pub fn entries_with(&self, ids: &[&str]) -> Vec<String> {
+        let mut names = vec!["generation".to_owned()];
+        for id in ids {
+            let socket = self.socket_of(id);
+            names.extend([format!("{id}.node"), socket.file_name().expect("a name").to_string_lossy().into_owned()]);
+        }
         names.sort();
         names
     }

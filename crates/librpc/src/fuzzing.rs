@@ -6,6 +6,7 @@ use librpc_ring::{Head, Kind};
 use minicbor::{Decode, Encode};
 
 use crate::link::bell::Bell;
+use crate::link::ledger::{Ledger, Limits};
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::receive::topic_names::Names;
 use crate::registry::layout::{LISTS_OFFSET, NodeHeader, SELECT_OFFSET, Select};
@@ -15,7 +16,7 @@ use crate::registry::view::Subscription;
 use crate::sys::OsError;
 use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern};
 use crate::wire::Reason;
-use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, Refusal, Terms};
+use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms};
 
 /// Takes bytes in, and says whether anything honest could have sent them.
 pub type Door = fn(&[u8]) -> bool;
@@ -72,7 +73,7 @@ fn node_file(bytes: &[u8]) -> bool {
         }
         Ok(read)
     };
-    let Ok((header, inboxes)) = node_file::parse("n", pread) else { return false };
+    let Ok((header, inboxes, _)) = node_file::parse("n", pread) else { return false };
     let file = NodeFile::of_stranger(Incarnation::from_bytes(header.incarnation), header.pid, inboxes);
     for inbox in &file.inboxes {
         if let Ok(target) = Target::new("n".into(), &file, inbox) {
@@ -89,23 +90,23 @@ fn node_file(bytes: &[u8]) -> bool {
 /// Declarations: each a byte for the kind, two for the number, one for the length, then the name.
 fn topics(mut bytes: &[u8]) -> bool {
     let patterns: Vec<Pattern> = ["a/*", "b/**"].iter().map(|text| text.parse().expect("a pattern")).collect();
-    let (address, mut names, mut taken) = (Address::Topics(patterns.into()), Names::default(), false);
+    let mut names = Names::new(Address::Topics(patterns.into()), Ledger::new(Limits::default()).names(0));
+    let mut taken = false;
     while let [kind, low, high, length, rest @ ..] = bytes {
         let (name, rest) = rest.split_at((*length as usize).min(rest.len()));
         bytes = rest;
         let kinds = [Kind::Topic, Kind::Message, Kind::Request, Kind::Reply];
         let number = u64::from(*low) | u64::from(*high) << (8 + 8 * (kind >> 6));
         let head = Head { topic: Some(number), ..Head::of(kinds[*kind as usize % 4]) };
-        if names.learn(&address, &head, name).is_ok() {
+        if names.learn(&head, name).is_ok() {
             taken = true;
             assert!(head.kind == Kind::Topic && number < MAX_TOPICS as u64);
             let message = Head { topic: Some(number), ..Head::MESSAGE };
             assert!(
-                names.is_expected(&address, &message)
-                    && names.of(message.topic).is_some_and(|known| known.as_bytes() == name)
+                names.is_expected(&message) && names.of(message.topic).is_some_and(|known| known.as_bytes() == name)
             );
         }
-        names.is_expected(&address, &head);
+        names.is_expected(&head);
     }
     taken
 }
@@ -113,10 +114,7 @@ fn topics(mut bytes: &[u8]) -> bool {
 /// What an honest peer would write, for each door: seeds of what a fuzzer mutates.
 pub fn samples() -> Vec<(usize, Vec<u8>)> {
     let (incarnation, target) = ([0x11; 16], [0x22; 16]);
-    let hello = |connection| {
-        let node = "camera".to_owned();
-        wire::encode(&Hello { lowest: 1, highest: 1, features: 0, node, incarnation, target, inbox: 3, connection })
-    };
+    let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
     let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
     let listed =
         |number, address, durable| ListedInbox { number, address, capacity: 4096, policy: 0, own: true, durable };
@@ -136,10 +134,10 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         bytes
     };
     let mut samples = vec![
-        (0, hello(None)),
-        (0, hello(Some(u64::MAX))),
-        (1, wire::encode(&Answer::Terms(Terms { version: 1, features: 0, capacity: 262_144, policy: 0 }))),
-        (1, wire::encode(&Answer::Attached(Attached { connection: 7, ring: 2 }))),
+        (0, hello(1, true, None)),
+        (0, hello(u64::MAX, false, Some((4096, 0)))),
+        (1, wire::encode(&Answer::Terms(Terms { version: 2, features: 0, capacity: 262_144, policy: 0 }))),
+        (1, wire::encode(&Answer::Attached(Attached { ring: 2, features: 0 }))),
         (1, wire::encode(&refusal(Reason::Busy))),
         (1, wire::encode(&refusal(Reason::Restarted))),
         (2, wire::encode(&Data { capacity: 4096, policy: 0 })),
@@ -150,16 +148,19 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
     samples
 }
 
-/// A hello, as an honest sender would write it.
+/// A hello, as an honest sender would write it: from which incarnation to which, over which connection and whether it opens
+/// that, and what the memory is (capacity, policy) that comes along.
 pub fn write_hello(
     node: &str,
-    incarnation: [u8; 16],
-    target: [u8; 16],
+    (incarnation, target): ([u8; 16], [u8; 16]),
     inbox: u32,
-    connection: Option<u64>,
+    (connection, opens): (u64, bool),
+    data: Option<(u64, u32)>,
 ) -> Vec<u8> {
     let node = node.to_owned();
-    wire::encode(&Hello { lowest: 1, highest: 1, features: 0, node, incarnation, target, inbox, connection })
+    let data = data.map(|(capacity, policy)| Data { capacity, policy });
+    let (lowest, highest, features) = (PROTOCOL, PROTOCOL, 0);
+    wire::encode(&Hello { lowest, highest, features, node, incarnation, target, inbox, connection, opens, data })
 }
 
 /// The message that the data memory comes with.
@@ -169,12 +170,12 @@ pub fn write_data(capacity: u64, policy: u32) -> Vec<u8> {
 
 /// A receiver's terms.
 pub fn write_terms(capacity: u64, policy: u32) -> Vec<u8> {
-    wire::encode(&Answer::Terms(Terms { version: 1, features: 0, capacity, policy }))
+    wire::encode(&Answer::Terms(Terms { version: 2, features: 0, capacity, policy }))
 }
 
 /// The message that the ack memory comes with.
-pub fn write_attached(connection: u64, ring: u32) -> Vec<u8> {
-    wire::encode(&Answer::Attached(Attached { connection, ring }))
+pub fn write_attached(ring: u32) -> Vec<u8> {
+    wire::encode(&Answer::Attached(Attached { ring, features: 0 }))
 }
 
 /// A refusal.

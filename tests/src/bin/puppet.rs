@@ -129,6 +129,9 @@ impl Puppet {
         let (outbox, topic) = self.topic(topic)?;
         let receipt = outbox.publish_timeout(topic, text.as_bytes(), limit)?;
         let mut answer = receipt.inboxes().to_string();
+        if receipt.pending() > 0 {
+            answer += &format!(", {} pending", receipt.pending());
+        }
         for error in receipt.undelivered() {
             answer += &format!("; {error}");
         }

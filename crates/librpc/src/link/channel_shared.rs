@@ -1,30 +1,39 @@
 //! The sender's end of a channel as its threads share it: the memories, the state of the connection, and the place where
 //! a sender sleeps until its receiver has consumed something.
 //!
-//! Invariant: `status` goes from `PENDING` to `OPEN` to `FAILED`, or straight to `FAILED`, and never back. Records may be
-//! committed in each: a pending ring is one that nobody reads yet.
+//! Invariant: `status` only ever grows: `UNSENT`, `SENT`, `OPEN`, `FAILED`. Records may be committed in each of the first
+//! three: a ring that was not opened yet is one that nobody reads yet. From `SENT` on what is committed survives the sender.
+//!
+//! | the sender dies while the status is | what becomes of the records |
+//! |---|---|
+//! | `UNSENT` | they are lost: no send has returned `Ok` for them, and receipts counted them as pending |
+//! | `SENT` | the kernel holds the memory in the receiver's socket queue: the receiver maps it, and reads it to the end |
+//! | `OPEN` | the receiver has mapped it, and reads it to the end |
 
-use crate::sys::clock::Instant;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
+use std::time::Duration;
 
 use librpc_ring::{Counters, Memory, MemoryMut, layout};
 
-use crate::link::Use;
 use crate::link::bell::Bell;
 use crate::link::ledger::Charge;
 use crate::name::Incarnation;
+use crate::registry::target::Target;
+use crate::sys::clock::Instant;
 use crate::sys::memory::{Mapping, Shape, no_ack};
 use crate::sys::socket::{Sent, Socket};
-use crate::sys::{Descriptor, OsError, fork};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::{Descriptor, OsError, barrier, fork, thread};
 
-/// The receiver has not answered yet.
-pub(crate) const PENDING: u32 = 0;
+/// Nobody but this process has the ring.
+pub(crate) const UNSENT: u32 = 0;
+/// The kernel holds the ring for the receiver, which has not answered yet.
+pub(crate) const SENT: u32 = 1;
 /// The receiver reads the ring.
-pub(crate) const OPEN: u32 = 1;
+pub(crate) const OPEN: u32 = 2;
 /// Nobody will read it (any more).
-pub(crate) const FAILED: u32 = 2;
+pub(crate) const FAILED: u32 = 3;
 
 /// Why a ring is of no further use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,16 +50,21 @@ pub(crate) enum Failure {
 
 /// The sender's end of a channel.
 #[derive(Debug)]
-pub(crate) struct Ring {
-    pub(crate) link: Use,
+pub(crate) struct ChannelShared {
+    /// The inbox that it leads to.
+    pub(crate) target: Target,
     /// The sender's node, for the handshake.
     pub(crate) node: Arc<str>,
     pub(crate) incarnation: Incarnation,
-    /// The domain's directory as it was when the ring was made: the link may be older.
+    /// The domain's directory as it was when the ring was made.
     pub(crate) directory: Arc<Descriptor>,
     pub(crate) data: Arc<Mapping>,
     pub(crate) born: fork::Born,
     status: AtomicU32,
+    /// Whether the channel's thread is inside a push: [`ChannelShared::begin_push`].
+    pushing: AtomicBool,
+    /// The kernel cannot have a barrier in this process's threads, so each push has a fence.
+    has_own_fence: bool,
     state: Mutex<State>,
     changed: Condvar,
     charge: Arc<Charge>,
@@ -87,22 +101,34 @@ impl Attached {
     }
 }
 
-impl Ring {
-    /// Makes the memory of a ring to the link's inbox.
+impl ChannelShared {
+    /// Makes the memory of a ring to an inbox.
     pub(crate) fn create(
-        link: Use,
+        target: Target,
         charge: Charge,
         node: Arc<str>,
         incarnation: Incarnation,
         directory: Arc<Descriptor>,
     ) -> Result<Arc<Self>, OsError> {
-        let (data, memfd) = Mapping::create(Shape::Data { capacity: link.target.capacity })?;
+        let (data, memfd) = Mapping::create(Shape::Data { capacity: target.capacity })?;
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
-        let (data, status) = (Arc::new(data), AtomicU32::new(PENDING));
+        let (data, status) = (Arc::new(data), AtomicU32::new(UNSENT));
         let born = fork::Born::now();
-        let changed = Condvar::default();
-        let charge = Arc::new(charge);
-        Ok(Arc::new(Self { link, node, incarnation, directory, data, born, status, state, changed, charge }))
+        let (changed, charge, pushing) = (Condvar::default(), Arc::new(charge), AtomicBool::new(false));
+        Ok(Arc::new(Self {
+            target,
+            node,
+            incarnation,
+            directory,
+            data,
+            born,
+            status,
+            pushing,
+            has_own_fence: !barrier::register(),
+            state,
+            changed,
+            charge,
+        }))
     }
 
     /// What the ring costs its receiver's user's account, to be held for as long as something of it is left.
@@ -128,11 +154,43 @@ impl Ring {
         self.state().failure.clone()
     }
 
-    /// Sends the data memory along with a message.
+    /// Sends the data memory along with a message. Once this is done, what is committed survives this process.
     pub(crate) fn send_memory(&self, socket: &Socket, message: &[u8]) -> Result<Sent, OsError> {
         use std::os::fd::AsFd;
         let state = self.state();
-        socket.send(message, state.memfd.as_ref().map(|memfd| memfd.as_fd()))
+        let sent = socket.send(message, state.memfd.as_ref().map(|memfd| memfd.as_fd()))?;
+        if sent == Sent::Done {
+            self.raise_status(SENT);
+            self.changed.notify_all();
+        }
+        Ok(sent)
+    }
+
+    /// Called under the lock: the status never falls.
+    fn raise_status(&self, to: u32) {
+        if self.status() < to {
+            self.status.store(to, Ordering::Relaxed);
+        }
+    }
+
+    /// The channel's thread is about to commit a record. Returns the status. [`ChannelShared::end_push`] must
+    /// follow: a node that closes waits for it, so that nothing is committed after the end.
+    #[inline(always)]
+    pub(crate) fn begin_push(&self) -> u32 {
+        self.pushing.store(true, Ordering::Relaxed);
+        // Between this store and the load of the status. `close_with_node` makes up for it where it is only the compiler's.
+        if self.has_own_fence {
+            fence(Ordering::SeqCst)
+        } else {
+            compiler_fence(Ordering::SeqCst)
+        }
+        self.status()
+    }
+
+    #[inline(always)]
+    pub(crate) fn end_push(&self) {
+        // Release: pairs with the Acquire in `close_with_node`: what was committed is seen before the ring is closed.
+        self.pushing.store(false, Ordering::Release);
     }
 
     /// The receiver reads the ring from now on.
@@ -140,9 +198,7 @@ impl Ring {
         let mut state = self.state();
         state.memfd = None;
         state.attached = Some(attached.clone());
-        if state.failure.is_none() {
-            self.status.store(OPEN, Ordering::Relaxed);
-        }
+        self.raise_status(OPEN);
         self.changed.notify_all();
         drop(state);
         // Pairs with the fence in `was_answered_meanwhile`: a sender that sees the ring pending behind its commit has
@@ -156,7 +212,7 @@ impl Ring {
     pub(crate) fn was_answered_meanwhile(&self) -> bool {
         // Pairs with the fence in `attach`.
         fence(Ordering::SeqCst);
-        self.status() != PENDING
+        self.status() >= OPEN
     }
 
     /// The connection was lost behind the receiver's answer: it reads what there is, and nobody rings.
@@ -171,9 +227,18 @@ impl Ring {
         state.attached.as_ref().map(|attached| attached.ack.clone()).or_else(|| state.last_ack.clone())
     }
 
-    /// The sender's node is closed: its receiver hears so as from a sender that leaves.
-    pub(crate) fn close_with_node(&self) {
+    /// The sender's node is closing: no push begins any more.
+    pub(crate) fn refuse_pushes(&self) {
         self.fail(Failure::NodeClosed);
+    }
+
+    /// The sender's node is closed: its receiver hears so as from a sender that leaves. Since
+    /// [`ChannelShared::refuse_pushes`], [`barrier::in_own_threads`] was called: each push under way is seen here.
+    pub(crate) fn close_with_node(&self) {
+        // A push is a matter of nanoseconds, unless its thread lost its core. Acquire: pairs with the Release in `end_push`.
+        while self.pushing.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
         // Release: pairs with the Acquire in Consumer::is_closed.
         self.data.writer().store(layout::data::CLOSED, 1, Ordering::Release);
         self.closed();
@@ -184,7 +249,7 @@ impl Ring {
         let mut state = self.state();
         state.memfd = None;
         state.failure.get_or_insert(failure);
-        self.status.store(FAILED, Ordering::Relaxed);
+        self.raise_status(FAILED);
         self.changed.notify_all();
     }
 
@@ -202,11 +267,33 @@ impl Ring {
     /// Waits until the receiver has answered, or the deadline. `true`: it has.
     pub(crate) fn wait_for_answer(&self, deadline: Instant) -> bool {
         let mut state = self.state();
-        while self.status() == PENDING {
+        while self.status() < OPEN {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
             state = self.changed.wait_timeout(state, left);
         }
         true
+    }
+
+    /// Waits until what is committed survives this process, the ring has failed, or the deadline. `true`: it does.
+    pub(crate) fn wait_until_sent(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state();
+        while self.status() == UNSENT {
+            let left = match deadline {
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+                None => Duration::from_secs(3600),
+            };
+            if left.is_zero() {
+                return false;
+            }
+            state = self.changed.wait_timeout(state, left);
+        }
+        matches!(self.status(), SENT | OPEN)
+    }
+
+    /// Whether records are committed that only this process holds.
+    pub(crate) fn has_unsent(&self) -> bool {
+        // Relaxed: the caller's own thread wrote it, or the channel's thread is done with its push.
+        self.status() == UNSENT && self.data.reader().load(layout::data::COMMITTED, Ordering::Relaxed) > 0
     }
 
     /// Sleeps until `enough` says so of the claimed consumed position, the ring fails, or the deadline.
@@ -263,15 +350,5 @@ impl Ring {
     pub(crate) fn counters(&self) -> Counters {
         let ack = self.ack().map_or_else(no_ack, |ack| ack.reader());
         Counters::read(&self.data.reader(), &ack)
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        if self.born.is_here()
-            && let Some(attached) = &self.state().attached
-        {
-            self.link.release(attached.number);
-        }
     }
 }

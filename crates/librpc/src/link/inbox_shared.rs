@@ -1,23 +1,22 @@
 //! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
 
 use crate::sys::sync::Mutex;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
+use std::sync::{Arc, Weak};
 
 use librpc_ring::Consumer;
 
 use crate::link::ledger::Charge;
 use crate::name::{Address, Peer};
 use crate::policy::Policy;
-use crate::registry::node_file::ReadError;
-use crate::registry::{self, node_file};
-use crate::stats::channels::{Entry, Roll};
+use crate::registry;
+use crate::registry::node_file::{self, ReadError};
+use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
-use crate::sys::process::random;
 use crate::sys::socket::{Credentials, Socket};
-use crate::sys::{Descriptor, OsError};
+use crate::sys::{Descriptor, OsError, barrier};
 
 /// Every receive is over, for so its owner wants it.
 const STOPPED: u8 = 1;
@@ -36,7 +35,19 @@ pub(crate) struct Arrival {
     /// Its sender has no fence of its own.
     pub(crate) is_fenced: bool,
     pub(crate) charge: Charge,
-    pub(crate) entry: Entry,
+    pub(crate) guard: ChannelGuard,
+}
+
+/// What an inbox is to be.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) address: Address,
+    pub(crate) capacity: u64,
+    pub(crate) policy: Policy,
+    /// Whether it wants what its own node publishes, too.
+    pub(crate) receive_own: bool,
+    /// The name under which a subscription may be taken up again.
+    pub(crate) durable: Option<String>,
 }
 
 /// The part of an inbox that other threads reach.
@@ -52,10 +63,12 @@ pub(crate) struct InboxShared {
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     /// Its channels, as its statistics see them.
-    pub(crate) roll: Arc<Roll>,
+    pub(crate) channels: Arc<ChannelTable>,
     directory: Arc<Descriptor>,
     /// Bits: [`STOPPED`], [`CLOSED`].
     ended: AtomicU8,
+    /// The kernel cannot have a barrier in this process's threads, so each message has a fence.
+    pub(crate) has_own_fence: bool,
     state: Mutex<State>,
 }
 
@@ -63,75 +76,123 @@ pub(crate) struct InboxShared {
 struct State {
     /// The inbox takes nothing more.
     shut: bool,
-    arrivals: Vec<Arrival>,
-    connections: HashMap<u64, Connection>,
+    arrivals: VecDeque<Arrival>,
+    connections: BTreeMap<u64, Connection>,
 }
 
 struct Connection {
     owner: Credentials,
     next_ring: u32,
+    /// `None` until its first channel has arrived.
     socket: Option<Arc<Socket>>,
+    /// The socket of the handshake that opens it.
+    opening: Weak<Socket>,
+    /// Channels that have arrived before the first one.
+    waiting: Vec<Arrival>,
+}
+
+/// A connection whose opening handshake is under way. Dropped before that is done, the channels that have waited for it
+/// are handed over without it: they are read to the end.
+pub(crate) struct Announced {
+    inbox: Arc<InboxShared>,
+    connection: Option<u64>,
+}
+
+impl Announced {
+    /// Its first channel arrives.
+    pub(crate) fn is_done(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection else { return };
+        let Some(gone) = self.inbox.state().connections.remove(&connection) else { return };
+        gone.waiting.into_iter().for_each(|arrival| self.inbox.arrived(arrival));
+    }
+}
+
+impl Connection {
+    fn is_of(&self, owner: Credentials) -> bool {
+        (self.owner.pid, self.owner.uid) == (owner.pid, owner.uid)
+    }
 }
 
 impl InboxShared {
-    pub(crate) fn new(
-        number: u32,
-        address: Address,
-        (capacity, policy): (u64, Policy),
-        (own, durable): (bool, Option<String>),
-        directory: Arc<Descriptor>,
-    ) -> Result<Arc<Self>, OsError> {
-        let (ended, state, roll) = Default::default();
-        let signal = Signal::new()?;
-        Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, roll, directory, ended, state }))
+    pub(crate) fn new(number: u32, settings: Settings, directory: Arc<Descriptor>) -> Result<Arc<Self>, OsError> {
+        let Settings { address, capacity, policy, receive_own, durable } = settings;
+        Ok(Arc::new(Self {
+            number,
+            address,
+            capacity,
+            policy,
+            own: receive_own,
+            durable,
+            signal: Signal::new()?,
+            channels: Arc::default(),
+            directory,
+            ended: AtomicU8::new(0),
+            has_own_fence: !barrier::register(),
+            state: Mutex::default(),
+        }))
     }
 
-    /// Whether a peer's node lives, unless a look says otherwise. What a dead one has left is swept.
-    pub(crate) fn is_alive(&self, peer: &Peer) -> bool {
-        match node_file::read(&self.directory, &peer.node) {
-            Ok(Some(file)) if file.incarnation == peer.incarnation && file.alive => true,
-            Ok(Some(file)) if file.incarnation == peer.incarnation => {
-                if let Err(error) = registry::sweep(&self.directory, &peer.node) {
-                    tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
-                }
-                false
-            }
-            // A look that fails says nothing: there will be another one.
-            Err(ReadError::Os(_)) => true,
-            _ => false,
+    /// Whether a peer's node lives. What a dead one has left is swept.
+    pub(crate) fn is_alive(&self, peer: &Peer) -> Result<bool, ReadError> {
+        let life =
+            node_file::read_life(&self.directory, &peer.node)?.filter(|life| life.incarnation == peer.incarnation);
+        if life.is_some_and(|life| life.alive) {
+            return Ok(true);
         }
+        if life.is_some()
+            && let Err(error) = registry::sweep(&self.directory, &peer.node)
+        {
+            tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
+        }
+        Ok(false)
     }
 
     fn state(&self) -> crate::sys::sync::MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Numbers a new ring: on a new connection, or on one that there is already and that belongs to the same process.
-    pub(crate) fn place(&self, connection: Option<u64>, owner: Credentials) -> Option<(u64, u32)> {
+    /// Knows a connection whose opening handshake is under way; `None`: there is one of this number already, or the inbox
+    /// takes nothing more.
+    pub(crate) fn announce(
+        inbox: &Arc<Self>,
+        connection: u64,
+        owner: Credentials,
+        socket: &Arc<Socket>,
+    ) -> Option<Announced> {
+        let mut state = inbox.state();
+        if state.shut || state.connections.contains_key(&connection) {
+            return None;
+        }
+        let opening = Arc::downgrade(socket);
+        let announced = Connection { owner, next_ring: 0, socket: None, opening, waiting: Vec::new() };
+        state.connections.insert(connection, announced);
+        Some(Announced { inbox: inbox.clone(), connection: Some(connection) })
+    }
+
+    /// Whether there is a connection of this number, of this process.
+    pub(crate) fn knows(&self, connection: u64, owner: Credentials) -> bool {
+        self.state().connections.get(&connection).is_some_and(|found| found.is_of(owner))
+    }
+
+    /// Numbers a new ring on its connection. One whose connection is gone needs no number. `None`: the inbox takes nothing
+    /// more.
+    pub(crate) fn number_ring(&self, connection: u64, owner: Credentials) -> Option<u32> {
         let mut state = self.state();
         if state.shut {
             return None;
         }
-        let Some(connection) = connection else {
-            // Random: another process cannot guess it.
-            let connection = u64::from_ne_bytes(random());
-            state.connections.insert(connection, Connection { owner, next_ring: 1, socket: None });
-            return Some((connection, 0));
+        let Some(found) = state.connections.get_mut(&connection).filter(|found| found.is_of(owner)) else {
+            return Some(0);
         };
-        let found = state
-            .connections
-            .get_mut(&connection)
-            .filter(|found| (found.owner.pid, found.owner.uid) == (owner.pid, owner.uid))?;
         let ring = found.next_ring;
         found.next_ring = ring.checked_add(1)?;
-        Some((connection, ring))
-    }
-
-    /// Takes a number back: its sender has gone before it could know it.
-    pub(crate) fn unplace(&self, connection: u64, ring: u32) {
-        if ring == 0 {
-            self.forget(connection);
-        }
+        Some(ring)
     }
 
     /// A connection is gone: no further ring may be added to it.
@@ -146,10 +207,19 @@ impl InboxShared {
             drop(state);
             return drop(arrival); // its sender sees the hang-up
         }
-        if let (Some(socket), Some(found)) = (&arrival.socket, state.connections.get_mut(&arrival.connection)) {
-            found.socket = Some(socket.clone());
+        let mut waiting = Vec::new();
+        if let Some(found) = state.connections.get_mut(&arrival.connection) {
+            match &arrival.socket {
+                Some(socket) => {
+                    found.socket = Some(socket.clone());
+                    waiting = std::mem::take(&mut found.waiting);
+                }
+                None if found.socket.is_none() => return found.waiting.push(arrival),
+                None => {}
+            }
         }
-        state.arrivals.push(arrival);
+        state.arrivals.push_back(arrival);
+        state.arrivals.extend(waiting);
         drop(state);
         self.signal.raise();
     }
@@ -161,14 +231,29 @@ impl InboxShared {
         state.shut = true;
         let (arrivals, connections) = (std::mem::take(&mut state.arrivals), std::mem::take(&mut state.connections));
         drop(state);
-        connections.values().filter_map(|connection| connection.socket.as_ref()).for_each(|socket| socket.hang_up());
+        for connection in connections.values() {
+            let opening = || connection.opening.upgrade();
+            if let Some(socket) = connection.socket.clone().or_else(opening) {
+                socket.hang_up();
+            }
+        }
+        drop(connections);
         drop(arrivals);
     }
 
-    /// Takes what has arrived.
-    pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
-        self.signal.clear();
-        std::mem::take(&mut self.state().arrivals)
+    /// Whether it takes nothing more.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.state().shut
+    }
+
+    /// Takes what has arrived, in order, at most this many. While there are more, the inbox stays awake.
+    pub(crate) fn take_arrivals(&self, most: usize) -> Vec<Arrival> {
+        let mut state = self.state();
+        if state.arrivals.len() <= most {
+            self.signal.clear();
+        }
+        let most = most.min(state.arrivals.len());
+        state.arrivals.drain(..most).collect()
     }
 
     /// Ends every receive, now and later.
@@ -184,11 +269,32 @@ impl InboxShared {
         self.ended.load(Ordering::Acquire) != 0
     }
 
-    /// The node was closed under the inbox.
+    /// The node was closed under the inbox. No message that is taken after the hang-up is handed out, so each that was is
+    /// seen as taken by a sender that takes over.
     pub(crate) fn close(&self) {
         self.ended.fetch_or(CLOSED, Ordering::Release);
+        // Pairs with the fence in `has_ended_meanwhile`: the end is seen there, or `taken` is stored before the hang-up.
+        barrier::in_own_threads();
         self.shut();
         self.signal.raise();
+    }
+
+    /// After a message was taken, and before it is handed out: whether the inbox was stopped or closed meanwhile. If it was
+    /// closed, its sender may have taken over already, without having seen that the message was taken.
+    pub(crate) fn has_ended_meanwhile(&self) -> bool {
+        // Pairs with the barrier in `close`.
+        if self.has_own_fence {
+            fence(Ordering::SeqCst);
+        }
+        self.has_ended_in_run()
+    }
+
+    /// The same, unless each message [has a fence of its own](InboxShared::has_own_fence).
+    #[inline(always)]
+    pub(crate) fn has_ended_in_run(&self) -> bool {
+        // The barrier in `close` makes up for the rest.
+        compiler_fence(Ordering::SeqCst);
+        self.has_ended()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -1,39 +1,49 @@
-//! The sender's side of a handshake: hello, terms, data, attached. It is stepped by the background thread, and waits as
-//! long as the receiver's process lives: a stopped one answers when it goes on.
+//! The sender's side of a handshake.
 //!
-//! A sender that dies at any step is a hang-up for the receiver, and its memory is gone with it. A receiver that dies is
-//! a hang-up here; whether its node still lives then tells a death from a receiver that only lost patience.
+//! In a private domain the calling thread connects, and sends hello and data memory in one message: from then on the kernel
+//! holds the ring for the receiver, whatever becomes of this process. In a shared domain the memory follows the receiver's
+//! terms. Answers are taken by the background thread, which waits as long as the receiver's process lives: a stopped one
+//! answers when it goes on.
+//!
+//! A receiver that dies is a hang-up here. Whether its node still lives then tells a death from a receiver that only lost
+//! patience.
 
-use crate::sys::clock::Instant;
-use crate::sys::sync::Mutex;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fault::fault;
 use crate::link::bell::{self, Bell};
-use crate::link::channel_shared::{Attached, Failure, Ring};
+use crate::link::channel_shared::{ChannelShared, Failure};
+use crate::link::{Answered, Begun, LinkRef};
 use crate::registry::lookup;
 use crate::registry::node_file;
 use crate::registry::target::Target;
+use crate::sys::clock::Instant;
 use crate::sys::file::Errno;
 use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
+use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::{OsError, barrier};
-use crate::wire::Reason;
-use crate::wire::{self, Answer, Data, FENCED_BY_RECEIVER, Hello, PROTOCOL};
+use crate::text::harmless;
+use crate::wire::{self, Answer, Data, FENCED_BY_RECEIVER, Hello, PROTOCOL, Reason, Terms};
 
-/// How long after a lost or a refused-for-now attempt the next one begins.
+/// How long after a lost or a refused-for-now attempt the next one begins, at first and at most.
 const RETRY: Duration = Duration::from_millis(5);
-const UNKNOWN_AT_MOST: u32 = 10;
 const RETRY_AT_MOST: Duration = Duration::from_millis(500);
+/// How often a receiver may not know the connection to which a channel is to be added.
+const UNKNOWN_AT_MOST: u32 = 10;
+/// The longest text of a refusal that is kept, in characters.
+const REFUSAL_CHARS: usize = 200;
 
-/// A ring that is being connected.
+/// A channel that is being connected.
 struct Outgoing {
-    ring: Arc<Ring>,
-    /// The connection to which the ring is added; `None`: the ring opens it.
-    connection: Option<u64>,
+    channel: Arc<ChannelShared>,
+    link: LinkRef,
+    /// Whether the data memory goes along with the hello.
+    is_private: bool,
     token: u64,
     state: Mutex<State>,
     /// `connect`, from the first attempt to the end.
@@ -42,48 +52,59 @@ struct Outgoing {
 
 struct State {
     socket: Option<Arc<Socket>>,
+    /// The hello on that socket opens the connection.
+    opens: bool,
     /// Keeps a descriptor free for the memory that the receiver sends: once that is on its way, there is no second try.
     reserve: Option<Socket>,
     retry: Duration,
-    /// How often the receiver did not know the connection that the ring was to be added to.
+    /// How often the receiver did not know the connection to which the channel was to be added.
     unknown: u32,
-    /// What the receiver's terms say that it makes use of.
-    features: u64,
 }
 
-impl State {
-    const fn new() -> Self {
-        Self { socket: None, reserve: None, retry: RETRY, unknown: 0, features: 0 }
-    }
-}
-
-/// Starts the handshake of a ring.
-pub(crate) fn begin(reactor: &Arc<Reactor>, ring: Arc<Ring>, connection: Option<u64>) {
-    let outgoing = Outgoing::new(reactor, ring, connection);
-    let span = outgoing.span.clone();
+/// Starts the handshake of a channel; its outcome is seen in the channel. Does not block.
+pub(crate) fn begin(reactor: &Arc<Reactor>, link: LinkRef, channel: Arc<ChannelShared>, is_private: bool) {
+    let Target { node, inbox, .. } = &channel.target;
+    let span = tracing::debug_span!("connect", from = &*channel.node, to = &**node, inbox);
+    let state = State { socket: None, opens: false, reserve: None, retry: RETRY, unknown: 0 };
+    let (token, state) = (reactor.token(), Mutex::new(state));
+    let outgoing = Arc::new(Outgoing { channel, link, is_private, token, state, span: span.clone() });
     span.in_scope(|| outgoing.connect(reactor));
 }
 
-/// Starts the handshake of a ring that opens the connection, from the background thread's loop.
-pub(crate) fn begin_later(reactor: &Arc<Reactor>, ring: Arc<Ring>) {
-    let outgoing = Outgoing::new(reactor, ring, None);
-    reactor.deadline(outgoing.token, outgoing.clone(), Some(Instant::now()));
+/// Why a hello was not sent.
+enum NotSent {
+    /// It is tried again.
+    Later,
+    Failed(Failure),
 }
 
-/// Whether what a system call lacks may be there again in a moment.
-fn is_passing(error: &OsError) -> bool {
-    [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS].into_iter().any(|errno| error.is(errno))
+/// What a step of the handshake leads to.
+enum Next {
+    /// The receiver will say more.
+    Wait,
+    /// What it has said is looked at again in a moment.
+    Later,
+    Retry,
+    Fail(Failure),
+    Attached {
+        number: u32,
+        features: u64,
+        ack: Arc<Mapping>,
+    },
+}
+
+fn broken(text: impl Into<String>) -> Next {
+    Next::Fail(Failure::Broken(text.into()))
 }
 
 impl Outgoing {
-    fn new(reactor: &Reactor, ring: Arc<Ring>, connection: Option<u64>) -> Arc<Self> {
-        let Target { node, inbox, .. } = &ring.link.target;
-        let span = tracing::debug_span!("connect", from = &*ring.node, to = &**node, inbox);
-        Arc::new(Self { connection, token: reactor.token(), state: Mutex::new(State::new()), span, ring })
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
+    /// Connects, and says hello.
     fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
-        if let Some(failure) = self.ring.failure() {
+        if let Some(failure) = self.channel.failure() {
             return self.fail(reactor, failure); // the sender has closed it in the meantime
         }
         match Socket::spare() {
@@ -93,82 +114,121 @@ impl Outgoing {
                 return self.retry(reactor);
             }
         }
-        let target = &self.ring.link.target;
-        let socket = match Socket::connect(&node_file::socket_path(&self.ring.directory, &target.node)) {
+        let mut said = Err(NotSent::Later);
+        let begun = self.link.begin(&self.channel, |opens| {
+            said = self.say_hello(opens);
+            said.is_ok()
+        });
+        match (begun, said) {
+            (Begun::Closed, _) => self.fail(reactor, Failure::Gone),
+            (Begun::Sent { opens }, Ok(socket)) => {
+                let mut state = self.state();
+                state.opens = opens;
+                state.socket = Some(socket.clone());
+                drop(state);
+                self.watch(reactor, &socket);
+            }
+            (_, Err(NotSent::Failed(failure))) => self.fail(reactor, failure),
+            (_, _) => self.retry(reactor),
+        }
+    }
+
+    fn say_hello(&self, opens: bool) -> Result<Arc<Socket>, NotSent> {
+        let failed = |error: OsError| NotSent::Failed(Failure::Broken(error.to_string()));
+        let target = &self.channel.target;
+        let path = node_file::socket_path(&self.channel.directory, &target.node);
+        let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => Arc::new(socket),
-            Err(error) if is_passing(&error) || self.may_come_back() => {
+            Err(error) if error.is_passing() || self.may_come_back() => {
                 tracing::debug!(%error, node = &*target.node, "not connected yet");
-                return self.retry(reactor);
+                return Err(NotSent::Later);
             }
             Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => {
-                return self.fail(reactor, Failure::Gone);
+                return Err(NotSent::Failed(Failure::Gone));
             }
-            Err(error) => return self.fail(reactor, Failure::Broken(error.to_string())),
+            Err(error) => return Err(failed(error)),
         };
         fault!("connect.connected");
-        match socket.credentials() {
-            Ok(peer) if peer.uid == target.uid => {}
-            Ok(peer) => {
-                let text = format!("its socket is uid {}'s, its file uid {}'s", peer.uid, target.uid);
-                return self.fail(reactor, Failure::Broken(text));
-            }
-            Err(error) => return self.fail(reactor, Failure::Broken(error.to_string())),
+        let peer = socket.credentials().map_err(failed)?;
+        if peer.uid != target.uid {
+            let text = format!("its socket belongs to uid {}, its file to uid {}", peer.uid, target.uid);
+            return Err(NotSent::Failed(Failure::Broken(text)));
         }
+        let terms = Data { capacity: target.capacity, policy: target.policy.number() };
         let hello = wire::encode(&Hello {
             lowest: PROTOCOL,
             highest: PROTOCOL,
             features: if barrier::register() { FENCED_BY_RECEIVER } else { 0 },
-            node: self.ring.node.to_string(),
-            incarnation: *self.ring.incarnation.bytes(),
+            node: self.channel.node.to_string(),
+            incarnation: *self.channel.incarnation.bytes(),
             target: *target.incarnation.bytes(),
             inbox: target.inbox,
-            connection: self.connection,
+            connection: self.link.connection,
+            opens,
+            data: self.is_private.then_some(terms),
         });
-        let sent = socket.send(&hello, None);
-        fault!("connect.hello-sent");
+        let sent = if self.is_private {
+            socket.accept_descriptors(true);
+            self.channel.send_memory(&socket, &hello)
+        } else {
+            socket.send(&hello, None)
+        };
         match sent {
-            Ok(Sent::Done) => {}
-            Ok(_) => return self.retry(reactor),
-            Err(error) => return self.fail(reactor, Failure::Broken(error.to_string())),
-        }
-        self.state().socket = Some(socket.clone());
-        if let Err(error) = reactor.watch(self.token, &*socket, self.clone()) {
-            tracing::debug!(%error, node = &*target.node, "a handshake is begun again");
-            self.retry(reactor);
+            Ok(Sent::Done) => {
+                fault!("connect.hello-sent");
+                Ok(socket)
+            }
+            Ok(_) => Err(NotSent::Later),
+            Err(error) if error.is_passing() => Err(NotSent::Later),
+            Err(error) => Err(failed(error)),
         }
     }
 
-    fn state(&self) -> crate::sys::sync::MutexGuard<'_, State> {
-        self.state.lock()
+    /// Has the background thread wait for the answer. What was sent is not sent again only because that cannot be watched
+    /// just now.
+    fn watch(self: &Arc<Self>, reactor: &Arc<Reactor>, socket: &Arc<Socket>) {
+        if let Err(error) = reactor.watch(self.token, &**socket, self.clone()) {
+            tracing::debug!(%error, node = &*self.channel.target.node, "an answer is waited for later");
+            reactor.deadline(self.token, self.clone(), Some(Instant::now() + RETRY));
+        }
     }
 
     /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
     fn may_come_back(&self) -> bool {
         // A look that fails says nothing: there will be another one.
-        lookup::is_listed(&self.ring.directory, &self.ring.link.target).unwrap_or(true)
+        lookup::is_listed(&self.channel.directory, &self.channel.target).unwrap_or(true)
     }
 
-    /// Lets go of the socket.
-    fn disconnect(&self, reactor: &Reactor) -> Option<Arc<Socket>> {
-        let socket = self.state().socket.take();
+    /// Lets go of the socket; whether its hello was to open the connection.
+    fn disconnect(&self, reactor: &Reactor) -> (Option<Arc<Socket>>, bool) {
+        let (socket, opens) = {
+            let mut state = self.state();
+            (state.socket.take(), std::mem::take(&mut state.opens))
+        };
         if let Some(socket) = &socket {
             reactor.unwatch(socket);
         }
         drop(reactor.forget(self.token));
-        socket
+        (socket, opens)
     }
 
     fn fail(&self, reactor: &Arc<Reactor>, failure: Failure) {
-        self.disconnect(reactor);
-        tracing::debug!(node = &*self.ring.link.target.node, ?failure, "not connected");
-        self.ring.fail(failure.clone());
-        if self.connection.is_none() {
-            self.ring.link.first_failed(reactor, &failure);
+        let (_socket, opens) = self.disconnect(reactor);
+        tracing::debug!(node = &*self.channel.target.node, ?failure, "not connected");
+        self.channel.fail(failure.clone());
+        match failure {
+            _ if !opens => {}
+            // This channel was closed; the others may go on.
+            Failure::NodeClosed => self.link.opens_later(),
+            failure => self.link.refused(&failure),
         }
     }
 
     fn retry(self: Arc<Self>, reactor: &Arc<Reactor>) {
-        self.disconnect(reactor);
+        let (_socket, opens) = self.disconnect(reactor);
+        if opens {
+            self.link.opens_later();
+        }
         let after = {
             let mut state = self.state();
             let after = state.retry;
@@ -178,157 +238,167 @@ impl Outgoing {
         reactor.deadline(self.token, self.clone(), Some(Instant::now() + after));
     }
 
-    /// Fails a ring that the receiver may be reading already: it cannot be offered again, or it would be read twice.
-    fn fail_behind_data(&self, reactor: &Arc<Reactor>, why: String) {
-        let text = format!("{why}; what was sent may have been delivered all the same");
-        self.fail(reactor, Failure::Refused { reason: Reason::Resources as u32, text });
+    /// The receiver states its terms: they must be those that its node's file announced.
+    fn terms(&self, terms: &Terms) -> Next {
+        let Target { capacity, policy, .. } = self.channel.target;
+        if self.is_private {
+            return broken("it states terms after it was given the memory");
+        }
+        if terms.version != PROTOCOL {
+            return broken(format!(
+                "it speaks version {} of the handshake, this node version {PROTOCOL}",
+                terms.version
+            ));
+        }
+        if (terms.capacity, terms.policy) != (capacity, policy.number()) {
+            return broken("its terms are not those that its file announced");
+        }
+        let Some(socket) = self.state().socket.clone() else { return Next::Wait };
+        match Socket::spare() {
+            Ok(reserve) => self.state().reserve = Some(reserve),
+            Err(_) => return Next::Retry,
+        }
+        fault!("connect.terms-received");
+        socket.accept_descriptors(true);
+        let data = wire::encode(&Data { capacity, policy: policy.number() });
+        match self.channel.send_memory(&socket, &data) {
+            Ok(Sent::Done) => {
+                fault!("connect.data-sent");
+                Next::Wait
+            }
+            Ok(_) => Next::Retry,
+            Err(error) if error.is_passing() => Next::Retry,
+            Err(error) => broken(error.to_string()),
+        }
     }
 
-    fn answered(self: Arc<Self>, reactor: &Arc<Reactor>, answer: &[u8], descriptors: Vec<std::os::fd::OwnedFd>) {
-        let Target { capacity, policy, .. } = self.ring.link.target;
-        let broken = |text: String| Failure::Broken(text);
-        match wire::decode::<Answer>(answer) {
-            Ok(Answer::Terms(terms)) if descriptors.is_empty() => {
-                if (terms.version, terms.capacity, terms.policy) != (PROTOCOL, capacity, policy.number()) {
-                    return self.fail(reactor, broken(format!("its terms are not those of its file: {terms:?}")));
-                }
-                self.state().features = terms.features & FENCED_BY_RECEIVER;
-                let data = wire::encode(&Data { capacity, policy: policy.number() });
-                let Some(socket) = self.state().socket.clone() else { return };
-                match Socket::spare() {
-                    Ok(reserve) => self.state().reserve = Some(reserve),
-                    Err(_) => return self.retry(reactor),
-                }
-                fault!("connect.terms-received");
-                socket.accept_descriptors(true);
-                match self.ring.send_memory(&socket, &data) {
-                    Ok(Sent::Done) => {
-                        fault!("connect.data-sent");
-                    }
-                    Ok(_) => self.retry(reactor),
-                    Err(error) => self.fail(reactor, broken(error.to_string())),
-                }
+    /// A message of the receiver's, and the descriptors that came with it. What is wrong with it leaves these in place.
+    fn answered(&self, answer: &[u8], descriptors: &[OwnedFd]) -> Next {
+        match (wire::decode::<Answer>(answer), descriptors) {
+            (Ok(Answer::Terms(terms)), []) => self.terms(&terms),
+            (Ok(Answer::Attached(attached)), [ack]) => match Mapping::receive(ack, Shape::Ack) {
+                Ok(ack) => Next::Attached { number: attached.ring, features: attached.features, ack: Arc::new(ack) },
+                Err(BadMemory::Os(error)) => after_data(&error.to_string()),
+                Err(error) => broken(error.to_string()),
+            },
+            (Ok(Answer::Refusal(refusal)), []) => self.refusal(refusal.reason, &refusal.text),
+            (Ok(answer), _) => broken(format!("{} descriptors with {answer:?}", descriptors.len())),
+            (Err(error), _) => broken(error.to_string()),
+        }
+    }
+
+    fn refusal(&self, reason: u32, text: &str) -> Next {
+        match Reason::from_number(reason) {
+            Reason::Busy => Next::Retry,
+            // The link's hang-up is on its way, or has come.
+            Reason::UnknownConnection => {
+                let mut state = self.state();
+                state.unknown += 1;
+                if state.unknown < UNKNOWN_AT_MOST { Next::Retry } else { Next::Fail(Failure::Gone) }
             }
-            Ok(Answer::Attached(attached)) if descriptors.len() == 1 => {
-                match Mapping::receive(&descriptors[0], Shape::Ack) {
-                    Ok(ack) => {
-                        let Some(socket) = self.state().socket.clone() else { return };
-                        socket.skip();
-                        // From here on, bells alone.
-                        match bell::take_early(&socket) {
-                            Ok(bells) => self.attach(reactor, attached, Arc::new(ack), &bells),
-                            Err(descriptors) => {
-                                dispose(descriptors, self.ring.charge());
-                                self.fail(reactor, broken("it says more than its answer".into()));
-                            }
-                        }
-                    }
-                    Err(BadMemory::Os(error)) => self.fail_behind_data(reactor, error.to_string()),
-                    Err(error) => {
-                        dispose(descriptors, self.ring.charge());
-                        self.fail(reactor, broken(error.to_string()));
-                    }
-                }
-            }
-            Ok(Answer::Refusal(refusal)) if descriptors.is_empty() => {
-                match Reason::from_number(refusal.reason) {
-                    Reason::Busy => return self.retry(reactor),
-                    // The link's hang-up is on its way, or has come.
-                    Reason::UnknownConnection if !self.ring.link.is_closed() => {
-                        let unknown = {
-                            let mut state = self.state();
-                            state.unknown += 1;
-                            state.unknown
-                        };
-                        if unknown < UNKNOWN_AT_MOST {
-                            return self.retry(reactor);
-                        }
-                    }
-                    Reason::UnknownConnection | Reason::Restarted | Reason::NoInbox => {
-                        return self.fail(reactor, Failure::Gone);
-                    }
-                    _ => {}
-                }
-                let text: String = refusal.text.chars().filter(|c| !c.is_control()).take(200).collect();
-                self.fail(reactor, Failure::Refused { reason: refusal.reason, text });
-            }
-            Ok(answer) => {
-                let text = format!("{} descriptors with {answer:?}", descriptors.len());
-                dispose(descriptors, self.ring.charge());
-                self.fail(reactor, broken(text));
-            }
-            Err(error) => {
-                dispose(descriptors, self.ring.charge());
-                self.fail(reactor, broken(error.to_string()));
+            Reason::Restarted | Reason::NoInbox => Next::Fail(Failure::Gone),
+            _ => {
+                let text = harmless(text).chars().take(REFUSAL_CHARS).collect();
+                Next::Fail(Failure::Refused { reason, text })
             }
         }
     }
 
-    fn attach(self: Arc<Self>, reactor: &Arc<Reactor>, attached: wire::Attached, ack: Arc<Mapping>, bells: &[Bell]) {
+    fn attached(&self, reactor: &Arc<Reactor>, number: u32, features: u64, ack: Arc<Mapping>, bells: &[Bell]) {
         fault!("connect.attached");
-        let socket = self.disconnect(reactor);
-        let first = self.connection.is_none().then_some(socket).flatten().map(|socket| (socket, attached.connection));
-        let number = attached.ring;
-        match self.ring.link.attached(reactor, &self.ring, number, first) {
-            Some(socket) => {
-                let Target { node, inbox, .. } = &self.ring.link.target;
-                tracing::debug!(from = &*self.ring.node, to = &**node, inbox, ring = number, "connected");
-                let is_fenced_by_receiver = self.state().features & FENCED_BY_RECEIVER != 0;
-                self.ring.attach(Attached { ack, socket, number, is_fenced_by_receiver });
-                for bell in bells {
-                    match bell {
-                        Bell::Ring(_) => self.ring.rung(),
-                        Bell::Reset(_) => self.ring.fail(Failure::Broken("the receiver found the ring corrupt".into())),
+        let (socket, opens) = self.disconnect(reactor);
+        let Target { node, inbox, .. } = &self.channel.target;
+        tracing::debug!(from = &*self.channel.node, to = &**node, inbox, ring = number, "connected");
+        let is_fenced_by_receiver = features & FENCED_BY_RECEIVER != 0;
+        let answered = Answered { channel: self.channel.clone(), number, ack, is_fenced_by_receiver };
+        match socket {
+            Some(socket) if opens => self.link.opened(reactor, answered, socket, bells),
+            _ => self.link.attached(answered),
+        }
+    }
+
+    /// Takes what the receiver has said, as it stands in the socket: what is no answer stays there, and ends with the socket,
+    /// where that may block.
+    fn read(self: &Arc<Self>, reactor: &Arc<Reactor>, socket: &Arc<Socket>) {
+        let mut message = [0; MAX_MESSAGE_BYTES];
+        let (next, descriptors) = match socket.peek(&mut message) {
+            Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => {
+                if descriptors.is_empty() {
+                    socket.skip();
+                }
+                (self.answered(&message[..bytes], &descriptors), descriptors)
+            }
+            Ok(Received::Message { descriptors, cut, .. }) => {
+                let next = match cut {
+                    // This process has no descriptor left for the memory that came.
+                    Cut::Descriptors if descriptors.len() < 2 => after_data("this process has no descriptors left"),
+                    Cut::Descriptors => broken("too many descriptors come with its answer"),
+                    _ => broken("its answer is too long"),
+                };
+                (next, descriptors)
+            }
+            Ok(Received::Nothing) => (Next::Wait, Vec::new()),
+            Err(error) if error.is_passing() => (Next::Later, Vec::new()),
+            Ok(Received::HungUp) | Err(_) if self.may_come_back() => (Next::Retry, Vec::new()),
+            Ok(Received::HungUp) | Err(_) => (Next::Fail(Failure::Gone), Vec::new()),
+        };
+        match next {
+            Next::Wait => {}
+            Next::Later => {
+                reactor.unwatch(&**socket);
+                reactor.deadline(self.token, self.clone(), Some(Instant::now() + RETRY));
+            }
+            Next::Retry => self.clone().retry(reactor),
+            Next::Fail(failure) => {
+                dispose(descriptors, self.channel.charge());
+                self.fail(reactor, failure);
+            }
+            Next::Attached { number, features, ack } => {
+                socket.skip();
+                // From here on, bells alone.
+                match bell::take_early(socket) {
+                    Ok(bells) => self.attached(reactor, number, features, ack, &bells),
+                    Err(strange) => {
+                        dispose(strange, self.channel.charge());
+                        self.fail(reactor, Failure::Broken("it says more than its answer".into()));
                     }
                 }
             }
-            None => self.ring.fail_attached(ack),
         }
     }
+}
+
+/// The receiver may be reading the ring already: it cannot be offered again, or it would be read twice.
+fn after_data(why: &str) -> Next {
+    let text = format!("{why}; what was sent may have been delivered all the same");
+    Next::Fail(Failure::Refused { reason: Reason::Resources as u32, text })
 }
 
 impl Source for Outgoing {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
         let span = self.span.clone();
         let _span = span.enter();
-        let ring = self.ring.clone();
         let Some(socket) = self.state().socket.clone() else { return };
-        let mut message = [0; MAX_MESSAGE_BYTES];
         drop(self.state().reserve.take());
-        // As on the other side: what is not an answer stays in the socket, and ends with it where that may block.
-        match socket.peek(&mut message) {
-            Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) => {
-                if descriptors.is_empty() {
-                    socket.skip();
-                }
-                self.answered(reactor, &message[..bytes], descriptors);
-            }
-            Ok(Received::Message { descriptors, cut, .. }) => {
-                let (count, is_none_left) = (descriptors.len(), cut == Cut::Descriptors);
-                dispose(descriptors, ring.charge());
-                match is_none_left {
-                    // This process has no descriptor left for the memory that came.
-                    true if count < 2 => self.fail_behind_data(reactor, "this process has no descriptors left".into()),
-                    true => self.fail(reactor, Failure::Broken("its answer bears too many descriptors".into())),
-                    false => self.fail(reactor, Failure::Broken("its answer is too long".into())),
-                }
-            }
-            Ok(Received::Nothing) => {}
-            Ok(Received::HungUp) | Err(_) if self.may_come_back() => self.retry(reactor),
-            Ok(Received::HungUp) | Err(_) => self.fail(reactor, Failure::Gone),
-        }
+        self.read(reactor, &socket);
         // A receiver that was not believed may have left descriptors in the socket.
-        if ring.failure().is_some()
+        if self.channel.failure().is_some()
             && let Some(socket) = Arc::into_inner(socket)
         {
-            socket.dispose(Vec::new(), ring.charge());
+            socket.dispose(Vec::new(), self.channel.charge());
         }
     }
 
     fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
         let span = self.span.clone();
         let _span = span.enter();
-        drop(reactor.forget(self.token));
-        self.connect(reactor);
+        let socket = self.state().socket.clone();
+        match socket {
+            Some(socket) => self.watch(reactor, &socket),
+            None => {
+                drop(reactor.forget(self.token));
+                self.connect(reactor);
+            }
+        }
     }
 }

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use librpc_ring::layout;
+use librpc_ring::is_mappable;
 
-use crate::link::inbox_shared::InboxShared;
+use crate::link::inbox_shared::{InboxShared, Settings};
 use crate::name::{Address, BadNodeId, check_node_id};
 use crate::node_shared::{NotListed, Owned};
+use crate::place::OpenError;
 use crate::policy::Policy;
 use crate::receive::inbox::{Acknowledge, Inbox};
 use crate::receive::receiver::{Receiver, Wait};
+use crate::registry::layout::{MAX_INBOXES, MAX_LIST_BYTES};
+use crate::registry::registration::AnnounceError;
 use crate::sys::{OsError, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS};
 
+/// The smallest capacity that can be asked for, in bytes.
+const MIN_CAPACITY: usize = 4096;
 /// The default capacity of each sender's ring, in bytes. Messages of up to 65,472 bytes fit.
 pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
 
@@ -38,11 +43,36 @@ pub enum InboxError {
         /// The node.
         node: String,
     },
-    /// The capacity is none.
+    /// The capacity is not valid.
     #[error("a capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
     Capacity {
         /// The capacity in bytes.
         bytes: u64,
+    },
+    /// The node has as many inboxes as others believe it to have.
+    #[error("node {node:?} has {MAX_INBOXES} inboxes already, the most that a node may have: open another node")]
+    TooMany {
+        /// The node.
+        node: String,
+    },
+    /// The addresses of all inboxes of the node, and the durable names, do not fit in its file.
+    #[error(
+        "the list of node {node:?}'s inboxes would take {bytes} bytes, of {MAX_LIST_BYTES} at most: use fewer or shorter \
+         patterns, or another node"
+    )]
+    ListTooLong {
+        /// The node.
+        node: String,
+        /// The length of the list with this inbox, in bytes.
+        bytes: usize,
+    },
+    /// The domain was removed under the node, and the node cannot join it anew: nobody would find the inbox.
+    #[error("node {node:?} was removed from its domain, and cannot join anew: {source}")]
+    Removed {
+        /// The node.
+        node: String,
+        /// Why it cannot.
+        source: Box<OpenError>,
     },
     /// The node was closed, or belongs to the parent of this forked process.
     #[error("node {node:?} is closed, or was opened before a fork")]
@@ -62,7 +92,7 @@ pub struct InboxBuilder<'n> {
     address: Result<Address, InboxError>,
     capacity: u64,
     policy: Policy,
-    own: bool,
+    receive_own: bool,
     durable: Option<String>,
     wait: Wait,
     acknowledge: Acknowledge,
@@ -70,12 +100,21 @@ pub struct InboxBuilder<'n> {
 
 impl<'n> InboxBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, address: Result<Address, InboxError>) -> Self {
-        let (policy, own, durable, wait, acknowledge) = Default::default();
-        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, durable, wait, acknowledge }
+        Self {
+            node,
+            address,
+            capacity: DEFAULT_CAPACITY,
+            policy: Policy::default(),
+            receive_own: false,
+            durable: None,
+            wait: Wait::default(),
+            acknowledge: Acknowledge::default(),
+        }
     }
 
-    /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. It is
-    /// touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
+    /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. The ring
+    /// has at least one page of the system, so on systems with pages of 16 or 64 KiB a smaller capacity is rounded up to that.
+    /// It is touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
     pub fn capacity(self, bytes: u64) -> Self {
         Self { capacity: bytes, ..self }
     }
@@ -87,7 +126,7 @@ impl<'n> InboxBuilder<'n> {
 
     /// Whether a subscription gets what its own node publishes, too. By default it does not.
     pub fn own(self, own: bool) -> Self {
-        Self { own, ..self }
+        Self { receive_own: own, ..self }
     }
 
     /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
@@ -113,25 +152,34 @@ impl<'n> InboxBuilder<'n> {
     ///
     /// [`InboxError`].
     pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, policy, own, durable, wait, acknowledge } = self;
+        let Self { node, address, capacity, policy, receive_own, durable, wait, acknowledge } = self;
         let address = address?;
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::BadName)?;
         }
-        if !layout::is_valid_capacity(capacity) || capacity < 4096 {
+        if !is_mappable(capacity, MIN_CAPACITY) {
             return Err(InboxError::Capacity { bytes: capacity });
         }
+        let capacity = capacity.max(rustix::param::page_size() as u64);
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let shared = InboxShared::new(number, address, (capacity, policy), (own, durable), directory)?;
+        let settings = Settings { address, capacity, policy, receive_own, durable };
+        let shared = InboxShared::new(number, settings, directory)?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
         inbox.node.announce(&inbox.shared).map_err(|error| match error {
             NotListed::Closed => InboxError::Closed { node: inbox.node.id.to_string() },
             NotListed::Taken => InboxError::Taken { node: inbox.node.id.to_string() },
-            NotListed::Os(error) => error.into(),
+            NotListed::Removed(source) => {
+                InboxError::Removed { node: inbox.node.id.to_string(), source: Box::new(source) }
+            }
+            NotListed::Failed(AnnounceError::TooMany { .. }) => InboxError::TooMany { node: inbox.node.id.to_string() },
+            NotListed::Failed(AnnounceError::TooLong { bytes }) => {
+                InboxError::ListTooLong { node: inbox.node.id.to_string(), bytes }
+            }
+            NotListed::Failed(AnnounceError::Os(error)) => error.into(),
         })?;
         Ok(inbox)
     }

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use librpc_ring::layout;
+use librpc_ring::{is_mappable, layout};
 
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::node_file::NodeFile;
 use crate::wire::ListedInbox;
 
-/// An inbox as its node's file describes it.
-///
-/// Two are the same inbox only if everything is equal. Any member of a domain can copy another's incarnation and inbox
-/// number into a file of its own; the node's id and the file's owner it cannot.
+/// An inbox as its node's file describes it. Equal are only the same inbox with the same terms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) node: Arc<str>,
@@ -25,15 +22,21 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// An inbox that a living node's file lists, checked; else why it cannot be.
+    /// An inbox that a living node's file lists, checked; otherwise why it is not valid.
     pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
         let capacity = inbox.capacity;
-        if !layout::is_valid_capacity(capacity) || capacity < layout::HEADER_BYTES as u64 {
-            return Err(format!("it lists a capacity of {capacity} bytes"));
+        if !is_mappable(capacity, rustix::param::page_size()) {
+            return Err(format!("it lists a capacity of {capacity} bytes, which this system cannot map"));
         }
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
         Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
+    }
+
+    /// Whether both are the same inbox. Its numbers alone do not tell: another node's file can list the same ones.
+    pub(crate) fn is_same_inbox(&self, other: &Self) -> bool {
+        let key = |target: &Self| (target.uid, target.incarnation, target.inbox);
+        key(self) == key(other) && self.node == other.node
     }
 
     /// The longest message that it takes, in bytes.

@@ -1,8 +1,9 @@
-//! Finding an inbox, and being found.
+//! Being found: a node listens, admits, and attaches channels to its inboxes.
 
-pub(crate) mod dial;
-pub(crate) mod incoming;
-pub(crate) mod listener;
-pub(crate) mod pages;
-
-pub use dial::ConnectError;
+pub(crate) mod listener; //  takes connections
+mod incoming; //             a handshake, step by step
+mod step; //                 what a step leads to
+mod hello; //                what a sender wants, and who it is
+mod attach; //               its memory becomes a channel
+mod observed; //             the node's statistics are asked for instead
+pub(crate) mod pages; //     what is answered then

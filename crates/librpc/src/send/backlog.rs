@@ -10,7 +10,7 @@ use std::sync::Arc;
 use librpc_ring::{Head, Mode, layout};
 
 use crate::kept::KeptCount;
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::returned::Returned;
 
 /// A message that is kept.
@@ -68,14 +68,14 @@ impl Backlog {
     }
 
     /// The receiver of a channel has hung up, and may still read what is in it.
-    pub(crate) fn doubt(&mut self, channel: &mut Channel) {
+    pub(crate) fn doubt(&mut self, channel: &mut OutboundChannel) {
         self.next = self.next.max(channel.sequence());
         self.capacity = self.capacity.max(channel.capacity());
         self.bytes_in_doubt = channel.account().depth;
     }
 
     /// Takes what a channel's receiver has not processed, ahead of everything else.
-    pub(crate) fn absorb(&mut self, channel: &mut Channel) -> Absorbed {
+    pub(crate) fn absorb(&mut self, channel: &mut OutboundChannel) -> Absorbed {
         let mut taken = Vec::new();
         let lost = channel.unprocessed(|head, sequence, payload| {
             taken.push(Kept { head, sequence, payload: payload.into() });

@@ -6,14 +6,14 @@ use crate::fault::fault;
 use crate::registry::view::Subscription;
 use crate::send::account::Account;
 use crate::send::backlog::{Backlog, Kept};
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::returned::Returned;
 use crate::sys::clock::Instant;
 
 /// A channel to a receiver that is back.
 #[derive(Debug)]
 pub(crate) struct Bringing {
-    pub(crate) channel: Channel,
+    pub(crate) channel: OutboundChannel,
     /// The topics that were declared on it.
     declared: BTreeSet<u64>,
     /// Where there is room for the oldest message; `None`: the ring is to be left once everything is processed.
@@ -34,7 +34,7 @@ pub(crate) enum Brought {
 }
 
 impl Bringing {
-    pub(crate) fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: OutboundChannel) -> Self {
         Self { channel, declared: BTreeSet::new(), room_at: Some(0), brought: (0, 0) }
     }
 
@@ -72,6 +72,11 @@ impl Bringing {
                 }
                 (Pushed::Full { room_at }, _) => {
                     self.room_at = Some(room_at);
+                    return Brought::Some;
+                }
+                // It waits for an answer.
+                (Pushed::Unsent, _) => {
+                    self.room_at = Some(0);
                     return Brought::Some;
                 }
                 (Pushed::TooLarge { .. } | Pushed::Failed, _) => return Brought::Failed,

@@ -10,25 +10,28 @@ use std::time::Duration;
 use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
 
 use crate::fault::fault;
-use crate::link::channel_shared::{self, Attached, Failure, Ring};
+use crate::link::LinkRef;
+use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
 use crate::send::polling::Polling;
-use crate::stats::sampling::Countdown;
+use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
 
 /// The sender's end of a channel.
 #[derive(Debug)]
-pub(crate) struct Channel {
-    ring: Arc<Ring>,
+pub(crate) struct OutboundChannel {
+    shared: Arc<ChannelShared>,
+    /// Keeps the connection.
+    _link: LinkRef,
     producer: Producer<Writer, Reader>,
     /// The ring's status when it was last taken notice of.
     seen: u32,
     attached: Option<Attached>,
-    until_stamp: Countdown,
+    sampler: Sampler,
 }
 
 /// How a push went.
@@ -42,26 +45,34 @@ pub(crate) enum Pushed {
         bytes: usize,
         max: usize,
     },
+    /// Only this process has the ring: what is written would not survive it.
+    Unsent,
     Failed,
 }
 
-impl Channel {
+impl OutboundChannel {
     /// Starts a channel whose first message bears this number.
-    pub(crate) fn new(ring: Arc<Ring>, first: u64) -> Self {
-        let (target, data) = (&ring.link.target, ring.data.writer());
-        let producer = Producer::going_on(data, no_ack(), target.capacity, target.policy.mode(), first);
-        Self { ring, producer, seen: channel_shared::PENDING, attached: None, until_stamp: Countdown::new() }
+    pub(crate) fn new(shared: Arc<ChannelShared>, link: LinkRef, first: u64) -> Self {
+        let (target, data) = (&shared.target, shared.data.writer());
+        let producer = Producer::continuing(data, no_ack(), target.capacity, target.policy.mode(), first);
+        let sampler = Sampler::default();
+        Self { shared, _link: link, producer, seen: channel_shared::UNSENT, attached: None, sampler }
     }
 
-    /// The hot path of [`Channel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
+    /// The hot path of [`OutboundChannel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
     /// `false`: nothing was written, there is more to look at.
     #[inline(always)]
     pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
-        let is_open = self.seen == channel_shared::OPEN && self.ring.status() == channel_shared::OPEN;
-        if !is_open || self.until_stamp.would_be_due() || !self.producer.push_plain(topic, payload) {
+        if self.seen != channel_shared::OPEN || self.sampler.is_due() {
             return false;
         }
-        self.until_stamp.sent();
+        let is_open = self.shared.begin_push() == channel_shared::OPEN;
+        let is_pushed = is_open && self.producer.push_plain(topic, payload);
+        self.shared.end_push();
+        if !is_pushed {
+            return false;
+        }
+        self.sampler.tick();
         if self.producer.must_ring() {
             self.ring_bell();
         }
@@ -71,9 +82,10 @@ impl Channel {
     /// Writes and commits a message, and wakes the receiver if it sleeps.
     #[inline(never)]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        if self.until_stamp.is_due() {
+        if self.sampler.is_due() {
             return self.push_stamped(head, payload);
         }
+        self.sampler.tick();
         self.push_as_it_is(head, payload)
     }
 
@@ -81,45 +93,59 @@ impl Channel {
     #[cold]
     #[inline(never)]
     fn push_stamped(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        self.until_stamp.restart();
+        self.sampler.restart();
         let pushed = self.push_as_it_is(Head { time: Some(now_ns()), ..head }, payload);
         if !matches!(pushed, Pushed::Yes) {
-            self.until_stamp.next();
+            self.sampler.make_due();
         }
         pushed
     }
 
     #[inline(always)]
     fn push_as_it_is(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        if self.ring.status() == channel_shared::OPEN && self.seen == channel_shared::OPEN {
-            match self.producer.push(head, payload) {
-                Ok(_) => {
-                    if self.producer.must_ring() {
-                        self.ring_bell();
-                    }
-                    Pushed::Yes
+        if self.seen != channel_shared::OPEN {
+            return self.push_slowly(head, payload, false);
+        }
+        let is_open = self.shared.begin_push() == channel_shared::OPEN;
+        let pushed = is_open.then(|| self.producer.push(head, payload));
+        self.shared.end_push();
+        match pushed {
+            Some(Ok(_)) => {
+                if self.producer.must_ring() {
+                    self.ring_bell();
                 }
-                Err(error) => self.not_pushed(error),
+                Pushed::Yes
             }
-        } else {
-            self.push_slowly(head, payload)
+            Some(Err(error)) => self.not_pushed(error),
+            None => self.push_slowly(head, payload, false),
         }
     }
 
-    /// The same where the receiver has not answered yet, or is gone.
+    /// The same where the receiver has not answered yet, or is gone. `may_pend`: also where only this process has the ring,
+    /// so that the record would not survive it.
     #[cold]
     #[inline(never)]
-    fn push_slowly(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        if self.ring.status() != self.seen {
+    fn push_slowly(&mut self, head: Head, payload: &[u8], may_pend: bool) -> Pushed {
+        if self.shared.status() != self.seen {
             self.refresh();
         }
-        if self.seen == channel_shared::FAILED {
-            return Pushed::Failed;
+        let status = self.shared.begin_push();
+        let pushed = match status {
+            channel_shared::FAILED => None,
+            channel_shared::UNSENT if !may_pend => None,
+            _ => Some(self.producer.push(head, payload)),
+        };
+        self.shared.end_push();
+        match pushed {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return self.not_pushed(error),
+            None if status == channel_shared::UNSENT => return Pushed::Unsent,
+            None => {
+                self.refresh();
+                return Pushed::Failed;
+            }
         }
-        if let Err(error) = self.producer.push(head, payload) {
-            return self.not_pushed(error);
-        }
-        if self.attached.is_none() && self.ring.was_answered_meanwhile() {
+        if self.attached.is_none() && self.shared.was_answered_meanwhile() {
             self.refresh();
         }
         if self.attached.is_some() && self.producer.must_ring() {
@@ -128,11 +154,27 @@ impl Channel {
         Pushed::Yes
     }
 
+    /// Writes and commits a message although only this process has the ring: it is lost if the process ends before the
+    /// receiver has been given the ring.
+    pub(crate) fn push_pending(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        self.push_slowly(head, payload, true)
+    }
+
+    /// Whether only this process has the ring.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.shared.status() == channel_shared::UNSENT
+    }
+
+    /// Waits until what is committed survives this process, or the channel has failed, or up to a deadline.
+    pub(crate) fn wait_until_sent(&self, deadline: Option<Instant>) {
+        self.shared.wait_until_sent(deadline);
+    }
+
     #[cold]
     #[inline(never)]
     fn ring_bell(&mut self) {
         fault!("send.must-ring");
-        self.until_stamp.next();
+        self.sampler.make_due();
         if let Some(attached) = &self.attached {
             attached.ring_bell();
         }
@@ -145,7 +187,7 @@ impl Channel {
             PushError::Full { room_at } => Pushed::Full { room_at },
             PushError::TooLarge { bytes, max } => Pushed::TooLarge { bytes, max },
             PushError::BadConsumed { .. } => {
-                self.ring.fail(Failure::Broken(error.to_string()));
+                self.shared.fail(Failure::Broken(error.to_string()));
                 Pushed::Failed
             }
         }
@@ -154,21 +196,28 @@ impl Channel {
     /// Takes notice of what the background thread has learnt.
     #[cold]
     fn refresh(&mut self) {
+        // The status first: what it says is attached is found behind it.
+        let status = self.shared.status();
         if self.attached.is_none() {
-            self.attached = self.ring.attached();
+            self.attached = self.shared.attached();
             if self.attached.as_ref().is_some_and(|attached| attached.is_fenced_by_receiver) {
                 self.producer.set_fenced_by_receiver();
             }
-            if let Some(ack) = self.ring.ack() {
+            if let Some(ack) = self.shared.ack() {
                 self.producer.set_ack(ack.reader());
             }
         }
-        self.seen = self.ring.status();
+        self.seen = status;
     }
 
     /// Tells the receiver what a topic's number means, from here on.
     pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
-        self.push_as_it_is(Head { topic: Some(number), ..Head::of(Kind::Topic) }, topic.as_bytes())
+        self.push_as_it_is(declaration(number), topic.as_bytes())
+    }
+
+    /// The same as [`OutboundChannel::push_pending`].
+    pub(crate) fn declare_pending(&mut self, number: u64, topic: &str) -> Pushed {
+        self.push_slowly(declaration(number), topic.as_bytes(), true)
     }
 
     /// The part of the ring in which a declaration made now holds, if the receiver may be overtaken; else always the same.
@@ -185,7 +234,7 @@ impl Channel {
 
     /// Whether the receiver has ever answered: if not, it has not had the ring.
     pub(crate) fn was_answered(&self) -> bool {
-        self.ring.ack().is_some()
+        self.shared.ack().is_some()
     }
 
     /// How far the receiver has processed, in bytes; `None`: what it says cannot be.
@@ -211,12 +260,12 @@ impl Channel {
 
     /// The inbox that it leads to.
     pub(crate) fn target(&self) -> &Target {
-        &self.ring.link.target
+        &self.shared.target
     }
 
     /// What becomes of a message that finds the inbox full.
     pub(crate) fn policy(&self) -> Policy {
-        self.ring.link.target.policy
+        self.shared.target.policy
     }
 
     /// Has the ring be *high* from this part of its capacity on, until it is half as full.
@@ -243,10 +292,12 @@ impl Channel {
     /// What became of the messages so far.
     pub(crate) fn account(&mut self) -> Account {
         self.refresh();
-        if let Err(error) = self.producer.consumed() {
-            self.ring.fail(Failure::Broken(error.to_string()));
-        }
-        let Counters { sender, receiver, .. } = self.ring.counters();
+        // The depth first: from then on the greatest one is at least as much.
+        let depth = self.producer.depth().unwrap_or_else(|error| {
+            self.shared.fail(Failure::Broken(error.to_string()));
+            0
+        });
+        let Counters { sender, receiver, .. } = self.shared.counters();
         let SenderCounters { messages, dropped, returned, .. } = sender;
         Account {
             sent: messages + dropped + returned,
@@ -257,7 +308,7 @@ impl Channel {
             returned,
             bytes: sender.bytes,
             blocked: Duration::from_nanos(sender.blocked_ns),
-            depth: self.producer.depth().unwrap_or(0),
+            depth,
             depth_max: sender.depth_max,
             capacity: self.producer.capacity(),
         }
@@ -265,16 +316,19 @@ impl Channel {
 
     /// Waits until the receiver has answered, or has failed, up to a deadline.
     pub(crate) fn wait_for_answer(&self, deadline: Instant) {
-        self.ring.wait_for_answer(deadline);
+        self.shared.wait_for_answer(deadline);
     }
 
     /// Waits until the receiver has consumed up to a position, or has failed. While it polls, it is not content with less
     /// than a quarter of the ring: a sender on its receiver's heels costs both most of their speed.
     pub(crate) fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
+        if self.is_unsent() {
+            return self.wait_until_sent(deadline);
+        }
         let begun = Instant::now();
         let plenty = self.producer.committed().min(position + self.producer.capacity() / 4);
         if !self.spin(plenty, deadline) {
-            self.ring.wait_until(deadline, |consumed| consumed >= position);
+            self.shared.wait_until(deadline, |consumed| consumed >= position);
         }
         self.producer.note_blocked(begun.elapsed().as_nanos() as u64);
     }
@@ -283,21 +337,21 @@ impl Channel {
     pub(crate) fn wait_for_all(&mut self, deadline: Option<Instant>) {
         let committed = self.producer.committed();
         if !self.spin(committed, deadline) {
-            self.ring.wait_until(deadline, |consumed| consumed >= committed);
+            self.shared.wait_until(deadline, |consumed| consumed >= committed);
         }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.ring.status() != channel_shared::FAILED
+        self.shared.status() != channel_shared::FAILED
     }
 
     pub(crate) fn failure(&self) -> Option<Failure> {
-        self.ring.failure()
+        self.shared.failure()
     }
 
     /// The incarnation of the node that it leads to.
     pub(crate) fn incarnation(&self) -> Incarnation {
-        self.ring.link.target.incarnation
+        self.shared.target.incarnation
     }
 
     /// The longest message, in bytes.
@@ -309,7 +363,7 @@ impl Channel {
     fn spin(&mut self, position: u64, deadline: Option<Instant>) -> bool {
         let mut polling = Polling::new(Instant::now(), deadline);
         loop {
-            if self.ring.status() != self.seen {
+            if self.shared.status() != self.seen {
                 self.refresh();
             }
             let consumed = self.producer.consumed();
@@ -322,12 +376,16 @@ impl Channel {
     }
 }
 
-impl Drop for Channel {
+impl Drop for OutboundChannel {
     fn drop(&mut self) {
-        if !self.ring.born.is_here() {
+        if !self.shared.born.is_here() {
             return;
         }
         self.producer.close();
-        self.ring.closed();
+        self.shared.closed();
     }
+}
+
+fn declaration(number: u64) -> Head {
+    Head { topic: Some(number), ..Head::of(Kind::Topic) }
 }

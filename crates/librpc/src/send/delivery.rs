@@ -6,8 +6,8 @@ use crate::link::channel_shared::Failure;
 use crate::policy::Policy;
 use crate::registry::lookup;
 use crate::registry::target::Target;
-use crate::rendezvous::dial;
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::dial;
 use crate::send::error::SendError;
 use crate::send::message::{Attempt, Delivery, Message, Patience};
 use crate::send::redelivery::{Over, Progress, Redelivery};
@@ -38,17 +38,32 @@ impl Routes {
                 Attempt::WaitUntil(room_at) => room_at,
             };
             let route = &mut self.list[way.id.at];
-            let node = route.to.clone();
-            if publishes && route.is_stuck() {
-                return Delivery::Failed(SendError::Stuck { node });
+            let (node, limit) = (route.to.clone(), patience.timeout);
+            let (is_over, is_stuck) = (patience.is_over(), publishes && route.is_stuck());
+            if is_over && publishes && !limit.is_zero() {
+                route.set_stuck();
             }
-            if patience.is_over() {
-                if publishes && !patience.timeout.is_zero() {
-                    route.set_stuck();
-                }
-                return Delivery::Failed(SendError::Full { node, limit: patience.timeout });
+            match route.is_unsent() {
+                // It waits for an answer: no later publish does.
+                true if publishes && (is_over || is_stuck) => return self.push_pending(way, message, names),
+                true if is_over => return Delivery::Failed(SendError::Unanswered { node, limit }),
+                false if is_stuck => return Delivery::Failed(SendError::Stuck { node }),
+                false if is_over => return Delivery::Failed(SendError::Full { node, limit }),
+                _ => {}
             }
             self.wait(way.id.at, room_at, patience.deadline);
+        }
+    }
+
+    /// Puts a message into a ring that only this process has.
+    fn push_pending(&mut self, way: &mut TopicRoute, message: Message<'_>, names: &TopicNames) -> Delivery {
+        let route = &mut self.list[way.id.at];
+        let pushed = route.push(&mut way.declared, message, true);
+        match self.judge(way.id.at, pushed, names) {
+            Attempt::Over(Delivery::Delivered) if self.list[way.id.at].is_unsent() => Delivery::Pending,
+            Attempt::Over(delivery) => delivery,
+            Attempt::Retry => Delivery::Failed(self.list[way.id.at].refusal()),
+            Attempt::WaitUntil(_) => Delivery::Failed(SendError::Stuck { node: self.list[way.id.at].to.clone() }),
         }
     }
 
@@ -85,13 +100,18 @@ impl Routes {
         let route = &mut self.list[at];
         let pushed = match &mut route.way {
             Way::Closed => return self.reach(at, patience),
-            Way::Open(_) => route.push(declared, message),
+            Way::Open(_) => route.push(declared, message, false),
             Way::Redelivery(_) => match self.redeliver(at) {
                 Ok(true) => return Attempt::Retry,
                 Ok(false) => self.keep(at, message),
                 Err(loss) => return Attempt::Over(Delivery::Lost(loss.error)),
             },
         };
+        self.judge(at, pushed, names)
+    }
+
+    /// What is to be done after a push.
+    fn judge(&mut self, at: usize, pushed: Pushed, names: &TopicNames) -> Attempt {
         let route = &mut self.list[at];
         let node = route.to.clone();
         Attempt::Over(match pushed {
@@ -101,6 +121,7 @@ impl Routes {
                 Delivery::Failed(SendError::Dropped { node })
             }
             Pushed::Full { room_at } => return Attempt::WaitUntil(room_at),
+            Pushed::Unsent => return Attempt::WaitUntil(0),
             Pushed::Failed => match self.give_up(at, names) {
                 // Nothing is lost, so there is nothing to report: perhaps the receiver is back.
                 None | Some(Loss { error: SendError::ReceiverGone { undelivered: 0, .. }, .. }) => {
@@ -144,7 +165,7 @@ impl Routes {
         }
     }
 
-    fn reach_node(&mut self, at: usize, directory: &Descriptor) -> Result<Channel, Delivery> {
+    fn reach_node(&mut self, at: usize, directory: &Descriptor) -> Result<OutboundChannel, Delivery> {
         let route = &self.list[at];
         let to = route.to.clone();
         if let Some(incarnation) = route.final_refusal().and_then(|refusal| refusal.incarnation) {
@@ -164,7 +185,7 @@ impl Routes {
         target: &Target,
         directory: &Descriptor,
         patience: Patience,
-    ) -> Result<Channel, Delivery> {
+    ) -> Result<OutboundChannel, Delivery> {
         let route = &mut self.list[at];
         if !route.may_retry() {
             return Err(Delivery::Failed(route.refusal()));
@@ -217,7 +238,7 @@ impl Routes {
         let Some(limit) = self.redelivery else { return false };
         let route = &mut self.list[at];
         let may_return = route.subscription.as_ref().is_none_or(|subscription| subscription.durable.is_some());
-        let is_kept = |channel: &mut Channel| {
+        let is_kept = |channel: &mut OutboundChannel| {
             may_return && channel.policy() != Policy::Latest && matches!(channel.failure(), None | Some(Failure::Gone))
         };
         if !route.channel().is_some_and(is_kept) {

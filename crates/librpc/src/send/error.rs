@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::rendezvous::dial::ConnectError;
+use crate::send::dial::ConnectError;
 use crate::sys::OsError;
 use crate::wire::Reason;
 
@@ -15,6 +15,16 @@ pub enum SendError {
     /// The receiver has not made room within the limit.
     #[error("node {node:?} has made no room within {limit:?}: its inbox is full")]
     Full {
+        /// The receiver.
+        node: Arc<str>,
+        /// How long this send has waited.
+        limit: Duration,
+    },
+    /// The receiver has not been given the channel yet, so the message would not survive this process: it was not sent. In a
+    /// shared domain the receiver has to admit the sender first; in a private one its queue, or this process's descriptors,
+    /// are used up.
+    #[error("node {node:?} has not answered within {limit:?}: the message was not sent")]
+    Unanswered {
         /// The receiver.
         node: Arc<str>,
         /// How long this send has waited.

@@ -27,7 +27,7 @@ impl Message<'_> {
 pub(crate) enum Attempt {
     /// Something has changed: try again.
     Retry,
-    /// The inbox is full until this position is consumed: wait for that.
+    /// The inbox is full until this position is consumed, or has not been given the ring: wait for that.
     WaitUntil(u64),
     /// It is over.
     Over(Delivery),
@@ -38,6 +38,8 @@ pub(crate) enum Attempt {
 pub(crate) enum Delivery {
     /// It is in the inbox's ring, or is kept for the receiver's return.
     Delivered,
+    /// It is in a ring that only this process has: the receiver gets it if this process lives until it answers.
+    Pending,
     /// Its receiver is gone, and messages sent earlier are lost. This one may be tried again.
     Lost(SendError),
     /// It is not delivered.

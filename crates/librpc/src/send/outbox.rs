@@ -7,9 +7,9 @@ use librpc_ring::Head;
 
 use crate::name::check_node_id;
 use crate::node_shared::Owned;
-use crate::rendezvous::dial::ConnectError;
 use crate::send::account::{Account, Reached};
 use crate::send::channel::Pushed;
+use crate::send::dial::ConnectError;
 use crate::send::error::{FlushError, SendError};
 use crate::send::message::{Delivery, Message, Patience};
 use crate::send::rate::{Pace, Rate};
@@ -37,15 +37,16 @@ pub struct Outbox {
     /// The inboxes that it reaches: nodes' own, and subscriptions.
     pub(crate) routes: Routes,
     pub(crate) topics: Topics,
-    /// What was not delivered by the last publish.
+    /// What was not delivered by the last publish, and how many inboxes it is pending for.
     pub(crate) undelivered: Vec<SendError>,
+    pub(crate) pending: usize,
     pub(crate) born: fork::Born,
 }
 
 impl Outbox {
     pub(crate) fn new(node: Arc<Owned>) -> Self {
         let (routes, topics) = (Routes::new((**node).clone()), Topics::default());
-        Self { node, routes, topics, undelivered: Vec::new(), born: fork::Born::now() }
+        Self { node, routes, topics, undelivered: Vec::new(), pending: 0, born: fork::Born::now() }
     }
 
     /// Connects to a node and waits up to 10 s for it to appear. See [`crate::Node::sender_within`].
@@ -77,8 +78,8 @@ impl Outbox {
 
     /// Sends a message, and waits up to [`DEFAULT_SEND_LIMIT`] for room.
     ///
-    /// Once this has returned `Ok`, the message reaches the receiver even if this process is killed, unless the sender is
-    /// still pending (see [`crate::Node::sender_within`]).
+    /// Once this has returned `Ok`, the message reaches the receiver even if this process ends or is killed, whether the
+    /// receiver is running, stopped, or has not answered yet.
     ///
     /// # Errors
     ///
@@ -136,7 +137,7 @@ impl Outbox {
     fn deliver(&mut self, to: Destination, payload: &[u8], patience: Patience) -> Result<(), SendError> {
         let mut way = TopicRoute::new(self.routes.id(to.0));
         match self.routes.deliver(&mut way, Message { topic: None, payload }, &self.topics.names, patience) {
-            Delivery::Delivered => Ok(()),
+            Delivery::Delivered | Delivery::Pending => Ok(()),
             Delivery::Lost(error) | Delivery::Failed(error) => Err(error),
             Delivery::Ended => Err(self.routes.list[to.0].refusal()),
         }

@@ -22,13 +22,20 @@ use crate::topic::BadTopic;
 #[must_use = "it says which inboxes did not get the message"]
 pub struct Receipt<'a> {
     inboxes: usize,
+    pending: usize,
     undelivered: &'a [SendError],
 }
 
 impl<'a> Receipt<'a> {
-    /// How many inboxes got the message.
+    /// How many inboxes got the message: it reaches them even if this process ends or is killed now.
     pub fn inboxes(&self) -> usize {
         self.inboxes
+    }
+
+    /// How many inboxes have not been given their channel yet, within the limit. They get the message once they answer, if
+    /// this process lives until then. In a private domain that is rare: see [`crate::SendError::Unanswered`].
+    pub fn pending(&self) -> usize {
+        self.pending
     }
 
     /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with one that
@@ -91,11 +98,11 @@ impl Outbox {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<Receipt<'_>, PublishError> {
-        let inboxes = match self.publish_plain(topic, payload) {
-            Some(inboxes) => inboxes,
-            None => self.publish_fully(topic, payload, timeout)?,
+        let (inboxes, pending) = match self.publish_plain(topic, payload) {
+            Some(inboxes) => (inboxes, 0),
+            None => (self.publish_fully(topic, payload, timeout)?, self.pending),
         };
-        Ok(Receipt { inboxes, undelivered: &self.undelivered })
+        Ok(Receipt { inboxes, pending, undelivered: &self.undelivered })
     }
 
     /// The hot path: the routes are as they were, and every inbox takes the message at once. `None`: there is more to it. What
@@ -122,6 +129,7 @@ impl Outbox {
             return Err(PublishError::Forked);
         }
         let patience = Patience::new(timeout);
+        self.pending = 0;
         if !std::mem::take(&mut self.topics.list[topic.0].is_offered) {
             let state = &mut self.topics.list[topic.0];
             let paced = state.pace.as_mut().map_or(Ok(()), |pace| pace.wait(payload.len(), patience.deadline));
@@ -137,7 +145,7 @@ impl Outbox {
         let inboxes = at_once + self.publish_slowly(topic, payload, patience)?;
         // What nobody has accepted costs no tokens, unless nobody was there to accept it.
         if let Some(pace) = &mut self.topics.list[topic.0].pace
-            && (inboxes > 0 || self.undelivered.is_empty())
+            && (inboxes + self.pending > 0 || self.undelivered.is_empty())
         {
             pace.take(payload.len());
         }
@@ -164,6 +172,7 @@ impl Outbox {
                     };
                     match delivery {
                         Delivery::Delivered => inboxes += 1,
+                        Delivery::Pending => self.pending += 1,
                         Delivery::Ended => return false,
                         Delivery::Lost(SendError::Closed { node }) | Delivery::Failed(SendError::Closed { node }) => {
                             closed = Some(PublishError::Closed { node });
@@ -234,7 +243,7 @@ impl Outbox {
         let domain = self.node.domain().ok_or_else(|| self.closed())?;
         let (node, deadline) = (self.node.clone(), Instant::now().checked_add(timeout));
         let look = || Ok::<_, PublishError>(Some(self.subscribers(topic)?).filter(|&subscribers| subscribers > 0));
-        Ok(wait::wait_for(&node.process().waiters, domain.path(), deadline, look)?.is_some())
+        Ok(wait::wait_for(&node.process().lookout, domain.path(), deadline, look)?.is_some())
     }
 
     /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription. Does not

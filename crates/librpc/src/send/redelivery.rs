@@ -25,11 +25,11 @@ use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
 use crate::registry::{lookup, wait};
-use crate::rendezvous::dial::{self, ConnectError};
 use crate::send::account::Account;
 use crate::send::backlog::{Absorbed, Backlog};
 use crate::send::bringing::{Bringing, Brought, Past};
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::dial::{self, ConnectError};
 use crate::send::message::Message;
 use crate::sys::clock::Instant;
 use crate::sys::{Descriptor, OsError, thread};
@@ -45,7 +45,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Progress {
     /// Everything is in the receiver's ring, and so is what is sent from now on.
-    Done(Channel),
+    Done(OutboundChannel),
     /// Nothing more can be done now.
     Waits,
     /// The receiver does not take this many messages any more: they came back. The rest goes on.
@@ -72,7 +72,7 @@ pub(crate) struct Over {
 enum Stage {
     /// It has hung up, and still holds its lock: it is dying, or it lives, and reads what it has been sent to the end. Until
     /// that is clear, what it has not processed is not known.
-    InDoubt(Channel),
+    InDoubt(OutboundChannel),
     /// It is gone.
     Away,
     /// It is back, and is brought what was kept.
@@ -114,7 +114,7 @@ impl Redelivery {
         node: Arc<NodeShared>,
         to: Arc<str>,
         subscription: Option<Arc<Subscription>>,
-        mut channel: Channel,
+        mut channel: OutboundChannel,
         limit: Duration,
         name: impl Fn(u64) -> Option<&'t Arc<str>>,
     ) -> Self {
@@ -248,7 +248,7 @@ impl Redelivery {
     }
 
     /// The receiver has hung up.
-    fn doubt(&mut self, mut channel: Channel) {
+    fn doubt(&mut self, mut channel: OutboundChannel) {
         self.backlog.doubt(&mut channel);
         self.policy = channel.policy();
         // The wait is counted from the first miss. Only a receiver that has got on since begins it anew: one that comes back
@@ -279,7 +279,7 @@ impl Redelivery {
     }
 
     /// Takes what a channel's receiver has not processed, ahead of everything else.
-    fn absorb(&mut self, mut channel: Channel) {
+    fn absorb(&mut self, mut channel: OutboundChannel) {
         let Absorbed { kept, in_work, lost } = self.backlog.absorb(&mut channel);
         self.past.account += channel.account().moved(kept, lost);
         self.lost += lost;
@@ -390,7 +390,7 @@ impl Redelivery {
                 Found::Back | Found::Useless(_) => Some(()),
             })
         };
-        wait::wait_for(&node.process().waiters, domain.path(), until, look)?;
+        wait::wait_for(&node.process().lookout, domain.path(), until, look)?;
         self.looked = None; // the next step looks for itself
         Ok(())
     }
@@ -435,7 +435,9 @@ impl Redelivery {
             Stage::InDoubt(channel) | Stage::Back(Bringing { channel, .. }) => account += channel.account(),
             Stage::Away => {}
         }
-        account += Account { sent: kept, accepted: kept, queued: kept, depth, capacity, ..Account::default() };
+        let depth_max = depth;
+        account +=
+            Account { sent: kept, accepted: kept, queued: kept, depth, depth_max, capacity, ..Account::default() };
         account
     }
 

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::Head;
-
 use crate::link::channel_shared::Failure;
 use crate::name::{Address, Incarnation};
 use crate::policy::Policy;
 use crate::registry::view::Subscription;
 use crate::send::account::{Account, Reached};
-use crate::send::channel::{Channel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::error::SendError;
 use crate::send::message::Message;
 use crate::send::rate::Pace;
@@ -43,7 +41,7 @@ pub(crate) enum Way {
     #[default]
     Closed,
     /// Over a channel, which may have failed meanwhile.
-    Open(Channel),
+    Open(OutboundChannel),
     /// The receiver is gone, and its return is waited for.
     Redelivery(Box<Redelivery>),
 }
@@ -106,7 +104,7 @@ impl Route {
         Self { to, subscription, serial, listing: serial, ..Self::default() }
     }
 
-    pub(crate) fn set_channel(&mut self, channel: Channel) {
+    pub(crate) fn set_channel(&mut self, channel: OutboundChannel) {
         self.generation += 1;
         self.way = Way::Open(channel);
         (self.refusal, self.stuck_at) = (None, None);
@@ -118,7 +116,7 @@ impl Route {
         std::mem::take(&mut self.way)
     }
 
-    pub(crate) fn channel(&mut self) -> Option<&mut Channel> {
+    pub(crate) fn channel(&mut self) -> Option<&mut OutboundChannel> {
         match &mut self.way {
             Way::Open(channel) => Some(channel),
             _ => None,
@@ -135,22 +133,30 @@ impl Route {
         is_declared && channel.push_plain(Some(number), payload)
     }
 
-    /// Writes a message, and first what its topic's number means if the receiver may not know it.
+    /// Writes a message, and first what its topic's number means if the receiver may not know it. `may_pend`: also into a ring
+    /// that only this process has.
     #[inline(never)]
-    pub(crate) fn push(&mut self, declared: &mut Declared, message: Message<'_>) -> Pushed {
+    pub(crate) fn push(&mut self, declared: &mut Declared, message: Message<'_>, may_pend: bool) -> Pushed {
         let Way::Open(channel) = &mut self.way else { return Pushed::Failed };
-        let Some((number, topic)) = message.topic else { return channel.push(Head::MESSAGE, message.payload) };
+        let push = if may_pend { OutboundChannel::push_pending } else { OutboundChannel::push };
+        let declare = if may_pend { OutboundChannel::declare_pending } else { OutboundChannel::declare };
+        let Some((number, topic)) = message.topic else { return push(channel, message.head(), message.payload) };
         loop {
             // A receiver that is overtaken goes on at the beginning of a chunk, and knows what was declared from there on.
             let here = Declared { generation: self.generation, chunk: channel.chunk() };
             if *declared == here {
-                return channel.push(message.head(), message.payload);
+                return push(channel, message.head(), message.payload);
             }
-            match channel.declare(number, topic) {
+            match declare(channel, number, topic) {
                 Pushed::Yes => *declared = here,
                 other => return other,
             }
         }
+    }
+
+    /// Whether only this process has its ring.
+    pub(crate) fn is_unsent(&self) -> bool {
+        matches!(&self.way, Way::Open(channel) if channel.is_unsent())
     }
 
     /// What has become of a receiver, as an error; a refusal is remembered.
@@ -311,7 +317,7 @@ impl Route {
 
     /// Whether the high-water mark was passed, in either direction, since this was asked last.
     pub(crate) fn has_passed_high_water(&mut self) -> bool {
-        let is_high = self.channel().is_some_and(Channel::is_high);
+        let is_high = self.channel().is_some_and(OutboundChannel::is_high);
         std::mem::replace(&mut self.was_high, is_high) != is_high
     }
 }

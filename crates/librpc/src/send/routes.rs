@@ -11,9 +11,9 @@ use crate::node_shared::NodeShared;
 use crate::registry::lookup::Listings;
 use crate::registry::target::Target;
 use crate::registry::view::{DurableKey, Subscription};
-use crate::rendezvous::dial::{self, ConnectError};
 use crate::send::account::{Account, Reached};
-use crate::send::channel::Channel;
+use crate::send::channel::OutboundChannel;
+use crate::send::dial::{self, ConnectError};
 use crate::send::error::SendError;
 use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
 use crate::send::route::{Loss, Route, RouteId, Way};
@@ -102,7 +102,7 @@ impl Routes {
     }
 
     /// A route has a new channel.
-    pub(super) fn open(&mut self, at: usize, mut channel: Channel) {
+    pub(super) fn open(&mut self, at: usize, mut channel: OutboundChannel) {
         channel.set_high_water(self.high_water);
         self.list[at].set_channel(channel);
     }

@@ -75,7 +75,7 @@ impl TopicState {
             let message = || Message { topic: Some((number, &self.name)), payload };
             if route.listing == leg.listing
                 && (route.push_plain(&leg.declared, number, payload)
-                    || matches!(route.push(&mut leg.declared, message()), Pushed::Yes))
+                    || matches!(route.push(&mut leg.declared, message(), false), Pushed::Yes))
             {
                 inboxes += 1;
             } else {

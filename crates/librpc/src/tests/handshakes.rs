@@ -2,10 +2,10 @@
 //! of bells, broken on purpose once, is noticed here.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use librpc_ring::layout::data as layout;
@@ -21,7 +21,7 @@ use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Socket};
 use crate::wire::{self, Answer, Attached, Data, Hello, Terms};
 use crate::{Admission, ConnectError, Departure, Domain, Event, Inbox, Limits, Node, Reason, RecvError};
 
-const CAPACITY: u64 = 4096;
+const CAPACITY: u64 = 65_536; // a page, wherever this runs
 /// Whatever is to happen has happened by then.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -38,12 +38,27 @@ impl Scene {
     }
 
     fn with(admission: Admission, limits: Limits) -> Self {
+        Self::open(admission, limits, |domain| domain)
+    }
+
+    /// In a shared domain: descriptors are taken after admission only, and who is over a limit is refused at once.
+    fn shared(limits: Limits) -> Self {
+        let gid = rustix::process::getegid().as_raw();
+        Self::open(Admission::same_user(), limits, |domain| domain.shared_with_group(gid))
+    }
+
+    fn open(admission: Admission, limits: Limits, kind: impl Fn(Domain) -> Domain) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/dev/shm/librpc_unit_{}_{number}", std::process::id()));
-        let victim = Node::builder("victim").domain(Domain::at(&path)).admit(admission).limits(limits);
-        let evil = Node::builder("evil").domain(Domain::at(&path));
+        let victim = Node::builder("victim").domain(kind(Domain::at(&path))).admit(admission).limits(limits);
+        let evil = Node::builder("evil").domain(kind(Domain::at(&path)));
         Self { victim: victim.open().unwrap(), evil: evil.open().unwrap(), path }
+    }
+
+    fn socket_of(&self, node: &str) -> PathBuf {
+        let file = std::fs::metadata(self.path.join(format!("{node}.node"))).unwrap();
+        self.path.join(format!("{node}.{:x}.sock", file.ino()))
     }
 
     fn inbox(&self) -> Inbox {
@@ -51,21 +66,24 @@ impl Scene {
     }
 
     fn stranger(&self) -> Stranger {
-        let socket = Socket::connect(&self.path.join("victim.sock")).unwrap();
+        let socket = Socket::connect(&self.socket_of("victim")).unwrap();
         socket.accept_descriptors(true);
         Stranger(socket)
     }
 
     fn hello(&self) -> Hello {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Hello {
-            lowest: 1,
-            highest: 1,
+            lowest: 2,
+            highest: 2,
             features: 0,
             node: "evil".into(),
             incarnation: *self.evil.incarnation().bytes(),
             target: *self.victim.incarnation().bytes(),
             inbox: 0,
-            connection: None,
+            connection: NEXT.fetch_add(1, Ordering::Relaxed),
+            opens: true,
+            data: None,
         }
     }
 
@@ -187,7 +205,7 @@ fn a_hello_that_is_not_right_is_refused_and_says_why() {
     let scene = Scene::new();
     let _inbox = scene.inbox();
     let good = scene.hello();
-    for (lowest, highest) in [(2, 9), (0, 0), (2, 0)] {
+    for (lowest, highest) in [(3, 9), (0, 1), (1, 1), (3, 0)] {
         assert_eq!(scene.refusal(&Hello { lowest, highest, ..good.clone() }), Reason::Version);
     }
     assert_eq!(scene.refusal(&Hello { target: good.incarnation, ..good.clone() }), Reason::Restarted);
@@ -296,16 +314,18 @@ fn a_ring_is_added_to_a_connection_of_the_same_process_alone() {
     use crate::sys::socket::Credentials;
     let scene = Scene::new();
     let inbox = scene.inbox();
-    let (_first, attached, _ring) = scene.attached(&scene.hello());
-    scene.attached(&Hello { connection: Some(attached.connection), ..scene.hello() });
-    let unknown = scene.admitted(&Hello { connection: Some(attached.connection ^ 1), ..scene.hello() });
-    unknown.says(&DATA, &[memory().as_fd()]);
-    assert_eq!(unknown.refusal(), Reason::UnknownConnection);
+    let first = scene.hello();
+    let (_first, attached, _ring) = scene.attached(&first);
+    assert_eq!(attached.ring, 0);
+    let (_second, attached, _ring) = scene.attached(&Hello { opens: false, ..first.clone() });
+    assert_eq!(attached.ring, 1);
+    assert_eq!(scene.refusal(&Hello { opens: false, ..scene.hello() }), Reason::UnknownConnection);
+    assert_eq!(scene.refusal(&first), Reason::BadHandshake, "a connection is opened once");
     let shared = scene.victim.shared().inbox(0).unwrap();
-    let me = unknown.0.credentials().unwrap();
-    assert!(shared.place(Some(attached.connection), me).is_some());
+    let me = scene.stranger().0.credentials().unwrap();
+    assert!(shared.knows(first.connection, me));
     for other in [Credentials { pid: me.pid + 1, ..me }, Credentials { uid: me.uid + 1, ..me }] {
-        assert_eq!(shared.place(Some(attached.connection), other), None, "{other:?}");
+        assert!(!shared.knows(first.connection, other), "{other:?}");
     }
     drop(inbox);
 }
@@ -376,7 +396,7 @@ struct Listener(Socket);
 
 impl Listener {
     fn new(scene: &Scene) -> Self {
-        let path = scene.path.join("evil.sock");
+        let path = scene.socket_of("evil");
         std::fs::remove_file(&path).unwrap();
         let socket = Socket::bind(&path).unwrap();
         rustix::net::listen(&socket, 16).unwrap(); // it takes descriptors
@@ -414,11 +434,9 @@ impl Stranger {
 
     /// The receiver's side of an honest handshake, up to the answer, and what comes with it.
     fn attaches(&self, with: impl FnOnce(&Self)) -> Descriptor {
-        self.takes();
-        self.says(&Answer::Terms(Terms { version: 1, features: 0, capacity: CAPACITY, policy: 0 }), &[]);
-        assert_eq!(self.takes().len(), 1, "the ring");
+        assert_eq!(self.takes().len(), 1, "the ring comes with the hello");
         let ack = Mapping::create(Shape::Ack).unwrap().1;
-        self.says(&Answer::Attached(Attached { connection: 1, ring: 0 }), &[ack.as_fd()]);
+        self.says(&Answer::Attached(Attached { ring: 0, features: 0 }), &[ack.as_fd()]);
         with(self);
         ack
     }
@@ -455,10 +473,10 @@ fn a_receiver_that_rings_without_a_reason_is_hung_up_on() {
 
 #[test]
 fn a_receiver_with_other_terms_is_not_believed() {
-    let scene = Scene::new();
+    let scene = Scene::shared(Limits::default());
     let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
     let listener = Listener::new(&scene);
-    for (version, capacity, policy) in [(1, 2 * CAPACITY, 0), (1, CAPACITY, 1), (2, CAPACITY, 0)] {
+    for (version, capacity, policy) in [(2, 2 * CAPACITY, 0), (2, CAPACITY, 1), (1, CAPACITY, 0)] {
         let mut sender = scene.victim.sender_within("evil", Duration::ZERO).unwrap();
         let stranger = listener.accepts();
         stranger.takes();
@@ -525,7 +543,7 @@ fn lingering() -> (OwnedFd, std::net::TcpStream) {
 fn what_waits_to_be_closed_is_on_its_users_account() {
     const MOST: u32 = 20;
     let limits = Limits { handshakes_per_user: MOST, handshake_time: LONG, ..Limits::default() };
-    let scene = Scene::with(Admission::same_user(), limits);
+    let scene = Scene::shared(limits);
     let mut inbox = scene.inbox();
     let mut far_ends = Vec::new();
     let me = rustix::process::geteuid().as_raw();

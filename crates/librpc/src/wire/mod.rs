@@ -2,189 +2,40 @@
 //! reader skips what a later version adds. Everything here is decoded from bytes that a stranger wrote.
 //!
 //! ```text
+//! in a private domain: one message, which the kernel keeps whatever becomes of the sender
+//!
 //! sender                                   receiver
+//! Hello  + data memfd  ─────────────────▶  admission, checks, maps, attaches
+//!        ◀──────────────────────────────   Attached + ack memfd               (or Refusal)
+//!
+//! in a shared domain: no descriptor is accepted before admission
+//!
 //! Hello  versions, who, to what  ───────▶  admission
 //!        ◀──────────────────────────────   Terms: what the ring must be      (or Refusal)
 //! Data   + data memfd  ─────────────────▶  checks, maps, attaches
 //!        ◀──────────────────────────────   Attached + ack memfd               (or Refusal)
-//! then, on the first connection to this inbox only, both ways: bells (see `bell.rs`)
+//!
+//! then, on the socket that opened the connection, both ways: bells (see `link/bell.rs`)
 //!
 //! observer                                 any node
 //! Observe  versions, whom  ──────────────▶  admission
 //!        ◀──────────────────────────────   Page: statistics, and where it ends   (or Refusal)
-//! Observe  behind that place  ───────────▶  and so on, until a page is the last
+//! Observe  after that place  ────────────▶  and so on, until a page is the last
 //! ```
 
-use minicbor::data::Type;
 use minicbor::{Decode, Encode};
 
-use crate::name::Address;
+mod handshake; // hello, terms, data, attached, refusal
+mod inbox; //     an inbox in a node's file
+mod page; //      what the pages of a node's statistics hold
+mod reason; //    why a connection is refused
 
-mod reason; // why a connection is refused
-mod page; // what the pages of a node's statistics hold
-
+pub(crate) use handshake::{
+    Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Refusal, Terms, Versions,
+};
+pub(crate) use inbox::{ListedAddress, ListedInbox};
 pub(crate) use page::{ListedChannel, ListedItem, ListedPlace, ListedTotals, Page};
 pub use reason::Reason;
-
-/// The version of the handshake that this library speaks.
-pub(crate) const PROTOCOL: u32 = 1;
-
-/// An ability, of a sender: it counts as fenced by the `membarrier` of others. Of a receiver: it has one, each time it arms.
-pub(crate) const FENCED_BY_RECEIVER: u64 = 1;
-
-/// The sender's first message.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(crate) struct Hello {
-    /// The lowest and the highest version that the sender speaks.
-    #[n(0)]
-    pub(crate) lowest: u32,
-    #[n(1)]
-    pub(crate) highest: u32,
-    /// Optional abilities of the sender.
-    #[n(2)]
-    pub(crate) features: u64,
-    /// The sender's node.
-    #[n(3)]
-    pub(crate) node: String,
-    #[cbor(n(4), with = "minicbor::bytes")]
-    pub(crate) incarnation: [u8; 16],
-    /// The incarnation that the sender wants to reach.
-    #[cbor(n(5), with = "minicbor::bytes")]
-    pub(crate) target: [u8; 16],
-    /// The number of the inbox, from the node's file.
-    #[n(6)]
-    pub(crate) inbox: u32,
-    /// The connection to which the new ring is to be added.
-    #[n(7)]
-    pub(crate) connection: Option<u64>,
-}
-
-/// An observer's message, the first one and every later one. An array, where a [`Hello`] is a map.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Observe {
-    /// The lowest and the highest version that the observer speaks.
-    #[n(0)]
-    pub(crate) lowest: u32,
-    #[n(1)]
-    pub(crate) highest: u32,
-    /// The incarnation that the observer asks.
-    #[cbor(n(2), with = "minicbor::bytes")]
-    pub(crate) target: [u8; 16],
-    /// Behind which place the page is to begin; `None`: at the beginning.
-    #[n(3)]
-    pub(crate) behind: Option<ListedPlace>,
-}
-
-impl Observe {
-    /// Whether a first message is an observer's.
-    pub(crate) fn is_one(bytes: &[u8]) -> bool {
-        matches!(minicbor::Decoder::new(bytes).datatype(), Ok(Type::Array))
-    }
-}
-
-/// What the ring must be.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(crate) struct Terms {
-    #[n(0)]
-    pub(crate) version: u32,
-    /// Those of them that the receiver makes use of.
-    #[n(1)]
-    pub(crate) features: u64,
-    /// Capacity of the ring in bytes.
-    #[n(2)]
-    pub(crate) capacity: u64,
-    /// What happens to a message that finds the inbox full; it fixes the ring's mode.
-    #[n(3)]
-    pub(crate) policy: u32,
-}
-
-/// The sender's second message; the data memfd comes with it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(crate) struct Data {
-    #[n(0)]
-    pub(crate) capacity: u64,
-    #[n(1)]
-    pub(crate) policy: u32,
-}
-
-/// The receiver's last message; the ack memfd comes with it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(crate) struct Attached {
-    /// The connection's number, for further rings.
-    #[n(0)]
-    pub(crate) connection: u64,
-    /// The ring's number on the connection.
-    #[n(1)]
-    pub(crate) ring: u32,
-}
-
-/// Why the receiver does not take a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(crate) struct Refusal {
-    #[n(0)]
-    pub(crate) reason: u32,
-    #[n(1)]
-    pub(crate) text: String,
-}
-
-/// What the receiver says to a sender.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum Answer {
-    #[n(0)]
-    Terms(#[n(0)] Terms),
-    #[n(1)]
-    Attached(#[n(0)] Attached),
-    #[n(2)]
-    Refusal(#[n(0)] Refusal),
-    #[n(3)]
-    Page(#[n(0)] Page),
-}
-
-/// An inbox, as its node's file lists it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(crate) struct ListedInbox {
-    #[n(0)]
-    pub(crate) number: u32,
-    #[n(1)]
-    pub(crate) address: ListedAddress,
-    #[n(2)]
-    pub(crate) capacity: u64,
-    #[n(3)]
-    pub(crate) policy: u32,
-    /// Whether it wants what its own node publishes, too.
-    #[n(4)]
-    pub(crate) own: bool,
-    /// The name under which a subscription may be taken up again.
-    #[n(5)]
-    pub(crate) durable: Option<String>,
-}
-
-/// What an inbox receives, as its node's file says it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum ListedAddress {
-    #[n(0)]
-    Node,
-    #[n(1)]
-    Patterns(#[n(0)] Vec<String>),
-    #[n(2)]
-    Service(#[n(0)] String),
-}
-
-impl From<&Address> for ListedAddress {
-    fn from(address: &Address) -> Self {
-        match address {
-            Address::Node => Self::Node,
-            Address::Topics(patterns) => Self::Patterns(patterns.iter().map(ToString::to_string).collect()),
-        }
-    }
-}
 
 /// Bytes that are not the message that was due.
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +52,14 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, BadMes
     Ok(minicbor::decode(bytes)?)
 }
 
+/// The first items of a list from a stranger's bytes, at most so many, and whether there are more.
+pub(crate) fn decode_list<'b, T: Decode<'b, ()>>(bytes: &'b [u8], most: usize) -> Result<(Vec<T>, bool), BadMessage> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let mut items = decoder.array_iter()?;
+    let list = items.by_ref().take(most).collect::<Result<_, _>>()?;
+    Ok((list, items.next().transpose()?.is_some()))
+}
+
 #[cfg(test)]
 mod golden {
     use super::*;
@@ -212,32 +71,49 @@ mod golden {
     #[test]
     fn hello_is_pinned() {
         let hello = Hello {
-            lowest: 1,
-            highest: 1,
+            lowest: 2,
+            highest: 2,
             features: 0,
             node: "a".into(),
             incarnation: [0x11; 16],
             target: [0x22; 16],
             inbox: 3,
-            connection: Some(4),
+            connection: 4,
+            opens: true,
+            data: None,
         };
         let bytes = encode(&hello);
         assert_eq!(
             hex(&bytes),
-            "a8000101010200036161045011111111111111111111111111111111055022222222222222222222222222222222\
-             06030704"
+            "a9000201020200036161045011111111111111111111111111111111055022222222222222222222222222222222\
+             0603070408f5"
         );
+        let with_memory = Hello { opens: false, data: Some(Data { capacity: 4096, policy: 0 }), ..hello.clone() };
+        assert!(hex(&encode(&with_memory)).ends_with("0603070408f409a2001910000100"));
         assert_eq!(decode::<Hello>(&bytes).unwrap(), hello);
     }
 
     #[test]
+    fn the_versions_of_any_hello_can_be_read() {
+        // A hello of version 1 lacks what version 2 has added.
+        let old =
+            "a8000101010200036161045011111111111111111111111111111111055022222222222222222222222222222222060307f6";
+        let bytes: Vec<u8> =
+            (0..old.len()).step_by(2).map(|at| u8::from_str_radix(&old[at..at + 2], 16).unwrap()).collect();
+        assert!(decode::<Hello>(&bytes).is_err());
+        let versions = decode::<Versions>(&bytes).unwrap();
+        assert_eq!(versions, Versions { lowest: 1, highest: 1 });
+        assert!(!versions.include_ours() && Versions { lowest: 1, highest: 9 }.include_ours());
+    }
+
+    #[test]
     fn observe_is_pinned_and_is_no_hello() {
-        let first = Observe { lowest: 1, highest: 1, target: [0x22; 16], behind: None };
-        assert_eq!(hex(&encode(&first)), "830101".to_owned() + "5022222222222222222222222222222222");
+        let first = Observe { lowest: 2, highest: 2, target: [0x22; 16], behind: None };
+        assert_eq!(hex(&encode(&first)), "830202".to_owned() + "5022222222222222222222222222222222");
         let place = ListedPlace { part: 0, inbox: 7, serial: 300, begun: true };
         let next = Observe { behind: Some(place), ..first };
         let bytes = encode(&next);
-        assert_eq!(hex(&bytes), "840101".to_owned() + "5022222222222222222222222222222222" + "84000719012cf5");
+        assert_eq!(hex(&bytes), "840202".to_owned() + "5022222222222222222222222222222222" + "84000719012cf5");
         assert_eq!(decode::<Observe>(&bytes).unwrap(), next);
         assert!(Observe::is_one(&bytes));
         assert!(!Observe::is_one(&[0xa8, 0x00, 0x01]) && !Observe::is_one(&[]));
@@ -245,12 +121,12 @@ mod golden {
 
     #[test]
     fn answers_are_pinned() {
-        let terms = Answer::Terms(Terms { version: 1, features: 0, capacity: 262_144, policy: 0 });
-        let attached = Answer::Attached(Attached { connection: 7, ring: 2 });
+        let terms = Answer::Terms(Terms { version: 2, features: 0, capacity: 262_144, policy: 0 });
+        let attached = Answer::Attached(Attached { ring: 2, features: 1 });
         let refusal = Answer::Refusal(Refusal { reason: 4, text: "no".into() });
         let pinned = [
-            (terms, "820081a400010100021a000400000300"),
-            (attached, "820181a200070102"),
+            (terms, "820081a400020100021a000400000300"),
+            (attached, "820181a200020101"),
             (refusal, "820281a2000401626e6f"),
         ];
         for (answer, expected) in pinned {

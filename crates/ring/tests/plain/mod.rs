@@ -1,4 +1,4 @@
-//! Ring memory of one thread: words that a test can look at and spoil, and that count how often they are read.
+//! Ring memory for one thread: words that a test can read and overwrite, and that count how often they are read.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -30,10 +30,10 @@ impl Plain {
         Self { words: (0..words).map(|_| Cell::new(0)).collect(), mirrored, reads: Rc::default() }
     }
 
-    /// The word behind this index, for a test to read or spoil.
+    /// The word with this index, for a test to read or overwrite.
     pub(crate) fn cell(&self, word: usize) -> &Cell<u64> {
         if self.mirrored && word >= self.words.len() {
-            // The second mapping of the ring, and nothing behind it.
+            // The second mapping of the ring. There is nothing after it.
             return &self.words[data::RING..][word - self.words.len()];
         }
         &self.words[word]
@@ -76,7 +76,7 @@ impl MemoryMut for Plain {
 
     fn write(&self, word: usize, from: &[u8]) {
         for (word, chunk) in (word..).zip(from.chunks(WORD)) {
-            // The bytes behind the last one stay as they are: nobody may rely on either.
+            // The bytes after the last one stay as they are: nobody may rely on them.
             let mut bytes = self.cell(word).get().to_le_bytes();
             bytes[..chunk.len()].copy_from_slice(chunk);
             self.put(word, u64::from_le_bytes(bytes));

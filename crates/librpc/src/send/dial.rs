@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::link::Link;
-use crate::link::channel_shared::{Failure, Ring};
+use crate::link::channel_shared::{ChannelShared, Failure};
+use crate::link::outgoing;
 use crate::name::BadNodeId;
 use crate::node_shared::NodeShared;
 use crate::registry::lookup::{self, LookedUp};
 use crate::registry::node_file::ReadError;
 use crate::registry::target::Target;
 use crate::registry::wait;
-use crate::send::channel::Channel;
+use crate::send::channel::OutboundChannel;
 use crate::sys::OsError;
 use crate::wire::Reason;
 
@@ -71,15 +71,15 @@ pub enum ConnectError {
 }
 
 /// Connects to a node's own inbox, and waits up to a limit for it to appear, and then for its answer.
-pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> Result<Channel, ConnectError> {
+pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> Result<OutboundChannel, ConnectError> {
     let closed = || ConnectError::Closed { node: node.id.to_string() };
     let domain = node.domain().ok_or_else(closed)?;
     let begun = Instant::now();
     let deadline = begun.checked_add(limit);
-    let waiters = &node.process().waiters;
+    let lookout = &node.process().lookout;
     let mut seen_alive = false;
     let mut failures = HashMap::new();
-    let mut attempt = || -> Result<Option<Channel>, ConnectError> {
+    let mut attempt = || -> Result<Option<OutboundChannel>, ConnectError> {
         loop {
             node.join_anew_if_removed();
             let directory = node.directory().ok_or_else(closed)?;
@@ -113,15 +113,16 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
         }
     };
     let found =
-        if limit.is_zero() { attempt()? } else { wait::wait_for(waiters, domain.path(), deadline, &mut attempt)? };
+        if limit.is_zero() { attempt()? } else { wait::wait_for(lookout, domain.path(), deadline, &mut attempt)? };
     found.ok_or_else(|| match seen_alive {
         true => ConnectError::NoInbox { node: to.to_string() },
         false => ConnectError::NotFound { node: to.to_string() },
     })
 }
 
-/// Begins to connect to an inbox. What is sent before its answer waits in the ring, and bears numbers from `first` on.
-pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> Result<Channel, ConnectError> {
+/// Begins to connect to an inbox. In a private domain the kernel holds the channel for its receiver when this has returned,
+/// unless descriptors, memory or the receiver's queue are used up just now. Messages are numbered from `first` on.
+pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> Result<OutboundChannel, ConnectError> {
     let closed = || ConnectError::Closed { node: node.id.to_string() };
     let (reactor, directory) = (node.reactor(), node.directory().ok_or_else(closed)?);
     let charge = node.sending.channel(target.uid, target.capacity).ok_or_else(|| ConnectError::Refused {
@@ -129,13 +130,14 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
         reason: Reason::TooMuch,
         text: format!("node {:?} sends to as many inboxes of uid {} as its own limits allow", node.id, target.uid),
     })?;
-    let ring =
-        Ring::create(Link::to(&node.links, reactor, target), charge, node.id.clone(), node.incarnation, directory)?;
-    if !node.remember(&ring) {
+    let shared = ChannelShared::create(target.clone(), charge, node.id.clone(), node.incarnation, directory)?;
+    if !node.remember(&shared) {
         return Err(closed());
     }
-    let channel = Channel::new(ring.clone(), first); // writes the ring's header: the receiver checks it
-    ring.link.connect(reactor, ring.clone());
+    let link = node.links.link(reactor, target);
+    // It writes the ring's header, which the receiver checks.
+    let channel = OutboundChannel::new(shared.clone(), link.clone(), first);
+    outgoing::begin(reactor, link, shared, node.is_private());
     Ok(channel)
 }
 
