@@ -79,9 +79,9 @@ impl Send {
         }
         match way.flush(Duration::from_secs(60)) {
             Ok(()) => {}
-            Err(ref error @ FlushError::Lost { unprocessed, .. }) => {
-                notes.told(unprocessed)?;
-                say(&format!("told {unprocessed}: {error}"))?;
+            Err(ref error @ FlushError::Lost { lost, .. }) => {
+                notes.told(lost)?;
+                say(&format!("told {lost}: {error}"))?;
             }
             Err(error) => return Err(error.into()),
         }

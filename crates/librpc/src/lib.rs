@@ -20,6 +20,7 @@
 compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-description locks and epoll");
 
 mod fault; //       steps at which a test kills the process
+mod kept; //        how many messages wait for receivers that are gone
 mod link; //        one connection from a process to an inbox, and the channels that use it
 mod name; //        node ids, incarnations, addresses, peers
 mod node; //        a participant with an id
@@ -59,7 +60,7 @@ pub use receive::{
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached,
-    Receipt, Returned, SendError, Sender, Topic,
+    Receipt, Returned, ReturnedError, SendError, Sender, Topic,
 };
 pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};

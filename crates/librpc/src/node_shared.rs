@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::kept::KeptCount;
 use crate::link::Links;
 use crate::link::admission::Admission;
 use crate::link::channel_shared::ChannelShared;
@@ -99,7 +100,7 @@ pub(crate) struct NodeShared {
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
-    pub(crate) kept: Arc<AtomicU64>,
+    pub(crate) kept: Arc<KeptCount>,
     pub(crate) born: fork::Born,
     process: Arc<Process>,
 }
@@ -143,7 +144,7 @@ impl NodeShared {
             links: Arc::default(),
             rings: Mutex::default(),
             view: Mutex::default(),
-            kept: Arc::default(),
+            kept: Arc::new(KeptCount::new()),
             born: fork::Born::now(),
             process: Process::get()?,
         });
@@ -369,8 +370,10 @@ impl NodeShared {
 
     /// Waits until everything sent is processed; returns how many messages are not.
     fn flush(&self, deadline: Option<Instant>) -> u64 {
+        // What is kept goes into rings as its outboxes are used.
+        let kept = self.kept.wait_for_none(deadline);
         let unprocessed: u64 = self.rings().iter().map(|ring| ring.flush(deadline)).sum();
-        unprocessed + self.kept.load(Ordering::Relaxed)
+        unprocessed + kept
     }
 
     /// Waits until everything sent is processed, up to a deadline, and leaves; returns how many messages are not processed.

@@ -127,7 +127,7 @@ impl Puppet {
     fn publish(&mut self, topic: &str, text: &str) -> Outcome {
         let limit = self.limit.unwrap_or(librpc::DEFAULT_SEND_LIMIT);
         let (outbox, topic) = self.topic(topic)?;
-        let receipt = outbox.publish_within(topic, text.as_bytes(), limit)?;
+        let receipt = outbox.publish_timeout(topic, text.as_bytes(), limit)?;
         let mut answer = receipt.inboxes().to_string();
         if receipt.pending() > 0 {
             answer += &format!(", {} pending", receipt.pending());
@@ -143,7 +143,7 @@ impl Puppet {
         let (outbox, topic) = self.topic(topic)?;
         let (mut delivered, mut undelivered) = (0, 0);
         for number in first.parse::<u64>()?..=last.parse()? {
-            let receipt: Receipt<'_> = outbox.publish_within(topic, number.to_string().as_bytes(), limit)?;
+            let receipt: Receipt<'_> = outbox.publish_timeout(topic, number.to_string().as_bytes(), limit)?;
             delivered += receipt.inboxes();
             undelivered += receipt.undelivered().len();
         }
@@ -268,7 +268,7 @@ impl Puppet {
                 Ok(format!("{sent} {processed} {queued} {dropped} {returned}"))
             }
             ["take-returned", to] => {
-                let returned = self.sender(to)?.take_returned();
+                let returned = self.sender(to)?.take_returned()?;
                 let text = |returned: &librpc::Returned| {
                     let payload = String::from_utf8_lossy(&returned.payload).into_owned();
                     format!("{}:{payload}{}", returned.sequence, if returned.was_in_work { "!" } else { "" })

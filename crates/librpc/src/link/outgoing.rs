@@ -196,7 +196,8 @@ impl Outgoing {
 
     /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
     fn may_come_back(&self) -> bool {
-        lookup::is_listed(&self.channel.directory, &self.channel.target)
+        // A look that fails says nothing: there will be another one.
+        lookup::is_listed(&self.channel.directory, &self.channel.target).unwrap_or(true)
     }
 
     /// Lets go of the socket; whether its hello was to open the connection.

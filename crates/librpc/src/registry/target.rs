@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use librpc_ring::is_mappable;
+use librpc_ring::{is_mappable, layout};
 
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::node_file::NodeFile;
 use crate::wire::ListedInbox;
 
-/// An inbox as its node's file describes it.
+/// An inbox as its node's file describes it. Equal are only the same inbox with the same terms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     pub(crate) node: Arc<str>,
@@ -37,5 +37,10 @@ impl Target {
     pub(crate) fn is_same_inbox(&self, other: &Self) -> bool {
         let key = |target: &Self| (target.uid, target.incarnation, target.inbox);
         key(self) == key(other) && self.node == other.node
+    }
+
+    /// The longest message that it takes, in bytes.
+    pub(crate) fn max_message(&self) -> usize {
+        layout::max_payload_bytes(self.capacity, self.policy.mode()) as usize
     }
 }
