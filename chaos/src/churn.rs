@@ -4,11 +4,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use testkit::HANG;
+use testkit::proc::what_it_does;
 
 use crate::battery::{Battery, Rounds};
 use crate::roles::Role;
 use crate::scene::Scene;
-use crate::worker::{HANG, Worker};
+use crate::worker::Worker;
 
 /// So many processes, each of which holds an equal part of the nodes.
 const PROCESSES: u64 = 4;
@@ -36,7 +38,7 @@ fn joins_and_leaves(rounds: &Rounds, most: u64) -> anyhow::Result<String> {
     while done.contains(&false) {
         for n in 0..workers.len() {
             let mut progress = 0;
-            for line in workers[n].said()? {
+            for line in workers[n].has_said()? {
                 heard[n] = Instant::now();
                 match line.as_str() {
                     "done" => done[n] = true,
@@ -47,7 +49,7 @@ fn joins_and_leaves(rounds: &Rounds, most: u64) -> anyhow::Result<String> {
             if done[n] {
                 continue;
             }
-            anyhow::ensure!(heard[n].elapsed() < HANG, "HANG:\n{}", crate::health::state(workers[n].pid()));
+            anyhow::ensure!(heard[n].elapsed() < HANG, "HANG:\n{}", what_it_does(workers[n].pid()));
             // Now and then a process dies with all its nodes; the next one goes on with the same ids.
             if progress > each / 8 && progress < left[n] && rng.u32(0..8) == 0 {
                 workers[n].kill()?;

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use testkit::HANG;
+use testkit::proc::what_it_does;
 
 use crate::account::End;
 use crate::battery::{Battery, Rounds, Skipped};
 use crate::kills::RULES;
+use crate::limit::go_on;
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 
 pub(crate) fn run(battery: &mut Battery) {
     battery.section("shm", 1, |_| shm());
@@ -72,8 +75,8 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
         scene.probe("bystander")?;
         limit(1024)?;
         let mut said = source.worker.says(HANG).with_context(|| {
-            let (heard, left) = (sink.worker.said(), scene.left());
-            format!("the receiver said {heard:?}, and there are {left:?}:\n{}", crate::health::state(pid))
+            let (heard, left) = (sink.worker.has_said(), scene.left());
+            format!("the receiver said {heard:?}, and there are {left:?}:\n{}", what_it_does(pid))
         })?;
         if said.as_ref().is_some_and(|line| line.starts_with("error:")) {
             // Told that the receiver has no descriptors: the next one gets through.

@@ -17,7 +17,6 @@ mod battery; //   sections, counts, seeds, outcomes
 mod health; //    what a process holds, and what it is doing
 mod limit; //     time limits, beside what the machine takes
 mod log; //       notes that outlive a kill
-mod payload; //   messages that can be checked
 mod points; //    the fault points, and how to get there
 mod roles; //     what a worker does
 mod scene; //     a domain, its senders and receivers, their accounts

@@ -2,45 +2,35 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use testkit::proc::what_it_does;
+use testkit::{HANG, TestDomain};
 
 use crate::account::{End, Rules, Run, Segment, Stream, Totals};
-use crate::limit::Limit;
+use crate::limit::{Limit, wait_for};
 use crate::log::Log;
 use crate::roles::{Receive, Role, Send};
-use crate::undo;
-use crate::worker::{HANG, Start, Worker};
+use crate::worker::{Start, Worker};
 
-/// A domain. Dropped, it is removed, whatever is in it.
-pub(crate) struct Scene {
-    path: PathBuf,
-}
+/// A domain of its own, removed when dropped.
+pub(crate) struct Scene(TestDomain);
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        Self { path: format!("{}{}", undo::prefix(), COUNT.fetch_add(1, Ordering::Relaxed)).into() }
+        Self(TestDomain::new().without_assertions())
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
-    /// What is left of the domain, the directory itself and unfinished ones included.
-    pub(crate) fn left(&self) -> Vec<String> {
-        let name = self.path.to_string_lossy().into_owned();
-        let is_ours = |path: &String| *path == name || path.starts_with(&format!("{name}."));
-        let mut left: Vec<String> = undo::left().into_iter().filter(is_ours).collect();
-        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            left.push(entry.path().to_string_lossy().into_owned());
-        }
-        left
+    /// What is left of the domain.
+    pub(crate) fn left(&self) -> Vec<PathBuf> {
+        self.0.left()
     }
 
-    /// That nothing is left.
+    /// Checks that nothing is left.
     pub(crate) fn is_gone(&self) -> anyhow::Result<()> {
         let left = self.left();
         anyhow::ensure!(left.is_empty(), "LEFT BEHIND: {left:?}");
@@ -49,31 +39,25 @@ impl Scene {
 
     pub(crate) fn receiver(&self, receive: Receive, start: &Start) -> anyhow::Result<Receiver> {
         let log = Log::new()?;
-        let role = Role::Receive(Receive { domain: self.path.clone(), log: log.path(), ..receive });
+        let role = Role::Receive(Receive { domain: self.path().into(), log: log.path(), ..receive });
         Ok(Receiver { worker: Worker::start_as(&role, start)?, log })
     }
 
     pub(crate) fn sender(&self, send: Send, start: &Start) -> anyhow::Result<Sender> {
         let (log, stream) = (Log::new()?, send.stream);
-        let role = Role::Send(Send { domain: self.path.clone(), log: log.path(), ..send });
+        let role = Role::Send(Send { domain: self.path().into(), log: log.path(), ..send });
         Ok(Sender { worker: Worker::start_as(&role, start)?, log, stream })
     }
 
     /// Somebody joins under this id, sends itself a message and leaves.
     pub(crate) fn probe(&self, id: &str) -> anyhow::Result<()> {
-        let role = Role::Probe { domain: self.path.clone(), id: id.into() };
+        let role = Role::Probe { domain: self.path().into(), id: id.into() };
         Worker::start(&role)?.finish().map(drop).context("somebody else cannot join and leave")
     }
 
     /// Somebody cleans up.
     pub(crate) fn clean(&self) -> anyhow::Result<()> {
-        Worker::start(&Role::Clean { domain: self.path.clone() })?.finish().map(drop).context("cannot clean up")
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path); // usually gone already
+        Worker::start(&Role::Clean { domain: self.path().into() })?.finish().map(drop).context("cannot clean up")
     }
 }
 
@@ -92,7 +76,7 @@ impl Receiver {
     pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.progress()?;
         wait_for(limit, || Ok(self.log.progress()? >= before + messages))
-            .with_context(|| format!("the receiver should go on:\n{}", crate::health::state(self.worker.pid())))
+            .with_context(|| format!("the receiver should go on:\n{}", what_it_does(self.worker.pid())))
     }
 }
 
@@ -113,19 +97,8 @@ impl Sender {
     pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.sent()?;
         wait_for(limit, || Ok(self.log.sent()? >= before + messages))
-            .with_context(|| format!("the sender should go on:\n{}", crate::health::state(self.worker.pid())))
+            .with_context(|| format!("the sender should go on:\n{}", what_it_does(self.worker.pid())))
     }
-}
-
-/// Waits for a state.
-pub(crate) fn wait_for(limit: impl Into<Limit>, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let (limit, begun) = (limit.into(), Instant::now());
-    let hang = limit.hang();
-    while !is_so()? {
-        anyhow::ensure!(begun.elapsed() < hang, "not within {hang:?}");
-        std::thread::sleep(Duration::from_micros(100));
-    }
-    limit.check()
 }
 
 /// What receivers have processed, stream by stream, in the order of their incarnations.

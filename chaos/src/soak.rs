@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use testkit::HANG;
 
 use crate::account::{End, Rules, Totals};
 use crate::battery::{Battery, Rounds};
+use crate::limit::wait_for;
 use crate::roles::{Receive, Send};
-use crate::scene::{Arrivals, Scene, wait_for};
-use crate::worker::{HANG, Start};
+use crate::scene::{Arrivals, Scene};
+use crate::worker::Start;
 
 /// The receiver notes and acknowledges this many at once: so many may be in work.
 const BATCH: u64 = 256;
@@ -52,7 +54,7 @@ fn soak(rounds: &Rounds, every: Duration, redelivers: bool) -> anyhow::Result<St
             sink.wait_until_ready()?;
             kills[1] += 1;
         }
-        source.worker.said()?;
+        source.worker.has_said()?;
     }
     source.worker.finish()?;
     sink.worker.finish()?;

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
 
 use crate::battery::{Battery, Rounds};
+use crate::limit::go_on;
 use crate::points::{POINTS, Who};
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 use crate::{account::End, kills::RULES};
 
 pub(crate) fn run(battery: &mut Battery) {

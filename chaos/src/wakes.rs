@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use testkit::HANG;
+use testkit::proc::{sleeps, what_it_does};
+
 use crate::battery::{Battery, Rounds};
-use crate::health;
 use crate::log::Log;
 use crate::roles::{Role, RoundsKind, RoundsRole};
 use crate::scene::Scene;
-use crate::worker::{HANG, Worker};
+use crate::worker::Worker;
 
 /// Counts that stand still for so long are a hang: nothing here takes a thousandth of it.
 const STILL: Duration = Duration::from_secs(30);
@@ -59,16 +61,16 @@ fn wake(rounds: &Rounds, kinds: [RoundsKind; 2]) -> anyhow::Result<String> {
             }
         }
         before.clone_from(&now);
-        let states = || workers.iter().map(|worker| health::state(worker.pid())).collect::<Vec<_>>().join("\n");
+        let states = || workers.iter().map(|worker| what_it_does(worker.pid())).collect::<Vec<_>>().join("\n");
         anyhow::ensure!(
             changed.iter().all(|changed| changed.elapsed() < STILL),
             "a LOST WAKE-UP, behind {now:?} messages:\n{}",
             states()
         );
         for (slept, worker) in slept.iter_mut().zip(&mut workers) {
-            let said = worker.said()?;
+            let said = worker.has_said()?;
             anyhow::ensure!(said.is_empty(), "behind {now:?} messages: {said:?}");
-            *slept = health::sleeps(worker.pid())?;
+            *slept = sleeps(worker.pid())?;
         }
     }
     for worker in &mut workers {

@@ -20,10 +20,10 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketAddrUnix, SocketFlags, SocketType,
 };
+use testkit::Random;
 
 use crate::fuse::Stuck;
 use crate::mapping::{memory, seals};
-use crate::random::Random;
 
 pub(crate) const CAPACITY: u64 = 256 * 1024;
 /// The names of the attacks; each round draws one.

@@ -3,8 +3,8 @@
 //! An *execution* is one message, file or series of declarations decoded by the library, none twice in a row the same.
 
 use librpc::hostile::{DOORS, samples};
+use testkit::Random;
 
-use crate::random::Random;
 use crate::ring::Tally;
 
 /// No handshake message is longer; a file may be, but what is in it is bounded all the same.

@@ -16,11 +16,12 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, p
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use testkit::{Random, TestDomain};
 
 use crate::attacker::{CAPACITY, send, socket};
+use crate::honest;
 use crate::mapping::{memory, seals};
-use crate::pair::{self, Pair, start};
-use crate::random::Random;
+use crate::pair::{Pair, start};
 use crate::script::{Facts, Step, samples, write_script};
 
 /// So many handshakes are under way at a time: less than a user may have.
@@ -227,7 +228,8 @@ pub(crate) fn attack(
     seconds: u64,
     user: Option<u32>,
 ) -> anyhow::Result<()> {
-    let _node = pair::open(domain, "evil", user)?;
+    testkit::die_with_parent()?;
+    let _node = honest::open(domain, "evil", user)?;
     let offers = offers(domain)?;
     let facts = Facts {
         incarnation: incarnation(domain, "evil")?,
@@ -275,16 +277,11 @@ pub(crate) fn attack(
     Ok(())
 }
 
-/// Everybody together. `Err`: what the honest ones have felt, or what the victim has kept.
+/// Runs the attacker beside an honest pair. An error if the pair has noticed it, or if the victim has grown.
 pub(crate) fn run(seed: u64, executions: u64, seconds: Option<u64>, user: Option<u32>) -> anyhow::Result<String> {
-    let path = format!("/dev/shm/librpc_hostile_{}", std::process::id());
-    let result = together(&path, seed, executions, seconds, user);
-    let _ = std::fs::remove_dir_all(&path);
-    result
-}
-
-fn together(path: &str, seed: u64, executions: u64, seconds: Option<u64>, user: Option<u32>) -> anyhow::Result<String> {
-    let mut pair = Pair::start(path, user)?;
+    let domain = TestDomain::new().without_assertions();
+    let path = domain.path().to_str().expect("a path under /dev/shm");
+    let mut pair = Pair::start(&domain, user)?;
     let (rested, begun) = (pair.victim()?, Instant::now());
     let attack = |pair: &mut Pair, first: u64, executions: u64, seconds: u64| {
         let words = [first, executions, seconds].map(|number| number.to_string());
@@ -296,10 +293,10 @@ fn together(path: &str, seed: u64, executions: u64, seconds: Option<u64>, user: 
     // What a victim needs for the first ones, its allocator's memory among it, it may keep.
     let warming = (executions / 10).clamp(100, 100_000);
     let (warm, _) = attack(&mut pair, seed << 40, warming, seconds.unwrap_or(u64::MAX / 2))?;
-    let before = pair.settle(rested)?;
+    let before = pair.settle(&rested)?;
     let left = seconds.map_or(u64::MAX / 2, |seconds| seconds.saturating_sub(begun.elapsed().as_secs()));
     let (said, most) = attack(&mut pair, (seed << 40) + warming, executions.saturating_sub(warming), left)?;
-    let after = pair.settle(before)?;
+    let after = pair.settle(&before)?;
     let count = |said: &str| said.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0u64);
     let all = count(&warm) + count(&said);
     let seconds = begun.elapsed().as_secs_f64();
@@ -309,11 +306,12 @@ fn together(path: &str, seed: u64, executions: u64, seconds: Option<u64>, user: 
         all as f64 / seconds
     );
     anyhow::ensure!(
-        after.resident_kib <= before.resident_kib + GROWTH_KIB && after.mappings <= before.mappings + GROWTH_MAPPINGS,
+        after.resident_kib <= before.resident_kib + GROWTH_KIB
+            && after.mappings() <= before.mappings() + GROWTH_MAPPINGS,
         "the victim grows: {note}"
     );
     match pair.end() {
-        Ok(felt) => Ok(format!("{note}; {felt}")),
+        Ok(noticed) => Ok(format!("{note}; {noticed}")),
         Err(error) => Err(error.context(note)),
     }
 }

@@ -5,11 +5,10 @@ mod attacker; // an admitted peer that lies
 mod doors; //   messages, files and declarations, as bytes
 mod fuse; //    files that cannot be closed
 mod handshakes; // spoilt handshakes over real sockets
+mod honest; //  one of the honest pair
 mod live; //    an attacker beside an honest pair
 mod mapping; // memory that an attacker offers
-mod pair; //    a victim and an honest node
-mod plain; //   ring memory that can be spoilt
-mod random; //  numbers that follow from a seed
+mod pair; //    the honest pair under attack
 mod ring; //    both sides of a ring against the other one
 mod script; //  what is said in a spoilt handshake
 
@@ -110,7 +109,7 @@ fn main() -> ExitCode {
         Part::Live { rounds, seed, only, user } => {
             live::run(seed, rounds, only, user).map(|note| println!("live: passed  {note}"))
         }
-        Part::Honest { domain, id, other, attacker } => pair::honest(&domain, id.leak(), other.leak(), attacker),
+        Part::Honest { domain, id, other, attacker } => honest::honest(&domain, &id, &other, attacker),
         Part::Attacker { domain, seed, rounds, only, user } => {
             live::attack(&domain, seed, rounds, only.as_deref(), user)
         }

@@ -8,9 +8,7 @@ use std::sync::atomic::Ordering;
 use librpc_ring::layout::{self, WORD, ack, data};
 use librpc_ring::{Consumer, Corrupt, Counters, Head, Kind, Memory, Mode, Producer, PushError, outstanding};
 use librpc_ring::{stop_waiting, wait_for_receiver};
-
-use crate::plain::Plain;
-use crate::random::Random;
+use testkit::{Random, RingMemory};
 
 /// The longest that one scene lasts: then both sides begin anew.
 const CALLS_PER_SCENE: u64 = 4096;
@@ -44,7 +42,7 @@ fn draw_ring(random: &mut Random) -> (u64, Mode) {
 pub(crate) fn receiver(seed: u64) -> Tally {
     let mut random = Random::new(seed);
     let (capacity, mode) = draw_ring(&mut random);
-    let (memory, acks) = (Plain::data(capacity), Plain::ack());
+    let (memory, acks) = (RingMemory::data(capacity), RingMemory::ack());
     drop(Producer::new(memory.clone(), acks.clone(), capacity, mode)); // an honest header, to be spoilt
     let first = if random.once_in(4) { random.odd() } else { 0 };
     memory.cell(data::FIRST).set(first);
@@ -121,7 +119,7 @@ pub(crate) fn receiver(seed: u64) -> Tally {
 }
 
 /// About where the receiver stands: it does not say, in mode Latest, where it has gone on.
-fn next_position(consumer: &Consumer<Plain, Plain>, acks: &Plain) -> u64 {
+fn next_position(consumer: &Consumer<RingMemory, RingMemory>, acks: &RingMemory) -> u64 {
     let _ = consumer;
     acks.cell(ack::TAKEN).get()
 }
@@ -143,7 +141,7 @@ fn check_corrupt(corrupt: &Corrupt, longest: u64) {
 
 /// Writes something, plausible more often than not.
 #[inline]
-fn spoil_data(random: &mut Random, memory: &Plain, capacity: u64, position: u64, number: u64, mode: Mode) {
+fn spoil_data(random: &mut Random, memory: &RingMemory, capacity: u64, position: u64, number: u64, mode: Mode) {
     let at = data::RING + (position & (capacity - 1)) as usize / WORD;
     let lap = position >> capacity.trailing_zeros() & 0xffff;
     let longest = layout::max_record_bytes(capacity, mode);
@@ -202,7 +200,7 @@ fn spoil_data(random: &mut Random, memory: &Plain, capacity: u64, position: u64,
 pub(crate) fn sender(seed: u64) -> Tally {
     let mut random = Random::new(seed);
     let (capacity, mode) = draw_ring(&mut random);
-    let (memory, acks) = (Plain::data(capacity), Plain::ack());
+    let (memory, acks) = (RingMemory::data(capacity), RingMemory::ack());
     let first = random.below(1 << 20);
     let mut producer = Producer::going_on(memory.clone(), acks.clone(), capacity, mode, first);
     let longest = layout::max_payload_bytes(capacity, mode) as usize;
@@ -295,14 +293,14 @@ pub(crate) fn sender(seed: u64) -> Tally {
 }
 
 /// Has the sender look, so that both reckon with the same claim.
-fn memory_believes(producer: &mut Producer<Plain, Plain>, claimed: u64) -> bool {
+fn memory_believes(producer: &mut Producer<RingMemory, RingMemory>, claimed: u64) -> bool {
     producer.consumed() == Ok(claimed)
 }
 
 #[inline]
 fn spoil_ack(
     random: &mut Random,
-    acks: &Plain,
+    acks: &RingMemory,
     capacity: u64,
     good: u64,
     committed: u64,

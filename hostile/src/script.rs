@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 
 use librpc::hostile as forge;
 use minicbor::Encoder;
+use testkit::Random;
 
 use crate::attacker::CAPACITY;
 use crate::doors::mutate;
-use crate::random::Random;
 
 /// What one handshake does next.
 #[derive(Clone, Debug)]

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::proc::Usage;
 
 use super::RULES;
 use crate::account::{End, Totals};
 use crate::battery::Rounds;
-use crate::health::Health;
+use crate::health::has_not_grown;
+use crate::limit::{go_on, wait_for};
 use crate::roles::{Receive, Send};
-use crate::scene::{Arrivals, Scene, Sent, wait_for};
-use crate::worker::{Start, go_on};
+use crate::scene::{Arrivals, Scene, Sent};
+use crate::worker::Start;
 
 pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
@@ -56,21 +58,21 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
             victim.worker.kill()?;
             to_source.add(&victim.log)?;
         }
-        source.worker.said()?;
-        sink.worker.said()?;
+        source.worker.has_said()?;
+        sink.worker.has_said()?;
         if round == warm {
-            healthy = Some((Health::of(sink.worker.pid())?, Health::of(source.worker.pid())?));
+            healthy = Some((Usage::of(sink.worker.pid())?, Usage::of(source.worker.pid())?));
         }
     }
     let mut target = scene.receiver(Receive { id: "target".into(), ..Receive::default() }, &Start::default())?;
     target.wait_until_ready()?;
     target.goes_on(100, go_on())?;
     if let Some((sink_before, source_before)) = healthy {
-        let calm = || Ok(Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).is_ok());
+        let calm = || Ok(has_not_grown(sink.worker.pid(), &sink_before).is_ok());
         if wait_for(Duration::from_secs(5), calm).is_err() {
-            Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).context("the receiver")?;
+            has_not_grown(sink.worker.pid(), &sink_before).context("the receiver")?;
         }
-        Health::of(source.worker.pid())?.has_not_grown_since(&source_before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &source_before).context("the sender")?;
     }
     source.worker.finish()?;
     target.worker.finish()?;

@@ -1,15 +1,18 @@
 //! kill -9 at a fault point, again and again. The other side survives all the rounds.
 
 use anyhow::Context;
+use testkit::HANG;
+use testkit::proc::Usage;
 
 use super::RULES;
 use crate::account::{End, Totals};
 use crate::battery::Rounds;
-use crate::health::Health;
+use crate::health::has_not_grown;
+use crate::limit::go_on;
 use crate::points::{Commits, Point, Who, receive_for, send_for};
 use crate::roles::{Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 
 /// So many rounds until a survivor has everything that it will ever need.
 pub(super) const WARM: u64 = 20;
@@ -44,7 +47,7 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
             sink.worker.waits_for(left, go_on()).with_context(|| format!("the receiver, round {round}"))?;
         }
         if round == WARM {
-            healthy = Some(Health::of(sink.worker.pid())?);
+            healthy = Some(Usage::of(sink.worker.pid())?);
         }
         let mut sent = source.ended(End::Killed)?;
         for segment in &mut sent.segments {
@@ -61,7 +64,7 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     last.worker.waits_for("done", HANG)?;
     if let Some(before) = healthy {
         sink.worker.waits_for("left source Closed", HANG)?;
-        Health::of(sink.worker.pid())?.has_not_grown_since(&before).context("the receiver")?;
+        has_not_grown(sink.worker.pid(), &before).context("the receiver")?;
     }
     last.worker.finish()?;
     sink.worker.finish()?;
@@ -86,16 +89,16 @@ fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
         let mut sink = scene.receiver(receive_for(point), &start)?;
         sink.worker.dies().with_context(|| format!("round {round}"))?;
         arrivals.add(&sink.log)?;
-        source.worker.said()?;
+        source.worker.has_said()?;
         if round == WARM {
-            healthy = Some(Health::of(source.worker.pid())?);
+            healthy = Some(Usage::of(source.worker.pid())?);
         }
     }
     let mut sink = scene.receiver(receive_for(point), &Start::default())?;
     sink.wait_until_ready()?;
     sink.goes_on(20, go_on())?;
     if let Some(before) = healthy {
-        Health::of(source.worker.pid())?.has_not_grown_since(&before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &before).context("the sender")?;
     }
     source.worker.finish()?;
     sink.worker.finish()?;

@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
+use testkit::proc::what_it_does;
 
 use super::RULES;
 use crate::account::{End, Totals};
 use crate::battery::Rounds;
+use crate::limit::go_on;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender, Sent};
-use crate::worker::{HANG, Start, go_on};
+use crate::worker::Start;
 
 pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     let mut totals = Totals::default();
@@ -89,8 +92,8 @@ impl Round {
         self.sink = self.scene.receiver(self.receive.clone(), &Start::default())?;
         self.sink.wait_until_ready()?;
         self.sink.goes_on(20, go_on()).with_context(|| {
-            let said = self.source.worker.said();
-            format!("its sender, which said {said:?}:\n{}", crate::health::state(self.source.worker.pid()))
+            let said = self.source.worker.has_said();
+            format!("its sender, which said {said:?}:\n{}", what_it_does(self.source.worker.pid()))
         })
     }
 

@@ -5,15 +5,18 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
+use testkit::proc::Usage;
 
 use super::points::{LAST, WARM};
 use crate::account::{End, Rules, Totals};
 use crate::battery::Rounds;
-use crate::health::Health;
+use crate::health::has_not_grown;
+use crate::limit::{go_on, wait_for};
 use crate::points::{Point, receive_for, send_for};
 use crate::roles::{Receive, Send};
-use crate::scene::{Arrivals, Receiver, Scene, Sender, wait_for};
-use crate::worker::{HANG, Start, go_on};
+use crate::scene::{Arrivals, Receiver, Scene, Sender};
+use crate::worker::Start;
 
 /// Each message is acknowledged by itself, so one may be in work.
 pub(crate) const RULES: Rules = Rules { redelivery: true, in_work: 1 };
@@ -50,25 +53,25 @@ pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::
     // The first one is healthy, so that there is something to redeliver even if none of the others gets to an answer.
     let mut first = scene.receiver(inbox.receive(receive_for(point)), &Start::default())?;
     first.wait_until_ready()?;
-    first.goes_on(20, HANG).with_context(|| format!("the sender: {:?}", source.worker.said()))?;
+    first.goes_on(20, HANG).with_context(|| format!("the sender: {:?}", source.worker.has_said()))?;
     first.worker.kill()?;
     arrivals.add(&first.log)?;
     for (round, mut rng) in rounds.together() {
         let start = Start::killed_at(point.name, point.nth(&mut rng));
         let mut sink = scene.receiver(inbox.receive(receive_for(point)), &start)?;
-        sink.worker.dies().with_context(|| format!("round {round}; the sender: {:?}", source.worker.said()))?;
+        sink.worker.dies().with_context(|| format!("round {round}; the sender: {:?}", source.worker.has_said()))?;
         arrivals.add(&sink.log)?;
-        let said = source.worker.said()?;
+        let said = source.worker.has_said()?;
         anyhow::ensure!(!said.iter().any(|line| line != "connected"), "round {round}: the sender said {said:?}");
         if round == WARM {
-            healthy = Some(Health::of(source.worker.pid())?);
+            healthy = Some(Usage::of(source.worker.pid())?);
         }
     }
     let mut sink = scene.receiver(inbox.receive(receive_for(point)), &Start::default())?;
     sink.wait_until_ready()?;
-    sink.goes_on(20, go_on()).with_context(|| format!("the sender: {:?}", source.worker.said()))?;
+    sink.goes_on(20, go_on()).with_context(|| format!("the sender: {:?}", source.worker.has_said()))?;
     if let Some(before) = healthy {
-        Health::of(source.worker.pid())?.has_not_grown_since(&before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &before).context("the sender")?;
     }
     source.worker.finish()?;
     sink.worker.finish()?;
@@ -188,7 +191,7 @@ pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
             if rng.bool() {
                 let went_on = victim.goes_on(1, go_on());
                 went_on.with_context(|| {
-                    let (heard, said) = (victim.worker.said(), sending.worker.said());
+                    let (heard, said) = (victim.worker.has_said(), sending.worker.has_said());
                     format!("round {round}; it said {heard:?}, and its sender {said:?}")
                 })?;
             }
@@ -201,7 +204,7 @@ pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
         }
         victim.worker.kill()?;
         arrivals.add(&victim.log)?;
-        let said = sending.worker.said()?;
+        let said = sending.worker.has_said()?;
         anyhow::ensure!(!said.iter().any(|line| line != "connected"), "round {round}: {said:?}");
         if both {
             if !sender_first {
@@ -214,7 +217,7 @@ pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
     }
     let mut sink = sink(&mut rounds.rng(0))?;
     sink.wait_until_ready()?;
-    sink.goes_on(100, go_on()).with_context(|| format!("the sender: {:?}", sending.worker.said()))?;
+    sink.goes_on(100, go_on()).with_context(|| format!("the sender: {:?}", sending.worker.has_said()))?;
     sending.worker.finish()?;
     sink.worker.finish()?;
     scene.is_gone()?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::payload;
 
 use super::{open, say};
 
@@ -15,7 +16,7 @@ pub(super) fn fork(domain: PathBuf, id: &str, to: &str) -> anyhow::Result<()> {
     let mut payload = Vec::new();
     let stream = u64::from(std::process::id());
     for number in 0..10 {
-        crate::payload::write(&mut payload, stream, number, 100);
+        payload::write(&mut payload, stream, number, 100);
         sender.send(&payload)?;
     }
     // SAFETY: this process runs no thread but the library's beside this one; the child uses only what is its own, and
@@ -35,7 +36,7 @@ pub(super) fn fork(domain: PathBuf, id: &str, to: &str) -> anyhow::Result<()> {
     }
     anyhow::ensure!(child > 0, "cannot fork");
     for number in 10..20 {
-        crate::payload::write(&mut payload, stream, number, 100);
+        payload::write(&mut payload, stream, number, 100);
         sender.send(&payload).context("sending after the fork")?;
     }
     sender.flush(Duration::from_secs(10))?;

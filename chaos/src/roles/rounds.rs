@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use librpc::Wait;
 use serde::{Deserialize, Serialize};
+use testkit::payload;
 
 use super::{at_end_of_stdin, open, say};
 use crate::log::Log;
-use crate::payload;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rounds {

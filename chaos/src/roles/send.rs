@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use librpc::{FlushError, Node, Publisher, SendError, Sender};
 use serde::{Deserialize, Serialize};
+use testkit::payload;
 
 use super::{TOPIC, at_end_of_stdin, open, say};
 use crate::log::SegmentLog;
-use crate::payload;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Send {

@@ -5,14 +5,16 @@ use std::process::Command;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::HANG;
+use testkit::proc::children_of;
 
 use crate::account::{End, Segment};
 use crate::battery::{Rounds, Skipped};
 use crate::kills::RULES;
+use crate::limit::go_on;
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene, Sent};
-use crate::undo;
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 
 /// The parent dies first: that is a death, although its copy goes on.
 pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
@@ -29,7 +31,7 @@ pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
             "a forked child: {said:?}"
         );
         let stream = u64::from(parent.pid());
-        let children = undo::children_of(parent.pid());
+        let children = children_of(parent.pid());
         anyhow::ensure!(children.len() == 1, "one child: {children:?}");
         parent.kill()?;
         sink.worker.waits_for("left parent Died", go_on()).context("its forked child keeps it alive")?;

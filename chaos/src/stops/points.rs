@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
 
 use crate::account::End;
 use crate::battery::Rounds;
 use crate::kills::{Inbox, REDELIVERY, RULES, Redelivering};
+use crate::limit::go_on;
 use crate::points::{Point, Who, receive_for, send_for};
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 
 pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow::Result<String> {
     rounds.each(|round, mut rng| {
@@ -72,7 +74,7 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
     scene.probe("newcomer")?;
     std::thread::sleep(hold);
     bystanders.go_on()?;
-    let other = if stopped_receiver { source.worker.said()? } else { sink.worker.said()? };
+    let other = if stopped_receiver { source.worker.has_said()? } else { sink.worker.has_said()? };
     let said_dead = |line: &String| line.starts_with("told") || line.contains("Died") || line.contains("Disconnected");
     anyhow::ensure!(!other.iter().any(said_dead), "a stopped process was taken for dead: {other:?}");
     let stopped = if stopped_receiver { &sink.worker } else { &source.worker };

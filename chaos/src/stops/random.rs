@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
 
 use crate::account::End;
 use crate::battery::Rounds;
 use crate::kills::RULES;
+use crate::limit::go_on;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
-use crate::worker::{HANG, Start, go_on};
+use crate::worker::Start;
 
 pub(super) fn run(rounds: &Rounds, longest: Duration) -> anyhow::Result<String> {
     let mut pair = Pair::start(0)?;
@@ -56,8 +58,8 @@ impl Pair {
         std::thread::sleep(hold);
         stopped.go_on()?;
         self.sink.goes_on(10, go_on())?;
-        let mut said = self.source.worker.said()?;
-        said.extend(self.sink.worker.said()?);
+        let mut said = self.source.worker.has_said()?;
+        said.extend(self.sink.worker.has_said()?);
         said.retain(|line| line != "joined source");
         anyhow::ensure!(said.is_empty(), "nobody has died, but: {said:?}");
         Ok(())
