@@ -1,4 +1,4 @@
-//! A scene: a domain of its own, and who sends and receives in it, with their accounts.
+//! A scene: a domain, the processes that send and receive in it, and their accounts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,25 +37,33 @@ impl Scene {
         Ok(())
     }
 
-    pub(crate) fn receiver(&self, receive: Receive, start: &Start) -> anyhow::Result<Receiver> {
+    pub(crate) fn receiver(&self, receive: Receive) -> anyhow::Result<Receiver> {
+        self.receiver_as(receive, &Start::default())
+    }
+
+    pub(crate) fn sender(&self, send: Send) -> anyhow::Result<Sender> {
+        self.sender_as(send, &Start::default())
+    }
+
+    pub(crate) fn receiver_as(&self, receive: Receive, start: &Start) -> anyhow::Result<Receiver> {
         let log = Log::new()?;
         let role = Role::Receive(Receive { domain: self.path().into(), log: log.path(), ..receive });
         Ok(Receiver { worker: Worker::start_as(&role, start)?, log })
     }
 
-    pub(crate) fn sender(&self, send: Send, start: &Start) -> anyhow::Result<Sender> {
+    pub(crate) fn sender_as(&self, send: Send, start: &Start) -> anyhow::Result<Sender> {
         let (log, stream) = (Log::new()?, send.stream);
         let role = Role::Send(Send { domain: self.path().into(), log: log.path(), ..send });
         Ok(Sender { worker: Worker::start_as(&role, start)?, log, stream })
     }
 
-    /// Somebody joins under this id, sends itself a message and leaves.
+    /// Another process joins with this id, sends itself a message and leaves.
     pub(crate) fn probe(&self, id: &str) -> anyhow::Result<()> {
         let role = Role::Probe { domain: self.path().into(), id: id.into() };
-        Worker::start(&role)?.finish().map(drop).context("somebody else cannot join and leave")
+        Worker::start(&role)?.finish().map(drop).context("another process cannot join and leave")
     }
 
-    /// Somebody cleans up.
+    /// Another process cleans up.
     pub(crate) fn clean(&self) -> anyhow::Result<()> {
         Worker::start(&Role::Clean { domain: self.path().into() })?.finish().map(drop).context("cannot clean up")
     }
@@ -72,11 +80,11 @@ impl Receiver {
         self.worker.waits_for("ready", HANG)
     }
 
-    /// Waits until it has processed so many more messages than it had.
+    /// Waits until it has processed this many more messages.
     pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.progress()?;
         wait_for(limit, || Ok(self.log.progress()? >= before + messages))
-            .with_context(|| format!("the receiver should go on:\n{}", what_it_does(self.worker.pid())))
+            .with_context(|| format!("the receiver should continue:\n{}", what_it_does(self.worker.pid())))
     }
 }
 
@@ -88,16 +96,16 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// What it has sent, now that it has ended.
+    /// What it had sent when it ended.
     pub(crate) fn ended(&self, sender: End) -> anyhow::Result<Sent> {
         Ok(Sent { stream: self.stream, segments: self.log.segments()?, sender })
     }
 
-    /// Waits until it has sent so many more messages than it had.
+    /// Waits until it has sent this many more messages.
     pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.sent()?;
         wait_for(limit, || Ok(self.log.sent()? >= before + messages))
-            .with_context(|| format!("the sender should go on:\n{}", what_it_does(self.worker.pid())))
+            .with_context(|| format!("the sender should continue:\n{}", what_it_does(self.worker.pid())))
     }
 }
 
@@ -109,7 +117,14 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Takes over the log of the next incarnation.
+    /// What a single receiver has processed.
+    pub(crate) fn of(receiver: &Receiver) -> anyhow::Result<Self> {
+        let mut arrivals = Self::default();
+        arrivals.add(&receiver.log)?;
+        Ok(arrivals)
+    }
+
+    /// Adds the log of the next incarnation.
     pub(crate) fn add(&mut self, log: &Log) -> anyhow::Result<()> {
         self.receivers += 1;
         for (stream, run) in log.runs(self.receivers)? {
@@ -118,21 +133,21 @@ impl Arrivals {
         Ok(())
     }
 
-    /// Settles the account of a stream.
+    /// Checks the account of a stream.
     pub(crate) fn settle(&mut self, sent: Sent, receiver: End, rules: Rules) -> anyhow::Result<Totals> {
         let runs = self.runs.remove(&sent.stream).unwrap_or_default();
         let stream = Stream { segments: sent.segments, runs, sender: sent.sender, receiver };
         stream.check(rules).with_context(|| format!("{stream:?}, {rules:?}"))
     }
 
-    /// That no stream is left that nobody has sent.
+    /// Checks that there is no stream that nobody sent.
     pub(crate) fn are_settled(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.runs.is_empty(), "INVENTED: streams that nobody sent: {:?}", self.runs);
         Ok(())
     }
 }
 
-/// What a sender has sent, when it has ended.
+/// What a sender had sent when it ended.
 pub(crate) struct Sent {
     pub(crate) stream: u64,
     pub(crate) segments: Vec<Segment>,

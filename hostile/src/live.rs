@@ -25,7 +25,7 @@ pub(crate) fn attack(
     for round in 0..rounds {
         let drawn = ATTACKS[random.below(ATTACKS.len() as u64) as usize];
         let attack = only.unwrap_or(drawn);
-        let mut attacker = Attacker::new(domain, "evil", random.next())?;
+        let mut attacker = Attacker::new(domain, "evil", user.is_none(), random.next())?;
         // An attack that fails (a refusal, a full queue) is as good as one that works.
         if let Err(error) = attacker.round(attack) {
             eprintln!("round {round}, {attack}: {error:#}");

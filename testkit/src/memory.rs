@@ -22,7 +22,7 @@ struct Inner {
     words: Vec<Cell<u64>>,
     /// Where the ring begins, if it is mapped a second time after the end.
     ring: Option<usize>,
-    reads: Cell<u64>,
+    reads: Cell<usize>,
     /// One read in 2^this returns a lie; 64: none does.
     lies: Cell<u32>,
     random: Cell<u64>,
@@ -61,7 +61,7 @@ impl RingMemory {
     }
 
     /// How many words have been read.
-    pub fn reads(&self) -> u64 {
+    pub fn reads(&self) -> usize {
         self.0.reads.get()
     }
 

@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use testkit::{HANG, Process, TestDomain, wait_for, wait_until};
 
 use crate::command::{Command, Reply};
 use crate::orders::{self, InChild, Order};
+use crate::program;
 
 /// A puppet that does not answer for this long hangs. Longer than any order may take.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -37,7 +37,7 @@ pub trait Puppets {
 
 impl Puppets for TestDomain {
     fn puppet(&self) -> Puppet {
-        Puppet::start(&mut program(self))
+        Puppet::start(&mut in_domain(self))
     }
 
     fn node(&self, id: &str) -> Puppet {
@@ -53,20 +53,16 @@ impl Puppets for TestDomain {
     }
 
     fn doomed(&self, fault: &str) -> Puppet {
-        Puppet::start(program(self).env("LIBRPC_FAULT", fault))
+        Puppet::start(in_domain(self).env("LIBRPC_FAULT", fault))
     }
 
     fn puppet_of(&self, uid: u32, gid: u32) -> Puppet {
-        Puppet::start(program(self).uid(uid).gid(gid))
+        Puppet::start(in_domain(self).uid(uid).gid(gid))
     }
 }
 
-/// The program of the puppets, which Cargo puts beside the tests.
-fn program(domain: &TestDomain) -> process::Command {
-    let test = std::env::current_exe().expect("a test has a path");
-    let target = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
-    let program: PathBuf = target.join("puppet");
-    let mut command = testkit::command(program);
+fn in_domain(domain: &TestDomain) -> process::Command {
+    let mut command = program("puppet");
     command.arg(domain.path());
     command
 }

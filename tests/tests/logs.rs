@@ -1,4 +1,4 @@
-//! What the library logs through `tracing`: each span and event has a target and a level that ARCHITECTURE.md lists, and
+//! What the library logs through `tracing`: each span and event has a target and a level that docs/log-targets.md lists, and
 //! there is none for a message.
 
 use std::collections::BTreeSet;
@@ -76,7 +76,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
     let mut sink = domain.receiver("sink");
     let mut sender = source.sender("sink").expect("it is there");
     sender.set_redelivery(Some(Duration::from_secs(60)));
-    said.awaits("DEBUG librpc::outgoing connect: connected", &["from=\"source\"", "to=\"sink\""]);
+    said.awaits("DEBUG librpc::link::outgoing connect: connected", &["from=\"source\"", "to=\"sink\""]);
 
     let before = said.all();
     for thousand in 0..10 {
@@ -90,21 +90,21 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
     sender.send(b"10001").expect("there is room");
     sink.kill();
     said.awaits("DEBUG librpc::link : a receiver has hung up", &["node=\"sink\""]);
-    let waits = "INFO librpc::redelivery redeliver: a receiver is gone: its return is waited for";
+    let waits = "INFO librpc::send::redelivery redeliver: a receiver is gone: its return is waited for";
     said.comes(waits, &["node=\"sink\"", "limit=60s"], || drop(sender.flush(Duration::from_millis(1))));
-    let kept = "INFO librpc::backlog redeliver: what a receiver that is gone has not processed is kept";
+    let kept = "INFO librpc::send::backlog redeliver: what a receiver that is gone has not processed is kept";
     said.comes(kept, &["kept=2", "in_work=1"], || drop(sender.flush(Duration::from_millis(1))));
     let mut sink = domain.receiver("sink");
     let received = sink.begins(receive_numbers(10_000..=10_001));
-    let through = "INFO librpc::redelivery redeliver: everything that was kept is redelivered";
+    let through = "INFO librpc::send::redelivery redeliver: everything that was kept is redelivered";
     said.comes(through, &["messages=2", "in_work=1"], || drop(sender.flush(Duration::from_millis(1))));
-    said.awaits("DEBUG librpc::redelivery redeliver: a receiver is back", &["messages=2"]);
+    said.awaits("DEBUG librpc::send::redelivery redeliver: a receiver is back", &["messages=2"]);
     sink.completes(received);
 
     sender.set_redelivery(Some(Duration::ZERO));
     sink.kill();
     sender.flush(Duration::from_secs(20)).expect_err("nobody is there");
-    let over = "WARN librpc::redelivery redeliver: the wait for a receiver is over";
+    let over = "WARN librpc::send::redelivery redeliver: the wait for a receiver is over";
     said.awaits(over, &["undelivered=1", "redelivered=0"]);
 
     let mut inbox = source.inbox().expect("it opens");
@@ -113,17 +113,20 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
     let mut receive = || {
         let _ = inbox.recv_timeout(Duration::from_millis(1)).expect("it lives");
     };
-    said.comes("DEBUG librpc::receiver::connections : a sender has joined", &["peer=\"dies\""], &mut receive);
+    said.comes("DEBUG librpc::receive::receiver::connections : a sender has joined", &["peer=\"dies\""], &mut receive);
     dies.kill();
-    said.comes("INFO librpc::receiver::connections : a sender has died", &["peer=\"dies\""], &mut receive);
-    said.awaits("INFO librpc::registry sweep: what a dead node has left is swept", &["node=\"dies\""]);
+    said.comes("INFO librpc::receive::receiver::connections : a sender has died", &["peer=\"dies\""], &mut receive);
+    said.awaits("INFO librpc::registry::sweep sweep: what a dead node has left is swept", &["node=\"dies\""]);
 
     let shy = open("shy").admit(librpc::Admission::nobody()).open().expect("it opens");
     let shy_inbox = shy.inbox().expect("it opens");
     let refused = source.try_sender("shy"); // which fails at once, or later
-    said.awaits("INFO librpc::incoming accept: a connection is refused", &["reason=NotAdmitted", "does not admit"]);
+    said.awaits(
+        "INFO librpc::rendezvous::incoming accept: a connection is refused",
+        &["reason=NotAdmitted", "does not admit"],
+    );
     drop((refused, shy_inbox, shy));
-    said.awaits("INFO librpc::node leave: a node has left", &["node=\"shy\""]);
+    said.awaits("INFO librpc::node_shared leave: a node has left", &["node=\"shy\""]);
     drop((inbox, sender, source));
 }
 
@@ -139,7 +142,7 @@ fn sources(directory: &Path, files: &mut Vec<PathBuf>) {
 
 /// `librpc::node info` for each line of the table, and for each place that logs something.
 #[test]
-fn architecture_md_lists_every_target_with_its_levels() {
+fn the_document_lists_every_target_with_its_levels() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let source = root.join("crates/librpc/src");
     let mut files = Vec::new();
@@ -149,6 +152,7 @@ fn architecture_md_lists_every_target_with_its_levels() {
         let text = std::fs::read_to_string(&file).expect("text");
         let module = file.strip_prefix(&source).expect("below it").with_extension("");
         let module = module.display().to_string().replace('/', "::");
+        let module = module.strip_suffix("::mod").unwrap_or(&module);
         for call in text.split("tracing::").skip(1) {
             let level = call.split(['!', '(', ')', ' ', ';']).next().expect("a word");
             if let "error" | "warn" | "info" | "debug" | "trace" = level {
@@ -156,9 +160,9 @@ fn architecture_md_lists_every_target_with_its_levels() {
             }
         }
     }
-    let architecture = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("text");
-    let (_, table) = architecture.split_once("### What the library says").expect("a chapter");
-    let (table, _) = table.split_once("\nSpans").expect("the spans behind it");
+    let document = std::fs::read_to_string(root.join("docs/log-targets.md")).expect("text");
+    let (_, table) = document.split_once("## Events").expect("a chapter");
+    let (table, _) = table.split_once("\n## Spans").expect("the spans behind it");
     let (mut named, mut target) = (BTreeSet::new(), "");
     for line in table.lines().filter(|line| line.starts_with('|')) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();

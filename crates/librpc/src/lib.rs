@@ -19,90 +19,47 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-description locks and epoll");
 
-// A participant, and what it sends with: node, sender or publisher, outbox, route, channel, ring.
-mod account; //      what became of the messages
-mod backlog; //      what waits for a receiver's next incarnation
-mod channel; //      the sender's end of a channel, as one thread uses it
-mod node; //         a participant with an id
-mod outbox; //       what sends: one channel per inbox that it reaches
-mod policy; //       what happens to a message whose inbox is full
-mod publisher; //    an outbox with one topic
-mod rate; //         rate limits of a destination
-mod redelivery; //   going on when a receiver is back
-mod ring; //         the sender's end of a channel, as threads share it
-mod route; //        one inbox that an outbox reaches
-mod sender; //       an outbox with one destination
-mod topics; //       publishing: which subscriptions a topic reaches
+mod fault; //       steps at which a test kills the process
+mod link; //        one connection from a process to an inbox, and the channels that use it
+mod name; //        node ids, incarnations, addresses, peers
+mod node; //        a participant with an id
+mod observe; //     asking nodes about themselves, from outside
+mod policy; //      what happens to a message whose inbox is full
+mod receive; //     what a node receives with: inbox, receiver, message
+mod registry; //    the directory in which nodes find one another
+mod node_shared; // a node, as its parts share it
+mod process; //     what a process has once
+mod rendezvous; //  finding an inbox, and being found: dialing, listening, admission
+mod send; //        what a node sends with: outbox, route, channel
+mod stats; //       what a node reports about itself
+mod sys;
+mod text; //        texts that strangers wrote
+mod topic; //       topics and patterns
+mod wire; //        the messages of a handshake, and the list of inboxes in a node's file //         the operating system, and the only unsafe code about it
 
-// What receives: receiver, inbox, message.
-mod arrivals; //     finished channels on their way to the inbox
-mod inbox; //        what receives
-mod message; //      what an inbox hands out
-mod names; //        what the topics' numbers on a channel mean
-mod receiver; //     how an inbox finds its next message, and sleeps
-
-// Finding one another: names, domain, registry, view.
-mod appear; //       waiting for a node to appear
-mod domain; //       the directory in which nodes find one another
-mod generation; //   the domain's change counter
-mod layout; //       the bytes of the registry's files
-mod name; //         node ids, incarnations, addresses, peers
-mod registry; //     one file per node, alive as long as its lock is held
-mod topic; //        topics and patterns
-mod view; //         the subscriptions of a domain
-
-// Connecting: connect, link, outgoing, incoming, and what wakes whoever sleeps at the other end.
-mod admission; //    who may connect, and how much of it
-mod bell; //         what wakes
-mod connect; //      finding an inbox, and beginning to connect
-mod incoming; //     the receiver's side of a handshake
-mod link; //         one connection from this process to an inbox
-mod outgoing; //     the sender's side of a handshake
-mod reactor; //      the one background thread of a process
-mod wire; //         the messages of a handshake
-
-// Seeing it: sample, roll, stats, census, observer.
-mod census; //       a node's statistics, page by page
-mod observer; //     asking nodes about themselves, from outside
-mod roll; //         the channels of an inbox, as its statistics see them
-mod sample; //       which messages bear a time stamp, and what comes of it
-mod stats; //        what a node says about itself
-
-// The operating system.
-mod fault; //        steps at which a test kills the process
 #[cfg(feature = "hostile")]
 #[doc(hidden)]
-pub mod hostile; //  the doors through which a stranger's bytes come, for a fuzzer
-mod kernel; //       what it has of what can be done without
-mod sys; //          the only unsafe code here
-
+pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
 #[cfg(test)]
-mod strangers; //    peers that say what they like
+mod tests;
 
-pub use account::{Account, Reached};
-pub use admission::{Admission, Limits};
-pub use connect::ConnectError;
-pub use domain::{Domain, DomainError, StrangeFile};
-pub use inbox::{
-    Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Inbox, InboxBuilder, InboxError, RecvError,
-    StopHandle, Subscriber,
-};
-pub use incoming::Reason;
-pub use kernel::Kernel;
 pub use librpc_ring::{Bucket, Histogram};
-pub use message::{Event, Message, OwnedMessage};
+pub use link::{Admission, Limits};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
-pub use node::{CloseError, Node, NodeBuilder, OpenError};
-pub use observer::{Observed, Observer, Unobserved};
-pub use outbox::{DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, SendError};
+pub use node::{CloseError, Node, NodeBuilder};
+pub use node_shared::OpenError;
+pub use observe::{Observed, Observer, Unobserved};
 pub use policy::Policy;
-pub use publisher::Publisher;
-pub use rate::Rate;
-pub use receiver::{Departure, Wait};
-pub use redelivery::Returned;
-pub use registry::{InboxInfo, NodeInfo};
-pub use sender::Sender;
+pub use receive::{
+    Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Departure, Event, Inbox, InboxBuilder, InboxError,
+    Message, OwnedMessage, RecvError, StopHandle, Subscriber, Wait,
+};
+pub use registry::{Domain, DomainError, InboxInfo, NodeInfo, StrangeFile};
+pub use send::{
+    Account, ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached,
+    Receipt, Returned, SendError, Sender, Topic,
+};
 pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
-pub use sys::OsError;
+pub use sys::{Kernel, OsError};
 pub use topic::{BadTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
-pub use topics::{PublishError, Receipt, Topic};
+pub use wire::Reason;

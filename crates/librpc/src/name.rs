@@ -52,7 +52,7 @@ pub struct Incarnation([u8; 16]);
 
 impl Incarnation {
     pub(crate) fn random() -> Self {
-        Self(random())
+        Self(crate::sys::process::random())
     }
 
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
@@ -75,14 +75,6 @@ impl fmt::Debug for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// Random bytes from the kernel.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert_eq!(filled, Ok(N), "the kernel gives up to 256 random bytes without fail once it has booted");
-    bytes
 }
 
 /// What an inbox receives.

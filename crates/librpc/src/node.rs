@@ -1,68 +1,20 @@
 //! A node: a participant with an id, one live holder at a time.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::admission::{Admission, Ledger, Limits};
-use crate::arrivals::InboxShared;
-use crate::connect::ConnectError;
-use crate::domain::{Domain, DomainError, Membership};
 use crate::fault::fault;
-use crate::generation;
-use crate::inbox::{Inbox, InboxBuilder, InboxError, Subscriber};
-use crate::incoming::Listener;
-use crate::name::{Address, BadNodeId, Incarnation, check_node_id};
-use crate::outbox::Outbox;
-use crate::publisher::Publisher;
-use crate::reactor::{Handle, Reactor};
-use crate::registry::{JoinError, Registration};
-use crate::ring::Ring;
-use crate::sender::Sender;
-use crate::sys::socket::Socket;
-use crate::sys::{Descriptor, OsError, fork};
+use crate::link::{Admission, Limits};
+use crate::name::{Address, Incarnation, check_node_id};
+use crate::node_shared::{NodeShared, OpenError, Owned};
+use crate::receive::{Inbox, InboxBuilder, InboxError, Subscriber};
+use crate::registry::Domain;
+use crate::rendezvous::{listener, pages};
+use crate::send::{ConnectError, Outbox, Publisher, Sender};
+use crate::stats::NodeStats;
+use crate::sys::clock::Instant;
+use crate::sys::fork;
 use crate::topic::{BadTopic, MAX_PATTERNS, Pattern};
-use crate::view::View;
-use crate::wire::{ListedAddress, ListedInbox};
-
-/// Why a node could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The id is none.
-    #[error(transparent)]
-    BadId(#[from] BadNodeId),
-    /// A living node has this id.
-    #[error("node {id:?} is held by pid {pid} of uid {uid} (`librpc nodes` shows it)")]
-    IdInUse {
-        /// The id.
-        id: String,
-        /// The process that holds it, as that process says.
-        pid: u32,
-        /// Its user.
-        uid: u32,
-    },
-    /// A dead node of another user has left this id behind, and only that user, the domain's owner or root can sweep it.
-    #[error("node {id:?} was left behind by uid {uid}: that user, the domain's owner or root must run `librpc clean`")]
-    LeftBehind {
-        /// The id.
-        id: String,
-        /// Whose it was.
-        uid: u32,
-    },
-    /// Another process has been sweeping what a dead node of this id has left for over 2 s.
-    #[error("what a dead node {id:?} has left is being swept by a process that does not go on: is it stopped?")]
-    BeingSwept {
-        /// The id.
-        id: String,
-    },
-    /// The domain could not be entered.
-    #[error(transparent)]
-    Domain(#[from] DomainError),
-    /// A system call failed.
-    #[error(transparent)]
-    Os(#[from] OsError),
-}
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,47 +62,12 @@ impl NodeBuilder {
         let _span = tracing::debug_span!("join", node = id, domain = %domain.path().display()).entered();
         crate::fault::prepare();
         fork::prepare()?;
-        let node = Arc::new(NodeShared {
-            id: id.into(),
-            incarnation: Incarnation::random(),
-            admission,
-            ledger: Ledger::new(limits),
-            sending: Ledger::new(limits),
-            place: Mutex::new(None),
-            inboxes: Mutex::default(),
-            next_inbox: AtomicU32::new(0),
-            rings: Mutex::default(),
-            view: Mutex::default(),
-            kept: Arc::default(),
-            born: fork::Born::now(),
-            handle: Handle::get()?,
-        });
-        let place = node.take_place(&domain)?;
-        *node.place() = Some(place);
+        let node = NodeShared::open(&id, &domain, (admission, limits), listener::listen)?;
         fault!("join.served");
         let domain = domain.path().display();
         tracing::info!(node = &*node.id, %domain, incarnation = %node.incarnation, "a node has joined");
-        Ok(Node(Arc::new(Owned(node))))
+        Ok(Node(Arc::new(Owned::new(node))))
     }
-}
-
-/// A node's place in its domain: its files, and its ear.
-#[derive(Debug)]
-struct Place {
-    registration: Registration,
-    /// The listener, as the background thread knows it.
-    token: u64,
-}
-
-fn listen(registration: &mut Registration) -> Result<Socket, OsError> {
-    let socket = Socket::bind(&registration.socket_path()?)?;
-    fault!("join.bound");
-    registration.open_socket()?;
-    socket.listen()?;
-    fault!("join.listening");
-    registration.announce(&[])?;
-    fault!("join.announced");
-    Ok(socket)
 }
 
 /// A participant with an id, which one live node holds at a time.
@@ -170,30 +87,6 @@ fn listen(registration: &mut Registration) -> Result<Socket, OsError> {
 #[derive(Debug)]
 pub struct Node(Arc<Owned>);
 
-/// What a node's user holds: the node itself, its inboxes and its outboxes. The last one to go has the node leave, there
-/// and then; the background thread, which may be looking at the node just now, keeps nothing open.
-#[derive(Debug)]
-pub(crate) struct Owned(Arc<NodeShared>);
-
-impl std::ops::Deref for Owned {
-    type Target = Arc<NodeShared>;
-
-    fn deref(&self) -> &Arc<NodeShared> {
-        &self.0
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        if self.born.is_here() {
-            self.leave();
-        } else {
-            // The parent's: nothing in it is to be undone here.
-            std::mem::forget(self.0.clone());
-        }
-    }
-}
-
 impl Node {
     /// Opens a node with everything at its default. See [`NodeBuilder::open`].
     ///
@@ -210,7 +103,8 @@ impl Node {
         NodeBuilder { id: id.to_owned(), domain, admission, limits }
     }
 
-    pub(crate) fn owned(&self) -> &Arc<Owned> {
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<NodeShared> {
         &self.0
     }
 
@@ -235,7 +129,7 @@ impl Node {
 
     /// Sets up the inbox for what is sent to the node itself.
     pub fn inbox_builder(&self) -> InboxBuilder<'_> {
-        InboxBuilder::new(self, Ok(Address::Node))
+        InboxBuilder::new(&self.0, Ok(Address::Node))
     }
 
     /// Subscribes to the topics that match a pattern: an inbox of its own, so that a slow one delays no other. Every
@@ -269,7 +163,7 @@ impl Node {
             1..=MAX_PATTERNS => Ok(Address::Topics(patterns.into())),
             patterns => Err(InboxError::Patterns { patterns }),
         });
-        InboxBuilder::new(self, address)
+        InboxBuilder::new(&self.0, address)
     }
 
     /// Publishes on a topic, from an outbox of its own. Does not block. See [`Publisher`], and for many topics
@@ -320,6 +214,24 @@ impl Node {
         Ok(Sender::new(outbox, destination))
     }
 
+    /// What the node's inboxes and outboxes have counted, channel by channel. Does not block, and costs those who send and
+    /// receive nothing.
+    ///
+    /// ```
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_stats_{}", std::process::id()));
+    /// # let node = librpc::Node::builder("display").domain(domain).open()?;
+    /// let mut inbox = node.inbox()?;
+    /// node.sender("display")?.send(b"hello")?;
+    /// inbox.recv()?;
+    /// let stats = node.stats();
+    /// let channel = &stats.inboxes[0].channels[0];
+    /// assert_eq!((&*channel.peer, channel.sent, channel.received), ("display", 1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stats(&self) -> NodeStats {
+        pages::whole(&self.0)
+    }
+
     /// Waits until everything that the node's senders and outboxes (those that still exist) have sent is processed, up to a
     /// limit, and leaves. Its inboxes and outboxes
     /// are closed. An inbox that another thread is receiving from says so there.
@@ -331,283 +243,10 @@ impl Node {
         if !self.0.born.is_here() {
             return Ok(());
         }
-        let unprocessed = self.0.flush(Instant::now().checked_add(limit));
-        self.0.leave();
+        let unprocessed = self.0.close(Instant::now().checked_add(limit));
         match unprocessed {
             0 => Ok(()),
             unprocessed => Err(CloseError { node: self.0.id.to_string(), unprocessed }),
         }
     }
-}
-
-/// A node as its inboxes, its outboxes and the background thread know it.
-pub(crate) struct NodeShared {
-    pub(crate) id: Arc<str>,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) admission: Admission,
-    /// What those who send here cost.
-    pub(crate) ledger: Arc<Ledger>,
-    /// What those who are sent to cost: whoever may list an inbox could list ten thousand.
-    pub(crate) sending: Arc<Ledger>,
-    /// `None` once the node was closed.
-    place: Mutex<Option<Place>>,
-    inboxes: Mutex<Vec<Arc<InboxShared>>>,
-    next_inbox: AtomicU32,
-    /// What the node's outboxes send through.
-    rings: Mutex<Rings>,
-    /// The domain's subscriptions, once somebody publishes.
-    view: Mutex<Option<View>>,
-    /// How many messages outboxes keep for receivers that are gone.
-    pub(crate) kept: Arc<AtomicU64>,
-    pub(crate) born: fork::Born,
-    handle: Arc<Handle>,
-}
-
-/// What a node's outboxes send through, and whether they may go on.
-#[derive(Debug, Default)]
-struct Rings {
-    closed: bool,
-    /// With their serial numbers, in order.
-    list: Vec<(u64, Weak<Ring>)>,
-    last: u64,
-}
-
-impl std::fmt::Debug for NodeShared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node").field("id", &self.id).field("incarnation", &self.incarnation).finish()
-    }
-}
-
-impl NodeShared {
-    fn inboxes(&self) -> MutexGuard<'_, Vec<Arc<InboxShared>>> {
-        self.inboxes.lock().expect("no panic under this lock")
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<Place>> {
-        self.place.lock().expect("no panic under this lock")
-    }
-
-    /// Takes the node's id in a domain, and listens there.
-    fn take_place(self: &Arc<Self>, domain: &Domain) -> Result<Place, OpenError> {
-        let id = || self.id.to_string();
-        let membership = Membership::enter(domain, true)?.expect("a domain is made where there is none");
-        let mut registration = match Registration::join(membership, &self.id, self.incarnation) {
-            Ok(registration) => registration,
-            Err(JoinError::InUse { pid, uid }) => return Err(OpenError::IdInUse { id: id(), pid, uid }),
-            Err(JoinError::NotOurs { uid }) => return Err(OpenError::LeftBehind { id: id(), uid }),
-            Err(JoinError::BeingSwept) => return Err(OpenError::BeingSwept { id: id() }),
-            Err(JoinError::Domain(error)) => return Err(error.into()),
-            Err(JoinError::Os(error)) => return Err(error.into()),
-        };
-        let token = self.reactor().token();
-        let listening = listen(&mut registration).and_then(|socket| {
-            let spare = Mutex::new(Some(Socket::spare()?));
-            let listener = Arc::new(Listener { socket, node: Arc::downgrade(self), token, spare });
-            self.reactor().watch(token, &listener.socket, listener.clone())
-        });
-        match listening {
-            Ok(()) => Ok(Place { registration, token }),
-            Err(error) => {
-                registration.leave();
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Notices that the domain, or the node's file in it, was removed under the node, and joins anew: the same incarnation
-    /// with the same inboxes. What is connected goes on all the while.
-    pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
-        let mut place = self.place();
-        let Some(old) = place.as_ref().filter(|place| !place.registration.is_current()) else { return };
-        let domain = old.registration.membership().domain().clone();
-        let _span = tracing::debug_span!("join", node = &*self.id, domain = %domain.path().display()).entered();
-        tracing::warn!(node = &*self.id, domain = %domain.path().display(), "the domain was removed under the node: joining anew");
-        let list = listed(&self.inboxes());
-        match self.take_place(&domain) {
-            Ok(mut new) => {
-                if let Err(error) = new.registration.announce(&list) {
-                    tracing::warn!(%error, node = &*self.id, "the inboxes are not listed");
-                }
-                let membership = new.registration.membership();
-                if let Some(view) = &mut *self.view.lock().expect("no panic under this lock") {
-                    match membership.watch() {
-                        Ok(watch) => view.moved(membership.directory().clone(), watch),
-                        Err(error) => tracing::warn!(%error, node = &*self.id, "publishers do not see the new domain"),
-                    }
-                }
-                let old = place.replace(new);
-                drop(place);
-                old.into_iter().for_each(|old| self.give_up(old));
-            }
-            Err(error) => tracing::warn!(%error, node = &*self.id, "the node cannot join anew, and will try again"),
-        }
-    }
-
-    fn give_up(&self, place: Place) {
-        let listener = self.reactor().forget(place.token);
-        place.registration.leave();
-        drop(listener);
-    }
-
-    pub(crate) fn reactor(&self) -> &Arc<Reactor> {
-        self.handle.reactor()
-    }
-
-    /// The domain's directory; `None` once the node was closed, and in a forked child.
-    pub(crate) fn directory(&self) -> Option<Arc<Descriptor>> {
-        if !self.born.is_here() {
-            return None;
-        }
-        self.place().as_ref().map(|place| place.registration.membership().directory().clone())
-    }
-
-    /// Asks the view of the domain's subscriptions; `None` once the node was closed.
-    pub(crate) fn ask_view<T>(
-        self: &Arc<Self>,
-        ask: impl FnOnce(&mut View) -> Result<T, OsError>,
-    ) -> Result<Option<T>, OsError> {
-        self.join_anew_if_removed();
-        let place = self.place();
-        let Some(membership) = place.as_ref().map(|place| place.registration.membership()) else { return Ok(None) };
-        let mut view = self.view.lock().expect("no panic under this lock");
-        if view.is_none() {
-            *view = Some(View::new(membership.directory().clone(), membership.watch()?));
-        }
-        drop(place);
-        view.as_mut().map(ask).transpose()
-    }
-
-    /// The domain, as long as the node is open.
-    pub(crate) fn domain(&self) -> Option<Domain> {
-        self.place().as_ref().map(|place| place.registration.membership().domain().clone())
-    }
-
-    pub(crate) fn next_inbox(&self) -> u32 {
-        self.next_inbox.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The inboxes that are open.
-    pub(crate) fn inbox_list(&self) -> Vec<Arc<InboxShared>> {
-        self.inboxes().clone()
-    }
-
-    /// The inbox of this number.
-    pub(crate) fn inbox(&self, number: u32) -> Option<Arc<InboxShared>> {
-        self.inboxes().iter().find(|inbox| inbox.number == number).cloned()
-    }
-
-    /// Lists a new inbox, for everyone to see.
-    pub(crate) fn announce(self: &Arc<Self>, inbox: &Arc<InboxShared>) -> Result<(), InboxError> {
-        self.join_anew_if_removed();
-        let mut held = self.place();
-        let closed = || InboxError::Closed { node: self.id.to_string() };
-        let place = held.as_mut().ok_or_else(closed)?;
-        let list = {
-            let mut inboxes = self.inboxes();
-            let is_same = |other: &Arc<InboxShared>| match inbox.address {
-                Address::Node => other.address == Address::Node,
-                Address::Topics(_) => inbox.durable.is_some() && other.durable == inbox.durable,
-            };
-            if inboxes.iter().any(is_same) {
-                return Err(InboxError::Taken { node: self.id.to_string() });
-            }
-            inboxes.push(inbox.clone());
-            listed(&inboxes)
-        };
-        place.registration.announce(&list)?;
-        let is_shared = place.registration.membership().domain().group().is_some();
-        drop(held);
-        if is_shared && inbox.address != Address::Node {
-            // Publishers there look at the change counter once a millisecond.
-            std::thread::sleep(generation::SEEN_AFTER);
-        }
-        Ok(())
-    }
-
-    /// Takes an inbox off the list.
-    pub(crate) fn withdraw(&self, inbox: &Arc<InboxShared>) {
-        let mut place = self.place();
-        let list = {
-            let mut inboxes = self.inboxes();
-            let before = inboxes.len();
-            inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
-            if inboxes.len() == before {
-                return;
-            }
-            listed(&inboxes)
-        };
-        // Off the list first: whoever hears the hang-up finds that the inbox is no more.
-        if let Some(place) = place.as_mut()
-            && let Err(error) = place.registration.announce(&list)
-        {
-            tracing::warn!(%error, node = &*self.id, "a closed inbox stays listed");
-        }
-        inbox.shut();
-    }
-
-    /// Remembers a ring, to be flushed and closed with the node; `false`: the node is closed already.
-    pub(crate) fn remember(&self, ring: &Arc<Ring>) -> bool {
-        let mut rings = self.all_rings();
-        rings.list.retain(|(_, ring)| ring.strong_count() > 0);
-        rings.last += 1;
-        let serial = rings.last;
-        rings.list.push((serial, Arc::downgrade(ring)));
-        !rings.closed
-    }
-
-    fn all_rings(&self) -> MutexGuard<'_, Rings> {
-        self.rings.lock().expect("no panic under this lock")
-    }
-
-    fn rings(&self) -> Vec<Arc<Ring>> {
-        self.all_rings().list.iter().filter_map(|(_, ring)| ring.upgrade()).collect()
-    }
-
-    /// The rings behind this serial number, in order, at most so many.
-    pub(crate) fn rings_behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<Ring>)> {
-        let rings = self.all_rings();
-        let behind = &rings.list[rings.list.partition_point(|&(other, _)| other <= serial)..];
-        behind.iter().filter_map(|(serial, ring)| Some((*serial, ring.upgrade()?))).take(most).collect()
-    }
-
-    /// Whether the node was closed.
-    pub(crate) fn has_left(&self) -> bool {
-        self.all_rings().closed
-    }
-
-    /// Waits until everything sent is processed; returns how many messages are not.
-    fn flush(&self, deadline: Option<Instant>) -> u64 {
-        let unprocessed: u64 = self.rings().iter().map(|ring| ring.flush(deadline)).sum();
-        unprocessed + self.kept.load(Ordering::Relaxed)
-    }
-
-    fn leave(&self) {
-        let Some(mut place) = self.place().take() else { return };
-        let _span = tracing::debug_span!("leave", node = &*self.id).entered();
-        // Off the list first: whoever hears the hang-up finds that the inboxes are no more.
-        if let Err(error) = place.registration.announce(&[]) {
-            tracing::warn!(%error, node = &*self.id, "a leaving node's inboxes stay listed for a moment");
-        }
-        let inboxes = std::mem::take(&mut *self.inboxes());
-        inboxes.iter().for_each(|inbox| inbox.close());
-        self.all_rings().closed = true;
-        for ring in self.rings() {
-            ring.close_with_node();
-            ring.link.abandon(&ring);
-        }
-        self.give_up(place);
-        tracing::info!(node = &*self.id, "a node has left");
-    }
-}
-
-fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
-    let list = |inbox: &Arc<InboxShared>| ListedInbox {
-        number: inbox.number,
-        address: ListedAddress::from(&inbox.address),
-        capacity: inbox.capacity,
-        policy: inbox.policy.number(),
-        own: inbox.own,
-        durable: inbox.durable.clone(),
-    };
-    inboxes.iter().map(list).collect()
 }

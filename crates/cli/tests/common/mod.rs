@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 pub(crate) use testkit::{Ended, wait_until as until};
-use testkit::{HANG, Process, TestDomain, can_unshare, unshare};
+use testkit::{Process, TestDomain, can_unshare, unshare};
+
+/// Longer than any command of these tests takes, also on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The domain of a test. Dropping it asserts that everybody has left it properly.
 pub(crate) struct Place(TestDomain);
@@ -102,7 +105,7 @@ impl Running {
 
     /// The next line of stdout, with its newline; empty at the end.
     pub(crate) fn read_line(&mut self) -> String {
-        let line = self.0.says(HANG).expect("it writes text");
+        let line = self.0.says(LIMIT).expect("it writes text");
         line.map(|line| line + "\n").unwrap_or_default()
     }
 
@@ -120,7 +123,7 @@ impl Running {
 
     /// Writes this to its stdin, and waits for its end.
     pub(crate) fn ends_with(mut self, stdin: &[u8]) -> Ended {
-        self.0.finishes_with(stdin, HANG).expect("it ends")
+        self.0.finishes_with(stdin, LIMIT).expect("it ends")
     }
 
     /// Waits for its end.

@@ -31,3 +31,11 @@ pub(crate) fn everywhere() {
         tracing::error!("membarrier is not allowed any more: a wake-up may be late");
     }
 }
+
+/// A full barrier here and in every running thread of this process, if it has registered.
+pub(crate) fn in_own_threads() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    if register() {
+        everywhere();
+    }
+}

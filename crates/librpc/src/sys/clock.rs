@@ -1,5 +1,7 @@
 //! The clock that the processes of a machine share.
 
+pub(crate) use std::time::Instant;
+
 /// `CLOCK_MONOTONIC` in ns. (Not through rustix, whose way to the clock ends the process under valgrind.)
 pub(crate) fn now_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -3,9 +3,10 @@
 //! A memory is made, mapped writable by its one writer, and then sealed so that nobody, the writer included, can map it
 //! writable again or change its size. Whoever receives one checks exactly that before believing a byte of it.
 
+use crate::sys::sync::Mutex;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use librpc_ring::{Mapped, ReadOnly, Writable, layout};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -35,11 +36,6 @@ pub(crate) enum BadMemory {
     Os(#[from] OsError),
 }
 
-/// Whether a file system is tmpfs.
-pub(crate) fn is_tmpfs(fd: impl AsFd) -> Result<bool, Errno> {
-    Ok(rustix::fs::fstatfs(fd)?.f_type as u64 == TMPFS_MAGIC)
-}
-
 /// How a memory lies in the address space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
@@ -56,7 +52,7 @@ impl Shape {
         match self {
             Self::Data { capacity } => layout::HEADER_BYTES + capacity as usize,
             Self::Ack => layout::ACK_BYTES,
-            Self::Registry => crate::layout::PAGE as usize,
+            Self::Registry => crate::registry::layout::PAGE as usize,
         }
     }
 
@@ -218,7 +214,7 @@ pub(crate) fn dispose(descriptors: Vec<OwnedFd>, until_closed: impl Send + 'stat
         return;
     }
     let leftover = Leftover { descriptors, until_closed: Box::new(until_closed) };
-    let mut disposed = DISPOSED.lock().expect("no panic under this lock");
+    let mut disposed = DISPOSED.lock();
     if disposed.born != fork::generation() {
         (disposed.threads, disposed.born) = (0, fork::generation());
     }
@@ -236,7 +232,7 @@ pub(crate) fn dispose(descriptors: Vec<OwnedFd>, until_closed: impl Send + 'stat
 fn close_disposed() {
     loop {
         let next = {
-            let mut disposed = DISPOSED.lock().expect("no panic under this lock");
+            let mut disposed = DISPOSED.lock();
             let next = disposed.waiting.pop();
             disposed.threads -= u32::from(next.is_none());
             next

@@ -3,17 +3,23 @@
 
 pub(crate) mod barrier; //    memory barriers in other processes
 pub(crate) mod clock; //      the time that both sides of a channel understand
+pub(crate) mod file; //       files and directories of the registry
 pub(crate) mod fork; //       descriptors and memory that a forked child must not use
+pub(crate) mod kernel; //     optional features of the kernel, probed
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings
 pub(crate) mod poll; //       epoll and eventfd
+pub(crate) mod process; //    processes, this one and others
+pub(crate) mod reactor; //    the one background thread of a process
 pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
+pub(crate) mod sync; //       locks and condition variables
 pub(crate) mod thread; //     a thread that takes no signals
 pub(crate) mod watch; //      inotify on a directory
 
 use std::io;
 
 pub(crate) use fork::Descriptor;
+pub use kernel::Kernel;
 
 /// A system call that failed: what it was for, and the kernel's answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +34,13 @@ pub struct OsError {
 impl OsError {
     pub(crate) fn new(doing: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self { doing: doing.into(), source: source.into() }
+    }
+
+    /// Whether what was lacking may be there again in a moment: descriptors, memory, room in a queue.
+    pub(crate) fn is_passing(&self) -> bool {
+        use rustix::io::Errno;
+        let passing = [Errno::AGAIN, Errno::INTR, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        passing.into_iter().any(|errno| self.is(errno))
     }
 
     /// Whether the kernel answered with this number.

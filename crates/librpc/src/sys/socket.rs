@@ -109,9 +109,9 @@ impl Socket {
         Ok(socket)
     }
 
-    pub(crate) fn listen(&self) -> Result<(), OsError> {
-        // Inherited by what is accepted: descriptors are taken only where a handshake expects them.
-        self.accept_descriptors(false);
+    /// Listens. What is accepted takes descriptors with its first message, or only where a handshake expects them.
+    pub(crate) fn listen(&self, with_descriptors: bool) -> Result<(), OsError> {
+        self.accept_descriptors(with_descriptors);
         rustix::net::listen(self, 4096).context(|| "listen on a socket".into())
     }
 
@@ -235,7 +235,9 @@ impl Socket {
         // as it was before has sent by now.
         let _ = rustix::net::getpeername(self);
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let is_empty = matches!(rustix::net::recv(self, &mut [0; 1][..], flags), Err(Errno::AGAIN));
+        let next = rustix::net::recv(self, &mut [0; 1][..], flags);
+        // A peer that is gone says nothing more.
+        let is_empty = matches!(next, Err(Errno::AGAIN | Errno::CONNRESET) | Ok((0, _)));
         if is_empty {
             self.holds_strangers.store(!has_effect, Ordering::Relaxed);
         }

@@ -2,6 +2,15 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+pub(crate) use std::thread::{JoinHandle, sleep, yield_now};
+
+/// Starts a thread of the user's, which takes signals as any other.
+pub(crate) fn spawn_joinable<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
 
 /// Starts a thread with every signal blocked.
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {

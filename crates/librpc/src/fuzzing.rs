@@ -1,0 +1,200 @@
+//! The doors through which a stranger's bytes come in, for a fuzzer: what decodes them, without sockets and files.
+//!
+//! Each door says whether it took the bytes. What it took must be what it would write itself: that is asserted here.
+
+use librpc_ring::{Head, Kind};
+use minicbor::{Decode, Encode};
+
+use crate::link::bell::Bell;
+use crate::name::{Address, Incarnation, check_node_id};
+use crate::receive::topic_names::Names;
+use crate::registry::layout::{LISTS_OFFSET, NodeHeader, SELECT_OFFSET, Select};
+use crate::registry::node_file::{self, NodeFile};
+use crate::registry::target::Target;
+use crate::registry::view::Subscription;
+use crate::sys::OsError;
+use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern};
+use crate::wire::Reason;
+use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms};
+
+/// Takes bytes in, and says whether anything honest could have sent them.
+pub type Door = fn(&[u8]) -> bool;
+
+/// Where bytes come in.
+pub const DOORS: [(&str, Door); 6] = [
+    ("hello", hello),
+    ("answer", answer),
+    ("data", data),
+    ("node file", node_file),
+    ("bell", bell),
+    ("topics", topics),
+];
+
+fn decode<T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<T> {
+    let message: T = wire::decode(bytes).ok()?;
+    let again = wire::decode::<T>(&wire::encode(&message)).expect("what was decoded can be encoded");
+    assert_eq!(again, message);
+    Some(message)
+}
+
+fn hello(bytes: &[u8]) -> bool {
+    decode::<Hello>(bytes).is_some_and(|hello| check_node_id(&hello.node).is_ok())
+}
+
+fn answer(bytes: &[u8]) -> bool {
+    match decode::<Answer>(bytes) {
+        Some(Answer::Refusal(refusal)) => Reason::from_number(refusal.reason) != Reason::Unknown,
+        Some(_) => true,
+        None => false,
+    }
+}
+
+fn data(bytes: &[u8]) -> bool {
+    decode::<Data>(bytes).is_some()
+}
+
+fn bell(bytes: &[u8]) -> bool {
+    Bell::decode(bytes).is_some()
+}
+
+/// The bytes of a `.node` file. The first byte behind its end, if there is one, says how often the file changes under
+/// the reader: as whoever owns it could have it.
+fn node_file(bytes: &[u8]) -> bool {
+    let mut reads = 0;
+    let pread = |into: &mut [u8], offset: u64| -> Result<usize, OsError> {
+        reads += 1;
+        assert!(reads <= 300, "bounded work");
+        let from = usize::try_from(offset).map_or(bytes.len(), |offset| offset.min(bytes.len()));
+        let read = into.len().min(bytes.len() - from);
+        into[..read].copy_from_slice(&bytes[from..from + read]);
+        if bytes.len() % 64 == 63 && offset == 0 && into.len() > SELECT_OFFSET as usize {
+            into[SELECT_OFFSET as usize + 6] ^= reads as u8; // truncated, and written without pause
+        }
+        Ok(read)
+    };
+    let Ok((header, inboxes)) = node_file::parse("n", pread) else { return false };
+    let file = NodeFile::of_stranger(Incarnation::from_bytes(header.incarnation), header.pid, inboxes);
+    for inbox in &file.inboxes {
+        if let Ok(target) = Target::new("n".into(), &file, inbox) {
+            assert!(librpc_ring::layout::is_valid_capacity(target.capacity));
+        }
+        if let Some(subscription) = Subscription::listed("n", &file, inbox, 0) {
+            assert!(subscription.patterns.len() <= MAX_PATTERNS);
+            subscription.wants("a/b/c/d/e/f/a/b/c");
+        }
+    }
+    true
+}
+
+/// Declarations: each a byte for the kind, two for the number, one for the length, then the name.
+fn topics(mut bytes: &[u8]) -> bool {
+    let patterns: Vec<Pattern> = ["a/*", "b/**"].iter().map(|text| text.parse().expect("a pattern")).collect();
+    let (address, mut names, mut taken) = (Address::Topics(patterns.into()), Names::default(), false);
+    while let [kind, low, high, length, rest @ ..] = bytes {
+        let (name, rest) = rest.split_at((*length as usize).min(rest.len()));
+        bytes = rest;
+        let kinds = [Kind::Topic, Kind::Message, Kind::Request, Kind::Reply];
+        let number = u64::from(*low) | u64::from(*high) << (8 + 8 * (kind >> 6));
+        let head = Head { topic: Some(number), ..Head::of(kinds[*kind as usize % 4]) };
+        if names.learn(&address, &head, name).is_ok() {
+            taken = true;
+            assert!(head.kind == Kind::Topic && number < MAX_TOPICS as u64);
+            let message = Head { topic: Some(number), ..Head::MESSAGE };
+            assert!(
+                names.is_expected(&address, &message)
+                    && names.of(message.topic).is_some_and(|known| known.as_bytes() == name)
+            );
+        }
+        names.is_expected(&address, &head);
+    }
+    taken
+}
+
+/// What an honest peer would write, for each door: seeds of what a fuzzer mutates.
+pub fn samples() -> Vec<(usize, Vec<u8>)> {
+    let (incarnation, target) = ([0x11; 16], [0x22; 16]);
+    let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
+    let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
+    let listed =
+        |number, address, durable| ListedInbox { number, address, capacity: 4096, policy: 0, own: true, durable };
+    let patterns = ListedAddress::Patterns(vec!["a/**/b".into(), "*".into()]);
+    let lists = [
+        vec![],
+        vec![listed(1, ListedAddress::Node, None)],
+        vec![listed(1, patterns, Some("d".into())), listed(2, ListedAddress::Service("s".into()), None)],
+    ];
+    let file = |list: &Vec<ListedInbox>| {
+        let list = wire::encode(list);
+        let select = Select::new(1, LISTS_OFFSET, list.len());
+        let header = NodeHeader { incarnation, pid: 5, uid: 6, opened_ns: 7, select };
+        let mut bytes = header.encode().to_vec();
+        bytes.resize(LISTS_OFFSET as usize, 0);
+        bytes.extend(list);
+        bytes
+    };
+    let mut samples = vec![
+        (0, hello(1, true, None)),
+        (0, hello(u64::MAX, false, Some((4096, 0)))),
+        (1, wire::encode(&Answer::Terms(Terms { version: 2, features: 0, capacity: 262_144, policy: 0 }))),
+        (1, wire::encode(&Answer::Attached(Attached { ring: 2, features: 0 }))),
+        (1, wire::encode(&refusal(Reason::Busy))),
+        (1, wire::encode(&refusal(Reason::Restarted))),
+        (2, wire::encode(&Data { capacity: 4096, policy: 0 })),
+        (4, vec![5, 0, 0, 0, 1, 0, 0, 0]),
+        (5, b"\0\x01\0\x03a/b\0\x02\0\x03b/c\0\x01\0\x03a/b".to_vec()),
+    ];
+    samples.extend(lists.iter().map(|list| (3, file(list))));
+    samples
+}
+
+/// A hello, as an honest sender would write it: from which incarnation to which, over which connection and whether it opens
+/// that, and what the memory is (capacity, policy) that comes along.
+pub fn write_hello(
+    node: &str,
+    (incarnation, target): ([u8; 16], [u8; 16]),
+    inbox: u32,
+    (connection, opens): (u64, bool),
+    data: Option<(u64, u32)>,
+) -> Vec<u8> {
+    let node = node.to_owned();
+    let data = data.map(|(capacity, policy)| Data { capacity, policy });
+    let (lowest, highest, features) = (PROTOCOL, PROTOCOL, 0);
+    wire::encode(&Hello { lowest, highest, features, node, incarnation, target, inbox, connection, opens, data })
+}
+
+/// The message that the data memory comes with.
+pub fn write_data(capacity: u64, policy: u32) -> Vec<u8> {
+    wire::encode(&Data { capacity, policy })
+}
+
+/// A receiver's terms.
+pub fn write_terms(capacity: u64, policy: u32) -> Vec<u8> {
+    wire::encode(&Answer::Terms(Terms { version: 2, features: 0, capacity, policy }))
+}
+
+/// The message that the ack memory comes with.
+pub fn write_attached(ring: u32) -> Vec<u8> {
+    wire::encode(&Answer::Attached(Attached { ring, features: 0 }))
+}
+
+/// A refusal.
+pub fn write_refusal(reason: u32, text: String) -> Vec<u8> {
+    wire::encode(&Answer::Refusal(Refusal { reason, text }))
+}
+
+/// A list of so many inboxes: the node's own, then subscriptions with so many patterns each.
+pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
+    let listed = |number| {
+        let address = match number {
+            0 => ListedAddress::Node,
+            _ => ListedAddress::Patterns(patterns.to_vec()),
+        };
+        ListedInbox { number, address, capacity, policy: 0, own: false, durable: None }
+    };
+    wire::encode(&(0..inboxes).map(listed).collect::<Vec<_>>())
+}
+
+/// The selecting word of a node's file.
+pub fn select(sequence: u64, bytes: usize) -> u64 {
+    Select::new(sequence, LISTS_OFFSET, bytes).0
+}

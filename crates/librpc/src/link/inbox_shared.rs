@@ -1,0 +1,256 @@
+//! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
+
+use crate::sys::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+
+use librpc_ring::Consumer;
+
+use crate::link::ledger::Charge;
+use crate::name::{Address, Peer};
+use crate::policy::Policy;
+use crate::registry::{self, node_file};
+use crate::stats::channels::{Entry, Roll};
+use crate::sys::memory::{Reader, Writer};
+use crate::sys::poll::Signal;
+use crate::sys::socket::{Credentials, Socket};
+use crate::sys::{Descriptor, OsError};
+
+/// Every receive is over, for so its owner wants it.
+const STOPPED: u8 = 1;
+/// The node was closed.
+const CLOSED: u8 = 2;
+
+/// A channel that has just been connected.
+pub(crate) struct Arrival {
+    /// The connection's number, and the ring's on it.
+    pub(crate) connection: u64,
+    pub(crate) ring: u32,
+    /// The first ring of a connection brings its socket.
+    pub(crate) socket: Option<Arc<Socket>>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) consumer: Consumer<Reader, Writer>,
+    /// Its sender has no fence of its own.
+    pub(crate) is_fenced: bool,
+    pub(crate) charge: Charge,
+    pub(crate) entry: Entry,
+}
+
+/// The part of an inbox that other threads reach.
+pub(crate) struct InboxShared {
+    pub(crate) number: u32,
+    pub(crate) address: Address,
+    pub(crate) capacity: u64,
+    pub(crate) policy: Policy,
+    /// Whether it wants what its own node publishes, too.
+    pub(crate) own: bool,
+    /// The name under which a subscription may be taken up again.
+    pub(crate) durable: Option<String>,
+    /// Wakes the inbox: something has arrived, or it is to stop.
+    pub(crate) signal: Signal,
+    /// Its channels, as its statistics see them.
+    pub(crate) roll: Arc<Roll>,
+    directory: Arc<Descriptor>,
+    /// Bits: [`STOPPED`], [`CLOSED`].
+    ended: AtomicU8,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The inbox takes nothing more.
+    shut: bool,
+    arrivals: Vec<Arrival>,
+    connections: HashMap<u64, Connection>,
+}
+
+struct Connection {
+    owner: Credentials,
+    next_ring: u32,
+    /// `None` until its first channel has arrived.
+    socket: Option<Arc<Socket>>,
+    /// The socket of the handshake that opens it.
+    opening: Weak<Socket>,
+    /// Channels that have arrived before the first one.
+    waiting: Vec<Arrival>,
+}
+
+/// A connection whose opening handshake is under way. Dropped before that is done, the channels that have waited for it
+/// are handed over without it: they are read to the end.
+pub(crate) struct Announced {
+    inbox: Arc<InboxShared>,
+    connection: Option<u64>,
+}
+
+impl Announced {
+    /// Its first channel arrives.
+    pub(crate) fn is_done(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection else { return };
+        let Some(gone) = self.inbox.state().connections.remove(&connection) else { return };
+        gone.waiting.into_iter().for_each(|arrival| self.inbox.arrived(arrival));
+    }
+}
+
+impl Connection {
+    fn is_of(&self, owner: Credentials) -> bool {
+        (self.owner.pid, self.owner.uid) == (owner.pid, owner.uid)
+    }
+}
+
+impl InboxShared {
+    pub(crate) fn new(
+        number: u32,
+        address: Address,
+        (capacity, policy): (u64, Policy),
+        (own, durable): (bool, Option<String>),
+        directory: Arc<Descriptor>,
+    ) -> Result<Arc<Self>, OsError> {
+        let (ended, state, roll) = Default::default();
+        let signal = Signal::new()?;
+        Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, roll, directory, ended, state }))
+    }
+
+    /// Whether a peer's node lives. What a dead one has left is swept.
+    pub(crate) fn is_alive(&self, peer: &Peer) -> bool {
+        match node_file::read(&self.directory, &peer.node) {
+            Ok(Some(file)) if file.incarnation == peer.incarnation && file.alive => true,
+            Ok(Some(file)) if file.incarnation == peer.incarnation => {
+                if let Err(error) = registry::sweep(&self.directory, &peer.node) {
+                    tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn state(&self) -> crate::sys::sync::MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Knows a connection whose opening handshake is under way; `None`: there is one of this number already, or the inbox
+    /// takes nothing more.
+    pub(crate) fn announce(
+        inbox: &Arc<Self>,
+        connection: u64,
+        owner: Credentials,
+        socket: &Arc<Socket>,
+    ) -> Option<Announced> {
+        let mut state = inbox.state();
+        if state.shut || state.connections.contains_key(&connection) {
+            return None;
+        }
+        let opening = Arc::downgrade(socket);
+        let announced = Connection { owner, next_ring: 0, socket: None, opening, waiting: Vec::new() };
+        state.connections.insert(connection, announced);
+        Some(Announced { inbox: inbox.clone(), connection: Some(connection) })
+    }
+
+    /// Whether there is a connection of this number, of this process.
+    pub(crate) fn knows(&self, connection: u64, owner: Credentials) -> bool {
+        self.state().connections.get(&connection).is_some_and(|found| found.is_of(owner))
+    }
+
+    /// Numbers a new ring on its connection. One whose connection is gone needs no number. `None`: the inbox takes nothing
+    /// more.
+    pub(crate) fn number_ring(&self, connection: u64, owner: Credentials) -> Option<u32> {
+        let mut state = self.state();
+        if state.shut {
+            return None;
+        }
+        let Some(found) = state.connections.get_mut(&connection).filter(|found| found.is_of(owner)) else {
+            return Some(0);
+        };
+        let ring = found.next_ring;
+        found.next_ring = ring.checked_add(1)?;
+        Some(ring)
+    }
+
+    /// A connection is gone: no further ring may be added to it.
+    pub(crate) fn forget(&self, connection: u64) {
+        self.state().connections.remove(&connection);
+    }
+
+    /// Hands a channel to the inbox, and wakes it.
+    pub(crate) fn arrived(&self, arrival: Arrival) {
+        let mut state = self.state();
+        if state.shut {
+            drop(state);
+            return drop(arrival); // its sender sees the hang-up
+        }
+        let mut waiting = Vec::new();
+        if let Some(found) = state.connections.get_mut(&arrival.connection) {
+            match &arrival.socket {
+                Some(socket) => {
+                    found.socket = Some(socket.clone());
+                    waiting = std::mem::take(&mut found.waiting);
+                }
+                None if found.socket.is_none() => return found.waiting.push(arrival),
+                None => {}
+            }
+        }
+        state.arrivals.push(arrival);
+        state.arrivals.append(&mut waiting);
+        drop(state);
+        self.signal.raise();
+    }
+
+    /// Takes nothing more, and hangs up on every sender: also on those that the inbox has not seen yet, and while its
+    /// owner still holds it.
+    pub(crate) fn shut(&self) {
+        let mut state = self.state();
+        state.shut = true;
+        let (arrivals, connections) = (std::mem::take(&mut state.arrivals), std::mem::take(&mut state.connections));
+        drop(state);
+        for connection in connections.values() {
+            let opening = || connection.opening.upgrade();
+            if let Some(socket) = connection.socket.clone().or_else(opening) {
+                socket.hang_up();
+            }
+        }
+        drop(connections);
+        drop(arrivals);
+    }
+
+    /// Whether it takes nothing more.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.state().shut
+    }
+
+    /// Takes what has arrived.
+    pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
+        self.signal.clear();
+        std::mem::take(&mut self.state().arrivals)
+    }
+
+    /// Ends every receive, now and later.
+    pub(crate) fn stop(&self) {
+        // Release/Acquire only so that a stopper's earlier writes are seen by whoever was stopped.
+        self.ended.fetch_or(STOPPED, Ordering::Release);
+        self.signal.raise();
+    }
+
+    /// Whether it was stopped or closed.
+    #[inline(always)]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire) != 0
+    }
+
+    /// The node was closed under the inbox.
+    pub(crate) fn close(&self) {
+        self.ended.fetch_or(CLOSED, Ordering::Release);
+        self.shut();
+        self.signal.raise();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ended.load(Ordering::Acquire) & CLOSED != 0
+    }
+}

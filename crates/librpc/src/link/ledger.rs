@@ -1,0 +1,142 @@
+//! What the peers of each user cost a node, and how much they may.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::sys::fork;
+use crate::sys::sync::Mutex;
+
+/// How much the peers of one user may cost a node: those who send to it, and by the same limits, in an account of their own,
+/// those that it sends to. What is over a limit is refused, and the refusal says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that have not finished their handshake; a sender over this limit tries again by itself. Default 256.
+    pub handshakes_per_user: u32,
+    /// Channels. Default 16,384.
+    pub channels_per_user: u32,
+    /// Bytes of rings that the node maps. Default 16 GiB: of address space; of memory only as much as is written.
+    pub mapped_bytes_per_user: u64,
+    /// How long a peer may be silent in its handshake. Default 2 s.
+    pub handshake_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes_per_user: 256,
+            channels_per_user: 16_384,
+            mapped_bytes_per_user: 16 << 30,
+            handshake_time: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What the peers of each user cost a node just now.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    limits: Limits,
+    accounts: Mutex<HashMap<u32, Cost>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cost {
+    handshakes: u32,
+    channels: u32,
+    bytes: u64,
+}
+
+/// A cost that is taken off the account when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    ledger: Arc<Ledger>,
+    uid: u32,
+    cost: Cost,
+    born: fork::Born,
+}
+
+impl Ledger {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, accounts: Mutex::default() })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether one more handshake would be within a user's limit.
+    pub(crate) fn may_begin_handshake(&self, uid: u32) -> bool {
+        let accounts = self.accounts.lock();
+        accounts.get(&uid).is_none_or(|account| account.handshakes < self.limits.handshakes_per_user)
+    }
+
+    /// Takes one handshake on a user's account; `None` if that is over the limit.
+    pub(crate) fn handshake(self: &Arc<Self>, uid: u32) -> Option<Charge> {
+        self.charge(uid, Cost { handshakes: 1, ..Cost::default() })
+    }
+
+    /// Takes a channel with a ring of this many bytes on a user's account; `None` if that is over a limit.
+    pub(crate) fn channel(self: &Arc<Self>, uid: u32, bytes: u64) -> Option<Charge> {
+        self.charge(uid, Cost { channels: 1, bytes, ..Cost::default() })
+    }
+
+    fn charge(self: &Arc<Self>, uid: u32, cost: Cost) -> Option<Charge> {
+        let mut accounts = self.accounts.lock();
+        let account = accounts.entry(uid).or_default();
+        let after = Cost {
+            handshakes: account.handshakes + cost.handshakes,
+            channels: account.channels + cost.channels,
+            bytes: account.bytes + cost.bytes,
+        };
+        let within = after.handshakes <= self.limits.handshakes_per_user
+            && after.channels <= self.limits.channels_per_user
+            && after.bytes <= self.limits.mapped_bytes_per_user;
+        within.then(|| {
+            *account = after;
+            Charge { ledger: self.clone(), uid, cost, born: fork::Born::now() }
+        })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if !self.born.is_here() {
+            return; // the parent's
+        }
+        let mut accounts = self.ledger.accounts.lock();
+        let account = accounts.get_mut(&self.uid).expect("a charge has an account");
+        account.handshakes -= self.cost.handshakes;
+        account.channels -= self.cost.channels;
+        account.bytes -= self.cost.bytes;
+        if *account == Cost::default() {
+            accounts.remove(&self.uid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_counted_per_user() {
+        let ledger = Ledger::new(Limits { handshakes_per_user: 2, ..Limits::default() });
+        let both = [ledger.handshake(1), ledger.handshake(1)];
+        assert!(both.iter().all(Option::is_some) && ledger.handshake(1).is_none());
+        assert!(ledger.handshake(2).is_some() && ledger.channel(1, 0).is_some(), "other accounts");
+        drop(both);
+        assert!(ledger.handshake(1).is_some());
+    }
+
+    #[test]
+    fn an_account_comes_back_to_nothing() {
+        let ledger = Ledger::new(Limits { channels_per_user: 2, mapped_bytes_per_user: 100, ..Limits::default() });
+        let first = ledger.channel(1, 60).expect("within the limits");
+        assert!(ledger.channel(1, 50).is_none(), "bytes");
+        let second = ledger.channel(1, 40).expect("within the limits");
+        assert!(ledger.channel(1, 0).is_none(), "channels");
+        assert!(ledger.channel(2, 0).is_some(), "another user's account");
+        drop((first, second));
+        assert!(ledger.accounts.lock().is_empty());
+    }
+}

@@ -1,0 +1,5 @@
+//! Asking nodes about themselves, from outside.
+
+mod observer;
+
+pub use observer::{Observed, Observer, Unobserved};

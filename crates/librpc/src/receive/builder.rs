@@ -1,0 +1,138 @@
+//! Opening an inbox.
+
+use std::sync::Arc;
+
+use librpc_ring::layout;
+
+use crate::link::inbox_shared::InboxShared;
+use crate::name::{Address, BadNodeId, check_node_id};
+use crate::node_shared::{NotListed, Owned};
+use crate::policy::Policy;
+use crate::receive::inbox::{Acknowledge, Inbox};
+use crate::receive::receiver::{Receiver, Wait};
+use crate::sys::{OsError, fork};
+use crate::topic::{BadTopic, MAX_PATTERNS};
+
+/// The default capacity of each sender's ring, in bytes. Messages of up to 65,472 bytes fit.
+pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
+
+/// Why an inbox could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InboxError {
+    /// A pattern is none.
+    #[error(transparent)]
+    BadTopic(#[from] BadTopic),
+    /// A durable name is none: it must be as a node's id.
+    #[error("a durable name must be as a node id: {0}")]
+    BadName(#[source] BadNodeId),
+    /// There are too many patterns, or none.
+    #[error("a subscription to {patterns} patterns: it must be 1 to {MAX_PATTERNS}")]
+    Patterns {
+        /// How many there are.
+        patterns: usize,
+    },
+    /// The node has such an inbox already: one of its own, or a subscription of the same durable name.
+    #[error("node {node:?} has such an inbox already")]
+    Taken {
+        /// The node.
+        node: String,
+    },
+    /// The capacity is none.
+    #[error("a capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
+    Capacity {
+        /// The capacity in bytes.
+        bytes: u64,
+    },
+    /// The node was closed, or belongs to the parent of this forked process.
+    #[error("node {node:?} is closed, or was opened before a fork")]
+    Closed {
+        /// The node.
+        node: String,
+    },
+    /// A system call failed.
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// Sets an inbox up: [`crate::Node::inbox_builder`].
+#[derive(Debug)]
+pub struct InboxBuilder<'n> {
+    pub(super) node: &'n Arc<Owned>,
+    address: Result<Address, InboxError>,
+    capacity: u64,
+    policy: Policy,
+    own: bool,
+    durable: Option<String>,
+    wait: Wait,
+    acknowledge: Acknowledge,
+}
+
+impl<'n> InboxBuilder<'n> {
+    pub(crate) fn new(node: &'n Arc<Owned>, address: Result<Address, InboxError>) -> Self {
+        let (policy, own, durable, wait, acknowledge) = Default::default();
+        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, durable, wait, acknowledge }
+    }
+
+    /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. It is
+    /// touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
+    pub fn capacity(self, bytes: u64) -> Self {
+        Self { capacity: bytes, ..self }
+    }
+
+    /// What happens to a message that finds the inbox full. By default its sender waits.
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Whether a subscription gets what its own node publishes, too. By default it does not.
+    pub fn own(self, own: bool) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
+    /// redelivery ([`crate::Outbox::set_redelivery`]) keep for it what it has not processed. A node id as text.
+    pub fn durable(self, name: &str) -> Self {
+        Self { durable: Some(name.to_owned()), ..self }
+    }
+
+    /// How the inbox waits.
+    pub fn wait(self, wait: Wait) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// When a message counts as processed.
+    pub fn acknowledge(self, acknowledge: Acknowledge) -> Self {
+        Self { acknowledge, ..self }
+    }
+
+    /// Opens the inbox. Every send or publish that begins after this has returned, in any process, reaches it. Does not
+    /// block, but for about a millisecond where a subscription is opened in a shared domain.
+    ///
+    /// # Errors
+    ///
+    /// [`InboxError`].
+    pub fn open(self) -> Result<Inbox, InboxError> {
+        let Self { node, address, capacity, policy, own, durable, wait, acknowledge } = self;
+        let address = address?;
+        if let Some(name) = &durable {
+            check_node_id(name).map_err(InboxError::BadName)?;
+        }
+        if !layout::is_valid_capacity(capacity) || capacity < 4096 {
+            return Err(InboxError::Capacity { bytes: capacity });
+        }
+        let node = node.clone();
+        let closed = || InboxError::Closed { node: node.id.to_string() };
+        let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
+        let shared = InboxShared::new(number, address, (capacity, policy), (own, durable), directory)?;
+        let receiver = Receiver::new(shared.clone(), wait)?;
+        // Dropped on an error, it withdraws what was announced.
+        let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
+        inbox.node.announce(&inbox.shared).map_err(|error| match error {
+            NotListed::Closed => InboxError::Closed { node: inbox.node.id.to_string() },
+            NotListed::Taken => InboxError::Taken { node: inbox.node.id.to_string() },
+            NotListed::Os(error) => error.into(),
+        })?;
+        Ok(inbox)
+    }
+}

@@ -1,0 +1,238 @@
+//! An inbox: what receives. It belongs to one thread at a time, and a slow one delays no other.
+
+use crate::sys::clock::Instant;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::link::inbox_shared::InboxShared;
+use crate::node_shared::Owned;
+use crate::receive::message::{Event, Message, OwnedMessage};
+use crate::receive::receiver::{Found, Receiver, Until};
+use crate::sys::{OsError, fork};
+
+/// When a message counts as processed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Acknowledge {
+    /// When the next receive is called, or the inbox is dropped (but not by a panic).
+    #[default]
+    Implicit,
+    /// When [`Inbox::ack`] is called.
+    Explicit,
+}
+
+/// Why a receive failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// The node was closed.
+    #[error("node {node:?} is closed")]
+    Closed {
+        /// The node.
+        node: String,
+    },
+    /// The inbox was opened before a fork, and belongs to the parent.
+    #[error("this inbox belongs to the process that forked this one: open a node of its own here")]
+    Forked,
+    /// A system call failed.
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// An inbox that receives what is published to topics: [`crate::Node::subscribe`].
+pub type Subscriber = Inbox;
+
+/// What an inbox receives messages with.
+///
+/// It is `Send`, and used by one thread at a time. Dropping it closes it; senders hear that it is gone.
+pub struct Inbox {
+    pub(super) receiver: Receiver,
+    pub(super) shared: Arc<InboxShared>,
+    pub(super) acknowledge: Acknowledge,
+    pub(super) born: fork::Born,
+    pub(super) node: Arc<Owned>,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("node", &self.node.id).field("address", &self.shared.address).finish()
+    }
+}
+
+impl Inbox {
+    /// Waits for the next message. `None`: a [`StopHandle`] has ended it, for good.
+    ///
+    /// The message before it counts as processed now, unless acknowledgement is explicit.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    #[inline]
+    pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
+        self.message(Until::Forever)
+    }
+
+    /// The next message, if there is one. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
+        self.message(Until::Now)
+    }
+
+    /// Waits for the next message up to a limit. `None`: the time is up, or the inbox was stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    #[inline]
+    pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<Message<'_>>, RecvError> {
+        self.message(until(limit))
+    }
+
+    /// Waits for whatever comes next: a message, or a sender that joins or leaves. `None` as in [`Inbox::recv`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    #[inline]
+    pub fn recv_event(&mut self) -> Result<Option<Event<'_>>, RecvError> {
+        self.event(Until::Forever)
+    }
+
+    /// What has come, if anything has. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    #[inline]
+    pub fn try_recv_event(&mut self) -> Result<Option<Event<'_>>, RecvError> {
+        self.event(Until::Now)
+    }
+
+    /// Waits for whatever comes next up to a limit. `None` as in [`Inbox::recv_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    #[inline]
+    pub fn recv_event_timeout(&mut self, limit: Duration) -> Result<Option<Event<'_>>, RecvError> {
+        self.event(until(limit))
+    }
+
+    /// The messages as they come, each a value of its own. It ends when the inbox is stopped.
+    ///
+    /// A message counts as processed when the next one is asked for, unless acknowledgement is explicit.
+    pub fn iter(&mut self) -> impl Iterator<Item = Result<OwnedMessage, RecvError>> + '_ {
+        std::iter::from_fn(|| self.recv().map(|message| message.map(|message| message.to_owned())).transpose())
+    }
+
+    /// Says that every message handed out so far is processed: their senders may know, and use the room.
+    pub fn ack(&mut self) {
+        if self.born.is_here() {
+            self.receiver.consume(false);
+        }
+    }
+
+    /// Ends this inbox's receives from another thread, or from a signal handler.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(self.shared.clone())
+    }
+
+    #[inline(always)]
+    fn message(&mut self, until: Until) -> Result<Option<Message<'_>>, RecvError> {
+        if self.goes_on() || self.next_message(until)? {
+            return Ok(Some(self.receiver.message()));
+        }
+        Ok(None)
+    }
+
+    #[inline(always)]
+    fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
+        let found = if self.goes_on() { Some(Found::Message) } else { self.step(until)? };
+        Ok(match found {
+            None => None,
+            Some(Found::Message) => Some(Event::Message(self.receiver.message())),
+            Some(Found::Joined(peer)) => Some(Event::SenderJoined(peer)),
+            Some(Found::Left(left)) => Some(Event::SenderLeft(left.0, left.1)),
+        })
+    }
+
+    /// The hot path: one more message is there, as the last one was. Its caller builds the message around it, so that no
+    /// part of that is written and read that nobody asks for.
+    #[inline(never)]
+    fn goes_on(&mut self) -> bool {
+        self.born.is_here() && self.receiver.goes_on(self.acknowledge == Acknowledge::Implicit)
+    }
+
+    /// Waits for the next message; `false` as the receives say `None`.
+    #[inline(never)]
+    fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
+        loop {
+            match self.step(until)? {
+                None => return Ok(false),
+                Some(Found::Message) => return Ok(true),
+                Some(Found::Joined(_) | Found::Left(..)) => {}
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn step(&mut self, until: Until) -> Result<Option<Found>, RecvError> {
+        if !self.born.is_here() {
+            return Err(RecvError::Forked);
+        }
+        if self.acknowledge == Acknowledge::Implicit {
+            self.receiver.consume(true);
+        }
+        match self.receiver.next(until)? {
+            None if self.shared.is_closed() => Err(RecvError::Closed { node: self.node.id.to_string() }),
+            found => Ok(found),
+        }
+    }
+}
+
+/// A limit as a point in time; one too far to be a point is none.
+fn until(limit: Duration) -> Until {
+    Instant::now().checked_add(limit).map_or(Until::Forever, Until::Deadline)
+}
+
+/// For event loops of others. The descriptor is readable when there may be something to receive; call
+/// [`Inbox::try_recv`] (or [`Inbox::try_recv_event`]) until it says `None`, then wait for the descriptor again.
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.receiver.descriptor().as_fd()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        if !self.born.is_here() {
+            return;
+        }
+        if self.acknowledge == Acknowledge::Implicit && !std::thread::panicking() {
+            self.receiver.consume(false);
+        }
+        self.node.withdraw(&self.shared);
+    }
+}
+
+/// Ends an inbox's receives: [`Inbox::stop_handle`].
+#[derive(Clone)]
+pub struct StopHandle(Arc<InboxShared>);
+
+impl StopHandle {
+    /// Has the inbox's receives, the one under way and all later ones, return `None`. Async-signal-safe.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl std::fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StopHandle")
+    }
+}

@@ -1,0 +1,126 @@
+//! What an inbox hands out.
+
+use std::sync::Arc;
+
+use crate::name::Peer;
+use crate::receive::topic_names::Names;
+
+/// A message that was handed out; its payload is in the receiver's buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) channel: usize,
+    pub(crate) sequence: u64,
+    pub(crate) topic: Option<u64>,
+    pub(crate) redelivered: bool,
+    pub(crate) missed: u64,
+}
+
+/// A message: a private copy that is valid until the next receive.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    peer: &'a Arc<Peer>,
+    payload: &'a [u8],
+    topics: &'a Names,
+    taken: &'a Taken,
+}
+
+impl<'a> Message<'a> {
+    #[inline(always)]
+    pub(crate) fn new(peer: &'a Arc<Peer>, topics: &'a Names, payload: &'a [u8], taken: &'a Taken) -> Self {
+        Self { peer, payload, topics, taken }
+    }
+
+    /// The id of the node that sent it.
+    #[inline]
+    pub fn from(&self) -> &'a str {
+        &self.peer.node
+    }
+
+    /// Who sent it, as the kernel and the registry know it.
+    #[inline]
+    pub fn peer(&self) -> &'a Arc<Peer> {
+        self.peer
+    }
+
+    /// What was sent.
+    #[inline]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The topic that it was published on; empty if it was sent to the node itself.
+    #[inline]
+    pub fn topic(&self) -> &'a str {
+        self.topics.of(self.taken.topic).map_or("", |topic| topic)
+    }
+
+    /// How many messages of this outbox were overwritten directly in front of this one, before they could be received:
+    /// always 0, but with [`crate::Policy::Latest`].
+    #[inline]
+    pub fn missed(&self) -> u64 {
+        self.taken.missed
+    }
+
+    /// Its number, counted from 0 by the outbox that sent it, for this inbox.
+    #[inline]
+    pub fn sequence(&self) -> u64 {
+        self.taken.sequence
+    }
+
+    /// Whether an earlier incarnation of this node may have processed it already.
+    #[inline]
+    pub fn is_redelivered(&self) -> bool {
+        self.taken.redelivered
+    }
+
+    /// A copy that lives as long as you like.
+    pub fn to_owned(&self) -> OwnedMessage {
+        let Taken { sequence, missed, redelivered, topic, .. } = *self.taken;
+        let (peer, topic) = (self.peer.clone(), self.topics.of(topic).map_or_else(|| "".into(), Arc::clone));
+        OwnedMessage { peer, topic, payload: self.payload.into(), sequence, missed, redelivered }
+    }
+}
+
+/// A message that stands on its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OwnedMessage {
+    /// Who sent it.
+    pub peer: Arc<Peer>,
+    /// The topic, as in [`Message::topic`].
+    pub topic: Arc<str>,
+    /// What was sent.
+    pub payload: Box<[u8]>,
+    /// Its number, as in [`Message::sequence`].
+    pub sequence: u64,
+    /// As in [`Message::missed`].
+    pub missed: u64,
+    /// As in [`Message::is_redelivered`].
+    pub redelivered: bool,
+}
+
+/// What can happen at an inbox.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A message.
+    Message(Message<'a>),
+    /// A sender has connected.
+    SenderJoined(Arc<Peer>),
+    /// A sender is gone, and everything that it had sent was received before this.
+    SenderLeft(Arc<Peer>, Departure),
+}
+
+/// Why a sender's channel has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Departure {
+    /// It has closed its sender; everything that it sent was received.
+    Closed,
+    /// Its process died; everything that it had committed was received.
+    Died,
+    /// It has closed the connection, but its node lives.
+    Disconnected,
+    /// What it wrote cannot be; nothing behind that was received.
+    Corrupt(String),
+}

@@ -1,0 +1,83 @@
+//! A channel as its inbox polls it.
+
+use crate::sys::clock::Instant;
+use std::sync::Arc;
+
+use librpc_ring::Consumer;
+
+use crate::fault::fault;
+use crate::link::bell::Bell;
+use crate::link::ledger::Charge;
+use crate::name::Peer;
+use crate::receive::topic_names::Names;
+use crate::stats::channels::Entry;
+use crate::stats::sampling::Stamps;
+use crate::sys::memory::{Reader, Writer};
+use crate::sys::socket::Socket;
+
+/// The receiver's end of a channel.
+pub(super) struct Channel {
+    pub(super) consumer: Consumer<Reader, Writer>,
+    /// Its sender has no fence of its own: it counts on a barrier whenever the channel is armed.
+    pub(super) is_fenced: bool,
+    pub(super) peer: Arc<Peer>,
+    /// What the sender has declared its topics' numbers to mean.
+    pub(super) topics: Names,
+    /// Messages that were overwritten in front of the next one.
+    pub(super) missed: u64,
+    pub(super) stamps: Stamps,
+    pub(super) connection: u64,
+    pub(super) ring: u32,
+    pub(super) socket: Option<Arc<Socket>>,
+    pub(super) active: bool,
+    /// Looks since the last message.
+    pub(super) idle_looks: u32,
+    /// Whether it stands in [`super::Receiver::unconsumed`]: something was taken from it that may not be consumed.
+    pub(super) is_listed: bool,
+    /// Messages consumed since the last look that misses no waiting sender.
+    pub(super) unsettled: u32,
+    pub(super) bells: u64,
+    /// Nothing more will come: it is read until it is empty, at most this many bytes. A hostile ring never ends.
+    pub(super) drain: Option<u64>,
+    /// Hung up and read to the end, while its node still holds its lock: it is dying, or lives and has disconnected.
+    pub(super) in_doubt_until: Option<Instant>,
+    pub(super) _charge: Option<Charge>,
+    pub(super) entry: Entry,
+}
+
+impl Channel {
+    /// Everything that was taken from it is processed.
+    #[inline(always)]
+    pub(super) fn consume(&mut self) {
+        self.stamps.processed(&mut self.consumer);
+        self.consumer.consume();
+        fault!("consume.consumed");
+    }
+
+    /// Rings for a sender that waits for it and is seen without a fence; `false`: none is.
+    #[inline(always)]
+    pub(super) fn ring_if_seen(&mut self) -> bool {
+        let sees_waiting = self.consumer.sees_waiting();
+        if sees_waiting {
+            self.ring_bell(Bell::Ring(self.ring));
+        }
+        sees_waiting
+    }
+
+    /// Rings for a sender that waits for what was consumed since the last time.
+    pub(super) fn settle(&mut self) {
+        if self.unsettled > 0 {
+            self.unsettled = 0;
+            if self.consumer.must_ring() {
+                self.ring_bell(Bell::Ring(self.ring));
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn ring_bell(&self, bell: Bell) {
+        if let Some(socket) = &self.socket {
+            bell.ring(socket);
+        }
+    }
+}

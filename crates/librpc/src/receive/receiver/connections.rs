@@ -1,0 +1,171 @@
+//! Who comes, rings and goes: the connections of an inbox.
+//!
+//! A channel is taken in when its handshake is done, and let go when it is read to its end. A connection whose peer rings what
+//! nobody rings is closed, with all its channels.
+
+use crate::sys::clock::Instant;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::channel::Channel;
+use super::{Found, Receiver};
+use crate::link::bell::{self, Bell, Heard};
+use crate::link::inbox_shared::Arrival;
+use crate::link::ledger::Charge;
+use crate::receive::message::Departure;
+use crate::receive::topic_names::Names;
+use crate::stats::sampling::Stamps;
+use crate::sys::socket::Socket;
+
+/// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes: so long its
+/// sender's departure is in doubt.
+pub(super) const DOUBT: Duration = Duration::from_millis(100);
+
+/// A sending process.
+pub(super) struct Connection {
+    pub(super) socket: Arc<Socket>,
+    rings: HashMap<u32, usize>,
+    stray_bells: u32,
+    _charge: Option<Charge>,
+}
+
+impl Receiver {
+    /// Takes a new channel in.
+    pub(super) fn arrived(&mut self, arrival: Arrival) {
+        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry } = arrival;
+        let mut charge = Some(charge);
+        if let Some(socket) = socket {
+            if let Err(error) = self.poll.add(&*socket, connection) {
+                tracing::warn!(%error, peer = &*peer.node, "a connection cannot be watched, and is closed");
+                return self.shared.forget(connection);
+            }
+            // The first ring is paid for as long as the connection lasts, whatever becomes of the ring.
+            let _charge = charge.take();
+            let connected = Connection { socket, rings: HashMap::new(), stray_bells: 0, _charge };
+            self.connections.insert(connection, connected);
+        }
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.channels.push(None);
+            self.channels.len() - 1
+        });
+        // A ring may arrive behind its connection's end: then it is read to its end, and there is nobody to ring for.
+        let (socket, drain) = match self.connections.get_mut(&connection) {
+            Some(found) => {
+                found.rings.insert(ring, index);
+                found.stray_bells = 0;
+                (Some(found.socket.clone()), None)
+            }
+            None => (None, Some(consumer.capacity())),
+        };
+        tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
+        self.found.push_back(Found::Joined(peer.clone()));
+        self.channels[index] = Some(Channel {
+            consumer,
+            is_fenced,
+            peer,
+            topics: Names::default(),
+            missed: 0,
+            stamps: Stamps::default(),
+            connection,
+            ring,
+            socket,
+            active: false,
+            idle_looks: 0,
+            is_listed: false,
+            unsettled: 0,
+            bells: 0,
+            drain,
+            in_doubt_until: None,
+            _charge: charge,
+            entry,
+        });
+        self.activate(index);
+    }
+
+    /// Whether a channel that was read to its end has hung up without a word, by a node that still holds its lock.
+    pub(super) fn is_in_doubt(&mut self, index: usize) -> bool {
+        let channel = self.channels[index].as_mut().expect("a drained channel is there");
+        if channel.consumer.is_closed() || !self.shared.is_alive(&channel.peer) {
+            return false;
+        }
+        Instant::now() < *channel.in_doubt_until.get_or_insert_with(|| Instant::now() + DOUBT)
+    }
+
+    /// Reads a connection's bells.
+    pub(super) fn bells(&mut self, number: u64, hung_up: bool) {
+        let Some(socket) = self.connections.get(&number).map(|connection| connection.socket.clone()) else { return };
+        let heard = bell::hear(&socket, hung_up, |bell| match bell {
+            Bell::Ring(ring) => self.bell(number, ring),
+            Bell::Reset(_) => false,
+        });
+        match heard {
+            Heard::Bells => {}
+            Heard::Many => {
+                let rings: Vec<usize> = self.connections[&number].rings.values().copied().collect();
+                rings.into_iter().for_each(|index| self.activate(index));
+            }
+            Heard::HungUp => self.hung_up(number),
+            Heard::Dishonest => {
+                tracing::warn!("a sender rings what no sender rings: disconnected");
+                self.hung_up(number);
+            }
+        }
+    }
+
+    /// A bell for a ring; `false` if no honest sender would have rung it.
+    fn bell(&mut self, number: u64, ring: u32) -> bool {
+        let connection = self.connections.get_mut(&number).expect("the caller has looked it up");
+        let Some(&index) = connection.rings.get(&ring) else {
+            // It may be on its way to us: then it will be polled first.
+            connection.stray_bells += 1;
+            return connection.stray_bells < bell::STRAY;
+        };
+        self.activate(index);
+        let channel = self.channels[index].as_mut().expect("a listed ring is there");
+        channel.bells += 1;
+        // One for each sleep, one when it was attached, one when it is closed.
+        channel.bells <= channel.consumer.epochs() + 2
+    }
+
+    /// A connection is gone: what its rings still hold is read to the end.
+    fn hung_up(&mut self, number: u64) {
+        let Some(connection) = self.connections.remove(&number) else { return };
+        self.poll.remove(&*connection.socket);
+        self.shared.forget(number);
+        for index in connection.rings.into_values() {
+            let channel = self.channels[index].as_mut().expect("a listed ring is there");
+            channel.drain.get_or_insert(channel.consumer.capacity());
+            channel.socket = None; // a peer that is hung up on hears it now, not when the ring is read
+            self.activate(index);
+        }
+    }
+
+    /// Lets go of a channel, which is empty or corrupt.
+    pub(super) fn leave(&mut self, index: usize, departure: Option<Departure>) -> Found {
+        let channel = self.channels[index].take().expect("a leaving channel is there");
+        self.vacant.push(index);
+        self.active.retain(|&active| active != index);
+        self.unconsumed.retain(|&unconsumed| unconsumed != index);
+        if let Some(connection) = self.connections.get_mut(&channel.connection) {
+            connection.rings.remove(&channel.ring);
+        }
+        let departure = departure.unwrap_or_else(|| self.departure(&channel));
+        match &departure {
+            Departure::Corrupt(why) => {
+                tracing::warn!(peer = &*channel.peer.node, why, "a sender's ring is corrupt, and is closed");
+                channel.ring_bell(Bell::Reset(channel.ring));
+            }
+            Departure::Died => tracing::info!(peer = &*channel.peer.node, pid = channel.peer.pid, "a sender has died"),
+            departure => tracing::debug!(peer = &*channel.peer.node, ?departure, "a sender has left"),
+        }
+        Found::Left(Box::new((channel.peer, departure)))
+    }
+
+    fn departure(&self, channel: &Channel) -> Departure {
+        if channel.consumer.is_closed() {
+            return Departure::Closed;
+        }
+        if self.shared.is_alive(&channel.peer) { Departure::Disconnected } else { Departure::Died }
+    }
+}

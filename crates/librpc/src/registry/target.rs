@@ -1,0 +1,35 @@
+//! An inbox as its node's file describes it, checked.
+
+use std::sync::Arc;
+
+use librpc_ring::layout;
+
+use crate::name::Incarnation;
+use crate::policy::Policy;
+use crate::registry::node_file::NodeFile;
+use crate::wire::ListedInbox;
+
+/// An inbox as its node's file describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
+    pub(crate) node: Arc<str>,
+    pub(crate) incarnation: Incarnation,
+    /// The owner of the node's file: the listener must be this user's.
+    pub(crate) uid: u32,
+    pub(crate) inbox: u32,
+    pub(crate) capacity: u64,
+    pub(crate) policy: Policy,
+}
+
+impl Target {
+    /// An inbox that a living node's file lists, checked; else why it cannot be.
+    pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
+        let capacity = inbox.capacity;
+        if !layout::is_valid_capacity(capacity) || capacity < layout::HEADER_BYTES as u64 {
+            return Err(format!("it lists a capacity of {capacity} bytes"));
+        }
+        let policy = Policy::from_number(inbox.policy);
+        let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
+        Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
+    }
+}

@@ -1,0 +1,110 @@
+//! What a step of a handshake leads to, and what an admitted sender is to get.
+
+use std::sync::Arc;
+
+use crate::link::inbox_shared::{Announced, InboxShared};
+use crate::link::ledger::Charge;
+use crate::name::Peer;
+use crate::node_shared::NodeShared;
+use crate::sys::memory::Mapping;
+use crate::sys::socket::Credentials;
+use crate::wire::{Data, FENCED_BY_RECEIVER, Observe, Reason};
+
+/// What a sender wants.
+pub(super) struct Wanted {
+    pub(super) peer: Arc<Peer>,
+    pub(super) inbox: Arc<InboxShared>,
+    /// The number of its connection.
+    pub(super) connection: u64,
+    /// Its socket becomes that connection.
+    pub(super) announced: Option<Announced>,
+    /// The sender has no fence of its own: the receiver's barrier stands for it.
+    pub(super) is_fenced: bool,
+    /// Its ring, where it came with the hello.
+    pub(super) memory: Option<Arc<Mapping>>,
+    pub(super) owner: Credentials,
+}
+
+impl Wanted {
+    /// The feature bits that the receiver makes use of.
+    pub(super) fn features(&self) -> u64 {
+        if self.is_fenced { FENCED_BY_RECEIVER } else { 0 }
+    }
+
+    /// What the ring must be.
+    pub(super) fn terms(&self) -> Data {
+        Data { capacity: self.inbox.capacity, policy: self.inbox.policy.number() }
+    }
+
+    pub(super) fn has_memory(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// Whether it is for a connection that is not there (yet, or any more).
+    pub(super) fn is_of_unknown_connection(&self) -> bool {
+        self.announced.is_none() && !self.inbox.knows(self.connection, self.owner)
+    }
+}
+
+/// What a step leads to.
+pub(super) enum Next {
+    /// What was said is to be looked at again in a moment: descriptors or memory are used up.
+    Again,
+    Refuse(Reason, String),
+    HangUp,
+    /// The user's function decides.
+    Ask(Asked),
+    /// It is admitted.
+    Admitted(Asked),
+    /// A page was sent.
+    Observing,
+    /// The channel was handed to the inbox.
+    Attached,
+    /// The terms were stated.
+    Data(Wanted, Charge),
+    /// The memory is still in the socket, and cannot be taken just now.
+    DataAgain(Wanted, Charge),
+    /// The memory is here, and what its channel needs of this process is not, just now.
+    AttachAgain(Wanted, Charge),
+}
+
+/// Who asks to be admitted, and what for.
+pub(super) enum Asked {
+    Sender(Wanted),
+    Observer(Peer, Observe),
+}
+
+impl Asked {
+    pub(super) fn inbox_with_memory(&self) -> Option<Arc<InboxShared>> {
+        match self {
+            Self::Sender(wanted) => wanted.has_memory().then(|| wanted.inbox.clone()),
+            Self::Observer(..) => None,
+        }
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        match self {
+            Self::Sender(wanted) => &wanted.peer,
+            Self::Observer(peer, _) => peer,
+        }
+    }
+}
+
+impl Next {
+    pub(super) fn refuse(reason: Reason, text: impl Into<String>) -> Self {
+        Self::Refuse(reason, text.into())
+    }
+
+    /// What the rules say of a peer, or who is to be asked.
+    pub(super) fn by_rules(node: &NodeShared, asked: Asked) -> Self {
+        match node.admission.by_rules(asked.peer()) {
+            Some(true) => Self::Admitted(asked),
+            Some(false) => not_admitted(node, asked.peer()),
+            None => Self::Ask(asked),
+        }
+    }
+}
+
+pub(super) fn not_admitted(node: &NodeShared, peer: &Peer) -> Next {
+    Next::Refuse(Reason::NotAdmitted, format!("node {:?} does not admit uid {}, pid {}", node.id, peer.uid, peer.pid))
+}

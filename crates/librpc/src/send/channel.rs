@@ -1,0 +1,403 @@
+//! The sender's end of a channel as one thread uses it: the producer, and what the background thread has learnt.
+//!
+//! A channel is *pending* until its receiver has answered: records go into the ring all the same. What a death leaves is
+//! told in [`crate::ring`], which outlives this where a handshake is still under way.
+
+use crate::sys::clock::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+
+use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
+
+use crate::fault::fault;
+use crate::link::LinkRef;
+use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
+use crate::name::Incarnation;
+use crate::policy::Policy;
+use crate::registry::target::Target;
+use crate::send::account::Account;
+use crate::stats::sampling::Countdown;
+use crate::sys::clock::now_ns;
+use crate::sys::memory::{Reader, Writer, no_ack};
+
+/// So long between two looks at what the receiver has consumed: each look takes the line away from it.
+const PAUSES: u32 = 32;
+const MOST_PAUSES: u32 = 256;
+/// How long a sender polls while its receiver does not get on, before it sleeps.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// The sender's end of a channel.
+#[derive(Debug)]
+pub(crate) struct OutboundChannel {
+    shared: Arc<ChannelShared>,
+    /// Keeps the connection.
+    _link: LinkRef,
+    producer: Producer<Writer, Reader>,
+    /// The ring's status when it was last taken notice of.
+    seen: u32,
+    attached: Option<Attached>,
+    until_stamp: Countdown,
+}
+
+/// How a push went.
+pub(crate) enum Pushed {
+    Yes,
+    /// There is room when this position is consumed.
+    Full {
+        room_at: u64,
+    },
+    TooLarge {
+        bytes: usize,
+        max: usize,
+    },
+    /// Only this process has the ring: what is written would not survive it.
+    Unsent,
+    Failed,
+}
+
+impl OutboundChannel {
+    /// Starts a channel whose first message bears this number.
+    pub(crate) fn new(shared: Arc<ChannelShared>, link: LinkRef, first: u64) -> Self {
+        let (target, data) = (&shared.target, shared.data.writer());
+        let producer = Producer::going_on(data, no_ack(), target.capacity, target.policy.mode(), first);
+        Self {
+            shared,
+            _link: link,
+            producer,
+            seen: channel_shared::UNSENT,
+            attached: None,
+            until_stamp: Countdown::new(),
+        }
+    }
+
+    /// The hot path of [`OutboundChannel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
+    /// `false`: nothing was written, there is more to look at.
+    #[inline(always)]
+    pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
+        if self.seen != channel_shared::OPEN || self.until_stamp.would_be_due() {
+            return false;
+        }
+        let is_open = self.shared.begin_push() == channel_shared::OPEN;
+        let is_pushed = is_open && self.producer.push_plain(topic, payload);
+        self.shared.end_push();
+        if !is_pushed {
+            return false;
+        }
+        self.until_stamp.sent();
+        if self.producer.must_ring() {
+            self.ring_bell();
+        }
+        true
+    }
+
+    /// Writes and commits a message, and wakes the receiver if it sleeps.
+    #[inline(never)]
+    pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        if self.until_stamp.is_due() {
+            return self.push_stamped(head, payload);
+        }
+        self.push_as_it_is(head, payload)
+    }
+
+    /// The same with a time stamp.
+    #[cold]
+    #[inline(never)]
+    fn push_stamped(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        self.until_stamp.restart();
+        let pushed = self.push_as_it_is(Head { time: Some(now_ns()), ..head }, payload);
+        if !matches!(pushed, Pushed::Yes) {
+            self.until_stamp.next();
+        }
+        pushed
+    }
+
+    #[inline(always)]
+    fn push_as_it_is(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        if self.seen != channel_shared::OPEN {
+            return self.push_slowly(head, payload, false);
+        }
+        let is_open = self.shared.begin_push() == channel_shared::OPEN;
+        let pushed = is_open.then(|| self.producer.push(head, payload));
+        self.shared.end_push();
+        match pushed {
+            Some(Ok(_)) => {
+                if self.producer.must_ring() {
+                    self.ring_bell();
+                }
+                Pushed::Yes
+            }
+            Some(Err(error)) => self.not_pushed(error),
+            None => self.push_slowly(head, payload, false),
+        }
+    }
+
+    /// The same where the receiver has not answered yet, or is gone. `may_pend`: also where only this process has the ring,
+    /// so that the record would not survive it.
+    #[cold]
+    #[inline(never)]
+    fn push_slowly(&mut self, head: Head, payload: &[u8], may_pend: bool) -> Pushed {
+        if self.shared.status() != self.seen {
+            self.refresh();
+        }
+        let status = self.shared.begin_push();
+        let pushed = match status {
+            channel_shared::FAILED => None,
+            channel_shared::UNSENT if !may_pend => None,
+            _ => Some(self.producer.push(head, payload)),
+        };
+        self.shared.end_push();
+        match pushed {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return self.not_pushed(error),
+            None if status == channel_shared::UNSENT => return Pushed::Unsent,
+            None => {
+                self.refresh();
+                return Pushed::Failed;
+            }
+        }
+        if self.attached.is_none() && self.shared.was_answered_meanwhile() {
+            self.refresh();
+        }
+        if self.attached.is_some() && self.producer.must_ring() {
+            self.ring_bell();
+        }
+        Pushed::Yes
+    }
+
+    /// Writes and commits a message although only this process has the ring: it is lost if the process ends before the
+    /// receiver has been given the ring.
+    pub(crate) fn push_pending(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        self.push_slowly(head, payload, true)
+    }
+
+    /// Whether only this process has the ring.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.shared.status() == channel_shared::UNSENT
+    }
+
+    /// Waits until what is committed survives this process, or the channel has failed, or up to a deadline.
+    pub(crate) fn wait_until_sent(&self, deadline: Option<Instant>) {
+        self.shared.wait_until_sent(deadline);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ring_bell(&mut self) {
+        fault!("send.must-ring");
+        self.until_stamp.next();
+        if let Some(attached) = &self.attached {
+            attached.ring_bell();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_pushed(&self, error: PushError) -> Pushed {
+        match error {
+            PushError::Full { room_at } => Pushed::Full { room_at },
+            PushError::TooLarge { bytes, max } => Pushed::TooLarge { bytes, max },
+            PushError::BadConsumed { .. } => {
+                self.shared.fail(Failure::Broken(error.to_string()));
+                Pushed::Failed
+            }
+        }
+    }
+
+    /// Takes notice of what the background thread has learnt.
+    #[cold]
+    fn refresh(&mut self) {
+        // The status first: what it says is attached is found behind it.
+        let status = self.shared.status();
+        if self.attached.is_none() {
+            self.attached = self.shared.attached();
+            if self.attached.as_ref().is_some_and(|attached| attached.is_fenced_by_receiver) {
+                self.producer.set_fenced_by_receiver();
+            }
+            if let Some(ack) = self.shared.ack() {
+                self.producer.set_ack(ack.reader());
+            }
+        }
+        self.seen = status;
+    }
+
+    /// Tells the receiver what a topic's number means, from here on.
+    pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
+        self.push_as_it_is(declaration(number), topic.as_bytes())
+    }
+
+    /// The same as [`OutboundChannel::push_pending`].
+    pub(crate) fn declare_pending(&mut self, number: u64, topic: &str) -> Pushed {
+        self.push_slowly(declaration(number), topic.as_bytes(), true)
+    }
+
+    /// The part of the ring in which a declaration made now holds, if the receiver may be overtaken; else always the same.
+    #[inline(always)]
+    pub(crate) fn chunk(&self) -> u64 {
+        self.producer.chunk()
+    }
+
+    /// Calls `each` with what the receiver, who is gone, has not processed; returns how many could not be found.
+    pub(crate) fn unprocessed(&mut self, each: impl FnMut(Head, u64, &[u8])) -> u64 {
+        self.refresh();
+        self.producer.unprocessed(each)
+    }
+
+    /// Whether the receiver has ever answered: if not, it has not had the ring.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.shared.ack().is_some()
+    }
+
+    /// Whether the receiver has processed everything.
+    pub(crate) fn is_drained(&mut self) -> bool {
+        self.refresh();
+        self.producer.consumed().is_ok_and(|consumed| consumed == self.producer.committed())
+    }
+
+    /// The number of the next message.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.producer.sequence()
+    }
+
+    /// Bytes of the ring.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.producer.capacity()
+    }
+
+    /// The inbox that it leads to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.shared.target
+    }
+
+    /// What becomes of a message that finds the inbox full.
+    pub(crate) fn policy(&self) -> Policy {
+        self.shared.target.policy
+    }
+
+    /// Has the ring be *high* from this part of its capacity on, until it is half as full.
+    pub(crate) fn set_high_water(&mut self, part: Option<f64>) {
+        let capacity = self.producer.capacity() as f64;
+        self.producer.set_high_water(part.map(|part| (capacity * part) as u64));
+    }
+
+    /// Whether the ring is high, as of now.
+    pub(crate) fn is_high(&mut self) -> bool {
+        self.producer.is_high()
+    }
+
+    /// Counts a message that was dropped, for so the inbox wants it.
+    pub(crate) fn count_dropped(&mut self) {
+        self.producer.note_dropped();
+    }
+
+    /// Counts a message that came back.
+    pub(crate) fn count_returned(&mut self) {
+        self.producer.note_returned(1);
+    }
+
+    /// What became of the messages so far.
+    pub(crate) fn account(&mut self) -> Account {
+        self.refresh();
+        if let Err(error) = self.producer.consumed() {
+            self.shared.fail(Failure::Broken(error.to_string()));
+        }
+        let Counters { sender, receiver, .. } = self.shared.counters();
+        let SenderCounters { messages, dropped, returned, .. } = sender;
+        Account {
+            sent: messages + dropped + returned,
+            accepted: messages,
+            processed: receiver.processed,
+            queued: messages - receiver.processed - receiver.missed,
+            dropped: dropped + receiver.missed,
+            returned,
+            bytes: sender.bytes,
+            blocked: Duration::from_nanos(sender.blocked_ns),
+            depth: self.producer.depth().unwrap_or(0),
+            depth_max: sender.depth_max,
+            capacity: self.producer.capacity(),
+        }
+    }
+
+    /// Waits until the receiver has answered, or has failed, up to a deadline.
+    pub(crate) fn wait_for_answer(&self, deadline: Instant) {
+        self.shared.wait_for_answer(deadline);
+    }
+
+    /// Waits until the receiver has consumed up to a position, or has failed. While it polls, it is not content with less
+    /// than a quarter of the ring: a sender on its receiver's heels costs both most of their speed.
+    pub(crate) fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
+        if self.is_unsent() {
+            return self.wait_until_sent(deadline);
+        }
+        let begun = Instant::now();
+        let plenty = self.producer.committed().min(position + self.producer.capacity() / 4);
+        if !self.spin(plenty) {
+            self.shared.wait_until(deadline, |consumed| consumed >= position);
+        }
+        self.producer.note_blocked(begun.elapsed().as_nanos() as u64);
+    }
+
+    /// Waits until everything is processed, or the receiver has failed.
+    pub(crate) fn wait_for_all(&mut self, deadline: Option<Instant>) {
+        let committed = self.producer.committed();
+        if !self.spin(committed) {
+            self.shared.wait_until(deadline, |consumed| consumed >= committed);
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.shared.status() != channel_shared::FAILED
+    }
+
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.shared.failure()
+    }
+
+    /// The incarnation of the node that it leads to.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.shared.target.incarnation
+    }
+
+    /// The longest message, in bytes.
+    pub(crate) fn max_message(&self) -> usize {
+        layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
+    }
+
+    /// Polls for a position while the receiver gets on, and for a moment when it does not; `true`: it has come there, or the
+    /// ring has failed.
+    fn spin(&mut self, position: u64) -> bool {
+        let (mut moved, mut last, mut pauses) = (Instant::now(), 0, PAUSES);
+        loop {
+            if self.shared.status() != self.seen {
+                self.refresh();
+            }
+            let consumed = self.producer.consumed();
+            if self.seen == channel_shared::FAILED || consumed.is_ok_and(|consumed| consumed >= position) {
+                return true;
+            }
+            let now = Instant::now();
+            if let Ok(consumed) = consumed
+                && consumed > last
+            {
+                (moved, last) = (now, consumed);
+            } else if now - moved > SPIN {
+                return false;
+            }
+            (0..pauses).for_each(|_| std::hint::spin_loop());
+            pauses = (2 * pauses).min(MOST_PAUSES);
+        }
+    }
+}
+
+impl Drop for OutboundChannel {
+    fn drop(&mut self) {
+        if !self.shared.born.is_here() {
+            return;
+        }
+        self.producer.close();
+        self.shared.closed();
+    }
+}
+
+fn declaration(number: u64) -> Head {
+    Head { topic: Some(number), ..Head::of(Kind::Topic) }
+}

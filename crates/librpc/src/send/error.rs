@@ -1,0 +1,154 @@
+//! Why a message was not sent, or is not processed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::sys::OsError;
+use crate::wire::Reason;
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The receiver has not made room within the limit.
+    #[error("node {node:?} has made no room within {limit:?}: its inbox is full")]
+    Full {
+        /// The receiver.
+        node: Arc<str>,
+        /// How long this send has waited.
+        limit: Duration,
+    },
+    /// The receiver has not been given the channel yet, so the message would not survive this process: it was not sent. In a
+    /// shared domain the receiver has to admit the sender first; in a private one its queue, or this process's descriptors,
+    /// are used up.
+    #[error("node {node:?} has not answered within {limit:?}: the message was not sent")]
+    Unanswered {
+        /// The receiver.
+        node: Arc<str>,
+        /// How long this send has waited.
+        limit: Duration,
+    },
+    /// The inbox is full, and drops what is new.
+    #[error("node {node:?} has dropped the message: its inbox is full")]
+    Dropped {
+        /// The receiver.
+        node: Arc<str>,
+    },
+    /// An earlier publish has waited for the inbox in vain, and it has not moved since.
+    #[error("node {node:?} is stuck: an earlier publish has waited for its inbox in vain")]
+    Stuck {
+        /// The receiver.
+        node: Arc<str>,
+    },
+    /// The sender's own rate limit is used up.
+    #[error("the rate limit for {to:?} is used up for another {wait:?}")]
+    RateLimited {
+        /// The destination: a node's id, or a topic.
+        to: Arc<str>,
+        /// How long from now on a message of this size has to wait.
+        wait: Duration,
+    },
+    /// The message can never fit.
+    #[error("a message of {bytes} bytes is over the limit of {max} bytes of node {node:?}")]
+    TooLarge {
+        /// The receiver.
+        node: Arc<str>,
+        /// The message's length in bytes.
+        bytes: usize,
+        /// The longest message in bytes.
+        max: usize,
+    },
+    /// The receiver is gone. A later send connects again if it has come back by then.
+    #[error("node {node:?} is gone; {undelivered} messages sent before were not processed")]
+    ReceiverGone {
+        /// The receiver.
+        node: Arc<str>,
+        /// How many messages it had not processed. Each loss is reported once.
+        undelivered: u64,
+    },
+    /// The receiver does not want this sender, or what it wrote cannot be.
+    #[error(
+        "node {node:?} cannot be sent to ({reason:?}): {text}; {undelivered} messages sent before were not processed"
+    )]
+    Refused {
+        /// The receiver.
+        node: Arc<str>,
+        /// Why.
+        reason: Reason,
+        /// Why, in words.
+        text: Arc<str>,
+        /// How many messages it had not processed. Each loss is reported once.
+        undelivered: u64,
+    },
+    /// The sender's own node was closed.
+    #[error("the sending node {node:?} is closed")]
+    Closed {
+        /// The sender's node.
+        node: Arc<str>,
+    },
+    /// The outbox was made before a fork, and belongs to the parent.
+    #[error("this outbox belongs to the process that forked this one: open a node of its own here")]
+    Forked,
+    /// A system call failed.
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// Why a flush did not find everything processed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The time is up.
+    #[error("{unprocessed} messages are not processed yet")]
+    TimedOut {
+        /// How many messages.
+        unprocessed: u64,
+    },
+    /// A receiver is gone or refuses, and what it had not processed is lost. Reported once.
+    #[error("{unprocessed} messages were not processed: {cause}")]
+    Lost {
+        /// How many messages, of all receivers.
+        unprocessed: u64,
+        /// What became of the first such receiver.
+        cause: Box<SendError>,
+    },
+    /// The outbox was made before a fork, and belongs to the parent.
+    #[error("this outbox belongs to the process that forked this one: open a node of its own here")]
+    Forked,
+}
+
+impl SendError {
+    /// How many messages sent before are lost with this error.
+    pub fn undelivered(&self) -> u64 {
+        match self {
+            Self::ReceiverGone { undelivered, .. } | Self::Refused { undelivered, .. } => *undelivered,
+            _ => 0,
+        }
+    }
+}
+
+/// Why nothing could be published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The publisher's own rate limit is used up.
+    #[error("the rate limit for {topic:?} is used up for another {wait:?}")]
+    RateLimited {
+        /// The topic.
+        topic: Arc<str>,
+        /// How long from now on a message of this size has to wait.
+        wait: Duration,
+    },
+    /// The publisher's node was closed.
+    #[error("the publishing node {node:?} is closed")]
+    Closed {
+        /// The node.
+        node: Arc<str>,
+    },
+    /// The outbox was made before a fork, and belongs to the parent.
+    #[error("this outbox belongs to the process that forked this one: open a node of its own here")]
+    Forked,
+    /// The subscriptions cannot be read.
+    #[error(transparent)]
+    Os(#[from] OsError),
+}

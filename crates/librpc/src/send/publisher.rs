@@ -1,0 +1,120 @@
+//! A publisher: an outbox with one topic.
+
+use std::time::Duration;
+
+use crate::send::account::{Account, Reached};
+use crate::send::error::FlushError;
+use crate::send::error::PublishError;
+use crate::send::outbox::{DEFAULT_SEND_LIMIT, Outbox};
+use crate::send::publish::Receipt;
+use crate::send::rate::Rate;
+use crate::send::redelivery::Returned;
+use crate::send::topics::Topic;
+
+/// Publishes on one topic: [`crate::Node::publisher`].
+///
+/// It is `Send`, and used by one thread at a time. Each subscription gets what it publishes in order.
+#[derive(Debug)]
+pub struct Publisher {
+    outbox: Outbox,
+    topic: Topic,
+    limit: Duration,
+}
+
+impl Publisher {
+    pub(crate) fn new(outbox: Outbox, topic: Topic) -> Self {
+        Self { outbox, topic, limit: DEFAULT_SEND_LIMIT }
+    }
+
+    /// How long [`Publisher::publish`] waits for full inboxes, all together. By default 1 s.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// Publishes a message, and waits for full inboxes up to the limit. See [`Outbox::publish_within`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
+    #[inline]
+    pub fn publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
+        self.outbox.publish_within(self.topic, payload, self.limit)
+    }
+
+    /// Publishes a message to those inboxes that have room. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
+    #[inline]
+    pub fn try_publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
+        self.outbox.publish_within(self.topic, payload, Duration::ZERO)
+    }
+
+    /// Waits until everything published is processed, up to a limit.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] says how many messages are not processed, each counted once per inbox.
+    pub fn flush(&mut self, limit: Duration) -> Result<(), FlushError> {
+        self.outbox.flush(limit)
+    }
+
+    /// How many subscriptions want the topic just now. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn subscribers(&mut self) -> Result<usize, PublishError> {
+        self.outbox.subscribers(self.topic)
+    }
+
+    /// Waits up to a limit until a subscription wants the topic; `false`: there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn wait_for_subscriber(&mut self, limit: Duration) -> Result<bool, PublishError> {
+        self.outbox.wait_for_subscriber(self.topic, limit)
+    }
+
+    /// Limits how fast messages are published; `None`: no limit.
+    pub fn limit_rate(&mut self, rate: Option<Rate>) {
+        self.outbox.limit_topic_rate(self.topic, rate);
+    }
+
+    /// The longest message that every subscription takes, in bytes; `None`: there is no subscription.
+    pub fn max_message(&self) -> Option<usize> {
+        self.outbox.max_topic_message(self.topic)
+    }
+
+    /// What became of the messages, each counted once per inbox. Does not block.
+    pub fn account(&mut self) -> Account {
+        self.outbox.total()
+    }
+
+    /// Marks an inbox as high from a part of its ring on. See [`Outbox::set_high_water`].
+    pub fn set_high_water(&mut self, part: Option<f64>) {
+        self.outbox.set_high_water(part);
+    }
+
+    /// The next inbox that has passed the high-water mark. See [`Outbox::congestion`].
+    pub fn congestion(&mut self) -> Option<Reached> {
+        self.outbox.congestion()
+    }
+
+    /// Every inbox that this publisher reaches. See [`Outbox::reached`].
+    pub fn reached(&mut self) -> Vec<Reached> {
+        self.outbox.reached()
+    }
+
+    /// Has this survive its receivers. See [`Outbox::set_redelivery`].
+    pub fn set_redelivery(&mut self, limit: Option<Duration>) {
+        self.outbox.set_redelivery(limit);
+    }
+
+    /// The messages that came back when the wait for a receiver was over. See [`Outbox::take_returned`].
+    pub fn take_returned(&mut self) -> Vec<Returned> {
+        self.outbox.take_returned()
+    }
+}

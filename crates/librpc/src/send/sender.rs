@@ -1,0 +1,110 @@
+//! A sender: an outbox with one destination.
+
+use std::time::Duration;
+
+use crate::send::account::{Account, Reached};
+use crate::send::error::{FlushError, SendError};
+use crate::send::outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
+use crate::send::rate::Rate;
+use crate::send::redelivery::Returned;
+
+/// Sends to one node: [`crate::Node::sender`].
+///
+/// It is `Send`, and used by one thread at a time. What it sends arrives in order. Dropping it does not wait: what was
+/// sent stays with the receiver.
+#[derive(Debug)]
+pub struct Sender {
+    outbox: Outbox,
+    to: Destination,
+    limit: Duration,
+}
+
+impl Sender {
+    pub(crate) fn new(outbox: Outbox, to: Destination) -> Self {
+        Self { outbox, to, limit: DEFAULT_SEND_LIMIT }
+    }
+
+    /// How long [`Sender::send`] waits for room. By default 1 s.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// Sends a message, and waits for room up to the limit. See [`Outbox::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the message was not sent then.
+    #[inline]
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.outbox.send_within(self.to, payload, self.limit)
+    }
+
+    /// Sends a message if there is room. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the message was not sent then.
+    #[inline]
+    pub fn try_send(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.outbox.try_send(self.to, payload)
+    }
+
+    /// Waits until everything sent is processed, up to a limit.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] says how many messages are not processed.
+    pub fn flush(&mut self, limit: Duration) -> Result<(), FlushError> {
+        self.outbox.flush(limit)
+    }
+
+    /// The longest message that the receiver takes, in bytes; `None` while it is gone.
+    pub fn max_message(&self) -> Option<usize> {
+        self.outbox.max_message(self.to)
+    }
+
+    /// Whether the receiver is there, as far as is known without asking. See [`Outbox::is_connected`].
+    pub fn is_connected(&self) -> bool {
+        self.outbox.is_connected(self.to)
+    }
+
+    /// Limits how fast messages are sent; `None`: no limit.
+    pub fn limit_rate(&mut self, rate: Option<Rate>) {
+        self.outbox.limit_rate(self.to, rate);
+    }
+
+    /// How many messages were accepted for delivery. Does not block.
+    pub fn sent(&mut self) -> u64 {
+        self.account().accepted
+    }
+
+    /// How many messages the receiver has processed. Does not block.
+    pub fn acknowledged(&mut self) -> u64 {
+        self.account().processed
+    }
+
+    /// What became of the messages. Does not block.
+    pub fn account(&mut self) -> Account {
+        self.outbox.account(self.to)
+    }
+
+    /// Marks an inbox as high from a part of its ring on. See [`Outbox::set_high_water`].
+    pub fn set_high_water(&mut self, part: Option<f64>) {
+        self.outbox.set_high_water(part);
+    }
+
+    /// The next inbox that has passed the high-water mark. See [`Outbox::congestion`].
+    pub fn congestion(&mut self) -> Option<Reached> {
+        self.outbox.congestion()
+    }
+
+    /// Has this survive its receivers. See [`Outbox::set_redelivery`].
+    pub fn set_redelivery(&mut self, limit: Option<Duration>) {
+        self.outbox.set_redelivery(limit);
+    }
+
+    /// The messages that came back when the wait for a receiver was over. See [`Outbox::take_returned`].
+    pub fn take_returned(&mut self) -> Vec<Returned> {
+        self.outbox.take_returned()
+    }
+}

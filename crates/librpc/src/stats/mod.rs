@@ -1,0 +1,210 @@
+//! What a node says about itself: its inboxes, and every channel that leads to it or from it.
+//!
+//! Each number was counted by the process that wrote that side, and is read where it stands: asking costs those who send
+//! and receive nothing. A snapshot of a channel at work is not of one instant; the inequalities of
+//! [`crate::Account`] hold in it all the same.
+
+pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
+pub(crate) mod page; //      the items of a node's statistics, in order
+pub(crate) mod sampling; //  which messages carry a time stamp
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use librpc_ring::{Counters, Histogram, Memory, Mode, layout};
+
+use crate::name::{Address, Incarnation};
+use crate::policy::Policy;
+use crate::sys::clock::now_ns;
+use crate::sys::memory::Reader;
+
+/// What a node says about itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeStats {
+    /// Its id.
+    pub node: Arc<str>,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// The version of the library that it runs.
+    pub version: String,
+    /// Its process's namespaces, by their names under `/proc/self/ns`: which container it is in.
+    pub namespaces: Vec<(String, u64)>,
+    /// Its inboxes, each with the channels that lead to it.
+    pub inboxes: Vec<InboxStats>,
+    /// The channels that its outboxes send through.
+    pub outgoing: Vec<ChannelStats>,
+}
+
+/// What has come to an inbox.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InboxStats {
+    /// Its number at its node.
+    pub number: u32,
+    /// What it receives.
+    pub address: Address,
+    /// What happens to a message that finds it full.
+    pub policy: Policy,
+    /// Capacity of each channel's ring in bytes.
+    pub capacity: u64,
+    /// The channels that lead to it now.
+    pub channels: Vec<ChannelStats>,
+    /// What has come over channels that have ended.
+    pub ended: Totals,
+}
+
+/// What was counted on several channels together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// How many channels.
+    pub channels: u64,
+    /// Messages that were put into their rings.
+    pub sent: u64,
+    /// Messages handed out by the inbox.
+    pub received: u64,
+    /// Messages processed.
+    pub processed: u64,
+    /// Bytes of the payloads that were received.
+    pub bytes_received: u64,
+    /// Messages that were dropped because the inbox was full.
+    pub dropped: u64,
+    /// Messages that were overwritten before they could be received.
+    pub missed: u64,
+}
+
+impl Totals {
+    /// Adds a channel. What a peer claims to have counted may be any number: no sum goes beyond the greatest.
+    pub fn add(&mut self, channel: &ChannelStats) {
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.channels, 1);
+        add(&mut self.sent, channel.sent);
+        add(&mut self.received, channel.received);
+        add(&mut self.processed, channel.processed);
+        add(&mut self.bytes_received, channel.bytes_received);
+        add(&mut self.dropped, channel.dropped);
+        add(&mut self.missed, channel.missed);
+    }
+}
+
+/// How far a channel has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChannelState {
+    /// The receiver has not answered yet: what is sent waits in the ring.
+    Pending,
+    /// The receiver reads it.
+    Open,
+    /// The receiver is gone or has refused; the sender has not noticed yet.
+    Failed,
+}
+
+/// A channel: one outbox to one inbox, as one of the two sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChannelStats {
+    /// The node at the other end.
+    pub peer: Arc<str>,
+    /// Its incarnation.
+    pub peer_incarnation: Incarnation,
+    /// Its process, as the kernel told the receiver; 0: unknown to this side, or in a pid namespace of its own.
+    pub peer_pid: u32,
+    /// The number of the inbox, at its node.
+    pub inbox: u32,
+    /// The channel's number among those of one process to this inbox; `None`: it is pending.
+    pub ring: Option<u32>,
+    /// How far it has come.
+    pub state: ChannelState,
+    /// What happens to a message that finds the ring full.
+    pub policy: Policy,
+    /// The topics that were declared on it, the first few of them; known to the receiver only.
+    pub topics: Vec<Arc<str>>,
+    /// Bytes of the ring that are in use now.
+    pub depth: u64,
+    /// The most bytes that ever were.
+    pub depth_max: u64,
+    /// Bytes that the ring has.
+    pub capacity: u64,
+    /// Messages that were put into the ring.
+    pub sent: u64,
+    /// Bytes of their payloads.
+    pub bytes_sent: u64,
+    /// New messages that were dropped because the ring was full.
+    pub dropped: u64,
+    /// Messages that came back to the sender as an error.
+    pub returned: u64,
+    /// How long the sender has waited for room, all in all.
+    pub blocked: Duration,
+    /// Messages handed out by the inbox.
+    pub received: u64,
+    /// Bytes of their payloads.
+    pub bytes_received: u64,
+    /// Messages processed.
+    pub processed: u64,
+    /// Messages that were overwritten before they could be received.
+    pub missed: u64,
+    /// Messages that are in the ring, or in work.
+    pub queued: u64,
+    /// How long ago a message was sent: of those that bear a time stamp, about one in 64, the last one.
+    pub last_sent: Option<Duration>,
+    /// How long ago such a message was processed.
+    pub last_processed: Option<Duration>,
+    /// From commit to processed, of such messages.
+    pub latency: Histogram,
+}
+
+/// Who is at the other end of a channel, and what the channel is.
+pub(crate) struct Ends {
+    pub(crate) peer: Arc<str>,
+    pub(crate) peer_incarnation: Incarnation,
+    pub(crate) peer_pid: u32,
+    pub(crate) inbox: u32,
+    pub(crate) ring: Option<u32>,
+    pub(crate) state: ChannelState,
+    pub(crate) policy: Policy,
+    pub(crate) capacity: u64,
+    pub(crate) topics: Vec<Arc<str>>,
+}
+
+impl ChannelStats {
+    /// Reads a channel's counters where they stand.
+    pub(crate) fn read(ends: Ends, data: &Reader, ack: &Reader) -> Self {
+        let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics } = ends;
+        // The receiver's position first, as in `Counters::read`: it is not ahead of what the sender's says then.
+        // Acquire: as there.
+        let consumed = ack.load(layout::ack::CONSUMED, std::sync::atomic::Ordering::Acquire);
+        let counters = Counters::read(data, ack);
+        let (latency, now) = (Histogram::read(ack), now_ns());
+        let ago = |ns: u64| (ns != 0).then(|| Duration::from_nanos(now.saturating_sub(ns)));
+        let (queued, sender, receiver) = (counters.queued(), counters.sender, counters.receiver);
+        let depth = sender.committed.saturating_sub(consumed).min(capacity);
+        Self {
+            peer,
+            peer_incarnation,
+            peer_pid,
+            inbox,
+            ring,
+            state,
+            policy,
+            topics,
+            // In mode Latest the position says what was skipped, too; in both, nothing queued is nothing in use.
+            depth: if queued == 0 && policy.mode() == Mode::Latest { 0 } else { depth },
+            depth_max: sender.depth_max.min(capacity),
+            capacity,
+            sent: sender.messages,
+            bytes_sent: sender.bytes,
+            dropped: sender.dropped,
+            returned: sender.returned,
+            blocked: Duration::from_nanos(sender.blocked_ns),
+            received: receiver.received,
+            bytes_received: receiver.bytes,
+            processed: receiver.processed,
+            missed: receiver.missed,
+            queued,
+            last_sent: ago(sender.last_sent),
+            last_processed: ago(receiver.last_received),
+            latency,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests that need the inside of the crate.
+
+mod handshakes; // peers that say what they like

@@ -1,0 +1,45 @@
+//! The list of inboxes in a node's file.
+
+use minicbor::{Decode, Encode};
+
+use crate::name::Address;
+
+/// An inbox, as its node's file lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedInbox {
+    #[n(0)]
+    pub(crate) number: u32,
+    #[n(1)]
+    pub(crate) address: ListedAddress,
+    #[n(2)]
+    pub(crate) capacity: u64,
+    #[n(3)]
+    pub(crate) policy: u32,
+    /// Whether it wants what its own node publishes, too.
+    #[n(4)]
+    pub(crate) own: bool,
+    /// The name under which a subscription may be taken up again.
+    #[n(5)]
+    pub(crate) durable: Option<String>,
+}
+
+/// What an inbox receives, as its node's file says it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum ListedAddress {
+    #[n(0)]
+    Node,
+    #[n(1)]
+    Patterns(#[n(0)] Vec<String>),
+    #[n(2)]
+    Service(#[n(0)] String),
+}
+
+impl From<&Address> for ListedAddress {
+    fn from(address: &Address) -> Self {
+        match address {
+            Address::Node => Self::Node,
+            Address::Topics(patterns) => Self::Patterns(patterns.iter().map(ToString::to_string).collect()),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the pages of a node's statistics hold. Lists of numbers grow at their ends in later versions, maps by new keys.
+
+use minicbor::{Decode, Encode};
+
+use crate::wire::ListedAddress;
+
+/// A part of a node's statistics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Page {
+    /// The version of the node's library.
+    #[n(0)]
+    pub(crate) version: String,
+    /// Its namespaces; on the first page only.
+    #[n(1)]
+    pub(crate) namespaces: Vec<(String, u64)>,
+    #[n(2)]
+    pub(crate) items: Vec<ListedItem>,
+    /// Where the next page begins; `None`: this is the last one.
+    #[n(3)]
+    pub(crate) next: Option<ListedPlace>,
+}
+
+/// How far an observer has come: the last item that it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct ListedPlace {
+    #[n(0)]
+    pub(crate) part: u32,
+    #[n(1)]
+    pub(crate) inbox: u32,
+    #[n(2)]
+    pub(crate) serial: u64,
+    #[n(3)]
+    pub(crate) begun: bool,
+}
+
+/// An inbox, or a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum ListedItem {
+    #[n(0)]
+    Inbox(#[n(0)] ListedTotals),
+    #[n(1)]
+    Incoming(#[n(0)] ListedChannel),
+    #[n(2)]
+    Outgoing(#[n(0)] ListedChannel),
+}
+
+/// An inbox, and what came over its channels that have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedTotals {
+    #[n(0)]
+    pub(crate) number: u32,
+    #[n(1)]
+    pub(crate) address: ListedAddress,
+    #[n(2)]
+    pub(crate) capacity: u64,
+    #[n(3)]
+    pub(crate) policy: u32,
+    /// channels, sent, received, processed, bytes received, dropped, missed
+    #[n(4)]
+    pub(crate) ended: Vec<u64>,
+}
+
+/// A channel.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedChannel {
+    #[n(0)]
+    pub(crate) peer: String,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub(crate) incarnation: [u8; 16],
+    #[n(2)]
+    pub(crate) pid: u32,
+    #[n(3)]
+    pub(crate) inbox: u32,
+    #[n(4)]
+    pub(crate) ring: Option<u32>,
+    /// 0 pending, 1 open, 2 failed
+    #[n(5)]
+    pub(crate) state: u32,
+    #[n(6)]
+    pub(crate) policy: u32,
+    #[n(7)]
+    pub(crate) topics: Vec<String>,
+    /// In the order of the fields of `ChannelStats`, times in ns.
+    #[n(8)]
+    pub(crate) counters: Vec<u64>,
+    /// How long ago a message was sent and processed, in ns.
+    #[n(9)]
+    pub(crate) last: (Option<u64>, Option<u64>),
+    /// The latencies: their sum, the longest, and number and count of each bucket that is not empty.
+    #[n(10)]
+    pub(crate) latency: Vec<u64>,
+}
