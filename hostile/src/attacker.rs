@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use librpc::fuzzing as forge;
-use librpc_ring::layout::{ack, data};
+use librpc_ring::layout::{ACK_BYTES, ack, data};
 use librpc_ring::{Kind, MemoryMut};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
@@ -349,7 +349,7 @@ impl Attacker {
                     continue;
                 }
             }
-            let size = if self.random.once_in(8) { 8192 } else { 4096 };
+            let size = ACK_BYTES as u64 * if self.random.once_in(8) { 2 } else { 1 };
             let (words, fd) = memory(size, if self.random.once_in(8) { SealFlags::empty() } else { seals() })?;
             let count = if self.random.once_in(8) { 1 + self.random.below(250) as usize } else { 1 };
             let ring = if self.random.once_in(4) { self.random.next() as u32 } else { 0 };

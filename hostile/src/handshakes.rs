@@ -73,7 +73,7 @@ fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
     for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL, seals()] {
         offers.push(ring(bytes, seals() - missing, None)?);
     }
-    for other in [4096, bytes - 4096, bytes + 4096, bytes - 1] {
+    for other in [4096, 4096 + CAPACITY, bytes - 4096, bytes + 4096, bytes - 1] {
         offers.push(match other % 4096 {
             0 => ring(other, seals(), None)?,
             _ => {

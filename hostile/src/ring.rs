@@ -134,7 +134,9 @@ fn check_counters(counters: &Counters) {
 fn check_corrupt(corrupt: &Corrupt, longest: u64) {
     match *corrupt {
         Corrupt::Length { bytes, max, .. } => assert!(bytes > max && max == longest),
-        Corrupt::Header { .. } => panic!("the header is checked only once"),
+        Corrupt::Version { .. } | Corrupt::Header { .. } | Corrupt::First { .. } => {
+            panic!("the header is checked only once")
+        }
         _ => {}
     }
 }
@@ -202,7 +204,7 @@ pub(crate) fn sender(seed: u64) -> Tally {
     let (capacity, mode) = draw_ring(&mut random);
     let (memory, acks) = (RingMemory::data(capacity), RingMemory::ack());
     let first = random.below(1 << 20);
-    let mut producer = Producer::going_on(memory.clone(), acks.clone(), capacity, mode, first);
+    let mut producer = Producer::continuing(memory.clone(), acks.clone(), capacity, mode, first);
     let longest = layout::max_payload_bytes(capacity, mode) as usize;
     let mut tally = Tally::default();
     let payload = [0xa5u8; 4096];

@@ -249,6 +249,8 @@ pub struct Account {
 pub struct Published {
     /// How many inboxes have the message.
     pub inboxes: usize,
+    /// How many inboxes it is pending for.
+    pub pending: usize,
     /// Why others do not have it.
     pub undelivered: Vec<String>,
 }

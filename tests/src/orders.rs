@@ -272,12 +272,17 @@ pub fn publish(topic: &str, text: impl Into<String>) -> Simple<Published> {
 
 /// What a publish answers that has reached this many inboxes, and missed none.
 pub fn reached(inboxes: usize) -> Published {
-    Published { inboxes, undelivered: Vec::new() }
+    Published { inboxes, pending: 0, undelivered: Vec::new() }
+}
+
+/// What a publish answers whose message is pending for this many inboxes, and has reached no other one.
+pub fn pending(inboxes: usize) -> Published {
+    Published { pending: inboxes, ..reached(0) }
 }
 
 /// What a publish answers that has reached this many inboxes, and one not, for this reason.
 pub fn reached_all_but_one(inboxes: usize, reason: &str) -> Published {
-    Published { inboxes, undelivered: vec![reason.into()] }
+    Published { undelivered: vec![reason.into()], ..reached(inboxes) }
 }
 
 /// Publishes one message for each number: how often one got into an inbox, and how often not.

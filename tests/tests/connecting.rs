@@ -13,8 +13,6 @@ fn a_sender_that_dies_at_any_step_of_connecting_disturbs_nobody_else() {
     for step in [
         "connect.connected",
         "connect.hello-sent",
-        "connect.terms-received",
-        "connect.data-sent",
         "connect.attached",
         "commit.payload-written",
         "commit.zero-written",
@@ -68,7 +66,6 @@ fn a_sender_that_dies_at_any_step_of_connecting_disturbs_nobody_else() {
 fn a_receiver_that_dies_at_any_step_of_connecting_is_not_mistaken_for_a_slow_one() {
     for step in [
         "accept.accepted",
-        "accept.terms-sent",
         "accept.mapped",
         "accept.attached",
         "consume.taken",
@@ -105,7 +102,7 @@ fn a_receiver_that_dies_at_any_step_of_connecting_is_not_mistaken_for_a_slow_one
 
 #[test]
 fn a_receiver_stopped_at_any_step_of_connecting_gets_everything_when_it_goes_on() {
-    for step in ["accept.accepted", "accept.terms-sent", "accept.mapped", "accept.attached", "arm.armed"] {
+    for step in ["accept.accepted", "accept.mapped", "accept.attached", "arm.armed"] {
         let domain = TestDomain::new();
         let mut stopped = domain.doomed(&format!("{step}:stop"));
         let opened = stopped.begins(open("sink"));
@@ -128,7 +125,7 @@ fn a_receiver_stopped_at_any_step_of_connecting_gets_everything_when_it_goes_on(
 
 #[test]
 fn a_sender_stopped_in_its_handshake_connects_when_it_goes_on() {
-    for step in ["connect.connected", "connect.hello-sent", "connect.terms-received", "connect.data-sent"] {
+    for step in ["connect.connected", "connect.hello-sent"] {
         let domain = TestDomain::new();
         let mut sink = domain.puppet();
         sink.does(open("sink").handshake_time(ms(50)));
@@ -142,7 +139,7 @@ fn a_sender_stopped_in_its_handshake_connects_when_it_goes_on() {
         source.does(connect("sink"));
         source.does(send("sink", "hello"));
         let mut received = vec![sink.does(receive()).text];
-        if received == ["late"] && step == "connect.data-sent" {
+        if received == ["late"] && step == "connect.hello-sent" {
             received.push(sink.does(receive()).text); // the ring was there, and the message was committed before the stop
             received.reverse();
         }
@@ -359,7 +356,7 @@ fn what_a_death_while_making_a_shared_domain_leaves_is_cleaned_up() {
 
 #[test]
 fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
-    for step in ["connect.connected", "connect.hello-sent", "connect.terms-received", "connect.data-sent"] {
+    for step in ["connect.connected", "connect.hello-sent"] {
         let domain = TestDomain::new();
         let mut sink = domain.puppet();
         sink.does(open("sink").handshake_time(ms(20)));
@@ -374,7 +371,7 @@ fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
         source.does(send("sink", "hello"));
         assert_eq!(sink.does(receive()).text, "hello", "{step}");
     }
-    for step in ["accept.accepted", "accept.terms-sent"] {
+    for step in ["accept.accepted", "accept.mapped"] {
         let domain = TestDomain::new();
         let mut sink = domain.doomed(&format!("{step}:stop"));
         sink.does(open("sink").handshake_time(ms(20)));

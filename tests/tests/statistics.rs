@@ -34,7 +34,7 @@ fn both_ends_of_a_channel_report_the_same() {
         assert_eq!((channel.bytes_sent, channel.bytes_received), (2893, 2893));
         assert_eq!((channel.dropped, channel.missed, channel.returned), (0, 0, 0));
         assert_eq!((channel.state, channel.policy, channel.ring), (ChannelState::Open, Policy::Block, Some(0)));
-        assert!(channel.depth > 0 && channel.depth <= channel.depth_max.max(channel.capacity / 16));
+        assert!(channel.depth > 0 && channel.depth <= channel.depth_max);
         assert!(channel.latency.count() >= 15, "one in 64: {}", channel.latency.count());
         assert!(channel.latency.count() <= 1000 && channel.latency.quantile(0.5) <= Some(channel.latency.max_ns()));
         assert!(channel.last_sent.is_some() && channel.last_processed <= channel.last_sent);
@@ -51,6 +51,35 @@ fn both_ends_of_a_channel_report_the_same() {
         (0, 1, 1000),
         "the node remembers it"
     );
+}
+
+/// The messages take far less than a sixteenth of the ring, below which a sender does not notice a depth by itself.
+#[test]
+fn the_greatest_depth_is_never_below_the_depth() {
+    let domain = TestDomain::new();
+    let open = |id: &str| Node::builder(id).domain(domain.domain()).open().unwrap();
+    let (sink, source) = (open("sink"), open("source"));
+    let mut inbox = sink.inbox().unwrap();
+    let mut sender = source.sender("sink").unwrap();
+    sender.set_redelivery(Some(LIMIT));
+    for _ in 0..2 {
+        sender.send(b"12345678").unwrap();
+    }
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    for channel in [&stats(&observed, "sink").inboxes[0].channels[0], &stats(&observed, "source").outgoing[0]] {
+        assert!(channel.depth > 0 && channel.depth_max >= channel.depth, "{} of {}", channel.depth_max, channel.depth);
+    }
+    let full = sender.account();
+    assert!(full.depth > 0 && full.depth_max == full.depth, "{full:?}");
+    while inbox.try_recv().unwrap().is_some() {}
+    let empty = sender.account();
+    assert_eq!((empty.depth, empty.depth_max), (0, full.depth), "it does not fall");
+    drop((inbox, sink));
+    for _ in 0..20 {
+        sender.send(b"kept for the next incarnation").unwrap();
+    }
+    let kept = sender.account();
+    assert!(kept.depth > full.depth && kept.depth_max >= kept.depth, "{kept:?}");
 }
 
 #[test]

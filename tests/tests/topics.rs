@@ -48,7 +48,7 @@ fn a_node_does_not_receive_its_own_messages_unless_it_asks_to() {
 }
 
 /// The guarantee: a publish that begins after a subscription was opened reaches it, without any waiting in between.
-fn the_guarantee_holds(open: impl Fn(&str) -> Open) {
+fn the_guarantee_holds(open: impl Fn(&str) -> Open, published: &Published) {
     let domain = TestDomain::new();
     let mut source = domain.puppet();
     source.does(open("source"));
@@ -58,7 +58,7 @@ fn the_guarantee_holds(open: impl Fn(&str) -> Open) {
         stopped.does(open("stopped"));
         stopped.does(subscribe("s", "a"));
         stopped.stop();
-        assert_eq!(source.does(publish("a", round.to_string())), reached(1), "round {round}");
+        assert_eq!(&source.does(publish("a", round.to_string())), published, "round {round}");
         stopped.go_on();
         assert_eq!(stopped.does(receive_from("s")).in_full(), format!("source a {round} 0"));
         stopped.does(leave());
@@ -69,13 +69,14 @@ fn the_guarantee_holds(open: impl Fn(&str) -> Open) {
 
 #[test]
 fn a_publish_reaches_a_subscription_that_was_opened_before_it() {
-    the_guarantee_holds(open);
+    the_guarantee_holds(open, &reached(1));
 }
 
 #[test]
 fn a_publish_in_a_shared_domain_reaches_a_subscription_that_was_opened_before_it() {
     if is_root() {
-        the_guarantee_holds(|id| open(id).group(12_345));
+        // A stopped subscriber cannot admit anybody, so the message waits with its sender.
+        the_guarantee_holds(|id| open(id).group(12_345), &pending(1));
     }
 }
 

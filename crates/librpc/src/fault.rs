@@ -1,7 +1,7 @@
 //! Fault points: named steps at which a test can kill or stop the process. Compiled in with the feature `fault-points` only.
 //!
 //! `LIBRPC_FAULT=join.linked` kills the process with SIGKILL when it reaches that step, `LIBRPC_FAULT=join.linked:stop`
-//! stops it with SIGSTOP, and `LIBRPC_FAULT=join.linked:kill:3` means the third time. ARCHITECTURE.md lists the steps.
+//! stops it with SIGSTOP, and `LIBRPC_FAULT=join.linked:kill:3` means the third time. docs/fault-points.md lists the steps.
 
 /// Marks a step at which a process may die.
 macro_rules! fault {

@@ -1,73 +1,25 @@
 //! The receiver's side: find, check, copy, take, consume.
 //!
-//! Invariant: `consumed ≤ taken ≤ position of the next look` (in mode Latest that may lie ahead, where nothing was taken yet). Whatever the sender wrote is read once into a private copy
-//! and checked there; what fails is [`Corrupt`], a value. A receiver that dies leaves `consumed` (processed) and `taken`
-//! (handed out) behind: exactly the records between them were in work.
+//! Invariant: `consumed ≤ taken ≤ position`, where `position` is where the receiver looks next. (In mode Latest it may be
+//! further ahead: nothing was taken between.) Whatever the sender wrote is read once into a private copy and checked there; a
+//! failed check is a value, [`Corrupt`].
+//!
+//! `taken` is stored before a message is handed out, `consumed` after it was processed. A receiver that dies leaves both
+//! behind: exactly the records between them may have been handed out, and were not processed (`unprocessed.rs`).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, compiler_fence};
 
+use crate::corrupt::Corrupt;
 use crate::counters::ReceiverCounters;
-use crate::layout::{self, Mode, WORD, ack, data};
+use crate::layout::{self, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
+use crate::mode::Mode;
 use crate::record::{Commit, Head, Plain, Record, lap};
 
-/// What the sender wrote cannot be. The channel is of no further use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Corrupt {
-    /// The header is not one of this layout version.
-    #[error("the header's word {word} is {found:#x}, not {expected:#x}")]
-    Header {
-        /// Index of the word.
-        word: usize,
-        /// What it is.
-        found: u64,
-        /// What it should be.
-        expected: u64,
-    },
-    /// No sender writes such a commit word there.
-    #[error("the commit word {word:#018x} at position {position} is none")]
-    Commit {
-        /// Where it stands.
-        position: u64,
-        /// What it is.
-        word: u64,
-    },
-    /// The record is longer than any may be.
-    #[error("the record at position {position} claims {bytes} bytes, of at most {max}")]
-    Length {
-        /// Where it stands.
-        position: u64,
-        /// The length that it claims, in bytes.
-        bytes: u64,
-        /// The longest record, in bytes.
-        max: u64,
-    },
-    /// The record is not the next one.
-    #[error("the record at position {position} bears number {found}, not {expected}")]
-    Sequence {
-        /// Where it stands.
-        position: u64,
-        /// The number that it bears.
-        found: u64,
-        /// The number that comes next; in mode Latest, behind records that were passed over, the lowest that may.
-        expected: u64,
-    },
-    /// Mode Latest: the sender claims to have overtaken, but not where a receiver may go on.
-    #[error("at position {position} the sender announces {intent} and marks {mark}, where no receiver can go on")]
-    Mark {
-        /// Where the receiver stands.
-        position: u64,
-        /// What the sender has announced to write.
-        intent: u64,
-        /// What it has marked.
-        mark: u64,
-    },
-}
-
-/// No ring begins with a message of a higher number: so numbers never overflow.
+/// The highest number that a ring may begin with. It keeps numbers from overflowing.
 const MAX_FIRST: u64 = u64::MAX / 2;
 
-/// A record that was found and checked, but neither copied nor taken.
+/// A record that was found and checked, but neither copied nor taken yet.
 pub(crate) struct Found {
     head: Head,
     sequence: u64,
@@ -84,13 +36,13 @@ pub struct Consumer<D, A> {
     capacity: u64,
     mode: Mode,
     max_record_bytes: u64,
-    /// Where to look next.
+    /// Where to look for the next record.
     pub(crate) position: u64,
     taken: u64,
     consumed: u64,
-    /// The number of the next message, if none was passed over.
+    /// The number of the next message, if none was skipped.
     sequence: u64,
-    /// How many messages may have been passed over since the last record.
+    /// How many messages may have been skipped since the last record.
     pub(crate) may_miss: u64,
     missed: u64,
     received: u64,
@@ -102,15 +54,15 @@ pub struct Consumer<D, A> {
 }
 
 impl<D: Memory, A: MemoryMut> Consumer<D, A> {
-    /// Starts at the beginning of a ring of this capacity and mode, which the receiver has demanded. Writes the ack header.
+    /// Starts at the beginning of a ring of the capacity and mode that the receiver demanded, and writes the ack header.
     ///
     /// # Errors
     ///
-    /// [`Corrupt::Header`] if the sender's header says anything else.
+    /// [`Corrupt::Version`], [`Corrupt::Header`] or [`Corrupt::First`] if the sender's header says anything else.
     ///
     /// # Panics
     ///
-    /// If the capacity is none ([`layout::is_valid_capacity`]).
+    /// If the capacity is not valid ([`layout::is_valid_capacity`]).
     pub fn new(data: D, ack: A, capacity: u64, mode: Mode) -> Result<Self, Corrupt> {
         assert!(layout::is_valid_capacity(capacity), "capacity {capacity}");
         let header = [
@@ -120,14 +72,15 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             (data::MODE, mode.word()),
         ];
         for (word, expected) in header {
-            let found = data.get(word);
-            if found != expected {
-                return Err(Corrupt::Header { word, found, expected });
+            match data.get(word) {
+                found if found == expected => {}
+                found if word == data::VERSION => return Err(Corrupt::Version { found, expected }),
+                found => return Err(Corrupt::Header { word, found, expected }),
             }
         }
         let first = data.get(data::FIRST);
         if first > MAX_FIRST {
-            return Err(Corrupt::Header { word: data::FIRST, found: first, expected: MAX_FIRST });
+            return Err(Corrupt::First { found: first, max: MAX_FIRST });
         }
         ack.put(ack::VERSION, layout::VERSION);
         ack.put(ack::MAGIC, layout::ACK_MAGIC);
@@ -152,12 +105,16 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         })
     }
 
-    /// Takes the next record and copies its payload to the end of `into`. `None`: there is nothing to take now, and `into`
-    /// is as it was. It copies one record, in mode Latest at most two, whatever the sender does meanwhile.
+    /// Takes the next record and appends its payload to `into`. Returns `None` if there is nothing to take now. It copies one
+    /// record, in mode Latest at most two, whatever the sender does meanwhile.
+    ///
+    /// `taken` is stored before this returns, in the order of the program: so a message that was handed out is always found
+    /// flagged if this process dies. A receiver whose ring may be taken over while its process lives must look for that
+    /// *after* this and before it hands the message out (`unprocessed.rs` says how).
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] if what stands there is no next record; then nothing is taken, and `into` is as it was.
+    /// [`Corrupt`] if the next record is not valid. Then nothing is taken, and `into` is as it was.
     #[inline(always)]
     pub fn pop(&mut self, into: &mut Vec<u8>) -> Result<Option<Record>, Corrupt> {
         if self.mode == Mode::Latest {
@@ -174,9 +131,9 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         Ok(Some(self.take(&found)))
     }
 
-    /// Takes the next record of a lossless ring, if it is a message that bears nothing but, perhaps, a topic, and
-    /// `is_expected` says so of that. Nearly all are, and it takes a third of the instructions of [`Consumer::pop`], which
-    /// knows better about everything for which this says `None`.
+    /// The fast path of [`Consumer::pop`]: takes the next record of a lossless ring if it is a message with no optional word
+    /// except, perhaps, a topic, and `is_expected` accepts that topic. Nearly all messages are like this, and it takes a third
+    /// of the instructions. Returns `None` if nothing was taken: call [`Consumer::pop`] then.
     #[inline(always)]
     pub fn pop_plain(&mut self, into: &mut Vec<u8>, is_expected: impl FnOnce(Option<u64>) -> bool) -> Option<Plain> {
         let at = self.word_at(self.position);
@@ -208,7 +165,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         Some(Plain { sequence, topic, payload_bytes })
     }
 
-    /// Whether [`Consumer::pop`] has something to say: a record, or corruption.
+    /// Whether [`Consumer::pop`] would return something: a record, or corruption.
     #[inline]
     pub fn has_record(&self) -> bool {
         // Relaxed: pop looks again, with Acquire.
@@ -216,10 +173,10 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             || (self.mode == Mode::Latest && self.is_overtaken())
     }
 
-    /// What stands where the next record's commit word is to be.
+    /// The word at the place of the next record's commit word.
     #[inline(always)]
     pub(crate) fn commit_word(&self, data: &impl Memory, at: usize) -> u64 {
-        // Acquire: pairs with the Release in Producer::commit; behind a commit word its record is whole.
+        // Acquire: pairs with the Release in Producer::commit; if the commit word is there, the whole record is.
         data.load(at, Ordering::Acquire)
     }
 
@@ -247,14 +204,14 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         Ok(Some(Found { head, sequence, payload_bytes: commit.payload_bytes, payload_word, end: position + bytes }))
     }
 
-    /// The record's payload is copied: the next look is at the one behind it.
+    /// Takes a record whose payload is copied.
     #[inline(always)]
     pub(crate) fn take(&mut self, found: &Found) -> Record {
         let Found { head, sequence, payload_bytes, end, .. } = *found;
         let missed = sequence - self.sequence;
         if missed != 0 {
             self.missed += missed;
-            // Release: pairs with the Acquire in ReceiverCounters::read; a committed record that we have seen tells of it.
+            // Release: pairs with the Acquire in ReceiverCounters::read; the sender had counted these messages before.
             self.ack.store(ack::MISSED, self.missed, Ordering::Release);
         }
         if self.may_miss != 0 {
@@ -268,12 +225,15 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         Record { head, sequence, payload_bytes, missed }
     }
 
-    /// The next look is there, and everything in front of it was handed out.
+    /// Moves to the next record. From here on, everything before it may have been handed out.
     #[inline(always)]
     fn advance(&mut self, end: u64) {
         (self.position, self.taken) = (end, end);
-        // Relaxed: read after this process has died.
+        // Relaxed: the sender reads it when this receiver is gone.
         self.ack.store(ack::TAKEN, end, Ordering::Relaxed);
+        // Pairs with the kill, or with the barrier of a thread that closes the inbox: nothing that the caller does with the
+        // message moves before this store. No instruction.
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Counts a message.
@@ -287,7 +247,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         self.ack.store(ack::BYTES_RECEIVED, self.bytes, Ordering::Release);
     }
 
-    /// Says that everything taken so far is processed: the sender may overwrite it.
+    /// Announces that everything taken so far is processed. The sender may overwrite it.
     #[inline(always)]
     pub fn consume(&mut self) {
         if self.consumed != self.taken {
@@ -295,15 +255,15 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             self.processed = self.received;
             // Release: pairs with the Acquire in ReceiverCounters::read; these messages were counted as received before.
             self.ack.store(ack::PROCESSED, self.processed, Ordering::Release);
-            // Release: pairs with the Acquire in Producer::consumed; our reads of these records are done.
+            // Release: pairs with the Acquire in Producer::consumed; this side has finished reading these records.
             self.ack.store(ack::CONSUMED, self.consumed, Ordering::Release);
         }
     }
 
-    /// Notes when a message that bears a time stamp was processed, in ns of the same clock.
+    /// Notes when a message that carries a timestamp was processed, in ns of the same clock.
     pub fn note_received_at(&mut self, ns: u64) {
         self.last_received = ns;
-        // Relaxed: depends on nothing.
+        // Relaxed: nothing depends on it.
         self.ack.store(ack::LAST_RECEIVED, ns, Ordering::Relaxed);
     }
 
@@ -312,7 +272,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         self.consumed != self.taken
     }
 
-    /// Whether the sender has left for good. Look for records once more afterwards: it may have sent before it left.
+    /// Whether the sender has left for good. Look for records once more after this: it may have sent some before it left.
     pub fn is_closed(&self) -> bool {
         // Acquire: pairs with the Release in Producer::close.
         self.data.load(data::CLOSED, Ordering::Acquire) != 0

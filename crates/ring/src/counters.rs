@@ -1,13 +1,14 @@
-//! What has gone through a ring, for anyone to see: in each memory a line of counters, written by its one writer.
+//! What has passed through a ring, for anyone to read: a line of counters in each memory, written by its one writer.
 //!
 //! ```text
 //! processed ≤ received,   received + missed ≤ committed messages,   bytes received ≤ bytes committed
 //! ```
 //!
-//! This holds under way, too, for whoever reads from the left to the right: each side counts before it publishes (the sender
-//! in front of the commit word, the receiver `received` in front of `processed` in front of `consumed`), stores what the
-//! other's counters depend on with release, and readers load with acquire. At rest the sum is exact: committed = processed +
-//! missed + queued. A sender that dies between counter and commit word has counted one message that nobody will ever see.
+//! This holds at every moment for an observer that reads from left to right. Each side counts before it publishes: the
+//! sender before it stores the commit word, the receiver `received` before `processed` before `consumed`. It stores the words
+//! that the other side's counters depend on with release, and observers load with acquire. At rest the sum is exact:
+//! committed = processed + missed + queued. A sender that dies between counter and commit word has counted one message that
+//! nobody will ever see.
 
 use std::sync::atomic::Ordering;
 
@@ -18,28 +19,29 @@ use crate::memory::Memory;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SenderCounters {
-    /// The position behind the last record, in bytes.
+    /// The position after the last record, in bytes.
     pub committed: u64,
     /// Messages committed.
     pub messages: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
-    /// Messages dropped, by a policy that asked for it, instead of being committed.
+    /// Messages dropped instead of being committed, because the policy says so.
     pub dropped: u64,
-    /// Messages that came back to the sender as an error.
+    /// Messages returned to the sender with an error.
     pub returned: u64,
     /// Time spent waiting for room, in ns.
     pub blocked_ns: u64,
-    /// The most bytes that ever lay in the ring unprocessed; below a sixteenth of the capacity, of what was seen.
+    /// The greatest depth: the most bytes that were ever unprocessed. Exact from a sixteenth of the capacity on. A smaller
+    /// depth counts only if somebody asked for it ([`crate::Producer::depth`]), so compare it with the depth of now.
     pub depth_max: u64,
-    /// The time stamp of the last message that bears one, in ns; 0 if none did.
+    /// The timestamp of the last message that carries one, in ns; 0 if none did.
     pub last_sent: u64,
 }
 
 impl SenderCounters {
-    /// Reads them as they stand in the data memory. From a peer they are input: any value is possible.
+    /// Reads the counters in the data memory. If a peer wrote them, any value is possible.
     pub fn read(data: &impl Memory) -> Self {
-        // Acquire: pairs with nothing; as the reads of ReceiverCounters::read come before it, so they stay.
+        // Acquire: pairs with nothing. It keeps these loads in order, after those of ReceiverCounters::read.
         let word = |word| data.load(word, Ordering::Acquire);
         Self {
             committed: word(data::COMMITTED),
@@ -60,21 +62,21 @@ impl SenderCounters {
 pub struct ReceiverCounters {
     /// Messages processed.
     pub processed: u64,
-    /// Messages handed out.
+    /// Messages taken.
     pub received: u64,
-    /// Messages overwritten before the receiver came to them; 0 in mode Lossless.
+    /// Messages overwritten before the receiver reached them; 0 in mode Lossless.
     pub missed: u64,
     /// Bytes of the payloads of the received messages.
     pub bytes: u64,
-    /// When the last message that bears a time stamp was processed, in ns; 0 if none was.
+    /// When the last message that carries a timestamp was processed, in ns; 0 if none was.
     pub last_received: u64,
 }
 
 impl ReceiverCounters {
-    /// Reads them as they stand in the ack memory. From a peer they are input: any value is possible.
+    /// Reads the counters in the ack memory. If a peer wrote them, any value is possible.
     pub fn read(ack: &impl Memory) -> Self {
-        // Acquire: pairs with the Release in Consumer::take and Consumer::consume; what was counted before is seen below,
-        // in the order of the fields, and in the sender's counters if they are read afterwards.
+        // Acquire: pairs with the Release in Consumer::take, Consumer::count and Consumer::consume. What was counted before is
+        // seen in the fields below, and in the sender's counters if they are read afterwards.
         let word = |word| ack.load(word, Ordering::Acquire);
         Self {
             processed: word(ack::PROCESSED),
@@ -86,7 +88,7 @@ impl ReceiverCounters {
     }
 }
 
-/// What has gone through one ring, from both sides.
+/// What has passed through one ring, as both sides have counted it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -97,8 +99,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Reads both sides, in any process and thread, at any time. What two honest sides cannot have counted is cut down to
-    /// what they can: the module's inequalities hold for the result, whatever a peer has written.
+    /// Reads both sides, in any process and thread, at any time. Values that two honest sides cannot have counted are reduced:
+    /// `processed ≤ received` and `received + missed ≤ messages` hold for the result, whatever a peer has written.
     pub fn read(data: &impl Memory, ack: &impl Memory) -> Self {
         let mut receiver = ReceiverCounters::read(ack);
         let sender = SenderCounters::read(data);
@@ -111,26 +113,27 @@ impl Counters {
 
     /// Messages that were committed, but are neither processed nor missed.
     pub fn queued(&self) -> u64 {
-        self.sender.messages - self.receiver.processed - self.receiver.missed
+        self.sender.messages.saturating_sub(self.receiver.processed).saturating_sub(self.receiver.missed)
     }
 }
 
-/// How many messages of a ring are neither processed nor missed, of those that were committed when it looked, as any thread
-/// of either side can tell. A claim that is ahead counts as everything: the receiver can only understate its own work.
+/// How many of the messages that are committed at the time of the call are neither processed nor missed, as any thread of
+/// either side can read. A receiver that claims more than was committed has processed everything: it can only understate its
+/// own work.
 pub fn outstanding(data: &impl Memory, ack: &impl Memory) -> u64 {
-    // Acquire: what the receiver has counted since may only be ahead of this.
+    // Acquire: pairs with nothing. It keeps these loads before those of the receiver's words, which may only be newer.
     let (committed, messages) =
         (data.load(data::COMMITTED, Ordering::Acquire), data.load(data::SEQUENCE, Ordering::Acquire));
-    // Acquire: pairs with the Release in Consumer::consume; its counts are at least as new.
+    // Acquire: pairs with the Release in Consumer::consume; the receiver's counters are at least as new.
     if ack.load(ack::CONSUMED, Ordering::Acquire) >= committed {
         return 0;
     }
     messages.saturating_sub(settled(ack))
 }
 
-/// How many messages the receiver claims to be done with.
+/// How many messages the receiver claims to have processed or missed.
 pub(crate) fn settled(ack: &impl Memory) -> u64 {
-    // Relaxed: behind the Acquire of the consumed position; newer is as good.
+    // Relaxed: they follow the Acquire load of the consumed position, and may be newer.
     let word = |word| ack.load(word, Ordering::Relaxed);
     word(ack::PROCESSED).saturating_add(word(ack::MISSED))
 }

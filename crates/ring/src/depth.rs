@@ -1,11 +1,17 @@
-//! How much of a ring is unprocessed, and when the sender must look at that again.
+//! How much of a ring is unprocessed, and when the sender must check that again.
 //!
-//! Invariant: between two looks nothing is new, neither a greatest depth, nor a passed high-water mark, nor a full ring. For
-//! each of these there is a position behind which it may come true, reckoned from the consumed position last seen, and
-//! the nearest one is where the sender looks next. So a push compares one number, and the line that the receiver writes
-//! is read once in a sixteenth of the ring at most.
+//! Invariant: between two checks nothing changes that the sender must notice: there is no new greatest depth, the high-water
+//! mark is not passed, the ring is not full. Each of these can come true only past a certain position, computed from the
+//! consumed position that was last seen, and the nearest of them is where the sender checks next. So a push compares one
+//! number, and the line that the receiver writes is read at most once in a sixteenth of the ring.
 
-use crate::layout::{Mode, WORD};
+use std::sync::atomic::Ordering;
+
+use crate::layout::{WORD, data};
+use crate::memory::{Memory, MemoryMut};
+use crate::mode::Mode;
+use crate::producer::Producer;
+use crate::push_error::PushError;
 
 /// What the sender knows about how far the receiver is behind.
 #[derive(Debug)]
@@ -13,7 +19,7 @@ pub(crate) struct Depth {
     capacity: u64,
     mode: Mode,
     pub(crate) cached_consumed: u64,
-    pub(crate) max: u64,
+    max: u64,
     high_water: Option<u64>,
     is_high: bool,
 }
@@ -23,20 +29,20 @@ impl Depth {
         Self { capacity, mode, cached_consumed: 0, max: 0, high_water: None, is_high: false }
     }
 
-    /// Bytes in front of this position that lie in the ring unprocessed, as of the last look.
+    /// The unprocessed bytes in the ring before this position, as of the last check.
     pub(crate) fn at(&self, committed: u64) -> u64 {
         (committed - self.cached_consumed).min(self.capacity)
     }
 
-    /// Whether a record that ends there, its zero word included, has room.
+    /// Whether there is room for a record that ends there, including its zero word.
     pub(crate) fn has_room(&self, end: u64) -> bool {
         self.mode == Mode::Latest || end <= self.cached_consumed + self.capacity
     }
 
-    /// The last end of a record, its zero word included, with which nothing can be new.
-    pub(crate) fn look_at(&self) -> u64 {
-        // Below a sixteenth of the ring a greatest depth is not worth looking for. In mode Lossless this is the end of
-        // the room at the latest: no depth exceeds capacity − 8.
+    /// A record that ends past this position, including its zero word, needs a check.
+    fn check_at(&self) -> u64 {
+        // Depths below a sixteenth of the ring are not worth a check. In mode Lossless this is at most the end of the free
+        // room, because no depth exceeds capacity − 8.
         let deeper = match self.max {
             max if max >= self.capacity => u64::MAX,
             max => self.cached_consumed + max.max(self.capacity / 16) + WORD as u64,
@@ -48,24 +54,66 @@ impl Depth {
         deeper.min(higher)
     }
 
-    /// Takes notice of what is committed, right after a look. `true`: the ring was never so deep.
-    pub(crate) fn note(&mut self, committed: u64) -> bool {
+    /// Notes the depth after a check. Returns `true` if it is the greatest so far.
+    fn note(&mut self, committed: u64) -> bool {
         let depth = self.at(committed);
         if let Some(mark) = self.high_water {
             self.is_high = if self.is_high { depth > mark / 2 } else { depth >= mark };
         }
-        let deeper = depth > self.max;
+        let is_deeper = depth > self.max;
         self.max = self.max.max(depth);
-        deeper
+        is_deeper
     }
 
-    pub(crate) fn set_high_water(&mut self, bytes: Option<u64>) {
-        // More than the capacity is never reached, and nothing at all is nothing to tell.
+    fn set_high_water(&mut self, bytes: Option<u64>) {
+        // A mark above the capacity is never reached, and an empty ring is never high.
         self.high_water = bytes.map(|bytes| bytes.clamp(1, self.capacity + 1));
         self.is_high = false;
     }
+}
 
-    pub(crate) fn is_high(&self) -> bool {
-        self.is_high
+impl<D: MemoryMut, A: Memory> Producer<D, A> {
+    /// Bytes of records that are not processed now; in mode Latest, those of them that are still in the ring. The greatest
+    /// depth ([`crate::SenderCounters::depth_max`]) is at least as much from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError::BadConsumed`] if the receiver's position is not valid.
+    pub fn depth(&mut self) -> Result<u64, PushError> {
+        self.consumed()?;
+        self.note_depth();
+        Ok(self.depth.at(self.counters.committed))
+    }
+
+    /// Sets a high-water mark in bytes of depth (at least 1), or removes it: see [`Producer::is_high`]. The mark costs a push
+    /// nothing: it is one more reason to take the slow path, whose position is computed beforehand.
+    pub fn set_high_water(&mut self, bytes: Option<u64>) {
+        self.depth.set_high_water(bytes);
+        // A bad claim is reported by the next push that takes the slow path.
+        let _ = self.consumed();
+        self.note_depth();
+    }
+
+    /// Whether the depth has reached the high-water mark, and has not fallen to half of it since.
+    ///
+    /// While the mark is not reached, this reads a private word: asking after each push misses nothing. While it is, each call
+    /// reads the receiver's consumed position, which costs the transfer of a cache line if that has moved.
+    #[inline]
+    pub fn is_high(&mut self) -> bool {
+        if self.depth.is_high && self.consumed().is_ok() {
+            self.note_depth();
+        }
+        self.depth.is_high
+    }
+
+    /// After a check: notes the depth, and computes where to check next.
+    pub(crate) fn note_depth(&mut self) {
+        let committed = self.counters.committed;
+        if self.depth.note(committed) {
+            self.counters.depth_max = self.depth.max;
+            // Relaxed: nothing depends on it.
+            self.data.store(data::DEPTH_MAX, self.depth.max, Ordering::Relaxed);
+        }
+        self.check_at = self.depth.check_at().min(self.announced.check_at(committed));
     }
 }

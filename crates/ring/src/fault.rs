@@ -1,4 +1,4 @@
-//! Fault points of the ring, compiled in with the feature `fault-points` only: whoever has processes to kill sets the hook.
+//! Fault points of the ring, compiled in only with the feature `fault-points`. The test that kills processes sets the hook.
 
 /// Called with the name of each step that is reached.
 #[cfg(feature = "fault-points")]

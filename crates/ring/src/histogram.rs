@@ -1,9 +1,9 @@
-//! How long messages were under way, from their commit until they were processed: a histogram in the ack memory, written
-//! by the receiver from the time stamps that some messages bear.
+//! How long messages took from their commit until they were processed: a histogram in the ack memory. The receiver fills it
+//! from the timestamps that some messages carry.
 //!
-//! Buckets as in HDR histograms: 16 for each doubling, so each is at most a sixteenth as wide as what it counts is long.
-//! The first 16 are 8 ns wide each; the last one begins at 33 s, and takes whatever is longer. Sum and maximum are exact.
-//! A receiver that dies between two of these words has lost one sample.
+//! Buckets as in HDR histograms: 16 for each doubling, so a bucket is at most a sixteenth as wide as the times in it are long.
+//! The first 16 are 8 ns wide each; the last one begins at 33 s and counts everything longer. Sum and maximum are exact.
+//! A receiver that dies between two of these words loses one sample.
 
 use std::ops::AddAssign;
 use std::sync::atomic::Ordering;
@@ -12,9 +12,9 @@ use crate::consumer::Consumer;
 use crate::layout::ack;
 use crate::memory::{Memory, MemoryMut};
 
-/// Bits of a time in ns that no bucket tells apart.
+/// The low bits of a time in ns that no bucket distinguishes.
 const UNIT_BITS: u32 = 3;
-/// Bits that the buckets of one doubling tell apart.
+/// The bits that the buckets of one doubling distinguish.
 const SUB_BITS: u32 = 4;
 const SUB: usize = 1 << SUB_BITS;
 
@@ -39,22 +39,22 @@ const fn lower(bucket: usize) -> u64 {
 }
 
 impl<D: Memory, A: MemoryMut> Consumer<D, A> {
-    /// Counts a message that was processed this long after it was committed.
+    /// Counts a message that was processed this many ns after it was committed.
     pub fn note_latency(&mut self, ns: u64) {
-        // Relaxed, all of them: nothing else depends on these words, and this side alone writes them.
+        // Relaxed, all of them: nothing depends on these words, and only this side writes them.
         let ack = &self.ack;
         let put = |word, value| ack.store(word, value, Ordering::Relaxed);
         let get = |word| ack.load(word, Ordering::Relaxed);
-        put(ack::LATENCY_SUM, get(ack::LATENCY_SUM).wrapping_add(ns));
+        put(ack::LATENCY_SUM, get(ack::LATENCY_SUM).saturating_add(ns));
         if ns > get(ack::LATENCY_MAX) {
             put(ack::LATENCY_MAX, ns);
         }
         let word = ack::HISTOGRAM + bucket(ns);
-        put(word, get(word).wrapping_add(1));
+        put(word, get(word).saturating_add(1));
     }
 }
 
-/// Latencies that were counted, of one ring or of several: from a message's commit until it was processed.
+/// Counted latencies of one or several rings: from a message's commit until it was processed.
 ///
 /// ```
 /// # use librpc_ring::Histogram;
@@ -63,7 +63,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
 ///     latencies.record(ns);
 /// }
 /// assert_eq!((latencies.count(), latencies.sum_ns(), latencies.max_ns()), (3, 92_010, 90_000));
-/// assert_eq!(latencies.quantile(0.5), Some(1_023)); // the end of its bucket, which is at most a sixteenth away
+/// assert_eq!(latencies.quantile(0.5), Some(1_023)); // the end of its bucket, at most a sixteenth too much
 /// assert_eq!(latencies.quantile(1.0), Some(90_000));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,20 +74,20 @@ pub struct Histogram {
     max_ns: u64,
 }
 
-/// Times from `from_ns` on and below `to_ns`, and how many of them there were.
+/// How many times there were from `from_ns` on and below `to_ns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bucket {
     /// The shortest time that it counts, in ns.
     pub from_ns: u64,
-    /// The shortest time that the next one counts, in ns; `None`: this is the last one.
+    /// The shortest time that the next bucket counts, in ns; `None` if this is the last one.
     pub to_ns: Option<u64>,
     /// How many there were.
     pub count: u64,
 }
 
 impl Histogram {
-    /// Reads it as it stands in the ack memory, in any process and thread. From a peer it is input: any value is possible.
+    /// Reads the histogram in the ack memory, in any process and thread. If a peer wrote it, any value is possible.
     pub fn read(ack: &impl Memory) -> Self {
         // Relaxed: as in Consumer::note_latency.
         let get = |word| ack.load(word, Ordering::Relaxed);
@@ -98,7 +98,7 @@ impl Histogram {
         Self { counts, sum_ns: get(ack::LATENCY_SUM), max_ns: get(ack::LATENCY_MAX) }
     }
 
-    /// Puts one together again that was taken apart with [`Histogram::parts`]. What is no bucket is passed over.
+    /// Builds a histogram from what [`Histogram::parts`] returned. Numbers of buckets that do not exist are skipped.
     pub fn from_parts(counts: impl IntoIterator<Item = (u32, u64)>, sum_ns: u64, max_ns: u64) -> Self {
         let mut histogram = Self { counts: Vec::new(), sum_ns, max_ns };
         for (bucket, count) in counts {
@@ -109,14 +109,15 @@ impl Histogram {
         histogram
     }
 
-    /// The numbers of the buckets that are not empty, and what they count.
+    /// The numbers of the buckets that are not empty, and their counts.
     pub fn parts(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         (0..).zip(&self.counts).filter(|&(_, &count)| count > 0).map(|(bucket, &count)| (bucket, count))
     }
 
     /// Counts a time in ns.
     pub fn record(&mut self, ns: u64) {
-        *self.slot(bucket(ns)) += 1;
+        let slot = self.slot(bucket(ns));
+        *slot = slot.saturating_add(1);
         self.sum_ns = self.sum_ns.saturating_add(ns);
         self.max_ns = self.max_ns.max(ns);
     }
@@ -128,12 +129,12 @@ impl Histogram {
         &mut self.counts[bucket]
     }
 
-    /// How many messages were counted. A sample: not every message bears a time stamp.
+    /// How many messages were counted. They are a sample: not every message carries a timestamp.
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
     }
 
-    /// Whether none was.
+    /// Whether no message was counted.
     pub fn is_empty(&self) -> bool {
         self.count() == 0
     }
@@ -143,13 +144,13 @@ impl Histogram {
         self.sum_ns
     }
 
-    /// The longest latency in ns, exactly; 0: there is none.
+    /// The longest latency in ns, exactly; 0 if there is none.
     pub fn max_ns(&self) -> u64 {
         self.max_ns
     }
 
-    /// The latency in ns that this part of the messages (0 to 1) had at most: the end of its bucket, at most a sixteenth (or
-    /// 8 ns) too much, and never more than the maximum. `None`: there is none.
+    /// The latency in ns that this part of the messages (0 to 1) did not exceed: the end of a bucket, at most a sixteenth (or
+    /// 8 ns) too much, and never more than the maximum. `None` if no message was counted.
     pub fn quantile(&self, part: f64) -> Option<u64> {
         let count = self.count();
         let rank = ((count as f64 * part).ceil() as u64).clamp(1, count.max(1));
@@ -169,13 +170,13 @@ impl Histogram {
         })
     }
 
-    /// How many took less than this many ns; exact where a bucket ends there, else without the bucket that it lies in.
+    /// How many took less than this many ns. Exact if a bucket ends there; otherwise the bucket that contains it is left out.
     pub fn count_below(&self, ns: u64) -> u64 {
         let whole = self.counts.iter().take(if ns == u64::MAX { ack::BUCKETS } else { bucket(ns) });
         whole.fold(0, |sum, &count| sum.saturating_add(count))
     }
 
-    /// What was counted since an earlier look at the same ring; the maximum is the end of the longest one's bucket then.
+    /// What was counted since an earlier reading of the same ring. The maximum is then the end of the longest one's bucket.
     pub fn since(&self, earlier: &Self) -> Self {
         let before = |bucket: usize| earlier.counts.get(bucket).copied().unwrap_or(0);
         let counts: Vec<u64> =
@@ -202,7 +203,7 @@ const _: () = {
     let mut at = 0;
     while at < ack::BUCKETS {
         assert!(bucket(lower(at)) == at, "a bucket begins where it says");
-        assert!(at == 0 || bucket(lower(at) - 1) == at - 1, "and the one before it ends there");
+        assert!(at == 0 || bucket(lower(at) - 1) == at - 1, "and the previous one ends there");
         at += 1;
     }
 };
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_make_the_same_one_and_what_came_since_is_the_rest() {
+    fn a_histogram_is_rebuilt_from_its_parts_and_a_difference_is_the_rest() {
         let mut early = Histogram::default();
         [5, 500, 50_000].into_iter().for_each(|ns| early.record(ns));
         let mut late = early.clone();

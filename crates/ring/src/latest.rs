@@ -5,35 +5,38 @@
 //! ```text
 //! sender: a record of n bytes at p                       receiver at r
 //! if p + n + 8 > intent:                                 commit word (acquire), sequence number, payload: copied as
-//!   intent ← p + n + 8, rounded up to chunks (release)   relaxed atomic words, believed of nothing yet
+//!   intent ← p + n + 8, rounded up to chunks (release)   relaxed atomic words, not trusted yet
 //!   release fence                                        acquire fence
 //! sequence number, payload, zero word (relaxed)          load intent (acquire)
 //! commit word (release)                                  intent ≤ r + capacity: the copy is whole. A zero commit word
-//! if it is the first that begins in its chunk:             means empty, any other that is none means corrupt
-//!   mark ← p (release)                                   else: drop the copy, go on at mark (acquire)
+//! if it is the first that begins in its chunk:             means empty, an invalid one means corrupt
+//!   mark ← p (release)                                   otherwise: drop the copy, continue at mark (acquire)
 //! ```
 //!
-//! Invariant: every byte that is written lies in front of `intent`, and `intent − 3 chunks ≤ mark`, a record's beginning. So if
-//! the copy holds one word that was overwritten, the fences show the intent to do that; and an overtaken receiver finds a
-//! committed record at `mark`, with most of the ring in front of it. It misses the messages between the two sequence numbers.
+//! Invariant: every byte that is being written lies before `intent`, and `intent − 3 chunks ≤ mark`, which is the beginning
+//! of a record. So if the copy holds one word that was overwritten, the fences make the intent to do so visible. An overtaken
+//! receiver finds a committed record at `mark`, with most of the ring before it. It has missed the messages between the two
+//! sequence numbers.
 //!
-//! One call looks twice at most, whatever the sender does meanwhile. A sender that dies in here leaves at worst an `intent`
-//! ahead of what it has written: the receiver then passes over records that still stood, to others that do.
+//! One call looks at most twice, whatever the sender does meanwhile. A sender that dies here leaves at worst an `intent`
+//! ahead of what it has written. Then the receiver skips records that are still whole, and continues at others that are.
 
 use std::sync::atomic::Ordering;
 
-use crate::consumer::{Consumer, Corrupt};
-use crate::layout::{Mode, WORD, data};
+use crate::consumer::Consumer;
+use crate::corrupt::Corrupt;
+use crate::layout::{WORD, data};
 use crate::memory::{Memory, MemoryMut};
+use crate::mode::Mode;
 use crate::racing::Racing;
 use crate::record::{MIN_RECORD_BYTES, Record};
 
-/// Looks at the ring in one call: at the next record, and if the receiver was overtaken, at the mark.
+/// How often one call looks at the ring: at the next record and, if the receiver was overtaken, at the mark.
 const LOOKS: usize = 2;
-/// No position is behind this: a ring that moves 10 GB in a second comes here after 29 years.
+/// No position lies after this one: a ring that moves 10 GB/s gets here in 29 years.
 const MAX_POSITION: u64 = u64::MAX / 2;
 
-/// What the sender has announced.
+/// What the sender has announced to overwrite.
 #[derive(Debug)]
 pub(crate) struct Announced {
     chunk_bytes: u64,
@@ -44,37 +47,37 @@ pub(crate) struct Announced {
 impl Announced {
     pub(crate) fn new(capacity: u64, mode: Mode) -> Self {
         match mode {
-            // One chunk without end, announced once for all.
+            // One chunk without end, announced once and for all.
             Mode::Lossless => Self { chunk_bytes: 1 << 63, intent: u64::MAX, marked_chunk: 0 },
             // The mark of the first chunk is zero, as the memory is.
             Mode::Latest => Self { chunk_bytes: capacity / 8, intent: 0, marked_chunk: 0 },
         }
     }
 
-    /// In which chunk this position lies.
+    /// The number of the chunk that contains this position.
     #[inline(always)]
     pub(crate) fn chunk(&self, position: u64) -> u64 {
         position >> self.chunk_bytes.trailing_zeros()
     }
 
-    /// The last end of a record, its zero word included, for which a record at this position needs no announcement.
-    pub(crate) fn look_at(&self, position: u64) -> u64 {
+    /// A record at this position that ends past the returned one, including its zero word, needs an announcement or a mark.
+    pub(crate) fn check_at(&self, position: u64) -> u64 {
         if self.chunk(position) == self.marked_chunk { self.intent } else { position }
     }
 
-    /// Before a record is written: that everything in front of its end, its zero word included, may be overwritten.
+    /// Before a record is written: announces that everything before its end, including its zero word, may be overwritten.
     #[inline(always)]
     pub(crate) fn announce(&mut self, data: &impl MemoryMut, end: u64) {
         if end > self.intent {
             self.intent = end.next_multiple_of(self.chunk_bytes);
-            // Release: pairs with the Acquire in Consumer::overtaken; the mark is not far behind.
+            // Release: pairs with the Acquire in Consumer::overtaken; the mark is at most 3 chunks older.
             data.store(data::INTENT, self.intent, Ordering::Release);
-            // Release: pairs with the Acquire fence in Consumer::pop_latest; who reads what is written next sees the intent.
+            // Release: pairs with the Acquire fence in Consumer::pop_latest; a reader of what is written next sees the intent.
             data.fence(Ordering::Release);
         }
     }
 
-    /// After the record at this position was committed: that a receiver may go on here.
+    /// After the record at this position was committed: announces that a receiver may continue here.
     #[inline(always)]
     pub(crate) fn mark(&mut self, data: &impl MemoryMut, position: u64) {
         if self.chunk(position) != self.marked_chunk {
@@ -96,7 +99,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             if let Ok(Some(found)) = &found {
                 data.read(found.payload_word, found.payload_bytes, into);
             }
-            // Acquire: pairs with the Release fence in Announced::announce; if anything of this was overwritten, we see it.
+            // Acquire: pairs with the Release fence in Announced::announce; if any word of this was overwritten, it shows.
             data.fence(Ordering::Acquire);
             let overtaken = self.overtaken();
             if overtaken != Ok(None) {
@@ -105,20 +108,20 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             let Some(mark) = overtaken? else {
                 return Ok(found?.map(|found| self.take(&found)));
             };
-            self.go_on_at(mark);
+            self.continue_at(mark);
         }
         Ok(None)
     }
 
-    /// Whether what stands at the receiver's position may have been overwritten: then where to go on.
+    /// Where to continue if the words at the receiver's position may have been overwritten; `None` if they are whole.
     fn overtaken(&self) -> Result<Option<u64>, Corrupt> {
         let position = self.position;
-        // Acquire: pairs with the Release in Announced::announce; the mark of one of the last chunks is visible.
+        // Acquire: pairs with the Release in Announced::announce; a mark of one of the last chunks is visible.
         let intent = self.data.load(data::INTENT, Ordering::Acquire);
         if intent <= position + self.capacity() {
             return Ok(None);
         }
-        // Acquire: pairs with the Release in Announced::mark; a committed record stands there.
+        // Acquire: pairs with the Release in Announced::mark; there is a committed record at the mark.
         let mark = self.data.load(data::MARK, Ordering::Acquire);
         if mark < position + MIN_RECORD_BYTES || mark > MAX_POSITION || !mark.is_multiple_of(WORD as u64) {
             return Err(Corrupt::Mark { position, intent, mark });
@@ -126,7 +129,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         Ok(Some(mark))
     }
 
-    /// Whether the sender has announced to overwrite what stands at the receiver's position.
+    /// Whether the sender has announced to overwrite the words at the receiver's position.
     #[cold]
     pub(crate) fn is_overtaken(&self) -> bool {
         // Acquire: pairs with the Release fence in Announced::announce, as in pop_latest.
@@ -135,8 +138,8 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         self.data.load(data::INTENT, Ordering::Relaxed) > self.position + self.capacity()
     }
 
-    fn go_on_at(&mut self, mark: u64) {
-        // Every message that was passed over took at least a record's room.
+    fn continue_at(&mut self, mark: u64) {
+        // Each skipped message took at least as much room as the shortest record.
         self.may_miss += (mark - self.position) / MIN_RECORD_BYTES;
         self.position = mark;
     }

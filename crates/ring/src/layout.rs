@@ -1,46 +1,52 @@
-//! The byte layout of a channel's two memories, version 1. Everything is little-endian, 64-bit and 8-aligned.
+//! The byte layout of a channel's two memories, version 2. Every word is little-endian, 64 bits wide and 8-byte aligned.
 //!
 //! ```text
-//! data memory: one header page, then the ring              ack memory: one page
+//! data memory: header region, then the ring                ack memory: one page
 //! written by the sender only                               written by the receiver only
-//! ┌──────┬───────────────────────────────┐                 ┌──────┬───────────────────────────────┐
-//! │    0 │ magic "LRPCDATA"              │                 │    0 │ magic "LRPC_ACK"              │
-//! │    8 │ version                       │                 │    8 │ version                       │
-//! │   16 │ capacity in bytes             │                 │   64 │ consumed position             │
-//! │   24 │ ring mode                     │                 │   72 │ taken position                │
-//! │   32 │ number of the first message   │                 │  128 │ armed epoch                   │
-//! │   64 │ waiting epoch                 │                 │  192 │ messages received             │
-//! │   72 │ closed                        │                 │  200 │ messages processed            │
-//! │  128 │ intent (Latest)               │                 │  208 │ messages missed (Latest)      │
-//! │  136 │ mark (Latest)                 │                 │  216 │ payload bytes received        │
-//! │  192 │ committed position            │                 │  224 │ time of the last processed,ns │
-//! │  200 │ messages committed            │                 │  256 │ sum of the latencies, ns      │
-//! │  208 │ payload bytes committed       │                 │  264 │ longest latency, ns           │
-//! │  216 │ messages dropped              │                 │  320 │ 464 buckets of the latencies  │
-//! │  224 │ messages returned             │                 └──────┴───────────────────────────────┘
-//! │  232 │ time spent blocked, ns        │
-//! │  240 │ greatest depth in bytes       │
-//! │  248 │ time of the last sent, ns     │
-//! │ 4096 │ ring: `capacity` bytes        │  mapped twice in a row, so that every record is contiguous
-//! └──────┴───────────────────────────────┘
+//! ┌───────┬───────────────────────────────┐                ┌──────┬───────────────────────────────┐
+//! │     0 │ magic "LRPCDATA"              │                │    0 │ magic "LRPC_ACK"              │
+//! │     8 │ version                       │                │    8 │ version                       │
+//! │    16 │ capacity in bytes             │                │   64 │ consumed position             │
+//! │    24 │ ring mode                     │                │   72 │ taken position                │
+//! │    32 │ number of the first message   │                │  128 │ armed epoch                   │
+//! │    64 │ waiting epoch                 │                │  192 │ messages received             │
+//! │    72 │ closed                        │                │  200 │ messages processed            │
+//! │   128 │ intent (Latest)               │                │  208 │ messages missed (Latest)      │
+//! │   136 │ mark (Latest)                 │                │  216 │ payload bytes received        │
+//! │   192 │ committed position            │                │  224 │ time of the last processed,ns │
+//! │   200 │ messages committed            │                │  256 │ sum of the latencies, ns      │
+//! │   208 │ payload bytes committed       │                │  264 │ longest latency, ns           │
+//! │   216 │ messages dropped              │                │  320 │ 464 latency buckets           │
+//! │   224 │ messages returned             │                └──────┴───────────────────────────────┘
+//! │   232 │ time spent blocked, ns        │
+//! │   240 │ greatest depth in bytes       │
+//! │   248 │ time of the last sent, ns     │
+//! │ 65536 │ ring: `capacity` bytes        │  mapped twice in a row, so that every record is contiguous
+//! └───────┴───────────────────────────────┘
 //! ```
 //!
-//! What the other side looks at while it runs stands on cache lines apart: `waiting` and `closed`, `intent` with `mark`,
-//! `consumed` with `taken`, `armed`, and the counters (which `counters.rs` explains). `histogram.rs` explains the buckets.
+//! The header region is as long as the largest page in common use, so that the ring begins on a page boundary everywhere
+//! (version 1 began it at 4,096, which systems with pages of 16 or 64 KiB cannot map). Only its first 4,096 bytes are ever
+//! touched; the rest is a hole in the file and takes no memory. `mapping.rs` says what is mapped where.
+//!
+//! Words that the other side reads while it runs are on separate cache lines: `waiting` and `closed`, `intent` and `mark`,
+//! `consumed` and `taken`, `armed`, and the counters (explained in `counters.rs`). `histogram.rs` explains the buckets.
 //! Reserved bytes are zero.
+
+use crate::mode::Mode;
 
 /// First word of the data memory: `LRPCDATA`.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"LRPCDATA");
 /// First word of the ack memory: `LRPC_ACK`.
 pub const ACK_MAGIC: u64 = u64::from_le_bytes(*b"LRPC_ACK");
 /// The version of both layouts and of the records in the ring.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
-/// Bytes of a word, the unit of every offset here.
+/// Bytes of a word, the unit of every index here.
 pub const WORD: usize = 8;
-/// Bytes in front of the ring in the data memory.
-pub const HEADER_BYTES: usize = 4096;
-/// Bytes of the ack memory.
+/// Bytes of the data memory before the ring: a multiple of the page size, up to pages of 64 KiB.
+pub const HEADER_BYTES: usize = 65_536;
+/// Bytes of the ack memory that are in use. Its file is one page of the system ([`crate::ack_segment`]).
 pub const ACK_BYTES: usize = 4096;
 
 /// Word indexes in the data memory.
@@ -53,31 +59,31 @@ pub mod data {
     pub const CAPACITY: usize = 2;
     /// [`super::MODE_LOSSLESS`] or [`super::MODE_LATEST`].
     pub const MODE: usize = 3;
-    /// The number of the first message: not 0 where the ring goes on for one that was lost.
+    /// The number of the first message: not 0 if the ring takes over from another one.
     pub const FIRST: usize = 4;
-    /// 0, or the epoch of a sender that sleeps until the receiver has consumed something.
+    /// 0, or the epoch of a sender that sleeps until the receiver has consumed enough.
     pub const WAITING: usize = 8;
-    /// 0, or 1 when the sender has left for good after its last commit.
+    /// 1 once the sender has left for good after its last commit, otherwise 0.
     pub const CLOSED: usize = 9;
-    /// Mode Latest: no byte behind this position is being written.
+    /// Mode Latest: no byte at or after this position is being written.
     pub const INTENT: usize = 16;
-    /// Mode Latest: a record boundary at which an overtaken receiver goes on.
+    /// Mode Latest: a record boundary at which an overtaken receiver continues.
     pub const MARK: usize = 17;
-    /// The committed position, for observers: the receiver looks at the records only.
+    /// The committed position, for observers: the receiver reads only the records.
     pub const COMMITTED: usize = 24;
     /// How many messages were committed.
     pub const SEQUENCE: usize = 25;
-    /// How many bytes their payloads have.
+    /// The total length of their payloads in bytes.
     pub const BYTES: usize = 26;
-    /// How many messages the sender has dropped, as its policy says, instead of pushing them.
+    /// How many messages the sender has dropped instead of pushing them, because the policy says so.
     pub const DROPPED: usize = 27;
-    /// How many messages came back to their sender as an error.
+    /// How many messages were returned to their sender with an error.
     pub const RETURNED: usize = 28;
     /// How long the sender has waited for room, in ns.
     pub const BLOCKED_NS: usize = 29;
-    /// The most bytes that were ever unprocessed: exact from a sixteenth of the capacity on.
+    /// The greatest depth in bytes. Exact from a sixteenth of the capacity on; smaller depths may go unnoticed.
     pub const DEPTH_MAX: usize = 30;
-    /// The time stamp of the last message that bears one.
+    /// The timestamp of the last message that carries one.
     pub const LAST_SENT: usize = 31;
     /// The ring's first word.
     pub const RING: usize = super::HEADER_BYTES / super::WORD;
@@ -89,75 +95,47 @@ pub mod ack {
     pub const MAGIC: usize = 0;
     /// [`super::VERSION`].
     pub const VERSION: usize = 1;
-    /// Everything in front of this position has been processed.
+    /// Everything before this position has been processed.
     pub const CONSUMED: usize = 8;
-    /// Everything in front of this position has been handed out.
+    /// Everything before this position may have been handed out.
     pub const TAKEN: usize = 9;
     /// 0 while the receiver polls, otherwise the epoch of its sleep.
     pub const ARMED: usize = 16;
-    /// How many messages were handed out.
+    /// How many messages were taken.
     pub const RECEIVED: usize = 24;
     /// How many of them were processed.
     pub const PROCESSED: usize = 25;
-    /// Mode Latest: how many messages were overwritten before the receiver came to them.
+    /// Mode Latest: how many messages were overwritten before the receiver reached them.
     pub const MISSED: usize = 26;
-    /// How many bytes the payloads of the received messages have.
+    /// The total length of the payloads of the received messages in bytes.
     pub const BYTES_RECEIVED: usize = 27;
-    /// When the last message that bears a time stamp was processed, in ns of the same clock.
+    /// When the last message that carries a timestamp was processed, in ns of the same clock.
     pub const LAST_RECEIVED: usize = 28;
-    /// The sum of the latencies that were counted, in ns.
+    /// The sum of the counted latencies, in ns.
     pub const LATENCY_SUM: usize = 32;
     /// The longest of them, in ns.
     pub const LATENCY_MAX: usize = 33;
-    /// The first of the histogram's words: how many latencies there were in each bucket.
+    /// The first word of the histogram: how many latencies were counted in each bucket.
     pub const HISTOGRAM: usize = 40;
     /// How many buckets there are.
     pub const BUCKETS: usize = 29 * 16;
 }
 
-/// The header's word for [`Mode::Lossless`].
+/// The header word of [`Mode::Lossless`].
 pub const MODE_LOSSLESS: u64 = 0;
-/// The header's word for [`Mode::Latest`].
+/// The header word of [`Mode::Latest`].
 pub const MODE_LATEST: u64 = 1;
 
-/// What happens when the receiver does not keep up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// The sender never passes the consumed position: it finds the ring full.
-    Lossless,
-    /// The sender never waits: it overwrites the oldest records, and the receiver goes on at newer ones.
-    Latest,
-}
-
-impl Mode {
-    /// The word that stands for it in the header.
-    pub const fn word(self) -> u64 {
-        match self {
-            Self::Lossless => MODE_LOSSLESS,
-            Self::Latest => MODE_LATEST,
-        }
-    }
-
-    /// What a header's word stands for; `None` if for no mode of this version.
-    pub const fn from_word(word: u64) -> Option<Self> {
-        match word {
-            MODE_LOSSLESS => Some(Self::Lossless),
-            MODE_LATEST => Some(Self::Latest),
-            _ => None,
-        }
-    }
-}
-
-/// The smallest capacity of a ring in bytes that the formats can hold. A real channel takes whole pages.
+/// The smallest capacity in bytes that the format allows. A channel takes whole pages: [`crate::is_mappable`].
 pub const MIN_CAPACITY: u64 = 512;
-/// The largest capacity of a ring in bytes.
+/// The largest capacity in bytes.
 pub const MAX_CAPACITY: u64 = 1 << 30;
 
-/// Bytes that a message may cost beside its payload: commit word, sequence number, and every optional word.
+/// The most bytes that a record takes in addition to its payload: commit word, sequence number, every optional word.
 pub const RECORD_OVERHEAD: u64 = 64;
 
-/// The largest record of a ring with this capacity and mode, in bytes. An eighth in mode Latest, which overwrites the
-/// oldest records in chunks of that size.
+/// The largest record of a ring with this capacity and mode, in bytes: a quarter of the capacity, or in mode Latest an
+/// eighth, because the oldest records are overwritten in chunks of that size.
 pub const fn max_record_bytes(capacity: u64, mode: Mode) -> u64 {
     match mode {
         Mode::Lossless => capacity / 4,
@@ -165,7 +143,7 @@ pub const fn max_record_bytes(capacity: u64, mode: Mode) -> u64 {
     }
 }
 
-/// The largest payload of a ring with this capacity and mode, in bytes, whatever else the record carries.
+/// The largest payload of a ring with this capacity and mode, in bytes, even if the record carries every optional word.
 ///
 /// ```
 /// use librpc_ring::{Mode, layout::max_payload_bytes};
@@ -176,30 +154,28 @@ pub const fn max_payload_bytes(capacity: u64, mode: Mode) -> u64 {
     max_record_bytes(capacity, mode).saturating_sub(RECORD_OVERHEAD)
 }
 
-/// Whether a ring can have this capacity: a power of two within the limits.
+/// Whether a capacity is a power of two from [`MIN_CAPACITY`] to [`MAX_CAPACITY`].
 pub const fn is_valid_capacity(capacity: u64) -> bool {
     capacity.is_power_of_two() && capacity >= MIN_CAPACITY && capacity <= MAX_CAPACITY
 }
 
 const _: () = {
     assert!(data::LAST_SENT < data::RING);
-    assert!(data::WAITING / 8 != data::INTENT / 8 && data::INTENT / 8 != data::COMMITTED / 8, "lines apart");
-    assert!(data::INTENT / 8 == data::MARK / 8, "one line for both");
+    assert!(data::WAITING / 8 != data::INTENT / 8 && data::INTENT / 8 != data::COMMITTED / 8, "on separate lines");
+    assert!(data::INTENT / 8 == data::MARK / 8, "on one line");
     assert!(
         data::COMMITTED.is_multiple_of(8) && data::LAST_SENT / 8 == data::COMMITTED / 8,
-        "one line for all counters"
+        "all counters on one line"
     );
-    assert!(ack::CONSUMED / 8 == ack::TAKEN / 8, "one line for both");
-    assert!(ack::CONSUMED / 8 != ack::ARMED / 8 && ack::ARMED / 8 != ack::RECEIVED / 8, "lines apart");
-    assert!(
-        ack::RECEIVED.is_multiple_of(8) && ack::LAST_RECEIVED / 8 == ack::RECEIVED / 8,
-        "one line for all counters"
-    );
+    assert!(ack::CONSUMED / 8 == ack::TAKEN / 8, "on one line");
+    assert!(ack::CONSUMED / 8 != ack::ARMED / 8 && ack::ARMED / 8 != ack::RECEIVED / 8, "on separate lines");
+    assert!(ack::RECEIVED.is_multiple_of(8) && ack::LAST_RECEIVED / 8 == ack::RECEIVED / 8, "all counters on one line");
     assert!(
         ack::LATENCY_SUM.is_multiple_of(8) && ack::LATENCY_MAX < ack::HISTOGRAM && ack::HISTOGRAM.is_multiple_of(8),
-        "lines apart"
+        "on separate lines"
     );
     assert!((ack::HISTOGRAM + ack::BUCKETS) * WORD <= ACK_BYTES);
+    assert!(data::LAST_SENT * WORD < 4096, "an idle channel touches one page of the header");
     assert!(
         max_record_bytes(MIN_CAPACITY, Mode::Latest) >= RECORD_OVERHEAD,
         "an empty message with every optional word fits"

@@ -1,9 +1,9 @@
-//! Words that somebody else may write at any time: never behind a reference, always through these methods.
+//! Words that another process may write at any time: accessed only through these methods, never through a reference.
 //!
-//! Two classes of access, so that a model checker can tell them apart. *Synchronising* words (`load`, `store`) carry an
-//! ordering. *Plain* words and bytes (`get`, `put`, `read`, `write`) must be ordered by them: an honest peer never
-//! touches those at the same time. A hostile one may; then the bytes are anything, but it is our copy that we check and use.
-//! Where an honest peer may as well (mode Latest), all words are synchronising ones: `racing.rs`.
+//! There are two classes of access, so that a model checker can tell them apart. *Synchronising* words (`load`, `store`) carry
+//! an ordering. *Plain* words and bytes (`get`, `put`, `read`, `write`) must be ordered by them: an honest peer never touches
+//! them at the same time. A hostile peer may; then the bytes can be anything, but only our copy of them is checked and used.
+//! Where an honest peer may do so too (mode Latest), every word is accessed as a synchronising one (`racing.rs`).
 
 #![allow(unsafe_code)]
 
@@ -13,38 +13,39 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::layout::WORD;
 
-/// Up to so many bytes are copied in words. A message was often written just now, field by field; loads that are wider than
-/// those stores would wait until the cache has them, behind everything that was stored to the ring before: 64 bytes go 7 %
-/// faster so, but 256 bytes a sixth slower.
+/// Payloads of at most this many bytes are written word by word. A message was often built just before, field by field; a load
+/// that is wider than those stores waits until they are in the cache, after all earlier stores to the ring. Word by word is
+/// 7 % faster for 64 bytes, but a sixth slower for 256 bytes.
 const SHORT: usize = 64;
 
-/// Memory that can be read. Offsets are word indexes; one out of range is our own bug and panics.
+/// Memory that can be read. Words are addressed by index; an index out of range is our own bug and panics.
 pub trait Memory {
     /// Loads a synchronising word.
     fn load(&self, word: usize, order: Ordering) -> u64;
     /// Reads a plain word.
     fn get(&self, word: usize) -> u64;
-    /// Appends `bytes` plain bytes from here to `into`.
+    /// Appends `bytes` plain bytes, from this word on, to `into`.
     fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>);
-    /// A fence. A sequentially consistent one: each side's store in front of it is seen, or that side's load behind it sees.
+    /// A fence. If it is sequentially consistent on both sides: of two sides that each store, fence, and load what the other
+    /// stores, at least one sees the other's store.
     fn fence(&self, order: Ordering);
 }
 
-/// Memory that this side alone writes.
+/// Memory that only this side writes.
 pub trait MemoryMut: Memory {
     /// Stores a synchronising word.
     fn store(&self, word: usize, value: u64, order: Ordering);
     /// Writes a plain word.
     fn put(&self, word: usize, value: u64);
-    /// Copies plain bytes from `from` to here.
+    /// Copies plain bytes from `from` to this word and the following ones.
     fn write(&self, word: usize, from: &[u8]);
-    /// Says that the cache line of a word will be written soon. Only a hint, for which any word will do.
+    /// Hints that the cache line of a word will be written soon. Any index is allowed.
     fn will_write(&self, _word: usize) {}
 }
 
-/// A stretch of mapped memory, shared with another process.
+/// A range of mapped memory, shared with another process.
 ///
-/// It keeps its `Owner`, whatever holds the mapping alive.
+/// It owns an `Owner`, which keeps the memory mapped.
 #[derive(Debug)]
 pub struct Mapped<Access, Owner> {
     base: NonNull<AtomicU64>,
@@ -53,15 +54,15 @@ pub struct Mapped<Access, Owner> {
     _owner: Owner,
 }
 
-/// Marks a mapping that may only be read.
+/// Marks a mapping that is only read.
 #[derive(Debug)]
 pub enum ReadOnly {}
 /// Marks a mapping that may be written.
 #[derive(Debug)]
 pub enum Writable {}
 
-// SAFETY: a `Mapped` is an address; every access through it is an atomic or a copy of plain bytes that the ring's
-// protocol orders, in whichever thread it is; the owner that it carries must allow the move.
+// SAFETY: a `Mapped` is an address. Every access through it is atomic, or a copy of plain bytes that the ring's protocol
+// orders, in whichever thread it happens. The owner that it carries must allow the move.
 unsafe impl<Access, Owner: Send> Send for Mapped<Access, Owner> {}
 
 impl<Access, Owner> Mapped<Access, Owner> {
@@ -69,9 +70,9 @@ impl<Access, Owner> Mapped<Access, Owner> {
     ///
     /// # Safety
     ///
-    /// For as long as `owner` lives: `base..base + bytes` is one mapping of shared memory, readable, with
-    /// `Access = Writable` also writable; `base` is 8-aligned, `bytes` a multiple of 8; and no Rust reference to any
-    /// byte of it exists.
+    /// While `owner` lives, `base..base + bytes` must be mapped shared memory, readable and, with `Access = Writable`, also
+    /// writable. `base` must be 8-byte aligned, and `bytes` a multiple of 8. There must be no Rust reference to any byte of
+    /// it.
     pub unsafe fn new(base: NonNull<u8>, bytes: usize, owner: Owner) -> Self {
         assert!(base.cast::<AtomicU64>().is_aligned() && bytes.is_multiple_of(WORD));
         Self { base: base.cast(), words: bytes / WORD, access: PhantomData, _owner: owner }
@@ -82,8 +83,8 @@ impl<Access, Owner> Mapped<Access, Owner> {
         if word >= self.words {
             out_of_range(word, 0, self.words);
         }
-        // SAFETY: in range by the check, valid and aligned by the contract of `new`. An atomic may be written by
-        // others while we hold a reference to it; a read-only mapping is only ever loaded from.
+        // SAFETY: in range by the check; valid and aligned by the contract of `new`. Others may write an atomic while we hold
+        // a reference to it, and a read-only mapping is only ever loaded from.
         unsafe { self.base.add(word).as_ref() }
     }
 
@@ -112,8 +113,8 @@ impl<Access, Owner> Memory for Mapped<Access, Owner> {
     fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>) {
         let from = self.bytes(word, bytes);
         into.reserve(bytes);
-        // SAFETY: `from` is valid for `bytes` bytes by its check, the vector's spare room by `reserve`. They cannot
-        // overlap: to the shared mapping no reference exists. The copy initialises what `set_len` takes in.
+        // SAFETY: `from` is valid for `bytes` bytes by its check, the vector's spare capacity by `reserve`. They cannot
+        // overlap, because there is no reference to the shared mapping. The copy initialises what `set_len` adds.
         unsafe {
             std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr().add(into.len()), bytes);
             into.set_len(into.len() + bytes);
@@ -140,11 +141,11 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
 
     #[inline(always)]
     fn will_write(&self, word: usize) {
-        // The compiler's own prefetch becomes one for reading where it is not told that the processor has this one. All that
-        // are of interest have; others take it for nothing.
+        // The compiler's own prefetch for writing becomes one for reading unless it is told that the processor has the former.
+        // Every processor that matters has it, and others treat it as a no-op.
         let line = self.base.as_ptr().wrapping_add(word);
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a prefetch changes nothing, whatever the address.
+        // SAFETY: a prefetch has no effect on memory, whatever the address.
         unsafe {
             std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
         }
@@ -161,14 +162,14 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
     fn write(&self, word: usize, from: &[u8]) {
         let to = self.bytes(word, from.len());
         if from.len() > SHORT {
-            // SAFETY: as in `read`, the other way round; the mapping is writable.
+            // SAFETY: as in `read`, in the other direction; the mapping is writable.
             return unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), from.len()) };
         }
         let (words, rest) = from.as_chunks::<WORD>();
         let mut to = to.cast::<AtomicU64>();
         let mut put = |bytes: [u8; WORD]| {
-            // SAFETY: the words that hold `from`, the last one filled up, are in range as `from` is: both begin and end with
-            // a word. They are aligned, and the mapping is writable.
+            // SAFETY: the words that hold `from`, the last one padded, are in range because the bytes are, and the mapping is a
+            // whole number of words. They are aligned, and the mapping is writable.
             unsafe {
                 to.as_ref().store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
                 to = to.add(1);
@@ -183,18 +184,19 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
     }
 }
 
-/// Our own bug, kept out of the way of everything else: with an assertion in place each access would store what it may say.
+/// Our own bug. A function of its own, because an inline assertion makes each access store the numbers that its message may
+/// need.
 #[cold]
 #[inline(never)]
 fn out_of_range(word: usize, bytes: usize, words: usize) -> ! {
     panic!("{bytes} bytes at word {word} of {words}");
 }
 
-/// Keeps the compiler from reading the shared bytes a second time where the private copy is used.
+/// Keeps the compiler from reading the shared bytes a second time in place of the private copy.
 #[inline(always)]
 fn keep_copy() {
     #[cfg(not(miri))]
-    // SAFETY: no instruction at all; without `nomem` it stands for "any memory may have changed".
+    // SAFETY: there is no instruction. Without `nomem` it means that any memory may have changed.
     unsafe {
         std::arch::asm!("", options(nostack, preserves_flags));
     }

@@ -1,13 +1,13 @@
-//! Memory that even an honest peer may write at any time: plain accesses, made word by word as relaxed atomics.
+//! Access to words that even an honest peer may be writing: plain accesses, made word by word as relaxed atomics.
 //!
-//! What was read so is worth nothing until a fence and a synchronising word have said that it held still.
+//! What was read this way cannot be trusted until a fence and a synchronising word have shown that nothing changed meanwhile.
 
 use std::sync::atomic::Ordering;
 
 use crate::layout::WORD;
 use crate::memory::{Memory, MemoryMut};
 
-/// A memory without plain accesses: each one becomes a relaxed atomic, so that a race is no data race.
+/// A memory without plain accesses: each one becomes a relaxed atomic, so that a race is not a data race.
 pub(crate) struct Racing<'a, M>(pub(crate) &'a M);
 
 impl<M: Memory> Memory for Racing<'_, M> {
@@ -18,7 +18,7 @@ impl<M: Memory> Memory for Racing<'_, M> {
 
     #[inline(always)]
     fn get(&self, word: usize) -> u64 {
-        // Relaxed: ordered by the fences of mode Latest, or by the commit word.
+        // Relaxed: the fences of mode Latest or the commit word order it.
         self.0.load(word, Ordering::Relaxed)
     }
 

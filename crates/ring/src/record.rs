@@ -2,37 +2,38 @@
 //!
 //! ```text
 //! word 0    commit word: payload length (32 bits) | kind (8) | flags (8) | lap (16); zero = not committed yet
-//! word 1    sequence number: how many messages were committed in front of it
-//! then, as the flags say, in this order: time stamp (ns, CLOCK_MONOTONIC) · topic number · correlation
+//! word 1    sequence number: how many messages were committed before it
+//! then      the optional words that the flags announce, in this order:
+//!           timestamp (ns, CLOCK_MONOTONIC) · topic number · correlation
 //! then      the payload, padded to 8 bytes
 //! ```
 //!
-//! The kind is never zero, so a commit word never is. The lap (position ÷ capacity, low 16 bits) and the sequence number
-//! tell a record of this round from whatever else may stand there. A topic's declaration is no message: it bears the number
-//! of the message that follows it.
+//! The kind is never zero, so neither is a commit word. The lap (position ÷ capacity, low 16 bits) and the sequence number
+//! distinguish a record of this round from leftover words. A topic declaration is not a message: it carries the number of
+//! the message that follows it.
 
 use crate::layout::WORD;
 
 /// Bytes of the shortest record: commit word and sequence number.
 pub(crate) const MIN_RECORD_BYTES: u64 = 2 * WORD as u64;
 
-/// What a record is for. Stored in the commit word; zero is no kind.
+/// What a record is for. Stored in the commit word; zero is not a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Kind {
     /// A message to the inbox.
     Message = 1,
-    /// Binds a topic's name (the payload) to its number on this ring.
+    /// Declares a topic: binds its name (the payload) to a number on this ring.
     Topic = 2,
-    /// A request, with a correlation.
+    /// A request. It carries a correlation.
     Request = 3,
-    /// The answer to a request, with its correlation.
+    /// The reply to a request. It carries the request's correlation.
     Reply = 4,
 }
 
 impl Kind {
-    /// Whether a record of this kind counts as a message. A topic's declaration does not.
+    /// Whether a record of this kind counts as a message. A topic declaration does not.
     pub const fn is_counted(self) -> bool {
         !matches!(self, Self::Topic)
     }
@@ -54,26 +55,26 @@ const HAS_CORRELATION: u8 = 4;
 const REDELIVERED: u8 = 8;
 const KNOWN_FLAGS: u8 = HAS_TIME | HAS_TOPIC | HAS_CORRELATION | REDELIVERED;
 
-/// What a record says beside its payload.
+/// What a record carries in addition to its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// What the record is for.
     pub kind: Kind,
-    /// When it was sent: ns of `CLOCK_MONOTONIC`, on sampled messages only.
+    /// When it was sent, in ns of `CLOCK_MONOTONIC`. Only sampled messages carry it.
     pub time: Option<u64>,
     /// The number of its topic on this ring.
     pub topic: Option<u64>,
-    /// Which request a reply answers.
+    /// The request that a reply belongs to.
     pub correlation: Option<u64>,
     /// Whether an earlier incarnation of the receiver may have processed it already.
     pub redelivered: bool,
 }
 
 impl Head {
-    /// A plain message: nothing optional.
+    /// A message without optional words.
     pub const MESSAGE: Self = Self::of(Kind::Message);
 
-    /// A record of this kind with nothing optional.
+    /// A record of this kind without optional words.
     pub const fn of(kind: Kind) -> Self {
         Self { kind, time: None, topic: None, correlation: None, redelivered: false }
     }
@@ -96,7 +97,7 @@ impl Head {
         flags
     }
 
-    /// Bytes of the whole record with a payload of this length, padding included.
+    /// The length in bytes of the whole record with such a payload, including padding.
     #[inline(always)]
     pub fn record_bytes(&self, payload_bytes: usize) -> u64 {
         record_bytes(self.flags(), payload_bytes as u64)
@@ -115,7 +116,7 @@ fn record_bytes(flags: u8, payload_bytes: u64) -> u64 {
     (2 + optional + payload_bytes.div_ceil(WORD as u64)) * WORD as u64
 }
 
-/// A commit word taken apart, its length not yet compared with anything.
+/// A decoded commit word. Its length has not been checked yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Commit {
     pub(crate) kind: Kind,
@@ -124,7 +125,7 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    /// Takes a commit word apart: `None` if no sender writes such a word on this lap.
+    /// Decodes a commit word; `None` if it is not valid on this lap.
     #[inline(always)]
     pub(crate) fn decode(word: u64, lap: u64) -> Option<Self> {
         let flags = (word >> 40) as u8;
@@ -136,7 +137,7 @@ impl Commit {
         })
     }
 
-    /// Whether a commit word is that of a message with a topic (`true`), or with nothing beside its payload (`false`).
+    /// Recognises the commit word of a plain message: with a topic (`true`) or without any optional word (`false`).
     #[inline(always)]
     pub(crate) fn plain(word: u64, lap: u64) -> Option<bool> {
         const MESSAGE: u64 = Kind::Message as u64;
@@ -152,7 +153,7 @@ impl Commit {
         record_bytes(self.flags, self.payload_bytes as u64)
     }
 
-    /// Builds the head from the optional words, asked for in the order in which they stand.
+    /// Builds the head. `next_word` returns the optional words in the order in which they are stored.
     #[inline(always)]
     pub(crate) fn head(&self, mut next_word: impl FnMut() -> u64) -> Head {
         let mut optional = |flag| (self.flags & flag != 0).then(&mut next_word);
@@ -166,28 +167,28 @@ impl Commit {
     }
 }
 
-/// The low bits of how often the ring has been gone round at this position, as the commit word carries them.
+/// How many times the sender has gone round the ring at this position: the low 16 bits, as the commit word carries them.
 #[inline(always)]
 pub(crate) fn lap(position: u64, capacity: u64) -> u64 {
     (position >> capacity.trailing_zeros()) & 0xffff
 }
 
-/// A record that was handed out: a private copy of everything but the payload.
+/// A record that was taken: a private copy of everything but the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// What it says beside its payload.
+    /// What it carries in addition to its payload.
     pub head: Head,
-    /// Its number: how many messages were committed in front of it, on this ring and on those for which it goes on.
+    /// Its number: how many messages were committed before it, on this ring and on those that it took over from.
     pub sequence: u64,
     /// Length of the payload in bytes.
     pub payload_bytes: usize,
-    /// How many messages directly in front of it were overwritten before the receiver came to them: always 0 in mode
-    /// Lossless. A topic's declaration may bear this, too.
+    /// How many messages just before it were overwritten before the receiver reached them: always 0 in mode Lossless. A
+    /// topic declaration may report this, too.
     pub missed: u64,
 }
 
-/// A message that bore nothing beside its payload but, perhaps, a topic: [`crate::Consumer::pop_plain`].
+/// A message with no optional word except, perhaps, a topic: [`crate::Consumer::pop_plain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plain {

@@ -1,4 +1,4 @@
-//! Sleeping and waking in both directions without losing a wake-up.
+//! Sleep and wake-up in both directions, with no wake-up lost.
 //!
 //! Two mirror images of one protocol (Dekker's: each side stores, fences, then loads what the other side stores):
 //!
@@ -7,16 +7,16 @@
 //! armed ← new epoch                    commit word                    waiting ← new epoch          consumed ← position
 //! fence                                fence                          fence                        fence
 //! look at the ring once more           look at armed                  look at consumed once more   look at waiting
-//! nothing: sleep                       new epoch: ring the bell       no change: sleep             new epoch: ring the bell
+//! nothing: sleep                       new epoch: ring the bell       not enough: sleep            new epoch: ring the bell
 //! ```
 //!
-//! Whichever fence comes second sees the other's store, so either the sleeper finds the change or the other side rings.
-//! The sender's fence behind a commit waits until the receiver has given the line away, which costs more than the rest of a
-//! send. Where the kernel can put a fence into another process (`membarrier`), the receiver has it do so between announcing
-//! its sleep and its second look, and the sender has none.
+//! The side whose fence comes second sees the other side's store. So either the sleeper finds the change, or the other side
+//! rings the bell. The sender's fence after a commit waits until the receiver has given up the cache line, which costs more
+//! than the rest of a send. Where the kernel can execute a fence in another process (`membarrier`), the receiver uses that
+//! between announcing its sleep and its second look, and the sender needs no fence of its own.
 //!
-//! An epoch is never used twice, and each is rung for once: a message costs no system call while the bell is on its way.
-//! A process that dies between store and bell is noticed by its hang-up, which wakes the sleeper as well.
+//! An epoch is never used twice, and each is rung for once: while the bell is on its way, a message costs no system call.
+//! The death of a process between store and bell is noticed as a hang-up, which wakes the sleeper as well.
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -28,17 +28,17 @@ use crate::memory::{Memory, MemoryMut};
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     last_rung: u64,
-    /// The receiver's fence is one for this side, too.
+    /// The receiver's fence covers this side, too.
     pub(crate) is_fenced_by_receiver: bool,
 }
 
 impl Bell {
-    /// Whether the receiver sleeps and has not been rung for this sleep yet.
+    /// Whether the receiver sleeps, and the bell has not been rung for this sleep yet.
     #[inline]
     pub(crate) fn must_ring(&mut self, data: &impl MemoryMut, ack: &impl Memory) -> bool {
-        // Pairs with the fence in Consumer::arm: the commit is seen there, or the epoch is seen here.
+        // Pairs with the fence in Consumer::look_again: the commit is seen there, or the epoch is seen here.
         if self.is_fenced_by_receiver {
-            // The receiver's barrier falls behind the commit, or in front of the load, as they stand in the program.
+            // Pairs with the receiver's barrier, which takes effect before the load or after the commit, in program order.
             compiler_fence(Ordering::SeqCst);
         } else {
             data.fence(Ordering::SeqCst);
@@ -56,12 +56,12 @@ impl Bell {
     }
 }
 
-/// What the second look of a receiver that wants to sleep has found.
+/// What a receiver that wants to sleep found when it looked once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Armed {
-    /// Nothing is there: sleep.
+    /// Nothing: sleep.
     Sleep,
-    /// There is something to do: a record, a sender that has left, or corruption.
+    /// Something to do: a record, corruption, or the sender has left.
     Awake,
 }
 
@@ -72,8 +72,8 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         self.look_again()
     }
 
-    /// The first half of [`Consumer::arm`]: announces sleep under a new epoch. Between the halves a receiver of a sender
-    /// without a fence of its own ([`crate::Producer::set_fenced_by_receiver`]) has its barrier.
+    /// The first half of [`Consumer::arm`]: announces sleep under a new epoch. If the sender has no fence of its own
+    /// ([`crate::Producer::set_fenced_by_receiver`]), execute the barrier between the two halves.
     pub fn announce(&mut self) {
         self.epoch += 1;
         // Relaxed: the fence orders it.
@@ -87,18 +87,18 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         if self.has_record() || self.is_closed() { Armed::Awake } else { Armed::Sleep }
     }
 
-    /// Takes the announcement back: this ring is polled again.
+    /// Withdraws the announcement: this ring is polled again.
     pub fn disarm(&mut self) {
-        // Relaxed: seen late, it costs the sender one bell too many.
+        // Relaxed: if it is seen late, the sender rings once for nothing.
         self.ack.store(ack::ARMED, 0, Ordering::Relaxed);
     }
 
-    /// How often this ring was armed: no honest sender rings more often than that.
+    /// How often this ring was armed. An honest sender does not ring more often.
     pub fn epochs(&self) -> u64 {
         self.epoch
     }
 
-    /// After [`Consumer::consume`]: whether the sender waits for it and must be rung. True once per wait.
+    /// After [`Consumer::consume`]: whether the sender waits and must be woken. True once per wait.
     #[inline]
     pub fn must_ring(&mut self) -> bool {
         // Pairs with the fence in wait_for_receiver: consumed is seen there, or the epoch is seen here.
@@ -106,11 +106,11 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         self.sees_waiting()
     }
 
-    /// The same without the fence, between two calls of [`Consumer::must_ring`]: it may miss a sender that goes to sleep
-    /// at this very moment, and that the next call then finds.
+    /// [`Consumer::must_ring`] without the fence, for use between two calls of that: it may miss a sender that goes to sleep
+    /// at this moment, which the next call with the fence finds.
     #[inline]
     pub fn sees_waiting(&mut self) -> bool {
-        // Relaxed: the caller's fence orders it, if it is to be ordered.
+        // Relaxed: the fence of must_ring orders it, if it is called from there.
         let epoch = self.data.load(data::WAITING, Ordering::Relaxed);
         if epoch == 0 || epoch == self.answered {
             return false;
@@ -120,20 +120,20 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     }
 }
 
-/// Announces that the sender waits under this epoch (never used before on this ring, not 0), and reads the consumed
-/// position once more: the sender may sleep only if that has not reached what it *needs* ([`crate::PushError::Full`]), which
-/// is not the same as having moved since an earlier look.
+/// Announces that the sender waits under this epoch (never used before on this ring, not 0), and returns the consumed position,
+/// read once more. The sender may sleep only if this position has not reached the one that it *needs*
+/// ([`crate::PushError::Full`]). Whether it has moved since an earlier look does not matter.
 pub fn wait_for_receiver(data: &impl MemoryMut, ack: &impl Memory, epoch: u64) -> u64 {
     // Relaxed: the fence orders it.
     data.store(data::WAITING, epoch, Ordering::Relaxed);
     // Pairs with the fence in Consumer::must_ring.
     data.fence(Ordering::SeqCst);
-    // Relaxed: it only decides about sleeping. What relies on it looks again, with Acquire.
+    // Relaxed: it only decides about sleep. The next push reads it again, with Acquire.
     ack.load(ack::CONSUMED, Ordering::Relaxed)
 }
 
-/// The sender waits no longer.
+/// Announces that the sender no longer waits.
 pub fn stop_waiting(data: &impl MemoryMut) {
-    // Relaxed: seen late, it costs the receiver one bell too many.
+    // Relaxed: if it is seen late, the receiver rings once for nothing.
     data.store(data::WAITING, 0, Ordering::Relaxed);
 }

@@ -1,10 +1,10 @@
-//! The byte layout of version 1, pinned. If a test here fails, then rings of this and of released builds no longer
-//! understand each other: raise `layout::VERSION`, or take the change back.
+//! The byte layout of version 2, pinned. If a test here fails, rings of this build and of released builds no longer understand
+//! each other: raise `layout::VERSION`, or revert the change.
 
 mod plain;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Consumer, Head, Kind, Mode, Producer, stop_waiting, wait_for_receiver};
+use librpc_ring::{Consumer, Corrupt, Head, Kind, Mode, Producer, stop_waiting, wait_for_receiver};
 
 use plain::Plain;
 
@@ -25,8 +25,8 @@ fn constants() {
     assert_eq!(layout::DATA_MAGIC.to_le_bytes(), *b"LRPCDATA");
     assert_eq!(layout::ACK_MAGIC.to_le_bytes(), *b"LRPC_ACK");
     assert_eq!((layout::DATA_MAGIC, layout::ACK_MAGIC), (0x4154_4144_4350_524c, 0x4b43_415f_4350_524c));
-    assert_eq!((layout::VERSION, layout::WORD), (1, 8));
-    assert_eq!((layout::HEADER_BYTES, layout::ACK_BYTES), (4096, 4096));
+    assert_eq!((layout::VERSION, layout::WORD), (2, 8));
+    assert_eq!((layout::HEADER_BYTES, layout::ACK_BYTES), (65_536, 4096));
     assert_eq!((layout::MODE_LOSSLESS, layout::MODE_LATEST), (0, 1));
     assert_eq!((layout::MIN_CAPACITY, layout::MAX_CAPACITY), (512, 1 << 30));
     assert_eq!(layout::RECORD_OVERHEAD, 64);
@@ -38,7 +38,7 @@ fn word_indexes() {
     assert_eq!([data::FIRST, data::WAITING, data::CLOSED, data::INTENT, data::MARK], [4, 8, 9, 16, 17]);
     assert_eq!([data::COMMITTED, data::SEQUENCE, data::BYTES, data::DROPPED], [24, 25, 26, 27]);
     assert_eq!([data::RETURNED, data::BLOCKED_NS, data::DEPTH_MAX, data::LAST_SENT], [28, 29, 30, 31]);
-    assert_eq!(data::RING, 512);
+    assert_eq!(data::RING, 8192);
     assert_eq!([ack::MAGIC, ack::VERSION], [0, 1]);
     assert_eq!([ack::CONSUMED, ack::TAKEN, ack::ARMED], [8, 9, 16]);
     assert_eq!([ack::RECEIVED, ack::PROCESSED, ack::MISSED, ack::BYTES_RECEIVED], [24, 25, 26, 27]);
@@ -67,9 +67,9 @@ fn headers() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
     let words = data::RING + CAPACITY as usize / 8;
     let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless);
-    assert_eq!(written(&data, words), [(0, 0x4154_4144_4350_524c), (1, 1), (2, 0x400)]);
+    assert_eq!(written(&data, words), [(0, 0x4154_4144_4350_524c), (1, 2), (2, 0x400)]);
     let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless).unwrap();
-    assert_eq!(written(&ack, 512), [(0, 0x4b43_415f_4350_524c), (1, 1)]);
+    assert_eq!(written(&ack, 512), [(0, 0x4b43_415f_4350_524c), (1, 2)]);
 
     sender.push(Head::MESSAGE, b"12345678").unwrap();
     sender.push(Head::MESSAGE, b"").unwrap();
@@ -86,6 +86,17 @@ fn headers() {
     assert_eq!(written(&ack, 512)[2..], [(8, 0x18), (9, 0x28), (16, 1), (24, 2), (25, 1), (27, 8)]);
 }
 
+/// The error names both versions, so that the user knows which side to update.
+#[test]
+fn another_version_is_refused_by_name() {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless);
+    data.cell(data::VERSION).set(1);
+    let corrupt = Consumer::new(data, ack, CAPACITY, Mode::Lossless).unwrap_err();
+    assert_eq!(corrupt, Corrupt::Version { found: 1, expected: 2 });
+    assert_eq!(corrupt.to_string(), "the sender's memory has layout version 1, this receiver reads version 2");
+}
+
 #[test]
 fn records() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
@@ -95,7 +106,7 @@ fn records() {
         sender.push(head, payload).unwrap();
         std::mem::replace(&mut at, sender.committed() as usize)
     };
-    // Commit word: lap (16 bits) | flags (8) | kind (8) | payload length (32). Behind each record stands a zero.
+    // Commit word: lap (16 bits) | flags (8) | kind (8) | payload length (32). A zero word follows each record.
 
     let position = push(Head::MESSAGE, b"");
     assert_eq!(ring_words(&data, position), [0x0000_0001_0000_0000, 0, 0]);
@@ -128,13 +139,13 @@ fn records() {
     assert_eq!(ring_words(&data, position), words);
 }
 
-/// Chunks of 128 bytes, announced before they are written; each one's first record is marked.
+/// Chunks of 128 bytes are announced before they are written, and the first record of each one is marked.
 #[test]
 fn latest() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
     let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Latest);
     let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Latest).unwrap();
-    assert_eq!(written(&data, data::RING), [(0, 0x4154_4144_4350_524c), (1, 1), (2, 0x400), (3, 1)]);
+    assert_eq!(written(&data, data::RING), [(0, 0x4154_4144_4350_524c), (1, 2), (2, 0x400), (3, 1)]);
 
     let mut push = |bytes: usize| {
         sender.push(Head::MESSAGE, &vec![0xee; bytes]).unwrap();
@@ -159,7 +170,7 @@ fn latest() {
     assert_eq!(written(&ack, 512)[2..], line);
 }
 
-/// A record at the ring's end goes on at its beginning, and the next one bears the next lap.
+/// A record at the end of the ring continues at its beginning, and the next one carries the next lap.
 #[test]
 fn laps() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
@@ -173,7 +184,7 @@ fn laps() {
     for bytes in [184, 184, 184, 184, 192] {
         push_and_take(&vec![0xee; bytes]);
     }
-    // At 1008, two words in front of the end; it ends at 16.
+    // At 1008, two words before the end. It ends at 16.
     push_and_take(b"12345678abcdefgh");
     assert_eq!(ring_words(&data, 1008), [0x0000_0001_0000_0010, 5]);
     assert_eq!(ring_words(&data, 0), [0x3837_3635_3433_3231, 0x6867_6665_6463_6261, 0]);

@@ -1,5 +1,5 @@
-//! Mode Latest against a list of all that was ever sent: what a receiver gets, passes over and counts, in whatever order the
-//! two sides act.
+//! Mode Latest against a list of everything that was sent: what a receiver gets, skips and counts, in whatever order the two
+//! sides act.
 
 mod plain;
 #[allow(dead_code, reason = "the queue is the other mode's reference")]
@@ -24,7 +24,7 @@ struct Sent {
     sequence: u64,
 }
 
-/// Both sides, and what must be so.
+/// Both sides, and what must be true of them.
 struct Both {
     sender: Sender,
     receiver: Receiver,
@@ -98,21 +98,21 @@ impl Both {
     }
 
     fn pop(&mut self) {
-        let mut found = b"in front of it".to_vec();
+        let mut found = b"before it".to_vec();
         let record = self.receiver.pop(&mut found).expect("an honest sender");
         if self.intent > self.position + self.sender.capacity() {
             self.position = self.mark;
         }
         let Ok(sent) = self.all.binary_search_by_key(&self.position, |sent| sent.start) else {
             assert_eq!(self.position, self.committed);
-            return assert_eq!((record, &*found), (None, &b"in front of it"[..]));
+            return assert_eq!((record, &*found), (None, &b"before it"[..]));
         };
         let (sent, record) = (&self.all[sent], record.expect("it was pushed"));
         assert_eq!(
             (record.head, record.sequence, record.missed),
             (sent.head, sent.sequence, sent.sequence - self.next)
         );
-        assert_eq!(found.strip_prefix(b"in front of it"), Some(&*sent.payload));
+        assert_eq!(found.strip_prefix(b"before it"), Some(&*sent.payload));
         let is_message = u64::from(sent.head.kind != Kind::Topic);
         self.position += record_bytes(&sent.head, sent.payload.len());
         self.taken = self.position;
@@ -163,9 +163,10 @@ impl Both {
         assert_eq!(outstanding(&self.data, &self.ack), left);
         assert_eq!(self.sender.consumed(), Ok(self.consumed));
         assert_eq!(self.sender.depth(), Ok(self.depth()));
+        assert!(self.sender.counters().depth_max >= self.depth(), "the greatest depth is at least the present one");
     }
 
-    /// Reads all that is left. Then every message was processed or missed, and a flush would end.
+    /// Reads everything that is left. Then every message was processed or missed, and a flush would end.
     fn rest(&mut self) {
         while self.position < self.committed {
             self.step(Step::Pop);
@@ -178,7 +179,7 @@ impl Both {
 }
 
 proptest! {
-    /// Equal contents, order, numbers, gaps, positions and counters after each step; no step ever finds the ring full.
+    /// Equal contents, order, numbers, gaps, positions and counters after each step. No step finds the ring full.
     #[test]
     fn the_ring_shows_the_latest(capacity in capacity(), steps in vec(step(), 0..600), sender_looks: bool) {
         let mut both = Both::new(capacity);
@@ -193,9 +194,9 @@ proptest! {
         both.check_what_the_sender_sees();
     }
 
-    /// The mark is passed by the push that reaches it, also where the depth ends at the capacity.
+    /// The ring becomes high with the push that reaches the mark, although the depth never exceeds the capacity.
     #[test]
-    fn the_high_water_mark_is_told(capacity in capacity(), mark in 1..1100u64, steps in vec(step(), 0..400)) {
+    fn the_high_water_mark_is_reported(capacity in capacity(), mark in 1..1100u64, steps in vec(step(), 0..400)) {
         let mut both = Both::new(capacity);
         both.sender.set_high_water(Some(mark));
         let mut is_high = false;
@@ -207,17 +208,17 @@ proptest! {
         }
     }
 
-    /// A receiver that forgets all topics whenever it passes over something still knows the topic of each message that it
-    /// gets, if the sender declares as `Producer::chunk` says.
+    /// A receiver that forgets all topics whenever it skips something still knows the topic of each message that it gets, if the
+    /// sender declares topics as `Producer::chunk` says.
     #[test]
-    fn each_topic_is_declared_where_a_receiver_goes_on(
+    fn each_topic_is_declared_where_a_receiver_continues(
         capacity in capacity(),
         steps in vec(prop_oneof![3 => (0..5u64).prop_map(Some), 1 => Just(None)], 0..800),
     ) {
         let (mut sender, mut receiver, _, ack) = ring(capacity, Mode::Latest);
         let mut declared_in = [None; 5];
         let mut known = HashSet::new();
-        let mut passed_over = 0;
+        let mut skipped = 0;
         for step in steps {
             if let Some(topic) = step {
                 while declared_in[topic as usize] != Some(sender.chunk()) {
@@ -232,7 +233,7 @@ proptest! {
             let before = ack.cell(ack::TAKEN).get();
             let Some(record) = receiver.pop(&mut Vec::new()).unwrap() else { continue };
             if ack.cell(ack::TAKEN).get() - before != record_bytes(&record.head, record.payload_bytes) {
-                passed_over += 1;
+                skipped += 1;
                 known.clear();
             }
             let topic = record.head.topic.unwrap();
@@ -241,14 +242,14 @@ proptest! {
             }
             prop_assert!(known.contains(&topic), "message {} on topic {}", record.sequence, topic);
         }
-        // Most runs are to be about that.
-        prop_assume!(passed_over > 0);
+        // This is what the test is about.
+        prop_assume!(skipped > 0);
     }
 }
 
-/// One call passes over all that was overwritten, however often the sender has gone round.
+/// One call skips everything that was overwritten, however often the sender has gone round.
 #[test]
-fn a_receiver_that_comes_late() {
+fn a_late_receiver_skips_everything_in_one_call() {
     let mut both = Both::new(4096);
     for number in 0..100_000u64 {
         both.push(Head { correlation: Some(number), ..Head::MESSAGE }, Vec::new());
@@ -261,7 +262,7 @@ fn a_receiver_that_comes_late() {
     both.rest();
 }
 
-/// A sender that overtakes its receiver again whenever that looks.
+/// A sender that overtakes its receiver again at each look.
 struct Overtakes {
     looks: Cell<u64>,
 }
@@ -272,7 +273,7 @@ impl Memory for Overtakes {
         match word {
             data::INTENT => {
                 self.looks.set(self.looks.get() + 1);
-                assert!(self.looks.get() <= 2, "a call looks again and again");
+                assert!(self.looks.get() <= 2, "a call looks without end");
                 (self.looks.get() + 1) * LAP
             }
             data::MARK => self.looks.get() * LAP,
@@ -303,16 +304,16 @@ fn a_receiver_that_is_overtaken_at_each_look_gives_up_for_now() {
 }
 
 #[test]
-fn the_short_ways_are_for_lossless_rings() {
+fn the_fast_paths_are_only_for_lossless_rings() {
     let mut both = Both::new(4096);
     assert!(!both.sender.push_plain(None, b"overwrites"));
     both.push(Head::MESSAGE, b"may be overwritten".to_vec());
     assert_eq!(both.receiver.pop_plain(&mut Vec::new(), |_| true), None);
 }
 
-/// A new chunk is no reason to take the depth for what it was when the receiver was looked at last.
+/// A new chunk does not make the depth what it was when the sender last read the receiver's position.
 #[test]
-fn the_greatest_depth_is_never_more_than_there_was() {
+fn the_greatest_depth_is_never_overstated() {
     let mut both = Both::new(512);
     both.sender.set_high_water(Some(33));
     for _ in 0..100 {

@@ -1,5 +1,5 @@
-//! What an observer may see of a ring's counters while both sides run, in every interleaving and permitted reordering:
-//! never more processed than received, never more received than sent.
+//! What an observer may see of the counters while both sides run, in every interleaving and permitted reordering: never more
+//! processed than received, never more received than sent.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use loom::sync::atomic::AtomicU64;
 use loom::thread;
 
 const CAPACITY: u64 = 512;
-/// The words in front that are in use; of a data memory's header the rest is left out.
+/// The words of the header that are in use. The model leaves out the rest of the header.
 const FRONT: usize = 64;
 
 /// A memory of which every word is an atomic.

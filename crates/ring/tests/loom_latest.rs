@@ -1,8 +1,8 @@
-//! Mode Latest under every interleaving and permitted reordering, as `loom.rs` does it for the other mode: a sender that
-//! overwrites what the receiver is reading, and the same over memories that lack one thing each.
+//! Mode Latest in every interleaving and permitted reordering, as `loom.rs` does for the other mode: a sender that overwrites
+//! what the receiver is reading, and the same models over memories that lack one thing each.
 //!
-//! A model that passes has ended in every execution with no torn message handed out, the last one received, each one
-//! received or counted as missed, and nobody asleep.
+//! A model that passes has ended, in every execution, with no torn message handed out, the last one received, each one received
+//! or counted as missed, and nobody asleep.
 
 mod model;
 
@@ -15,9 +15,9 @@ use model::{Channel, LOST_WAKE_UP, Mapping, Role, Weakness, bell, caught, explor
 /// 128 words in chunks of 16.
 const CAPACITY: u64 = 1024;
 
-/// The record that most models send: 40 bytes, so that few words are read and written.
+/// The payload of most models: records of 40 bytes, so that few words are read and written.
 const SMALL: usize = 24;
-/// 104 bytes with its three optional words: nine fill the ring.
+/// A payload whose record takes 104 bytes with its three optional words: nine fill the ring.
 const LARGE: usize = 64;
 
 /// What message number n says.
@@ -39,7 +39,7 @@ impl Sender {
         self.producer.push(head, &payload).expect("room at any time");
     }
 
-    /// Sleeps until everything is processed or passed over.
+    /// Sleeps until everything is processed or skipped.
     fn flush_waiting(&mut self, own_bell: &Notify) {
         let committed = self.producer.committed();
         for epoch in 1.. {
@@ -57,7 +57,7 @@ impl Sender {
 struct Receiver {
     consumer: Consumer<Mapping, Mapping>,
     bytes: usize,
-    /// The number behind the last message.
+    /// The number after that of the last message.
     next: u64,
 }
 
@@ -102,7 +102,7 @@ impl Receiver {
     }
 }
 
-/// A channel on which so many messages have come and gone, and so many more are waiting.
+/// A channel on which some messages are processed, and some more wait in the ring.
 fn begun(weakness: Weakness, bytes: usize, processed: u64, waiting: u64) -> (Sender, Receiver) {
     let Channel { producer, consumer, sender_data: data, sender_ack: ack } =
         Channel::new(CAPACITY, Mode::Latest, weakness);
@@ -131,9 +131,9 @@ fn publish(weakness: Weakness) {
 fn overtaking(weakness: Weakness) {
     explore(None, move || {
         let (mut sender, mut receiver) = begun(weakness, SMALL, 0, 25);
-        assert_eq!(sender.producer.committed(), 1000, "25 records stand in front of the end");
+        assert_eq!(sender.producer.committed(), 1000, "25 records fit before the end");
         let sending = thread::spawn(move || (0..2).for_each(|_| sender.push()));
-        // One reads while it is overwritten; whoever wins, what was received is whole.
+        // The record is read while it is overwritten. Whichever is first, what was received is whole.
         receiver.try_process();
         sending.join().expect("a sender that ends");
         receiver.process_polling_until(27);
@@ -142,8 +142,8 @@ fn overtaking(weakness: Weakness) {
 
 /// The sender goes once round the ring while the receiver looks: all marks that it finds are new to it.
 ///
-/// What a relaxed `intent` would break is not to be seen here: a mark that is too old to go on at is eight stores old, and
-/// loom remembers seven.
+/// This model cannot show what a relaxed `intent` would break: a mark that is too old is eight stores old, and loom remembers
+/// seven.
 fn lapping(weakness: Weakness) {
     explore(Some(2), move || {
         let (mut sender, mut receiver) = begun(weakness, LARGE, 1, 0);
@@ -174,11 +174,11 @@ fn both_sleep(weakness: Weakness) {
     });
 }
 
-/// The receiver's word holds zero, not because nothing was committed, but because a payload of zeros was written there.
+/// The receiver's word is zero, not because nothing was committed, but because a payload of zeros was written there.
 fn sleep_at_an_overwritten_word(weakness: Weakness) {
     explore(Some(2), move || {
         let (mut sender, mut receiver) = begun(weakness, SMALL, 0, 25);
-        // From 1000 on: its payload's second word is the first of the next lap.
+        // From 1000 on: the second word of its payload is the first word of the next lap.
         sender.producer.push(Head::MESSAGE, &[0; SMALL]).expect("room at any time");
         assert_eq!(receiver.consumer.arm(), Armed::Awake, "asleep beside messages");
     });
@@ -197,12 +197,12 @@ fn nothing_torn_is_handed_out() {
 }
 
 #[test]
-fn an_overtaken_receiver_finds_the_mark() {
+fn an_overtaken_receiver_continues_at_the_mark() {
     lapping(Weakness::None);
 }
 
 #[test]
-fn both_may_sleep() {
+fn both_sides_may_sleep() {
     both_sleep(Weakness::None);
 }
 
@@ -212,42 +212,42 @@ fn an_overwritten_word_is_not_empty() {
 }
 
 #[test]
-fn without_the_release_of_a_commit() {
+fn fails_without_the_release_of_a_commit() {
     caught(publish, Weakness::RelaxedStore(Role::Commit), TORN);
 }
 
 #[test]
-fn without_the_acquire_of_a_commit() {
+fn fails_without_the_acquire_of_a_commit() {
     caught(publish, Weakness::RelaxedLoad(Role::Commit), TORN);
 }
 
 #[test]
-fn without_the_fence_behind_the_intent() {
+fn fails_without_the_fence_after_the_intent() {
     caught(overtaking, Weakness::NoFenceAfter(Role::Intent), TORN);
 }
 
 #[test]
-fn without_the_fence_behind_the_copy() {
+fn fails_without_the_fence_after_the_copy() {
     caught(overtaking, Weakness::NoAcquireFence, TORN);
 }
 
 #[test]
-fn without_the_look_at_the_intent() {
+fn fails_without_the_look_at_the_intent() {
     caught(overtaking, Weakness::NoLookAtIntent, TORN);
 }
 
 #[test]
-fn without_the_release_of_the_mark() {
+fn fails_without_the_release_of_the_mark() {
     caught(overtaking, Weakness::RelaxedStore(Role::Mark), TORN);
 }
 
 #[test]
-fn without_the_acquire_of_the_mark() {
+fn fails_without_the_acquire_of_the_mark() {
     caught(overtaking, Weakness::RelaxedLoad(Role::Mark), TORN);
 }
 
 #[test]
-fn without_the_fences_of_sleeping() {
+fn fails_without_the_fences_of_sleeping() {
     caught(both_sleep, Weakness::NoFenceAfter(Role::Commit), LOST_WAKE_UP);
     caught(both_sleep, Weakness::NoFenceAfter(Role::Armed), LOST_WAKE_UP);
     caught(both_sleep, Weakness::NoFenceAfter(Role::Consumed), LOST_WAKE_UP);
@@ -255,11 +255,11 @@ fn without_the_fences_of_sleeping() {
 }
 
 #[test]
-fn without_the_second_look() {
+fn fails_without_the_second_look() {
     caught(both_sleep, Weakness::NoSecondLook(Role::Armed), LOST_WAKE_UP);
 }
 
 #[test]
-fn without_the_look_at_the_intent_before_sleeping() {
+fn fails_without_the_look_at_the_intent_before_sleeping() {
     caught(sleep_at_an_overwritten_word, Weakness::NoLookAtIntent, "asleep beside messages");
 }

@@ -1,4 +1,4 @@
-//! The ring over real shared memory: two threads, really asleep in between, and the limits of a mapping.
+//! The ring over real shared memory: two threads that really sleep, and the limits of a mapping.
 
 mod mapping;
 
@@ -9,18 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use librpc_ring::layout::{self, ACK_BYTES, HEADER_BYTES, WORD, ack};
+use librpc_ring::layout::{self, WORD, ack};
 use librpc_ring::{
-    Armed, Consumer, Head, Mapped, Memory, MemoryMut, Mode, Producer, PushError, ReadOnly, Writable, stop_waiting,
-    wait_for_receiver,
+    Armed, Consumer, Head, Mapped, Memory, MemoryMut, Mode, Producer, PushError, ReadOnly, Writable, ack_segment,
+    stop_waiting, wait_for_receiver,
 };
 
-use mapping::{Mapping, Memfd};
+use mapping::{Mapping, Memfd, smallest_capacity};
 
-/// Small, so that both sides have to wait often.
-const CAPACITY: usize = 4096;
-
-/// The sender's thread's side of a channel.
+/// The side of a channel that the sender's thread has.
 struct Sender {
     producer: Producer<Mapped<Writable, Arc<Mapping>>, Mapped<ReadOnly, Arc<Mapping>>>,
     data: Mapped<Writable, Arc<Mapping>>,
@@ -49,7 +46,7 @@ impl Sender {
     }
 }
 
-/// The receiver's thread's side of a channel.
+/// The side of a channel that the receiver's thread has.
 struct Receiver {
     consumer: Consumer<Mapped<ReadOnly, Arc<Mapping>>, Mapped<Writable, Arc<Mapping>>>,
     sleeps: u64,
@@ -74,8 +71,8 @@ impl Receiver {
     }
 }
 
-/// Runs both sides, each in a thread, to their ends. A lost wake-up is a sleep without end; the limit makes that a
-/// failure, it wakes nobody. Returns how often each side slept.
+/// Runs both sides, each in a thread, to their ends, over the smallest ring, so that both have to wait often. A lost wake-up is
+/// an endless sleep: the limit turns that into a failure, and wakes nobody. Returns how often each side slept.
 fn run(
     mode: Mode,
     send: impl FnOnce(&mut Sender) + Send + 'static,
@@ -85,9 +82,10 @@ fn run(
     // One pair at a time: two sides that share a processor never meet.
     static MACHINE: Mutex<()> = Mutex::new(());
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (data, ack) = (Memfd::new(HEADER_BYTES, CAPACITY), Memfd::new(ACK_BYTES, 0));
-    let producer = Producer::new(data.writable(), ack.read_only(), CAPACITY as u64, mode);
-    let consumer = Consumer::new(data.read_only(), ack.writable(), CAPACITY as u64, mode).unwrap();
+    let capacity = smallest_capacity();
+    let (data, ack) = (Memfd::data(capacity), Memfd::ack());
+    let producer = Producer::new(data.writable(), ack.read_only(), capacity, mode);
+    let consumer = Consumer::new(data.read_only(), ack.writable(), capacity, mode).unwrap();
     let (data, ack) = (data.writable(), ack.read_only());
 
     let (ended, ends) = mpsc::channel();
@@ -108,14 +106,14 @@ fn run(
 
     let mut sleeps = [0; 2];
     for _ in 0..2 {
-        let (side, result) = ends.recv_timeout(LIMIT).expect("nobody sleeps for good");
+        let (side, result) = ends.recv_timeout(LIMIT).expect("nobody sleeps for ever");
         sleeps[side] = result.unwrap_or_else(|panic| resume_unwind(panic));
     }
     println!("the sender slept {} times, the receiver {} times", sleeps[0], sleeps[1]);
     sleeps
 }
 
-/// What message number n says: a stretch of these bytes, and which one.
+/// What message number n says: a range of these bytes.
 struct Plan {
     noise: Vec<u8>,
     longest: usize,
@@ -123,14 +121,14 @@ struct Plan {
 
 impl Plan {
     fn new() -> Self {
-        let noise = (0..4096).map(|n| mix(n) as u8).collect();
-        Self { noise, longest: layout::max_payload_bytes(CAPACITY as u64, Mode::Lossless) as usize }
+        let longest = layout::max_payload_bytes(smallest_capacity(), Mode::Lossless) as usize;
+        Self { noise: (0..longest as u64 + 64).map(|n| mix(n) as u8).collect(), longest }
     }
 
     fn message(&self, number: u64) -> (Head, &[u8]) {
         let random = mix(number);
         let from = random as usize % 64;
-        // Mostly short; one in 64 may have any length.
+        // Mostly short. One in 64 may have any length.
         let lengths = if random >> 58 == 0 { self.longest + 1 } else { 100 };
         let payload = &self.noise[from..from + (random >> 8) as usize % lengths];
         let topic = random.is_multiple_of(3).then_some(random);
@@ -146,9 +144,9 @@ fn mix(number: u64) -> u64 {
     bits ^ bits >> 31
 }
 
-/// All messages arrive whole and in order, while each side goes to sleep as soon as it has nothing to do.
+/// Each side goes to sleep as soon as it has nothing to do.
 #[test]
-fn two_million_messages() {
+fn two_million_messages_arrive_whole_and_in_order() {
     const MESSAGES: u64 = 2_000_000;
     let send = |side: &mut Sender| {
         let plan = Plan::new();
@@ -184,23 +182,24 @@ fn two_million_messages() {
         }
     };
     let sleeps = run(Mode::Lossless, send, receive);
-    assert!(sleeps.iter().all(|sleeps| *sleeps > 0), "neither side ever slept: this tested little");
+    assert!(sleeps.iter().all(|sleeps| *sleeps > 0), "a side never slept: this tested little");
 }
 
-/// How often two sides meet while one of them goes to sleep.
+/// How often the two sides meet while one of them goes to sleep.
 const MEETINGS: u64 = 200_000;
 
-/// Looks until it is so, and lets others run meanwhile.
+/// Polls until it is true, and lets others run meanwhile.
 fn poll(mut is_so: impl FnMut() -> bool) {
     while !(0..100).any(|_| is_so()) {
         thread::yield_now();
     }
 }
 
-/// Lets a sleeper take such a time that it is just in time half of the times: that is when the two sides meet.
+/// Delays a sleeper such that it is just in time in half of the cases: that is when the two sides meet.
 #[derive(Default)]
 struct Aim {
-    /// In spins, one for a sleeper that slept last time: its bell has cost the other side some time, too.
+    /// In spins: one for a sleeper that did not sleep last time, one for a sleeper that did, because ringing the bell costs the
+    /// other side some time, too.
     delay: [u32; 2],
     slept: bool,
 }
@@ -214,15 +213,15 @@ impl Aim {
 
     fn learn(&mut self, slept: bool) {
         let delay = &mut self.delay[usize::from(self.slept)];
-        // The limit is for a machine with a single processor, on which nobody is ever just in time.
+        // The limit is for a machine with a single processor, where nobody is ever just in time.
         *delay = if slept { (*delay + 8).min(10_000) } else { delay.saturating_sub(8) };
         self.slept = slept;
     }
 }
 
-/// The receiver goes to sleep behind each message, just when the next one is committed, which is the last for now.
+/// The receiver goes to sleep after each message, just when the next one is committed, which is the last for now.
 #[test]
-fn going_to_sleep_while_the_sender_commits() {
+fn a_receiver_that_goes_to_sleep_while_the_sender_commits_wakes_up() {
     let send = |side: &mut Sender| {
         for _ in 0..MEETINGS {
             side.producer.push(Head::MESSAGE, &[]).unwrap();
@@ -244,9 +243,9 @@ fn going_to_sleep_while_the_sender_commits() {
     run(Mode::Lossless, send, receive);
 }
 
-/// The sender goes to sleep behind each message, just when it is consumed, which is the last for now.
+/// The sender goes to sleep after each message, just when it is consumed, which is the last for now.
 #[test]
-fn going_to_sleep_while_the_receiver_consumes() {
+fn a_sender_that_goes_to_sleep_while_the_receiver_consumes_wakes_up() {
     let send = |side: &mut Sender| {
         let mut aim = Aim::default();
         for _ in 0..MEETINGS {
@@ -268,16 +267,16 @@ fn going_to_sleep_while_the_receiver_consumes() {
     run(Mode::Lossless, send, receive);
 }
 
-/// Whether it panics, as our own bugs must.
+/// Whether an access panics, as our own bugs must.
 fn is_refused<T>(access: impl FnOnce() -> T) -> bool {
     catch_unwind(AssertUnwindSafe(access)).is_err()
 }
 
 #[test]
-fn a_mapping_ends_where_it_ends() {
-    let memory = Memfd::new(ACK_BYTES, 0);
+fn an_access_outside_of_a_mapping_panics() {
+    let memory = Memfd::ack();
     let (ours, theirs) = (memory.writable(), memory.read_only());
-    let words = ACK_BYTES / WORD;
+    let words = ack_segment(rustix::param::page_size()).bytes / WORD;
     let mut copy = Vec::new();
 
     ours.write(words - 2, &[7; 16]);
@@ -294,4 +293,21 @@ fn a_mapping_ends_where_it_ends() {
     assert!(is_refused(|| ours.put(words, 1)));
     assert!(is_refused(|| ours.write(words - 1, &[0; 9])));
     assert_eq!(theirs.get(ack::CONSUMED), 0);
+}
+
+/// A page of the header, a page of the ring, and the ack memory: the rest of the header region is a hole.
+#[test]
+fn an_idle_channel_takes_three_pages() {
+    let capacity = 64 * smallest_capacity();
+    let (data, ack) = (Memfd::data(capacity), Memfd::ack());
+    let mut producer = Producer::new(data.writable(), ack.read_only(), capacity, Mode::Lossless);
+    let mut consumer = Consumer::new(data.read_only(), ack.writable(), capacity, Mode::Lossless).unwrap();
+    producer.push(Head { time: Some(1), ..Head::MESSAGE }, b"the only one").unwrap();
+    assert!(consumer.pop(&mut Vec::new()).unwrap().is_some());
+    consumer.consume();
+    consumer.note_latency(1_000);
+    producer.close();
+    assert_eq!(consumer.arm(), Armed::Awake, "the sender has left");
+    let pages = [data, ack].map(|memory| memory.allocated_bytes().div_ceil(smallest_capacity()));
+    assert!(pages[0] <= 2 && pages[1] <= 1, "{pages:?} pages");
 }

@@ -1,4 +1,4 @@
-//! Mode Latest over real shared memory: a sender at full speed, receivers that keep up or do not, and somebody who looks on.
+//! Mode Latest over real shared memory: a sender at full speed, receivers that keep up or do not, and an observer.
 
 mod mapping;
 
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use librpc_ring::layout::{ACK_BYTES, HEADER_BYTES, data};
+use librpc_ring::layout::data;
 use librpc_ring::{
     Consumer, Corrupt, Counters, Head, Mapped, Memory, Mode, Producer, PushError, ReadOnly, ReceiverCounters, Record,
     SenderCounters, Writable,
 };
 
-use mapping::{Mapping, Memfd};
+use mapping::{Mapping, Memfd, smallest_capacity};
 
 type Reader = Mapped<ReadOnly, Arc<Mapping>>;
 type Writer = Mapped<Writable, Arc<Mapping>>;
@@ -34,7 +34,7 @@ struct Channel {
 
 impl Channel {
     fn new(capacity: u64, mode: Mode) -> Self {
-        let (data, ack) = (Memfd::new(HEADER_BYTES, capacity as usize), Memfd::new(ACK_BYTES, 0));
+        let (data, ack) = (Memfd::data(capacity), Memfd::ack());
         let producer = Producer::new(data.writable(), ack.read_only(), capacity, mode);
         Self { producer, data, ack, capacity, mode }
     }
@@ -66,7 +66,7 @@ fn is_whole(record: &Record, payload: &[u8]) -> bool {
     record.head.correlation == Some(record.sequence) && found.eq(words(record.sequence))
 }
 
-/// What a receiver has seen of so many messages.
+/// What a receiver has seen of the messages.
 #[derive(Debug, Default)]
 struct Seen {
     received: u64,
@@ -74,7 +74,7 @@ struct Seen {
     gaps: u64,
 }
 
-/// Sends at full speed in another thread, and receives what comes, with such a pause behind each.
+/// Sends at full speed in another thread, and receives what comes, with a pause of this many spins after each message.
 fn run(messages: u64, capacity: u64, pause: u32) -> Seen {
     let mut channel = Channel::new(capacity, Mode::Latest);
     let mut consumer = channel.consumer(|data| data);
@@ -121,32 +121,32 @@ fn run(messages: u64, capacity: u64, pause: u32) -> Seen {
 }
 
 #[test]
-fn a_receiver_that_keeps_up_as_it_can() {
+fn a_receiver_that_may_be_overtaken_gets_whole_messages() {
     let _alone = alone();
-    run(2_000_000, 4096, 0);
+    run(2_000_000, smallest_capacity(), 0);
     run(1_000_000, 256 * 1024, 0);
 }
 
 #[test]
-fn a_receiver_that_does_not_keep_up() {
+fn a_slow_receiver_gets_whole_messages_and_counts_the_others() {
     let _alone = alone();
-    let seen = run(2_000_000, 4096, 20);
+    let seen = run(2_000_000, smallest_capacity(), 20);
     assert!(seen.missed > 0 && seen.gaps > 0, "never overtaken: this tested little");
 }
 
-/// The same for longer; in a release build this takes half a minute.
+/// The same for longer: half a minute in a release build.
 #[test]
 #[ignore = "long: cargo test -p librpc-ring --release --test mapped_latest -- --ignored --nocapture"]
-fn a_hundred_million_messages() {
+fn a_hundred_million_messages_are_whole_or_counted() {
     let _alone = alone();
-    for (capacity, pause) in [(4096, 0), (4096, 20), (256 * 1024, 20)] {
+    for (capacity, pause) in [(smallest_capacity(), 0), (smallest_capacity(), 20), (256 * 1024, 20)] {
         let begun = std::time::Instant::now();
         let seen = run(100_000_000, capacity, pause);
         println!("{:?} in {:?}", seen, begun.elapsed());
     }
 }
 
-/// Memory in which the sender's intent cannot be seen.
+/// Memory in which the sender's intent is invisible.
 struct Blind(Reader);
 
 impl Memory for Blind {
@@ -167,11 +167,11 @@ impl Memory for Blind {
     }
 }
 
-/// What the tests above would see if the receiver did not check: that they can fail.
+/// What the tests above would see if the receiver did not check the intent. So they can fail.
 #[test]
-fn a_receiver_that_is_blind_is_deceived() {
+fn a_receiver_that_does_not_see_the_intent_gets_torn_messages() {
     let _alone = alone();
-    let mut channel = Channel::new(4096, Mode::Latest);
+    let mut channel = Channel::new(smallest_capacity(), Mode::Latest);
     let mut consumer = channel.consumer(Blind);
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
@@ -197,13 +197,13 @@ fn a_receiver_that_is_blind_is_deceived() {
     sending.join().expect("a sender that ends");
 }
 
-/// No counter runs ahead of what it depends on, and none goes back, for whoever reads what depends first.
+/// For an observer that reads the dependent counters first, no counter runs ahead of those that it depends on, and none falls.
 #[test]
-fn an_observer_sees_sums_that_can_be() {
+fn an_observer_sees_consistent_counters() {
     let _alone = alone();
     const MESSAGES: u64 = 1_000_000;
     for mode in [Mode::Lossless, Mode::Latest] {
-        let mut channel = Channel::new(4096, mode);
+        let mut channel = Channel::new(smallest_capacity(), mode);
         let mut consumer = channel.consumer(|data| data);
         let (data, ack) = (channel.data.read_only(), channel.ack.read_only());
         let sending = thread::spawn(move || {
@@ -238,7 +238,7 @@ fn an_observer_sees_sums_that_can_be() {
             assert!(receiver.processed <= receiver.received, "{receiver:?}");
             assert!(receiver.received + receiver.missed <= sender.messages, "{receiver:?} of {sender:?}");
             assert!(receiver.bytes <= sender.bytes, "{receiver:?} of {sender:?}");
-            assert!(sender.depth_max <= 4096 && sender.committed >= before.sender.committed);
+            assert!(sender.depth_max <= smallest_capacity() && sender.committed >= before.sender.committed);
             assert!(sender.messages >= before.sender.messages && sender.bytes >= before.sender.bytes);
             assert!(receiver.received >= before.receiver.received && receiver.missed >= before.receiver.missed);
             (before.sender, before.receiver) = (sender, receiver);

@@ -1,58 +1,17 @@
-//! The counters at every single step of both sides: what two real threads show by chance at most.
+//! The counters after every single step of both sides. Two real threads would show only a few of these states.
 
 mod plain;
+mod stepped;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
-use librpc_ring::{Consumer, Head, Kind, Memory, MemoryMut, Mode, Producer, ReceiverCounters, SenderCounters};
+use librpc_ring::{Consumer, Head, Kind, Mode, Producer, ReceiverCounters, SenderCounters};
 
 use plain::Plain;
+use stepped::{Step, Stepped};
 
 const CAPACITY: u64 = 512;
-
-/// What happens behind each store.
-type Step = Rc<dyn Fn()>;
-
-/// Memory whose writer is interrupted behind each store.
-struct Stepped {
-    memory: Plain,
-    step: Step,
-}
-
-impl Memory for Stepped {
-    fn load(&self, word: usize, order: Ordering) -> u64 {
-        self.memory.load(word, order)
-    }
-
-    fn get(&self, word: usize) -> u64 {
-        self.memory.get(word)
-    }
-
-    fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>) {
-        self.memory.read(word, bytes, into);
-    }
-
-    fn fence(&self, _: Ordering) {}
-}
-
-impl MemoryMut for Stepped {
-    fn store(&self, word: usize, value: u64, order: Ordering) {
-        self.memory.store(word, value, order);
-        (self.step)();
-    }
-
-    fn put(&self, word: usize, value: u64) {
-        self.memory.put(word, value);
-        (self.step)();
-    }
-
-    fn write(&self, word: usize, from: &[u8]) {
-        self.memory.write(word, from);
-        (self.step)();
-    }
-}
 
 fn check(data: &Plain, ack: &Plain) {
     let (receiver, sender) = (ReceiverCounters::read(ack), SenderCounters::read(data));
@@ -61,19 +20,19 @@ fn check(data: &Plain, ack: &Plain) {
     assert!(receiver.bytes <= sender.bytes, "{receiver:?} of {sender:?}");
 }
 
-/// Behind each store of the sender the receiver takes and processes whatever it finds, and behind each store of its own
-/// somebody looks on. In mode Latest it is also overtaken: it only wakes up for every 40th message.
+/// After each store of the sender, the receiver takes and processes whatever it finds, and after each store of the receiver an
+/// observer reads the counters. In mode Latest the receiver is also overtaken: it wakes up only for every 40th message.
 #[test]
 fn no_counter_runs_ahead_at_any_step() {
     for (mode, every) in [(Mode::Lossless, 1), (Mode::Latest, 1), (Mode::Latest, 40)] {
         let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
-        let looking = (data.clone(), ack.clone());
-        let look: Step = Rc::new(move || check(&looking.0, &looking.1));
+        let observed = (data.clone(), ack.clone());
+        let observe: Step = Rc::new(move || check(&observed.0, &observed.1));
         let receiver = Rc::new(RefCell::new(None::<Consumer<Plain, Stepped>>));
         let (receiving, looking) = (receiver.clone(), (data.clone(), ack.clone()));
         let step: Step = Rc::new(move || {
             check(&looking.0, &looking.1);
-            // Not yet there while the sender writes the header.
+            // There is no receiver while the sender writes the header.
             if let Some(receiver) = &mut *receiving.borrow_mut()
                 && SenderCounters::read(&looking.0).messages.is_multiple_of(every)
             {
@@ -84,7 +43,7 @@ fn no_counter_runs_ahead_at_any_step() {
         });
         let stepped = Stepped { memory: data.clone(), step };
         let mut sender = Producer::new(stepped, ack.clone(), CAPACITY, mode);
-        let stepped = Stepped { memory: ack.clone(), step: look };
+        let stepped = Stepped { memory: ack.clone(), step: observe };
         *receiver.borrow_mut() = Some(Consumer::new(data.clone(), stepped, CAPACITY, mode).expect("a header"));
         for number in 0..400 {
             let kind = if number % 3 == 0 { Kind::Topic } else { Kind::Message };

@@ -1,4 +1,4 @@
-//! The ring against a queue: equal in whatever order the two sides act.
+//! The ring against a queue: they are equal, in whatever order the two sides act.
 
 mod plain;
 mod reference;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use reference::{Both, capacity, ring, step};
 
 proptest! {
-    /// Equal contents, order, numbers and positions after each step; `Full` and `TooLarge` exactly when they are due.
+    /// Equal contents, order, numbers and positions after each step; `Full` and `TooLarge` exactly when they should come.
     #[test]
     fn the_ring_is_a_queue(capacity in capacity(), steps in vec(step(), 0..400), sender_looks: bool) {
         let mut both = Both::new(capacity);
@@ -24,9 +24,9 @@ proptest! {
         both.check_what_the_sender_sees();
     }
 
-    /// The mark is passed upwards with the push that reaches it, and downwards at half of it.
+    /// The ring becomes high with the push that reaches the mark, and low again at half of the mark.
     #[test]
-    fn the_high_water_mark_is_told(capacity in capacity(), mark in 0..1100u64, steps in vec(step(), 0..400)) {
+    fn the_high_water_mark_is_reported(capacity in capacity(), mark in 0..1100u64, steps in vec(step(), 0..400)) {
         let mut both = Both::new(capacity);
         both.sender.set_high_water(Some(mark));
         let (mark, mut is_high) = (mark.max(1), false);
@@ -40,10 +40,10 @@ proptest! {
         both.sender.set_high_water(None);
         prop_assert!(!both.sender.is_high());
         both.sender.set_high_water(Some(8));
-        prop_assert_eq!(both.sender.is_high(), depth >= 8, "a new mark is looked at once");
+        prop_assert_eq!(both.sender.is_high(), depth >= 8, "a new mark is checked at once");
     }
 
-    /// What only the caller knows is counted where the observers look.
+    /// What only the caller knows is counted where observers read it.
     #[test]
     fn notes_are_counted(dropped in 0..9u64, returned in vec(0..99u64, 0..5), blocked in vec(0..99u64, 0..5), at: u32) {
         let (mut sender, mut receiver, data, ack) = ring(512, Mode::Lossless);
@@ -62,16 +62,16 @@ proptest! {
         prop_assert_eq!(counters.receiver.last_received, at + 1);
     }
 
-    /// In both directions; a sleeper that has woken is not rung for.
+    /// In both directions. A sleeper that has woken is not rung for.
     #[test]
-    fn each_bell_is_rung_once_per_epoch(epochs in vec(0..4u64, 0..20)) {
+    fn the_bell_is_rung_once_per_epoch(epochs in vec(0..4u64, 0..20)) {
         let (mut sender, mut receiver, data, ack) = ring(layout::MIN_CAPACITY, Mode::Lossless);
         let (mut rung, mut answered) = (0, 0);
         for epoch in epochs {
             ack.cell(ack::ARMED).set(epoch);
             prop_assert_eq!(sender.must_ring(), epoch != 0 && epoch != rung);
             ack.cell(ack::CONSUMED).set(epoch);
-            prop_assert_eq!(wait_for_receiver(&data, &ack, epoch), epoch, "read anew");
+            prop_assert_eq!(wait_for_receiver(&data, &ack, epoch), epoch, "read again");
             prop_assert_eq!(receiver.must_ring(), epoch != 0 && epoch != answered);
             stop_waiting(&data);
             prop_assert!(!receiver.must_ring());
@@ -83,10 +83,10 @@ proptest! {
 }
 
 proptest! {
-    // Each case goes round the ring 65 535 times first.
+    // Each case first goes round the ring 65,535 times.
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// The lap in a commit word has 16 bits, and goes on from the last one to zero.
+    /// The lap in a commit word has 16 bits: zero follows the last one.
     #[test]
     fn the_lap_may_wrap(steps in vec(step(), 200..400)) {
         let mut both = Both::new(layout::MIN_CAPACITY);
@@ -98,7 +98,7 @@ proptest! {
     }
 }
 
-/// A receiver that arms looks for all that could have happened meanwhile, under a number of its own each time.
+/// A receiver that arms looks for everything that may have happened, each time under a new epoch.
 #[test]
 fn arming_looks_once_more() {
     let (mut sender, mut receiver, data, ack) = ring(512, Mode::Lossless);
@@ -117,4 +117,19 @@ fn arming_looks_once_more() {
     data.cell(data::RING + 3).set(1);
     assert_eq!((receiver.arm(), armed()), (Armed::Awake, 5), "corruption");
     assert_eq!(receiver.epochs(), 5);
+}
+
+/// The depth of now is a depth that the ring has had.
+#[test]
+fn the_greatest_depth_is_at_least_the_depth_that_was_asked_for() {
+    let (mut sender, mut receiver, data, ack) = ring(256 * 1024, Mode::Lossless);
+    for _ in 0..2 {
+        sender.push(Head::MESSAGE, &[7; 24]).unwrap();
+    }
+    assert_eq!(sender.depth(), Ok(80));
+    assert_eq!((sender.counters().depth_max, Counters::read(&data, &ack).sender.depth_max), (80, 80));
+    while receiver.pop(&mut Vec::new()).unwrap().is_some() {}
+    receiver.consume();
+    assert_eq!(sender.depth(), Ok(0));
+    assert_eq!(sender.counters().depth_max, 80, "it does not fall");
 }

@@ -105,7 +105,7 @@ impl Page {
             sum.blocked_s += stats.blocked.as_secs_f64();
             sum.queued = sum.queued.saturating_add(stats.queued);
             sum.depth = sum.depth.saturating_add(stats.depth);
-            sum.depth_max = sum.depth_max.max(stats.depth_max);
+            sum.depth_max = sum.depth_max.saturating_add(stats.depth_max);
             sum.capacity = sum.capacity.saturating_add(stats.capacity);
             sum.latency += &stats.latency;
             if row.by_receiver {
@@ -163,7 +163,7 @@ impl Collector for Page {
             ("librpc_channels", "Channels", None, |sum| sum.channels),
             ("librpc_queue_depth", "Messages in rings, or in work", None, |sum| sum.queued),
             ("librpc_queue_used", "Room in use in rings", Some(&Unit::Bytes), |sum| sum.depth),
-            ("librpc_queue_used_max", "The most room that was ever in use", Some(&Unit::Bytes), |sum| sum.depth_max),
+            ("librpc_queue_used_max", "Most room ever in use, ring by ring", Some(&Unit::Bytes), |sum| sum.depth_max),
             ("librpc_queue_capacity", "Room in rings", Some(&Unit::Bytes), |sum| sum.capacity),
         ];
         for (name, help, unit, of) in gauges {

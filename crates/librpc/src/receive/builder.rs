@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use librpc_ring::layout;
+use librpc_ring::is_mappable;
 
 use crate::link::inbox_shared::InboxShared;
 use crate::name::{Address, BadNodeId, check_node_id};
@@ -13,6 +13,8 @@ use crate::receive::receiver::{Receiver, Wait};
 use crate::sys::{OsError, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS};
 
+/// The smallest capacity that can be asked for, in bytes.
+const MIN_CAPACITY: usize = 4096;
 /// The default capacity of each sender's ring, in bytes. Messages of up to 65,472 bytes fit.
 pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
 
@@ -38,7 +40,7 @@ pub enum InboxError {
         /// The node.
         node: String,
     },
-    /// The capacity is none.
+    /// The capacity is not valid.
     #[error("a capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
     Capacity {
         /// The capacity in bytes.
@@ -74,8 +76,9 @@ impl<'n> InboxBuilder<'n> {
         Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, durable, wait, acknowledge }
     }
 
-    /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. It is
-    /// touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
+    /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. The ring
+    /// has at least one page of the system, so on systems with pages of 16 or 64 KiB a smaller capacity is rounded up to that.
+    /// It is touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
     pub fn capacity(self, bytes: u64) -> Self {
         Self { capacity: bytes, ..self }
     }
@@ -118,9 +121,10 @@ impl<'n> InboxBuilder<'n> {
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::BadName)?;
         }
-        if !layout::is_valid_capacity(capacity) || capacity < 4096 {
+        if !is_mappable(capacity, MIN_CAPACITY) {
             return Err(InboxError::Capacity { bytes: capacity });
         }
+        let capacity = capacity.max(rustix::param::page_size() as u64);
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());

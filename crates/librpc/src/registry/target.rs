@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use librpc_ring::layout;
+use librpc_ring::is_mappable;
 
 use crate::name::Incarnation;
 use crate::policy::Policy;
@@ -25,8 +25,8 @@ impl Target {
     /// An inbox that a living node's file lists, checked; else why it cannot be.
     pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
         let capacity = inbox.capacity;
-        if !layout::is_valid_capacity(capacity) || capacity < layout::HEADER_BYTES as u64 {
-            return Err(format!("it lists a capacity of {capacity} bytes"));
+        if !is_mappable(capacity, rustix::param::page_size()) {
+            return Err(format!("it lists a capacity of {capacity} bytes, which this system cannot map"));
         }
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;

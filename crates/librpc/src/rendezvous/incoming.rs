@@ -226,6 +226,9 @@ impl Incoming {
                     state.step = Step::Done;
                     let (socket, charge) = (state.socket.take(), state.charge.take());
                     drop(state);
+                    if let Some(socket) = &socket {
+                        reactor.unwatch(&**socket); // it is the inbox's now, or closes here
+                    }
                     self.forget(reactor);
                     return drop((socket, charge));
                 }

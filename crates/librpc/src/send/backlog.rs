@@ -314,8 +314,9 @@ impl Backlog {
     /// What is kept, as a part of the account: sent, and queued.
     pub(crate) fn account(&mut self) -> Account {
         let (kept, capacity) = (self.len(), self.capacity);
+        let (depth, depth_max) = (self.bytes, self.bytes);
         let account =
-            Account { sent: kept, accepted: kept, queued: kept, depth: self.bytes, capacity, ..Account::default() };
+            Account { sent: kept, accepted: kept, queued: kept, depth, depth_max, capacity, ..Account::default() };
         self.channel.as_mut().or(self.in_doubt.as_mut()).map_or(account, |channel| {
             let mut both = channel.account();
             both += account;

@@ -59,7 +59,7 @@ impl OutboundChannel {
     /// Starts a channel whose first message bears this number.
     pub(crate) fn new(shared: Arc<ChannelShared>, link: LinkRef, first: u64) -> Self {
         let (target, data) = (&shared.target, shared.data.writer());
-        let producer = Producer::going_on(data, no_ack(), target.capacity, target.policy.mode(), first);
+        let producer = Producer::continuing(data, no_ack(), target.capacity, target.policy.mode(), first);
         Self {
             shared,
             _link: link,
@@ -297,9 +297,11 @@ impl OutboundChannel {
     /// What became of the messages so far.
     pub(crate) fn account(&mut self) -> Account {
         self.refresh();
-        if let Err(error) = self.producer.consumed() {
+        // The depth first: from then on the greatest one is at least as much.
+        let depth = self.producer.depth().unwrap_or_else(|error| {
             self.shared.fail(Failure::Broken(error.to_string()));
-        }
+            0
+        });
         let Counters { sender, receiver, .. } = self.shared.counters();
         let SenderCounters { messages, dropped, returned, .. } = sender;
         Account {
@@ -311,7 +313,7 @@ impl OutboundChannel {
             returned,
             bytes: sender.bytes,
             blocked: Duration::from_nanos(sender.blocked_ns),
-            depth: self.producer.depth().unwrap_or(0),
+            depth,
             depth_max: sender.depth_max,
             capacity: self.producer.capacity(),
         }

@@ -178,7 +178,11 @@ impl ChannelStats {
         let (latency, now) = (Histogram::read(ack), now_ns());
         let ago = |ns: u64| (ns != 0).then(|| Duration::from_nanos(now.saturating_sub(ns)));
         let (queued, sender, receiver) = (counters.queued(), counters.sender, counters.receiver);
-        let depth = sender.committed.saturating_sub(consumed).min(capacity);
+        // In mode Latest the position says what was skipped, too; in both, nothing queued is nothing in use.
+        let depth = match (queued, policy.mode()) {
+            (0, Mode::Latest) => 0,
+            _ => sender.committed.saturating_sub(consumed).min(capacity),
+        };
         Self {
             peer,
             peer_incarnation,
@@ -188,9 +192,9 @@ impl ChannelStats {
             state,
             policy,
             topics,
-            // In mode Latest the position says what was skipped, too; in both, nothing queued is nothing in use.
-            depth: if queued == 0 && policy.mode() == Mode::Latest { 0 } else { depth },
-            depth_max: sender.depth_max.min(capacity),
+            depth,
+            // Its sender need not have noticed a depth below a sixteenth of the ring.
+            depth_max: sender.depth_max.min(capacity).max(depth),
             capacity,
             sent: sender.messages,
             bytes_sent: sender.bytes,

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use librpc_ring::{Mapped, ReadOnly, Writable, layout};
+use librpc_ring::{Mapped, ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -32,6 +32,8 @@ pub(crate) enum BadMemory {
     NotTmpfs(u64),
     #[error("the memfd has {found} bytes, not {expected}")]
     Size { found: u64, expected: u64 },
+    #[error("the memfd has channel layout version {found}, this process uses version {expected}")]
+    Version { found: u64, expected: u64 },
     #[error(transparent)]
     Os(#[from] OsError),
 }
@@ -39,27 +41,39 @@ pub(crate) enum BadMemory {
 /// How a memory lies in the address space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
-    /// A header page and a ring of this many bytes, the ring mapped twice in a row.
+    /// A sender's memory: a header and a ring of this many bytes, the ring mapped twice in a row.
     Data { capacity: u64 },
-    /// One page.
+    /// A receiver's memory: one page of the system.
     Ack,
     /// One page of the registry.
     Registry,
 }
 
 impl Shape {
-    fn file_bytes(self) -> usize {
+    /// The segment that is the whole file, and the one that is mapped after it.
+    fn segments(self) -> (Segment, Option<Segment>) {
         match self {
-            Self::Data { capacity } => layout::HEADER_BYTES + capacity as usize,
-            Self::Ack => layout::ACK_BYTES,
-            Self::Registry => crate::registry::layout::PAGE as usize,
+            Self::Data { capacity } => {
+                let [whole, again] = data_segments(capacity);
+                (whole, Some(again))
+            }
+            Self::Ack => (ack_segment(rustix::param::page_size()), None),
+            Self::Registry => {
+                let bytes = crate::registry::layout::PAGE as usize;
+                (Segment { address_offset: 0, file_offset: 0, bytes }, None)
+            }
         }
     }
 
-    fn mapped_bytes(self) -> usize {
+    fn file_bytes(self) -> u64 {
+        self.segments().0.bytes as u64
+    }
+
+    /// The size of this memory in layout version 1, whose header had 4,096 bytes, if that is another one.
+    fn file_bytes_of_version_1(self) -> Option<u64> {
         match self {
-            Self::Data { capacity } => self.file_bytes() + capacity as usize,
-            Self::Ack | Self::Registry => self.file_bytes(),
+            Self::Data { capacity } => Some(4096 + capacity),
+            Self::Ack | Self::Registry => None,
         }
     }
 }
@@ -94,7 +108,7 @@ impl Mapping {
             made => made,
         })
         .context(doing)?;
-        rustix::fs::ftruncate(&fd, shape.file_bytes() as u64).context(doing)?;
+        rustix::fs::ftruncate(&fd, shape.file_bytes()).context(doing)?;
         let mapping = Self::map(fd.as_fd(), shape, true)?;
         rustix::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
         Ok((mapping, fd))
@@ -113,7 +127,10 @@ impl Mapping {
             return Err(BadMemory::NotTmpfs(kind));
         }
         let found = rustix::fs::fstat(fd).context(|| "look at received memory".into())?.st_size as u64;
-        let expected = shape.file_bytes() as u64;
+        let expected = shape.file_bytes();
+        if Some(found) == shape.file_bytes_of_version_1() {
+            return Err(BadMemory::Version { found: 1, expected: layout::VERSION });
+        }
         if found != expected {
             return Err(BadMemory::Size { found, expected });
         }
@@ -127,7 +144,8 @@ impl Mapping {
 
     fn map(fd: std::os::fd::BorrowedFd<'_>, shape: Shape, writable: bool) -> Result<Self, OsError> {
         let doing = || "map shared memory".to_owned();
-        let (file_bytes, bytes) = (shape.file_bytes(), shape.mapped_bytes());
+        let (whole, again) = shape.segments();
+        let bytes = whole.bytes + again.map_or(0, |again| again.bytes);
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
@@ -136,15 +154,13 @@ impl Mapping {
         let base = NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at address 0");
         let mapping = Self { base, bytes, writable, born: fork::generation() };
         let fixed = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: replaces the first part of the stretch that was reserved just now and is used by nobody.
-        unsafe { rustix::mm::mmap(base.as_ptr().cast(), file_bytes, access, fixed, fd, 0) }.context(doing)?;
-        if let Shape::Data { capacity } = shape {
-            // SAFETY: the offset is within the reserved stretch.
-            let again = unsafe { base.add(file_bytes) };
-            let offset = layout::HEADER_BYTES as u64;
-            // SAFETY: replaces the rest of the reserved stretch.
-            unsafe { rustix::mm::mmap(again.as_ptr().cast(), capacity as usize, access, fixed, fd, offset) }
-                .context(doing)?;
+        for Segment { address_offset, file_offset, bytes } in std::iter::once(whole).chain(again) {
+            // SAFETY: replaces a part of the range that was reserved just now and that nobody uses.
+            unsafe {
+                let at = base.add(address_offset).as_ptr().cast();
+                rustix::mm::mmap(at, bytes, access, fixed, fd, file_offset as u64)
+            }
+            .context(doing)?;
         }
         // SAFETY: the stretch is ours; the advice changes what a child inherits.
         unsafe { rustix::mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxDontFork) }.context(doing)?;
@@ -251,7 +267,7 @@ fn close_disposed() {
 mod tests {
     use super::*;
 
-    const CAPACITY: u64 = 4096;
+    const CAPACITY: u64 = 65_536; // a page, wherever this runs
     const BYTES: u64 = layout::HEADER_BYTES as u64 + CAPACITY;
 
     fn memfd(more: MemfdFlags, bytes: u64, seals: SealFlags) -> Result<OwnedFd, Errno> {
@@ -278,6 +294,13 @@ mod tests {
             let fd = memfd(plain, bytes, seals()).unwrap();
             assert!(matches!(received(fd), Err(BadMemory::Size { found, .. }) if found == bytes));
         }
+    }
+
+    #[test]
+    fn memory_of_layout_version_1_is_refused_by_name() {
+        let fd = memfd(MemfdFlags::empty(), 4096 + CAPACITY, seals()).unwrap();
+        let refused = received(fd).unwrap_err().to_string();
+        assert_eq!(refused, "the memfd has channel layout version 1, this process uses version 2");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! them that nothing orders; synchronising accesses touch the atomic only. loom runs all threads of a model on one real
 //! thread, hence `Rc` and `Cell`: what they hold is invisible to loom, so it cannot order anything by accident.
 
+#![allow(dead_code, reason = "not every model needs everything")]
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -26,11 +28,12 @@ pub(crate) enum Role {
     Closed,
     Waiting,
     Consumed,
+    /// Modelled only where a sender takes over.
+    Taken,
     Armed,
 }
 
-/// One thing taken away from the protocol. Every one of them must make a model fail.
-#[allow(dead_code, reason = "not every model has every weakness")]
+/// One thing that the protocol lacks. Each must make a model fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weakness {
     None,
@@ -44,16 +47,16 @@ pub(crate) enum Weakness {
     NoAcquireFence,
     /// The receiver never sees that it was overtaken.
     NoLookAtIntent,
-    /// Who has announced sleep by it sleeps whatever the second look says. Played by the models.
+    /// A side that has announced sleep in it sleeps whatever the second look finds. The models do this.
     NoSecondLook(Role),
-    /// Every sleep announced by it bears the same epoch.
+    /// Every sleep announced in it has the same epoch.
     SameEpoch(Role),
-    /// After a store to it nobody rings. Played by the models.
+    /// After a store to it nobody rings. The models do this.
     NoBellAfter(Role),
-    /// Who has announced sleep by it waits for a change since another look at the position, not for what it needs.
-    /// Played by the models.
+    /// A side that has announced sleep in it waits for any change of the position, not for the position that it needs. The
+    /// models do this.
     WaitsForAnyChange(Role),
-    /// A sender that has left is not looked at again for its last records. Played by the models.
+    /// There is no further look after a load of it or a store to it. The models do this.
     NoLookAfter(Role),
 }
 
@@ -101,14 +104,14 @@ impl Words {
     fn word(&self, index: usize) -> &Word {
         if self.which == Which::Data && index >= data::RING {
             // As if mapped twice in a row.
-            assert!(index < data::RING + 2 * self.ring.len(), "word {index} is behind the second mapping");
+            assert!(index < data::RING + 2 * self.ring.len(), "word {index} is after the second mapping");
             return &self.ring[(index - data::RING) % self.ring.len()];
         }
         let found = self.header.iter().find(|(of, _)| *of == index);
         &found.unwrap_or_else(|| panic!("no model of header word {index}")).1
     }
 
-    /// The role of a synchronising word. `None`: it is for observers only, whom no model has, so it is not modelled.
+    /// The role of a synchronising word; `None` if only those read it whom this model does not have.
     fn role(&self, index: usize) -> Option<Role> {
         match (self.which, index) {
             (Which::Data, data::WAITING) => Some(Role::Waiting),
@@ -119,8 +122,9 @@ impl Words {
             (Which::Data, data::RING..) => Some(Role::Commit),
             (Which::Ack, ack::CONSUMED) => Some(Role::Consumed),
             (Which::Ack, ack::ARMED) => Some(Role::Armed),
-            (Which::Ack, ack::TAKEN | ack::RECEIVED..=ack::LAST_RECEIVED) => None,
-            _ => panic!("word {index} is no synchronising word"),
+            (Which::Ack, ack::TAKEN) => self.header.iter().any(|(of, _)| *of == index).then_some(Role::Taken),
+            (Which::Ack, ack::RECEIVED..=ack::LAST_RECEIVED) => None,
+            _ => panic!("word {index} is not a synchronising word"),
         }
     }
 }
@@ -144,7 +148,7 @@ impl Mapping {
 
 impl Memory for Mapping {
     fn load(&self, word: usize, order: Ordering) -> u64 {
-        let role = self.words.role(word).expect("observers' words are never loaded");
+        let role = self.words.role(word).expect("a word that is not modelled is never loaded");
         if role == Role::Intent && self.weakness == Weakness::NoLookAtIntent {
             return 0;
         }
@@ -168,7 +172,7 @@ impl Memory for Mapping {
         let is_missing = match (order, self.last_store.get()) {
             (Ordering::Acquire, _) => self.weakness == Weakness::NoAcquireFence,
             (_, Some(after)) => self.weakness == Weakness::NoFenceAfter(after),
-            (_, None) => panic!("such a fence stands behind a store"),
+            (_, None) => panic!("such a fence follows a store"),
         };
         if !is_missing {
             loom::sync::atomic::fence(order);
@@ -200,7 +204,7 @@ impl MemoryMut for Mapping {
     }
 }
 
-/// A new channel and what else its sender maps: the words by which it waits.
+/// A new channel, and the words in which its sender announces that it waits.
 pub(crate) struct Channel {
     pub(crate) producer: Producer<Mapping, Mapping>,
     pub(crate) consumer: Consumer<Mapping, Mapping>,
@@ -210,10 +214,20 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub(crate) fn new(capacity: u64, mode: Mode, weakness: Weakness) -> Self {
+        Self::with_words(capacity, mode, weakness, &[])
+    }
+
+    /// A channel in which `taken` is modelled, too.
+    pub(crate) fn with_takeover(capacity: u64, mode: Mode, weakness: Weakness) -> Self {
+        Self::with_words(capacity, mode, weakness, &[ack::TAKEN])
+    }
+
+    fn with_words(capacity: u64, mode: Mode, weakness: Weakness, more: &[usize]) -> Self {
         let constants = [data::MAGIC, data::VERSION, data::CAPACITY, data::MODE, data::FIRST];
         let header = [&constants[..], &[data::WAITING, data::CLOSED, data::INTENT, data::MARK]].concat();
         let data = Words::new(Which::Data, &header, capacity);
-        let ack = Words::new(Which::Ack, &[ack::MAGIC, ack::VERSION, ack::CONSUMED, ack::ARMED], 0);
+        let header = [&[ack::MAGIC, ack::VERSION, ack::CONSUMED, ack::ARMED], more].concat();
+        let ack = Words::new(Which::Ack, &header, 0);
         let map = |words| Mapping::of(words, weakness);
         assert!(layout::is_valid_capacity(capacity));
         Self {
@@ -225,10 +239,10 @@ impl Channel {
     }
 }
 
-/// Goes through all executions with at most this many preemptions. `None`: through all.
+/// Goes through all executions with at most this many preemptions; `None` for all executions.
 ///
-/// loom recommends 2 or 3: nearly every bug needs no more, and the executions grow with its power. Where it is 5 here,
-/// `None` ends too, after seconds instead of one.
+/// loom recommends 2 or 3: nearly every bug needs no more, and the number of executions grows exponentially. Where it is 5
+/// here, `None` ends too, but takes several times as long.
 pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
@@ -242,21 +256,21 @@ pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync
     println!("{} executions", executions.load(Ordering::Relaxed));
 }
 
-/// A sleeper's bell, and the other side's hold on it. Like a socket it stays rung until the sleeper has woken, and may
+/// A sleeper's bell, and the other side's handle of it. As with a socket, it stays rung until the sleeper has woken, and may
 /// wake it for nothing.
 pub(crate) fn bell() -> (Rc<Notify>, Rc<Notify>) {
     let bell = Rc::new(Notify::new());
     (bell.clone(), bell)
 }
 
-/// The model must fail over this weakness, and in this way.
+/// The model must fail with this weakness, and in this way.
 pub(crate) fn caught(model: fn(Weakness), weakness: Weakness, how: &str) {
-    let failure = catch_unwind(AssertUnwindSafe(|| model(weakness))).expect_err("the model holds without it");
+    let failure = catch_unwind(AssertUnwindSafe(|| model(weakness))).expect_err("the model should fail");
     let message = failure.downcast_ref::<String>().map(String::as_str).or(failure.downcast_ref::<&str>().copied());
     let message = message.expect("a panic with a message");
     println!("caught: {message}");
     assert!(message.contains(how), "not {how:?} but {message:?}");
 }
 
-/// Somebody sleeps for good.
+/// A side sleeps for ever.
 pub(crate) const LOST_WAKE_UP: &str = "deadlock";

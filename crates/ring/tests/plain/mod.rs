@@ -1,3 +1,3 @@
-//! Ring memory of one thread: words that a test can look at and spoil, and that count how often they are read.
+//! Ring memory for one thread: words that a test can read and overwrite, and that count how often they are read.
 
 pub(crate) use testkit::RingMemory as Plain;

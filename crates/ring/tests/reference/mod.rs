@@ -1,4 +1,4 @@
-//! What the ring must do, as a queue does it, and steps at random to compare the two by.
+//! What the ring must do, done by a queue, and random steps to compare the two.
 
 use std::collections::VecDeque;
 
@@ -36,7 +36,7 @@ pub(crate) fn head() -> impl Strategy<Value = Head> {
     })
 }
 
-/// How long a payload is, when the limit is known.
+/// The length of a payload, relative to the limit.
 #[derive(Clone, Debug)]
 pub(crate) enum Length {
     UpTo(Index),
@@ -83,7 +83,7 @@ pub(crate) fn payload(bytes: usize, seed: u8) -> Vec<u8> {
     (0..bytes).map(|at| seed.wrapping_add(at as u8)).collect()
 }
 
-/// What the layout says a record takes, worked out once more.
+/// The room that a record takes according to the layout, computed independently.
 pub(crate) fn record_bytes(head: &Head, payload_bytes: usize) -> u64 {
     let words = 2 + [head.time, head.topic, head.correlation].iter().flatten().count() + payload_bytes.div_ceil(8);
     8 * words as u64
@@ -126,7 +126,7 @@ impl Both {
         Self { sender, receiver, data, ack, queue: Queue::default() }
     }
 
-    /// Goes round an empty ring this often.
+    /// Goes round an empty ring this many times.
     pub(crate) fn go_round(&mut self, laps: u64) {
         let capacity = self.sender.capacity();
         let longest = Head { time: Some(1), topic: Some(2), correlation: Some(3), ..Head::MESSAGE };
@@ -165,16 +165,16 @@ impl Both {
     }
 
     pub(crate) fn pop(&mut self) {
-        let mut found = b"in front of it".to_vec();
+        let mut found = b"before it".to_vec();
         let record = self.receiver.pop(&mut found).expect("an honest sender");
         let Some(sent) = self.queue.untaken.pop_front() else {
-            assert_eq!((record, &*found), (None, &b"in front of it"[..]));
+            assert_eq!((record, &*found), (None, &b"before it"[..]));
             return;
         };
         let record = record.expect("it was pushed");
         assert_eq!((record.head, record.sequence, record.missed), (sent.head, sent.sequence, 0));
         assert_eq!(record.payload_bytes, sent.payload.len());
-        assert_eq!(found.strip_prefix(b"in front of it"), Some(&*sent.payload));
+        assert_eq!(found.strip_prefix(b"before it"), Some(&*sent.payload));
         self.queue.taken += sent.size;
         if sent.head.kind != Kind::Topic {
             self.queue.received += 1;
@@ -219,17 +219,19 @@ impl Both {
             (self.queue.pushed_bytes, self.queue.received_bytes)
         );
         assert_eq!((counters.receiver.missed, counters.queued()), (0, pushed - self.queue.processed));
-        // Of depths below a sixteenth it has seen one or none.
+        // A depth below a sixteenth may go unnoticed.
         let (deepest, seen) = (self.queue.deepest, counters.sender.depth_max);
         assert!(seen == deepest || (seen < deepest && deepest <= self.sender.capacity() / 16), "{seen} of {deepest}");
     }
 
-    /// Makes the sender look at the receiver's position, which it otherwise does on a full ring only.
+    /// Makes the sender read the receiver's position, which it otherwise does only if the ring seems full.
     pub(crate) fn check_what_the_sender_sees(&mut self) {
         let unprocessed = self.queue.pushed - self.queue.processed;
         assert_eq!(self.sender.outstanding(), Ok(unprocessed));
         assert_eq!(self.sender.consumed(), Ok(self.queue.consumed));
-        assert_eq!(self.sender.depth(), Ok(self.queue.committed - self.queue.consumed));
+        let depth = self.queue.committed - self.queue.consumed;
+        assert_eq!(self.sender.depth(), Ok(depth));
+        assert!(self.sender.counters().depth_max >= depth, "the greatest depth is at least the present one");
         assert_eq!(outstanding(&self.data, &self.ack), unprocessed);
     }
 }

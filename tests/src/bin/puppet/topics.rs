@@ -49,7 +49,7 @@ impl Puppet {
         let (outbox, topic) = self.topic(topic)?;
         let receipt = outbox.publish_within(topic, text.as_bytes(), limit)?;
         let undelivered = receipt.undelivered().iter().map(ToString::to_string).collect();
-        answer(Published { inboxes: receipt.inboxes(), undelivered })
+        answer(Published { inboxes: receipt.inboxes(), pending: receipt.pending(), undelivered })
     }
 
     fn publish_numbers(&mut self, topic: &str, numbers: RangeInclusive<u64>) -> Outcome {
