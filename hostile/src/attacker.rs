@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketAddrUnix, SocketFlags, SocketType,
 };
-use testkit::Random;
+use testkit::{Random, socket_of};
 
 use crate::fuse::Stuck;
 use crate::mapping::{CAPACITY, RING_BYTES, memory, ring, seals};
@@ -97,7 +97,7 @@ impl Attacker {
 
     fn connect(&self) -> anyhow::Result<OwnedFd> {
         let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(self.domain.join("victim.sock"))?)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(socket_of(&self.domain, "victim")?)?)?;
         Ok(socket)
     }
 
@@ -316,7 +316,7 @@ impl Attacker {
 
     /// Opens an inbox that accepts what is sent to it, and lies about it.
     fn receiver(&mut self) -> anyhow::Result<()> {
-        let path = self.domain.join("evil.sock");
+        let path = socket_of(&self.domain, "evil")?;
         let _ = std::fs::remove_file(&path);
         let listener = socket()?;
         rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;

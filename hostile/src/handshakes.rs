@@ -15,7 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, p
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
-use testkit::{Random, TestDomain};
+use testkit::{Random, TestDomain, socket_of};
 
 use crate::attacker::{send, socket};
 use crate::honest;
@@ -227,7 +227,7 @@ pub(crate) fn attack(
         offers: offers.len() as u64,
         is_private: user.is_none(),
     };
-    let path = domain.join("victim.sock");
+    let path = socket_of(domain, "victim")?;
     let random = Random::new(first);
     let (kept, ends) = Default::default();
     let mut all = Handshakes { path, facts, offers, samples: samples(), kept, ends, random };

@@ -117,7 +117,7 @@ impl Draft {
             }
             3 => self.fields[at].0 = random.odd(),
             4 => self.fields[at].1 = any(random),
-            5 => self.fields.push((8 + random.below(300), any(random))),
+            5 => self.fields.push((10 + random.below(300), any(random))),
             6 => self.is_map = !self.is_map,
             _ => spoil(&mut self.fields[at].1, random, facts),
         }

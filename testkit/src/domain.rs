@@ -3,6 +3,7 @@
 //! Invariant: every domain made here lies at `/dev/shm/librpc_test_<pid>_<name>`, so that what a process leaves behind
 //! can be found, and what a killed process left can be told from what others still use.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -74,8 +75,20 @@ impl TestDomain {
 
     /// The names of what is in the directory, sorted; none if there is no directory.
     pub fn entries(&self) -> Vec<String> {
-        let name = |path: PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut names: Vec<String> = list(&self.path).into_iter().map(name).collect();
+        let mut names: Vec<String> = list(&self.path).iter().map(|path| name(path)).collect();
+        names.sort();
+        names
+    }
+
+    /// The path of a node's rendezvous socket.
+    pub fn socket_of(&self, id: &str) -> PathBuf {
+        socket_of(&self.path, id).expect("the node is there")
+    }
+
+    /// The names that are in the directory if exactly these nodes are there, sorted.
+    pub fn entries_with(&self, ids: &[&str]) -> Vec<String> {
+        let names = |id| [format!("{id}.node"), name(&self.socket_of(id))];
+        let mut names: Vec<String> = ids.iter().copied().flat_map(names).chain(["generation".to_owned()]).collect();
         names.sort();
         names
     }
@@ -113,6 +126,16 @@ impl Drop for TestDomain {
             assert_eq!(left, [] as [&Path; 0], "something is left behind");
         }
     }
+}
+
+/// The path of a node's rendezvous socket in a domain. Its name contains the inode number of the node's file.
+pub fn socket_of(domain: &Path, id: &str) -> std::io::Result<PathBuf> {
+    let file = std::fs::metadata(domain.join(format!("{id}.node")))?;
+    Ok(domain.join(format!("{id}.{:x}.sock", file.ino())))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn prefix() -> String {
@@ -153,7 +176,7 @@ pub fn left_by_this_process() -> Vec<PathBuf> {
 /// Removes the domains of processes that no longer run: one that was killed could not do it itself.
 pub fn remove_what_killed_runs_left() {
     for path in list(Path::new(SHM)) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name(&path);
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next());
         let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {

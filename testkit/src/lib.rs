@@ -15,7 +15,7 @@ mod unshare; //     a program in namespaces of its own
 mod wait; //        waiting for a state
 
 #[cfg(feature = "domain")]
-pub use domain::{TestDomain, left_by_this_process, left_of, remove_what_killed_runs_left};
+pub use domain::{TestDomain, left_by_this_process, left_of, remove_what_killed_runs_left, socket_of};
 pub use memory::RingMemory;
 pub use process::{Ended, Process, command, die_with_parent};
 pub use random::Random;

@@ -1,7 +1,6 @@
 //! Connecting: deaths and stops at every step of the handshake, admission, floods, exhaustion.
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use librpc_system_tests::orders::*;
 use librpc_system_tests::proc::cpu_ticks;
@@ -190,7 +189,7 @@ fn channels_over_the_limit_are_refused_until_one_ends() {
 fn raw(domain: &TestDomain, id: &str) -> std::io::Result<UnixStream> {
     // Closed on exec: other tests start puppets at this moment.
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    let address = SocketAddrUnix::new(Path::new(domain.path()).join(format!("{id}.sock")))?;
+    let address = SocketAddrUnix::new(domain.socket_of(id))?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket.into())
 }

@@ -558,7 +558,7 @@ fn the_doctor_finds_other_versions() {
     let place = place("versions");
     let sink = place.receiver("sink", &[]);
     let mut bytes = std::fs::read(place.path().join("sink.node")).expect("it is there");
-    bytes[8] = 2; // the layout's version
+    bytes[8] = 1; // the layout's version
     let foreign = place.path().join("foreign.node");
     let made = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&foreign);
     made.and_then(|mut file| file.write_all(&bytes)).expect("there is room");
@@ -566,7 +566,7 @@ fn the_doctor_finds_other_versions() {
     let layouts = find(&doctor, "check", "layouts");
     let found = layouts["found"].as_str().expect("text");
     assert_eq!(layouts["verdict"], "WARN");
-    assert!(found.contains("foreign.node: it has layout version 2; this librpc speaks version 1"), "{found}");
+    assert!(found.contains("foreign.node: it has layout version 1; this librpc speaks version 2"), "{found}");
     assert!(layouts["todo"].as_str().is_some_and(|todo| todo.contains("one version of librpc")), "{layouts}");
     assert_eq!(place.nodes().len(), 1, "nobody sees it");
     let top = place.run(&["top", "--once"], b"");
@@ -578,7 +578,7 @@ fn the_doctor_finds_other_versions() {
     set(7);
     let doctor = place.run(&["doctor", "--json"], b"");
     let joins = place.run(&["recv", "late"], b"");
-    set(1);
+    set(2);
     let doctor: Vec<Value> = doctor.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let layouts = find(&doctor, "check", "layouts");
     assert!(layouts["found"].as_str().is_some_and(|found| found.contains("generation: it has layout version 7")));

@@ -6,6 +6,7 @@ use librpc_ring::{Head, Kind};
 use minicbor::{Decode, Encode};
 
 use crate::link::bell::Bell;
+use crate::link::ledger::{Ledger, Limits};
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::receive::topic_names::Names;
 use crate::registry::layout::{LISTS_OFFSET, NodeHeader, SELECT_OFFSET, Select};
@@ -72,7 +73,7 @@ fn node_file(bytes: &[u8]) -> bool {
         }
         Ok(read)
     };
-    let Ok((header, inboxes)) = node_file::parse("n", pread) else { return false };
+    let Ok((header, inboxes, _)) = node_file::parse("n", pread) else { return false };
     let file = NodeFile::of_stranger(Incarnation::from_bytes(header.incarnation), header.pid, inboxes);
     for inbox in &file.inboxes {
         if let Ok(target) = Target::new("n".into(), &file, inbox) {
@@ -89,23 +90,23 @@ fn node_file(bytes: &[u8]) -> bool {
 /// Declarations: each a byte for the kind, two for the number, one for the length, then the name.
 fn topics(mut bytes: &[u8]) -> bool {
     let patterns: Vec<Pattern> = ["a/*", "b/**"].iter().map(|text| text.parse().expect("a pattern")).collect();
-    let (address, mut names, mut taken) = (Address::Topics(patterns.into()), Names::default(), false);
+    let mut names = Names::new(Address::Topics(patterns.into()), Ledger::new(Limits::default()).names(0));
+    let mut taken = false;
     while let [kind, low, high, length, rest @ ..] = bytes {
         let (name, rest) = rest.split_at((*length as usize).min(rest.len()));
         bytes = rest;
         let kinds = [Kind::Topic, Kind::Message, Kind::Request, Kind::Reply];
         let number = u64::from(*low) | u64::from(*high) << (8 + 8 * (kind >> 6));
         let head = Head { topic: Some(number), ..Head::of(kinds[*kind as usize % 4]) };
-        if names.learn(&address, &head, name).is_ok() {
+        if names.learn(&head, name).is_ok() {
             taken = true;
             assert!(head.kind == Kind::Topic && number < MAX_TOPICS as u64);
             let message = Head { topic: Some(number), ..Head::MESSAGE };
             assert!(
-                names.is_expected(&address, &message)
-                    && names.of(message.topic).is_some_and(|known| known.as_bytes() == name)
+                names.is_expected(&message) && names.of(message.topic).is_some_and(|known| known.as_bytes() == name)
             );
         }
-        names.is_expected(&address, &head);
+        names.is_expected(&head);
     }
     taken
 }

@@ -1,8 +1,8 @@
-//! What a process has once, as long as it has a node: the background thread, and those who wait for a node to appear.
+//! What a process has once, as long as it has a node: the background thread, and the lookout.
 
 use std::sync::{Arc, Weak};
 
-use crate::registry::wait::Waiters;
+use crate::registry::lookout::Lookout;
 use crate::sys::reactor::Reactor;
 use crate::sys::sync::Mutex;
 use crate::sys::{OsError, fork};
@@ -10,8 +10,8 @@ use crate::sys::{OsError, fork};
 /// What this process has once. Its thread ends when the last node is gone.
 pub(crate) struct Process {
     pub(crate) reactor: Arc<Reactor>,
-    /// The threads that wait for something to appear in a domain.
-    pub(crate) waiters: Arc<Waiters>,
+    /// What is watched in its domains.
+    pub(crate) lookout: Arc<Lookout>,
     born: u64,
 }
 
@@ -31,9 +31,10 @@ impl Process {
         if let Some(process) = running() {
             return Ok(process);
         }
+        let reserved = Lookout::reserve();
         let reactor = Reactor::start()?;
-        let waiters = Waiters::new(&reactor);
-        let process = Arc::new(Self { reactor, waiters, born: generation });
+        let lookout = Lookout::new(&reactor, reserved);
+        let process = Arc::new(Self { reactor, lookout, born: generation });
         let _gate = fork::gate();
         let mut current = CURRENT.lock();
         if let Some((born, other)) = &*current

@@ -260,6 +260,22 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         }
     }
 
+    /// Takes back the last message, which had this head and length: it is not handed out, and nothing is taken any more
+    /// (`unprocessed.rs` says when). A sender that takes over in the meantime may still flag it.
+    #[cold]
+    pub fn untake(&mut self, head: &Head, payload_bytes: usize) {
+        let begin = self.taken - head.record_bytes(payload_bytes);
+        (self.position, self.taken) = (begin, begin);
+        self.sequence -= 1;
+        self.received -= 1;
+        self.bytes -= payload_bytes as u64;
+        // Release: as in `count`.
+        self.ack.store(ack::RECEIVED, self.received, Ordering::Release);
+        self.ack.store(ack::BYTES_RECEIVED, self.bytes, Ordering::Release);
+        // Relaxed: as in `advance`.
+        self.ack.store(ack::TAKEN, begin, Ordering::Relaxed);
+    }
+
     /// Notes when a message that carries a timestamp was processed, in ns of the same clock.
     pub fn note_received_at(&mut self, ns: u64) {
         self.last_received = ns;

@@ -17,10 +17,11 @@
 //! receiver                                  the thread that closes the inbox       sender
 //! pop: taken ← end                          ended ← true
 //! fence                                     fence                                  sees the hang-up
-//! ended? then do not hand the message out   hang up                                reads taken: unprocessed
+//! ended? do not hand it out: untake         hang up                                reads taken: unprocessed
 //! ```
 //!
-//! Either the receiver sees the end, or the sender sees `taken`. Both fences may be one barrier of the closing thread
+//! Either the receiver sees the end, or the sender sees `taken`. What is not handed out is taken back, so that the receiver
+//! cannot say later that it is processed. Both fences may be one barrier of the closing thread
 //! (`membarrier`), which spares the receiver its own: [`crate::Consumer::pop`] keeps the order in the program.
 
 use std::sync::atomic::Ordering;

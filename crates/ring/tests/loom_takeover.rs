@@ -40,6 +40,9 @@ impl Receiver {
             fence(Ordering::SeqCst);
         }
         if self.weakness != Weakness::NoLookAfter(Role::Taken) && self.has_ended() {
+            if self.weakness != Weakness::NotTakenBack {
+                self.consumer.untake(&record.head, record.payload_bytes);
+            }
             return None;
         }
         self.handed_out.borrow_mut().push(record.sequence);
@@ -59,7 +62,7 @@ fn take_over(producer: &mut Producer<Mapping, Mapping>, ended: &AtomicBool, weak
     found
 }
 
-/// The receiver takes two messages, and processes the first one; meanwhile its inbox is closed.
+/// The receiver takes two messages and processes them; meanwhile its inbox is closed.
 fn closing(weakness: Weakness) {
     explore(None, move || {
         let Channel { mut producer, consumer, .. } = Channel::with_takeover(CAPACITY, Mode::Lossless, weakness);
@@ -74,6 +77,7 @@ fn closing(weakness: Weakness) {
                 receiver.consumer.consume();
                 receiver.receive();
             }
+            receiver.consumer.consume(); // the inbox is dropped
         });
         let found = take_over(&mut producer, &ended, weakness);
         receiving.join().expect("a receiver that ends");
@@ -103,6 +107,11 @@ fn fails_without_a_look_at_the_end_after_taking() {
 #[test]
 fn fails_without_the_fence_after_taking() {
     caught(closing, Weakness::NoFenceAfter(Role::Taken), NOT_FLAGGED);
+}
+
+#[test]
+fn fails_if_what_is_not_handed_out_stays_taken() {
+    caught(closing, Weakness::NotTakenBack, "is lost");
 }
 
 #[test]

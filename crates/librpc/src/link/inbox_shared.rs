@@ -1,8 +1,8 @@
 //! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
 
 use crate::sys::sync::Mutex;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Weak};
 
 use librpc_ring::Consumer;
@@ -10,12 +10,13 @@ use librpc_ring::Consumer;
 use crate::link::ledger::Charge;
 use crate::name::{Address, Peer};
 use crate::policy::Policy;
-use crate::registry::{self, node_file};
-use crate::stats::channels::{Entry, Roll};
+use crate::registry;
+use crate::registry::node_file::{self, ReadError};
+use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
-use crate::sys::{Descriptor, OsError};
+use crate::sys::{Descriptor, OsError, barrier};
 
 /// Every receive is over, for so its owner wants it.
 const STOPPED: u8 = 1;
@@ -34,7 +35,19 @@ pub(crate) struct Arrival {
     /// Its sender has no fence of its own.
     pub(crate) is_fenced: bool,
     pub(crate) charge: Charge,
-    pub(crate) entry: Entry,
+    pub(crate) guard: ChannelGuard,
+}
+
+/// What an inbox is to be.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) address: Address,
+    pub(crate) capacity: u64,
+    pub(crate) policy: Policy,
+    /// Whether it wants what its own node publishes, too.
+    pub(crate) receive_own: bool,
+    /// The name under which a subscription may be taken up again.
+    pub(crate) durable: Option<String>,
 }
 
 /// The part of an inbox that other threads reach.
@@ -50,10 +63,12 @@ pub(crate) struct InboxShared {
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     /// Its channels, as its statistics see them.
-    pub(crate) roll: Arc<Roll>,
+    pub(crate) channels: Arc<ChannelTable>,
     directory: Arc<Descriptor>,
     /// Bits: [`STOPPED`], [`CLOSED`].
     ended: AtomicU8,
+    /// The kernel cannot have a barrier in this process's threads, so each message has a fence.
+    pub(crate) has_own_fence: bool,
     state: Mutex<State>,
 }
 
@@ -61,8 +76,8 @@ pub(crate) struct InboxShared {
 struct State {
     /// The inbox takes nothing more.
     shut: bool,
-    arrivals: Vec<Arrival>,
-    connections: HashMap<u64, Connection>,
+    arrivals: VecDeque<Arrival>,
+    connections: BTreeMap<u64, Connection>,
 }
 
 struct Connection {
@@ -105,30 +120,37 @@ impl Connection {
 }
 
 impl InboxShared {
-    pub(crate) fn new(
-        number: u32,
-        address: Address,
-        (capacity, policy): (u64, Policy),
-        (own, durable): (bool, Option<String>),
-        directory: Arc<Descriptor>,
-    ) -> Result<Arc<Self>, OsError> {
-        let (ended, state, roll) = Default::default();
-        let signal = Signal::new()?;
-        Ok(Arc::new(Self { number, address, capacity, policy, own, durable, signal, roll, directory, ended, state }))
+    pub(crate) fn new(number: u32, settings: Settings, directory: Arc<Descriptor>) -> Result<Arc<Self>, OsError> {
+        let Settings { address, capacity, policy, receive_own, durable } = settings;
+        Ok(Arc::new(Self {
+            number,
+            address,
+            capacity,
+            policy,
+            own: receive_own,
+            durable,
+            signal: Signal::new()?,
+            channels: Arc::default(),
+            directory,
+            ended: AtomicU8::new(0),
+            has_own_fence: !barrier::register(),
+            state: Mutex::default(),
+        }))
     }
 
     /// Whether a peer's node lives. What a dead one has left is swept.
-    pub(crate) fn is_alive(&self, peer: &Peer) -> bool {
-        match node_file::read(&self.directory, &peer.node) {
-            Ok(Some(file)) if file.incarnation == peer.incarnation && file.alive => true,
-            Ok(Some(file)) if file.incarnation == peer.incarnation => {
-                if let Err(error) = registry::sweep(&self.directory, &peer.node) {
-                    tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
-                }
-                false
-            }
-            _ => false,
+    pub(crate) fn is_alive(&self, peer: &Peer) -> Result<bool, ReadError> {
+        let life =
+            node_file::read_life(&self.directory, &peer.node)?.filter(|life| life.incarnation == peer.incarnation);
+        if life.is_some_and(|life| life.alive) {
+            return Ok(true);
         }
+        if life.is_some()
+            && let Err(error) = registry::sweep(&self.directory, &peer.node)
+        {
+            tracing::debug!(%error, node = &*peer.node, "a dead node could not be swept");
+        }
+        Ok(false)
     }
 
     fn state(&self) -> crate::sys::sync::MutexGuard<'_, State> {
@@ -196,8 +218,8 @@ impl InboxShared {
                 None => {}
             }
         }
-        state.arrivals.push(arrival);
-        state.arrivals.append(&mut waiting);
+        state.arrivals.push_back(arrival);
+        state.arrivals.extend(waiting);
         drop(state);
         self.signal.raise();
     }
@@ -224,10 +246,14 @@ impl InboxShared {
         self.state().shut
     }
 
-    /// Takes what has arrived.
-    pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
-        self.signal.clear();
-        std::mem::take(&mut self.state().arrivals)
+    /// Takes what has arrived, in order, at most this many. While there are more, the inbox stays awake.
+    pub(crate) fn take_arrivals(&self, most: usize) -> Vec<Arrival> {
+        let mut state = self.state();
+        if state.arrivals.len() <= most {
+            self.signal.clear();
+        }
+        let most = most.min(state.arrivals.len());
+        state.arrivals.drain(..most).collect()
     }
 
     /// Ends every receive, now and later.
@@ -243,11 +269,32 @@ impl InboxShared {
         self.ended.load(Ordering::Acquire) != 0
     }
 
-    /// The node was closed under the inbox.
+    /// The node was closed under the inbox. No message that is taken after the hang-up is handed out, so each that was is
+    /// seen as taken by a sender that takes over.
     pub(crate) fn close(&self) {
         self.ended.fetch_or(CLOSED, Ordering::Release);
+        // Pairs with the fence in `has_ended_meanwhile`: the end is seen there, or `taken` is stored before the hang-up.
+        barrier::in_own_threads();
         self.shut();
         self.signal.raise();
+    }
+
+    /// After a message was taken, and before it is handed out: whether the inbox was stopped or closed meanwhile. If it was
+    /// closed, its sender may have taken over already, without having seen that the message was taken.
+    pub(crate) fn has_ended_meanwhile(&self) -> bool {
+        // Pairs with the barrier in `close`.
+        if self.has_own_fence {
+            fence(Ordering::SeqCst);
+        }
+        self.has_ended_in_run()
+    }
+
+    /// The same, unless each message [has a fence of its own](InboxShared::has_own_fence).
+    #[inline(always)]
+    pub(crate) fn has_ended_in_run(&self) -> bool {
+        // The barrier in `close` makes up for the rest.
+        compiler_fence(Ordering::SeqCst);
+        self.has_ended()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

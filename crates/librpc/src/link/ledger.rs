@@ -17,6 +17,8 @@ pub struct Limits {
     pub channels_per_user: u32,
     /// Bytes of rings that the node maps. Default 16 GiB: of address space; of memory only as much as is written.
     pub mapped_bytes_per_user: u64,
+    /// Bytes that the names of topics take which are declared on the channels. Default 64 MiB.
+    pub topic_bytes_per_user: u64,
     /// How long a peer may be silent in its handshake. Default 2 s.
     pub handshake_time: Duration,
 }
@@ -27,6 +29,7 @@ impl Default for Limits {
             handshakes_per_user: 256,
             channels_per_user: 16_384,
             mapped_bytes_per_user: 16 << 30,
+            topic_bytes_per_user: 64 << 20,
             handshake_time: Duration::from_secs(2),
         }
     }
@@ -44,6 +47,14 @@ struct Cost {
     handshakes: u32,
     channels: u32,
     bytes: u64,
+    names: u64,
+}
+
+/// What a user's account would be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OverLimit {
+    pub(crate) uid: u32,
+    pub(crate) limit: u64,
 }
 
 /// A cost that is taken off the account when this is dropped.
@@ -58,6 +69,12 @@ pub(crate) struct Charge {
 impl Ledger {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, accounts: Mutex::default() })
+    }
+
+    /// Whether nothing is on any account.
+    #[cfg(test)]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.accounts.lock().is_empty()
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -80,21 +97,50 @@ impl Ledger {
         self.charge(uid, Cost { channels: 1, bytes, ..Cost::default() })
     }
 
+    /// A charge for the names of topics, of none so far.
+    pub(crate) fn names(self: &Arc<Self>, uid: u32) -> Charge {
+        Charge { ledger: self.clone(), uid, cost: Cost::default(), born: fork::Born::now() }
+    }
+
     fn charge(self: &Arc<Self>, uid: u32, cost: Cost) -> Option<Charge> {
+        let is_taken = self.take(uid, cost);
+        is_taken.then(|| Charge { ledger: self.clone(), uid, cost, born: fork::Born::now() })
+    }
+
+    /// Adds a cost to a user's account, if that stays within the limits.
+    fn take(&self, uid: u32, cost: Cost) -> bool {
         let mut accounts = self.accounts.lock();
-        let account = accounts.entry(uid).or_default();
+        let account = accounts.get(&uid).copied().unwrap_or_default();
         let after = Cost {
-            handshakes: account.handshakes + cost.handshakes,
-            channels: account.channels + cost.channels,
-            bytes: account.bytes + cost.bytes,
+            handshakes: account.handshakes.saturating_add(cost.handshakes),
+            channels: account.channels.saturating_add(cost.channels),
+            bytes: account.bytes.saturating_add(cost.bytes),
+            names: account.names.saturating_add(cost.names),
         };
-        let within = after.handshakes <= self.limits.handshakes_per_user
+        let is_within = after.handshakes <= self.limits.handshakes_per_user
             && after.channels <= self.limits.channels_per_user
-            && after.bytes <= self.limits.mapped_bytes_per_user;
-        within.then(|| {
-            *account = after;
-            Charge { ledger: self.clone(), uid, cost, born: fork::Born::now() }
-        })
+            && after.bytes <= self.limits.mapped_bytes_per_user
+            && after.names <= self.limits.topic_bytes_per_user;
+        if is_within {
+            accounts.insert(uid, after);
+        }
+        is_within
+    }
+}
+
+impl Charge {
+    /// A charge to the same account for the names of topics, of none so far.
+    pub(crate) fn names(&self) -> Self {
+        self.ledger.names(self.uid)
+    }
+
+    /// Adds this many bytes of topics' names.
+    pub(crate) fn add_names(&mut self, bytes: u64) -> Result<(), OverLimit> {
+        if !self.ledger.take(self.uid, Cost { names: bytes, ..Cost::default() }) {
+            return Err(OverLimit { uid: self.uid, limit: self.ledger.limits.topic_bytes_per_user });
+        }
+        self.cost.names += bytes;
+        Ok(())
     }
 }
 
@@ -103,11 +149,15 @@ impl Drop for Charge {
         if !self.born.is_here() {
             return; // the parent's
         }
+        if self.cost == Cost::default() {
+            return; // then there may be no account
+        }
         let mut accounts = self.ledger.accounts.lock();
         let account = accounts.get_mut(&self.uid).expect("a charge has an account");
         account.handshakes -= self.cost.handshakes;
         account.channels -= self.cost.channels;
         account.bytes -= self.cost.bytes;
+        account.names -= self.cost.names;
         if *account == Cost::default() {
             accounts.remove(&self.uid);
         }
@@ -137,6 +187,6 @@ mod tests {
         assert!(ledger.channel(1, 0).is_none(), "channels");
         assert!(ledger.channel(2, 0).is_some(), "another user's account");
         drop((first, second));
-        assert!(ledger.accounts.lock().is_empty());
+        assert!(ledger.is_settled());
     }
 }

@@ -355,7 +355,8 @@ impl Link {
         drop(state);
         match bell {
             Bell::Ring(_) => channel.rung(),
-            Bell::Reset(_) => channel.fail(Failure::Broken("the receiver found the ring corrupt".into())),
+            Bell::Reset(_) => channel
+                .fail(Failure::Broken("the receiver has closed the channel: it is corrupt, or over a limit".into())),
         }
         bells <= channel.epochs() + 1
     }

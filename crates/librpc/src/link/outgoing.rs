@@ -136,7 +136,8 @@ impl Outgoing {
     fn say_hello(&self, opens: bool) -> Result<Arc<Socket>, NotSent> {
         let failed = |error: OsError| NotSent::Failed(Failure::Broken(error.to_string()));
         let target = &self.channel.target;
-        let socket = match Socket::connect(&node_file::socket_path(&self.channel.directory, &target.node)) {
+        let path = node_file::socket_path(&self.channel.directory, &target.node);
+        let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => Arc::new(socket),
             Err(error) if error.is_passing() || self.may_come_back() => {
                 tracing::debug!(%error, node = &*target.node, "not connected yet");

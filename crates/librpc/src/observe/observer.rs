@@ -16,7 +16,7 @@ use crate::registry::domain::{Domain, DomainError};
 use crate::registry::node_file;
 use crate::registry::{NodeInfo, list};
 use crate::stats::NodeStats;
-use crate::stats::page::{self, Item, Place};
+use crate::stats::page::{self, Cursor, Item};
 use crate::sys::poll::Poll;
 use crate::sys::socket::{Cut, Received, Sent, Socket};
 use crate::sys::{Descriptor, OsError};
@@ -88,7 +88,7 @@ struct Asked {
     token: u64,
     socket: Socket,
     since: Instant,
-    place: Option<Place>,
+    cursor: Option<Cursor>,
     stats: NodeStats,
     /// How many pages, and what they held, have come.
     pages: usize,
@@ -141,10 +141,10 @@ impl Observer {
     ///
     /// As [`Observer::look`].
     pub fn probe(&mut self, limit: Duration) -> Result<Vec<Observed>, DomainError> {
-        self.ask_for(Some(Place::END), limit)
+        self.ask_for(Some(Cursor::END), limit)
     }
 
-    fn ask_for(&mut self, behind: Option<Place>, limit: Duration) -> Result<Vec<Observed>, DomainError> {
+    fn ask_for(&mut self, behind: Option<Cursor>, limit: Duration) -> Result<Vec<Observed>, DomainError> {
         let directory = match open_directory(self.domain.path()) {
             Ok(directory) => directory,
             Err(error) if error.is(Errno::NOENT) => {
@@ -181,7 +181,7 @@ impl Observer {
         &mut self,
         directory: &Descriptor,
         nodes: &[NodeInfo],
-        (behind, limit): (Option<Place>, Duration),
+        (behind, limit): (Option<Cursor>, Duration),
         answers: &mut HashMap<Incarnation, Option<Answered>>,
     ) -> Result<(), OsError> {
         let alive = nodes.iter().filter(|node| node.alive);
@@ -234,13 +234,14 @@ impl Observer {
         &mut self,
         directory: &Descriptor,
         node: &NodeInfo,
-        behind: Option<Place>,
+        behind: Option<Cursor>,
     ) -> Result<(), Option<Unobserved>> {
         if is_stopped(node) {
             return Err(Some(Unobserved::Stopped));
         }
         let failed = |error: OsError| Some(Unobserved::Failed(error.to_string()));
-        let socket = match Socket::connect(&node_file::socket_path(directory, &node.id)) {
+        let path = node_file::socket_path(directory, &node.id);
+        let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => socket,
             Err(error) if error.is(Errno::AGAIN) => {
                 return Err(Some(Unobserved::Stalled { since: Duration::ZERO })); // nobody empties its queue
@@ -271,13 +272,13 @@ impl Observer {
         let (id, since) = (node.id.clone(), Instant::now());
         self.asked.insert(
             node.incarnation,
-            Asked { id, token: self.tokens, socket, since, place: None, stats, pages: 0, items: 0 },
+            Asked { id, token: self.tokens, socket, since, cursor: None, stats, pages: 0, items: 0 },
         );
         Ok(())
     }
 }
 
-fn question(target: Incarnation, behind: Option<Place>) -> Vec<u8> {
+fn question(target: Incarnation, behind: Option<Cursor>) -> Vec<u8> {
     let behind = behind.map(Into::into);
     wire::encode(&Observe { lowest: PROTOCOL, highest: PROTOCOL, target: *target.bytes(), behind })
 }
@@ -349,14 +350,14 @@ impl Asked {
         for item in items {
             page::add(&mut self.stats, Item::try_from(item).map_err(|bad| bad.to_string())?);
         }
-        let Some(next) = next.map(Place::from) else {
+        let Some(next) = next.map(Cursor::from) else {
             let stats = NodeStats { node: self.id.as_str().into(), ..self.stats.clone() };
             return Ok(Some(stats));
         };
-        if self.place.is_some_and(|place| next <= place) {
+        if self.cursor.is_some_and(|cursor| next <= cursor) {
             return Err("its statistics never end".into());
         }
-        self.place = Some(next);
+        self.cursor = Some(next);
         match self.socket.send(&question(incarnation, Some(next)), None) {
             Ok(Sent::Done) => Ok(None),
             Ok(_) => Err("it has closed the connection".into()),
@@ -383,7 +384,7 @@ mod tests {
         };
         let socket = Socket::spare().expect("a descriptor");
         let (id, since) = ("endless".to_owned(), Instant::now());
-        let mut asked = Asked { id, token: 1, socket, since, place: None, stats, pages: 0, items: 0 };
+        let mut asked = Asked { id, token: 1, socket, since, cursor: None, stats, pages: 0, items: 0 };
         let mut why = String::new();
         for serial in 1..=MAX_PAGES as u64 + 1 {
             let next = Some(ListedPlace { part: 0, inbox: 0, serial, begun: true });

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use librpc_ring::is_mappable;
 
-use crate::link::inbox_shared::InboxShared;
+use crate::link::inbox_shared::{InboxShared, Settings};
 use crate::name::{Address, BadNodeId, check_node_id};
 use crate::node_shared::{NotListed, Owned};
+use crate::place::OpenError;
 use crate::policy::Policy;
 use crate::receive::inbox::{Acknowledge, Inbox};
 use crate::receive::receiver::{Receiver, Wait};
+use crate::registry::layout::{MAX_INBOXES, MAX_LIST_BYTES};
+use crate::registry::registration::AnnounceError;
 use crate::sys::{OsError, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS};
 
@@ -46,6 +49,31 @@ pub enum InboxError {
         /// The capacity in bytes.
         bytes: u64,
     },
+    /// The node has as many inboxes as others believe it to have.
+    #[error("node {node:?} has {MAX_INBOXES} inboxes already, the most that a node may have: open another node")]
+    TooMany {
+        /// The node.
+        node: String,
+    },
+    /// The addresses of all inboxes of the node, and the durable names, do not fit in its file.
+    #[error(
+        "the list of node {node:?}'s inboxes would take {bytes} bytes, of {MAX_LIST_BYTES} at most: use fewer or shorter \
+         patterns, or another node"
+    )]
+    ListTooLong {
+        /// The node.
+        node: String,
+        /// The length of the list with this inbox, in bytes.
+        bytes: usize,
+    },
+    /// The domain was removed under the node, and the node cannot join it anew: nobody would find the inbox.
+    #[error("node {node:?} was removed from its domain, and cannot join anew: {source}")]
+    Removed {
+        /// The node.
+        node: String,
+        /// Why it cannot.
+        source: Box<OpenError>,
+    },
     /// The node was closed, or belongs to the parent of this forked process.
     #[error("node {node:?} is closed, or was opened before a fork")]
     Closed {
@@ -64,7 +92,7 @@ pub struct InboxBuilder<'n> {
     address: Result<Address, InboxError>,
     capacity: u64,
     policy: Policy,
-    own: bool,
+    receive_own: bool,
     durable: Option<String>,
     wait: Wait,
     acknowledge: Acknowledge,
@@ -72,8 +100,16 @@ pub struct InboxBuilder<'n> {
 
 impl<'n> InboxBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, address: Result<Address, InboxError>) -> Self {
-        let (policy, own, durable, wait, acknowledge) = Default::default();
-        Self { node, address, capacity: DEFAULT_CAPACITY, policy, own, durable, wait, acknowledge }
+        Self {
+            node,
+            address,
+            capacity: DEFAULT_CAPACITY,
+            policy: Policy::default(),
+            receive_own: false,
+            durable: None,
+            wait: Wait::default(),
+            acknowledge: Acknowledge::default(),
+        }
     }
 
     /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. The ring
@@ -90,7 +126,7 @@ impl<'n> InboxBuilder<'n> {
 
     /// Whether a subscription gets what its own node publishes, too. By default it does not.
     pub fn own(self, own: bool) -> Self {
-        Self { own, ..self }
+        Self { receive_own: own, ..self }
     }
 
     /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
@@ -116,7 +152,7 @@ impl<'n> InboxBuilder<'n> {
     ///
     /// [`InboxError`].
     pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, policy, own, durable, wait, acknowledge } = self;
+        let Self { node, address, capacity, policy, receive_own, durable, wait, acknowledge } = self;
         let address = address?;
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::BadName)?;
@@ -128,14 +164,22 @@ impl<'n> InboxBuilder<'n> {
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let shared = InboxShared::new(number, address, (capacity, policy), (own, durable), directory)?;
+        let settings = Settings { address, capacity, policy, receive_own, durable };
+        let shared = InboxShared::new(number, settings, directory)?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
         inbox.node.announce(&inbox.shared).map_err(|error| match error {
             NotListed::Closed => InboxError::Closed { node: inbox.node.id.to_string() },
             NotListed::Taken => InboxError::Taken { node: inbox.node.id.to_string() },
-            NotListed::Os(error) => error.into(),
+            NotListed::Removed(source) => {
+                InboxError::Removed { node: inbox.node.id.to_string(), source: Box::new(source) }
+            }
+            NotListed::Failed(AnnounceError::TooMany { .. }) => InboxError::TooMany { node: inbox.node.id.to_string() },
+            NotListed::Failed(AnnounceError::TooLong { bytes }) => {
+                InboxError::ListTooLong { node: inbox.node.id.to_string(), bytes }
+            }
+            NotListed::Failed(AnnounceError::Os(error)) => error.into(),
         })?;
         Ok(inbox)
     }

@@ -1,9 +1,10 @@
 //! Receiving on a thread of the inbox's own.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::receive::builder::{InboxBuilder, InboxError};
-use crate::receive::inbox::{Acknowledge, RecvError, StopHandle};
+use crate::receive::inbox::{Acknowledge, Inbox, RecvError, StopHandle};
 use crate::receive::message::Message;
 use crate::sys::thread::{self, JoinHandle};
 use crate::sys::{OsError, fork};
@@ -13,6 +14,9 @@ impl InboxBuilder<'_> {
     /// dropped. A message counts as processed when the callback has returned. If it panics, its message stays
     /// unprocessed, the thread ends, the inbox closes, and [`CallbackHandle::stop`] reports it.
     ///
+    /// The callback may do what any other thread may: send, publish, subscribe, stop or drop its own handle, close the node.
+    /// It must not wait for messages that only itself would process, as [`crate::Node::close`] does up to its limit.
+    ///
     /// # Errors
     ///
     /// [`InboxError`].
@@ -20,25 +24,32 @@ impl InboxBuilder<'_> {
         self,
         mut callback: impl FnMut(Message<'_>) + Send + 'static,
     ) -> Result<CallbackHandle, InboxError> {
-        let node = self.node.id.to_string();
-        let mut inbox = self.acknowledge(Acknowledge::Explicit).open()?;
+        let node = self.node.id.clone();
+        let inbox = self.acknowledge(Acknowledge::Explicit).open()?;
         let stop = inbox.stop_handle();
-        let run = move || -> Result<(), CallbackError> {
-            while let Some(message) = inbox.recv()? {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(message))) {
-                    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                    tracing::error!(node, text, "a callback panicked: its message stays unprocessed, its inbox closes");
-                    return Err(CallbackError::Panicked { text });
-                }
-                inbox.ack();
+        let run = move || {
+            let received = receive_all(inbox, &mut callback);
+            // What the callback owns may panic where it is dropped, too.
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(callback))).map_err(CallbackError::panicked);
+            let ended = received.and(dropped);
+            if let Err(CallbackError::Panicked { text }) = &ended {
+                tracing::error!(node = &*node, text, "a callback panicked: its inbox is closed");
             }
-            Ok(())
+            ended
         };
         let thread = thread::spawn_joinable("librpc-inbox", run);
         let thread = thread.map_err(|error| OsError::new("start a thread for callbacks", error))?;
         Ok(CallbackHandle { stop, thread: Some(thread), born: fork::Born::now() })
     }
+}
+
+/// Calls back with each message until the inbox is stopped. A message during which it panics stays unprocessed.
+fn receive_all(mut inbox: Inbox, callback: &mut impl FnMut(Message<'_>)) -> Result<(), CallbackError> {
+    while let Some(message) = inbox.recv()? {
+        catch_unwind(AssertUnwindSafe(|| callback(message))).map_err(CallbackError::panicked)?;
+        inbox.ack();
+    }
+    Ok(())
 }
 
 /// Why a callback's thread has ended.
@@ -56,7 +67,15 @@ pub enum CallbackError {
     Recv(#[from] RecvError),
 }
 
-/// The thread that calls a callback. Dropping it stops and joins the thread.
+impl CallbackError {
+    fn panicked(panic: Box<dyn Any + Send>) -> Self {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        Self::Panicked { text: text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default() }
+    }
+}
+
+/// The thread that calls a callback. Dropping it stops and joins the thread. In the callback itself it can only be stopped: the
+/// thread ends when the callback has returned.
 #[derive(Debug)]
 pub struct CallbackHandle {
     stop: StopHandle,
@@ -65,33 +84,35 @@ pub struct CallbackHandle {
 }
 
 impl CallbackHandle {
-    /// Stops the thread, waits until a callback that is running has returned, and says how it ended.
+    /// Stops the thread, waits until a callback that is running has returned, and says how it ended. Called by the callback
+    /// itself, it does not wait, and says nothing about the end.
     ///
     /// # Errors
     ///
-    /// [`CallbackError`].
+    /// [`CallbackError`]. In a forked child it is [`RecvError::Forked`], and the parent's thread goes on.
     pub fn stop(mut self) -> Result<(), CallbackError> {
-        self.join()
+        self.end()
     }
 
-    fn join(&mut self) -> Result<(), CallbackError> {
-        self.stop.stop();
-        match self.thread.take() {
-            // A forked child has no such thread.
-            Some(thread) if !self.born.is_here() => {
-                std::mem::forget(thread);
-                Ok(())
-            }
-            Some(thread) => thread.join().expect("the thread catches the callback's panics"),
-            None => Ok(()),
+    fn end(&mut self) -> Result<(), CallbackError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        if !self.born.is_here() {
+            std::mem::forget(thread); // a forked child has no such thread
+            return Err(RecvError::Forked.into());
         }
+        self.stop.stop();
+        if thread::is_current(&thread) {
+            return Ok(());
+        }
+        thread.join().unwrap_or_else(|panic| Err(CallbackError::panicked(panic)))
     }
 }
 
 impl Drop for CallbackHandle {
     fn drop(&mut self) {
-        if let Err(error) = self.join() {
-            tracing::warn!(%error, "a callback's thread had failed");
+        match self.end() {
+            Ok(()) | Err(CallbackError::Recv(RecvError::Forked)) => {}
+            Err(error) => tracing::warn!(%error, "a callback's thread had failed"),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::Owned;
 use crate::receive::message::{Event, Message, OwnedMessage};
-use crate::receive::receiver::{Found, Receiver, Until};
+use crate::receive::receiver::{Found, Receiver, Until, Wanted};
 use crate::sys::{OsError, fork};
 
 /// When a message counts as processed.
@@ -152,7 +152,7 @@ impl Inbox {
 
     #[inline(always)]
     fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
-        let found = if self.goes_on() { Some(Found::Message) } else { self.step(until)? };
+        let found = if self.goes_on() { Some(Found::Message) } else { self.step(until, Wanted::Events)? };
         Ok(match found {
             None => None,
             Some(Found::Message) => Some(Event::Message(self.receiver.message())),
@@ -171,24 +171,17 @@ impl Inbox {
     /// Waits for the next message; `false` as the receives say `None`.
     #[inline(never)]
     fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
-        loop {
-            match self.step(until)? {
-                None => return Ok(false),
-                Some(Found::Message) => return Ok(true),
-                Some(Found::Joined(_) | Found::Left(..)) => {}
-            }
-        }
+        Ok(self.step(until, Wanted::Messages)?.is_some())
     }
 
-    #[inline(never)]
-    fn step(&mut self, until: Until) -> Result<Option<Found>, RecvError> {
+    fn step(&mut self, until: Until, wanted: Wanted) -> Result<Option<Found>, RecvError> {
         if !self.born.is_here() {
             return Err(RecvError::Forked);
         }
         if self.acknowledge == Acknowledge::Implicit {
             self.receiver.consume(true);
         }
-        match self.receiver.next(until)? {
+        match self.receiver.next(until, wanted)? {
             None if self.shared.is_closed() => Err(RecvError::Closed { node: self.node.id.to_string() }),
             found => Ok(found),
         }

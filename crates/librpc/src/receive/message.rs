@@ -51,7 +51,7 @@ impl<'a> Message<'a> {
     /// The topic that it was published on; empty if it was sent to the node itself.
     #[inline]
     pub fn topic(&self) -> &'a str {
-        self.topics.of(self.taken.topic).map_or("", |topic| topic)
+        self.topics.of(self.taken.topic).unwrap_or_default()
     }
 
     /// How many messages of this outbox were overwritten directly in front of this one, before they could be received:
@@ -76,7 +76,7 @@ impl<'a> Message<'a> {
     /// A copy that lives as long as you like.
     pub fn to_owned(&self) -> OwnedMessage {
         let Taken { sequence, missed, redelivered, topic, .. } = *self.taken;
-        let (peer, topic) = (self.peer.clone(), self.topics.of(topic).map_or_else(|| "".into(), Arc::clone));
+        let (peer, topic) = (self.peer.clone(), self.topics.of(topic).unwrap_or_default().into());
         OwnedMessage { peer, topic, payload: self.payload.into(), sequence, missed, redelivered }
     }
 }
@@ -121,6 +121,9 @@ pub enum Departure {
     Died,
     /// It has closed the connection, but its node lives.
     Disconnected,
-    /// What it wrote cannot be; nothing behind that was received.
+    /// What it wrote cannot be; nothing after that was received.
     Corrupt(String),
+    /// It has declared more topics than a channel, or its user, may have ([`crate::Limits::topic_bytes_per_user`]); nothing
+    /// after that was received.
+    TooMuch(String),
 }

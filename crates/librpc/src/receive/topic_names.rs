@@ -1,70 +1,172 @@
 //! What a sender has declared the numbers of its topics to mean, on one channel: a stranger's words, checked once each.
+//!
+//! The names are stored in one text, and a number's entry says where. Entries are in pages, so a single high number costs one
+//! page. Invariant: all memory that a declaration takes is on the account of the sender's user before it is allocated.
 
-use std::sync::Arc;
+use std::fmt;
 
 use librpc_ring::{Head, Kind};
 
+use crate::link::ledger::{Charge, OverLimit};
 use crate::name::Address;
-use crate::topic::{MAX_TOPICS, check_topic};
+use crate::stats::channels::SHOWN_TOPICS;
+use crate::topic::{MAX_TOPIC_BYTES, MAX_TOPICS, check_topic};
+
+/// The most bytes of names on one channel.
+const MAX_TEXT: usize = 8 << 20;
+/// Entries of a page.
+const PAGE: usize = 64;
+/// What a name costs that is shown in statistics, beside its bytes.
+const SHOWN_OVERHEAD: usize = 48;
+
+/// Where a name is: its offset in the text in the high 24 bits, its length in the low 8. 0: the number means nothing yet.
+type Entry = u32;
+
+const _: () = assert!(MAX_TEXT <= 1 << 24 && MAX_TOPIC_BYTES < 1 << 8);
+
+type Page = [Entry; PAGE];
 
 /// The topics of one channel, by their numbers.
-#[derive(Debug, Default)]
-pub(crate) struct Names(Vec<Option<Arc<str>>>);
+pub(crate) struct Names {
+    /// What the inbox receives.
+    address: Address,
+    text: String,
+    pages: Vec<Option<Box<Page>>>,
+    names: usize,
+    charge: Charge,
+}
+
+/// Why a declaration was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotLearned {
+    /// No honest sender would send it to this inbox.
+    Corrupt(String),
+    /// There are more names than the channel, or the sender's user, may have.
+    TooMuch(String),
+}
 
 impl Names {
-    fn get(&self, number: u64) -> Option<&Arc<str>> {
-        self.0.get(usize::try_from(number).ok()?)?.as_ref()
+    /// No topics yet. What is declared goes on the account of this charge.
+    pub(crate) fn new(address: Address, charge: Charge) -> Self {
+        Self { address, text: String::new(), pages: Vec::new(), names: 0, charge }
+    }
+
+    #[inline(always)]
+    fn entry(&self, number: u64) -> Option<Entry> {
+        let number = usize::try_from(number).ok()?;
+        let page = self.pages.get(number / PAGE)?.as_ref()?;
+        Some(page[number % PAGE]).filter(|&entry| entry != 0)
+    }
+
+    fn get(&self, number: u64) -> Option<&str> {
+        let entry = self.entry(number)? as usize;
+        let (offset, bytes) = (entry >> 8, entry & 0xff);
+        Some(&self.text[offset..offset + bytes])
     }
 
     /// The topic of this number.
-    pub(crate) fn of(&self, number: Option<u64>) -> Option<&Arc<str>> {
+    pub(crate) fn of(&self, number: Option<u64>) -> Option<&str> {
         self.get(number?)
     }
 
-    /// Whether a record is a message that an inbox with this address receives.
-    pub(crate) fn is_expected(&self, address: &Address, head: &Head) -> bool {
-        head.kind == Kind::Message && self.has(address, head.topic)
+    /// Whether a record is a message that the inbox receives.
+    pub(crate) fn is_expected(&self, head: &Head) -> bool {
+        head.kind == Kind::Message && self.has(head.topic)
     }
 
-    /// Whether an inbox with this address receives messages of this topic, or of none.
+    /// Whether the inbox receives messages of this topic, or of none. (An inbox without patterns knows no topic.)
     #[inline(always)]
-    pub(crate) fn has(&self, address: &Address, topic: Option<u64>) -> bool {
-        match (address, topic) {
-            (Address::Node, topic) => topic.is_none(),
-            (Address::Topics(_), topic) => topic.is_some_and(|number| self.get(number).is_some()),
+    pub(crate) fn has(&self, topic: Option<u64>) -> bool {
+        match topic {
+            Some(number) => self.entry(number).is_some(),
+            None => matches!(self.address, Address::Node),
         }
     }
 
-    /// Takes a declaration; `Err`: what no honest sender would send to this inbox.
+    /// Takes a declaration; returns whether it is new.
     #[cold]
-    pub(crate) fn learn(&mut self, address: &Address, head: &Head, name: &[u8]) -> Result<(), String> {
-        let (Kind::Topic, Some(number), Address::Topics(patterns)) = (head.kind, head.topic, address) else {
-            return Err(format!("it sends {head:?}, which nobody has asked for"));
+    pub(crate) fn learn(&mut self, head: &Head, name: &[u8]) -> Result<bool, NotLearned> {
+        let corrupt = |why: String| Err(NotLearned::Corrupt(why));
+        let (Kind::Topic, Some(number), Address::Topics(patterns)) = (head.kind, head.topic, &self.address) else {
+            return corrupt(format!("it sends {head:?}, which nobody has asked for"));
         };
-        let slot = usize::try_from(number).ok().filter(|&slot| slot < MAX_TOPICS);
-        let slot = slot.ok_or_else(|| format!("it numbers a topic {number}, of at most {MAX_TOPICS}"))?;
-        let name = str::from_utf8(name).map_err(|_| "it declares a topic that is no text".to_owned())?;
-        check_topic(name).map_err(|bad| bad.to_string())?;
-        if !patterns.iter().any(|pattern| pattern.matches(name)) {
-            return Err(format!("it declares topic {name:?}, which nobody has subscribed to"));
-        }
-        if self.0.len() <= slot {
-            self.0.resize(slot + 1, None);
-        }
-        match &self.0[slot] {
-            Some(known) if **known != *name => Err(format!("topic number {number} is {known:?}, and then {name:?}")),
-            Some(_) => Ok(()),
-            None => {
-                self.0[slot] = Some(name.into());
-                Ok(())
+        let Some(index) = usize::try_from(number).ok().filter(|&index| index < MAX_TOPICS) else {
+            return corrupt(format!("it numbers a topic {number}, of at most {MAX_TOPICS}"));
+        };
+        match self.get(number) {
+            Some(known) if known.as_bytes() == name => return Ok(false),
+            Some(known) => {
+                let name = String::from_utf8_lossy(name);
+                return corrupt(format!("topic number {number} is {known:?}, and then {name:?}"));
             }
+            None => {}
         }
+        let Ok(name) = str::from_utf8(name) else {
+            return corrupt("it declares a topic that is not text".into());
+        };
+        if let Err(bad) = check_topic(name) {
+            return corrupt(bad.to_string());
+        }
+        if !patterns.iter().any(|pattern| pattern.matches(name)) {
+            return corrupt(format!("it declares topic {name:?}, to which nobody has subscribed"));
+        }
+        self.add(index, name)?;
+        Ok(true)
+    }
+
+    fn add(&mut self, index: usize, name: &str) -> Result<(), NotLearned> {
+        let (page, offset) = (index / PAGE, self.text.len());
+        let end = offset + name.len();
+        if end > MAX_TEXT {
+            return Err(NotLearned::TooMuch(format!("its topics' names take more than {MAX_TEXT} bytes")));
+        }
+        let mut cost = 0;
+        let capacity = if end <= self.text.capacity() { self.text.capacity() } else { end.next_power_of_two() };
+        cost += capacity - self.text.capacity();
+        let pages = self.pages.len().max(page + 1);
+        cost += (pages - self.pages.len()) * size_of::<Option<Box<Page>>>();
+        if self.pages.get(page).is_none_or(Option::is_none) {
+            cost += size_of::<Page>();
+        }
+        if self.names < SHOWN_TOPICS {
+            cost += name.len() + SHOWN_OVERHEAD;
+        }
+        self.charge.add_names(cost as u64).map_err(|OverLimit { uid, limit }| {
+            NotLearned::TooMuch(format!(
+                "the topics that uid {uid} has declared here take more than {limit} bytes (Limits::topic_bytes_per_user)"
+            ))
+        })?;
+        self.text.reserve_exact(capacity - offset);
+        self.text.push_str(name);
+        self.pages.reserve_exact(pages - self.pages.len());
+        self.pages.resize_with(pages, || None);
+        self.pages[page].get_or_insert_with(|| Box::new([0; PAGE]))[index % PAGE] = (offset << 8 | name.len()) as Entry;
+        self.names += 1;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Names({})", self.names)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::link::ledger::{Ledger, Limits};
+
+    /// No topics, on a channel of an inbox that wants what matches this pattern.
+    fn wanting(pattern: &str, ledger: &Arc<Ledger>, uid: u32) -> Names {
+        Names::new(Address::Topics([pattern.parse().unwrap()].into()), ledger.names(uid))
+    }
+
+    fn ledger(topic_bytes_per_user: u64) -> Arc<Ledger> {
+        Ledger::new(Limits { topic_bytes_per_user, ..Limits::default() })
+    }
 
     fn head(kind: Kind, topic: Option<u64>) -> Head {
         Head { topic, ..Head::of(kind) }
@@ -72,24 +174,23 @@ mod tests {
 
     #[test]
     fn a_number_means_what_was_declared() {
-        let address = Address::Topics(["a/*".parse().unwrap()].into());
-        let mut names = Names::default();
+        let mut names = wanting("a/*", &ledger(u64::MAX), 1);
         let (declared, message) = (head(Kind::Topic, Some(7)), head(Kind::Message, Some(7)));
-        assert!(!names.is_expected(&address, &message), "not declared yet");
-        assert_eq!(names.learn(&address, &declared, b"a/b"), Ok(()));
-        assert_eq!(names.learn(&address, &declared, b"a/b"), Ok(()), "again");
-        assert!(names.is_expected(&address, &message));
-        assert_eq!(names.of(message.topic).map(|name| &**name), Some("a/b"));
-        assert!(!names.is_expected(&address, &head(Kind::Message, None)), "without a topic");
-        assert!(names.is_expected(&Address::Node, &head(Kind::Message, None)));
-        assert!(!names.is_expected(&Address::Node, &message));
+        assert!(!names.is_expected(&message), "not declared yet");
+        assert_eq!(names.learn(&declared, b"a/b"), Ok(true));
+        assert_eq!(names.learn(&declared, b"a/b"), Ok(false), "again");
+        assert!(names.is_expected(&message));
+        assert_eq!(names.of(message.topic), Some("a/b"));
+        assert!(!names.is_expected(&head(Kind::Message, None)), "without a topic");
+        let for_node = Names::new(Address::Node, ledger(u64::MAX).names(1));
+        assert!(for_node.is_expected(&head(Kind::Message, None)));
+        assert!(!for_node.is_expected(&message));
     }
 
     #[test]
     fn what_no_honest_sender_declares_is_refused() {
-        let address = Address::Topics(["a/*".parse().unwrap()].into());
-        let mut names = Names::default();
-        assert_eq!(names.learn(&address, &head(Kind::Topic, Some(1)), b"a/b"), Ok(()));
+        let mut names = wanting("a/*", &ledger(u64::MAX), 1);
+        assert_eq!(names.learn(&head(Kind::Topic, Some(1)), b"a/b"), Ok(true));
         for (head, name) in [
             (head(Kind::Topic, Some(1)), &b"a/c"[..]),
             (head(Kind::Topic, Some(2)), b"b"),
@@ -101,8 +202,75 @@ mod tests {
             (head(Kind::Reply, Some(2)), b"a/b"),
             (head(Kind::Message, Some(3)), b"hello"),
         ] {
-            assert!(names.learn(&address, &head, name).is_err(), "{head:?} {name:?}");
+            let learned = names.learn(&head, name);
+            assert!(matches!(learned, Err(NotLearned::Corrupt(_))), "{head:?} {name:?}: {learned:?}");
         }
-        assert!(names.learn(&Address::Node, &head(Kind::Topic, Some(1)), b"a/b").is_err());
+        let mut for_node = Names::new(Address::Node, ledger(u64::MAX).names(1));
+        assert!(for_node.learn(&head(Kind::Topic, Some(1)), b"a/b").is_err());
+    }
+
+    /// Declares topics of the longest name with these numbers, until one is refused.
+    fn declare_all(names: &mut Names, numbers: impl Iterator<Item = u64>) -> (u64, Option<NotLearned>) {
+        let mut learned = 0;
+        for number in numbers {
+            let name = format!("{number:0>MAX_TOPIC_BYTES$}");
+            match names.learn(&head(Kind::Topic, Some(number)), name.as_bytes()) {
+                Ok(is_new) => learned += u64::from(is_new),
+                Err(why) => return (learned, Some(why)),
+            }
+            assert_eq!(names.of(Some(number)), Some(&*name));
+        }
+        (learned, None)
+    }
+
+    /// Bytes that are allocated for names, without those that are shown in statistics.
+    fn allocated(names: &Names) -> usize {
+        let pages = names.pages.iter().flatten().count() * size_of::<Page>();
+        names.text.capacity() + names.pages.capacity() * size_of::<Option<Box<Page>>>() + pages
+    }
+
+    #[test]
+    fn all_memory_is_on_the_users_account_before_it_is_allocated() {
+        let ledger = ledger(100_000);
+        // One after another, and as far from each other as possible.
+        for step in [1, PAGE as u64] {
+            let mut names = wanting("**", &ledger, 7);
+            let (learned, why) = declare_all(&mut names, (0..MAX_TOPICS as u64).step_by(step as usize));
+            let Some(NotLearned::TooMuch(why)) = why else { panic!("{learned} were taken: {why:?}") };
+            assert_eq!(
+                why,
+                "the topics that uid 7 has declared here take more than 100000 bytes (Limits::topic_bytes_per_user)"
+            );
+            assert!(allocated(&names) <= 100_000, "{} bytes for {learned} topics", allocated(&names));
+            assert!(learned >= 100, "{learned}");
+            let mut others = wanting("**", &ledger, 8);
+            assert_eq!(declare_all(&mut others, 0..50), (50, None), "another user's account");
+        }
+        assert!(ledger.is_settled(), "everything comes back");
+    }
+
+    #[test]
+    fn a_lone_declaration_of_the_highest_number_costs_next_to_nothing() {
+        let mut names = wanting("**", &ledger(10_000), 1);
+        assert_eq!(declare_all(&mut names, [MAX_TOPICS as u64 - 1].into_iter()), (1, None));
+        assert!(allocated(&names) < 10_000, "{}", allocated(&names));
+    }
+
+    #[test]
+    fn a_channel_has_a_bounded_number_of_bytes_of_names() {
+        let mut names = wanting("**", &ledger(u64::MAX), 1);
+        let (learned, why) = declare_all(&mut names, 0..MAX_TOPICS as u64);
+        assert_eq!(learned, (MAX_TEXT / MAX_TOPIC_BYTES) as u64);
+        let why_not = "its topics' names take more than 8388608 bytes".to_owned();
+        assert_eq!(why, Some(NotLearned::TooMuch(why_not)));
+    }
+
+    #[test]
+    fn an_outbox_with_all_its_topics_is_taken() {
+        let mut names = wanting("**", &ledger(u64::MAX), 1);
+        for number in 0..MAX_TOPICS as u64 {
+            let name = format!("a topic of one hundred and twenty bytes, which is more than is usual, {number:050}");
+            assert_eq!(names.learn(&head(Kind::Topic, Some(number)), name.as_bytes()), Ok(true));
+        }
     }
 }

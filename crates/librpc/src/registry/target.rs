@@ -22,7 +22,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// An inbox that a living node's file lists, checked; else why it cannot be.
+    /// An inbox that a living node's file lists, checked; otherwise why it is not valid.
     pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
         let capacity = inbox.capacity;
         if !is_mappable(capacity, rustix::param::page_size()) {
@@ -31,5 +31,11 @@ impl Target {
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
         Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
+    }
+
+    /// Whether both are the same inbox. Its numbers alone do not tell: another node's file can list the same ones.
+    pub(crate) fn is_same_inbox(&self, other: &Self) -> bool {
+        let key = |target: &Self| (target.uid, target.incarnation, target.inbox);
+        key(self) == key(other) && self.node == other.node
     }
 }

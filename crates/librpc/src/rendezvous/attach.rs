@@ -11,6 +11,7 @@ use crate::link::ledger::Charge;
 use crate::node_shared::NodeShared;
 use crate::rendezvous::hello;
 use crate::rendezvous::step::{Next, Wanted};
+use crate::stats::channels::ChannelRecord;
 use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::wire::{self, Answer, Attached, Data, PROTOCOL, Reason, Terms};
@@ -94,7 +95,8 @@ pub(super) fn finish(socket: &Arc<Socket>, owner: Credentials, wanted: Wanted, c
         announced.is_done();
         socket.clone()
     });
-    let entry = inbox.roll.enroll(peer.clone(), (inbox.number, ring), (policy, capacity), (data, ack));
-    inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry });
+    let record = ChannelRecord { peer: peer.clone(), inbox: inbox.number, ring, policy, capacity, data, ack };
+    let guard = inbox.channels.add(record);
+    inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard });
     Next::Attached
 }

@@ -10,7 +10,7 @@ use crate::node_shared::NodeShared;
 use crate::rendezvous::hello::other_version;
 use crate::rendezvous::pages;
 use crate::rendezvous::step::{Asked, Next};
-use crate::stats::page::Place;
+use crate::stats::page::Cursor;
 use crate::sys::process;
 use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::wire::{self, Answer, ListedItem, Observe, Page, Reason, Versions};
@@ -48,11 +48,11 @@ pub(super) fn next(node: &NodeShared, socket: &Socket, bytes: &[u8]) -> Next {
 
 /// Sends one page.
 pub(super) fn turn(node: &NodeShared, socket: &Socket, asked: Observe) -> Next {
-    let answer = wire::encode(&Answer::Page(page(node, asked.behind.map(Place::from))));
+    let answer = wire::encode(&Answer::Page(page(node, asked.behind.map(Cursor::from))));
     if matches!(socket.send(&answer, None), Ok(Sent::Done)) { Next::Observing } else { Next::HangUp }
 }
 
-fn page(node: &NodeShared, behind: Option<Place>) -> Page {
+fn page(node: &NodeShared, behind: Option<Cursor>) -> Page {
     let (mut items, mut bytes) = (Vec::new(), 0);
     let next = pages::read(node, behind.unwrap_or_default(), ITEMS, |item| {
         if bytes > PAGE_BYTES {

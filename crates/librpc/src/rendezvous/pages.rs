@@ -1,55 +1,55 @@
 //! A node's statistics, page by page: a page is a bounded piece of work, whatever the number of channels.
 //!
-//! The order is fixed: each inbox by its number with its channels behind it, then the outgoing channels. A reader that
-//! says where it stands misses nothing that is there all the while, and sees nothing twice.
+//! The order is fixed: each inbox by its number, followed by its channels, then the outgoing channels. A reader that passes
+//! its cursor along misses nothing that is there all the while, and sees nothing twice.
 
 use crate::link::channel_shared::{self, ChannelShared};
 use crate::node_shared::NodeShared;
-use crate::stats::page::{self, INBOXES, Item, OUTGOING, Place};
+use crate::stats::page::{self, Cursor, INBOXES, Item, OUTGOING};
 use crate::stats::{ChannelState, ChannelStats, Ends, NodeStats};
 use crate::sys::memory::no_ack;
 use crate::sys::process;
 
-/// Reads what stands behind a place until `take` wants no more, or `most` items were read; the place of the last one that
-/// was taken. `None`: there is nothing more.
+/// Reads what follows a cursor until `take` wants no more, or `most` items were read; returns the cursor of the last one
+/// that was taken. `None`: there is nothing more.
 pub(crate) fn read(
     node: &NodeShared,
-    mut place: Place,
+    mut cursor: Cursor,
     most: usize,
     mut take: impl FnMut(Item) -> bool,
-) -> Option<Place> {
+) -> Option<Cursor> {
     let mut left = most;
-    if place.part == INBOXES {
+    if cursor.part == INBOXES {
         let mut inboxes = node.inbox_list();
         inboxes.sort_by_key(|inbox| inbox.number);
-        let from = place.inbox;
+        let from = cursor.inbox;
         for inbox in inboxes.into_iter().filter(|inbox| inbox.number >= from) {
-            if inbox.number > place.inbox || !place.begun {
+            if inbox.number > cursor.inbox || !cursor.begun {
                 let (number, address, policy, capacity) =
                     (inbox.number, inbox.address.clone(), inbox.policy, inbox.capacity);
-                let item = Item::Inbox { number, address, policy, capacity, ended: inbox.roll.ended() };
+                let item = Item::Inbox { number, address, policy, capacity, ended: inbox.channels.ended() };
                 if left == 0 || !take(item) {
-                    return Some(place);
+                    return Some(cursor);
                 }
                 left -= 1;
-                place = Place { part: INBOXES, inbox: number, serial: 0, begun: true };
+                cursor = Cursor { part: INBOXES, inbox: number, serial: 0, begun: true };
             }
-            for (serial, enrolled) in inbox.roll.behind(place.serial, left + 1) {
-                if left == 0 || !take(Item::Incoming(enrolled.stats())) {
-                    return Some(place);
+            for (serial, channel) in inbox.channels.after(cursor.serial, left + 1) {
+                if left == 0 || !take(Item::Incoming(channel.stats())) {
+                    return Some(cursor);
                 }
                 left -= 1;
-                place.serial = serial;
+                cursor.serial = serial;
             }
         }
-        place = Place { part: OUTGOING, ..Place::default() };
+        cursor = Cursor { part: OUTGOING, ..Cursor::default() };
     }
-    for (serial, ring) in node.rings_behind(place.serial, left + 1) {
+    for (serial, ring) in node.rings_behind(cursor.serial, left + 1) {
         if left == 0 || !take(Item::Outgoing(outgoing(&ring))) {
-            return Some(place);
+            return Some(cursor);
         }
         left -= 1;
-        place.serial = serial;
+        cursor.serial = serial;
     }
     None
 }
@@ -81,7 +81,7 @@ pub(crate) fn whole(node: &NodeShared) -> NodeStats {
     if !node.born.is_here() {
         return stats; // the parent's memory is not mapped here
     }
-    read(node, Place::default(), usize::MAX - 1, |item| {
+    read(node, Cursor::default(), usize::MAX - 1, |item| {
         page::add(&mut stats, item);
         true
     });

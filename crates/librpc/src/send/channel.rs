@@ -16,7 +16,7 @@ use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
-use crate::stats::sampling::Countdown;
+use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
 
@@ -36,7 +36,7 @@ pub(crate) struct OutboundChannel {
     /// The ring's status when it was last taken notice of.
     seen: u32,
     attached: Option<Attached>,
-    until_stamp: Countdown,
+    sampler: Sampler,
 }
 
 /// How a push went.
@@ -60,21 +60,15 @@ impl OutboundChannel {
     pub(crate) fn new(shared: Arc<ChannelShared>, link: LinkRef, first: u64) -> Self {
         let (target, data) = (&shared.target, shared.data.writer());
         let producer = Producer::continuing(data, no_ack(), target.capacity, target.policy.mode(), first);
-        Self {
-            shared,
-            _link: link,
-            producer,
-            seen: channel_shared::UNSENT,
-            attached: None,
-            until_stamp: Countdown::new(),
-        }
+        let sampler = Sampler::default();
+        Self { shared, _link: link, producer, seen: channel_shared::UNSENT, attached: None, sampler }
     }
 
     /// The hot path of [`OutboundChannel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
     /// `false`: nothing was written, there is more to look at.
     #[inline(always)]
     pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
-        if self.seen != channel_shared::OPEN || self.until_stamp.would_be_due() {
+        if self.seen != channel_shared::OPEN || self.sampler.is_due() {
             return false;
         }
         let is_open = self.shared.begin_push() == channel_shared::OPEN;
@@ -83,7 +77,7 @@ impl OutboundChannel {
         if !is_pushed {
             return false;
         }
-        self.until_stamp.sent();
+        self.sampler.tick();
         if self.producer.must_ring() {
             self.ring_bell();
         }
@@ -93,9 +87,10 @@ impl OutboundChannel {
     /// Writes and commits a message, and wakes the receiver if it sleeps.
     #[inline(never)]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        if self.until_stamp.is_due() {
+        if self.sampler.is_due() {
             return self.push_stamped(head, payload);
         }
+        self.sampler.tick();
         self.push_as_it_is(head, payload)
     }
 
@@ -103,10 +98,10 @@ impl OutboundChannel {
     #[cold]
     #[inline(never)]
     fn push_stamped(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        self.until_stamp.restart();
+        self.sampler.restart();
         let pushed = self.push_as_it_is(Head { time: Some(now_ns()), ..head }, payload);
         if !matches!(pushed, Pushed::Yes) {
-            self.until_stamp.next();
+            self.sampler.make_due();
         }
         pushed
     }
@@ -184,7 +179,7 @@ impl OutboundChannel {
     #[inline(never)]
     fn ring_bell(&mut self) {
         fault!("send.must-ring");
-        self.until_stamp.next();
+        self.sampler.make_due();
         if let Some(attached) = &self.attached {
             attached.ring_bell();
         }

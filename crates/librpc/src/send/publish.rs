@@ -168,7 +168,7 @@ impl Outbox {
         let Some(domain) = self.node.domain() else { return Err(self.closed()) };
         let (node, deadline) = (self.node.clone(), Instant::now().checked_add(limit));
         let look = || Ok::<_, PublishError>(Some(self.subscribers(topic)?).filter(|&subscribers| subscribers > 0));
-        Ok(wait::wait_for(&node.process().waiters, domain.path(), deadline, look)?.is_some())
+        Ok(wait::wait_for(&node.process().lookout, domain.path(), deadline, look)?.is_some())
     }
 
     /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription.

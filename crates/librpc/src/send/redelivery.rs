@@ -308,7 +308,7 @@ impl Outbox {
             let found = self.find_again(index)?;
             Ok(found.then_some(()))
         };
-        if let Err(error) = wait::wait_for(&node.process().waiters, domain.path(), until, look) {
+        if let Err(error) = wait::wait_for(&node.process().lookout, domain.path(), until, look) {
             tracing::debug!(%error, "a receiver that is gone is not looked for just now");
             crate::sys::thread::sleep(Duration::from_millis(1));
         }

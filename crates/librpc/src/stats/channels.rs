@@ -1,7 +1,8 @@
-//! The channels of an inbox as its statistics see them, from any thread: the roll.
+//! The channels of an inbox as its statistics see them, from any thread.
 //!
-//! Invariant: a channel is on the roll as long as its [`Entry`] exists, which travels with the channel; what it had counted
-//! is added to the ended ones' totals when it goes. Both sides' memories stay mapped as long as somebody reads them here.
+//! Invariant: a channel is in the table for as long as its [`ChannelGuard`] exists, which travels with the channel. When it
+//! goes, what it had counted is added to the totals of the ended ones. Both sides' memories stay mapped while somebody reads
+//! them here.
 
 use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
@@ -13,69 +14,68 @@ use crate::stats::{ChannelState, ChannelStats, Ends, Totals};
 use crate::sys::fork;
 use crate::sys::memory::Mapping;
 
-/// So many topics of a channel are kept, for people to see.
-const TOPICS: usize = 32;
+/// The most topics of a channel that are kept, for people to see.
+pub(crate) const SHOWN_TOPICS: usize = 32;
 
 /// The channels of an inbox.
 #[derive(Debug, Default)]
-pub(crate) struct Roll(Mutex<State>);
+pub(crate) struct ChannelTable(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    next: u64,
-    channels: BTreeMap<u64, Arc<Enrolled>>,
+    last: u64,
+    channels: BTreeMap<u64, Arc<Listed>>,
     ended: Totals,
 }
 
-/// A channel on the roll.
+/// A channel, and where its counters are.
 #[derive(Debug)]
-pub(crate) struct Enrolled {
-    peer: Arc<Peer>,
-    inbox: u32,
-    ring: u32,
-    policy: Policy,
-    capacity: u64,
-    data: Arc<Mapping>,
-    ack: Arc<Mapping>,
+pub(crate) struct ChannelRecord {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) inbox: u32,
+    pub(crate) ring: u32,
+    pub(crate) policy: Policy,
+    pub(crate) capacity: u64,
+    pub(crate) data: Arc<Mapping>,
+    pub(crate) ack: Arc<Mapping>,
+}
+
+/// A channel in the table.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    record: ChannelRecord,
     topics: Mutex<Vec<Arc<str>>>,
 }
 
-/// Keeps a channel on the roll.
+/// Keeps a channel in the table.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    roll: Arc<Roll>,
+pub(crate) struct ChannelGuard {
+    table: Arc<ChannelTable>,
     serial: u64,
-    enrolled: Arc<Enrolled>,
+    listed: Arc<Listed>,
     born: fork::Born,
 }
 
-impl Roll {
+impl ChannelTable {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
 
-    /// Puts a channel on the roll.
-    pub(crate) fn enroll(
-        self: &Arc<Self>,
-        peer: Arc<Peer>,
-        (inbox, ring): (u32, u32),
-        (policy, capacity): (Policy, u64),
-        (data, ack): (Arc<Mapping>, Arc<Mapping>),
-    ) -> Entry {
-        let topics = Mutex::default();
-        let enrolled = Arc::new(Enrolled { peer, inbox, ring, policy, capacity, data, ack, topics });
+    /// Adds a channel.
+    pub(crate) fn add(self: &Arc<Self>, record: ChannelRecord) -> ChannelGuard {
+        let listed = Arc::new(Listed { record, topics: Mutex::default() });
         let mut state = self.state();
-        state.next += 1;
-        let serial = state.next;
-        state.channels.insert(serial, enrolled.clone());
-        Entry { roll: self.clone(), serial, enrolled, born: fork::Born::now() }
+        state.last += 1;
+        let serial = state.last;
+        state.channels.insert(serial, listed.clone());
+        ChannelGuard { table: self.clone(), serial, listed, born: fork::Born::now() }
     }
 
-    /// The channels behind this serial number, in order, at most so many.
-    pub(crate) fn behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<Enrolled>)> {
+    /// The channels after this serial number, in order, at most this many.
+    pub(crate) fn after(&self, serial: u64, most: usize) -> Vec<(u64, Arc<Listed>)> {
         let state = self.state();
-        let behind = state.channels.range(serial.saturating_add(1)..).take(most);
-        behind.map(|(&serial, enrolled)| (serial, enrolled.clone())).collect()
+        let after = state.channels.range(serial.saturating_add(1)..).take(most);
+        after.map(|(&serial, listed)| (serial, listed.clone())).collect()
     }
 
     /// What was counted on channels that have ended.
@@ -84,44 +84,43 @@ impl Roll {
     }
 }
 
-impl Enrolled {
+impl Listed {
     /// What was counted on it.
     pub(crate) fn stats(&self) -> ChannelStats {
-        let topics = self.topics.lock().clone();
+        let ChannelRecord { peer, inbox, ring, policy, capacity, data, ack } = &self.record;
         let ends = Ends {
-            peer: self.peer.node.clone(),
-            peer_incarnation: self.peer.incarnation,
-            peer_pid: self.peer.pid,
-            inbox: self.inbox,
-            ring: Some(self.ring),
+            peer: peer.node.clone(),
+            peer_incarnation: peer.incarnation,
+            peer_pid: peer.pid,
+            inbox: *inbox,
+            ring: Some(*ring),
             state: ChannelState::Open,
-            policy: self.policy,
-            capacity: self.capacity,
-            topics,
+            policy: *policy,
+            capacity: *capacity,
+            topics: self.topics.lock().clone(),
         };
-        ChannelStats::read(ends, &self.data.reader(), &self.ack.reader())
+        ChannelStats::read(ends, &data.reader(), &ack.reader())
     }
 }
 
-impl Entry {
-    /// A topic was declared on the channel.
+impl ChannelGuard {
+    /// A topic was declared on the channel for the first time.
     #[cold]
-    pub(crate) fn declared(&self, topic: &[u8]) {
-        let Ok(topic) = str::from_utf8(topic) else { return };
-        let mut topics = self.enrolled.topics.lock();
-        if topics.len() < TOPICS && !topics.iter().any(|known| **known == *topic) {
+    pub(crate) fn declared(&self, topic: &str) {
+        let mut topics = self.listed.topics.lock();
+        if topics.len() < SHOWN_TOPICS {
             topics.push(topic.into());
         }
     }
 }
 
-impl Drop for Entry {
+impl Drop for ChannelGuard {
     fn drop(&mut self) {
         if !self.born.is_here() {
             return; // the parent's, and its memory is not mapped here
         }
-        let stats = self.enrolled.stats();
-        let mut state = self.roll.state();
+        let stats = self.listed.stats();
+        let mut state = self.table.state();
         let gone = state.channels.remove(&self.serial);
         state.ended.add(&stats);
         drop(state);

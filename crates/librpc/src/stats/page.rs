@@ -11,9 +11,9 @@ use crate::text::harmless;
 use crate::topic::Pattern;
 use crate::wire::{ListedAddress, ListedChannel, ListedItem, ListedPlace, ListedTotals};
 
-/// How far a reader has come: everything up to here was read. By default nothing was.
+/// How far a reader has got: everything up to here was read. By default, nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct Cursor {
     /// 0 among the inboxes, 1 among the outgoing channels.
     pub(crate) part: u32,
     pub(crate) inbox: u32,
@@ -26,24 +26,24 @@ pub(crate) struct Place {
 pub(crate) const INBOXES: u32 = 0;
 pub(crate) const OUTGOING: u32 = 1;
 
-impl Place {
+impl Cursor {
     /// Everything was read.
     pub(crate) const END: Self = Self { part: OUTGOING, inbox: 0, serial: u64::MAX, begun: false };
 }
 
-impl From<Place> for ListedPlace {
-    fn from(Place { part, inbox, serial, begun }: Place) -> Self {
+impl From<Cursor> for ListedPlace {
+    fn from(Cursor { part, inbox, serial, begun }: Cursor) -> Self {
         Self { part, inbox, serial, begun }
     }
 }
 
-impl From<ListedPlace> for Place {
+impl From<ListedPlace> for Cursor {
     fn from(ListedPlace { part, inbox, serial, begun }: ListedPlace) -> Self {
         Self { part, inbox, serial, begun }
     }
 }
 
-/// What stands at one place.
+/// What a cursor passes over in one step.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Inbox { number: u32, address: Address, policy: Policy, capacity: u64, ended: Totals },
@@ -51,7 +51,7 @@ pub(crate) enum Item {
     Outgoing(ChannelStats),
 }
 
-/// Puts an item where it belongs. A channel comes behind its inbox.
+/// Puts an item where it belongs. A channel comes after its inbox.
 pub(crate) fn add(stats: &mut NodeStats, item: Item) {
     match item {
         Item::Inbox { number, address, policy, capacity, ended } => {

@@ -1,4 +1,4 @@
-//! Which messages bear a time stamp, and what their receiver counts from it.
+//! Which messages carry a time stamp, and what their receiver counts from it.
 //!
 //! A clock costs as much as half a message, so one message in 64 is stamped, the first of a channel, and each that follows
 //! one which found its receiver asleep: a channel with little traffic stamps nearly all. The sender stamps just before the
@@ -9,57 +9,48 @@ use librpc_ring::Consumer;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer};
 
-/// So many messages, then one bears a time stamp.
+/// One message in this many carries a time stamp.
 const EVERY: u32 = 64;
-/// So many stamped messages of one channel are kept in mind until they are processed; further ones are not counted.
+/// The most stamped messages of a channel that are remembered until they are processed; further ones are not counted.
 const PENDING: usize = 256;
 
-/// When a sender stamps its next message.
-#[derive(Debug)]
-pub(crate) struct Countdown(u32);
+/// Which messages a sender stamps.
+#[derive(Debug, Default)]
+pub(crate) struct Sampler {
+    /// Messages to send before the next stamp.
+    left: u32,
+}
 
-impl Countdown {
-    /// The first message is stamped.
-    pub(crate) fn new() -> Self {
-        Self(1)
-    }
-
-    /// Whether the message that is sent now is to be stamped.
+impl Sampler {
+    /// Whether the next message is to be stamped. The first one is.
     #[inline(always)]
-    pub(crate) fn is_due(&mut self) -> bool {
-        self.0 -= 1;
-        self.0 == 0
+    pub(crate) fn is_due(&self) -> bool {
+        self.left == 0
     }
 
-    /// The same before it is sure that a message is sent: [`Countdown::sent`].
+    /// Counts a message that is sent without a stamp, when none is due.
     #[inline(always)]
-    pub(crate) fn would_be_due(&self) -> bool {
-        self.0 <= 1
+    pub(crate) fn tick(&mut self) {
+        self.left -= 1;
     }
 
-    /// A message was sent without a stamp.
-    #[inline(always)]
-    pub(crate) fn sent(&mut self) {
-        self.0 -= 1;
-    }
-
-    /// A message is being stamped.
+    /// A message was stamped.
     pub(crate) fn restart(&mut self) {
-        self.0 = EVERY;
+        self.left = EVERY - 1;
     }
 
-    /// The next message is to be stamped: this one was not sent, or has found its receiver asleep.
-    pub(crate) fn next(&mut self) {
-        self.0 = 1;
+    /// The next message is to be stamped: this one has found its receiver asleep.
+    pub(crate) fn make_due(&mut self) {
+        self.left = 0;
     }
 }
 
-/// The time stamps of a channel's messages that were handed out, but are not processed.
+/// The time stamps of a channel's messages that were handed out and are not processed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps(Vec<u64>);
 
 impl Stamps {
-    /// Keeps the time stamp of a message in mind that is being handed out.
+    /// Remembers the time stamp of a message that is being handed out.
     #[inline(always)]
     pub(crate) fn taken(&mut self, time: Option<u64>) {
         if let Some(time) = time {
@@ -88,5 +79,33 @@ impl Stamps {
         consumer.note_received_at(now);
         // A stamp from the future is a lie, or of a process whose clock has another zero (a time namespace).
         self.0.drain(..).filter_map(|sent| now.checked_sub(sent)).for_each(|ns| consumer.note_latency(ns));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of the next messages are stamped.
+    fn stamped(sampler: &mut Sampler, messages: usize) -> Vec<usize> {
+        let mut stamped = Vec::new();
+        for number in 0..messages {
+            if sampler.is_due() {
+                sampler.restart();
+                stamped.push(number);
+            } else {
+                sampler.tick();
+            }
+        }
+        stamped
+    }
+
+    #[test]
+    fn one_message_in_64_is_stamped_and_each_that_follows_a_sleep() {
+        let mut sampler = Sampler::default();
+        assert_eq!(stamped(&mut sampler, 150), [0, 64, 128]);
+        assert!(!sampler.is_due());
+        sampler.make_due();
+        assert_eq!(stamped(&mut sampler, 10), [0]);
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::{Context, Descriptor, OsError, fork};
+use super::{Context, Descriptor, OsError, file, fork};
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
@@ -101,14 +101,16 @@ pub(crate) fn can_seal_execution() -> bool {
 impl Mapping {
     /// Makes a memory of this shape, zeroed; maps it writable and seals it.
     pub(crate) fn create(shape: Shape) -> Result<(Self, Descriptor), OsError> {
-        let doing = || "make shared memory".to_owned();
+        let bytes = shape.file_bytes();
+        let doing = || format!("make shared memory of {bytes} bytes");
+        file::check_size(bytes).context(doing)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = Descriptor::open(|| match rustix::fs::memfd_create("librpc", flags | MemfdFlags::NOEXEC_SEAL) {
             Err(Errno::INVAL) => rustix::fs::memfd_create("librpc", flags),
             made => made,
         })
         .context(doing)?;
-        rustix::fs::ftruncate(&fd, shape.file_bytes()).context(doing)?;
+        rustix::fs::ftruncate(&fd, bytes).context(doing)?;
         let mapping = Self::map(fd.as_fd(), shape, true)?;
         rustix::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
         Ok((mapping, fd))

@@ -16,6 +16,7 @@ pub(crate) mod sync; //       locks and condition variables
 pub(crate) mod thread; //     a thread that takes no signals
 pub(crate) mod watch; //      inotify on a directory
 
+use std::borrow::Cow;
 use std::io;
 
 pub(crate) use fork::Descriptor;
@@ -49,15 +50,20 @@ impl OsError {
     }
 }
 
-/// What a user can do about the failures that are about resources.
-fn hint(error: &io::Error) -> &'static str {
+/// What a user can do about a resource that is used up.
+fn hint(error: &io::Error) -> Cow<'static, str> {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOSPC) => " (free some space on that tmpfs, or enlarge it)",
-        Some(Errno::MFILE) => " (this process has used up its descriptors: raise `ulimit -n`)",
-        Some(Errno::NFILE) => " (the machine has used up its descriptors)",
-        Some(Errno::NOMEM | Errno::NOBUFS) => " (memory or a limit on it is used up)",
-        _ => "",
+        Some(Errno::NOSPC) => " (free some space on that tmpfs, or enlarge it)".into(),
+        Some(Errno::MFILE) => " (this process has used up its descriptors: raise `ulimit -n`)".into(),
+        Some(Errno::NFILE) => " (the machine has used up its descriptors)".into(),
+        Some(Errno::NOMEM | Errno::NOBUFS) => " (memory or a limit on it is used up)".into(),
+        Some(Errno::FBIG) => {
+            let limit = file::size_limit().map_or("no limit now".into(), |limit| format!("{limit} bytes at most"));
+            format!(" (the file-size limit of this process: {limit}; raise `ulimit -f`, or LimitFSIZE= in systemd)")
+                .into()
+        }
+        _ => "".into(),
     }
 }
 

@@ -12,6 +12,25 @@ pub(crate) fn uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// This process's effective user as the parent of its user namespace numbers it; the same number where there is no
+/// such namespace.
+pub(crate) fn outer_uid() -> u32 {
+    let (uid, path) = (uid(), "/proc/self/uid_map");
+    // Without `/proc` there is nothing to be told about namespaces.
+    let map = std::fs::read_to_string(path).unwrap_or_default();
+    outer(uid, &map).unwrap_or(uid)
+}
+
+/// Where a map of users, of lines `first inside, first outside, how many`, leads a user.
+fn outer(uid: u32, map: &str) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().map_while(|number| number.parse().ok()).collect();
+        let &[inside, outside, count] = &numbers[..] else { return None };
+        let offset = uid.checked_sub(inside).filter(|&offset| offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// Random bytes from the kernel.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -33,4 +52,18 @@ pub(crate) fn namespaces() -> Vec<(String, u64)> {
         Some((name.to_owned(), number))
     };
     ["ipc", "mnt", "net", "pid", "time", "user"].into_iter().filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_of_a_namespace_is_told_from_the_machines_own() {
+        assert_eq!(outer(0, "         0          0 4294967295\n"), Some(0));
+        assert_eq!(outer(1000, "         0          0 4294967295\n"), Some(1000));
+        assert_eq!(outer(0, "0 1000 1\n1 100000 65536\n"), Some(1000));
+        assert_eq!(outer(1, "0 1000 1\n1 100000 65536\n"), Some(100_000));
+        assert_eq!(outer(65_537, "0 1000 1\n1 100000 65536\n"), None);
+    }
 }

@@ -100,6 +100,16 @@ impl Socket {
         Self::new()
     }
 
+    /// Two sockets that are connected to each other.
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, Self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let pair =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("two sockets");
+        let of = |fd| Self::of(Descriptor::open(|| Ok::<_, Errno>(fd)).expect("it is open"), false);
+        (of(pair.0), of(pair.1))
+    }
+
     /// A socket bound to a path, not listening yet.
     pub(crate) fn bind(path: &Path) -> Result<Self, OsError> {
         let doing = || format!("bind {}", path.display());

@@ -12,6 +12,11 @@ pub(crate) fn spawn_joinable<T: Send + 'static>(
     std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
+/// Whether this is the calling thread, which cannot wait for its own end.
+pub(crate) fn is_current<T>(thread: &JoinHandle<T>) -> bool {
+    thread.thread().id() == std::thread::current().id()
+}
+
 /// Starts a thread with every signal blocked.
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();

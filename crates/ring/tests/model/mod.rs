@@ -58,6 +58,8 @@ pub(crate) enum Weakness {
     WaitsForAnyChange(Role),
     /// There is no further look after a load of it or a store to it. The models do this.
     NoLookAfter(Role),
+    /// A message that is not handed out after all stays taken. Played by the models.
+    NotTakenBack,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,13 +10,13 @@ use crate::link::bell::Bell;
 use crate::link::ledger::Charge;
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
-use crate::stats::channels::Entry;
+use crate::stats::channels::ChannelGuard;
 use crate::stats::sampling::Stamps;
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::socket::Socket;
 
 /// The receiver's end of a channel.
-pub(super) struct Channel {
+pub(super) struct InboundChannel {
     pub(super) consumer: Consumer<Reader, Writer>,
     /// Its sender has no fence of its own: it counts on a barrier whenever the channel is armed.
     pub(super) is_fenced: bool,
@@ -42,10 +42,10 @@ pub(super) struct Channel {
     /// Hung up and read to the end, while its node still holds its lock: it is dying, or lives and has disconnected.
     pub(super) in_doubt_until: Option<Instant>,
     pub(super) _charge: Option<Charge>,
-    pub(super) entry: Entry,
+    pub(super) guard: ChannelGuard,
 }
 
-impl Channel {
+impl InboundChannel {
     /// Everything that was taken from it is processed.
     #[inline(always)]
     pub(super) fn consume(&mut self) {

@@ -4,11 +4,11 @@
 //! nobody rings is closed, with all its channels.
 
 use crate::sys::clock::Instant;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::Channel;
+use super::channel::InboundChannel;
 use super::{Found, Receiver};
 use crate::link::bell::{self, Bell, Heard};
 use crate::link::inbox_shared::Arrival;
@@ -18,22 +18,31 @@ use crate::receive::topic_names::Names;
 use crate::stats::sampling::Stamps;
 use crate::sys::socket::Socket;
 
-/// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes: so long its
-/// sender's departure is in doubt.
+/// How many channels are taken in at once.
+const ARRIVALS_AT_ONCE: usize = 64;
+/// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes. Its sender's
+/// departure is in doubt for this long.
 pub(super) const DOUBT: Duration = Duration::from_millis(100);
 
 /// A sending process.
 pub(super) struct Connection {
     pub(super) socket: Arc<Socket>,
-    rings: HashMap<u32, usize>,
+    rings: BTreeMap<u32, usize>,
     stray_bells: u32,
     _charge: Option<Charge>,
 }
 
 impl Receiver {
-    /// Takes a new channel in.
-    pub(super) fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, entry } = arrival;
+    /// Takes new channels in.
+    pub(super) fn take_arrivals(&mut self) {
+        for arrival in self.shared.take_arrivals(ARRIVALS_AT_ONCE) {
+            self.arrived(arrival);
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard } = arrival;
+        let topics = Names::new(self.shared.address.clone(), charge.names());
         let mut charge = Some(charge);
         if let Some(socket) = socket {
             if let Err(error) = self.poll.add(&*socket, connection) {
@@ -42,7 +51,7 @@ impl Receiver {
             }
             // The first ring is paid for as long as the connection lasts, whatever becomes of the ring.
             let _charge = charge.take();
-            let connected = Connection { socket, rings: HashMap::new(), stray_bells: 0, _charge };
+            let connected = Connection { socket, rings: BTreeMap::new(), stray_bells: 0, _charge };
             self.connections.insert(connection, connected);
         }
         let index = self.vacant.pop().unwrap_or_else(|| {
@@ -60,11 +69,11 @@ impl Receiver {
         };
         tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
         self.found.push_back(Found::Joined(peer.clone()));
-        self.channels[index] = Some(Channel {
+        self.channels[index] = Some(InboundChannel {
             consumer,
             is_fenced,
             peer,
-            topics: Names::default(),
+            topics,
             missed: 0,
             stamps: Stamps::default(),
             connection,
@@ -78,18 +87,25 @@ impl Receiver {
             drain,
             in_doubt_until: None,
             _charge: charge,
-            entry,
+            guard,
         });
         self.activate(index);
     }
 
-    /// Whether a channel that was read to its end has hung up without a word, by a node that still holds its lock.
-    pub(super) fn is_in_doubt(&mut self, index: usize) -> bool {
+    /// How the sender of a channel that was read to its end has left; `None`: it has hung up without a word, and its node
+    /// still seems to live. One that dies does so in a moment.
+    pub(super) fn departure(&mut self, index: usize) -> Option<Departure> {
         let channel = self.channels[index].as_mut().expect("a drained channel is there");
-        if channel.consumer.is_closed() || !self.shared.is_alive(&channel.peer) {
-            return false;
+        if channel.consumer.is_closed() {
+            return Some(Departure::Closed);
         }
-        Instant::now() < *channel.in_doubt_until.get_or_insert_with(|| Instant::now() + DOUBT)
+        match self.shared.is_alive(&channel.peer) {
+            Ok(false) => return Some(Departure::Died),
+            Ok(true) => {}
+            Err(error) => tracing::debug!(%error, peer = &*channel.peer.node, "whether a sender lives is not known"),
+        }
+        let now = Instant::now();
+        (now >= *channel.in_doubt_until.get_or_insert(now + DOUBT)).then_some(Departure::Disconnected)
     }
 
     /// Reads a connection's bells.
@@ -115,6 +131,7 @@ impl Receiver {
 
     /// A bell for a ring; `false` if no honest sender would have rung it.
     fn bell(&mut self, number: u64, ring: u32) -> bool {
+        self.bells_heard += 1;
         let connection = self.connections.get_mut(&number).expect("the caller has looked it up");
         let Some(&index) = connection.rings.get(&ring) else {
             // It may be on its way to us: then it will be polled first.
@@ -142,7 +159,7 @@ impl Receiver {
     }
 
     /// Lets go of a channel, which is empty or corrupt.
-    pub(super) fn leave(&mut self, index: usize, departure: Option<Departure>) -> Found {
+    pub(super) fn leave(&mut self, index: usize, departure: Departure) -> Found {
         let channel = self.channels[index].take().expect("a leaving channel is there");
         self.vacant.push(index);
         self.active.retain(|&active| active != index);
@@ -150,22 +167,19 @@ impl Receiver {
         if let Some(connection) = self.connections.get_mut(&channel.connection) {
             connection.rings.remove(&channel.ring);
         }
-        let departure = departure.unwrap_or_else(|| self.departure(&channel));
+        let peer = &*channel.peer.node;
         match &departure {
             Departure::Corrupt(why) => {
-                tracing::warn!(peer = &*channel.peer.node, why, "a sender's ring is corrupt, and is closed");
+                tracing::warn!(peer, why, "a sender's ring is corrupt, and is closed");
                 channel.ring_bell(Bell::Reset(channel.ring));
             }
-            Departure::Died => tracing::info!(peer = &*channel.peer.node, pid = channel.peer.pid, "a sender has died"),
-            departure => tracing::debug!(peer = &*channel.peer.node, ?departure, "a sender has left"),
+            Departure::TooMuch(why) => {
+                tracing::warn!(peer, why, "a sender's channel costs too much, and is closed");
+                channel.ring_bell(Bell::Reset(channel.ring));
+            }
+            Departure::Died => tracing::info!(peer, pid = channel.peer.pid, "a sender has died"),
+            departure => tracing::debug!(peer, ?departure, "a sender has left"),
         }
         Found::Left(Box::new((channel.peer, departure)))
-    }
-
-    fn departure(&self, channel: &Channel) -> Departure {
-        if channel.consumer.is_closed() {
-            return Departure::Closed;
-        }
-        if self.shared.is_alive(&channel.peer) { Departure::Disconnected } else { Departure::Died }
     }
 }

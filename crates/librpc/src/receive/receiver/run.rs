@@ -4,6 +4,8 @@
 //! empty, a record is more than a plain message, or something else is due: the turn of other channels, a look at the clock and
 //! at the bells, a sender that waits. All that is counted when the run has ended, not for each message.
 
+use librpc_ring::Head;
+
 use super::{POLLS_PER_CLOCK, Receiver, SETTLE_EVERY};
 use crate::fault::fault;
 use crate::receive::message::Taken;
@@ -20,9 +22,11 @@ impl Receiver {
     /// The run has one more message: [`Receiver::taken`]. `false`: everything is to be looked at, with [`Receiver::next`].
     #[inline(always)]
     pub(crate) fn goes_on(&mut self, consume: bool) -> bool {
-        if self.run.left == 0 || self.shared.has_ended() {
-            return false;
-        }
+        self.run.left > 0 && self.take_in_run(consume)
+    }
+
+    #[inline(always)]
+    pub(super) fn take_in_run(&mut self, consume: bool) -> bool {
         let index = self.run.channel;
         let Some(Some(channel)) = self.channels.get_mut(index) else { return false };
         if consume {
@@ -30,8 +34,8 @@ impl Receiver {
             channel.ring_if_seen();
         }
         self.payload.clear();
-        let (topics, address) = (&channel.topics, &self.shared.address);
-        let found = channel.consumer.pop_plain(&mut self.payload, |topic| topics.has(address, topic));
+        let topics = &channel.topics;
+        let found = channel.consumer.pop_plain(&mut self.payload, |topic| topics.has(topic));
         let Some(plain) = found else { return false };
         fault!("consume.taken");
         if !channel.is_listed {
@@ -41,11 +45,22 @@ impl Receiver {
         self.run.left -= 1;
         self.taken =
             Taken { channel: index, sequence: plain.sequence, topic: plain.topic, redelivered: false, missed: 0 };
-        true
+        !self.shared.has_ended_in_run() || self.untake()
     }
 
-    /// A message was found in this channel: others may follow. Of one that may be overwritten, or is read to its end, each is
-    /// looked at as if it were the first.
+    /// The message that was taken last is not handed out.
+    #[cold]
+    #[inline(never)]
+    fn untake(&mut self) -> bool {
+        if let Some(channel) = &mut self.channels[self.taken.channel] {
+            let head = Head { topic: self.taken.topic, ..Head::MESSAGE };
+            channel.consumer.untake(&head, self.payload.len());
+        }
+        false
+    }
+
+    /// A message was found in this channel: others may follow. Where one may be overwritten, is read to the end, or needs a
+    /// fence, each is looked at as if it were the first.
     pub(super) fn begin_run(&mut self, channel: usize) {
         let length = self.quantum.min(POLLS_PER_CLOCK.saturating_sub(self.polls));
         self.run = Run { channel, length, left: length };
@@ -66,7 +81,9 @@ impl Receiver {
         }
         if self.polls >= POLLS_PER_CLOCK {
             self.polls = 0;
-            self.look_if_due();
+            if let Err(error) = self.look_if_due() {
+                tracing::warn!(%error, "an inbox cannot look at its bells");
+            }
         }
     }
 }

@@ -1,0 +1,188 @@
+//! One poll: a bounded look at the rings that have traffic.
+//!
+//! Everything that a sender can make an inbox do is counted. Messages and topics count towards the channel's quantum, so that
+//! no channel starves another. Topics and departures also count towards the poll's share, because the caller goes on waiting
+//! after them: so no receive outlives its limit.
+
+use librpc_ring::{Head, Mode, Record};
+
+use super::{Found, POLLS_PER_CLOCK, Receiver};
+use crate::fault::fault;
+use crate::receive::message::{Departure, Taken};
+use crate::receive::topic_names::NotLearned;
+
+/// How many records are taken from one channel before it is the next one's turn.
+pub(super) const QUANTUM: u32 = 64;
+/// How many records one poll takes that are no messages.
+const SHARE: u32 = 128;
+/// What a departure costs of that: the registry is asked about the sender, with several system calls.
+const DEPARTURE: u32 = 16;
+
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Messages,
+    /// Messages, and senders that join and leave.
+    Events,
+}
+
+/// What a poll has come to.
+#[derive(Debug)]
+pub(super) enum Polled {
+    Found(Found),
+    /// It has done its share, or something that is not wanted: there may be more.
+    Unfinished,
+    /// The rings are empty.
+    Nothing,
+    /// The inbox was stopped or closed.
+    Ended,
+}
+
+/// What was taken from a ring.
+#[derive(Debug)]
+pub(super) enum Step {
+    Message,
+    /// A topic's declaration.
+    Topic,
+    Nothing,
+    /// The channel is polled no more: it has left, or its departure is in doubt.
+    Gone(Option<Found>),
+}
+
+impl Receiver {
+    /// Takes what comes next, if it is there.
+    pub(super) fn poll(&mut self, wanted: Wanted) -> Polled {
+        if self.shared.has_ended() {
+            self.settle();
+            self.shared.signal.clear(); // another event loop does not spin on it
+            return Polled::Ended;
+        }
+        if wanted == Wanted::Messages {
+            self.found.clear();
+        }
+        // A sender joins before it says anything.
+        match self.found.pop_front() {
+            Some(found) => Polled::Found(found),
+            None => self.poll_rings(wanted),
+        }
+    }
+
+    /// Whether there is anything for [`Receiver::poll`]: all that is looked at between two looks at the clock.
+    #[inline(always)]
+    pub(super) fn shows_something(&self) -> bool {
+        let has_some = |&index: &usize| {
+            let channel = self.channels[index].as_ref().expect("an active channel is there");
+            channel.drain.is_some() || channel.consumer.has_record()
+        };
+        self.shared.has_ended() || self.active.iter().any(has_some)
+    }
+
+    fn poll_rings(&mut self, wanted: Wanted) -> Polled {
+        let mut share = SHARE;
+        // Two more than there are: once round the end, and back to a channel whose turn is over if the others have nothing.
+        let mut turns = self.active.len() + 2;
+        while turns > 0 && share > 0 {
+            let Some(&index) = self.active.get(self.cursor) else {
+                turns -= 1;
+                self.begin_turn(0);
+                continue;
+            };
+            let step = if self.quantum == 0 { Step::Nothing } else { self.poll_ring(index) };
+            match step {
+                Step::Message => return Polled::Found(Found::Message),
+                Step::Nothing => {
+                    turns -= 1;
+                    self.begin_turn(self.cursor + 1);
+                }
+                Step::Topic => {
+                    self.quantum -= 1;
+                    self.polls += 1;
+                    share -= 1;
+                }
+                Step::Gone(found) => {
+                    self.begin_turn(self.cursor); // the next channel is there now
+                    match found {
+                        Some(found) if wanted == Wanted::Events => return Polled::Found(found),
+                        _ => share = share.saturating_sub(DEPARTURE),
+                    }
+                    self.polls = POLLS_PER_CLOCK;
+                }
+            }
+        }
+        if share < SHARE { Polled::Unfinished } else { Polled::Nothing }
+    }
+
+    fn begin_turn(&mut self, cursor: usize) {
+        (self.cursor, self.quantum) = (cursor, QUANTUM);
+    }
+
+    /// Takes the next record of a ring.
+    pub(super) fn poll_ring(&mut self, index: usize) -> Step {
+        let channel = self.channels[index].as_mut().expect("an active channel is there");
+        if channel.drain == Some(0) {
+            return self.drained(index);
+        }
+        let had_unconsumed = channel.consumer.has_unconsumed();
+        self.payload.clear();
+        let record = match channel.consumer.pop(&mut self.payload) {
+            Ok(Some(record)) => record,
+            Ok(None) if channel.drain.is_some() => return self.drained(index),
+            Ok(None) => return Step::Nothing,
+            Err(corrupt) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(corrupt.to_string())))),
+        };
+        if let Some(left) = &mut channel.drain {
+            *left = left.saturating_sub(record.head.record_bytes(record.payload_bytes));
+        }
+        channel.missed += record.missed;
+        if channel.topics.is_expected(&record.head) {
+            fault!("consume.taken");
+            if self.shared.has_ended_meanwhile() {
+                channel.consumer.untake(&record.head, record.payload_bytes);
+                return Step::Nothing;
+            }
+            self.take(index, &record);
+            return Step::Message;
+        }
+        match channel.topics.learn(&record.head, &self.payload) {
+            Ok(false) => {}
+            Ok(true) => channel.guard.declared(channel.topics.of(record.head.topic).unwrap_or_default()),
+            Err(NotLearned::Corrupt(why)) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(why)))),
+            Err(NotLearned::TooMuch(why)) => return Step::Gone(Some(self.leave(index, Departure::TooMuch(why)))),
+        }
+        // Learnt is processed, unless a message ahead of it is not.
+        if !had_unconsumed {
+            channel.consumer.consume();
+        }
+        Step::Topic
+    }
+
+    /// A channel whose sender is gone was read to its end: it leaves, unless it is not clear yet how its sender has ended.
+    #[cold]
+    fn drained(&mut self, index: usize) -> Step {
+        let departure = self.departure(index);
+        if departure.is_none() {
+            self.deactivate(index);
+            self.doubtful.push_back(index);
+        }
+        Step::Gone(departure.map(|departure| self.leave(index, departure)))
+    }
+
+    fn take(&mut self, index: usize, record: &Record) {
+        let channel = self.channels[index].as_mut().expect("an active channel is there");
+        if !std::mem::replace(&mut channel.is_listed, true) {
+            self.unconsumed.push(index);
+        }
+        channel.idle_looks = 0;
+        let missed = std::mem::take(&mut channel.missed);
+        channel.stamps.taken(record.head.time);
+        let Head { topic, redelivered, .. } = record.head;
+        self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, missed };
+        self.stream.came(1);
+        self.is_in_gap = false;
+        self.quantum -= 1;
+        self.polls += 1;
+        if channel.drain.is_none() && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence {
+            self.begin_run(index);
+        }
+    }
+}

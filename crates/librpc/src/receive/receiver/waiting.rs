@@ -1,0 +1,251 @@
+//! The ways in which a receive waits: it polls once, or for another event loop, or it spins and then sleeps.
+//!
+//! Whatever peers do, the clock and the bells are looked at again after a bounded piece of work: [`POLLS_PER_CLOCK`] polls, or
+//! what one poll or one look may do.
+
+use crate::sys::clock::Instant;
+use std::time::Duration;
+
+use librpc_ring::Armed;
+
+use super::channel::InboundChannel;
+use super::connections::DOUBT;
+use super::polling::{Polled, Wanted};
+use super::{Found, POLLS_PER_CLOCK, Receiver, SIGNAL, Until, Wait};
+use crate::fault::fault;
+use crate::sys::{OsError, barrier};
+
+/// While it polls, an inbox looks at its bells this often, so that armed channels do not starve.
+const LOOK_EVERY: Duration = Duration::from_micros(30);
+/// How long an adaptive inbox polls before it sleeps: about what sleeping and waking costs.
+const SPIN: Duration = Duration::from_micros(50);
+/// After this many looks without a message a channel is armed, although others have traffic.
+const IDLE_LOOKS: u32 = 8;
+/// After this many polls, a call that must not block returns.
+const ROUNDS: u32 = 16;
+/// How often doubts are looked at, and how many of them at once.
+const DOUBT_EVERY: Duration = Duration::from_millis(1);
+const DOUBTS_AT_ONCE: usize = 16;
+/// How many bells one look reads, and those of the connection at which that many are reached.
+const BELLS_AT_ONCE: u32 = 256;
+
+impl Receiver {
+    /// Waits for what comes next; `None` when the time is up, or the inbox was stopped or closed.
+    pub(crate) fn next(&mut self, until: Until, wanted: Wanted) -> Result<Option<Found>, OsError> {
+        self.end_run();
+        match until {
+            Until::Now if self.foreign.get() => self.poll_for_event_loop(wanted),
+            Until::Now => self.poll_once(wanted),
+            Until::Deadline(deadline) => self.wait(Some(deadline), wanted),
+            Until::Forever => self.wait(None, wanted),
+        }
+    }
+
+    /// Polls without waiting. Nobody may call again soon, so a look that is due is taken now.
+    fn poll_once(&mut self, wanted: Wanted) -> Result<Option<Found>, OsError> {
+        for _ in 0..ROUNDS {
+            let polled = self.poll(wanted);
+            match polled {
+                Polled::Found(found) => return Ok(Some(found)),
+                Polled::Ended => return Ok(None),
+                Polled::Unfinished => {}
+                Polled::Nothing => self.begin_gap(false),
+            }
+            if !self.look_if_due()? && matches!(polled, Polled::Nothing) {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Polls without waiting for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
+    /// drained, before it is told that there is nothing. A sender that rings for nothing holds nobody here: then the
+    /// descriptor stays readable.
+    fn poll_for_event_loop(&mut self, wanted: Wanted) -> Result<Option<Found>, OsError> {
+        for _ in 0..ROUNDS {
+            match self.poll(wanted) {
+                Polled::Found(found) => return Ok(Some(found)),
+                Polled::Ended => return Ok(None),
+                Polled::Unfinished => {
+                    self.look_if_due()?;
+                    continue;
+                }
+                Polled::Nothing => self.begin_gap(false),
+            }
+            if self.arm_all() {
+                self.look(Some(self.last_look))?;
+                if self.active.is_empty() && self.found.is_empty() {
+                    if !self.doubtful.is_empty() {
+                        self.shared.signal.raise(); // the caller comes again, until there is no doubt
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+        self.shared.signal.raise();
+        Ok(None)
+    }
+
+    /// Spins while that may pay, then sleeps, up to a deadline.
+    fn wait(&mut self, deadline: Option<Instant>, wanted: Wanted) -> Result<Option<Found>, OsError> {
+        let mut spin_until = None;
+        loop {
+            let is_unfinished = match self.poll(wanted) {
+                Polled::Found(found) => return Ok(Some(found)),
+                Polled::Ended => return Ok(None),
+                Polled::Unfinished => true,
+                Polled::Nothing => false,
+            };
+            if !is_unfinished {
+                self.begin_gap(true);
+            }
+            let is_polling = self.wait == Wait::Spin || self.wait == Wait::Adaptive && !self.active.is_empty();
+            if (is_unfinished || is_polling && self.spin()) && self.polls < POLLS_PER_CLOCK {
+                continue;
+            }
+            self.polls = 0;
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                self.look(Some(now))?;
+                return Ok(match self.poll(wanted) {
+                    Polled::Found(found) => Some(found),
+                    _ => None,
+                });
+            }
+            let spin_until = *spin_until.get_or_insert(now + SPIN);
+            if is_unfinished || is_polling && (self.wait == Wait::Spin || now < spin_until) {
+                self.look_if_due_at(now)?;
+            } else {
+                self.sleep(deadline)?;
+            }
+        }
+    }
+
+    /// Watches the rings until one shows something (`true`), or it is time to look at the clock.
+    #[inline(always)]
+    pub(super) fn spin(&mut self) -> bool {
+        while self.polls < POLLS_PER_CLOCK {
+            self.polls += 1;
+            if self.shows_something() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Sleeps until something comes, or the deadline; not at all if something has come.
+    pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), OsError> {
+        if !self.arm_all() {
+            return self.look_if_due().map(drop);
+        }
+        fault!("arm.armed");
+        self.look(deadline)?;
+        fault!("wake.woken");
+        Ok(())
+    }
+
+    /// There is nothing, directly after a message: senders that wait are looked for, and a pause may pay.
+    fn begin_gap(&mut self, may_pause: bool) {
+        if !std::mem::replace(&mut self.is_in_gap, true) {
+            self.settle();
+            self.stream.gap(may_pause);
+        }
+    }
+
+    /// Has every active channel announce sleep; `true` if all of them may.
+    fn arm_all(&mut self) -> bool {
+        self.arm(|_| true);
+        self.active.is_empty() && self.found.is_empty()
+    }
+
+    /// Has active channels announce sleep; those that have something in them stay active.
+    fn arm(&mut self, wanted: impl Fn(&InboundChannel) -> bool) {
+        let is_armed = |channel: &InboundChannel| channel.drain.is_none() && wanted(channel);
+        let mut needs_barrier = false;
+        for &index in &self.active {
+            let channel = self.channels[index].as_mut().expect("an active channel is there");
+            if is_armed(channel) {
+                channel.settle();
+                channel.consumer.announce();
+                needs_barrier |= channel.is_fenced;
+            }
+        }
+        if needs_barrier {
+            barrier::everywhere();
+        }
+        let channels = &mut self.channels;
+        self.active.retain(|&index| {
+            let channel = channels[index].as_mut().expect("an active channel is there");
+            if !is_armed(channel) {
+                return true;
+            }
+            channel.active = channel.consumer.look_again() == Armed::Awake;
+            if channel.active {
+                channel.consumer.disarm();
+                if channel.consumer.is_closed() {
+                    channel.drain = Some(channel.consumer.capacity());
+                }
+            }
+            channel.active
+        });
+    }
+
+    /// A look at the bells of other channels, if the last one was long ago; whether it was.
+    pub(super) fn look_if_due(&mut self) -> Result<bool, OsError> {
+        self.look_if_due_at(Instant::now())
+    }
+
+    fn look_if_due_at(&mut self, now: Instant) -> Result<bool, OsError> {
+        let is_due = now - self.last_look >= LOOK_EVERY;
+        if is_due {
+            self.look(Some(now))?;
+        }
+        Ok(is_due)
+    }
+
+    /// Looks at the bells and the arrivals, and waits for them until the given time (`None`: without limit). What it leaves
+    /// is there at the next look.
+    fn look(&mut self, until: Option<Instant>) -> Result<(), OsError> {
+        let mut ready = std::mem::take(&mut self.ready);
+        let until = match self.doubtful.is_empty() {
+            true => until,
+            false => Some(until.unwrap_or(Instant::now() + DOUBT).min(Instant::now() + DOUBT_EVERY)),
+        };
+        self.poll.wait(until, &mut ready)?;
+        self.bells_heard = 0;
+        for event in &ready {
+            match event.token {
+                SIGNAL => self.take_arrivals(),
+                _ if self.bells_heard >= BELLS_AT_ONCE => {}
+                connection => self.bells(connection, event.hung_up),
+            }
+        }
+        self.ready = ready;
+        self.look_at_doubts();
+        self.last_look = Instant::now();
+        let mut is_idle = false;
+        for &index in &self.active {
+            let channel = self.channels[index].as_mut().expect("an active channel is there");
+            channel.idle_looks = channel.idle_looks.saturating_add(1);
+            is_idle |= channel.idle_looks >= IDLE_LOOKS;
+        }
+        if is_idle {
+            self.arm(|channel| channel.idle_looks >= IDLE_LOOKS);
+        }
+        Ok(())
+    }
+
+    fn look_at_doubts(&mut self) {
+        for _ in 0..self.doubtful.len().min(DOUBTS_AT_ONCE) {
+            let Some(index) = self.doubtful.pop_front() else { return };
+            match self.departure(index) {
+                None => self.doubtful.push_back(index),
+                Some(departure) => {
+                    let left = self.leave(index, departure);
+                    self.found.push_back(left);
+                }
+            }
+        }
+    }
+}
