@@ -4,7 +4,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use librpc::{Admission, ConnectError, Limits, Node, Observer, Reason, Rule, Unobserved};
-use librpc_system_tests::{TestDomain, is_root};
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Puppets, TestDomain, is_root};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -41,15 +42,15 @@ fn the_refusal_says_that_a_program_cannot_be_read_and_where_it_can() {
     let domain = TestDomain::new();
     let group = 4_242;
     let mut sink = domain.puppet_of(1_234, group);
-    assert_eq!(sink.opens("sink", &format!("group={group} exe=/usr/bin/other")), "ok");
-    sink.does("inbox");
+    sink.does(open("sink").group(group).admitting_executable("/usr/bin/other"));
+    sink.does(inbox());
     let source = Node::builder("source").domain(domain.domain().shared_with_group(group)).open().unwrap();
     let why = source.sender("sink").unwrap_err().to_string();
     for part in ["does not admit uid 0", "cannot be read (Permission denied", "the same user", "run by root"] {
         assert!(why.contains(part), "{part} in {why}");
     }
     source.close(LIMIT).unwrap();
-    sink.does("leave");
+    sink.does(leave());
 }
 
 /// How many calls there are of a function that does not return until it may.

@@ -92,7 +92,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
         ("Outbox::send_within", |scene, limit, _| {
             let mut outbox = scene.source.outbox();
             let to = outbox.to("receiver").unwrap();
-            outbox.send_within(to, b"hello", limit).unwrap();
+            outbox.send_timeout(to, b"hello", limit).unwrap();
             // One that waits for room: the receiver makes some.
             while outbox.try_send(to, &[0; 8192]).is_ok() {}
             let sent = outbox.account(to).accepted;
@@ -100,7 +100,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
                 let inbox = &mut scene.inbox;
                 let receiving =
                     scope.spawn(move || (0..sent).for_each(|_| assert!(inbox.recv_timeout(LONG).unwrap().is_some())));
-                let sent = outbox.send_within(to, &[0; 8192], limit);
+                let sent = outbox.send_timeout(to, &[0; 8192], limit);
                 assert!(sent.is_ok() || limit < LONG, "{sent:?}");
                 receiving.join().unwrap();
             });
@@ -112,7 +112,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
         ("Outbox::publish_within", |scene, limit, _| {
             let (_subscriber, mut outbox) = (scene.receiver.subscribe("topic").unwrap(), scene.source.outbox());
             let topic = outbox.topic("topic").unwrap();
-            assert_eq!(outbox.publish_within(topic, b"hello", limit).unwrap().inboxes(), 1);
+            assert_eq!(outbox.publish_timeout(topic, b"hello", limit).unwrap().inboxes(), 1);
         }),
         ("Outbox::wait_for_subscriber", |scene, limit, _| {
             let (_subscriber, mut outbox) = (scene.receiver.subscribe("topic").unwrap(), scene.source.outbox());

@@ -4,7 +4,8 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use librpc::{NodeStats, Observed, Unobserved};
-use librpc_system_tests::TestDomain;
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Puppets, TestDomain};
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Where a node's file says these: see `layout.rs` of the registry.
@@ -47,10 +48,10 @@ fn looking_at_a_stopped_node_takes_no_place_in_its_queue() {
         let observed = domain.domain().observe(LIMIT).unwrap();
         assert_eq!(of(&observed, "sink").as_ref().unwrap_err(), &Unobserved::Stopped);
     }
-    source.does("try-sender sink");
-    source.does("send sink hello");
+    source.does(try_connect("sink"));
+    source.does(send("sink", "hello"));
     sink.go_on();
-    assert_eq!(sink.says("recv"), "hello");
+    assert_eq!(sink.does(receive()).text, "hello");
 }
 
 /// What one node says is never shown under another's name, although everybody can read and copy an incarnation.

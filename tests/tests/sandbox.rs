@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use librpc_system_tests::TestDomain;
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Puppets, TestDomain};
 
 /// The program `sandboxed`, which Cargo puts beside these tests. Killed when dropped.
 struct Sandboxed {
@@ -66,10 +67,10 @@ fn connecting_registers_for_no_barrier() {
     let domain = TestDomain::new();
     let mut sink = domain.receiver("sink");
     let mut source = Sandboxed::start(&domain, "connects");
-    assert_eq!(sink.says("recv"), "hello");
-    sink.begins("try-recv"); // the first one is processed then
+    assert_eq!(sink.does(receive()).text, "hello");
+    let next = sink.begins(try_receive()); // the first one is processed then
     assert_eq!(source.answers(), "processed");
-    assert_eq!(sink.answer().as_deref(), Some("nothing"));
+    assert_eq!(sink.completes(next), None);
 }
 
 #[test]

@@ -205,9 +205,9 @@ fn outboxes() -> Vec<Case> {
         }),
         case("Outbox::send", OUTBOX, |mut h| went(h.outbox.send(h.to, b"x"))),
         case("Outbox::try_send", OUTBOX, |mut h| went(h.outbox.try_send(h.to, b"x"))),
-        case("Outbox::send_within", OUTBOX, |mut h| went(h.outbox.send_within(h.to, b"x", LIMIT))),
+        case("Outbox::send_timeout", OUTBOX, |mut h| went(h.outbox.send_timeout(h.to, b"x", LIMIT))),
         case("Outbox::flush", OUTBOX, |mut h| went(h.outbox.flush(LIMIT))),
-        case("Outbox::max_message", "None", |h| format!("{:?}", h.outbox.max_message(h.to))),
+        case("Outbox::max_message", "None", |mut h| format!("{:?}", h.outbox.max_message(h.to))),
         case("Outbox::is_connected", "false", |h| h.outbox.is_connected(h.to).to_string()),
         case("Outbox::account", "true", |mut h| (h.outbox.account(h.to) == librpc::Account::default()).to_string()),
         case("Outbox::reached", "[]", |mut h| format!("{:?}", h.outbox.reached())),
@@ -220,12 +220,12 @@ fn outboxes() -> Vec<Case> {
         case("Outbox::topic", "ok", |mut h| went(h.outbox.topic("new"))),
         case("Outbox::limit_topic_rate", OUTBOX, |mut h| {
             h.outbox.limit_topic_rate(h.topic, Some(rate()));
-            went(h.outbox.publish_within(h.topic, b"x", LIMIT))
+            went(h.outbox.publish_timeout(h.topic, b"x", LIMIT))
         }),
-        case("Outbox::publish_within", OUTBOX, |mut h| went(h.outbox.publish_within(h.topic, b"x", LIMIT))),
+        case("Outbox::publish_timeout", OUTBOX, |mut h| went(h.outbox.publish_timeout(h.topic, b"x", LIMIT))),
         case("Outbox::subscribers", OUTBOX, |mut h| went(h.outbox.subscribers(h.topic))),
         case("Outbox::wait_for_subscriber", OUTBOX, |mut h| went(h.outbox.wait_for_subscriber(h.topic, LIMIT))),
-        case("Outbox::max_topic_message", "None", |h| format!("{:?}", h.outbox.max_topic_message(h.topic))),
+        case("Outbox::max_topic_message", "None", |mut h| format!("{:?}", h.outbox.max_topic_message(h.topic))),
         case("Outbox::set_redelivery", OUTBOX, |mut h| {
             h.outbox.set_redelivery(Some(LIMIT));
             went(h.outbox.flush(LIMIT))
@@ -265,7 +265,7 @@ fn faces() -> Vec<Case> {
             h.publisher.limit_rate(Some(rate()));
             went(h.publisher.publish(b"x"))
         }),
-        case("Publisher::max_message", "None", |h| format!("{:?}", h.publisher.max_message())),
+        case("Publisher::max_message", "None", |mut h| format!("{:?}", h.publisher.max_message())),
         case("Publisher::account", "true", |mut h| (h.publisher.account() == librpc::Account::default()).to_string()),
         case("Publisher::set_high_water", "ok", |mut h| {
             h.publisher.set_high_water(Some(0.5));
@@ -285,7 +285,7 @@ fn faces() -> Vec<Case> {
         case("Sender::send", OUTBOX, |mut h| went(h.sender.send(b"x"))),
         case("Sender::try_send", OUTBOX, |mut h| went(h.sender.try_send(b"x"))),
         case("Sender::flush", OUTBOX, |mut h| went(h.sender.flush(LIMIT))),
-        case("Sender::max_message", "None", |h| format!("{:?}", h.sender.max_message())),
+        case("Sender::max_message", "None", |mut h| format!("{:?}", h.sender.max_message())),
         case("Sender::is_connected", "false", |h| h.sender.is_connected().to_string()),
         case("Sender::limit_rate", OUTBOX, |mut h| {
             h.sender.limit_rate(Some(rate()));
@@ -371,7 +371,7 @@ fn main() {
     let mut outbox = node.outbox();
     let (to, topic) = (outbox.to("peer").unwrap(), outbox.topic("topic").unwrap());
     outbox.send(to, b"sent").unwrap();
-    assert_eq!(outbox.publish_within(topic, b"published", LIMIT).unwrap().inboxes(), 1);
+    assert_eq!(outbox.publish_timeout(topic, b"published", LIMIT).unwrap().inboxes(), 1);
     let mut observer = Observer::new(domain.clone());
     observer.look(LIMIT).unwrap();
     let quiet = open(&domain, "quiet");
