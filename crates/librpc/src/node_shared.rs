@@ -17,6 +17,7 @@ use crate::registry::domain::{Domain, DomainError};
 use crate::registry::membership::Membership;
 use crate::registry::registration::{JoinError, Registration};
 use crate::registry::view::View;
+use crate::stats::ended::EndedTable;
 use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
@@ -146,6 +147,9 @@ pub(crate) struct NodeShared {
     pub(crate) links: Arc<Links>,
     /// What the node's outboxes send through.
     rings: Mutex<Rings>,
+    /// What was counted on channels that have ended.
+    pub(crate) ended_incoming: Arc<EndedTable>,
+    pub(crate) ended_outgoing: Arc<EndedTable>,
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
@@ -190,6 +194,8 @@ impl NodeShared {
             next_inbox: AtomicU32::new(0),
             links: Arc::default(),
             rings: Mutex::default(),
+            ended_incoming: Arc::default(),
+            ended_outgoing: Arc::default(),
             view: Mutex::default(),
             kept: Arc::default(),
             born: fork::Born::now(),

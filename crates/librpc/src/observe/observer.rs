@@ -260,14 +260,7 @@ impl Observer {
         }
         self.tokens += 1;
         self.poll.as_ref().expect("it was made before").add(&socket, self.tokens).map_err(failed)?;
-        let stats = NodeStats {
-            node: node.id.as_str().into(),
-            incarnation: node.incarnation,
-            version: String::new(),
-            namespaces: Vec::new(),
-            inboxes: Vec::new(),
-            outgoing: Vec::new(),
-        };
+        let stats = NodeStats::new(node.id.as_str().into(), node.incarnation);
         let (id, since) = (node.id.clone(), Instant::now());
         self.asked.insert(
             node.incarnation,
@@ -373,14 +366,7 @@ mod tests {
     #[test]
     fn a_node_that_never_ends_is_heard_no_more() {
         let incarnation = Incarnation::from_bytes([1; 16]);
-        let stats = NodeStats {
-            node: "endless".into(),
-            incarnation,
-            version: String::new(),
-            namespaces: Vec::new(),
-            inboxes: Vec::new(),
-            outgoing: Vec::new(),
-        };
+        let stats = NodeStats::new("endless".into(), incarnation);
         let socket = Socket::spare().expect("a descriptor");
         let (id, since) = ("endless".to_owned(), Instant::now());
         let mut asked = Asked { id, token: 1, socket, since, cursor: None, stats, pages: 0, items: 0 };

@@ -137,7 +137,7 @@ impl<'n> InboxBuilder<'n> {
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
         let settings = Settings { address, capacity, policy, receive_own, durable };
-        let shared = InboxShared::new(number, settings, directory)?;
+        let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::name::Incarnation;
+use crate::name::{Address, Incarnation};
 use crate::registry::node_file::{self, NodeFile, ReadError};
 use crate::registry::target::Target;
 use crate::sys::clock::Instant;
@@ -56,5 +56,5 @@ pub(crate) fn own_inbox(directory: &Descriptor, node: &Arc<str>) -> Result<Looke
         return Ok(LookedUp::Alive);
     };
     let bad = |why| ReadError::Bad { id: node.to_string(), why };
-    Target::new(node.clone(), &file, inbox).map(LookedUp::Inbox).map_err(bad)
+    Target::new(node.clone(), &file, inbox, Address::Node).map(LookedUp::Inbox).map_err(bad)
 }
