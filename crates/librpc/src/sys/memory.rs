@@ -37,6 +37,11 @@ pub(crate) enum BadMemory {
     Os(#[from] OsError),
 }
 
+/// Bytes of a page of this system.
+pub(crate) fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
 /// How a memory lies in the address space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
@@ -56,7 +61,7 @@ impl Shape {
                 let [whole, again] = data_segments(capacity);
                 (whole, Some(again))
             }
-            Self::Ack => (ack_segment(rustix::param::page_size()), None),
+            Self::Ack => (ack_segment(page_size()), None),
             Self::Registry => {
                 let bytes = crate::registry::layout::PAGE as usize;
                 (Segment { address_offset: 0, file_offset: 0, bytes }, None)
