@@ -94,8 +94,7 @@ fn in_a_shared_domain_a_message_is_accepted_once_its_receiver_has_answered() {
     let gid = rustix::process::getegid().as_raw();
     let shared = domain.domain().shared_with_group(gid);
     let node = Node::builder("sink").domain(shared).open().expect("it opens");
-    let (mut topics, mut own) =
-        (node.subscribe("numbers").expect("it opens"), node.inbox().expect("it opens"));
+    let (mut topics, mut own) = (node.subscribe("numbers").expect("it opens"), node.inbox().expect("it opens"));
     for (number, end) in ENDS.into_iter().cycle().take(30).enumerate() {
         assert_eq!(oneshot(&domain, &gid.to_string(), "publish", end, number), (1, 0));
         assert_eq!(numbers(&mut topics, 1), [number], "{end}");
@@ -118,8 +117,9 @@ fn a_second_outbox_of_a_process_that_ends_loses_nothing() {
     }
     drop(node);
     sink.go_on();
-    let mut found: Vec<usize> =
-        (0..100).map(|_| sink.says("recv").rsplit([' ', ':']).next().expect("a word").parse().expect("a number")).collect();
+    let mut found: Vec<usize> = (0..100)
+        .map(|_| sink.says("recv").rsplit([' ', ':']).next().expect("a word").parse().expect("a number"))
+        .collect();
     found.sort();
     assert_eq!(found, (0..100).collect::<Vec<_>>());
     sink.finishes();

@@ -113,9 +113,7 @@ fn topics(mut bytes: &[u8]) -> bool {
 /// What an honest peer would write, for each door: seeds of what a fuzzer mutates.
 pub fn samples() -> Vec<(usize, Vec<u8>)> {
     let (incarnation, target) = ([0x11; 16], [0x22; 16]);
-    let hello = |connection, opens, data| {
-        write_hello("camera", (incarnation, target), 3, (connection, opens), data)
-    };
+    let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
     let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
     let listed =
         |number, address, durable| ListedInbox { number, address, capacity: 4096, policy: 0, own: true, durable };

@@ -97,6 +97,14 @@ struct Asked {
 
 type Answered = Result<NodeStats, Unobserved>;
 
+/// Why a node was not asked.
+enum NotAsked {
+    Because(Unobserved),
+    NobodyListens,
+    /// This process, or the machine, has no descriptor left.
+    OutOfDescriptors(OsError),
+}
+
 impl Domain {
     /// Asks every node of the domain about itself, all at the same time, and waits up to a limit for each. Joins nothing
     /// and makes nothing; no directory: an empty list. To look again and again, use an [`Observer`].
@@ -195,12 +203,18 @@ impl Observer {
             {
                 match self.ask(directory, node, behind) {
                     Ok(()) => {}
-                    Err(Some(why)) => drop(answers.insert(node.incarnation, Some(Err(why)))),
-                    Err(None) => match still_there(directory, node) {
+                    Err(NotAsked::Because(why)) => drop(answers.insert(node.incarnation, Some(Err(why)))),
+                    Err(NotAsked::NobodyListens) => match still_there(directory, node) {
                         // Perhaps it does not listen yet: it is on its way in.
                         Some(Err(Unobserved::Failed(_))) if begun.elapsed() < limit => joining.push(node),
                         gone => drop(answers.insert(node.incarnation, gone)),
                     },
+                    // It says nothing about the node. The node is asked when another one has answered.
+                    Err(NotAsked::OutOfDescriptors(_)) if self.asked.values().any(|asked| in_time(&asked)) => {
+                        to_ask.push_front(node);
+                        break;
+                    }
+                    Err(NotAsked::OutOfDescriptors(error)) => return Err(error),
                 }
             }
             let mut last = self.asked.values().filter(in_time).map(|asked| asked.since + limit).max();
@@ -229,33 +243,33 @@ impl Observer {
         }
     }
 
-    /// Asks a node; else why not. `None`: nobody listens there.
-    fn ask(
-        &mut self,
-        directory: &Descriptor,
-        node: &NodeInfo,
-        behind: Option<Place>,
-    ) -> Result<(), Option<Unobserved>> {
+    /// Asks a node.
+    fn ask(&mut self, directory: &Descriptor, node: &NodeInfo, behind: Option<Place>) -> Result<(), NotAsked> {
         if is_stopped(node) {
-            return Err(Some(Unobserved::Stopped));
+            return Err(NotAsked::Because(Unobserved::Stopped));
         }
-        let failed = |error: OsError| Some(Unobserved::Failed(error.to_string()));
+        let failed = |error: OsError| NotAsked::Because(Unobserved::Failed(error.to_string()));
         let socket = match Socket::connect(&node_file::socket_path(directory, &node.id)) {
             Ok(socket) => socket,
             Err(error) if error.is(Errno::AGAIN) => {
-                return Err(Some(Unobserved::Stalled { since: Duration::ZERO })); // nobody empties its queue
+                return Err(NotAsked::Because(Unobserved::Stalled { since: Duration::ZERO })); // nobody empties its queue
             }
-            Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => return Err(None),
+            Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => {
+                return Err(NotAsked::NobodyListens);
+            }
+            Err(error) if error.is(Errno::MFILE) || error.is(Errno::NFILE) => {
+                return Err(NotAsked::OutOfDescriptors(error));
+            }
             Err(error) => return Err(failed(error)),
         };
         let owner = socket.credentials().map_err(failed)?.uid;
         if owner != node.uid {
             let text = format!("its socket is uid {owner}'s, its file uid {}'s", node.uid);
-            return Err(Some(Unobserved::Failed(text)));
+            return Err(NotAsked::Because(Unobserved::Failed(text)));
         }
         match socket.send(&question(node.incarnation, behind), None) {
             Ok(Sent::Done) => {}
-            Ok(_) => return Err(None),
+            Ok(_) => return Err(NotAsked::NobodyListens),
             Err(error) => return Err(failed(error)),
         }
         self.tokens += 1;
@@ -289,7 +303,8 @@ fn still_there(directory: &Descriptor, node: &NodeInfo) -> Option<Answered> {
             Some(Err(Unobserved::Failed("it has closed the connection".into())))
         }
         Ok(Some(file)) if file.incarnation == node.incarnation => Some(Err(Unobserved::Dead)),
-        _ => None,
+        Ok(_) => None,
+        Err(error) => Some(Err(Unobserved::Failed(error.to_string()))),
     }
 }
 

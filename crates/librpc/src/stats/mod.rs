@@ -72,6 +72,8 @@ pub struct Totals {
     pub dropped: u64,
     /// Messages that were overwritten before they could be received.
     pub missed: u64,
+    /// Messages that came back to their senders as an error: too large, or there was no room in time.
+    pub returned: u64,
 }
 
 impl Totals {
@@ -85,6 +87,7 @@ impl Totals {
         add(&mut self.bytes_received, channel.bytes_received);
         add(&mut self.dropped, channel.dropped);
         add(&mut self.missed, channel.missed);
+        add(&mut self.returned, channel.returned);
     }
 }
 

@@ -75,13 +75,13 @@ impl From<&Item> for ListedItem {
     fn from(item: &Item) -> Self {
         match item {
             Item::Inbox { number, address, policy, capacity, ended } => {
-                let Totals { channels, sent, received, processed, bytes_received, dropped, missed } = *ended;
+                let Totals { channels, sent, received, processed, bytes_received, dropped, missed, returned } = *ended;
                 Self::Inbox(ListedTotals {
                     number: *number,
                     address: ListedAddress::from(address),
                     capacity: *capacity,
                     policy: policy.number(),
-                    ended: vec![channels, sent, received, processed, bytes_received, dropped, missed],
+                    ended: vec![channels, sent, received, processed, bytes_received, dropped, missed, returned],
                 })
             }
             Item::Incoming(channel) => Self::Incoming(channel.into()),
@@ -96,10 +96,11 @@ impl TryFrom<ListedItem> for Item {
     fn try_from(item: ListedItem) -> Result<Self, BadListing> {
         Ok(match item {
             ListedItem::Inbox(ListedTotals { number, address, capacity, policy, ended }) => {
-                let [channels, sent, received, processed, bytes_received, dropped, missed, ..] = ended[..] else {
+                let [channels, sent, received, processed, bytes_received, dropped, missed, returned, ..] = ended[..]
+                else {
                     return Err(BadListing("too few totals"));
                 };
-                let ended = Totals { channels, sent, received, processed, bytes_received, dropped, missed };
+                let ended = Totals { channels, sent, received, processed, bytes_received, dropped, missed, returned };
                 let policy = Policy::from_number(policy).ok_or(BadListing("a policy of a later version"))?;
                 Self::Inbox { number, address: Address::try_from(address)?, policy, capacity, ended }
             }
@@ -271,8 +272,16 @@ mod tests {
 
     #[test]
     fn a_page_is_pinned_and_says_the_same_again() {
-        let ended =
-            Totals { channels: 1, sent: 2, received: 3, processed: 4, bytes_received: 5, dropped: 6, missed: 7 };
+        let ended = Totals {
+            channels: 1,
+            sent: 2,
+            received: 3,
+            processed: 4,
+            bytes_received: 5,
+            dropped: 6,
+            missed: 7,
+            returned: 8,
+        };
         let (address, policy) = (Address::Topics(["a/*".parse().unwrap()].into()), Policy::Block);
         let items = [
             Item::Inbox { number: 1, address, policy, capacity: 4096, ended },
@@ -292,11 +301,11 @@ mod tests {
     }
 
     const PINNED: &str = "\
-        a40065302e312e3001818263706964040283820081a50001018201818163612f2a0219100003000487010203040506078201\
-        81ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62088d0b0c1910\
-        000d0e0f10111213141516098217f60a881a0001631d1a00015f900101183c0118a501820281ab006663616d657261015007\
-        07070707070707070707070707070702080301040205010602078163612f62088d0b0c1910000d0e0f101112131415160982\
-        17f60a881a0001631d1a00015f900101183c0118a5010384010009f4\
+        a40065302e312e3001818263706964040283820081a50001018201818163612f2a0219100003000488010203040506070882\
+        0181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62088d0b0c19\
+        10000d0e0f10111213141516098217f60a881a0001631d1a00015f900101183c0118a501820281ab006663616d6572610150\
+        0707070707070707070707070707070702080301040205010602078163612f62088d0b0c1910000d0e0f1011121314151609\
+        8217f60a881a0001631d1a00015f900101183c0118a5010384010009f4\
         ";
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) struct ListedTotals {
     pub(crate) capacity: u64,
     #[n(3)]
     pub(crate) policy: u32,
-    /// channels, sent, received, processed, bytes received, dropped, missed
+    /// channels, sent, received, processed, bytes received, dropped, missed, returned
     #[n(4)]
     pub(crate) ended: Vec<u64>,
 }
