@@ -1,11 +1,16 @@
-//! `--admit`: whom a node lets in.
+//! `--admit`: who may send to a node.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use librpc::Admission;
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct AdmitArgs {
-    /// Whom to admit besides the own user: uid:N, gid:N, pid:N or exe:/path (may be repeated)
-    #[arg(long, value_name = "RULE", value_parser = parse_rule)]
+    /// Admit others besides the own user: uid:N, gid:N, pid:N or exe:/path. May be repeated
+    #[arg(long, value_name = "RULE", value_parser = OsStringValueParser::new().try_map(|text| parse_rule(&text)))]
     admit: Vec<Rule>,
 }
 
@@ -14,16 +19,19 @@ enum Rule {
     Uid(u32),
     Gid(u32),
     Pid(u32),
-    Executable(String),
+    Executable(PathBuf),
 }
 
-fn parse_rule(text: &str) -> Result<Rule, String> {
+fn parse_rule(text: &OsStr) -> Result<Rule, String> {
+    // A path may be any bytes.
+    if let Some(path) = text.as_bytes().strip_prefix(b"exe:").filter(|path| path.starts_with(b"/")) {
+        return Ok(Rule::Executable(OsString::from(OsStr::from_bytes(path)).into()));
+    }
     let number = |text: &str| text.parse::<u32>().map_err(|error| format!("{text:?}: {error}"));
-    match text.split_once(':') {
+    match text.to_str().and_then(|text| text.split_once(':')) {
         Some(("uid", uid)) => number(uid).map(Rule::Uid),
         Some(("gid", gid)) => number(gid).map(Rule::Gid),
         Some(("pid", pid)) => number(pid).map(Rule::Pid),
-        Some(("exe", path)) if path.starts_with('/') => Ok(Rule::Executable(path.to_owned())),
         _ => Err("a rule is uid:N, gid:N, pid:N or exe:/path".to_owned()),
     }
 }

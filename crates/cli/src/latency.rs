@@ -26,7 +26,7 @@ impl Latency {
     }
 }
 
-/// A time in the unit in which it has few digits.
+/// A time with a unit, in few digits.
 pub(crate) fn readable(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -36,7 +36,7 @@ pub(crate) fn readable(ns: u64) -> String {
     }
 }
 
-/// A number with its thousands apart.
+/// A number with its thousands separated.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
