@@ -119,7 +119,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         grouped(PACED_RATE)
     )?;
     writeln!(stdout, "As fast as possible, it is that of a full queue, from which nothing is dropped.")?;
-    let left = left(domain.path());
+    let left = left(&domain)?;
     let nothing = if left.is_empty() { "nothing".to_owned() } else { left.join(" ") };
     writeln!(stdout, "Left under {}: {nothing}", domain.path().parent().unwrap_or(Path::new("/dev/shm")).display())?;
     if !left.is_empty() {
@@ -250,11 +250,13 @@ fn table(ended: &Ended) -> Table {
     table
 }
 
-/// What is left of a domain: its directory, and others whose names begin with its name.
-fn left(path: &Path) -> Vec<String> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
-    let name = name.to_string_lossy().into_owned();
-    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    let entries = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    entries.filter(|entry| entry.starts_with(&name)).collect()
+/// What is left of the two nodes: themselves, or a domain without anybody in it, by their paths.
+fn left(domain: &Domain) -> anyhow::Result<Vec<String>> {
+    let nodes = domain.nodes()?;
+    let (path, is_ours) = (domain.path(), |id: &str| NAMES.contains(&id));
+    let mut left: Vec<String> = nodes.iter().filter(|node| is_ours(&node.id)).map(|node| node.id.clone()).collect();
+    if path.exists() && nodes.iter().all(|node| is_ours(&node.id)) {
+        left.push(path.display().to_string());
+    }
+    Ok(left)
 }

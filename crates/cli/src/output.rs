@@ -11,7 +11,7 @@ use librpc::{Acknowledge, DEFAULT_CAPACITY, Inbox, InboxBuilder, InboxError, Mes
 use serde::Serialize;
 
 use crate::interrupt::Interrupt;
-use crate::latency::grouped;
+use crate::latency::counted;
 use crate::outcome::{Usage, say};
 use crate::stdout::{Stdout, Written};
 use crate::turned_away::TurnedAway;
@@ -163,14 +163,14 @@ impl<'n> Spectator<'n> {
         let TurnedAway { dropped, returned } = now.since(self.turned_away);
         (self.turned_away, self.looked) = (now, Instant::now());
         if dropped > 0 {
-            say(format_args!("{} messages were dropped: the inbox was full", grouped(dropped)));
+            say(format_args!("{} dropped: the inbox was full", counted(dropped, "message")));
         }
         if returned > 0 {
             let why = match self.policy {
                 Policy::Block => "too large for this inbox (see --capacity), or it was full for too long",
                 _ => "too large for this inbox (see --capacity)",
             };
-            say(format_args!("{} messages went back to their publishers: {why}", grouped(returned)));
+            say(format_args!("{} returned to the publisher: {why}", counted(returned, "message")));
         }
     }
 }

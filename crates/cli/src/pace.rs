@@ -8,6 +8,8 @@ const BATCH: Duration = Duration::from_micros(100);
 const BETWEEN_LOOKS: u64 = 64;
 /// A sender that is this late at the end of its time still catches up. One that is later was held back by its receiver.
 const CATCH_UP: Duration = Duration::from_millis(2);
+/// Catching up takes no longer than this, however high the rate.
+const CATCHING_UP: Duration = Duration::from_millis(20);
 
 const SECOND_NS: u128 = 1_000_000_000;
 
@@ -50,7 +52,8 @@ impl Pace {
         }
         let due = self.by(elapsed.min(self.time));
         let late = due.saturating_sub(self.sent);
-        if elapsed >= self.time && (late == 0 || late > self.by(CATCH_UP).max(1)) {
+        let is_over = late == 0 || late > self.by(CATCH_UP).max(1) || elapsed >= self.time.saturating_add(CATCHING_UP);
+        if elapsed >= self.time && is_over {
             return Due::Over;
         }
         if late > 0 {
@@ -96,6 +99,12 @@ mod tests {
     fn a_slow_sender_ends_in_time() {
         let sent = sent(1_000_000, Duration::from_secs(1), Duration::from_micros(10));
         assert!((99_000..=100_200).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_rate_that_nobody_can_send_ends_in_time() {
+        let sent = sent(u64::MAX, Duration::from_millis(1), Duration::from_micros(1));
+        assert!((20_000..30_000).contains(&sent), "{sent}: a millisecond, and what catching up takes");
     }
 
     #[test]

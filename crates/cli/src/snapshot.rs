@@ -199,6 +199,7 @@ impl Snapshot {
     }
 
     fn add_what_only_senders_see(&mut self, observed: &[Observed], seen: &HashSet<Key>) {
+        let mut unmatched = Unmatched::of(observed, seen);
         let listed = observed.iter().flat_map(|observed| {
             observed.node.listed.iter().map(|inbox| ((observed.node.incarnation, inbox.number), &inbox.addresses))
         });
@@ -206,7 +207,7 @@ impl Snapshot {
         for Observed { node, stats, .. } in observed {
             for (order, channel) in stats.iter().flat_map(|stats| stats.outgoing.iter().enumerate()) {
                 let key = Key::new(&node.incarnation, &channel.peer_incarnation, channel, order);
-                if seen.contains(&key) {
+                if seen.contains(&key) || key.ring.is_err() && unmatched.take(&key) {
                     continue;
                 }
                 let addresses = listed.get(&(channel.peer_incarnation, channel.inbox)).copied().cloned();
@@ -271,6 +272,32 @@ impl Snapshot {
             losses.channels = losses.channels.saturating_add(row.lost());
         }
         losses
+    }
+}
+
+/// Channels that their receivers see, and their senders do not by the same number: by inbox and sender, how many.
+///
+/// A sender that was asked before its channel got a number shows it as pending, and its receiver may have shown it already.
+struct Unmatched(HashMap<(String, String, u32), usize>);
+
+impl Unmatched {
+    fn of(observed: &[Observed], seen: &HashSet<Key>) -> Self {
+        let outgoing = observed.iter().flat_map(|Observed { node, stats, .. }| {
+            let channels = stats.iter().flat_map(|stats| &stats.outgoing);
+            channels.map(|channel| Key::new(&node.incarnation, &channel.peer_incarnation, channel, 0))
+        });
+        let outgoing: HashSet<Key> = outgoing.collect();
+        let mut unmatched = HashMap::new();
+        for key in seen.difference(&outgoing) {
+            *unmatched.entry((key.from.clone(), key.to.clone(), key.inbox)).or_default() += 1;
+        }
+        Self(unmatched)
+    }
+
+    /// Whether a pending channel is one of them. Then it is matched.
+    fn take(&mut self, pending: &Key) -> bool {
+        let left = self.0.get_mut(&(pending.from.clone(), pending.to.clone(), pending.inbox));
+        left.filter(|left| **left > 0).map(|left| *left -= 1).is_some()
     }
 }
 
@@ -362,5 +389,86 @@ impl Recent {
         };
         let latency = was.map_or_else(|| is.latency.clone(), |was| is.latency.since(&was.stats.latency));
         Self { rates, latency, was_full: was.is_some_and(|was| was.fill() > 0.75) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librpc::{Inbox, Node, Policy, Publisher, SendError};
+
+    /// A domain with a node that subscribes, and drops what finds its small inbox full.
+    struct Place {
+        domain: Domain,
+        subscriber: Node,
+        inbox: Inbox,
+    }
+
+    fn place(test: &str) -> Place {
+        let domain = Domain::at(format!("/dev/shm/librpc_unit_{}_{test}", std::process::id()));
+        let subscriber = Node::builder("subscriber").domain(domain.clone()).open().expect("it opens");
+        let inbox = subscriber.subscriber_builder(["t"]).policy(Policy::DropNewest).capacity(4096);
+        let inbox = inbox.open().expect("it opens");
+        Place { domain, subscriber, inbox }
+    }
+
+    impl Place {
+        fn look(&self) -> Snapshot {
+            Looker::new(self.domain.clone()).look().expect("it can be looked at")
+        }
+
+        fn publisher(&self, id: &str) -> (Node, Publisher) {
+            let node = Node::builder(id).domain(self.domain.clone()).open().expect("it opens");
+            let publisher = node.publisher("t").expect("a topic");
+            (node, publisher)
+        }
+    }
+
+    /// Publishes until this many messages were dropped.
+    fn lose(publisher: &mut Publisher, messages: u64) {
+        let mut lost = 0;
+        while lost < messages {
+            let receipt = publisher.publish(&[0; 100]).expect("it goes");
+            lost += receipt.undelivered().iter().filter(|why| matches!(why, SendError::Dropped { .. })).count() as u64;
+        }
+    }
+
+    #[test]
+    fn losses_count_whether_their_channel_stays_begins_or_ends_between_two_looks() {
+        let mut place = place("losses");
+        let (_one, mut stays) = place.publisher("stays");
+        let (_two, mut ends) = place.publisher("ends");
+        lose(&mut stays, 5);
+        lose(&mut ends, 7);
+        let earlier = place.look();
+        assert_eq!(place.look().lost_since(&earlier), 0, "what was lost before does not count");
+        lose(&mut stays, 1);
+        lose(&mut ends, 20);
+        let (_three, mut begins) = place.publisher("begins");
+        lose(&mut begins, 300);
+        let (_four, mut passes) = place.publisher("passes");
+        lose(&mut passes, 4000);
+        drop((ends, passes));
+        // What they have sent is received, and then their channels end.
+        while place.subscriber.stats().inboxes[0].channels.len() > 2 {
+            place.inbox.recv_timeout(Duration::from_millis(1)).expect("it receives");
+        }
+        assert_eq!(place.look().lost_since(&earlier), 4321);
+    }
+
+    #[test]
+    fn a_channel_that_begins_between_two_looks_has_rates() {
+        let place = place("rates");
+        let earlier = place.look();
+        let (_node, mut publisher) = place.publisher("begins");
+        lose(&mut publisher, 10);
+        let mut later = place.look();
+        later.compare_with(&earlier);
+        let rates = later.channels[0].rates();
+        assert!(rates.sent > 0.0 && rates.lost > 0.0, "{rates:?}");
+        // A second look at the same says that nothing has happened since.
+        let mut again = place.look();
+        again.compare_with(&later);
+        assert_eq!(again.channels[0].rates().sent, 0.0);
     }
 }

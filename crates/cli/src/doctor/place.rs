@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 
 use super::Check;
-use super::machine::{KIB, size};
+use super::machine::{KIB, allows_file_of, size};
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const PAGE: u64 = 4 * KIB;
@@ -71,9 +70,8 @@ fn file_system(directory: &Path) -> Check {
 /// Tries what a node does first: it creates a file without a name, which leaves nothing, and allocates a page for it.
 fn creation(directory: &Path) -> Option<Check> {
     const NAME: &str = "creation";
-    // A page over this limit would kill this command. The check of the limit says so.
-    if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < PAGE) {
-        return None;
+    if !allows_file_of(PAGE) {
+        return None; // another check says so
     }
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR);
