@@ -1,49 +1,57 @@
-//! What the tests of the command line share: each has a domain of its own, of which nothing may be left at the end.
+//! What the tests of the command line share. Each test has a domain of its own, and nothing of it may be left at the end.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-use std::io::{ErrorKind, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-pub(crate) use testkit::{Ended, wait_until as until};
-use testkit::{Process, TestDomain, can_unshare, unshare};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-/// Longer than any command of these tests takes, also on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+/// Longer than any of these tests should wait.
+const LIMIT: Duration = Duration::from_secs(20);
 
-/// The domain of a test. Dropping it asserts that everybody has left it properly.
-pub(crate) struct Place(TestDomain);
+pub(crate) struct Place(PathBuf);
 
-/// The domain of the test of this name.
+/// The domain of a test.
 pub(crate) fn place(test: &str) -> Place {
-    Place(TestDomain::named(test).without_cleaning())
+    Place(PathBuf::from(format!("/dev/shm/librpc_test_{}_{test}", std::process::id())))
 }
 
 impl Place {
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        &self.0
     }
 
-    /// A command in this domain.
     pub(crate) fn librpc(&self, arguments: &[&str]) -> Command {
-        let mut command = testkit::command(env!("CARGO_BIN_EXE_librpc"));
-        command.arg("--domain").arg(self.path()).args(arguments).stdin(Stdio::null());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_librpc"));
+        command.env_remove("LIBRPC_DOMAIN").arg("--domain").arg(&self.0).args(arguments).stdin(Stdio::null());
         command
     }
 
     /// Starts a command with pipes.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        Running(Process::start(self.librpc(arguments).stderr(Stdio::piped())).expect("librpc starts"))
+        Running::start(&mut self.librpc(arguments))
     }
 
-    /// Starts a command in namespaces of its own, as `unshare` makes them with these options. `None` if it cannot.
+    /// Starts a command in a shell, which does something first. The script ends with `exec "$@"` or the like.
+    pub(crate) fn start_in_shell(&self, script: &str, arguments: &[&str]) -> Running {
+        let librpc = self.librpc(arguments);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(librpc.get_program()).args(librpc.get_args());
+        Running::start(shell.env_remove("LIBRPC_DOMAIN"))
+    }
+
+    /// Starts a command in namespaces of its own, which `unshare` makes with these options. `None`: that is not allowed.
     pub(crate) fn start_unshared(&self, options: &[&str], arguments: &[&str]) -> Option<Running> {
-        can_unshare(options).ok()?;
-        let mut command = unshare(options, &self.librpc(arguments));
-        Some(Running(Process::start_wrapper(command.stderr(Stdio::piped())).expect("unshare starts")))
+        let can = Command::new("unshare").args(options).args(["--fork", "true"]).output();
+        can.ok().filter(|ended| ended.status.success())?;
+        let librpc = self.librpc(arguments);
+        let mut command = Command::new("unshare");
+        command.args(options).args(["--fork", "--kill-child=TERM"]).arg(librpc.get_program()).args(librpc.get_args());
+        Some(Running::start(command.env_remove("LIBRPC_DOMAIN")))
     }
 
     /// Runs a command to its end.
@@ -58,11 +66,16 @@ impl Place {
         running
     }
 
-    /// What `nodes --json` lists.
     pub(crate) fn nodes(&self) -> Vec<serde_json::Value> {
         let listed = self.run(&["nodes", "--json"], b"");
         assert_eq!((listed.code, &*listed.stderr), (0, ""));
         listed.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Waits until a node is listed with an inbox.
+    pub(crate) fn await_inbox(&self, id: &str) {
+        let has_inbox = |node: &serde_json::Value| node["id"] == id && node["inboxes"] != serde_json::json!([]);
+        until(|| self.nodes().iter().any(has_inbox));
     }
 
     /// Waits until a node is listed.
@@ -71,63 +84,173 @@ impl Place {
     }
 }
 
-/// A command that runs. Killed when dropped.
-pub(crate) struct Running(Process);
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        } else {
+            assert_eq!(self.left(), Vec::<String>::new(), "something is left behind");
+        }
+    }
+}
+
+impl Place {
+    /// What is left of the domain, and of others whose names begin with its name.
+    fn left(&self) -> Vec<String> {
+        let name = self.0.file_name().and_then(|name| name.to_str()).expect("a test's name");
+        let entries = std::fs::read_dir("/dev/shm").expect("it is there").flatten();
+        let entries = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        entries.filter(|entry| entry == name || entry.starts_with(&format!("{name}."))).collect()
+    }
+}
+
+/// Waits for a state.
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "it never came");
+        std::thread::yield_now();
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// As a shell shows it.
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn stdout(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("UTF-8")
+    }
+}
+
+pub(crate) struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<BufReader<ChildStdout>>,
+}
 
 impl Running {
+    /// Starts a command with pipes.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self::new(started.expect("the program starts"))
+    }
+
+    pub(crate) fn new(mut child: Child) -> Self {
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
+        Self { child, stdin, stdout }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
-        self.0.pid()
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        self.0.signal(signal).expect("it runs");
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a pid");
+        kill_process(pid, signal).expect("it runs");
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.0.stdin().expect("stdin is open").write_all(bytes).expect("it reads");
+        self.stdin.as_mut().expect("stdin is open").write_all(bytes).expect("it reads");
     }
 
     /// Writes until nothing more has been taken for a while.
     pub(crate) fn write_until_full(&mut self, line: &[u8]) {
-        let stdin = self.0.stdin().expect("stdin is open");
-        let flags = rustix::fs::fcntl_getfl(&*stdin).expect("a pipe");
-        rustix::fs::fcntl_setfl(&*stdin, flags | rustix::fs::OFlags::NONBLOCK).expect("a pipe");
+        let stdin = self.stdin.as_ref().expect("stdin is open");
+        let flags = rustix::fs::fcntl_getfl(stdin).expect("a pipe");
+        rustix::fs::fcntl_setfl(stdin, flags | rustix::fs::OFlags::NONBLOCK).expect("a pipe");
         let lines = line.repeat(10_000);
         let mut written = Instant::now();
         while written.elapsed() < Duration::from_millis(300) {
-            match stdin.write(&lines) {
+            match self.stdin.as_mut().expect("stdin is open").write(&lines) {
                 Ok(_) => written = Instant::now(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::thread::yield_now(),
                 Err(error) => panic!("{error}"),
             }
         }
     }
 
-    /// The next line of stdout, with its newline; empty at the end.
     pub(crate) fn read_line(&mut self) -> String {
-        let line = self.0.says(LIMIT).expect("it writes text");
-        line.map(|line| line + "\n").unwrap_or_default()
+        let mut line = String::new();
+        self.stdout.as_mut().expect("stdout is open").read_line(&mut line).expect("it writes text");
+        line
+    }
+
+    /// Waits for a line on stderr.
+    pub(crate) fn read_stderr_line(&mut self) -> String {
+        let mut line = String::new();
+        let stderr = self.child.stderr.take().expect("stderr is a pipe");
+        let mut reader = BufReader::with_capacity(1, stderr); // reads no further than the line
+        reader.read_line(&mut line).expect("it writes text");
+        self.child.stderr = Some(reader.into_inner());
+        line
     }
 
     pub(crate) fn close_stdin(&mut self) {
-        self.0.close_stdin();
+        self.stdin = None;
     }
 
     pub(crate) fn close_stdout(&mut self) {
-        self.0.close_stdout();
+        self.stdout = None;
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.0.has_ended().expect("it can be waited for")
+        self.child.try_wait().expect("it can be waited for").is_some()
     }
 
     /// Writes this to its stdin, and waits for its end.
     pub(crate) fn ends_with(mut self, stdin: &[u8]) -> Ended {
-        self.0.finishes_with(stdin, LIMIT).expect("it ends")
+        let mut pipe = self.stdin.take();
+        std::thread::scope(|scope| {
+            scope.spawn(move || pipe.as_mut().map(|pipe| pipe.write_all(stdin))); // it may not want it all
+            self.ends()
+        })
     }
 
     /// Waits for its end.
-    pub(crate) fn ends(self) -> Ended {
-        self.ends_with(b"")
+    pub(crate) fn ends(mut self) -> Ended {
+        self.stdin = None;
+        let (mut stdout, mut stderr) = (Vec::new(), String::new());
+        let (out, mut err) = (self.stdout.take(), self.child.stderr.take().expect("stderr is a pipe"));
+        let status = std::thread::scope(|scope| {
+            scope.spawn(|| out.map(|mut out| out.read_to_end(&mut stdout).expect("it can be read")));
+            scope.spawn(|| err.read_to_string(&mut stderr).expect("it is text"));
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status; // perhaps waited for before
+            }
+            let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("it can be waited for");
+            let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+            if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) == Ok(0) {
+                let _ = self.child.kill();
+                panic!("it does not end");
+            }
+            self.child.wait().expect("it can be waited for")
+        });
+        Ended { code: code(status), stdout, stderr }
     }
+
+    /// Waits until it sleeps, or has ended.
+    pub(crate) fn sleeps(&self) {
+        let stat = format!("/proc/{}/stat", self.pid());
+        let state = || std::fs::read_to_string(&stat).ok()?.rsplit_once(") ")?.1.chars().next();
+        until(|| matches!(state(), Some('S' | 'Z') | None));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().expect("code or signal"))
 }
