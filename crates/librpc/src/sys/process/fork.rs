@@ -15,8 +15,8 @@ use std::sync::{MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::process::{Gated, here};
-use super::{Context, OsError};
+use super::{Gated, here};
+use crate::sys::{Context, OsError};
 
 /// Counts how often this process, or the one that it is a fork of, has become a child.
 pub(super) struct Generation {
