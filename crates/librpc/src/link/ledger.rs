@@ -39,7 +39,14 @@ impl Default for Limits {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     limits: Limits,
-    accounts: Mutex<HashMap<u32, Cost>>,
+    accounts: Mutex<HashMap<u32, Account>>,
+}
+
+/// What the peers of one user cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Account {
+    cost: Cost,
+    names: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +54,6 @@ struct Cost {
     handshakes: u32,
     channels: u32,
     bytes: u64,
-    names: u64,
 }
 
 /// What a user's account would be over.
@@ -63,6 +69,15 @@ pub(crate) struct Charge {
     ledger: Arc<Ledger>,
     uid: u32,
     cost: Cost,
+    born: fork::Born,
+}
+
+/// Bytes of topics' names, taken off the account when this is dropped.
+#[derive(Debug)]
+pub(crate) struct NameCharge {
+    ledger: Arc<Ledger>,
+    uid: u32,
+    bytes: u64,
     born: fork::Born,
 }
 
@@ -84,7 +99,7 @@ impl Ledger {
     /// Whether one more handshake would be within a user's limit.
     pub(crate) fn may_begin_handshake(&self, uid: u32) -> bool {
         let accounts = self.accounts.lock();
-        accounts.get(&uid).is_none_or(|account| account.handshakes < self.limits.handshakes_per_user)
+        accounts.get(&uid).is_none_or(|account| account.cost.handshakes < self.limits.handshakes_per_user)
     }
 
     /// Takes one handshake on a user's account; `None` if that is over the limit.
@@ -98,68 +113,82 @@ impl Ledger {
     }
 
     /// A charge for the names of topics, of none so far.
-    pub(crate) fn names(self: &Arc<Self>, uid: u32) -> Charge {
-        Charge { ledger: self.clone(), uid, cost: Cost::default(), born: fork::Born::now() }
+    pub(crate) fn names(self: &Arc<Self>, uid: u32) -> NameCharge {
+        NameCharge { ledger: self.clone(), uid, bytes: 0, born: fork::Born::now() }
     }
 
     fn charge(self: &Arc<Self>, uid: u32, cost: Cost) -> Option<Charge> {
-        let is_taken = self.take(uid, cost);
+        let is_taken = self.take(uid, cost, 0);
         is_taken.then(|| Charge { ledger: self.clone(), uid, cost, born: fork::Born::now() })
     }
 
-    /// Adds a cost to a user's account, if that stays within the limits.
-    fn take(&self, uid: u32, cost: Cost) -> bool {
+    /// Adds to a user's account, if that stays within the limits.
+    fn take(&self, uid: u32, cost: Cost, names: u64) -> bool {
         let mut accounts = self.accounts.lock();
         let account = accounts.get(&uid).copied().unwrap_or_default();
-        let after = Cost {
-            handshakes: account.handshakes.saturating_add(cost.handshakes),
-            channels: account.channels.saturating_add(cost.channels),
-            bytes: account.bytes.saturating_add(cost.bytes),
-            names: account.names.saturating_add(cost.names),
+        let after = Account {
+            cost: Cost {
+                handshakes: account.cost.handshakes.saturating_add(cost.handshakes),
+                channels: account.cost.channels.saturating_add(cost.channels),
+                bytes: account.cost.bytes.saturating_add(cost.bytes),
+            },
+            names: account.names.saturating_add(names),
         };
-        let is_within = after.handshakes <= self.limits.handshakes_per_user
-            && after.channels <= self.limits.channels_per_user
-            && after.bytes <= self.limits.mapped_bytes_per_user
+        let is_within = after.cost.handshakes <= self.limits.handshakes_per_user
+            && after.cost.channels <= self.limits.channels_per_user
+            && after.cost.bytes <= self.limits.mapped_bytes_per_user
             && after.names <= self.limits.topic_bytes_per_user;
         if is_within {
             accounts.insert(uid, after);
         }
         is_within
     }
+
+    /// Takes off a user's account what was added.
+    fn give_back(&self, uid: u32, cost: Cost, names: u64) {
+        let mut accounts = self.accounts.lock();
+        let Some(account) = accounts.get_mut(&uid) else { return };
+        account.cost.handshakes -= cost.handshakes;
+        account.cost.channels -= cost.channels;
+        account.cost.bytes -= cost.bytes;
+        account.names -= names;
+        if *account == Account::default() {
+            accounts.remove(&uid);
+        }
+    }
 }
 
 impl Charge {
     /// A charge to the same account for the names of topics, of none so far.
-    pub(crate) fn names(&self) -> Self {
+    pub(crate) fn names(&self) -> NameCharge {
         self.ledger.names(self.uid)
-    }
-
-    /// Adds this many bytes of topics' names.
-    pub(crate) fn add_names(&mut self, bytes: u64) -> Result<(), OverLimit> {
-        if !self.ledger.take(self.uid, Cost { names: bytes, ..Cost::default() }) {
-            return Err(OverLimit { uid: self.uid, limit: self.ledger.limits.topic_bytes_per_user });
-        }
-        self.cost.names += bytes;
-        Ok(())
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if !self.born.is_here() {
-            return; // the parent's
+        // A forked child's is the parent's.
+        if self.born.is_here() {
+            self.ledger.give_back(self.uid, self.cost, 0);
         }
-        if self.cost == Cost::default() {
-            return; // then there may be no account
+    }
+}
+
+impl NameCharge {
+    /// Adds this many bytes.
+    pub(crate) fn add(&mut self, bytes: u64) -> Result<(), OverLimit> {
+        if !self.ledger.take(self.uid, Cost::default(), bytes) {
+            return Err(OverLimit { uid: self.uid, limit: self.ledger.limits.topic_bytes_per_user });
         }
-        let mut accounts = self.ledger.accounts.lock();
-        let account = accounts.get_mut(&self.uid).expect("a charge has an account");
-        account.handshakes -= self.cost.handshakes;
-        account.channels -= self.cost.channels;
-        account.bytes -= self.cost.bytes;
-        account.names -= self.cost.names;
-        if *account == Cost::default() {
-            accounts.remove(&self.uid);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for NameCharge {
+    fn drop(&mut self) {
+        if self.born.is_here() {
+            self.ledger.give_back(self.uid, Cost::default(), self.bytes);
         }
     }
 }
