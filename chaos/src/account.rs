@@ -1,26 +1,26 @@
-//! The accounts: what was sent, what arrived, what was told lost. Pure: it judges histories, whoever wrote them.
+//! The accounts: what was sent, what arrived, what was reported lost. It only judges histories, so tests can make them up.
 //!
-//! A *stream* is what one sender process sends, numbered from 0. Its sender notes *segments*: a segment ends when the
-//! sender is told of a loss. Its receivers note *runs* of consecutive numbers, in the order of their arrival; anything that
-//! is lost, doubled or out of order begins another run. The equation, for each segment whose sender was told:
+//! A *stream* is what one sender process sends, numbered from 0. Its sender notes *segments*: a segment ends when a loss is
+//! reported to the sender. Its receivers note *runs* of consecutive numbers, in the order of their arrival; anything lost,
+//! doubled or out of order begins another run. For each segment with a reported loss:
 //!
-//! `sent − told ≤ processed ≤ sent − told + in work`
+//! `sent − reported ≤ processed ≤ sent − reported + in work`
 //!
-//! What is in work when a receiver is killed is both processed and told: at most one message, or one batch.
+//! What is in work when a receiver is killed is both processed and reported lost: at most one message, or one batch.
 
 use std::fmt;
 
-/// What a sender notes. Numbers; the ends are exclusive.
+/// What a sender notes: numbers of messages. The ends are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) first: u64,
-    /// The sends before this number have returned `Ok`.
+    /// Every send before this number has returned `Ok`.
     pub(crate) sent: u64,
-    /// No send of this number or a later one was begun.
+    /// No send of this number or a later one has begun.
     pub(crate) begun: u64,
-    /// How many the library has told lost; `None`: nothing was told.
-    pub(crate) told: Option<u64>,
-    /// The receiver has not answered yet, as far as the sender knows: what is committed dies with the sender.
+    /// How many messages the library has reported lost; `None` if it has reported no loss.
+    pub(crate) reported: Option<u64>,
+    /// The receiver has not answered yet, as far as the sender knows. What is committed may die with the sender.
     pub(crate) pending: bool,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Run {
     pub(crate) receiver: u64,
     pub(crate) first: u64,
     pub(crate) end: u64,
-    /// Whether the receiver was told that it may be a second time.
+    /// Whether the receiver was told that they may come a second time.
     pub(crate) redelivered: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum End {
     Killed,
 }
 
-/// What holds for a stream.
+/// The rules for a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     /// The sender was opened with redelivery: the next incarnation gets what the dead one had not processed.
@@ -52,28 +52,28 @@ pub(crate) struct Rules {
     pub(crate) in_work: u64,
 }
 
-/// One stream's history.
+/// The history of a stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) segments: Vec<Segment>,
     pub(crate) runs: Vec<Run>,
     pub(crate) sender: End,
-    /// The last receiver.
+    /// How the last receiver has ended.
     pub(crate) receiver: End,
 }
 
-/// What a sound history adds up to.
+/// The sums of a correct history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) processed: u64,
-    pub(crate) told: u64,
+    pub(crate) reported: u64,
     pub(crate) doubled: u64,
 }
 
 impl std::ops::AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
         self.processed += other.processed;
-        self.told += other.told;
+        self.reported += other.reported;
         self.doubled += other.doubled;
     }
 }
@@ -81,23 +81,23 @@ impl std::ops::AddAssign for Totals {
 /// What is wrong with a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// Committed, not processed, and nobody was told.
+    /// Committed, not processed, and not reported.
     Lost { from: u64, to: u64 },
-    /// Processed a second time, more often than a death explains, or without a word.
+    /// Processed a second time: more messages than a death explains, or without the flag.
     Doubled { from: u64, to: u64 },
     /// Processed, but never sent.
     Invented { number: u64 },
-    /// Told lost, although processed.
-    ToldTooMuch { told: u64, lost: u64 },
+    /// Reported lost, although processed.
+    ReportedTooMuch { reported: u64, lost: u64 },
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost { from, to } => write!(f, "LOST: {from} to {to} were committed, and nobody was told"),
+            Self::Lost { from, to } => write!(f, "LOST: {from} to {to} were committed, and no loss was reported"),
             Self::Doubled { from, to } => write!(f, "DOUBLED or out of order: {from} to {to}"),
             Self::Invented { number } => write!(f, "INVENTED: {number} was never sent"),
-            Self::ToldTooMuch { told, lost } => write!(f, "TOLD {told} lost, but at most {lost} were"),
+            Self::ReportedTooMuch { reported, lost } => write!(f, "REPORTED {reported} lost, but at most {lost} were"),
         }
     }
 }
@@ -107,11 +107,11 @@ impl std::error::Error for Violation {}
 impl Stream {
     /// Settles the accounts.
     pub(crate) fn check(&self, rules: Rules) -> Result<Totals, Violation> {
-        if rules.redelivery { self.check_redelivered(rules.in_work) } else { self.check_told(rules.in_work) }
+        if rules.redelivery { self.check_redelivered(rules.in_work) } else { self.check_reported(rules.in_work) }
     }
 
-    /// Without redelivery: each segment arrives from its first number on, and what did not was told.
-    fn check_told(&self, in_work: u64) -> Result<Totals, Violation> {
+    /// Without redelivery: each segment arrives from its first number on, and the rest is reported lost.
+    fn check_reported(&self, in_work: u64) -> Result<Totals, Violation> {
         let mut totals = Totals::default();
         let mut runs = self.runs.iter().peekable();
         for (index, segment) in self.segments.iter().enumerate() {
@@ -129,20 +129,20 @@ impl Stream {
                 return Err(Violation::Invented { number: segment.begun });
             }
             let is_last = index + 1 == self.segments.len();
-            match segment.told {
-                Some(told) => {
+            match segment.reported {
+                Some(reported) => {
                     let sent = segment.sent - segment.first;
-                    let Some(acknowledged) = sent.checked_sub(told) else {
-                        return Err(Violation::ToldTooMuch { told, lost: sent });
+                    let Some(acknowledged) = sent.checked_sub(reported) else {
+                        return Err(Violation::ReportedTooMuch { reported, lost: sent });
                     };
                     let processed = next - segment.first;
                     if processed < acknowledged {
                         return Err(Violation::Lost { from: next, to: segment.first + acknowledged });
                     }
                     if processed > acknowledged + in_work {
-                        return Err(Violation::ToldTooMuch { told, lost: sent - processed + in_work });
+                        return Err(Violation::ReportedTooMuch { reported, lost: sent - processed + in_work });
                     }
-                    totals.told += told;
+                    totals.reported += reported;
                     totals.doubled += processed - acknowledged;
                 }
                 None if is_last && self.sender == End::Killed && (self.receiver == End::Killed || segment.pending) => {}
@@ -157,14 +157,14 @@ impl Stream {
         }
     }
 
-    /// With redelivery: the runs cover the stream, and a new incarnation may begin with what was in work, and says so.
+    /// With redelivery: the runs cover the stream. A new incarnation may begin with what was in work, if that is flagged.
     fn check_redelivered(&self, in_work: u64) -> Result<Totals, Violation> {
         let mut totals = Totals::default();
         let (mut next, mut receiver) = (0, None);
         let (mut again, mut allowed) = (0, 0);
         for run in &self.runs {
             if receiver != Some(run.receiver) {
-                // The death of this incarnation's predecessor explains so many.
+                // The death of the incarnation before explains this many.
                 (again, allowed) = (0, if receiver.is_some() { in_work } else { 0 });
                 receiver = Some(run.receiver);
             }
@@ -183,9 +183,9 @@ impl Stream {
         if next > begun {
             return Err(Violation::Invented { number: begun });
         }
-        let told: u64 = self.segments.iter().filter_map(|segment| segment.told).sum();
-        if told > 0 {
-            return Err(Violation::ToldTooMuch { told, lost: 0 });
+        let reported: u64 = self.segments.iter().filter_map(|segment| segment.reported).sum();
+        if reported > 0 {
+            return Err(Violation::ReportedTooMuch { reported, lost: 0 });
         }
         let pending = self.segments.last().is_some_and(|last| last.pending);
         if next < sent && !(self.sender == End::Killed && (self.receiver == End::Killed || pending)) {

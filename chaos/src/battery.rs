@@ -10,22 +10,22 @@ use crate::undo;
 /// What a user may choose.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Everything random follows from this.
+    /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// How many rounds of each section, in place of the profile's.
+    /// How many rounds each section runs, instead of the profile's number.
     #[arg(long)]
     rounds: Option<u64>,
-    /// The first round, to replay one: each has its own random numbers.
+    /// The first round, to repeat one: each has random numbers of its own.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Only the section of this name (a fault point, for example).
+    /// Run only the section of this name (a fault point, for example).
     #[arg(long)]
     only: Option<String>,
-    /// About a minute for all parts, instead of the full counts, and more patience with a busy machine.
+    /// Run all parts in about two minutes, with smaller counts, and judge only hangs.
     #[arg(long)]
     pub(crate) short: bool,
-    /// One JSON object a line.
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Rounds {
     section: String,
     first: u64,
     pub(crate) count: u64,
-    /// The round that is under way, where each stands for itself.
+    /// The round that is running, if rounds do not depend on one another.
     current: Cell<Option<u64>>,
 }
 
@@ -73,7 +73,7 @@ impl Rounds {
         fastrand::Rng::with_seed(name.wrapping_add(round))
     }
 
-    /// Runs the rounds, each with its own random numbers and standing for itself: a failure names the one.
+    /// Runs rounds that do not depend on one another: after a failure one of them can be repeated.
     pub(crate) fn each(&self, mut run: impl FnMut(u64, fastrand::Rng) -> anyhow::Result<()>) -> anyhow::Result<()> {
         for round in self.first..self.first + self.count {
             self.current.set(Some(round));
@@ -83,7 +83,7 @@ impl Rounds {
         Ok(())
     }
 
-    /// The rounds of a section in which they depend on one another.
+    /// The rounds of a section in which each depends on those before it.
     pub(crate) fn together(&self) -> impl Iterator<Item = (u64, fastrand::Rng)> + '_ {
         (self.first..self.first + self.count).map(|round| (round, self.rng(round)))
     }
@@ -110,7 +110,7 @@ impl Battery {
         if self.options.short { short } else { full }
     }
 
-    /// Runs a section with this many rounds, unless the user wants another; `run` returns a note.
+    /// Runs a section with this many rounds, unless the user asked for another number. `run` returns a note.
     pub(crate) fn section(&mut self, name: &str, rounds: u64, run: impl FnOnce(&Rounds) -> anyhow::Result<String>) {
         if self.options.only.as_ref().is_some_and(|only| only != name) {
             return;
@@ -120,7 +120,7 @@ impl Battery {
         let rounds = Rounds { seed, section: name.to_owned(), first, count, current: Cell::new(None) };
         let begun = Instant::now();
         let result = run(&rounds);
-        drop(undo::gate()); // a signal has taken it for good: what failed then has not failed
+        drop(undo::gate()); // never returns after a signal, which may be why a section failed
         undo::end_children();
         undo::remove_domains();
         let (result, note, replay) = match result {
@@ -137,7 +137,7 @@ impl Battery {
             }
         };
         let note = match limit::excused() {
-            Some((times, most)) => format!("{note}; {times} times late by the machine's doing, by up to {most:.1?}"),
+            Some((times, most)) => format!("{note}; late {times} times because of the machine, by up to {most:.1?}"),
             None => note,
         };
         let count = if result == "SKIPPED" { 0 } else { count };
@@ -162,11 +162,11 @@ impl Battery {
         }
         println!("{part:9} {section:26} {count:>10} {result:8} {seconds:>7.1} s  {note}");
         if let Some(replay) = replay {
-            println!("  again: {replay}");
+            println!("  repeat: {replay}");
         }
     }
 
-    /// The table at the end; `false`: something has failed.
+    /// Prints the table at the end. Returns `false` if something has failed.
     pub(crate) fn sum_up(&self) -> bool {
         if !self.options.json && self.outcomes.len() > 1 {
             let mut table = comfy_table::Table::new();

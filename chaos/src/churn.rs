@@ -1,16 +1,18 @@
-//! Nodes that come and go: up to 1,000 at a time, also by being killed in hundreds; and the race of the last one out
-//! against the first one in.
+//! Nodes that come and go: up to 1,000 at a time, some of them killed by the hundred; and the race between the last node
+//! that leaves and the first one that joins.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use testkit::HANG;
+use testkit::proc::what_it_does;
 
 use crate::battery::{Battery, Rounds};
 use crate::roles::Role;
 use crate::scene::Scene;
-use crate::worker::{HANG, Worker};
+use crate::worker::Worker;
 
-/// So many processes, each of which holds an equal part of the nodes.
+/// How many processes share the nodes equally.
 const PROCESSES: u64 = 4;
 const RACERS: u64 = 8;
 
@@ -31,13 +33,13 @@ fn joins_and_leaves(rounds: &Rounds, most: u64) -> anyhow::Result<String> {
     let each = rounds.count.div_ceil(PROCESSES);
     let mut left: Vec<u64> = vec![each; PROCESSES as usize];
     let mut workers = (0..PROCESSES).map(|n| start(n, each, rng.u64(..))).collect::<anyhow::Result<Vec<_>>>()?;
-    let (mut killed, mut heard, mut done) =
+    let (mut killed, mut last_sign, mut done) =
         (0, vec![Instant::now(); PROCESSES as usize], vec![false; PROCESSES as usize]);
     while done.contains(&false) {
         for n in 0..workers.len() {
             let mut progress = 0;
-            for line in workers[n].said()? {
-                heard[n] = Instant::now();
+            for line in workers[n].has_said()? {
+                last_sign[n] = Instant::now();
                 match line.as_str() {
                     "done" => done[n] = true,
                     line if line.starts_with("error") => anyhow::bail!("process {n}: {line}"),
@@ -47,14 +49,14 @@ fn joins_and_leaves(rounds: &Rounds, most: u64) -> anyhow::Result<String> {
             if done[n] {
                 continue;
             }
-            anyhow::ensure!(heard[n].elapsed() < HANG, "HANG:\n{}", crate::health::state(workers[n].pid()));
-            // Now and then a process dies with all its nodes; the next one goes on with the same ids.
+            anyhow::ensure!(last_sign[n].elapsed() < HANG, "HANG:\n{}", what_it_does(workers[n].pid()));
+            // Now and then a process dies with all its nodes. The next one uses the same ids.
             if progress > each / 8 && progress < left[n] && rng.u32(0..8) == 0 {
                 workers[n].kill()?;
                 killed += 1;
                 left[n] -= progress;
                 workers[n] = start(n as u64, left[n], rng.u64(..))?;
-                heard[n] = Instant::now();
+                last_sign[n] = Instant::now();
             }
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -67,7 +69,7 @@ fn joins_and_leaves(rounds: &Rounds, most: u64) -> anyhow::Result<String> {
     Ok(format!("up to {most} nodes, {killed} processes killed, {each_us:.0} µs each"))
 }
 
-/// All join at once: there is one registry, and everyone is in it. All leave at once: nothing is left.
+/// All join at once: there is one registry, and all are in it. All leave at once: nothing is left.
 fn last_out(rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
     let racer = |n: u64| Worker::start(&Role::InAndOut { domain: scene.path().into(), id: format!("racer-{n}") });
@@ -81,13 +83,13 @@ fn last_out(rounds: &Rounds) -> anyhow::Result<String> {
         let context = || format!("round {round}");
         all(&mut racers, "in", "in").with_context(context)?;
         if rng.bool() {
-            // Each leaves and comes back, all at once.
+            // All leave and come back at once.
             all(&mut racers, "turn", "turned").with_context(context)?;
         }
         let witness = &mut racers[rng.usize(0..RACERS as usize)];
         witness.tell("count");
         let seen = witness.says(HANG)?;
-        anyhow::ensure!(seen.as_deref() == Some("8"), "two registries in round {round}? {seen:?} of 8 are seen");
+        anyhow::ensure!(seen.as_deref() == Some("8"), "two registries in round {round}? {seen:?} of 8 are listed");
         all(&mut racers, "out", "out").with_context(context)?;
         scene.is_gone().with_context(context)?;
     }

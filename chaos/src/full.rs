@@ -1,18 +1,21 @@
-//! Running out: of space under `/dev/shm`, of descriptors, of memory. Every call that fails says so with a value; when
-//! there is enough again, everything works; nothing is left, nobody else is held up.
+//! Running out of space under `/dev/shm`, of descriptors, of memory. A call that fails returns an error. When there is
+//! enough again everything works, nothing is left, and nobody else is delayed.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use testkit::HANG;
+use testkit::proc::what_it_does;
 
 use crate::account::End;
 use crate::battery::{Battery, Rounds, Skipped};
 use crate::kills::RULES;
+use crate::limit::go_on;
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 
 pub(crate) fn run(battery: &mut Battery) {
     battery.section("shm", 1, |_| shm());
@@ -33,7 +36,7 @@ fn shm() -> anyhow::Result<String> {
     let status = worker.ends(HANG)?;
     match said.last() {
         Some(line) if line.starts_with("steps") && status.success() => {
-            Ok(format!("{line} (that failed, with a value)"))
+            Ok(format!("{line} (that failed, with an error)"))
         }
         Some(line) if line.contains("SKIPPED") => Err(Skipped(line.clone()).into()),
         None if !status.success() && !rustix::process::geteuid().is_root() => {
@@ -50,15 +53,15 @@ fn descriptors(rounds: &Rounds) -> anyhow::Result<String> {
     anyhow::ensure!(line.starts_with("steps"), "{line}");
     worker.finish()?;
     scene.is_gone()?;
-    Ok(format!("{line} (that failed, with a value)"))
+    Ok(format!("{line} (that failed, with an error)"))
 }
 
-/// A receiver in another process has so many descriptors left and no more: senders wait or are told, and get through as
-/// soon as it has more.
+/// A receiver in another process has only a few descriptors left. Senders wait or get an error, and connect as soon as it
+/// has more.
 fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
     rounds.each(|round, _| {
         let scene = Scene::new();
-        let mut sink = scene.receiver(Receive { id: "sink".into(), ..Receive::default() }, &Start::default())?;
+        let mut sink = scene.receiver(Receive::by("sink"))?;
         sink.wait_until_ready()?;
         let pid = sink.worker.pid();
         let used = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64;
@@ -66,18 +69,18 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
             prlimit(Pid::from_raw(pid as i32), Resource::Nofile, Rlimit { current: Some(current), maximum: Some(4096) })
         };
         limit(used + round % 15)?;
-        let send = Send { id: "source".into(), to: "sink".into(), count: Some(100), ..Send::default() };
-        let mut source = scene.sender(send.clone(), &Start::default())?;
-        std::thread::sleep(Duration::from_millis(50)); // no state to wait for: it may be refused, pending, or through
+        let send = Send { count: Some(100), ..Send::between("source", "sink") };
+        let mut source = scene.sender(send.clone())?;
+        std::thread::sleep(Duration::from_millis(50)); // there is no state to wait for: it may be refused, pending, or connected
         scene.probe("bystander")?;
         limit(1024)?;
         let mut said = source.worker.says(HANG).with_context(|| {
-            let (heard, left) = (sink.worker.said(), scene.left());
-            format!("the receiver said {heard:?}, and there are {left:?}:\n{}", crate::health::state(pid))
+            let (said, left) = (sink.worker.has_said(), scene.left());
+            format!("the receiver said {said:?}, and {left:?} are left:\n{}", what_it_does(pid))
         })?;
         if said.as_ref().is_some_and(|line| line.starts_with("error:")) {
-            // Told that the receiver has no descriptors: the next one gets through.
-            source = scene.sender(send, &Start::default())?;
+            // The receiver had no descriptors for it. The next one connects.
+            source = scene.sender(send)?;
             said = source.worker.says(go_on().doubled())?;
         }
         anyhow::ensure!(said.as_deref() == Some("connected"), "{said:?}");
@@ -85,14 +88,13 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
         source.worker.finish()?;
         sink.worker.finish()?;
         scene.is_gone()?;
-        let mut arrivals = Arrivals::default();
-        arrivals.add(&sink.log)?;
+        let mut arrivals = Arrivals::of(&sink)?;
         arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES).map(drop)
     })?;
     Ok(String::new())
 }
 
-/// A memory cgroup of our own, removed when dropped.
+/// A memory cgroup, removed when dropped.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -128,28 +130,27 @@ impl Drop for Cgroup {
     }
 }
 
-/// A sender fills the ring of a stopped receiver until the limit of its cgroup has it killed: a kill -9 by another name.
+/// A sender fills the ring of a stopped receiver until the limit of its cgroup kills it, as SIGKILL does.
 fn memory_cgroup(rounds: &Rounds) -> anyhow::Result<String> {
     let mut committed = 0;
     rounds.each(|_, _| {
         let cgroup = Cgroup::make(16 << 20)?;
         let scene = Scene::new();
-        let receive = Receive { id: "sink".into(), capacity: 64 << 20, ..Receive::default() };
-        let mut sink = scene.receiver(receive, &Start::default())?;
+        let receive = Receive { capacity: 64 << 20, ..Receive::by("sink") };
+        let mut sink = scene.receiver(receive)?;
         sink.wait_until_ready()?;
-        let send = Send { id: "source".into(), to: "sink".into(), bytes: 100_000, pause_us: 300, ..Send::default() };
-        let mut source = scene.sender(send, &Start::default())?;
+        let send = Send { bytes: 100_000, pause_us: 300, ..Send::between("source", "sink") };
+        let mut source = scene.sender(send)?;
         source.worker.waits_for("connected", HANG)?;
         cgroup.take(source.worker.pid())?;
         sink.worker.stop()?;
-        source.worker.dies().context("the limit should have it killed")?;
+        source.worker.dies().context("the limit should kill it")?;
         sink.worker.go_on()?;
         sink.worker.waits_for("left source Died", go_on())?;
         scene.probe("source")?;
         sink.worker.finish()?;
         scene.is_gone()?;
-        let mut arrivals = Arrivals::default();
-        arrivals.add(&sink.log)?;
+        let mut arrivals = Arrivals::of(&sink)?;
         committed += arrivals.settle(source.ended(End::Killed)?, End::Finished, RULES)?.processed;
         Ok(())
     })?;

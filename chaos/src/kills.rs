@@ -1,19 +1,19 @@
 //! kill -9 of either side, at every fault point and at random. While one side lives, no committed message is lost and the
-//! order is kept; the survivors go on within 1 s and do not grow; nothing is left behind.
+//! order is kept. The survivors continue within 1 s and do not grow, and nothing is left behind.
 //!
-//! The accounts are settled by [`crate::account`].
+//! [`crate::account`] checks the messages.
 
 mod long; //        one pair of survivors through all kills
 mod points; //      at each fault point
 mod random; //      at random moments
-mod redelivery; //  the next incarnation gets what the last one has not processed
+mod redelivery; //  the next incarnation gets what the one before had not processed
 
 use crate::account::Rules;
 use crate::battery::Battery;
 use crate::points::{POINTS, Who};
 pub(crate) use redelivery::{Inbox, RULES as REDELIVERY, Redelivering};
 
-/// Each message is acknowledged by itself, so one may be in work; what is lost is told.
+/// Each message is acknowledged separately, so one may be in work. What is lost is reported.
 pub(crate) const RULES: Rules = Rules { redelivery: false, in_work: 1 };
 
 pub(crate) fn run(battery: &mut Battery) {

@@ -1,37 +1,51 @@
-//! Time limits, beside what the machine itself keeps processes waiting.
+//! Time limits that allow for what the machine itself keeps processes waiting.
 //!
-//! Who wants to run and does not, for others have the processors, is not late by any fault of its own. The kernel knows how
-//! long that was, thread by thread (`/proc/PID/task/TID/schedstat`). So what is late is waited for, and then judged: the
-//! time that was taken, less the time for which the battery's own processes stood in the run queues, must be within the
-//! limit. A sleep, a back-off or a lost wake-up of the library's is no such time: nobody stands in a run queue then. Nor is
-//! what they compute.
+//! A process that wants to run while others have the processors is not late by its own fault. The kernel knows for each
+//! thread how long that was (`/proc/PID/task/TID/schedstat`). So a limit does not end the wait; it is judged afterwards: the
+//! time taken, less the time that the battery's own threads spent in the run queues, must be within the limit. A sleep, a
+//! back-off or a lost wake-up of the library does not count as such time, because the thread is in no run queue then. Nor
+//! does computing.
 //!
-//! The times of all threads are added up, for one may wait for the other; where several stand in the queues at once, that
-//! allows more than was lost. On a machine without that file nothing is allowed for.
+//! The times of all threads are added up, because one may wait for another. When several are queued at once, that allows
+//! more than was lost. On a machine without that file nothing is allowed for.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::undo;
-use crate::worker::HANG;
+use testkit::HANG;
+use testkit::proc::children_of;
 
-/// Whether this is the short profile: nobody is judged, only a hang is told. Set once, before anything runs.
+/// Whether this is the short profile, in which nothing is judged and only a hang is reported. Set once, before anything
+/// runs.
 pub(crate) static IS_SHORT: AtomicBool = AtomicBool::new(false);
 
-/// How often a limit was passed by the machine's doing, and the longest that anything took then.
+/// How often the machine made something exceed its limit, and the longest that anything took then.
 static EXCUSED: Mutex<(u64, Duration)> = Mutex::new((0, Duration::ZERO));
 
-/// Since this was asked last: how often a limit was passed by the machine's doing, and the longest that anything took then.
+/// How often the machine made something exceed its limit since the last call, and the longest that anything took then.
 pub(crate) fn excused() -> Option<(u64, Duration)> {
     let mut excused = EXCUSED.lock().expect("no panic under this lock");
     Some(std::mem::take(&mut *excused)).filter(|(times, _)| *times > 0)
 }
 
+/// The limit within which the survivors of a death go on. It begins now.
+pub(crate) fn go_on() -> Limit {
+    Limit::new(Duration::from_secs(1))
+}
+
+/// Waits for a state.
+pub(crate) fn wait_for(limit: impl Into<Limit>, is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let limit = limit.into();
+    testkit::wait_for(limit.hang(), is_so)?;
+    limit.check()
+}
+
+/// A time limit. Made from a [`Duration`], it only ends the wait.
 pub(crate) struct Limit {
     limit: Duration,
-    /// When it began, and how long each thread had stood in a run queue by then; `None`: it only tells a hang.
+    /// When it began, and how long each thread had been queued by then; `None` if it only ends the wait.
     begun: Option<(Instant, HashMap<u32, Duration>)>,
 }
 
@@ -55,12 +69,12 @@ impl Limit {
         Self { limit: 2 * self.limit, ..self }
     }
 
-    /// So long it is waited for.
+    /// How long to wait at most.
     pub(crate) fn hang(&self) -> Duration {
         if self.begun.is_some() { HANG } else { self.limit }
     }
 
-    /// What was waited for has happened: whether it was in time.
+    /// What was waited for has happened. An error if it was late by its own fault.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let Some((begun, before)) = &self.begun else { return Ok(()) };
         let (took, limit) = (begun.elapsed(), self.limit);
@@ -68,13 +82,13 @@ impl Limit {
             return Ok(());
         }
         let since = |(thread, queued): (u32, Duration)| match before.get(&thread) {
-            Some(&before) => queued.saturating_sub(before), // its number may be an ended one's
+            Some(&before) => queued.saturating_sub(before), // a new thread may have the number of an old one
             None => queued,
         };
         let queued: Duration = queued().into_iter().map(since).sum();
         anyhow::ensure!(
             took <= limit + queued,
-            "it took {took:?} instead of {limit:?}, and the machine kept the processes waiting for {queued:?} only"
+            "it took {took:?} instead of {limit:?}, and the machine kept the processes waiting for only {queued:?}"
         );
         let mut excused = EXCUSED.lock().expect("no panic under this lock");
         *excused = (excused.0 + 1, excused.1.max(took));
@@ -82,20 +96,19 @@ impl Limit {
     }
 }
 
-/// How long each thread of this process, its children and theirs has stood in a run queue.
+/// How long each thread of this process and of its descendants has been in a run queue.
 fn queued() -> HashMap<u32, Duration> {
-    let own = std::process::id();
-    let mut pids = vec![own];
+    let mut pids = vec![std::process::id()];
     let mut at = 0;
     while at < pids.len() {
-        let children = undo::children_of(pids[at]);
+        let children = children_of(pids[at]);
         pids.extend(children.iter().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()));
         at += 1;
     }
     let tasks = pids.iter().filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok());
     let thread = |task: std::fs::DirEntry| {
         let schedstat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        let queued = schedstat.split_whitespace().nth(1)?.parse().ok()?; // run, queued, times: in ns
+        let queued = schedstat.split_whitespace().nth(1)?.parse().ok()?; // time run, time queued (in ns), times run
         Some((task.file_name().to_str()?.parse().ok()?, Duration::from_nanos(queued)))
     };
     tasks.flatten().flatten().filter_map(thread).collect()
@@ -105,13 +118,13 @@ fn queued() -> HashMap<u32, Duration> {
 mod tests {
     use super::*;
 
-    /// One test: the threads of the one half would excuse the other.
+    /// One test, because the threads of one half would excuse the other half.
     #[test]
-    fn who_stands_in_a_run_queue_is_excused_and_a_sleep_is_no_excuse() {
+    fn time_in_a_run_queue_is_excused_and_a_sleep_is_not() {
         let cores = std::thread::available_parallelism().unwrap().get();
         let limit = Limit::new(Duration::from_millis(300));
         let begun = Instant::now();
-        // Four times as many as there are processors: each waits for three quarters of the time.
+        // Four threads for each processor: each thread waits for three quarters of the time.
         std::thread::scope(|scope| {
             for _ in 0..4 * cores {
                 scope.spawn(|| while begun.elapsed() < Duration::from_millis(1200) {});
@@ -122,7 +135,7 @@ mod tests {
         assert_eq!(excused().map(|(times, _)| times), Some(1));
         assert!(excused().is_none());
 
-        // Long beside what the other tests' threads wait for.
+        // Long compared with what the threads of other tests wait for.
         let limit = Limit::new(Duration::from_millis(1));
         std::thread::sleep(Duration::from_secs(3));
         let error = limit.check().unwrap_err().to_string();

@@ -1,7 +1,7 @@
-//! What a worker notes in memory of the supervisor's, so that it outlives a kill: records of five numbers.
+//! What a worker notes in memory of the supervisor, so that it survives a kill: records of five numbers.
 //!
-//! A note is one `pwrite` into one page: a kill falls before or behind it. The file has no name; the worker reaches it
-//! through the supervisor's descriptor table.
+//! A note is one `pwrite` into one page, so a kill comes before it or after it. The file has no name; the worker reaches
+//! it through the descriptors of the supervisor.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -12,24 +12,24 @@ use anyhow::Context;
 use crate::account::{Run, Segment};
 
 const WORDS: usize = 5;
-/// A power of two, so that no record lies in two pages.
+/// A power of two, so that no record spans two pages.
 const RECORD_BYTES: usize = 64;
 
 pub(crate) struct Log(File);
 
 impl Log {
-    /// An empty log, in the supervisor.
+    /// Makes an empty log, in the supervisor.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let file = rustix::fs::memfd_create("librpc-chaos-log", rustix::fs::MemfdFlags::CLOEXEC);
         Ok(Self(file.context("cannot make a log")?.into()))
     }
 
-    /// Where a worker finds it.
+    /// Where a worker can open it.
     pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    /// The supervisor's log, in a worker.
+    /// Opens the supervisor's log, in a worker.
     pub(crate) fn open(path: &str) -> anyhow::Result<Self> {
         Ok(Self(OpenOptions::new().write(true).open(path).with_context(|| format!("cannot open {path}"))?))
     }
@@ -51,19 +51,19 @@ impl Log {
         Ok(bytes.chunks_exact(RECORD_BYTES).map(record).collect())
     }
 
-    /// A sender's log.
+    /// The log of a sender.
     pub(crate) fn segments(&self) -> anyhow::Result<Vec<Segment>> {
-        let segment = |[first, sent, begun, told, pending]: [u64; WORDS]| Segment {
+        let segment = |[first, sent, begun, reported, pending]: [u64; WORDS]| Segment {
             first,
             sent,
             begun,
-            told: told.checked_sub(1),
+            reported: reported.checked_sub(1),
             pending: pending == 1,
         };
         Ok(self.records()?.into_iter().map(segment).collect())
     }
 
-    /// A receiver's log: the stream of each run, and the run.
+    /// The log of a receiver: the runs, each with its stream.
     pub(crate) fn runs(&self, receiver: u64) -> anyhow::Result<Vec<(u64, Run)>> {
         let run = |[stream, first, end, redelivered, _]: [u64; WORDS]| {
             (stream, Run { receiver, first, end, redelivered: redelivered == 1 })
@@ -71,18 +71,18 @@ impl Log {
         Ok(self.records()?.into_iter().map(run).collect())
     }
 
-    /// How far a sender has got, or how much a receiver has processed.
+    /// How many messages a sender has sent, or a receiver has processed.
     pub(crate) fn progress(&self) -> anyhow::Result<u64> {
         Ok(self.records()?.iter().map(|[_, first, end, ..]| end.saturating_sub(*first)).sum())
     }
 
-    /// The number that a sender has sent up to.
+    /// The number of the next message of a sender.
     pub(crate) fn sent(&self) -> anyhow::Result<u64> {
         Ok(self.segments()?.last().map_or(0, |last| last.sent))
     }
 }
 
-/// A sender's notes.
+/// The notes of a sender.
 pub(crate) struct SegmentLog {
     log: Log,
     slot: u64,
@@ -91,25 +91,25 @@ pub(crate) struct SegmentLog {
 
 impl SegmentLog {
     pub(crate) fn open(path: &str) -> anyhow::Result<Self> {
-        let now = Segment { first: 0, sent: 0, begun: 0, told: None, pending: true };
+        let now = Segment { first: 0, sent: 0, begun: 0, reported: None, pending: true };
         let this = Self { log: Log::open(path)?, slot: 0, now };
         this.save()?;
         Ok(this)
     }
 
     pub(crate) fn save(&self) -> anyhow::Result<()> {
-        let Segment { first, sent, begun, told, pending } = self.now;
-        self.log.note(self.slot, [first, sent, begun, told.map_or(0, |told| told + 1), pending.into()])
+        let Segment { first, sent, begun, reported, pending } = self.now;
+        self.log.note(self.slot, [first, sent, begun, reported.map_or(0, |reported| reported + 1), pending.into()])
     }
 
-    /// A loss was told: the next send begins another segment.
-    pub(crate) fn told(&mut self, lost: u64) -> anyhow::Result<()> {
+    /// A loss was reported: the next send begins another segment.
+    pub(crate) fn reported(&mut self, lost: u64) -> anyhow::Result<()> {
         self.now.begun = self.now.sent;
-        self.now.told = Some(lost);
+        self.now.reported = Some(lost);
         self.save()?;
         self.slot += 1;
         let next = self.now.sent;
-        self.now = Segment { first: next, sent: next, begun: next, told: None, pending: true };
+        self.now = Segment { first: next, sent: next, begun: next, reported: None, pending: true };
         self.save()
     }
 }
@@ -119,13 +119,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_noted_is_read() {
+    fn notes_can_be_read_back() {
         let log = Log::new().unwrap();
         let mut notes = SegmentLog::open(&log.path()).unwrap();
         notes.now.sent = 7;
-        notes.told(2).unwrap();
-        let first = Segment { first: 0, sent: 7, begun: 7, told: Some(2), pending: true };
-        assert_eq!(log.segments().unwrap(), [first, Segment { first: 7, sent: 7, told: None, ..first }]);
+        notes.reported(2).unwrap();
+        let first = Segment { first: 0, sent: 7, begun: 7, reported: Some(2), pending: true };
+        assert_eq!(log.segments().unwrap(), [first, Segment { first: 7, sent: 7, reported: None, ..first }]);
         Log::open(&log.path()).unwrap().note(0, [3, 1, 5, 1, 0]).unwrap();
         let run = Run { receiver: 9, first: 1, end: 5, redelivered: true };
         assert_eq!(log.runs(9).unwrap()[0], (3, run));

@@ -1,27 +1,26 @@
-//! The battery: kills, stops, starves and churns real processes, and settles the accounts of what they have sent.
+//! The battery: it kills, stops, starves and churns real processes, and checks the accounts of what they have sent.
 //!
-//! Every section is seeded, and a failure prints the command that runs it again: the same random numbers, and the same
+//! Every section is seeded, and a failure prints the command that repeats it: with the same random numbers, and the same
 //! timing as far as real processes allow.
 //!
 //! The parts:
 mod churn; //     nodes that come and go
 mod full; //      no space, no descriptors, no memory
 mod kills; //     kill -9 of either side, anywhere
-mod soak; //      very many messages, with kills in between
+mod soak; //      a billion messages, with kills in between
 mod stops; //     SIGSTOP, fork, namespaces, clocks
-mod sweepers; //  killing the one who cleans up
-mod wakes; //     wake-ups that nothing else would save
+mod sweepers; //  killing the process that cleans up
+mod wakes; //     wake-ups that no time-out replaces
 // What they share:
-mod account; //   what was sent, arrived, and was told lost
+mod account; //   what was sent, what arrived, what was reported lost
 mod battery; //   sections, counts, seeds, outcomes
-mod health; //    what a process holds, and what it is doing
-mod limit; //     time limits, beside what the machine takes
+mod health; //    whether a survivor has grown
+mod limit; //     time limits that allow for a busy machine
 mod log; //       notes that outlive a kill
-mod payload; //   messages that can be checked
 mod points; //    the fault points, and how to get there
 mod roles; //     what a worker does
 mod scene; //     a domain, its senders and receivers, their accounts
-mod undo; //      what the battery leaves: nothing
+mod undo; //      leaving nothing behind
 mod worker; //    a process of this program
 
 use std::process::ExitCode;
@@ -30,11 +29,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::battery::{Battery, Options};
 
-/// The battery of librpc: nothing is lost, nothing is left behind, nobody is held up.
+/// The battery of librpc: nothing is lost, nothing is left behind, nobody is delayed.
 #[derive(Parser)]
 #[command(name = "librpc-chaos", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// What is to be done.
+    /// What to run.
     #[arg(value_enum, default_value_t = Part::All)]
     part: Part,
     #[command(flatten)]
@@ -49,7 +48,7 @@ Examples:
   librpc-chaos all --short                                       # about two minutes
   librpc-chaos kills --only commit.committed --rounds 1000 --seed 3
 
-Exit codes: 0 all passed, 1 something failed (the command that replays it stands there), 2 wrong usage, 130 interrupted";
+Exit codes: 0 all passed, 1 something failed (the command that repeats it is shown), 2 wrong usage, 130 interrupted";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -100,7 +99,7 @@ fn main() -> ExitCode {
 fn play(role: &str) -> anyhow::Result<bool> {
     let role: roles::Role = serde_json::from_str(role)?;
     if let Err(error) = role.play() {
-        // The supervisor reads this, and shows it.
+        // The supervisor reads this and shows it.
         let _ = roles::say(&format!("error: {error:#}"));
         return Ok(false);
     }
@@ -116,6 +115,6 @@ fn battery(part: Part, options: Options) -> anyhow::Result<bool> {
             run(&mut battery);
         }
     }
-    anyhow::ensure!(!battery.outcomes.is_empty(), "no section of this name");
+    anyhow::ensure!(!battery.outcomes.is_empty(), "there is no section of this name");
     Ok(battery.sum_up())
 }

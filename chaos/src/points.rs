@@ -1,28 +1,28 @@
-//! The fault points, who comes there, and how to bring somebody there. `librpc`'s ARCHITECTURE.md says what each means.
+//! The fault points, which process reaches each, and how to bring one there. docs/fault-points.md says what each means.
 
 use crate::roles::{Receive, Send};
 
-/// Who comes to a fault point.
+/// Which process reaches a fault point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     /// A sender whose receiver lives.
     Sender,
     /// A receiver whose sender lives.
     Receiver,
-    /// Somebody who joins an empty domain, and leaves it as the last one.
+    /// A node that joins an empty domain, and leaves it as the last one.
     Alone,
-    /// Somebody who meets a dead node.
+    /// A process that finds a dead node.
     Sweeper,
-    /// A sender that redelivers, and whose receiver was killed.
+    /// A sender with redelivery whose receiver was killed.
     Redeliverer,
 }
 
-/// What a death at a point of committing means for the message that was being sent.
+/// Whether a message that was being sent counts as committed after a death at this point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Commits {
     Yes,
     No,
-    /// The point has nothing to do with it.
+    /// Either is possible.
     Open,
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum Commits {
 pub(crate) struct Point {
     pub(crate) name: &'static str,
     pub(crate) who: Who,
-    /// Whether it is reached many times by one process.
+    /// Whether one process reaches it many times.
     pub(crate) often: bool,
     pub(crate) commits: Commits,
 }
@@ -43,7 +43,7 @@ const fn often(name: &'static str, who: Who, commits: Commits) -> Point {
     Point { name, who, often: true, commits }
 }
 
-/// All of them: a test compares this with the library's sources.
+/// All fault points. A test compares this with the sources of the library.
 pub(crate) const POINTS: &[Point] = &[
     once("domain.unfinished", Who::Alone),
     once("domain.made", Who::Alone),
@@ -89,7 +89,7 @@ pub(crate) const POINTS: &[Point] = &[
 ];
 
 impl Point {
-    /// The time at which the process is killed or stopped there: the nth.
+    /// At which of the times that it is reached the process is killed or stopped.
     pub(crate) fn nth(&self, rng: &mut fastrand::Rng) -> u32 {
         match self.name {
             "announce.written" | "announce.selected" => rng.u32(1..=2), // joining, and opening the inbox
@@ -98,39 +98,36 @@ impl Point {
         }
     }
 
-    /// Whether it is only reached by those who sleep: the sender pauses between its messages.
+    /// Whether only a sleeping receiver leads there: the sender pauses between its messages.
     fn wants_sleep(&self) -> bool {
         matches!(self.name, "send.must-ring" | "arm.armed" | "wake.woken")
     }
 
-    /// Whether it is only reached by a sender that waits for room: the ring is small and the receiver slow.
+    /// Whether only a sender that waits for room reaches it: the ring is small and the receiver slow.
     fn wants_full_ring(&self) -> bool {
         self.name == "wait.announced"
     }
 }
 
-/// How the receiver must be to come to the point, or for senders to.
+/// A receiver that reaches the point, or with which a sender does.
 pub(crate) fn receive_for(point: &Point) -> Receive {
     let full = point.wants_full_ring();
     Receive {
-        id: "sink".into(),
         capacity: if full { 4096 } else { 0 },
         pause_us: if full { 100 } else { 0 },
         block: point.wants_sleep(),
-        ..Receive::default()
+        ..Receive::by("sink")
     }
 }
 
-/// How the sender must be to come to the point, or to bring its receiver there.
+/// A sender that reaches the point, or with which a receiver does.
 pub(crate) fn send_for(point: &Point) -> Send {
     let full = point.wants_full_ring();
     Send {
-        id: "source".into(),
-        to: "sink".into(),
         bytes: if full { 900 } else { 200 },
         burst: if full { 64 } else { 1 },
         pause_us: if point.wants_sleep() { 300 } else { 0 },
-        ..Send::default()
+        ..Send::between("source", "sink")
     }
 }
 
@@ -139,7 +136,7 @@ mod tests {
     use super::POINTS;
 
     #[test]
-    fn these_are_the_points_of_the_library() {
+    fn the_list_contains_every_fault_point_of_the_library() {
         let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
         let mut found = Vec::new();
         let mut folders = vec![crates.join("ring/src"), crates.join("librpc/src")];
@@ -157,6 +154,6 @@ mod tests {
         found.sort();
         found.dedup();
         known.sort();
-        assert_eq!(known, found, "a new fault point wants a line in points.rs");
+        assert_eq!(known, found, "a new fault point needs a line in points.rs");
     }
 }

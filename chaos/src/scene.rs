@@ -1,79 +1,71 @@
-//! A scene: a domain of its own, and who sends and receives in it, with their accounts.
+//! A scene: a domain, the processes that send and receive in it, and their accounts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use testkit::proc::what_it_does;
+use testkit::{HANG, TestDomain};
 
 use crate::account::{End, Rules, Run, Segment, Stream, Totals};
-use crate::limit::Limit;
+use crate::limit::{Limit, wait_for};
 use crate::log::Log;
 use crate::roles::{Receive, Role, Send};
-use crate::undo;
-use crate::worker::{HANG, Start, Worker};
+use crate::worker::{Start, Worker};
 
-/// A domain. Dropped, it is removed, whatever is in it.
-pub(crate) struct Scene {
-    path: PathBuf,
-}
+/// A domain of its own, removed when dropped.
+pub(crate) struct Scene(TestDomain);
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        Self { path: format!("{}{}", undo::prefix(), COUNT.fetch_add(1, Ordering::Relaxed)).into() }
+        Self(TestDomain::new().without_assertions())
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
-    /// What is left of the domain, the directory itself and unfinished ones included.
-    pub(crate) fn left(&self) -> Vec<String> {
-        let name = self.path.to_string_lossy().into_owned();
-        let is_ours = |path: &String| *path == name || path.starts_with(&format!("{name}."));
-        let mut left: Vec<String> = undo::left().into_iter().filter(is_ours).collect();
-        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            left.push(entry.path().to_string_lossy().into_owned());
-        }
-        left
+    /// What is left of the domain.
+    pub(crate) fn left(&self) -> Vec<PathBuf> {
+        self.0.left()
     }
 
-    /// That nothing is left.
+    /// Checks that nothing is left.
     pub(crate) fn is_gone(&self) -> anyhow::Result<()> {
         let left = self.left();
         anyhow::ensure!(left.is_empty(), "LEFT BEHIND: {left:?}");
         Ok(())
     }
 
-    pub(crate) fn receiver(&self, receive: Receive, start: &Start) -> anyhow::Result<Receiver> {
+    pub(crate) fn receiver(&self, receive: Receive) -> anyhow::Result<Receiver> {
+        self.receiver_as(receive, &Start::default())
+    }
+
+    pub(crate) fn sender(&self, send: Send) -> anyhow::Result<Sender> {
+        self.sender_as(send, &Start::default())
+    }
+
+    pub(crate) fn receiver_as(&self, receive: Receive, start: &Start) -> anyhow::Result<Receiver> {
         let log = Log::new()?;
-        let role = Role::Receive(Receive { domain: self.path.clone(), log: log.path(), ..receive });
+        let role = Role::Receive(Receive { domain: self.path().into(), log: log.path(), ..receive });
         Ok(Receiver { worker: Worker::start_as(&role, start)?, log })
     }
 
-    pub(crate) fn sender(&self, send: Send, start: &Start) -> anyhow::Result<Sender> {
+    pub(crate) fn sender_as(&self, send: Send, start: &Start) -> anyhow::Result<Sender> {
         let (log, stream) = (Log::new()?, send.stream);
-        let role = Role::Send(Send { domain: self.path.clone(), log: log.path(), ..send });
+        let role = Role::Send(Send { domain: self.path().into(), log: log.path(), ..send });
         Ok(Sender { worker: Worker::start_as(&role, start)?, log, stream })
     }
 
-    /// Somebody joins under this id, sends itself a message and leaves.
+    /// Another process joins with this id, sends itself a message and leaves.
     pub(crate) fn probe(&self, id: &str) -> anyhow::Result<()> {
-        let role = Role::Probe { domain: self.path.clone(), id: id.into() };
-        Worker::start(&role)?.finish().map(drop).context("somebody else cannot join and leave")
+        let role = Role::Probe { domain: self.path().into(), id: id.into() };
+        Worker::start(&role)?.finish().map(drop).context("another process cannot join and leave")
     }
 
-    /// Somebody cleans up.
+    /// Another process cleans up.
     pub(crate) fn clean(&self) -> anyhow::Result<()> {
-        Worker::start(&Role::Clean { domain: self.path.clone() })?.finish().map(drop).context("cannot clean up")
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path); // usually gone already
+        Worker::start(&Role::Clean { domain: self.path().into() })?.finish().map(drop).context("cannot clean up")
     }
 }
 
@@ -88,11 +80,11 @@ impl Receiver {
         self.worker.waits_for("ready", HANG)
     }
 
-    /// Waits until it has processed so many more messages than it had.
+    /// Waits until it has processed this many more messages.
     pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.progress()?;
         wait_for(limit, || Ok(self.log.progress()? >= before + messages))
-            .with_context(|| format!("the receiver should go on:\n{}", crate::health::state(self.worker.pid())))
+            .with_context(|| format!("the receiver should continue:\n{}", what_it_does(self.worker.pid())))
     }
 }
 
@@ -104,28 +96,17 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// What it has sent, now that it has ended.
+    /// What it had sent when it ended.
     pub(crate) fn ended(&self, sender: End) -> anyhow::Result<Sent> {
         Ok(Sent { stream: self.stream, segments: self.log.segments()?, sender })
     }
 
-    /// Waits until it has sent so many more messages than it had.
+    /// Waits until it has sent this many more messages.
     pub(crate) fn goes_on(&self, messages: u64, limit: impl Into<Limit>) -> anyhow::Result<()> {
         let before = self.log.sent()?;
         wait_for(limit, || Ok(self.log.sent()? >= before + messages))
-            .with_context(|| format!("the sender should go on:\n{}", crate::health::state(self.worker.pid())))
+            .with_context(|| format!("the sender should continue:\n{}", what_it_does(self.worker.pid())))
     }
-}
-
-/// Waits for a state.
-pub(crate) fn wait_for(limit: impl Into<Limit>, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let (limit, begun) = (limit.into(), Instant::now());
-    let hang = limit.hang();
-    while !is_so()? {
-        anyhow::ensure!(begun.elapsed() < hang, "not within {hang:?}");
-        std::thread::sleep(Duration::from_micros(100));
-    }
-    limit.check()
 }
 
 /// What receivers have processed, stream by stream, in the order of their incarnations.
@@ -136,7 +117,14 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Takes over the log of the next incarnation.
+    /// What a single receiver has processed.
+    pub(crate) fn of(receiver: &Receiver) -> anyhow::Result<Self> {
+        let mut arrivals = Self::default();
+        arrivals.add(&receiver.log)?;
+        Ok(arrivals)
+    }
+
+    /// Adds the log of the next incarnation.
     pub(crate) fn add(&mut self, log: &Log) -> anyhow::Result<()> {
         self.receivers += 1;
         for (stream, run) in log.runs(self.receivers)? {
@@ -145,21 +133,21 @@ impl Arrivals {
         Ok(())
     }
 
-    /// Settles the account of a stream.
+    /// Checks the account of a stream.
     pub(crate) fn settle(&mut self, sent: Sent, receiver: End, rules: Rules) -> anyhow::Result<Totals> {
         let runs = self.runs.remove(&sent.stream).unwrap_or_default();
         let stream = Stream { segments: sent.segments, runs, sender: sent.sender, receiver };
         stream.check(rules).with_context(|| format!("{stream:?}, {rules:?}"))
     }
 
-    /// That no stream is left that nobody has sent.
+    /// Checks that there is no stream that nobody sent.
     pub(crate) fn are_settled(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.runs.is_empty(), "INVENTED: streams that nobody sent: {:?}", self.runs);
         Ok(())
     }
 }
 
-/// What a sender has sent, when it has ended.
+/// What a sender had sent when it ended.
 pub(crate) struct Sent {
     pub(crate) stream: u64,
     pub(crate) segments: Vec<Segment>,

@@ -1,4 +1,4 @@
-//! Processes that are stopped, forked, or live elsewhere: nobody who lives is declared dead, nobody else is held up.
+//! Processes that are stopped, forked, or in other namespaces: no living process is declared dead, nobody else is delayed.
 
 mod places; //  fork, pid namespaces, clocks
 mod points; //  stopped at each fault point
@@ -10,7 +10,7 @@ use crate::battery::Battery;
 use crate::points::POINTS;
 
 pub(crate) fn run(battery: &mut Battery) {
-    // How long each stop lasts; every tenth as long as the second says.
+    // How long each stop lasts, and how long every tenth stop lasts.
     let hold = battery.pick([Duration::from_millis(100), Duration::from_secs(3)], [Duration::from_millis(20); 2]);
     for point in POINTS {
         battery.section(point.name, battery.pick(10, 1), |rounds| points::run(point, rounds, hold));

@@ -1,14 +1,16 @@
-//! Killing the one who cleans up, while it cleans up. Whoever comes next cleans up, the living notice nothing.
+//! Killing a process while it cleans up. The next one cleans up, and living nodes notice nothing.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
 
 use crate::battery::{Battery, Rounds};
+use crate::limit::go_on;
 use crate::points::{POINTS, Who};
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 use crate::{account::End, kills::RULES};
 
 pub(crate) fn run(battery: &mut Battery) {
@@ -23,7 +25,7 @@ fn corpses(scene: &Scene, count: u32) -> anyhow::Result<()> {
     dead.kill()
 }
 
-/// Up to three clean up at once, and are killed: at a step or at any moment.
+/// Up to three processes clean up at once, and are killed: at a step or at any moment.
 fn doomed_sweepers(scene: &Scene, dead: u32, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
     let steps: Vec<_> = POINTS
         .iter()
@@ -69,9 +71,9 @@ fn alone(rounds: &Rounds) -> anyhow::Result<String> {
 
 fn among_the_living(rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
-    let mut sink = scene.receiver(Receive { id: "sink".into(), ..Receive::default() }, &Start::default())?;
-    let send = Send { id: "source".into(), to: "sink".into(), pause_us: 200, bytes: 100, ..Send::default() };
-    let mut source = scene.sender(send, &Start::default())?;
+    let mut sink = scene.receiver(Receive::by("sink"))?;
+    let send = Send { pause_us: 200, bytes: 100, ..Send::between("source", "sink") };
+    let mut source = scene.sender(send)?;
     source.worker.waits_for("connected", HANG)?;
     for (round, mut rng) in rounds.together() {
         let dead = rng.u32(1..=8);
@@ -87,16 +89,15 @@ fn among_the_living(rounds: &Rounds) -> anyhow::Result<String> {
         }
     }
     source.worker.finish()?;
-    // Asked to end before it has seen that, the receiver would not say it.
-    sink.worker.waits_for("left source Closed", HANG).context("the living were swept")?;
+    // The receiver has to report this before it is asked to end.
+    sink.worker.waits_for("left source Closed", HANG).context("living nodes were swept")?;
     let said = sink.worker.finish()?;
     anyhow::ensure!(
         said.iter().filter(|line| line.starts_with("left")).count() == 0,
-        "the living were swept: {said:?}"
+        "living nodes were swept: {said:?}"
     );
     scene.is_gone()?;
-    let mut arrivals = Arrivals::default();
-    arrivals.add(&sink.log)?;
+    let mut arrivals = Arrivals::of(&sink)?;
     let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
     Ok(format!("{} messages meanwhile", totals.processed))
 }

@@ -1,32 +1,25 @@
-//! What the battery leaves: nothing. Workers die with it, and a signal removes the domains, too.
+//! The battery leaves nothing behind. Its workers die with it, and a signal removes the domains, too.
 //!
-//! Invariant: a worker is started under [`gate`]; the thread that ends everything takes the gate and keeps it.
+//! Invariant: a worker is started under [`gate`]. The thread that ends everything takes the gate and keeps it.
 
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use testkit::proc::children_of;
 
 static GATE: Mutex<()> = Mutex::new(());
-const PREFIX: &str = "librpc_chaos_";
-const SHM: &str = "/dev/shm";
 
 pub(crate) fn gate() -> MutexGuard<'static, ()> {
     GATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where this run's domains lie.
-pub(crate) fn prefix() -> String {
-    format!("{SHM}/{PREFIX}{}_", std::process::id())
-}
-
-/// Has SIGINT, SIGTERM and SIGHUP end everything, and grandchildren come to this process when their parents die.
+/// Makes SIGINT, SIGTERM and SIGHUP end everything, and this process the parent of orphaned grandchildren.
 pub(crate) fn install() -> anyhow::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("cannot become a subreaper")?;
-    remove_what_killed_runs_have_left();
+    testkit::remove_what_killed_runs_left();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot install the signal handlers")?;
     let wait = move || {
         let signal = signals.forever().next().unwrap_or(SIGINT);
@@ -39,10 +32,10 @@ pub(crate) fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills every child, and every orphan that has come to us, and waits for their end.
+/// Kills every child and every orphan that came to this process, and waits for their end.
 pub(crate) fn end_children() {
     loop {
-        let children = children();
+        let children = children_of(std::process::id());
         if children.is_empty() {
             return;
         }
@@ -53,41 +46,8 @@ pub(crate) fn end_children() {
     }
 }
 
-/// The children of this process that run or were not waited for.
-pub(crate) fn children() -> Vec<Pid> {
-    children_of(std::process::id())
-}
-
-/// The children of a process.
-pub(crate) fn children_of(pid: u32) -> Vec<Pid> {
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<i32> =
-        lists.flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
-    pids.into_iter().filter_map(Pid::from_raw).collect()
-}
-
-/// What this run has left under `/dev/shm`.
-pub(crate) fn left() -> Vec<String> {
-    let own = prefix();
-    let entries = std::fs::read_dir(SHM).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path().to_string_lossy().into_owned()).filter(|path| path.starts_with(&own)).collect()
-}
-
 pub(crate) fn remove_domains() {
-    for path in left() {
-        let _ = std::fs::remove_dir_all(path); // what is gone is gone
-    }
-}
-
-/// A run that was itself killed with SIGKILL cannot clean up: the next one does.
-fn remove_what_killed_runs_have_left() {
-    for entry in std::fs::read_dir(SHM).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid =
-            name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()).and_then(|pid| pid.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
+    for path in testkit::left_by_this_process() {
+        let _ = std::fs::remove_dir_all(path); // it may have been removed
     }
 }

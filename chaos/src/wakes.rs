@@ -1,16 +1,18 @@
-//! Lost wake-ups: two processes put each other to sleep and wake each other, millions of times, with no time-out that
-//! would save one. The supervisor watches their counts: if they stand still, a wake-up was lost.
+//! Lost wake-ups: two processes put each other to sleep and wake each other, millions of times, without any time-out. The
+//! supervisor watches their counts: when one stops, a wake-up was lost.
 
 use std::time::{Duration, Instant};
 
+use testkit::HANG;
+use testkit::proc::{sleeps, what_it_does};
+
 use crate::battery::{Battery, Rounds};
-use crate::health;
 use crate::log::Log;
 use crate::roles::{Role, RoundsKind, RoundsRole};
 use crate::scene::Scene;
-use crate::worker::{HANG, Worker};
+use crate::worker::Worker;
 
-/// Counts that stand still for so long are a hang: nothing here takes a thousandth of it.
+/// A count that has not changed for this long means a hang. Nothing here takes a thousandth of it.
 const STILL: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(battery: &mut Battery) {
@@ -19,10 +21,10 @@ pub(crate) fn run(battery: &mut Battery) {
     battery.section("full-rings", sleeps, |rounds| wake(rounds, [RoundsKind::Source, RoundsKind::Sink]));
 }
 
-/// So many pairs at once keep the cores busy while others sleep.
+/// How many pairs run at once, to keep the cores busy while others sleep.
 const PAIRS: usize = 2;
 
-/// Counted are real sleeps: voluntary context switches.
+/// Runs until there were enough real sleeps (voluntary context switches).
 fn wake(rounds: &Rounds, kinds: [RoundsKind; 2]) -> anyhow::Result<String> {
     let scene = Scene::new();
     let mut rng = rounds.rng(0);
@@ -59,16 +61,16 @@ fn wake(rounds: &Rounds, kinds: [RoundsKind; 2]) -> anyhow::Result<String> {
             }
         }
         before.clone_from(&now);
-        let states = || workers.iter().map(|worker| health::state(worker.pid())).collect::<Vec<_>>().join("\n");
+        let states = || workers.iter().map(|worker| what_it_does(worker.pid())).collect::<Vec<_>>().join("\n");
         anyhow::ensure!(
             changed.iter().all(|changed| changed.elapsed() < STILL),
-            "a LOST WAKE-UP, behind {now:?} messages:\n{}",
+            "a LOST WAKE-UP after {now:?} messages:\n{}",
             states()
         );
         for (slept, worker) in slept.iter_mut().zip(&mut workers) {
-            let said = worker.said()?;
-            anyhow::ensure!(said.is_empty(), "behind {now:?} messages: {said:?}");
-            *slept = health::sleeps(worker.pid())?;
+            let said = worker.has_said()?;
+            anyhow::ensure!(said.is_empty(), "after {now:?} messages: {said:?}");
+            *slept = sleeps(worker.pid())?;
         }
     }
     for worker in &mut workers {

@@ -1,7 +1,7 @@
-//! The live attacker: an admitted peer that speaks the protocol until it does not.
+//! The live attacker: an admitted peer that follows the protocol until it does not.
 //!
-//! Each round is one attack, drawn by its seed. The attacker owns a node as anybody may: its lock, its file and its socket
-//! are its own to spoil. What it may not do, such as shrinking what it has sealed, the kernel refuses: that is asserted.
+//! Each round is one attack, chosen by its seed. The attacker owns a node as anybody may, so it can spoil its own lock, file
+//! and socket. The kernel must refuse what it may not do, such as shrinking sealed memory.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use librpc::fuzzing as forge;
-use librpc_ring::layout::{self, ack, data};
+use librpc_ring::layout::{ACK_BYTES, ack, data};
 use librpc_ring::{Kind, MemoryMut};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
@@ -20,13 +20,12 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketAddrUnix, SocketFlags, SocketType,
 };
+use testkit::{Random, socket_of};
 
 use crate::fuse::Stuck;
-use crate::mapping::{memory, seals};
-use crate::random::Random;
+use crate::mapping::{CAPACITY, RING_BYTES, memory, ring, seals};
 
-pub(crate) const CAPACITY: u64 = 256 * 1024;
-/// The names of the attacks; each round draws one.
+/// The names of the attacks. Each round chooses one.
 pub(crate) const ATTACKS: [&str; 10] =
     ["garbage", "descriptors", "ring", "drain", "bells", "flood", "file", "receiver", "linger", "fuse"];
 
@@ -36,7 +35,9 @@ pub(crate) struct Attacker {
     file: std::fs::File,
     honest_front: Vec<u8>,
     incarnation: [u8; 16],
-    /// How often it has got as far as a ring that the victim reads, or one of the victim's that it reads.
+    /// Whether the domain is private: there the ring comes with the hello.
+    is_private: bool,
+    /// How many rings it has attached: the victim's that it reads, and its own that the victim reads.
     pub(crate) attached: u64,
 }
 
@@ -54,7 +55,7 @@ pub(crate) fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -
     rustix::net::sendmsg(to, &[std::io::IoSlice::new(bytes)], &mut control, flags).map(drop)
 }
 
-/// The next message, without its descriptors; `None`: nothing within a second, or a hang-up.
+/// The next message, without its descriptors; `None` after a second without one, or a hang-up.
 fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
     let mut ready = [rustix::event::PollFd::new(from, rustix::event::PollFlags::IN)];
     let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -69,12 +70,13 @@ fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
 }
 
 impl Attacker {
-    pub(crate) fn new(domain: &Path, node: &str, seed: u64) -> anyhow::Result<Self> {
+    pub(crate) fn new(domain: &Path, node: &str, is_private: bool, seed: u64) -> anyhow::Result<Self> {
         let file = std::fs::File::options().read(true).write(true).open(domain.join(format!("{node}.node")))?;
         let mut honest_front = vec![0; 4096];
         file.read_at(&mut honest_front, 0)?;
         let incarnation = honest_front[16..32].try_into()?;
-        Ok(Self { domain: domain.to_owned(), random: Random::new(seed), file, honest_front, incarnation, attached: 0 })
+        let (domain, random) = (domain.to_owned(), Random::new(seed));
+        Ok(Self { domain, random, file, honest_front, incarnation, is_private, attached: 0 })
     }
 
     /// One attack.
@@ -95,30 +97,52 @@ impl Attacker {
 
     fn connect(&self) -> anyhow::Result<OwnedFd> {
         let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(self.domain.join("victim.sock"))?)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(socket_of(&self.domain, "victim")?)?)?;
         Ok(socket)
     }
 
-    fn hello(&mut self) -> Vec<u8> {
+    /// A hello that opens a connection. With `data`, it says that the ring comes along.
+    fn hello(&mut self, data: Option<(u64, u32)>) -> Vec<u8> {
         let mut front = [0; 32];
         let victim = std::fs::File::open(self.domain.join("victim.node"));
         let _ = victim.and_then(|file| file.read_at(&mut front, 0));
         let target = front[16..32].try_into().expect("16 bytes");
-        // Its own inbox, its subscription, or one that is not there.
+        // The victim's inbox, its subscription, or one that does not exist.
         let inbox = [0, 0, 1, 1, 4][self.random.below(5) as usize];
-        forge::write_hello("evil", self.incarnation, target, inbox, None)
+        forge::write_hello("evil", (self.incarnation, target), inbox, (self.random.next(), true), data)
     }
 
-    /// Connected, admitted, and the terms have come; `None`: refused.
+    /// A connection that was admitted and has got its terms; `None` if it was refused.
     fn admitted(&mut self) -> anyhow::Result<Option<OwnedFd>> {
-        let (socket, hello) = (self.connect()?, self.hello());
+        let (socket, hello) = (self.connect()?, self.hello(None));
         let _ = send(&socket, &hello, &[]);
         Ok(receive(&socket).filter(|answer| answer.get(1) == Some(&0)).map(|_| socket))
     }
 
+    /// A connection on which these descriptors were offered as the ring; `None` if it was refused before.
+    fn offering(&mut self, data: (u64, u32), descriptors: &[BorrowedFd<'_>]) -> anyhow::Result<Option<OwnedFd>> {
+        let (socket, message) = match self.is_private {
+            true => (self.connect()?, self.hello(Some(data))),
+            false => match self.admitted()? {
+                Some(socket) => (socket, forge::write_data(data.0, data.1)),
+                None => return Ok(None),
+            },
+        };
+        let _ = send(&socket, &message, descriptors);
+        Ok(Some(socket))
+    }
+
+    /// A connection with this ring attached; `None` if it was refused.
+    fn attached(&mut self, ring: &OwnedFd) -> anyhow::Result<Option<OwnedFd>> {
+        let socket = self.offering((CAPACITY, 0), &[ring.as_fd()])?;
+        let socket = socket.filter(|socket| receive(socket).is_some_and(|answer| answer.get(1) == Some(&1)));
+        self.attached += u64::from(socket.is_some());
+        Ok(socket)
+    }
+
     fn garbage(&mut self) -> anyhow::Result<()> {
         for _ in 0..20 {
-            let (socket, mut bytes) = (self.connect()?, self.hello());
+            let (socket, mut bytes) = (self.connect()?, self.hello(None));
             for _ in 0..1 + self.random.below(5) {
                 let at = self.random.below(bytes.len() as u64) as usize;
                 bytes[at] ^= 1 << self.random.below(8);
@@ -137,13 +161,12 @@ impl Attacker {
     }
 
     fn descriptors(&mut self) -> anyhow::Result<()> {
-        let Some(socket) = self.admitted()? else { return Ok(()) };
         let null: OwnedFd = std::fs::File::open("/dev/null")?.into();
         let directory: OwnedFd = std::fs::File::open(&self.domain)?.into();
         let (pipe, _other) = rustix::pipe::pipe()?;
-        let bytes = layout::HEADER_BYTES as u64 + CAPACITY;
+        let bytes = RING_BYTES;
         let (_, good) = memory(bytes, seals())?;
-        assert_eq!(rustix::fs::ftruncate(&good, 0), Err(Errno::PERM), "what is sealed does not shrink");
+        assert_eq!(rustix::fs::ftruncate(&good, 0), Err(Errno::PERM), "sealed memory does not shrink");
         let bad = match self.random.below(12) {
             0 => null,
             1 => directory,
@@ -163,34 +186,18 @@ impl Attacker {
             _ => good.try_clone()?,
         };
         let count = [0, 1, 1, 1, 1, 2, 3, 253][self.random.below(8) as usize];
-        let message = match self.random.below(4) {
-            0 => forge::write_data(CAPACITY / 2, 0),
-            _ => forge::write_data(CAPACITY, 0),
-        };
-        let _ = send(&socket, &message, &vec![bad.as_fd(); count]);
-        receive(&socket);
+        let capacity = if self.random.once_in(4) { CAPACITY / 2 } else { CAPACITY };
+        self.offering((capacity, 0), &vec![bad.as_fd(); count])?.as_ref().map(receive);
         Ok(())
     }
 
-    /// A ring that is attached as it should be, and then written as no sender writes.
+    /// Attaches a proper ring, and then writes into it what no sender writes.
     fn ring(&mut self, never_ends: bool) -> anyhow::Result<()> {
-        let Some(socket) = self.admitted()? else { return Ok(()) };
-        let (words, fd) = memory(layout::HEADER_BYTES as u64 + CAPACITY, seals())?;
-        for (word, value) in
-            [(data::MAGIC, layout::DATA_MAGIC), (data::VERSION, layout::VERSION), (data::CAPACITY, CAPACITY)]
-        {
-            words.store(word, value, Ordering::Relaxed);
-        }
-        if self.random.once_in(8) {
-            words.store(self.random.below(5) as usize, self.random.odd(), Ordering::Relaxed);
-        }
-        let _ = send(&socket, &forge::write_data(CAPACITY, 0), &[fd.as_fd()]);
-        if receive(&socket).is_none_or(|answer| answer.get(1) != Some(&1)) {
-            return Ok(());
-        }
-        self.attached += 1;
+        let spoilt = self.random.once_in(8).then(|| (self.random.below(5) as usize, self.random.odd()));
+        let (words, fd) = ring(RING_BYTES, seals(), spoilt)?;
+        let Some(socket) = self.attached(&fd)? else { return Ok(()) };
         if never_ends {
-            drop(socket); // what is there is read to its end, of which there is none
+            drop(socket); // the victim reads the ring to its end, which never comes
         }
         let (mut position, mut number) = (0u64, 0u64);
         let begun = Instant::now();
@@ -227,15 +234,8 @@ impl Attacker {
     }
 
     fn bells(&mut self) -> anyhow::Result<()> {
-        let Some(socket) = self.admitted()? else { return Ok(()) };
-        let (words, fd) = memory(layout::HEADER_BYTES as u64 + CAPACITY, seals())?;
-        for (word, value) in
-            [(data::MAGIC, layout::DATA_MAGIC), (data::VERSION, layout::VERSION), (data::CAPACITY, CAPACITY)]
-        {
-            words.store(word, value, Ordering::Relaxed);
-        }
-        let _ = send(&socket, &forge::write_data(CAPACITY, 0), &[fd.as_fd()]);
-        receive(&socket);
+        let (_, fd) = ring(RING_BYTES, seals(), None)?;
+        let Some(socket) = self.attached(&fd)? else { return Ok(()) };
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(100) {
             let ring = if self.random.once_in(2) { 0 } else { self.random.next() as u32 };
@@ -243,7 +243,7 @@ impl Attacker {
             let with: &[BorrowedFd<'_>] = if self.random.once_in(10) { &[fd.as_fd()] } else { &[] };
             match send(&socket, &bell, with) {
                 Ok(()) | Err(Errno::AGAIN | Errno::PERM | Errno::TOOMANYREFS) => {}
-                Err(_) => break, // disconnected, as it should be
+                Err(_) => break, // the victim has disconnected, as it should
             }
         }
         Ok(())
@@ -257,7 +257,7 @@ impl Attacker {
                 Err(_) => break,
             }
             if self.random.once_in(2) {
-                let hello = self.hello();
+                let hello = self.hello(None);
                 let _ = send(open.last().expect("one was pushed"), &hello, &[]);
             }
         }
@@ -270,7 +270,7 @@ impl Attacker {
         Ok(())
     }
 
-    /// Its own file, while others read it: publishers, the listener, whoever lists the domain.
+    /// Spoils its own file while others read it: publishers, the listener, programs that list the domain.
     fn spoil_file(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         let patterns: Vec<String> = (0..200).map(|n| format!("**/{n}/**/p/**/*")).collect();
@@ -304,7 +304,7 @@ impl Attacker {
         self.restore_file()
     }
 
-    /// Says that everything has changed.
+    /// Claims that everything has changed.
     fn bump(&mut self) {
         if let Ok(generation) = std::fs::File::options().write(true).open(self.domain.join("generation")) {
             for bucket in 0..256 {
@@ -314,9 +314,9 @@ impl Attacker {
         }
     }
 
-    /// An inbox that takes what is sent to it, and lies about it.
+    /// Opens an inbox that accepts what is sent to it, and lies about it.
     fn receiver(&mut self) -> anyhow::Result<()> {
-        let path = self.domain.join("evil.sock");
+        let path = socket_of(&self.domain, "evil")?;
         let _ = std::fs::remove_file(&path);
         let listener = socket()?;
         rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
@@ -339,18 +339,21 @@ impl Attacker {
                 0 => forge::write_terms(self.random.odd(), 0),
                 1 => forge::write_refusal(self.random.below(12) as u32, "\x1b[2J".repeat(500)),
                 2 => vec![0x9f; self.random.below(5000) as usize + 1],
-                3 => forge::write_attached(1, 0),
+                3 => forge::write_attached(0),
                 _ => forge::write_terms(CAPACITY, 0),
             };
-            let _ = send(&socket, &answer, &[]);
-            if odd <= 3 || receive(&socket).is_none() {
-                continue;
+            // In a private domain the ring has come with the hello, and no terms are due.
+            if !self.is_private || odd <= 4 {
+                let _ = send(&socket, &answer, &[]);
+                if odd <= 4 || receive(&socket).is_none() {
+                    continue;
+                }
             }
-            let size = if self.random.once_in(8) { 8192 } else { 4096 };
+            let size = ACK_BYTES as u64 * if self.random.once_in(8) { 2 } else { 1 };
             let (words, fd) = memory(size, if self.random.once_in(8) { SealFlags::empty() } else { seals() })?;
             let count = if self.random.once_in(8) { 1 + self.random.below(250) as usize } else { 1 };
             let ring = if self.random.once_in(4) { self.random.next() as u32 } else { 0 };
-            let _ = send(&socket, &forge::write_attached(self.random.next(), ring), &vec![fd.as_fd(); count]);
+            let _ = send(&socket, &forge::write_attached(ring), &vec![fd.as_fd(); count]);
             self.attached += 1;
             for step in 0..2000u64 {
                 let value = if self.random.once_in(4) { self.random.odd() } else { step & !7 };
@@ -368,12 +371,11 @@ impl Attacker {
         Ok(())
     }
 
-    /// Sockets whose last close waits for 5 s, for data that nobody reads.
+    /// Offers sockets whose last close waits 5 s, for data that nobody reads.
     fn linger(&mut self) -> anyhow::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut kept = Vec::new();
         for _ in 0..4 {
-            let Some(socket) = self.admitted()? else { return Ok(()) };
             let mut lingering = Vec::new();
             for _ in 0..40 {
                 let mut stream = TcpStream::connect(listener.local_addr()?)?;
@@ -384,8 +386,8 @@ impl Attacker {
                 lingering.push(stream);
             }
             let all: Vec<BorrowedFd<'_>> = lingering.iter().map(AsFd::as_fd).collect();
-            let _ = send(&socket, &forge::write_data(CAPACITY, 0), &all);
-            // The attacker's own copies are not the last ones as long as the message is unread.
+            let Some(socket) = self.offering((CAPACITY, 0), &all)? else { return Ok(()) };
+            // While the message is unread, the attacker's own copies are not the last ones.
             std::thread::spawn(move || drop(lingering));
             receive(&socket);
         }
@@ -393,22 +395,20 @@ impl Attacker {
         Ok(())
     }
 
-    /// Files that nobody can close before the attacker lets them: more than there are threads for it.
+    /// Offers files that nobody can close before the attacker allows it: more of them than there are closing threads.
     fn fuse(&mut self) -> anyhow::Result<()> {
-        let mut files = Vec::new(); // dropped behind it, or they could not be closed here, either
+        let mut files = Vec::new(); // dropped after the file system, or they could not be closed here either
         let stuck = match Stuck::mount() {
             Ok(stuck) => stuck,
-            Err(error) => anyhow::bail!("SKIPPED: no file system of its own: {error:#}"),
+            Err(error) => anyhow::bail!("SKIPPED: it cannot mount a file system: {error:#}"),
         };
         for _ in 0..3 {
             files.push(stuck.open()?);
         }
         for _ in 0..24 {
-            let Some(socket) = self.admitted()? else { continue };
             let count = 1 + self.random.below(3) as usize;
             let some: Vec<BorrowedFd<'_>> = files.iter().take(count).map(AsFd::as_fd).collect();
-            let _ = send(&socket, &forge::write_data(CAPACITY, 0), &some);
-            receive(&socket);
+            self.offering((CAPACITY, 0), &some)?.as_ref().map(receive);
         }
         std::thread::sleep(Duration::from_millis(500));
         drop(stuck);

@@ -1,17 +1,17 @@
-//! The doors through which a stranger's bytes come, against mutated messages, files and declarations.
+//! Everything that decodes a stranger's bytes, against mutated messages, files and declarations.
 //!
-//! An *execution* is one message, file or series of declarations decoded by the library, none twice in a row the same.
+//! An *execution* is one message, file or series of declarations that the library decodes.
 
 use librpc::fuzzing::{DOORS, samples};
+use testkit::Random;
 
-use crate::random::Random;
 use crate::ring::Tally;
 
-/// No handshake message is longer; a file may be, but what is in it is bounded all the same.
+/// No handshake message is longer. A file may be, but its contents are bounded anyway.
 const LONGEST: usize = 4096;
 const MESSAGES_PER_SCENE: u64 = 4096;
 
-/// One scene: messages made of those of honest peers.
+/// One scene: mutated messages of honest peers.
 pub(crate) fn doors(seed: u64) -> Tally {
     let mut random = Random::new(seed);
     let (samples, mut tally) = (samples(), Tally::default());
@@ -43,7 +43,7 @@ pub(crate) fn mutate(random: &mut Random, bytes: &mut Vec<u8>, samples: &[(usize
     match random.below(12) {
         0..=2 => bytes[at] ^= 1 << random.below(8),
         3 => bytes[at] = random.next() as u8,
-        // The first byte of a CBOR item: another type, or a length that is not there.
+        // The first byte of a CBOR item: another type, or a length without the bytes.
         4 => bytes[at] = (random.below(8) << 5 | [24, 25, 26, 27, 31, 0, 1, 23][random.below(8) as usize]) as u8,
         5 => bytes.truncate(at),
         6 => bytes.insert(at, random.next() as u8),
@@ -57,7 +57,7 @@ pub(crate) fn mutate(random: &mut Random, bytes: &mut Vec<u8>, samples: &[(usize
             let from = random.below(other.len() as u64) as usize;
             bytes.splice(at.., other[from..].iter().copied());
         }
-        // Nested without end, or very many of something.
+        // Endless nesting, or thousands of items.
         10 => bytes.extend(std::iter::repeat_n(
             [0x81, 0x9f, 0xa1, 0xd8, 0x00, 0x5f][random.below(6) as usize],
             4096 - bytes.len().min(4096),

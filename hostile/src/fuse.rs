@@ -1,6 +1,6 @@
-//! A file system of the attacker's own, whose files cannot be closed for as long as it likes: it never answers `FLUSH`.
+//! A file system whose files cannot be closed for as long as the attacker likes: it never answers `FLUSH`.
 //!
-//! It speaks just enough of the kernel's FUSE protocol for one file, `f`, to be opened. Ending it aborts what waits.
+//! It knows just enough of the kernel's FUSE protocol to open one file, `f`. Ending it aborts every call that waits.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -34,7 +34,7 @@ pub(crate) struct Stuck {
 }
 
 impl Stuck {
-    /// `Err`: the machine does not let one.
+    /// An error if the machine does not allow it.
     pub(crate) fn mount() -> anyhow::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).context("open /dev/fuse")?;
@@ -53,7 +53,7 @@ impl Stuck {
         Ok(Self { path, ended, server: Some(server) })
     }
 
-    /// The file that cannot be closed. Whoever closes it waits until this is dropped.
+    /// Opens the file that cannot be closed. A close of it waits until this is dropped.
     pub(crate) fn open(&self) -> anyhow::Result<OwnedFd> {
         Ok(std::fs::File::open(self.path.join("f"))?.into())
     }
@@ -62,7 +62,7 @@ impl Stuck {
 impl Drop for Stuck {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        let _ = self.server.take().map(JoinHandle::join); // which closes the device: all that waits is aborted
+        let _ = self.server.take().map(JoinHandle::join); // this closes the device, which aborts every call that waits
         let _ = unmount(&self.path, UnmountFlags::DETACH);
         let _ = std::fs::remove_dir(&self.path);
     }

@@ -1,42 +1,43 @@
-//! Handshakes over real sockets: many spoilt ones at a time with a living node of another process, beside an honest pair.
+//! Handshakes over real sockets: many malformed ones at a time with a living node of another process, beside an honest
+//! pair.
 //!
-//! Invariant: every handshake that is begun ends: with an answer, a refusal or a hang-up, in a bounded time. Behind all of
-//! them the victim holds what it held before.
+//! Invariant: every handshake ends within a bounded time, with an answer, a refusal or a hang-up. After all of them the
+//! victim holds what it held before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use librpc_ring::MemoryMut;
-use librpc_ring::layout::{DATA_MAGIC, HEADER_BYTES, VERSION, data};
+use librpc_ring::layout::{VERSION, data};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use testkit::{Random, TestDomain, socket_of};
 
-use crate::attacker::{CAPACITY, send, socket};
-use crate::mapping::{memory, seals};
-use crate::pair::{self, Pair, start};
-use crate::random::Random;
-use crate::script::{Facts, Step, samples, write_script};
+use crate::attacker::{send, socket};
+use crate::honest;
+use crate::mapping::{CAPACITY, RING_BYTES, ring, seals};
+use crate::pair::{Pair, start};
+use crate::script::{Facts, Script, Step, samples, write_script};
 
-/// So many handshakes are under way at a time: less than a user may have.
+/// How many handshakes run at a time: fewer than a user may have.
 const AT_A_TIME: usize = 64;
-/// So many connections that were attached are kept, to be rung on and added to.
+/// How many attached connections are kept, to send bells and to add rings to.
 const KEPT: usize = 16;
-/// Whoever gets no answer within this has found a hang.
+/// A handshake without an answer for this long has found a hang.
 const NO_ANSWER: Duration = Duration::from_secs(20);
-/// What the victim may grow by, over any number of handshakes.
+/// How much the victim may grow, over any number of handshakes.
 const GROWTH_KIB: u64 = 4096;
 const GROWTH_MAPPINGS: u64 = 24;
 
-/// A handshake that is under way.
+/// A running handshake.
 struct Handshake {
     number: u64,
     script: VecDeque<Step>,
+    connection: u64,
     socket: OwnedFd,
     is_attached: bool,
     since: Instant,
@@ -55,23 +56,14 @@ struct Handshakes {
     random: Random,
 }
 
-/// A ring as it should be, but for one word of its header.
-fn ring(bytes: u64, seals: SealFlags, spoilt: Option<(usize, u64)>) -> anyhow::Result<OwnedFd> {
-    let (words, fd) = memory(bytes, seals)?;
-    let header = [(data::MAGIC, DATA_MAGIC), (data::VERSION, VERSION), (data::CAPACITY, CAPACITY)];
-    for (word, value) in header.into_iter().chain(spoilt) {
-        words.store(word, value, Ordering::Relaxed);
-    }
-    Ok(fd)
-}
-
-/// Descriptors of every kind; the first is a ring as it should be.
+/// Descriptors of every kind. The first is a proper ring.
 fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
-    let bytes = HEADER_BYTES as u64 + CAPACITY;
+    let bytes = RING_BYTES;
+    let ring = |bytes, seals, spoilt| ring(bytes, seals, spoilt).map(|(_, fd)| fd);
     let mut offers = vec![ring(bytes, seals(), None)?];
     for (word, value) in [
         (data::MAGIC, 0),
-        (data::VERSION, VERSION - 1),
+        (data::VERSION, VERSION + 1),
         (data::CAPACITY, CAPACITY / 2),
         (data::MODE, 1),
         (data::FIRST, u64::MAX),
@@ -100,7 +92,7 @@ fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
     offers.push(std::net::UdpSocket::bind("127.0.0.1:0")?.into());
     offers.push(eventfd(0, EventfdFlags::CLOEXEC)?);
     offers.push(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-    // There are few of these, and a test may not depend on one.
+    // A user has few of these, and a test must not depend on one.
     offers.extend(inotify::init(inotify::CreateFlags::CLOEXEC).ok());
     let me = rustix::process::getpid();
     offers.extend(rustix::process::pidfd_open(me, rustix::process::PidfdFlags::empty()).ok());
@@ -120,7 +112,7 @@ fn incarnation(domain: &Path, node: &str) -> anyhow::Result<[u8; 16]> {
     Ok(front[16..32].try_into()?)
 }
 
-/// An answer's first bytes; `None`: a hang-up.
+/// The first bytes of an answer, or why there are none.
 enum Answer {
     NotYet,
     HungUp,
@@ -157,13 +149,13 @@ const REFUSED: [&str; 11] = [
 impl Handshakes {
     fn begin(&mut self, number: u64) -> anyhow::Result<Handshake> {
         let mut random = Random::new(number);
-        let script = write_script(&mut random, &self.facts, &self.samples);
+        let Script { steps: script, connection } = write_script(&mut random, &self.facts, &self.samples);
         let socket = socket()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
-        Ok(Handshake { number, script, socket, is_attached: false, since: Instant::now() })
+        Ok(Handshake { number, script, connection, socket, is_attached: false, since: Instant::now() })
     }
 
-    /// Goes on until it would wait. The name of its end, once it has one.
+    /// Runs until it would wait. Returns the name of its end when it has one.
     fn advance(&mut self, handshake: &mut Handshake) -> Option<&'static str> {
         while let Some(step) = handshake.script.front() {
             match step {
@@ -171,7 +163,7 @@ impl Handshakes {
                     let with: Vec<BorrowedFd<'_>> = offers.iter().map(|&offer| self.offers[offer].as_fd()).collect();
                     match send(&handshake.socket, bytes, &with) {
                         Ok(()) | Err(Errno::TOOMANYREFS | Errno::MSGSIZE | Errno::NOBUFS | Errno::AGAIN) => {}
-                        // Descriptors are refused here: what is said without them?
+                        // Descriptors are refused here. The bytes are sent without them.
                         Err(Errno::PERM) => drop(send(&handshake.socket, bytes, &[])),
                         Err(_) if handshake.script.iter().any(|step| matches!(step, Step::Await)) => {}
                         Err(_) => return Some("hung up on"),
@@ -184,8 +176,9 @@ impl Handshakes {
                     Answer::Is(bytes) => match bytes[1] {
                         0 => {}
                         1 => {
-                            self.attached(&bytes);
-                            // What comes behind it has no answer, but perhaps a hang-up.
+                            self.facts.connections.push_front(handshake.connection);
+                            self.facts.connections.truncate(KEPT);
+                            // What follows gets no answer, but perhaps a hang-up.
                             handshake.script.retain(|step| !matches!(step, Step::Await));
                             handshake.is_attached = true;
                             continue;
@@ -202,14 +195,6 @@ impl Handshakes {
         Some(if handshake.is_attached { "attached" } else { "went away" })
     }
 
-    /// Notes a connection's number: 82 01 81 a2 00 number …
-    fn attached(&mut self, bytes: &[u8; 16]) {
-        if let Ok(number) = minicbor::Decoder::new(&bytes[5..]).u64() {
-            self.facts.connections.push_front(number);
-            self.facts.connections.truncate(KEPT);
-        }
-    }
-
     fn end(&mut self, handshake: Handshake, end: &'static str) {
         *self.ends.entry(end).or_insert(0) += 1;
         if end == "attached" && self.random.once_in(4) {
@@ -223,7 +208,7 @@ impl Handshakes {
     }
 }
 
-/// The attacker: handshakes from this number on. Says how they ended.
+/// The attacker: runs handshakes from this number on, and prints how they ended.
 pub(crate) fn attack(
     domain: &Path,
     first: u64,
@@ -231,7 +216,8 @@ pub(crate) fn attack(
     seconds: u64,
     user: Option<u32>,
 ) -> anyhow::Result<()> {
-    let _node = pair::open(domain, "evil", user)?;
+    testkit::die_with_parent()?;
+    let _node = honest::open(domain, "evil", user)?;
     let offers = offers(domain)?;
     let facts = Facts {
         incarnation: incarnation(domain, "evil")?,
@@ -239,8 +225,9 @@ pub(crate) fn attack(
         honest: incarnation(domain, "honest")?,
         connections: VecDeque::new(),
         offers: offers.len() as u64,
+        is_private: user.is_none(),
     };
-    let path = domain.join("victim.sock");
+    let path = socket_of(domain, "victim")?;
     let random = Random::new(first);
     let (kept, ends) = Default::default();
     let mut all = Handshakes { path, facts, offers, samples: samples(), kept, ends, random };
@@ -267,9 +254,9 @@ pub(crate) fn attack(
             break;
         }
         if let Some(stuck) = under_way.iter().find(|handshake| handshake.since.elapsed() > NO_ANSWER) {
-            anyhow::bail!("handshake {:#x} gets no answer; it has left {:?}", stuck.number, stuck.script);
+            anyhow::bail!("handshake {:#x} gets no answer; these steps are left: {:?}", stuck.number, stuck.script);
         }
-        // With half of them waiting, others' turn: the victim answers many in one go.
+        // When half of them wait, the others get their turn: the victim answers many at once.
         if under_way.len() == before || under_way.len() > AT_A_TIME / 2 {
             let mut waiting: Vec<_> = under_way.iter().map(|one| PollFd::new(&one.socket, PollFlags::IN)).collect();
             let _ = poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 }));
@@ -279,16 +266,11 @@ pub(crate) fn attack(
     Ok(())
 }
 
-/// Everybody together. `Err`: what the honest ones have felt, or what the victim has kept.
+/// Runs the attacker beside an honest pair. An error if the pair has noticed it, or if the victim has grown.
 pub(crate) fn run(seed: u64, executions: u64, seconds: Option<u64>, user: Option<u32>) -> anyhow::Result<String> {
-    let path = format!("/dev/shm/librpc_hostile_{}", std::process::id());
-    let result = together(&path, seed, executions, seconds, user);
-    let _ = std::fs::remove_dir_all(&path);
-    result
-}
-
-fn together(path: &str, seed: u64, executions: u64, seconds: Option<u64>, user: Option<u32>) -> anyhow::Result<String> {
-    let mut pair = Pair::start(path, user)?;
+    let domain = TestDomain::new().without_assertions();
+    let path = domain.path().to_str().expect("a path under /dev/shm");
+    let mut pair = Pair::start(&domain, user)?;
     let (rested, begun) = (pair.victim()?, Instant::now());
     let attack = |pair: &mut Pair, first: u64, executions: u64, seconds: u64| {
         let words = [first, executions, seconds].map(|number| number.to_string());
@@ -297,27 +279,28 @@ fn together(path: &str, seed: u64, executions: u64, seconds: Option<u64>, user: 
         words.extend(uid.as_deref());
         pair.watch(&mut start(&words, user)?)
     };
-    // What a victim needs for the first ones, its allocator's memory among it, it may keep.
+    // The victim may keep what it needs for the first ones, such as the memory of its allocator.
     let warming = (executions / 10).clamp(100, 100_000);
     let (warm, _) = attack(&mut pair, seed << 40, warming, seconds.unwrap_or(u64::MAX / 2))?;
-    let before = pair.settle(rested)?;
+    let before = pair.settle(&rested)?;
     let left = seconds.map_or(u64::MAX / 2, |seconds| seconds.saturating_sub(begun.elapsed().as_secs()));
     let (said, most) = attack(&mut pair, (seed << 40) + warming, executions.saturating_sub(warming), left)?;
-    let after = pair.settle(before)?;
+    let after = pair.settle(&before)?;
     let count = |said: &str| said.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0u64);
     let all = count(&warm) + count(&said);
     let seconds = begun.elapsed().as_secs_f64();
     let note = format!(
         "{all} handshakes in {seconds:.0} s, {:.0} a second, first {warm}, then {said}; the victim before: {before}; at \
-         most: {most}; behind them: {after}",
+         most: {most}; afterwards: {after}",
         all as f64 / seconds
     );
     anyhow::ensure!(
-        after.resident_kib <= before.resident_kib + GROWTH_KIB && after.mappings <= before.mappings + GROWTH_MAPPINGS,
+        after.resident_kib <= before.resident_kib + GROWTH_KIB
+            && after.mappings() <= before.mappings() + GROWTH_MAPPINGS,
         "the victim grows: {note}"
     );
     match pair.end() {
-        Ok(felt) => Ok(format!("{note}; {felt}")),
+        Ok(noticed) => Ok(format!("{note}; {noticed}")),
         Err(error) => Err(error.context(note)),
     }
 }

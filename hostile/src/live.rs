@@ -1,13 +1,15 @@
-//! A live attacker beside an honest pair: what it does, the honest ones do not feel.
+//! A live attacker beside an honest pair, which must not notice it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::attacker::{ATTACKS, Attacker};
-use crate::pair::{self, Pair, start};
-use crate::random::Random;
+use testkit::{Random, TestDomain};
 
-/// Attacks until its rounds are over, or it is killed.
+use crate::attacker::{ATTACKS, Attacker};
+use crate::honest;
+use crate::pair::{Pair, start};
+
+/// The attacker: attacks until its rounds are over.
 pub(crate) fn attack(
     domain: &Path,
     seed: u64,
@@ -15,15 +17,16 @@ pub(crate) fn attack(
     only: Option<&str>,
     user: Option<u32>,
 ) -> anyhow::Result<()> {
-    let node = pair::open(domain, "evil", user)?;
+    testkit::die_with_parent()?;
+    let node = honest::open(domain, "evil", user)?;
     let _inbox = node.inbox()?;
     let mut random = Random::new(seed);
     let (mut counts, mut attached): (BTreeMap<&str, u64>, u64) = Default::default();
     for round in 0..rounds {
         let drawn = ATTACKS[random.below(ATTACKS.len() as u64) as usize];
         let attack = only.unwrap_or(drawn);
-        let mut attacker = Attacker::new(domain, "evil", random.next())?;
-        // What does not work (a refusal, a full queue) is as good as what does.
+        let mut attacker = Attacker::new(domain, "evil", user.is_none(), random.next())?;
+        // An attack that fails (a refusal, a full queue) is as good as one that works.
         if let Err(error) = attacker.round(attack) {
             eprintln!("round {round}, {attack}: {error:#}");
         }
@@ -34,16 +37,11 @@ pub(crate) fn attack(
     Ok(())
 }
 
-/// Everybody together; `Err`: what the honest ones have felt.
+/// Runs the attacker beside an honest pair. An error if the pair has noticed it.
 pub(crate) fn run(seed: u64, rounds: u64, only: Option<String>, user: Option<u32>) -> anyhow::Result<String> {
-    let path = format!("/dev/shm/librpc_hostile_{}", std::process::id());
-    let result = together(&path, seed, rounds, only, user);
-    let _ = std::fs::remove_dir_all(&path);
-    result
-}
-
-fn together(path: &str, seed: u64, rounds: u64, only: Option<String>, user: Option<u32>) -> anyhow::Result<String> {
-    let mut pair = Pair::start(path, user)?;
+    let domain = TestDomain::new().without_assertions();
+    let path = domain.path().to_str().expect("a path under /dev/shm");
+    let mut pair = Pair::start(&domain, user)?;
     let before = pair.victim()?;
     let (seed, rounds) = (seed.to_string(), rounds.to_string());
     let uid = user.map(|uid| uid.to_string());
@@ -53,11 +51,11 @@ fn together(path: &str, seed: u64, rounds: u64, only: Option<String>, user: Opti
     }
     let mut evil = start(&words, user)?;
     let (said, most) = pair.watch(&mut evil)?;
-    pair.settle(before)?;
+    pair.settle(&before)?;
     let note =
         format!("{said} the victim held {} descriptors at most, {} before", most.descriptors, before.descriptors);
     match pair.end() {
-        Ok(felt) => Ok(format!("{note}; {felt}")),
+        Ok(noticed) => Ok(format!("{note}; {noticed}")),
         Err(error) => Err(error.context(note)),
     }
 }

@@ -1,17 +1,16 @@
-//! Attacks on librpc, seeded: mutated bytes for everything that a peer can write, and a live attacker.
+//! Seeded attacks on librpc: mutated bytes for everything that a peer can write, and a live attacker.
 //!
 //! The parts:
 mod attacker; // an admitted peer that lies
 mod doors; //   messages, files and declarations, as bytes
 mod fuse; //    files that cannot be closed
-mod handshakes; // spoilt handshakes over real sockets
+mod handshakes; // malformed handshakes over real sockets
+mod honest; //  one of the honest pair
 mod live; //    an attacker beside an honest pair
 mod mapping; // memory that an attacker offers
-mod pair; //    a victim and an honest node
-mod plain; //   ring memory that can be spoilt
-mod random; //  numbers that follow from a seed
-mod ring; //    both sides of a ring against the other one
-mod script; //  what is said in a spoilt handshake
+mod pair; //    the honest pair under attack
+mod ring; //    each side of a ring against the other
+mod script; //  the messages of a malformed handshake
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -22,7 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::ring::Tally;
 
-/// Attacks on librpc: what a hostile peer may do costs nobody else anything.
+/// Attacks on librpc: whatever a hostile peer does, it must not harm anybody else.
 #[derive(Parser)]
 #[command(name = "librpc-hostile", version, after_help = AFTER_HELP)]
 struct Cli {
@@ -38,30 +37,30 @@ Examples:
   librpc-hostile live --rounds 1000 --seed 3                       # a live attacker beside an honest pair
   librpc-hostile live --rounds 100 --as 65534                      # ... of another user, in a shared domain
 
-Exit codes: 0 all passed, 1 something failed (the scene that replays it stands there), 2 wrong usage";
+Exit codes: 0 all passed, 1 something failed (the scene that repeats it is shown), 2 wrong usage";
 
 #[derive(Subcommand)]
 enum Part {
-    /// Mutated bytes, in memory.
+    /// Mutated bytes.
     Fuzz {
         #[arg(value_enum)]
         target: Target,
-        /// At least so many executions.
+        /// At least this many executions.
         #[arg(long, default_value_t = 1_000_000)]
         executions: u64,
-        /// Or until so many seconds are over.
+        /// At most this many seconds.
         #[arg(long)]
         seconds: Option<u64>,
-        /// Everything random follows from this; it is the number of the first scene.
+        /// The seed of all random numbers, and the number of the first scene.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Handshakes: as this user, in a domain that is shared with the group of the same number (needs root).
+        /// For handshakes: attack as this user, in a domain that is shared with the group of the same number (needs root).
         #[arg(long = "as", value_name = "UID")]
         user: Option<u32>,
     },
     /// A live attacker beside an honest pair.
     Live {
-        /// How many attacks.
+        /// The number of attacks.
         #[arg(long, default_value_t = 200)]
         rounds: u64,
         #[arg(long, default_value_t = 1)]
@@ -69,7 +68,7 @@ enum Part {
         /// Only the attack of this name.
         #[arg(long)]
         only: Option<String>,
-        /// As this user, in a domain that is shared with the group of the same number (needs root).
+        /// Attack as this user, in a domain that is shared with the group of the same number (needs root).
         #[arg(long = "as", value_name = "UID")]
         user: Option<u32>,
     },
@@ -91,11 +90,11 @@ enum Part {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Target {
-    /// A receiver, whose sender writes anything.
+    /// A receiver whose sender writes anything.
     Receiver,
-    /// A sender, whose receiver writes anything.
+    /// A sender whose receiver writes anything.
     Sender,
-    /// Whatever decodes messages, files and declarations.
+    /// Everything that decodes messages, files and declarations.
     Doors,
     /// A node of another process, over real sockets, beside an honest one.
     Handshakes,
@@ -110,7 +109,7 @@ fn main() -> ExitCode {
         Part::Live { rounds, seed, only, user } => {
             live::run(seed, rounds, only, user).map(|note| println!("live: passed  {note}"))
         }
-        Part::Honest { domain, id, other, attacker } => pair::honest(&domain, id.leak(), other.leak(), attacker),
+        Part::Honest { domain, id, other, attacker } => honest::honest(&domain, &id, &other, attacker),
         Part::Attacker { domain, seed, rounds, only, user } => {
             live::attack(&domain, seed, rounds, only.as_deref(), user)
         }
@@ -127,7 +126,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Scene after scene, until there were enough executions.
+/// Runs scene after scene, until there were enough executions.
 fn fuzz(target: Target, executions: u64, seconds: Option<u64>, seed: u64) -> ExitCode {
     let scene = match target {
         Target::Receiver => ring::receiver,
@@ -143,7 +142,7 @@ fn fuzz(target: Target, executions: u64, seconds: Option<u64>, seed: u64) -> Exi
         match catch_unwind(AssertUnwindSafe(|| scene(number))) {
             Ok(scene) => tally.add(scene),
             Err(_) => {
-                println!("{name:9} FAILED in scene {number:#x}, behind {} executions", tally.executions);
+                println!("{name:9} FAILED in scene {number:#x}, after {} executions", tally.executions);
                 return ExitCode::FAILURE;
             }
         }
@@ -165,6 +164,6 @@ fn report(name: &str, tally: &Tally, begun: Instant, result: &str) {
     let Tally { executions, taken, refused } = tally;
     let seconds = begun.elapsed().as_secs_f64();
     println!(
-        "{name:9} {executions:>12} executions  {taken:>12} taken  {refused:>12} refused  {seconds:>7.1} s  {result}"
+        "{name:9} {executions:>12} executions  {taken:>12} accepted  {refused:>12} refused  {seconds:>7.1} s  {result}"
     );
 }

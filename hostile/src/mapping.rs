@@ -1,23 +1,42 @@
-//! Memory that an attacker offers: sealed and mapped as an honest one, or not quite.
+//! Memory that an attacker offers: sealed and mapped as an honest peer does it, or not quite.
 
 #![allow(unsafe_code)]
 
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use librpc_ring::{Mapped, Writable};
+use librpc_ring::layout::{DATA_MAGIC, HEADER_BYTES, VERSION, data};
+use librpc_ring::{Mapped, MemoryMut, Writable};
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
+
+/// The capacity of every inbox that an attacker sends to, in bytes.
+pub(crate) const CAPACITY: u64 = 256 * 1024;
+/// The size of a proper ring memory.
+pub(crate) const RING_BYTES: u64 = HEADER_BYTES as u64 + CAPACITY;
+
+/// A proper ring memory, except for its size, its seals, and perhaps one word of its header.
+pub(crate) fn ring(bytes: u64, seals: SealFlags, spoilt: Option<(usize, u64)>) -> anyhow::Result<(Words, OwnedFd)> {
+    let (words, fd) = memory(bytes, seals)?;
+    let header = [(data::MAGIC, DATA_MAGIC), (data::VERSION, VERSION), (data::CAPACITY, CAPACITY)];
+    for (word, value) in header.into_iter().chain(spoilt) {
+        words.store(word, value, Ordering::Relaxed); // nobody else has it yet
+    }
+    Ok((words, fd))
+}
+
+/// Mapped memory.
+pub(crate) type Words = Mapped<Writable, Arc<()>>;
 
 /// The seals that the library asks for.
 pub(crate) fn seals() -> SealFlags {
     SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL
 }
 
-/// A memory of so many bytes with these seals, and all of it mapped writable: an attacker needs no second showing.
-/// It stays mapped until the process ends.
-pub(crate) fn memory(bytes: u64, seals: SealFlags) -> anyhow::Result<(Mapped<Writable, Arc<()>>, OwnedFd)> {
+/// A memory of this many bytes with these seals, mapped writable, once. It stays mapped until the process ends.
+pub(crate) fn memory(bytes: u64, seals: SealFlags) -> anyhow::Result<(Words, OwnedFd)> {
     let fd = memfd_create("attack", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&fd, bytes)?;
     let access = ProtFlags::READ | ProtFlags::WRITE;

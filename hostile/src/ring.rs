@@ -1,27 +1,25 @@
-//! The ring's two sides against a peer that writes anything: every field of both memories, records of both modes.
+//! Each side of the ring against a peer that writes anything: every field of both memories, records of both modes.
 //!
-//! An *execution* is one call of the library on memory that was spoilt since the call before it. What each call may do is
-//! checked against the layout's words, not against the library's own reckoning.
+//! An *execution* is one call of the library on memory that was spoilt since the call before. Its outcome is checked
+//! against the words of the layout, not against the library's own state.
 
 use std::sync::atomic::Ordering;
 
 use librpc_ring::layout::{self, WORD, ack, data};
 use librpc_ring::{Consumer, Corrupt, Counters, Head, Kind, Memory, Mode, Producer, PushError, outstanding};
 use librpc_ring::{stop_waiting, wait_for_receiver};
+use testkit::{Random, RingMemory};
 
-use crate::plain::Plain;
-use crate::random::Random;
-
-/// The longest that one scene lasts: then both sides begin anew.
+/// The length of a scene. Each scene begins with new rings.
 const CALLS_PER_SCENE: u64 = 4096;
-/// No record's number and no position is believed beyond this.
+/// No number and no position above this is believed.
 const FAR: u64 = u64::MAX / 2;
 
-/// What an attack has come to: counts that show that it got somewhere.
+/// Counts that show how far an attack got.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) executions: u64,
-    /// Calls that took what was offered: records, claims, messages.
+    /// Calls that accepted what was offered: records, claims, messages.
     pub(crate) taken: u64,
     /// Calls that refused it.
     pub(crate) refused: u64,
@@ -40,12 +38,12 @@ fn draw_ring(random: &mut Random) -> (u64, Mode) {
     (capacity, if random.once_in(2) { Mode::Latest } else { Mode::Lossless })
 }
 
-/// A hostile sender: what one scene of it does to a receiver.
+/// One scene of a hostile sender against a receiver.
 pub(crate) fn receiver(seed: u64) -> Tally {
     let mut random = Random::new(seed);
     let (capacity, mode) = draw_ring(&mut random);
-    let (memory, acks) = (Plain::data(capacity), Plain::ack());
-    drop(Producer::new(memory.clone(), acks.clone(), capacity, mode)); // an honest header, to be spoilt
+    let (memory, acks) = (RingMemory::data(capacity), RingMemory::ack());
+    drop(Producer::new(memory.clone(), acks.clone(), capacity, mode)); // writes an honest header, to be spoilt
     let first = if random.once_in(4) { random.odd() } else { 0 };
     memory.cell(data::FIRST).set(first);
     let mut tally = Tally::default();
@@ -93,10 +91,10 @@ pub(crate) fn receiver(seed: u64) -> Tally {
                         tally.taken += 1;
                         corrupt_in_a_row = 0;
                         assert_eq!(payload.len(), record.payload_bytes);
-                        assert!(record.head.record_bytes(record.payload_bytes) <= longest, "too long a record");
-                        assert!(acks.cell(ack::TAKEN).get() >= taken + 16, "it goes forward");
-                        assert!(record.sequence >= number, "numbers go forward");
-                        assert!(mode == Mode::Latest || record.sequence == number, "no number is passed over");
+                        assert!(record.head.record_bytes(record.payload_bytes) <= longest, "the record is too long");
+                        assert!(acks.cell(ack::TAKEN).get() >= taken + 16, "the position increases");
+                        assert!(record.sequence >= number, "the numbers increase");
+                        assert!(mode == Mode::Latest || record.sequence == number, "no number is skipped");
                     }
                     found => {
                         assert!(payload.is_empty(), "nothing was taken");
@@ -108,20 +106,20 @@ pub(crate) fn receiver(seed: u64) -> Tally {
                         }
                     }
                 }
-                assert!(memory.reads() - reads <= most_reads, "{} words read", memory.reads() - reads);
+                assert!(memory.reads() - reads <= most_reads as usize, "{} words read", memory.reads() - reads);
             }
         }
         let (consumed, taken) = (acks.cell(ack::CONSUMED).get(), acks.cell(ack::TAKEN).get());
         assert!(consumed <= taken, "consumed {consumed}, taken {taken}");
         if corrupt_in_a_row > 40 {
-            break; // in life it ends at the first; here the words are tried a little longer
+            break; // a real channel ends at the first; here more words are tried
         }
     }
     tally
 }
 
-/// About where the receiver stands: it does not say, in mode Latest, where it has gone on.
-fn next_position(consumer: &Consumer<Plain, Plain>, acks: &Plain) -> u64 {
+/// About where the receiver is. In mode Latest it does not report where it has continued.
+fn next_position(consumer: &Consumer<RingMemory, RingMemory>, acks: &RingMemory) -> u64 {
     let _ = consumer;
     acks.cell(ack::TAKEN).get()
 }
@@ -137,20 +135,20 @@ fn check_corrupt(corrupt: &Corrupt, longest: u64) {
     match *corrupt {
         Corrupt::Length { bytes, max, .. } => assert!(bytes > max && max == longest),
         Corrupt::Version { .. } | Corrupt::Header { .. } | Corrupt::First { .. } => {
-            panic!("the header is looked at once")
+            panic!("the header is checked only once")
         }
         _ => {}
     }
 }
 
-/// Writes something, plausible more often than not.
+/// Writes something that is mostly plausible.
 #[inline]
-fn spoil_data(random: &mut Random, memory: &Plain, capacity: u64, position: u64, number: u64, mode: Mode) {
+fn spoil_data(random: &mut Random, memory: &RingMemory, capacity: u64, position: u64, number: u64, mode: Mode) {
     let at = data::RING + (position & (capacity - 1)) as usize / WORD;
     let lap = position >> capacity.trailing_zeros() & 0xffff;
     let longest = layout::max_record_bytes(capacity, mode);
     match random.below(32) {
-        // A record that could be, and one that is spoilt in one place.
+        // A possible record, or one that is spoilt in one place.
         draw @ 0..=17 => {
             let (kind, flags) = (1 + random.below(4), random.below(16));
             let optional = u64::from((flags & 7).count_ones()) * 8;
@@ -181,7 +179,7 @@ fn spoil_data(random: &mut Random, memory: &Plain, capacity: u64, position: u64,
         22 => memory.cell(random.below(64) as usize + 5).set(random.odd()),
         23 => memory.cell(data::WAITING).set(random.below(4)),
         24 => memory.cell(data::CLOSED).set(random.below(2)),
-        // Overtaken, to a place that could be, or not.
+        // The receiver is overtaken, to a possible place or not.
         25 | 26 => {
             let mark = position + 8 * random.below(capacity);
             memory.cell(data::INTENT).set(position.wrapping_add(capacity + random.below(2 * capacity)));
@@ -200,18 +198,18 @@ fn spoil_data(random: &mut Random, memory: &Plain, capacity: u64, position: u64,
     }
 }
 
-/// A hostile receiver: what one scene of it does to a sender.
+/// One scene of a hostile receiver against a sender.
 pub(crate) fn sender(seed: u64) -> Tally {
     let mut random = Random::new(seed);
     let (capacity, mode) = draw_ring(&mut random);
-    let (memory, acks) = (Plain::data(capacity), Plain::ack());
+    let (memory, acks) = (RingMemory::data(capacity), RingMemory::ack());
     let first = random.below(1 << 20);
     let mut producer = Producer::continuing(memory.clone(), acks.clone(), capacity, mode, first);
     let longest = layout::max_payload_bytes(capacity, mode) as usize;
     let mut tally = Tally::default();
     let payload = [0xa5u8; 4096];
     let (mut good, mut epoch) = (0, 0);
-    // Where each record begins that may still stand in the ring, and its number.
+    // Where each record begins that may still be in the ring, and its number.
     let mut starts = std::collections::VecDeque::new();
     for _ in 0..CALLS_PER_SCENE {
         spoil_ack(&mut random, &acks, capacity, good, producer.committed(), &starts);
@@ -227,9 +225,9 @@ pub(crate) fn sender(seed: u64) -> Tally {
                 match producer.push(head, &payload[..bytes as usize]) {
                     Ok(number) => {
                         tally.taken += 1;
-                        // It has looked, or what it knew before was enough.
+                        // It has looked, or its earlier knowledge was enough.
                         let believed = if is_good { claimed } else { good };
-                        assert!(mode == Mode::Latest || end <= believed + capacity, "written over what is unread");
+                        assert!(mode == Mode::Latest || end <= believed + capacity, "unread data was overwritten");
                         starts.push_back((committed, number));
                     }
                     Err(PushError::Full { room_at }) => {
@@ -275,7 +273,7 @@ pub(crate) fn sender(seed: u64) -> Tally {
                 let (mut expected, mut found) = (None, 0u64);
                 let lost = producer.unprocessed(|head, number, copy| {
                     assert!(head.kind != Kind::Topic && copy.iter().all(|byte| *byte == 0xa5));
-                    assert!(expected.is_none_or(|expected| expected == number), "in order, none left out");
+                    assert!(expected.is_none_or(|expected| expected == number), "in order, without a gap");
                     expected = Some(number + 1);
                     found += 1;
                 });
@@ -284,7 +282,7 @@ pub(crate) fn sender(seed: u64) -> Tally {
             }
             _ => producer.note_dropped(),
         }
-        // A call that looked at a good claim believes it from now on.
+        // A call that has looked at a good claim believes it from now on.
         if is_good && memory_believes(&mut producer, claimed) {
             good = claimed;
         }
@@ -296,15 +294,15 @@ pub(crate) fn sender(seed: u64) -> Tally {
     tally
 }
 
-/// Has the sender look, so that both reckon with the same claim.
-fn memory_believes(producer: &mut Producer<Plain, Plain>, claimed: u64) -> bool {
+/// Makes the sender look, so that it believes the same claim as this test.
+fn memory_believes(producer: &mut Producer<RingMemory, RingMemory>, claimed: u64) -> bool {
     producer.consumed() == Ok(claimed)
 }
 
 #[inline]
 fn spoil_ack(
     random: &mut Random,
-    acks: &Plain,
+    acks: &RingMemory,
     capacity: u64,
     good: u64,
     committed: u64,

@@ -1,25 +1,29 @@
-//! What a hostile peer says in one handshake: begun as an honest one would, then spoilt: fields, lengths, order,
-//! descriptors, and where it ends. It follows from the number of the handshake.
+//! What a hostile peer sends in one handshake: the messages of an honest one, with spoilt fields, lengths, order,
+//! descriptors and end. All of it follows from the number of the handshake.
 //!
-//! The messages are written here by hand, not by the library: so keys may be missing, double, in any order and of any type.
+//! The messages are encoded here and not by the library, so that keys may be missing, doubled, in any order and of any
+//! type.
 
 use std::collections::VecDeque;
 
 use librpc::fuzzing as forge;
 use minicbor::Encoder;
+use testkit::Random;
 
-use crate::attacker::CAPACITY;
 use crate::doors::mutate;
-use crate::random::Random;
+use crate::mapping::CAPACITY;
 
-/// What one handshake does next.
+/// The version of the handshake.
+const PROTOCOL: u64 = 2;
+
+/// The next step of a handshake.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Sends bytes, with descriptors by their place in the offer.
+    /// Sends bytes, with descriptors by their indexes in the offer.
     Send(Vec<u8>, Vec<usize>),
     /// Waits for the answer.
     Await,
-    /// Says that nothing more will be sent.
+    /// Closes its sending side.
     HalfClose,
 }
 
@@ -28,10 +32,19 @@ pub(crate) struct Facts {
     pub(crate) incarnation: [u8; 16],
     pub(crate) victim: [u8; 16],
     pub(crate) honest: [u8; 16],
-    /// Connections that the victim has numbered for it.
+    /// The numbers of its connections to the victim.
     pub(crate) connections: VecDeque<u64>,
-    /// How many descriptors it can offer: the first is a ring as it should be.
+    /// How many descriptors it can offer. The first is a proper ring.
     pub(crate) offers: u64,
+    /// Whether the domain is private: there the ring comes with the hello.
+    pub(crate) is_private: bool,
+}
+
+/// A handshake.
+pub(crate) struct Script {
+    pub(crate) steps: VecDeque<Step>,
+    /// The number of the connection that it opens or adds a ring to.
+    pub(crate) connection: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -39,8 +52,11 @@ enum Value {
     Number(u64),
     Text(String),
     Bytes(Vec<u8>),
+    Bool(bool),
     Nothing,
     List(Vec<Value>),
+    /// A map with the keys 0, 1, 2, ...
+    Map(Vec<Value>),
 }
 
 /// A message: a map with numbered keys, or an array.
@@ -55,34 +71,30 @@ impl Draft {
         Self { is_map, fields: (0..).zip(values).collect() }
     }
 
-    fn hello(random: &mut Random, facts: &Facts) -> Self {
-        use Value::{Bytes, Nothing, Number, Text};
-        let connection = match facts.connections.get(random.below(64) as usize) {
-            Some(&known) => Number(known),
-            None => Nothing,
-        };
+    /// A hello that opens a connection, or adds a ring to one.
+    fn hello(random: &mut Random, facts: &Facts, connection: u64, has_data: bool) -> Self {
+        use Value::{Bool, Bytes, Map, Nothing, Number, Text};
+        let is_known = facts.connections.contains(&connection);
         Self::of(
             true,
             [
-                Number(1),
-                Number(1),
+                Number(PROTOCOL),
+                Number(PROTOCOL),
                 Number(random.below(2)),
                 Text("evil".into()),
                 Bytes(facts.incarnation.into()),
                 Bytes(facts.victim.into()),
                 Number([0, 0, 1][random.below(3) as usize]), // its inbox, its subscription
-                connection,
+                Number(connection),
+                Bool(is_known == random.once_in(16)),
+                if has_data { Map(data().into()) } else { Nothing },
             ],
         )
     }
 
-    fn data() -> Self {
-        Self::of(true, [Value::Number(CAPACITY), Value::Number(0)])
-    }
-
     fn observe(random: &mut Random, facts: &Facts, is_first: bool) -> Self {
         use Value::{Bytes, List, Number};
-        let mut values = vec![Number(1), Number(1), Bytes(facts.victim.into())];
+        let mut values = vec![Number(PROTOCOL), Number(PROTOCOL), Bytes(facts.victim.into())];
         if !is_first {
             let place = [random.below(3), random.below(4), random.odd(), 0].map(Number);
             values.push(List(place.into()));
@@ -90,7 +102,7 @@ impl Draft {
         Self::of(false, values)
     }
 
-    /// Changes one thing.
+    /// Changes one field.
     fn spoil(&mut self, random: &mut Random, facts: &Facts) {
         if self.fields.is_empty() {
             return;
@@ -105,7 +117,7 @@ impl Draft {
             }
             3 => self.fields[at].0 = random.odd(),
             4 => self.fields[at].1 = any(random),
-            5 => self.fields.push((8 + random.below(300), any(random))),
+            5 => self.fields.push((10 + random.below(300), any(random))),
             6 => self.is_map = !self.is_map,
             _ => spoil(&mut self.fields[at].1, random, facts),
         }
@@ -128,26 +140,39 @@ impl Draft {
     }
 }
 
+/// What a proper ring is.
+fn data() -> [Value; 2] {
+    [Value::Number(CAPACITY), Value::Number(0)]
+}
+
 fn write(encoder: &mut Encoder<Vec<u8>>, value: &Value) {
     let written = match value {
         Value::Number(number) => encoder.u64(*number),
         Value::Text(text) => encoder.str(text),
         Value::Bytes(bytes) => encoder.bytes(bytes),
+        Value::Bool(bool) => encoder.bool(*bool),
         Value::Nothing => encoder.null(),
         Value::List(values) => encoder.array(values.len() as u64),
+        Value::Map(values) => encoder.map(values.len() as u64),
     };
     written.expect("a vector takes every byte");
-    if let Value::List(values) = value {
-        values.iter().for_each(|value| write(encoder, value));
+    if let Value::List(values) | Value::Map(values) = value {
+        for (key, item) in (0..).zip(values) {
+            if matches!(value, Value::Map(_)) {
+                encoder.u64(key).expect("a vector takes every byte");
+            }
+            write(encoder, item);
+        }
     }
 }
 
 fn any(random: &mut Random) -> Value {
-    match random.below(5) {
+    match random.below(6) {
         0 => Value::Number(random.odd()),
         1 => Value::Text(name(random)),
         2 => Value::Bytes(vec![random.next() as u8; random.below(40) as usize]),
         3 => Value::Nothing,
+        4 => Value::Bool(random.once_in(2)),
         _ => (0..random.below(60)).fold(Value::Number(0), |inner, _| Value::List(vec![inner])),
     }
 }
@@ -186,8 +211,9 @@ fn spoil(value: &mut Value, random: &mut Random, facts: &Facts) {
                     .for_each(|byte| *byte ^= 1 << random.below(8));
             }
         },
+        Value::Bool(bool) => *bool = !*bool,
         Value::Nothing => *value = any(random),
-        Value::List(values) => match values.len() as u64 {
+        Value::List(values) | Value::Map(values) => match values.len() as u64 {
             0 => {}
             length => spoil(&mut values[random.below(length) as usize], random, facts),
         },
@@ -198,14 +224,20 @@ fn bell(random: &mut Random) -> Vec<u8> {
     (random.below(4) << 32 | random.below(3)).to_le_bytes().into()
 }
 
-/// What is said in the handshake that follows from these numbers.
-pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize, Vec<u8>)]) -> VecDeque<Step> {
+/// The handshake that follows from these random numbers.
+pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize, Vec<u8>)]) -> Script {
     let observes = random.once_in(12);
-    let mut drafts = match observes {
-        true => vec![Draft::observe(random, facts, true), Draft::observe(random, facts, false)],
-        false => vec![Draft::hello(random, facts), Draft::data()],
+    let connection = facts.connections.get(random.below(64) as usize).copied().unwrap_or_else(|| random.next());
+    // The ring comes with the hello, or after the terms.
+    let comes_early = facts.is_private != random.once_in(8);
+    let mut drafts = match (observes, comes_early) {
+        (true, _) => vec![Draft::observe(random, facts, true), Draft::observe(random, facts, false)],
+        (false, true) => vec![Draft::hello(random, facts, connection, true)],
+        (false, false) => {
+            vec![Draft::hello(random, facts, connection, false), Draft::of(true, data())]
+        }
     };
-    // One in eight is honest in what it says; the others are wrong early or late.
+    // A quarter of the drafts stay honest; the others are wrong early or late.
     let changes = [0, 0, 1, 1, 1, 2, 2, 4][random.below(8) as usize];
     for _ in 0..changes {
         let at = random.below(drafts.len() as u64) as usize;
@@ -213,7 +245,7 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
     }
     let mut messages: Vec<(Vec<u8>, Vec<usize>)> = drafts.iter().map(|draft| (draft.encode(), Vec::new())).collect();
     if !observes {
-        messages[1].1 = match random.below(16) {
+        messages[usize::from(!comes_early)].1 = match random.below(16) {
             0..=9 => vec![0],
             _ => {
                 let count = [0, 1, 1, 1, 1, 1, 1, 2, 2, 3, 17, 253][random.below(12) as usize];
@@ -223,7 +255,7 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
             }
         };
     }
-    // Bytes, lengths, and descriptors where there are to be none.
+    // Bytes, lengths, and descriptors where there should be none.
     for (bytes, descriptors) in &mut messages {
         if random.once_in(12) {
             mutate(random, bytes, samples);
@@ -243,15 +275,15 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
     match random.below(64) {
         0 => messages.reverse(),
         1 => messages.insert(1, messages[0].clone()),
-        2 => messages.push(messages[1].clone()),
+        2 => messages.extend_from_within(messages.len() - 1..),
         3 => drop(messages.remove(0)),
-        4 => messages.insert(random.below(3) as usize, (bell(random), Vec::new())),
-        5 => messages.push((Draft::hello(random, facts).encode(), vec![0])),
+        4 => messages.insert(random.below(messages.len() as u64 + 1) as usize, (bell(random), Vec::new())),
+        5 => messages.push((Draft::hello(random, facts, connection, true).encode(), vec![0])),
         6 => messages.push((Draft::observe(random, facts, true).encode(), Vec::new())),
         7 => messages.extend((0..random.below(40)).map(|_| (bell(random), vec![0])).collect::<Vec<_>>()),
         _ => {}
     }
-    // Who waits for answers, and who does not.
+    // Some do not wait for answers.
     let waits = !random.once_in(8);
     let mut script = VecDeque::with_capacity(2 * messages.len());
     for (bytes, descriptors) in messages {
@@ -260,24 +292,24 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
             script.push_back(Step::Await);
         }
     }
-    // Bells behind the end of it, and hang-ups at each step.
+    // Bells after the end, and hang-ups at each step.
     if random.once_in(8) {
         script.extend((0..random.below(6)).map(|_| Step::Send(bell(random), Vec::new())));
     }
     match random.below(32) {
         0..=3 => script.truncate(random.below(script.len() as u64 + 1) as usize),
         4 => script.insert(random.below(script.len() as u64 + 1) as usize, Step::HalfClose),
-        // Silent until the victim has had enough.
+        // Silence until the victim hangs up.
         5 if random.once_in(16) => {
             script.truncate(random.below(3) as usize);
             script.push_back(Step::Await);
         }
         _ => {}
     }
-    script
+    Script { steps: script, connection }
 }
 
-/// Numbers and messages of the library's own samples, for what is spliced in.
+/// Sample messages of the library, to be spliced in.
 pub(crate) fn samples() -> Vec<(usize, Vec<u8>)> {
     forge::samples()
 }

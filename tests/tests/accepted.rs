@@ -1,22 +1,16 @@
 //! What a send returned `Ok` for, and what a receipt counts, survives its sender: however that ends, and whether the receiver
 //! is running, stopped, or has not accepted yet.
 
-use std::process::Command;
-use std::time::Duration;
-
 use librpc::{Inbox, Node};
-use librpc_system_tests::{Puppet, TestDomain};
-
-const LONG: Duration = Duration::from_secs(30);
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Puppet, Puppets, TestDomain, program};
 
 /// Sends one message from a process that ends at once; returns how many inboxes got it, and how many it is pending for.
 fn oneshot(domain: &TestDomain, members: &str, how: &str, end: &str, number: usize) -> (usize, usize) {
-    let program = std::env::current_exe().expect("a test has a path");
-    let target = program.parent().and_then(std::path::Path::parent).expect("a test lies in target/<profile>/deps");
-    let output = Command::new(target.join("oneshot"))
+    let output = program("oneshot")
         .args([&domain.path().display().to_string(), members, how, end, &number.to_string()])
         .output()
-        .expect("the program was built");
+        .expect("the program is built with the tests");
     let said = String::from_utf8_lossy(&output.stdout);
     let numbers: Vec<usize> = said.split_whitespace().map(|word| word.parse().expect("a number")).collect();
     let &[inboxes, pending] = &numbers[..] else {
@@ -54,10 +48,10 @@ fn a_message_arrives_however_its_sender_ends() {
     drop((topics, own));
 }
 
-/// A receiver that is stopped, and a puppet's word for what has come.
+/// A stopped receiver with an inbox and the subscription `numbers`.
 fn stopped(domain: &TestDomain) -> Puppet {
     let mut sink = domain.receiver("sink");
-    sink.does("subscribe numbers numbers");
+    sink.does(subscribe("numbers", "numbers"));
     sink.stop();
     sink
 }
@@ -75,16 +69,11 @@ fn a_message_to_a_receiver_that_is_stopped_arrives_however_its_sender_ends() {
             })
             .collect();
         sink.go_on();
-        let mut found: Vec<String> = (0..30)
-            .map(|_| {
-                // "TEXT", or "SENDER TOPIC TEXT MISSED"
-                let said = sink.says(if how == "send" { "recv" } else { "hear numbers" });
-                said.split(' ').nth(if how == "send" { 0 } else { 2 }).expect("a word").to_owned()
-            })
-            .collect();
+        let next = |_| sink.does(if how == "send" { receive() } else { receive_from("numbers") }).text;
+        let mut found: Vec<String> = (0..30).map(next).collect();
         found.sort_by_key(|text| text.parse::<usize>().unwrap_or(usize::MAX));
         assert_eq!(found, expected, "{how}");
-        sink.finishes();
+        sink.exits();
     }
 }
 
@@ -117,10 +106,8 @@ fn a_second_outbox_of_a_process_that_ends_loses_nothing() {
     }
     drop(node);
     sink.go_on();
-    let mut found: Vec<usize> = (0..100)
-        .map(|_| sink.says("recv").rsplit([' ', ':']).next().expect("a word").parse().expect("a number"))
-        .collect();
+    let mut found: Vec<usize> = (0..100).map(|_| sink.does(receive()).text.parse().expect("a number")).collect();
     found.sort();
     assert_eq!(found, (0..100).collect::<Vec<_>>());
-    sink.finishes();
+    sink.exits();
 }

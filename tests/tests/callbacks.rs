@@ -154,7 +154,7 @@ fn a_callback_may_close_its_node() {
     drop(open(&domain, "node")); // the id is free
 }
 
-/// Panics where it is dropped.
+/// Panics when it is dropped.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -164,10 +164,10 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_callback_that_panics_where_it_is_dropped_is_reported() {
+fn a_callback_that_panics_when_it_is_dropped_is_reported() {
     let domain = TestDomain::new();
     let node = open(&domain, "node");
     let bomb = Bomb;
-    let handle = node.inbox_builder().callback(move |_| drop::<&Bomb>(&bomb)).unwrap();
+    let handle = node.inbox_builder().callback(move |_| _ = &bomb).unwrap();
     assert!(matches!(handle.stop(), Err(CallbackError::Panicked { text }) if text == "a bomb"));
 }

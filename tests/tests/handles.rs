@@ -1,5 +1,5 @@
-//! Handles of one process in every order: senders that come while others go, inboxes that are stopped, dropped, polled by
-//! other event loops, limits beyond all clocks.
+//! Handles of one process in every order: senders that come while others go, inboxes that are stopped, dropped or polled by
+//! another event loop, limits that no clock can reach.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -7,10 +7,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use librpc::{Acknowledge, Admission, CallbackError, Domain, Event, Limits, Node, SendError, Wait};
-use librpc_system_tests::{Puppet, TestDomain};
+use librpc_system_tests::orders::{self, *};
+use librpc_system_tests::{Puppet, Puppets, TestDomain, wait_until};
 use rustix::event::{PollFd, PollFlags, Timespec};
-
-const LONG: Duration = Duration::from_secs(30);
 
 fn open(domain: &TestDomain, id: &str) -> Node {
     Node::builder(id).domain(domain.domain()).open().expect(id)
@@ -22,7 +21,7 @@ fn is_readable(fd: impl AsFd) -> bool {
 }
 
 #[test]
-fn a_message_sent_while_the_receiver_answers_is_seen() {
+fn a_message_sent_while_the_receiver_accepts_is_received() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     for _ in 0..2000 {
@@ -35,7 +34,7 @@ fn a_message_sent_while_the_receiver_answers_is_seen() {
 }
 
 #[test]
-fn a_sender_may_come_while_the_last_other_one_goes() {
+fn a_sender_can_come_while_the_last_other_one_goes() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
@@ -93,7 +92,7 @@ fn nodes_of_two_threads_come_and_go() {
 }
 
 #[test]
-fn a_node_that_closes_under_its_sender_costs_no_other_one_its_connection() {
+fn a_node_that_closes_before_its_sender_breaks_no_other_connection() {
     let domain = TestDomain::new();
     let receiver = open(&domain, "receiver");
     let mut inbox = receiver.inbox().unwrap();
@@ -101,7 +100,7 @@ fn a_node_that_closes_under_its_sender_costs_no_other_one_its_connection() {
     let (closed, mut lasting) = (closing.sender("receiver").unwrap(), other.sender("receiver").unwrap());
     closing.close(LONG).unwrap();
     drop(closed);
-    // The receiver has not looked since: now it hears all bells at once.
+    // The receiver has not looked since, so it gets all bells at once.
     assert!(inbox.recv_timeout(Duration::from_millis(20)).unwrap().is_none());
     lasting.send(b"hello").unwrap();
     assert!(inbox.recv_timeout(LONG).unwrap().is_some());
@@ -110,7 +109,7 @@ fn a_node_that_closes_under_its_sender_costs_no_other_one_its_connection() {
 }
 
 #[test]
-fn ten_thousand_short_lived_senders_do_not_cost_a_lasting_one_its_connection() {
+fn ten_thousand_short_lived_senders_do_not_break_the_connection_of_a_lasting_one() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let handle = receiver.inbox_builder().callback(|_| {}).unwrap();
@@ -145,7 +144,7 @@ fn closing_a_node_with_pending_senders_leaks_nothing() {
     let mut stopped = domain.receiver("stopped");
     stopped.stop();
     let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:librpc").count();
-    // Other tests of this process map, too: what is of interest is that a hundred rounds do not add up.
+    // Other tests of this process map memory, too. What matters is that a hundred rounds do not add up.
     for _ in 0..100 {
         let source = open(&domain, "source");
         let senders: Vec<_> = (0..10).map(|_| source.try_sender("stopped").unwrap()).collect();
@@ -160,7 +159,7 @@ fn closing_a_node_with_pending_senders_leaks_nothing() {
 }
 
 #[test]
-fn a_call_without_patience_still_receives() {
+fn a_receive_without_waiting_still_receives() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
@@ -172,7 +171,7 @@ fn a_call_without_patience_still_receives() {
 }
 
 #[test]
-fn polling_finds_everything_that_is_there() {
+fn polling_receives_everything_that_is_there() {
     let domain = TestDomain::new();
     let receiver = open(&domain, "receiver");
     let mut inbox = receiver.inbox().unwrap();
@@ -192,7 +191,7 @@ fn polling_finds_everything_that_is_there() {
 }
 
 #[test]
-fn an_inbox_that_was_dropped_is_gone_whoever_holds_its_stop_handle() {
+fn a_stop_handle_keeps_no_dropped_inbox_alive() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let inbox = receiver.inbox().unwrap();
@@ -205,7 +204,7 @@ fn an_inbox_that_was_dropped_is_gone_whoever_holds_its_stop_handle() {
 }
 
 #[test]
-fn a_closed_node_hangs_up_although_its_inbox_is_still_held() {
+fn a_closed_node_hangs_up_although_its_inbox_still_exists() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
@@ -217,7 +216,7 @@ fn a_closed_node_hangs_up_although_its_inbox_is_still_held() {
 }
 
 #[test]
-fn a_stop_handle_ends_a_receive_of_another_thread() {
+fn a_stop_handle_ends_a_receive_in_another_thread() {
     let domain = TestDomain::new();
     let receiver = open(&domain, "receiver");
     let mut inbox = receiver.inbox().unwrap();
@@ -228,9 +227,9 @@ fn a_stop_handle_ends_a_receive_of_another_thread() {
 }
 
 #[test]
-fn limits_beyond_all_clocks_are_no_limits() {
+fn limits_that_no_clock_can_reach_are_no_limits() {
     let domain = TestDomain::new();
-    let limits = Limits { handshake_time: Duration::MAX, ..Limits::default() };
+    let limits = Limits::default().handshake_time(Duration::MAX);
     let receiver = Node::builder("receiver").domain(domain.domain()).limits(limits).open().unwrap();
     let mut inbox = receiver.inbox().unwrap();
     let source = open(&domain, "source");
@@ -264,17 +263,17 @@ fn another_event_loop_can_wait_for_an_inbox() {
             received += 1;
         }
         if received == 0 {
-            continue; // a sender has joined, or the like
+            continue; // a sender has joined, for example
         }
         assert_eq!(received, 1);
-        // A try_recv that says None has drained everything; only the bell of the connecting itself may come late.
+        // A try_recv that returns None has drained everything. Only the bell of the connection itself can come late.
         while is_readable(&inbox) {
             assert!(inbox.try_recv().unwrap().is_none());
         }
         if number == 500 {
             inbox.stop_handle().stop();
             assert!(inbox.try_recv().unwrap().is_none());
-            assert!(!is_readable(&inbox), "a stopped inbox keeps no loop spinning");
+            assert!(!is_readable(&inbox), "a stopped inbox keeps no loop busy");
             return;
         }
         number += 1;
@@ -335,7 +334,7 @@ fn one_outbox_reaches_many_nodes_in_order() {
 }
 
 #[test]
-fn a_dead_nodes_id_is_free_while_others_sweep() {
+fn the_id_of_a_dead_node_is_free_while_others_sweep() {
     let domain = TestDomain::new();
     let _keeper = domain.node("keeper");
     let (stop, stopped) = mpsc::channel::<()>();
@@ -347,7 +346,7 @@ fn a_dead_nodes_id_is_free_while_others_sweep() {
     });
     for _ in 0..200 {
         let mut puppet = domain.puppet();
-        assert_eq!(puppet.opens("phoenix", ""), "ok");
+        puppet.does(orders::open("phoenix"));
         puppet.kill();
     }
     drop(stop);
@@ -355,7 +354,7 @@ fn a_dead_nodes_id_is_free_while_others_sweep() {
 }
 
 #[test]
-fn a_socket_in_place_of_a_nodes_file_stops_no_sweep() {
+fn a_socket_in_place_of_a_node_file_stops_no_sweep() {
     let domain = TestDomain::new();
     let mut dead: Vec<Puppet> = ["a", "z"].into_iter().map(|id| domain.receiver(id)).collect();
     let planted = domain.path().join("!.node");
@@ -367,7 +366,7 @@ fn a_socket_in_place_of_a_nodes_file_stops_no_sweep() {
 }
 
 #[test]
-fn shared_domains_are_made_by_many_at_once() {
+fn many_nodes_can_make_a_shared_domain_at_once() {
     let domain = TestDomain::new();
     let gid = rustix::process::getegid().as_raw();
     let threads: Vec<_> = (0..4)
@@ -385,7 +384,7 @@ fn shared_domains_are_made_by_many_at_once() {
 }
 
 #[test]
-fn a_set_group_id_parent_is_no_obstacle() {
+fn a_domain_can_be_made_in_a_set_group_id_directory() {
     let parent = TestDomain::new();
     std::fs::create_dir(parent.path()).unwrap();
     std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o2700)).unwrap();
@@ -394,25 +393,25 @@ fn a_set_group_id_parent_is_no_obstacle() {
 }
 
 #[test]
-fn a_sender_without_descriptors_works_again_when_it_has_some() {
+fn a_sender_that_ran_out_of_descriptors_recovers_when_it_has_some() {
     let domain = TestDomain::new();
     let mut sink = domain.receiver("sink");
     let mut source = domain.node("source");
     for spare in 1..4 {
-        source.does(&format!("limit-descriptors {spare}"));
-        let first = source.says("try-sender sink");
-        source.does("free-descriptors");
-        if first != "ok" {
-            assert!(first.contains("raise `ulimit -n`"), "{first}");
-            source.does("sender sink");
+        source.does(limit_descriptors(spare));
+        let first = source.tries(try_connect("sink"));
+        source.does(unlimit_descriptors());
+        if let Err(error) = first {
+            assert!(error.contains("raise `ulimit -n`"), "{error}");
+            source.does(connect("sink"));
         }
-        source.does("send sink hello");
-        assert_eq!(sink.says("recv"), "hello");
+        source.does(send("sink", "hello"));
+        assert_eq!(sink.does(receive()).text, "hello");
     }
 }
 
 #[test]
-fn only_whom_the_function_lets_in_gets_in_and_a_panicking_one_refuses() {
+fn an_admission_function_decides_and_one_that_panics_refuses() {
     let domain = TestDomain::new();
     let admission = Admission::nobody().function(|peer| {
         assert!(&*peer.node != "bomb", "no bombs");
@@ -426,7 +425,7 @@ fn only_whom_the_function_lets_in_gets_in_and_a_panicking_one_refuses() {
 }
 
 #[test]
-fn a_domain_removed_under_living_nodes_is_joined_anew() {
+fn living_nodes_join_again_when_their_domain_was_removed() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
@@ -434,7 +433,7 @@ fn a_domain_removed_under_living_nodes_is_joined_anew() {
     std::fs::remove_dir_all(domain.path()).unwrap();
     sender.send(b"what is connected goes on").unwrap();
     assert!(inbox.recv().unwrap().is_some());
-    // Each notices when it next has to do with the registry.
+    // Each node notices when it next uses the registry.
     assert!(receiver.try_sender("nobody").is_err());
     assert_eq!(domain.domain().nodes().unwrap()[0].inboxes, ["receiver"]);
     let third = open(&domain, "third");
@@ -447,29 +446,25 @@ fn a_domain_removed_under_living_nodes_is_joined_anew() {
 }
 
 #[test]
-fn who_waits_for_a_node_finds_it_in_a_domain_that_was_removed_meanwhile() {
+fn waiting_for_a_node_survives_the_removal_of_the_domain() {
     let domain = TestDomain::new();
     let mut source = domain.node("source");
-    source.begins("sender sink 60000");
+    let connected = source.begins(connect_within("sink", LONG));
     let descriptors = format!("/proc/{}/fdinfo", source.pid());
     let is_watching = || {
         let read = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(entry.ok()?.path()).ok();
         std::fs::read_dir(&descriptors).unwrap().filter_map(read).any(|info| info.contains("inotify wd"))
     };
-    while !is_watching() {
-        std::thread::yield_now();
-    }
-    // By its name first: so there is no moment at which the one who waits could find half of it.
+    wait_until(is_watching);
+    // Renamed first, so that nobody ever finds half of it.
     let away = domain.path().with_extension("away");
     std::fs::rename(domain.path(), &away).unwrap();
     std::fs::remove_dir_all(&away).unwrap();
-    while !domain.path().join("source.node").exists() {
-        std::thread::yield_now(); // it joins anew
-    }
+    wait_until(|| domain.path().join("source.node").exists()); // it joins again
     let begun = Instant::now();
     let mut sink = domain.receiver("sink");
-    assert_eq!(source.answer().as_deref(), Some("ok"));
-    assert!(begun.elapsed() < Duration::from_secs(30), "it slept until its time was over");
-    source.does("send sink hello");
-    assert_eq!(sink.says("recv"), "hello");
+    source.completes(connected);
+    assert!(begun.elapsed() < LONG / 2, "it slept until its time was over");
+    source.does(send("sink", "hello"));
+    assert_eq!(sink.does(receive()).text, "hello");
 }

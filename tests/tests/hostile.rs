@@ -1,16 +1,17 @@
-//! What members of a domain can put in others' way: planted files, and inboxes without number.
+//! What members of a domain can do to others: planted files, and any number of inboxes.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 
-use librpc_system_tests::{TestDomain, is_root, skip};
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Puppets, TestDomain, is_root, skip};
 
-/// Files that bear a node's name, but cannot be opened, or are no files.
+/// Files that have a node's name but cannot be opened, or are not files at all.
 #[test]
-fn planted_files_are_passed_over_by_publishers_and_lists() {
+fn publishers_and_lists_skip_planted_files() {
     let domain = TestDomain::new();
     let mut sink = domain.node("sink");
-    sink.does("subscribe s a/*");
+    sink.does(subscribe("s", "a/*"));
     let plant = |name: &str| domain.path().join(format!("{name}.node"));
     symlink("/etc/passwd", plant("link")).unwrap();
     symlink("loop.node", plant("loop")).unwrap();
@@ -23,8 +24,8 @@ fn planted_files_are_passed_over_by_publishers_and_lists() {
     std::fs::set_permissions(plant("locked"), std::fs::Permissions::from_mode(0o000)).unwrap();
 
     let mut source = domain.node("source");
-    assert_eq!(source.says("publish a/b hello"), "1");
-    assert_eq!(sink.says("hear s"), "source a/b hello 0");
+    assert_eq!(source.does(publish("a/b", "hello")), reached(1));
+    assert_eq!(sink.does(receive_from("s")).in_full(), "source a/b hello 0");
     let nodes: Vec<String> = domain.domain().nodes().unwrap().into_iter().map(|node| node.id).collect();
     assert_eq!(nodes, ["sink", "source"]);
     for name in ["link", "loop", "socket", "fifo", "empty", "garbage", "locked"] {
@@ -33,21 +34,20 @@ fn planted_files_are_passed_over_by_publishers_and_lists() {
     std::fs::remove_dir(plant("directory")).unwrap();
 }
 
-/// A file that its owner lets nobody read, as root's rights do not show.
+/// Run by other users, because root can read every file.
 #[test]
-fn a_file_that_may_not_be_read_is_passed_over() {
+fn publishers_skip_a_file_that_they_may_not_read() {
     if !is_root() {
         return;
     }
     const GROUP: u32 = 54_320;
     let domain = TestDomain::new();
-    let group = format!("group={GROUP}");
     let mut other = domain.puppet_of(54_321, GROUP);
-    assert_eq!(other.opens("other", &group), "ok");
+    other.does(open("other").group(GROUP));
     let mut source = domain.puppet_of(54_322, GROUP);
-    assert_eq!(source.opens("source", &group), "ok");
+    source.does(open("source").group(GROUP));
     std::fs::set_permissions(domain.path().join("other.node"), std::fs::Permissions::from_mode(0o000)).unwrap();
-    assert_eq!(source.says("publish a/b hello"), "0");
+    assert_eq!(source.does(publish("a/b", "hello")), reached(0));
     drop((other, source));
     if librpc::Domain::at(domain.path()).shared_with_group(GROUP).clean().is_err() {
         skip("root may not clean up");
@@ -55,29 +55,31 @@ fn a_file_that_may_not_be_read_is_passed_over() {
 }
 
 #[test]
-fn whoever_is_published_to_costs_a_publisher_no_more_than_its_limits() {
+fn subscribers_cost_a_publisher_no_more_than_its_limits() {
     let domain = TestDomain::new();
     let mut sink = domain.node("sink");
     for name in ["a", "b", "c", "d"] {
-        sink.does(&format!("subscribe {name} **"));
+        sink.does(subscribe(name, "**"));
     }
     let mut source = domain.puppet();
-    assert_eq!(source.opens("source", "channels=2"), "ok");
-    let receipt = source.says("publish t hello");
-    assert!(receipt.starts_with("2; ") && receipt.matches("(TooMuch)").count() == 2, "{receipt}");
-    sink.does("unsubscribe a");
-    sink.does("unsubscribe b");
-    sink.does("unsubscribe c");
-    sink.does("unsubscribe d");
-    sink.does("subscribe e **");
-    // What has ended is off the account.
+    source.does(open("source").channels_per_user(2));
+    let published = source.does(publish("t", "hello"));
+    assert_eq!((published.inboxes, published.undelivered.len()), (2, 2), "{published:?}");
+    assert!(published.undelivered.iter().all(|error| error.contains("(TooMuch)")), "{published:?}");
+    sink.does(unsubscribe("a"));
+    sink.does(unsubscribe("b"));
+    sink.does(unsubscribe("c"));
+    sink.does(unsubscribe("d"));
+    sink.does(subscribe("e", "**"));
+    // What has ended does not count any more.
     loop {
-        let receipt = source.says("publish t again");
-        if receipt.contains("(TooMuch)") {
+        let published = source.does(publish("t", "again"));
+        if published.undelivered.iter().any(|error| error.contains("(TooMuch)")) {
             continue; // it has not noticed yet that they have ended
         }
-        assert!(sink.says("hear e").starts_with("source t again"), "{receipt}"); // or its ring would fill up
-        if receipt == "1" {
+        let message = sink.does(receive_from("e")); // or its ring would fill up
+        assert_eq!((&*message.from, &*message.topic, &*message.text), ("source", "t", "again"), "{published:?}");
+        if published == reached(1) {
             break;
         }
     }

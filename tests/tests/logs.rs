@@ -1,5 +1,5 @@
-//! What the library says through `tracing`: each span and event has a target and a level that docs/log-targets.md names, and
-//! none is for a message.
+//! What the library logs through `tracing`: each span and event has a target and a level that docs/log-targets.md lists, and
+//! there is none for a message.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use librpc_system_tests::TestDomain;
+use librpc_system_tests::orders::{connect, receive_numbers};
+use librpc_system_tests::{Puppets, TestDomain};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What was said: `LEVEL target span>span: message field=value ...`.
+/// What was logged: `LEVEL target span>span: message field=value ...`.
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<Vec<String>>>);
 
@@ -46,12 +47,12 @@ impl Said {
         self.0.lock().expect("no panic under this lock").clone()
     }
 
-    /// Waits until something was said that begins so and contains all of this.
+    /// Waits for a line that begins like this and contains all of these words.
     fn awaits(&self, begins: &str, contains: &[&str]) {
         self.comes(begins, contains, std::thread::yield_now);
     }
 
-    /// Does something again and again until this is said.
+    /// Does something again and again until there is a line that begins like this and contains all of these words.
     fn comes(&self, begins: &str, contains: &[&str], mut does: impl FnMut()) {
         let begun = Instant::now();
         let is_it = |line: &String| line.starts_with(begins) && contains.iter().all(|word| line.contains(word));
@@ -63,9 +64,9 @@ impl Said {
 }
 
 #[test]
-fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages_are_not() {
+fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messages_are_not() {
     let said = Said::default();
-    // For all threads of the process: the library has one of its own.
+    // For all threads of the process, because the library has one of its own.
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(said.clone())).expect("the only one");
     let domain = TestDomain::new();
     let open = |id: &str| librpc::Node::builder(id).domain(domain.domain());
@@ -81,24 +82,24 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages
     for thousand in 0..10 {
         let (first, last) = (thousand * 1000 + 1, thousand * 1000 + 1000);
         (first..=last).for_each(|number| sender.send(number.to_string().as_bytes()).expect("there is room"));
-        sink.does(&format!("expect {first} {last}"));
+        sink.does(receive_numbers(first..=last));
     }
-    assert_eq!(said.all(), before, "nothing for a message");
+    assert_eq!(said.all(), before, "nothing is logged for a message");
 
-    // The last one is in work: it was handed out, and is not acknowledged yet.
+    // The last message is in work: it was handed out, and is not acknowledged yet.
     sender.send(b"10001").expect("there is room");
     sink.kill();
     said.awaits("DEBUG librpc::link : a receiver has hung up", &["node=\"sink\""]);
     let waits = "INFO librpc::send::redelivery redeliver: a receiver is gone: its return is waited for";
     said.comes(waits, &["node=\"sink\"", "limit=60s"], || drop(sender.flush(Duration::from_millis(1))));
-    let kept = "INFO librpc::send::backlog redeliver: what a receiver that is gone has not processed is kept";
+    let kept = "INFO librpc::send::redelivery redeliver: what a receiver that is gone has not processed is kept";
     said.comes(kept, &["kept=2", "in_work=1"], || drop(sender.flush(Duration::from_millis(1))));
     let mut sink = domain.receiver("sink");
-    sink.begins("expect 10000 10001");
+    let received = sink.begins(receive_numbers(10_000..=10_001));
     let through = "INFO librpc::send::redelivery redeliver: everything that was kept is redelivered";
     said.comes(through, &["messages=2", "in_work=1"], || drop(sender.flush(Duration::from_millis(1))));
     said.awaits("DEBUG librpc::send::redelivery redeliver: a receiver is back", &["messages=2"]);
-    assert_eq!(sink.answer().as_deref(), Some("ok"));
+    sink.completes(received);
 
     sender.set_redelivery(Some(Duration::ZERO));
     sink.kill();
@@ -108,7 +109,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages
 
     let mut inbox = source.inbox().expect("it opens");
     let mut dies = domain.node("dies");
-    dies.does("sender source");
+    dies.does(connect("source"));
     let mut receive = || {
         let _ = inbox.recv_timeout(Duration::from_millis(1)).expect("it lives");
     };
@@ -119,7 +120,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_told_and_messages
 
     let shy = open("shy").admit(librpc::Admission::nobody()).open().expect("it opens");
     let shy_inbox = shy.inbox().expect("it opens");
-    let refused = source.try_sender("shy"); // which is told at once, or later
+    let refused = source.try_sender("shy"); // which fails at once, or later
     said.awaits(
         "INFO librpc::rendezvous::incoming accept: a connection is refused",
         &["reason=NotAdmitted", "does not admit"],
@@ -139,9 +140,9 @@ fn sources(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// `librpc::node info` for each line of the table, and for each place that says something.
+/// `librpc::node info` for each line of the table, and for each place that logs something.
 #[test]
-fn the_document_names_every_target_with_its_levels() {
+fn the_document_lists_every_target_with_its_levels() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let source = root.join("crates/librpc/src");
     let mut files = Vec::new();

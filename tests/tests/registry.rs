@@ -1,27 +1,28 @@
-//! The registry under attack: deaths at every step, planted directories and files, races of the first and the last.
+//! The registry: deaths at every step, planted directories and files, races of the first node and the last.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use librpc_system_tests::{Puppet, TestDomain, is_root, skip};
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Begun, Puppet, Puppets, TestDomain, is_root, skip};
 
 #[test]
-fn a_second_opener_of_a_live_id_is_told_who_holds_it() {
+fn opening_an_id_that_is_in_use_reports_who_holds_it() {
     let domain = TestDomain::new();
     let first = domain.node("display");
     let mut second = domain.puppet();
-    let error = second.opens("display", "");
+    let error = second.fails(open("display"));
     let expected = format!(
-        "error: node \"display\" is held by pid {} of uid {} (`librpc nodes` shows it)",
+        "node \"display\" is held by pid {} of uid {} (`librpc nodes` shows it)",
         first.pid(),
         rustix::process::geteuid().as_raw()
     );
     assert_eq!(error, expected);
-    // A stopped holder still holds it; a dead one does not.
+    // A stopped process still holds it; a dead one does not.
     first.stop();
-    assert_eq!(second.opens("display", ""), expected);
+    assert_eq!(second.fails(open("display")), expected);
     let mut first = first;
     first.kill();
-    assert_eq!(second.opens("display", ""), "ok");
+    second.does(open("display"));
 }
 
 #[test]
@@ -30,21 +31,21 @@ fn a_new_domain_is_private_and_its_files_are_too() {
     let _node = domain.receiver("display");
     let mode = |name: &str| std::fs::metadata(domain.path().join(name)).expect(name).permissions().mode() & 0o7777;
     assert_eq!(mode(""), 0o700);
-    assert_eq!(domain.entries(), ["display.node", "display.sock", "generation"]);
+    assert_eq!(domain.entries(), domain.entries_with(&["display"]));
     for name in domain.entries() {
         assert_eq!(mode(&name), 0o600, "{name}");
     }
 }
 
 #[test]
-fn the_last_one_out_removes_the_domain_and_what_the_dead_have_left() {
+fn the_last_node_removes_the_domain_and_what_dead_nodes_left() {
     let domain = TestDomain::new();
     let mut killed: Vec<Puppet> = (0..3).map(|n| domain.receiver(&format!("killed-{n}"))).collect();
     let (first, last) = (domain.node("first"), domain.node("last"));
     killed.iter_mut().for_each(Puppet::kill);
-    first.finishes();
+    first.exits();
     assert!(domain.path().exists());
-    last.finishes();
+    last.exits();
     domain.assert_gone();
 }
 
@@ -54,7 +55,7 @@ fn a_planted_directory_is_refused() {
     let mut puppet = domain.puppet();
     std::fs::create_dir(domain.path()).unwrap();
     std::fs::set_permissions(domain.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let error = puppet.opens("display", "");
+    let error = puppet.fails(open("display"));
     assert!(error.contains("has mode 777, not 700"), "{error}");
     std::fs::remove_dir(domain.path()).unwrap();
 
@@ -62,14 +63,14 @@ fn a_planted_directory_is_refused() {
     std::fs::create_dir(elsewhere.path()).unwrap();
     std::fs::set_permissions(elsewhere.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     symlink(elsewhere.path(), domain.path()).unwrap();
-    let error = puppet.opens("display", "");
-    assert!(error.starts_with("error: cannot open"), "{error}");
+    let error = puppet.fails(open("display"));
+    assert!(error.contains("is not a directory but a symbolic link of uid"), "{error}");
     assert!(elsewhere.entries().is_empty());
     std::fs::remove_file(domain.path()).unwrap();
 }
 
 #[test]
-fn a_directory_of_another_user_is_refused_to_root_too() {
+fn root_refuses_the_directory_of_another_user_too() {
     if !is_root() {
         return;
     }
@@ -77,7 +78,7 @@ fn a_directory_of_another_user_is_refused_to_root_too() {
     std::fs::create_dir(domain.path()).unwrap();
     std::fs::set_permissions(domain.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(domain.path(), Some(54_321), None).unwrap();
-    let error = domain.puppet().opens("node", "");
+    let error = domain.puppet().fails(open("node"));
     std::fs::remove_dir(domain.path()).unwrap();
     assert!(error.contains("belongs to uid 54321"), "{error}");
 }
@@ -91,7 +92,7 @@ fn a_domain_of_another_boot_is_refused() {
     let mut boot_id = [0; 16];
     generation.read_exact_at(&mut boot_id, 16).unwrap();
     generation.write_all_at(&[7; 16], 16).unwrap();
-    let error = domain.puppet().opens("node", "");
+    let error = domain.puppet().fails(open("node"));
     generation.write_all_at(&boot_id, 16).unwrap();
     assert!(error.contains("before the machine was started"), "{error}");
     let _node = domain.node("node");
@@ -106,13 +107,18 @@ fn a_domain_off_tmpfs_is_refused() {
     if on_tmpfs {
         return skip("the target folder is on tmpfs");
     }
-    let error = domain.puppet().opens("display", "");
+    let error = domain.puppet().fails(open("display"));
     assert!(error.contains("is not on tmpfs"), "{error}");
+    assert!(!path.exists(), "a refused domain leaves nothing");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let error = domain.puppet().fails(open("display"));
     std::fs::remove_dir(&path).unwrap();
+    assert!(error.contains("is not on tmpfs"), "{error}");
 }
 
 #[test]
-fn garbage_in_the_directory_stops_nobody() {
+fn garbage_in_the_directory_disturbs_nobody() {
     let domain = TestDomain::new();
     let mut sink = domain.receiver("sink");
     let path = |name: &str| domain.path().join(name);
@@ -131,10 +137,10 @@ fn garbage_in_the_directory_stops_nobody() {
     let nodes: Vec<String> = domain.domain().nodes().unwrap().into_iter().map(|node| node.id).collect();
     assert_eq!(nodes, ["sink"]);
     let mut source = domain.node("source");
-    source.does("sender sink");
-    source.does("send sink hello");
-    assert_eq!(sink.says("recv"), "hello");
-    let error = source.fails("sender pipe 0");
+    source.does(connect("sink"));
+    source.does(send("sink", "hello"));
+    assert_eq!(sink.does(receive()).text, "hello");
+    let error = source.fails(connect_within("pipe", ms(0)));
     assert!(error.contains("cannot be connected to"), "{error}");
     std::fs::remove_dir(path("directory.node")).unwrap();
     std::fs::remove_file(path("link.node")).unwrap();
@@ -145,7 +151,7 @@ fn garbage_in_the_directory_stops_nobody() {
 fn two_domains_never_see_each_other() {
     let (one, other) = (TestDomain::new(), TestDomain::new());
     let _sink = one.receiver("sink");
-    let error = other.node("source").fails("sender sink 50");
+    let error = other.node("source").fails(connect_within("sink", ms(50)));
     assert_eq!(error, "node \"sink\" is not there (`librpc nodes` shows who is)");
 }
 
@@ -153,14 +159,14 @@ fn two_domains_never_see_each_other() {
 fn a_sender_waits_for_a_node_to_appear_and_to_open_its_inbox() {
     let domain = TestDomain::new();
     let mut source = domain.node("source");
-    source.begins("sender sink 30000");
+    let connected = source.begins(connect_within("sink", LONG));
     let mut sink = domain.node("sink");
-    sink.does("inbox");
-    assert_eq!(source.answer().as_deref(), Some("ok"));
-    source.does("send sink hello");
-    assert_eq!(sink.says("recv"), "hello");
+    sink.does(inbox());
+    source.completes(connected);
+    source.does(send("sink", "hello"));
+    assert_eq!(sink.does(receive()).text, "hello");
     let _other = domain.node("other");
-    assert_eq!(source.fails("sender other 50"), "node \"other\" has no inbox");
+    assert_eq!(source.fails(connect_within("other", ms(50))), "node \"other\" has no inbox");
 }
 
 #[test]
@@ -184,7 +190,7 @@ fn a_dead_node_is_shown_as_dead_until_it_is_swept() {
     assert_eq!((shown.len(), &*shown[0].id, &shown[0].inboxes[..]), (1, "alive", &["alive".to_owned()][..]));
 }
 
-/// Steps of joining and leaving. After a death there, the next opener of the id has it, and nothing is left.
+/// Steps of joining and leaving. After a death at any of them the id can be opened again, and nothing is left.
 const STEPS: &[&str] = &[
     "domain.made",
     "domain.generation-linked",
@@ -205,116 +211,114 @@ const STEPS: &[&str] = &[
     "last.generation-removed",
 ];
 
-/// A puppet that joins, opens its inbox and leaves, as far as it comes.
-fn live(domain: &TestDomain, plan: &str) -> Puppet {
-    let mut puppet = domain.doomed(plan);
-    puppet.begins(&format!("open display {}", domain.path().display()));
-    puppet.begins("inbox");
-    puppet.begins("leave");
-    puppet
+/// A puppet that joins, opens its inbox and leaves, as far as its fault lets it; and its first order.
+fn join_and_leave(domain: &TestDomain, fault: &str) -> (Puppet, Begun<()>) {
+    let mut puppet = domain.doomed(fault);
+    let opened = puppet.begins(open("display"));
+    puppet.begins(inbox());
+    puppet.begins(leave());
+    (puppet, opened)
 }
 
 #[test]
 fn a_death_at_any_step_of_joining_or_leaving_blocks_nobody() {
     for step in STEPS {
         let domain = TestDomain::new();
-        live(&domain, step).dies();
-        // While others are there, and when nobody is.
+        join_and_leave(&domain, step).0.dies();
         let mut next = domain.puppet();
-        assert_eq!(next.opens("display", ""), "ok", "{step}");
-        next.does("inbox");
+        next.does(open("display"));
+        next.does(inbox());
         let mut source = domain.node("source");
-        source.does("sender display");
-        source.does("send display hello");
-        assert_eq!(next.says("recv"), "hello", "{step}");
-        source.finishes();
-        next.finishes();
+        source.does(connect("display"));
+        source.does(send("display", "hello"));
+        assert_eq!(next.does(receive()).text, "hello", "{step}");
+        source.exits();
+        next.exits();
         domain.assert_gone();
     }
 }
 
 #[test]
-fn a_death_at_any_step_is_cleaned_up() {
+fn a_death_at_any_step_of_joining_or_leaving_can_be_cleaned_up() {
     for step in STEPS {
         let domain = TestDomain::new();
-        live(&domain, step).dies();
+        join_and_leave(&domain, step).0.dies();
         domain.assert_cleanable();
     }
 }
 
 #[test]
-fn a_node_stopped_at_any_step_holds_up_nobody() {
+fn a_node_stopped_at_any_step_of_joining_or_leaving_delays_nobody() {
     for step in STEPS {
         let domain = TestDomain::new();
-        let stopped = live(&domain, &format!("{step}:stop"));
+        let (stopped, _) = join_and_leave(&domain, &format!("{step}:stop"));
         stopped.wait_until_stopped();
         if ["last.locked", "last.swept"].contains(step) {
-            // The one exception: a last member that is stopped while it clears up. Others wait for 2 s and are told.
-            let error = domain.puppet().opens("other", "");
+            // The one exception is a last member that is stopped while it removes the domain: others wait for 2 s.
+            let error = domain.puppet().fails(open("other"));
             assert!(error.contains("has been closing for over 2 s"), "{step}: {error}");
         } else {
             let mut other = domain.receiver("other");
             let mut source = domain.node("source");
-            source.does("sender other");
-            source.does("send other hello");
-            assert_eq!(other.says("recv"), "hello", "{step}");
+            source.does(connect("other"));
+            source.does(send("other", "hello"));
+            assert_eq!(other.does(receive()).text, "hello", "{step}");
         }
         stopped.go_on();
     }
 }
 
 #[test]
-fn a_joiner_that_was_stopped_for_longer_than_it_waits_for_others_joins_all_the_same() {
+fn a_joiner_that_was_stopped_for_longer_than_it_waits_for_others_still_joins() {
     let domain = TestDomain::new();
-    let mut stopped = live(&domain, "domain.made:stop");
+    let (mut stopped, opened) = join_and_leave(&domain, "domain.made:stop");
     stopped.wait_until_stopped();
-    domain.node("other").finishes(); // removes the domain that the stopped one has made
-    std::thread::sleep(std::time::Duration::from_millis(2100)); // time itself is what passes here
+    domain.node("other").exits(); // removes the domain that the stopped process has made
+    std::thread::sleep(ms(2100)); // the limit has to pass
     stopped.go_on();
-    assert_eq!(stopped.answer().as_deref(), Some("ok"));
+    stopped.completes(opened);
 }
 
 #[test]
-fn a_death_while_sweeping_leaves_the_rest_to_the_next() {
+fn what_a_death_while_sweeping_leaves_is_swept_next_time() {
     for step in ["sweep.locked", "sweep.socket-removed", "sweep.file-removed"] {
         let domain = TestDomain::new();
         let mut dead = domain.receiver("display");
         dead.kill();
         let mut doomed = domain.doomed(step);
-        doomed.begins(&format!("open display {}", domain.path().display()));
+        doomed.begins(open("display"));
         doomed.dies();
         let next = domain.receiver("display");
-        next.finishes();
+        next.exits();
         domain.assert_gone();
     }
 }
 
 #[test]
-fn a_sweeper_that_was_stopped_removes_nothing_that_is_new() {
+fn a_sweeper_that_was_stopped_removes_nothing_new() {
     let domain = TestDomain::new();
     let _keeper = domain.node("keeper");
     domain.node("dead").kill();
     let mut sweeper = domain.doomed("sweep.socket-removed:stop");
-    sweeper.begins(&format!("open sweeper {}", domain.path().display()));
+    let opened = sweeper.begins(open("sweeper"));
     sweeper.wait_until_stopped();
-    // Somebody has removed the file by hand, and the id has an owner again.
+    // The file is removed by hand, and another process takes the id.
     std::fs::remove_file(domain.path().join("dead.node")).unwrap();
     let _new = domain.node("dead");
     sweeper.go_on();
-    assert_eq!(sweeper.answer().as_deref(), Some("ok"));
+    sweeper.completes(opened);
     assert!(domain.entries().contains(&"dead.node".to_owned()), "{:?}", domain.entries());
 }
 
 #[test]
-fn eight_processes_opening_and_closing_never_make_two_registries() {
+fn eight_processes_that_open_and_close_nodes_never_make_two_registries() {
     let domain = TestDomain::new();
     let rounds = 1250; // 10,000 in all
     let mut puppets: Vec<Puppet> = (0..8).map(|_| domain.puppet()).collect();
-    for (n, puppet) in puppets.iter_mut().enumerate() {
-        puppet.begins(&format!("churn node-{n} {} {rounds}", domain.path().display()));
-    }
-    for puppet in &mut puppets {
-        assert_eq!(puppet.answer().as_deref(), Some("ok"));
+    let begin = |(n, puppet): (usize, &mut Puppet)| puppet.begins(open_and_leave(&format!("node-{n}"), rounds));
+    let begun: Vec<Begun<()>> = puppets.iter_mut().enumerate().map(begin).collect();
+    for (puppet, begun) in puppets.iter_mut().zip(begun) {
+        puppet.completes(begun);
     }
     domain.assert_gone();
 }

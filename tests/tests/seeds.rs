@@ -1,6 +1,7 @@
 //! The tests of the source documents, numbered as there: `SEEDS.md`, "The documents' own tests", 1 to 5.
 
-use librpc_system_tests::{Puppet, TestDomain};
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Begun, Puppet, Puppets, TestDomain};
 use rustix::process::Signal;
 
 fn three_nodes_in_one_process(domain: &TestDomain) {
@@ -25,17 +26,17 @@ fn test_1_nodes_of_one_process_exchange_and_leave_nothing() {
 }
 
 #[test]
-fn test_2_three_receivers_end_by_sigterm_and_the_last_leftovers_go_with_whoever_looks() {
+fn test_2_three_receivers_end_by_sigterm_and_the_next_node_cleans_up() {
     let domain = TestDomain::new();
     let receivers: Vec<Puppet> = ["one", "two", "three"].into_iter().map(|id| domain.receiver(id)).collect();
     assert_eq!(domain.entries().iter().filter(|name| name.ends_with(".node")).count(), 3);
     assert_eq!(domain.entries().iter().filter(|name| *name == "generation").count(), 1);
-    // A puppet has no signal handler: SIGTERM ends it like SIGKILL. (The tests of the command line end `recv` cleanly.)
+    // A puppet has no signal handler, so SIGTERM is like SIGKILL. (The tests of the command line end `recv` cleanly.)
     for mut receiver in receivers {
         receiver.signal(Signal::TERM);
-        assert!(receiver.answer().is_none());
+        receiver.ends();
     }
-    domain.node("next").finishes();
+    domain.node("next").exits();
     domain.assert_gone();
 }
 
@@ -49,48 +50,41 @@ fn test_3_a_hundred_rounds_leave_nothing() {
 }
 
 #[test]
-fn test_4_a_killed_receiver_starts_again_under_its_id() {
+fn test_4_a_killed_receiver_can_start_again_under_its_id() {
     let domain = TestDomain::new();
     for _ in 0..10 {
         let mut receiver = domain.receiver("receiver");
         receiver.kill();
     }
-    domain.receiver("receiver").finishes();
+    domain.receiver("receiver").exits();
     domain.assert_gone();
 }
 
 #[test]
-fn test_5_a_thousand_short_lived_senders_use_nothing_up() {
+fn test_5_a_thousand_short_lived_senders_leak_nothing() {
     let domain = TestDomain::new();
     let mut receiver = domain.receiver("receiver");
-    let descriptors = receiver.says("descriptors");
+    let before = receiver.does(descriptors());
     let mut left = 0;
     for batch in 0..40 {
         let mut senders: Vec<Puppet> = (0..25).map(|n| domain.node(&format!("sender-{batch}-{n}"))).collect();
-        for sender in &mut senders {
-            sender.begins("sender receiver");
-            sender.begins("send receiver hello");
-        }
-        for sender in &mut senders {
-            assert_eq!(sender.answer().as_deref(), Some("ok"));
-            assert_eq!(sender.answer().as_deref(), Some("ok"));
+        let begin = |sender: &mut Puppet| [connect("receiver"), send("receiver", "hello")].map(|it| sender.begins(it));
+        let begun: Vec<[Begun<()>; 2]> = senders.iter_mut().map(begin).collect();
+        for (sender, begun) in senders.iter_mut().zip(begun) {
+            begun.into_iter().for_each(|begun| sender.completes(begun));
             sender.kill();
         }
         while left < (batch + 1) * 25 {
-            let event = receiver.says("event");
-            if event.starts_with("left") {
-                assert!(event.ends_with(" Died"), "{event}");
+            if let Event::Left(_, how) = receiver.does(next_event()) {
+                assert_eq!(how, "Died");
                 left += 1;
             }
         }
     }
-    // No growth: the last connection's end may be seen a look later.
-    while receiver.says("descriptors") != descriptors {
-        assert_eq!(receiver.says("try-recv"), "nothing");
-    }
-    assert_eq!(domain.entries(), ["generation", "receiver.node", "receiver.sock"], "the dead were swept");
+    receiver.gets_down_to(before);
+    assert_eq!(domain.entries(), domain.entries_with(&["receiver"]), "the dead were swept");
     let mut next = domain.node("next");
-    next.does("sender receiver");
-    next.does("send receiver finally");
-    while receiver.says("event") != "message next finally" {}
+    next.does(connect("receiver"));
+    next.does(send("receiver", "finally"));
+    while receiver.does(next_event()) != message("next", "finally") {}
 }

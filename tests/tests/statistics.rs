@@ -1,12 +1,13 @@
-//! What nodes say about themselves, to themselves and to observers, whatever state they are in.
+//! The statistics of nodes, as they and observers see them, in every state of a node.
 
 use std::time::{Duration, Instant};
 
 use librpc::{Acknowledge, ChannelState, Node, NodeStats, Observed, Observer, Policy, Reason, Unobserved};
-use librpc_system_tests::{TestDomain, is_root};
+use librpc_system_tests::orders::*;
+use librpc_system_tests::{Puppets, TestDomain, is_root};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// For nodes that never answer: waiting for them is what costs.
+/// For nodes that never answer, because waiting for them takes all of the limit.
 const SHORT: Duration = Duration::from_millis(20);
 
 fn find<'a>(observed: &'a [Observed], id: &str) -> &'a Observed {
@@ -18,14 +19,14 @@ fn stats<'a>(observed: &'a [Observed], id: &str) -> &'a NodeStats {
 }
 
 #[test]
-fn both_ends_of_a_channel_say_the_same() {
+fn both_ends_of_a_channel_report_the_same() {
     let domain = TestDomain::new();
     let (mut sink, mut source) = (domain.receiver("sink"), domain.node("source"));
-    source.does("sender sink");
-    source.does("count sink 1 1000");
-    sink.does("expect 1 1000");
+    source.does(connect("sink"));
+    source.does(send_numbers("sink", 1..=1000));
+    sink.does(receive_numbers(1..=1000));
     let observed = domain.domain().observe(LIMIT).unwrap();
-    // The last message is not acknowledged: nothing was received behind it.
+    // The last message is not acknowledged, because nothing was received after it.
     let inbox = &stats(&observed, "sink").inboxes[0];
     let (incoming, outgoing) = (&inbox.channels[0], &stats(&observed, "source").outgoing[0]);
     for channel in [incoming, outgoing] {
@@ -41,11 +42,15 @@ fn both_ends_of_a_channel_say_the_same() {
     assert_eq!((&*incoming.peer, incoming.peer_pid), ("source", source.pid()));
     assert_eq!((&*outgoing.peer, outgoing.inbox), ("sink", inbox.number));
     assert_eq!(incoming.latency, outgoing.latency);
-    source.finishes();
-    assert_eq!(sink.says("event"), "left source Closed");
+    source.exits();
+    assert_eq!(sink.does(next_event()), closed("source"));
     let observed = domain.domain().observe(LIMIT).unwrap();
     let inbox = &stats(&observed, "sink").inboxes[0];
-    assert_eq!((inbox.channels.len(), inbox.ended.channels, inbox.ended.processed), (0, 1, 1000), "it is remembered");
+    assert_eq!(
+        (inbox.channels.len(), inbox.ended.channels, inbox.ended.processed),
+        (0, 1, 1000),
+        "the node remembers it"
+    );
 }
 
 /// The messages take far less than a sixteenth of the ring, below which a sender does not notice a depth by itself.
@@ -78,19 +83,19 @@ fn the_greatest_depth_is_never_below_the_depth() {
 }
 
 #[test]
-fn what_is_dropped_missed_and_returned_is_told() {
+fn dropped_missed_and_returned_messages_are_counted() {
     let domain = TestDomain::new();
     let mut sink = domain.node("sink");
-    sink.does("subscribe drops a capacity=4096 drop-newest");
-    sink.does("subscribe overwrites b capacity=4096 latest");
-    sink.does("subscribe waits c capacity=4096");
+    sink.does(subscribe("drops", "a").capacity(4096).drop_newest());
+    sink.does(subscribe("overwrites", "b").capacity(4096).latest());
+    sink.does(subscribe("waits", "c").capacity(4096));
     let mut source = domain.node("source");
-    source.does("limit-publish 0");
+    source.does(set_publish_limit(ms(0)));
     for topic in ["a", "b", "c"] {
-        source.says(&format!("publish-count {topic} 1 1000"));
+        source.does(publish_numbers(topic, 1..=1000));
     }
-    sink.says("hear-until overwrites 1000");
-    assert_eq!(sink.says("hear drops"), "source a 1 0");
+    sink.does(receive_until("overwrites", 1000));
+    assert_eq!(sink.does(receive_from("drops")).in_full(), "source a 1 0");
     let observed = loop {
         let observed = domain.domain().observe(LIMIT).unwrap();
         if stats(&observed, "sink").inboxes.iter().all(|inbox| inbox.channels.len() == 1) {
@@ -107,9 +112,9 @@ fn what_is_dropped_missed_and_returned_is_told() {
     assert_eq!(waits.received, 0);
 }
 
-/// The truth lies between what is measured outside of send and acknowledgement, and what is measured inside.
+/// The true latency lies between what is measured from outside both calls, and what is measured between them.
 #[test]
-fn the_histogram_tells_the_truth_within_a_bucket() {
+fn the_histogram_is_right_within_a_bucket() {
     let domain = TestDomain::new();
     let open = |id| Node::builder(id).domain(domain.domain()).open().unwrap();
     let (sink, source) = (open("sink"), open("source"));
@@ -117,18 +122,18 @@ fn the_histogram_tells_the_truth_within_a_bucket() {
     for round in 0..30u32 {
         let mut sender = source.sender("sink").unwrap();
         let before_send = Instant::now();
-        sender.send(b"the first message of a channel bears a time stamp").unwrap();
-        let behind_send = Instant::now();
+        sender.send(b"the first message of a channel has a time stamp").unwrap();
+        let after_send = Instant::now();
         inbox.recv().unwrap().expect("nobody stops this inbox");
         let wait = Duration::from_micros(u64::from(3u32.pow(round % 10)));
-        while behind_send.elapsed() < wait {} // so that every size of bucket is met
+        while after_send.elapsed() < wait {} // so that buckets of every size are tested
         let before_ack = Instant::now();
         inbox.ack();
-        let behind_ack = Instant::now();
+        let after_ack = Instant::now();
         let stats = sink.stats();
         let channel = stats.inboxes[0].channels.last().expect("the sender's");
         let buckets: Vec<_> = channel.latency.buckets().collect();
-        let (least, most) = ((before_ack - behind_send).as_nanos(), (behind_ack - before_send).as_nanos());
+        let (least, most) = ((before_ack - after_send).as_nanos(), (after_ack - before_send).as_nanos());
         let [bucket] = buckets[..] else { panic!("one message, but {buckets:?}") };
         assert!(u128::from(bucket.from_ns) <= most && u128::from(bucket.to_ns.unwrap()) > least, "{bucket:?}");
         assert!((least..=most).contains(&u128::from(channel.latency.max_ns())), "exact: {least} to {most}");
@@ -157,21 +162,21 @@ fn a_thousand_channels_are_listed_page_by_page() {
     let outgoing: u64 = stats(&observed, "source").outgoing.iter().map(|channel| channel.sent).sum();
     assert_eq!(outgoing, 200 * 201 / 2);
     let own = sink.stats();
-    assert_eq!((own.inboxes.len(), own.inboxes[0].channels.len()), (101, 200), "the node says the same to itself");
+    assert_eq!((own.inboxes.len(), own.inboxes[0].channels.len()), (101, 200), "the node sees the same");
     subscriptions.clear();
     while inbox.try_recv().unwrap().is_some() {}
     drop(senders);
 }
 
 #[test]
-fn a_stopped_node_is_shown_as_stopped_and_is_not_asked() {
+fn a_stopped_node_is_reported_as_stopped_without_being_asked() {
     let domain = TestDomain::new();
     let (mut sink, mut source) = (domain.receiver("sink"), domain.node("source"));
-    sink.does("leave");
+    sink.does(leave());
     let sink = domain.receiver("sink");
     sink.stop();
-    source.does("try-sender sink");
-    source.does("count sink 1 10");
+    source.does(try_connect("sink"));
+    source.does(send_numbers("sink", 1..=10));
     let observed = domain.domain().observe(LIMIT).unwrap();
     assert_eq!(find(&observed, "sink").stats.as_ref().unwrap_err(), &Unobserved::Stopped);
     assert!(find(&observed, "sink").node.alive);
@@ -181,29 +186,29 @@ fn a_stopped_node_is_shown_as_stopped_and_is_not_asked() {
 }
 
 #[test]
-fn a_node_that_does_not_answer_costs_one_connection_however_often_it_is_looked_at() {
+fn a_node_that_does_not_answer_costs_one_connection_however_often_it_is_observed() {
     let domain = TestDomain::new();
     let mut stuck = domain.puppet();
-    assert_eq!(stuck.opens("stuck", "undecided"), "ok");
+    stuck.does(open("stuck").never_deciding());
     let mut lively = domain.receiver("lively");
     let mut observer = Observer::new(domain.domain());
     let stalled = |observed: &[Observed]| matches!(find(observed, "stuck").stats, Err(Unobserved::Stalled { .. }));
     assert!(stalled(&observer.look(SHORT).unwrap()));
-    let descriptors = stuck.says("descriptors");
+    let before = stuck.does(descriptors());
     for _ in 0..20 {
         let observed = observer.look(SHORT).unwrap();
         assert!(stalled(&observed));
         assert_eq!(stats(&observed, "lively").inboxes.len(), 1);
         assert!(stalled(&observer.probe(SHORT).unwrap()));
     }
-    assert_eq!(stuck.says("descriptors"), descriptors, "no second connection");
-    lively.does("leave");
+    assert_eq!(stuck.does(descriptors()), before, "no second connection");
+    lively.does(leave());
     stuck.kill();
     assert_eq!(find(&observer.look(LIMIT).unwrap(), "stuck").stats.as_ref().unwrap_err(), &Unobserved::Dead);
 }
 
 #[test]
-fn an_observer_makes_no_domain() {
+fn an_observer_creates_no_domain() {
     let domain = TestDomain::new();
     assert!(domain.domain().observe(LIMIT).unwrap().is_empty());
     domain.assert_gone();
@@ -217,15 +222,15 @@ fn statistics_are_for_admitted_users_only() {
     let domain = TestDomain::new();
     let group = 4_242;
     let mut sink = domain.puppet();
-    assert_eq!(sink.opens("sink", &format!("group={group}")), "ok");
+    sink.does(open("sink").group(group));
     let mut guest = domain.puppet_of(1_234, group);
-    assert_eq!(guest.opens("guest", &format!("group={group}")), "ok");
+    guest.does(open("guest").group(group));
     let observed = domain.domain().observe(LIMIT).unwrap();
     assert!(find(&observed, "sink").stats.is_ok());
     match &find(&observed, "guest").stats {
         Err(Unobserved::Refused { reason: Reason::NotAdmitted, text }) => assert!(text.contains("uid 0"), "{text}"),
         other => panic!("a guest that admits its own user only: {other:?}"),
     }
-    guest.does("leave");
-    sink.does("leave");
+    guest.does(leave());
+    sink.does(leave());
 }

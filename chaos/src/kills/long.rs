@@ -3,23 +3,23 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::proc::Usage;
 
 use super::RULES;
 use crate::account::{End, Totals};
 use crate::battery::Rounds;
-use crate::health::Health;
+use crate::health::has_not_grown;
+use crate::limit::{go_on, wait_for};
 use crate::roles::{Receive, Send};
-use crate::scene::{Arrivals, Scene, Sent, wait_for};
-use crate::worker::{Start, go_on};
+use crate::scene::{Arrivals, Scene, Sent};
 
 pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
-    let mut sink = scene.receiver(Receive { id: "sink".into(), ..Receive::default() }, &Start::default())?;
+    let mut sink = scene.receiver(Receive::by("sink"))?;
     sink.wait_until_ready()?;
-    // Slow enough that its log stays small; the ring is often full when its receiver dies.
-    let send =
-        Send { id: "source".into(), to: "target".into(), bytes: 500, burst: 16, pause_us: 20, ..Send::default() };
-    let mut source = scene.sender(send, &Start::default())?;
+    // Slow, so that its log stays small. The ring is often full when its receiver dies.
+    let send = Send { bytes: 500, burst: 16, pause_us: 20, ..Send::between("source", "target") };
+    let mut source = scene.sender(send)?;
     let (mut to_source, mut receivers) = (Arrivals::default(), 0);
     let mut killed: Vec<Sent> = Vec::new();
     let mut healthy = None;
@@ -28,26 +28,20 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
         let id = format!("victim-{}", rng.u32(0..5));
         let delay = Duration::from_micros(rng.u64(0..8000));
         if rng.bool() {
-            let send = Send {
-                id: id.clone(),
-                to: "sink".into(),
-                stream: round,
-                bytes: rng.usize(24..900),
-                burst: rng.u64(1..20),
-                ..Send::default()
-            };
-            let mut victim = scene.sender(send, &Start::default())?;
+            let send =
+                Send { stream: round, bytes: rng.usize(24..900), burst: rng.u64(1..20), ..Send::between(&id, "sink") };
+            let mut victim = scene.sender(send)?;
             std::thread::sleep(delay);
             victim.worker.kill()?;
             if victim.log.sent()? > 0 {
-                let context = || format!("the receiver should hear of the death, round {round}");
+                let context = || format!("the receiver should report the death, round {round}");
                 sink.worker.waits_for(&format!("left {id} Died"), go_on()).with_context(context)?;
             }
             killed.push(victim.ended(End::Killed)?);
         } else {
             receivers += 1;
-            let receive = Receive { id: "target".into(), block: rng.bool(), ..Receive::default() };
-            let mut victim = scene.receiver(receive, &Start::default())?;
+            let receive = Receive { block: rng.bool(), ..Receive::by("target") };
+            let mut victim = scene.receiver(receive)?;
             victim.wait_until_ready()?;
             if rng.u32(0..4) == 0 {
                 victim.goes_on(1, go_on()).with_context(|| format!("round {round}"))?;
@@ -56,21 +50,21 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
             victim.worker.kill()?;
             to_source.add(&victim.log)?;
         }
-        source.worker.said()?;
-        sink.worker.said()?;
+        source.worker.has_said()?;
+        sink.worker.has_said()?;
         if round == warm {
-            healthy = Some((Health::of(sink.worker.pid())?, Health::of(source.worker.pid())?));
+            healthy = Some((Usage::of(sink.worker.pid())?, Usage::of(source.worker.pid())?));
         }
     }
-    let mut target = scene.receiver(Receive { id: "target".into(), ..Receive::default() }, &Start::default())?;
+    let mut target = scene.receiver(Receive::by("target"))?;
     target.wait_until_ready()?;
     target.goes_on(100, go_on())?;
     if let Some((sink_before, source_before)) = healthy {
-        let calm = || Ok(Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).is_ok());
+        let calm = || Ok(has_not_grown(sink.worker.pid(), &sink_before).is_ok());
         if wait_for(Duration::from_secs(5), calm).is_err() {
-            Health::of(sink.worker.pid())?.has_not_grown_since(&sink_before).context("the receiver")?;
+            has_not_grown(sink.worker.pid(), &sink_before).context("the receiver")?;
         }
-        Health::of(source.worker.pid())?.has_not_grown_since(&source_before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &source_before).context("the sender")?;
     }
     source.worker.finish()?;
     target.worker.finish()?;
@@ -86,8 +80,8 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
         totals += to_sink.settle(sent, End::Finished, RULES)?;
     }
     to_sink.are_settled()?;
-    let Totals { processed, told, doubled } = totals;
+    let Totals { processed, reported, doubled } = totals;
     Ok(format!(
-        "{senders} senders, {receivers} receivers; {processed} messages processed, {told} told lost, {doubled} of them in work"
+        "{senders} senders, {receivers} receivers; {processed} messages processed, {reported} reported lost, {doubled} of them in work"
     ))
 }

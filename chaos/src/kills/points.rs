@@ -1,19 +1,22 @@
-//! kill -9 at a fault point, again and again. The other side survives all the rounds.
+//! kill -9 at a fault point, again and again. The other side survives all rounds.
 
 use anyhow::Context;
+use testkit::HANG;
+use testkit::proc::Usage;
 
 use super::RULES;
 use crate::account::{End, Totals};
 use crate::battery::Rounds;
-use crate::health::Health;
+use crate::health::has_not_grown;
+use crate::limit::go_on;
 use crate::points::{Commits, Point, Who, receive_for, send_for};
 use crate::roles::{Role, Send};
 use crate::scene::{Arrivals, Scene};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 
-/// So many rounds until a survivor has everything that it will ever need.
+/// After this many rounds a survivor has everything that it will ever need.
 pub(super) const WARM: u64 = 20;
-/// The stream of the healthy one at the end.
+/// The stream of the sender at the end, which is not killed.
 pub(super) const LAST: u64 = u64::MAX;
 
 pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
@@ -28,7 +31,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
 
 fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
-    let mut sink = scene.receiver(receive_for(point), &Start::default())?;
+    let mut sink = scene.receiver(receive_for(point))?;
     sink.wait_until_ready()?;
     let leaves = point.name.starts_with("leave.");
     let left = if leaves { "left source Closed" } else { "left source Died" };
@@ -36,15 +39,15 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     let mut healthy = None;
     for (round, mut rng) in rounds.together() {
         let start = Start::killed_at(point.name, point.nth(&mut rng));
-        // Where the point is one of leaving, it leaves soon.
+        // At a point of leaving it has to leave soon.
         let count = leaves.then(|| rng.u64(0..50));
-        let mut source = scene.sender(Send { stream: round, count, ..send_for(point) }, &start)?;
+        let mut source = scene.sender_as(Send { stream: round, count, ..send_for(point) }, &start)?;
         source.worker.dies().with_context(|| format!("round {round}"))?;
         if source.log.sent()? > 0 {
             sink.worker.waits_for(left, go_on()).with_context(|| format!("the receiver, round {round}"))?;
         }
         if round == WARM {
-            healthy = Some(Health::of(sink.worker.pid())?);
+            healthy = Some(Usage::of(sink.worker.pid())?);
         }
         let mut sent = source.ended(End::Killed)?;
         for segment in &mut sent.segments {
@@ -57,17 +60,16 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
         senders.push(sent);
     }
     let last = Send { stream: LAST, count: Some(100), burst: 1, ..send_for(point) };
-    let mut last = scene.sender(last, &Start::default())?;
+    let mut last = scene.sender(last)?;
     last.worker.waits_for("done", HANG)?;
     if let Some(before) = healthy {
         sink.worker.waits_for("left source Closed", HANG)?;
-        Health::of(sink.worker.pid())?.has_not_grown_since(&before).context("the receiver")?;
+        has_not_grown(sink.worker.pid(), &before).context("the receiver")?;
     }
     last.worker.finish()?;
     sink.worker.finish()?;
     scene.is_gone()?;
-    let mut arrivals = Arrivals::default();
-    arrivals.add(&sink.log)?;
+    let mut arrivals = Arrivals::of(&sink)?;
     let mut totals = arrivals.settle(last.ended(End::Finished)?, End::Finished, RULES)?;
     for sent in senders {
         totals += arrivals.settle(sent, End::Finished, RULES)?;
@@ -78,24 +80,24 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
 
 fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
-    let mut source = scene.sender(send_for(point), &Start::default())?;
+    let mut source = scene.sender(send_for(point))?;
     let mut arrivals = Arrivals::default();
     let mut healthy = None;
     for (round, mut rng) in rounds.together() {
         let start = Start::killed_at(point.name, point.nth(&mut rng));
-        let mut sink = scene.receiver(receive_for(point), &start)?;
+        let mut sink = scene.receiver_as(receive_for(point), &start)?;
         sink.worker.dies().with_context(|| format!("round {round}"))?;
         arrivals.add(&sink.log)?;
-        source.worker.said()?;
+        source.worker.has_said()?;
         if round == WARM {
-            healthy = Some(Health::of(source.worker.pid())?);
+            healthy = Some(Usage::of(source.worker.pid())?);
         }
     }
-    let mut sink = scene.receiver(receive_for(point), &Start::default())?;
+    let mut sink = scene.receiver(receive_for(point))?;
     sink.wait_until_ready()?;
     sink.goes_on(20, go_on())?;
     if let Some(before) = healthy {
-        Health::of(source.worker.pid())?.has_not_grown_since(&before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &before).context("the sender")?;
     }
     source.worker.finish()?;
     sink.worker.finish()?;
@@ -103,8 +105,8 @@ fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     arrivals.add(&sink.log)?;
     let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
     arrivals.are_settled()?;
-    let Totals { processed, told, doubled } = totals;
-    Ok(format!("{processed} messages processed, {told} told lost, {doubled} of them in work"))
+    let Totals { processed, reported, doubled } = totals;
+    Ok(format!("{processed} messages processed, {reported} reported lost, {doubled} of them in work"))
 }
 
 fn alone(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
@@ -133,7 +135,7 @@ fn sweeper(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     Ok(String::new())
 }
 
-/// Somebody is there to look: nothing is left.
+/// Another process cleans up, or joins and leaves: nothing is left.
 fn look(scene: &Scene, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
     if rng.bool() {
         scene.clean()?

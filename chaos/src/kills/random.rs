@@ -1,23 +1,25 @@
-//! kill -9 at random moments, under load: each round has a domain and random numbers of its own, so that any one can be
-//! run again.
+//! kill -9 at random moments, under load. Each round has a domain and random numbers of its own, so that it can be
+//! repeated.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
+use testkit::proc::what_it_does;
 
 use super::RULES;
 use crate::account::{End, Totals};
 use crate::battery::Rounds;
+use crate::limit::go_on;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender, Sent};
-use crate::worker::{HANG, Start, go_on};
 
 pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     let mut totals = Totals::default();
     let mut kills = [0; 3];
     rounds.each(|_, mut rng| {
         let mut round = Round::begin(&mut rng)?;
-        // From before they have joined to well into the exchange.
+        // Some die before they have joined, others in the middle of the exchange.
         std::thread::sleep(Duration::from_micros(rng.u64(0..12_000)));
         let which = [0, 0, 0, 0, 1, 1, 1, 1, 2][rng.usize(0..9)];
         kills[which] += 1;
@@ -29,10 +31,10 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
         totals += round.end()?;
         Ok(())
     })?;
-    let Totals { processed, told, doubled } = totals;
+    let Totals { processed, reported, doubled } = totals;
     let [senders, receivers, both] = kills;
     Ok(format!(
-        "{senders} senders, {receivers} receivers, {both} pairs; {processed} messages processed, {told} told lost, {doubled} of them in work"
+        "{senders} senders, {receivers} receivers, {both} pairs; {processed} messages processed, {reported} reported lost, {doubled} of them in work"
     ))
 }
 
@@ -49,52 +51,38 @@ struct Round {
 impl Round {
     fn begin(rng: &mut fastrand::Rng) -> anyhow::Result<Self> {
         let scene = Scene::new();
-        let receive = Receive {
-            id: "sink".into(),
-            capacity: [0, 4096, 16_384][rng.usize(0..3)],
-            block: rng.bool(),
-            pause_us: if rng.u32(0..4) == 0 { 20 } else { 0 },
-            ..Receive::default()
-        };
-        let send = Send {
-            id: "source".into(),
-            to: "sink".into(),
-            bytes: rng.usize(24..900),
-            burst: [1, 1, 16, 64][rng.usize(0..4)],
-            pause_us: if rng.u32(0..4) == 0 { 50 } else { 0 },
-            ..Send::default()
-        };
-        let sink = scene.receiver(receive.clone(), &Start::default())?;
-        let source = scene.sender(send.clone(), &Start::default())?;
+        let (receive, send) = (Receive::random(rng), Send::random(rng));
+        let sink = scene.receiver(receive.clone())?;
+        let source = scene.sender(send.clone())?;
         Ok(Self { scene, receive, send, sink, source, killed: None, arrivals: Arrivals::default() })
     }
 
-    /// The receiver hears of it, and another sender of the same id goes on.
+    /// The receiver reports the death, and another sender with the same id takes over.
     fn kill_sender(&mut self) -> anyhow::Result<()> {
         self.source.worker.kill()?;
         self.sink.wait_until_ready()?;
         if self.source.log.sent()? > 0 {
-            self.sink.worker.waits_for("left source Died", go_on()).context("the receiver should hear of the death")?;
+            self.sink.worker.waits_for("left source Died", go_on()).context("the receiver should report the death")?;
         }
         self.killed = Some(self.source.ended(End::Killed)?);
-        self.source = self.scene.sender(Send { stream: 1, ..self.send.clone() }, &Start::default())?;
+        self.source = self.scene.sender(Send { stream: 1, ..self.send.clone() })?;
         self.source.worker.waits_for("connected", HANG)?;
         self.source.goes_on(20, go_on())
     }
 
-    /// Another receiver of the same id gets what is sent from then on.
+    /// Another receiver with the same id gets what is sent from then on.
     fn kill_receiver(&mut self) -> anyhow::Result<()> {
         self.sink.worker.kill()?;
         self.arrivals.add(&self.sink.log)?;
-        self.sink = self.scene.receiver(self.receive.clone(), &Start::default())?;
+        self.sink = self.scene.receiver(self.receive.clone())?;
         self.sink.wait_until_ready()?;
         self.sink.goes_on(20, go_on()).with_context(|| {
-            let said = self.source.worker.said();
-            format!("its sender, which said {said:?}:\n{}", crate::health::state(self.source.worker.pid()))
+            let said = self.source.worker.has_said();
+            format!("its sender, which said {said:?}:\n{}", what_it_does(self.source.worker.pid()))
         })
     }
 
-    /// Nobody is left to tell: whoever comes next finds nothing in the way, and leaves nothing.
+    /// Nobody is left. The next process is not hindered by what they left, and leaves nothing.
     fn kill_both(mut self, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
         if rng.bool() {
             self.source.worker.kill()?;

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{open, say};
 
-/// So many operations, and the supervisor hears of it.
+/// How many operations there are between two reports to the supervisor.
 const REPORTED: u64 = 100;
 
 pub(super) fn churn(domain: PathBuf, prefix: &str, most: usize, operations: u64, seed: u64) -> anyhow::Result<()> {
@@ -18,7 +18,7 @@ pub(super) fn churn(domain: PathBuf, prefix: &str, most: usize, operations: u64,
     let mut nodes: Vec<(u64, Node)> = Vec::new();
     let mut ids = 0;
     for operation in 0..operations {
-        // It grows to its most, and then stays near it.
+        // The number grows to its maximum, and then stays near it.
         if nodes.is_empty() || nodes.len() < most && rng.u32(0..4) > 0 {
             nodes.push((ids, open(domain.clone(), &format!("{prefix}{ids}"))?));
             ids += 1;
@@ -51,7 +51,7 @@ pub(super) fn in_and_out(domain: PathBuf, id: &str) -> anyhow::Result<()> {
                 node = None;
                 say("out")?;
             }
-            // Out and in again: the last one's light against the first one's.
+            // Out and in again: the last node that leaves races the first one that joins.
             "turn" => {
                 node = None;
                 node.replace(open(domain.clone(), id)?);

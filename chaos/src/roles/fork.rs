@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::payload;
 
 use super::{open, say};
 
@@ -15,18 +16,18 @@ pub(super) fn fork(domain: PathBuf, id: &str, to: &str) -> anyhow::Result<()> {
     let mut payload = Vec::new();
     let stream = u64::from(std::process::id());
     for number in 0..10 {
-        crate::payload::write(&mut payload, stream, number, 100);
+        payload::write(&mut payload, stream, number, 100);
         sender.send(&payload)?;
     }
-    // SAFETY: this process runs no thread but the library's beside this one; the child uses only what is its own, and
-    // never returns from here.
+    // SAFETY: this process has one thread beside the library's. The child uses only what it owns, and never returns from
+    // here.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let forked = sender.send(&payload).is_err() && inbox.try_recv().is_err();
         drop((sender, inbox, node)); // undoes nothing of the parent's
         let _ =
             say(if forked { "the child can use nothing" } else { "error: the child can use what it has inherited" });
-        // SAFETY: waits for the supervisor's signal, or in the end for the alarm clock's.
+        // SAFETY: waits for a signal that ends the child: the supervisor's, or in the end the alarm.
         unsafe {
             libc::alarm(120);
             libc::pause();
@@ -35,7 +36,7 @@ pub(super) fn fork(domain: PathBuf, id: &str, to: &str) -> anyhow::Result<()> {
     }
     anyhow::ensure!(child > 0, "cannot fork");
     for number in 10..20 {
-        crate::payload::write(&mut payload, stream, number, 100);
+        payload::write(&mut payload, stream, number, 100);
         sender.send(&payload).context("sending after the fork")?;
     }
     sender.flush(Duration::from_secs(10))?;

@@ -1,5 +1,5 @@
-//! A process that runs out of something: space under `/dev/shm`, or descriptors. Every call may fail, with a value; and
-//! when there is enough again, everything works, and nothing is left.
+//! A process that runs out of space under `/dev/shm`, or of descriptors. Every call may fail, with an error. When there is
+//! enough again everything works, and nothing is left.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::say;
 
-/// Everything that allocates: joins, connects, sends, receives, leaves.
+/// Does everything that allocates: joins, connects, sends, receives, leaves.
 fn exchange(domain: &PathBuf) -> anyhow::Result<()> {
     let sink = Node::builder("sink").domain(Domain::at(domain)).open()?;
     let mut inbox = sink.inbox()?;
@@ -19,9 +19,9 @@ fn exchange(domain: &PathBuf) -> anyhow::Result<()> {
     let mut sender = source.sender_within("sink", Duration::from_secs(5))?;
     sender.send(b"hello")?;
     let Some(message) = inbox.recv_timeout(Duration::from_millis(200))? else {
-        // Pending: the connection is tried again and again. Whoever asks is told.
-        let told = sender.flush(Duration::from_millis(10)).err().context("LOST: flushed, but never received")?;
-        anyhow::bail!("cannot exchange: {told}");
+        // Pending: the connection is tried again and again, and a flush reports why it fails.
+        let error = sender.flush(Duration::from_millis(10)).err().context("LOST: flushed, but never received")?;
+        anyhow::bail!("cannot exchange: {error}");
     };
     anyhow::ensure!(message.payload() == b"hello", "another message");
     inbox.ack();
@@ -43,11 +43,11 @@ fn left(domain: &PathBuf) -> Vec<String> {
 
 fn fails_well(error: &anyhow::Error) -> anyhow::Result<()> {
     let text = format!("{error:#}");
-    anyhow::ensure!(!text.contains("LOST") && text.contains("cannot"), "not an error that says what to do: {text}");
+    anyhow::ensure!(!text.contains("LOST") && text.contains("cannot"), "an error should say what to do: {text}");
     Ok(())
 }
 
-/// In a mount namespace of its own: the mount vanishes with this process.
+/// In a mount namespace of its own, so that the mount vanishes with this process.
 pub(super) fn full_shm(mount_point: PathBuf) -> anyhow::Result<()> {
     std::fs::create_dir_all(&mount_point)?;
     mount("tmpfs", &mount_point, "tmpfs", MountFlags::empty(), Some(c"size=4k,nr_inodes=1"))
@@ -61,8 +61,8 @@ pub(super) fn full_shm(mount_point: PathBuf) -> anyhow::Result<()> {
     let mut both: [Box<dyn Iterator<Item = (u32, u32)>>; 2] = [Box::new(blocks), Box::new(inodes)];
     for steps_of in &mut both {
         while !std::mem::take(&mut done) {
-            let (blocks, inodes) = steps_of.next().context("an endless row")?;
-            anyhow::ensure!(blocks.min(inodes) < 100, "100 blocks and files do not suffice");
+            let (blocks, inodes) = steps_of.next().context("an endless sequence")?;
+            anyhow::ensure!(blocks.min(inodes) < 100, "100 blocks and files are not enough");
             let options = std::ffi::CString::new(format!("size={}k,nr_inodes={inodes}", blocks * 4))?;
             mount_remount(&mount_point, MountFlags::empty(), &*options)?;
             steps += 1;
@@ -84,14 +84,14 @@ pub(super) fn full_shm(mount_point: PathBuf) -> anyhow::Result<()> {
 
 /// Both sides in one process, with fewer and fewer descriptors.
 pub(super) fn descriptors(domain: PathBuf, most: u64) -> anyhow::Result<()> {
-    exchange(&domain)?; // what is made once per process is made now
+    exchange(&domain)?; // makes what each process needs once
     let maximum = getrlimit(Resource::Nofile).maximum;
     let plenty = getrlimit(Resource::Nofile).current;
     let open = || -> anyhow::Result<u64> { Ok(std::fs::read_dir("/proc/self/fd")?.count() as u64 - 1) };
     let used = open()?;
     let (mut steps, mut failed) = (0, 0);
     for more in (0..=most).rev() {
-        // The limit is about numbers: fill the gaps below, so that each new descriptor counts.
+        // The limit is on the numbers of descriptors, and none below it are free.
         setrlimit(Resource::Nofile, Rlimit { current: Some(used + more), maximum })?;
         steps += 1;
         if let Err(error) = exchange(&domain) {
@@ -107,11 +107,11 @@ pub(super) fn descriptors(domain: PathBuf, most: u64) -> anyhow::Result<()> {
             if now <= used {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(1)); // the background thread closes a connection's end
+            std::thread::sleep(Duration::from_millis(1)); // the background thread is closing its end of a connection
             now = open()?;
         }
         anyhow::ensure!(now <= used, "LEAKED with {more} descriptors: {used} before, {now} now");
     }
-    anyhow::ensure!(failed > 0, "no limit was ever felt");
+    anyhow::ensure!(failed > 0, "no limit ever had an effect");
     say(&format!("steps {steps} {failed}"))
 }

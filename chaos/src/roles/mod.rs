@@ -1,25 +1,24 @@
-//! The roles that a worker can play. A role arrives as one argument, and reports in lines on stdout.
+//! The roles of workers. A role arrives as one argument, and reports lines on stdout.
 
 mod crowd; //     many nodes that come and go
 mod fork; //      a process that forks without exec
 mod lean; //      a process that runs out of something
 mod receive; //   processes numbered messages
 mod registry; //  joins, leaves, sweeps
-mod rounds; //    two that wake each other
+mod rounds; //    two processes that wake each other
 mod send; //      sends numbered messages
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use librpc::{Domain, Node};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use receive::Receive;
 pub(crate) use rounds::{Kind as RoundsKind, Rounds as RoundsRole};
 pub(crate) use send::Send;
 
-/// What is published on, and subscribed to.
+/// The topic of all publishers and subscribers.
 const TOPIC: &str = "battery";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,7 +39,7 @@ pub(crate) enum Role {
     Clean {
         domain: PathBuf,
     },
-    /// Opens so many nodes, and waits to be killed.
+    /// Opens this many nodes, and waits to be killed.
     Corpses {
         domain: PathBuf,
         prefix: String,
@@ -56,7 +55,7 @@ pub(crate) enum Role {
         operations: u64,
         seed: u64,
     },
-    /// Joins at each line, and leaves at the next.
+    /// Joins, leaves and counts at each line that says so.
     InAndOut {
         domain: PathBuf,
         id: String,
@@ -67,11 +66,11 @@ pub(crate) enum Role {
         id: String,
         to: String,
     },
-    /// Steps a small tmpfs up, block by block and file by file.
+    /// Enlarges a small tmpfs, block by block and file by file.
     FullShm {
         mount: PathBuf,
     },
-    /// Steps the limit of descriptors down, one by one.
+    /// Lowers the limit on descriptors one by one.
     Descriptors {
         domain: PathBuf,
         most: u64,
@@ -80,10 +79,7 @@ pub(crate) enum Role {
 
 impl Role {
     pub(crate) fn play(self) -> anyhow::Result<()> {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The first process of a pid namespace sees no parent; its wrapper kills it.
-        let orphaned = getppid().is_some_and(rustix::process::Pid::is_init);
-        anyhow::ensure!(!orphaned, "the supervisor has ended");
+        testkit::die_with_parent()?;
         match self {
             Self::Receive(receive) => receive.play(),
             Self::Send(send) => send.play(),
@@ -117,7 +113,7 @@ fn open(domain: PathBuf, id: &str) -> anyhow::Result<Node> {
 /// Calls this when the supervisor closes stdin.
 fn at_end_of_stdin(call: impl FnOnce() + std::marker::Send + 'static) -> anyhow::Result<()> {
     let wait = move || {
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()); // broken or ended: both are the end
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()); // an error is the end, too
         call();
     };
     std::thread::Builder::new().name("stdin".into()).spawn(wait)?;

@@ -7,31 +7,46 @@ use std::time::Duration;
 use anyhow::Context;
 use librpc::{Acknowledge, Event, Wait};
 use serde::{Deserialize, Serialize};
+use testkit::payload;
 
 use super::{TOPIC, at_end_of_stdin, open, say};
 use crate::log::Log;
-use crate::payload;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Receive {
     pub(crate) domain: PathBuf,
     pub(crate) id: String,
-    /// It takes up a durable subscription of [`TOPIC`] instead of the node's own inbox.
+    /// It opens a durable subscription to [`TOPIC`] instead of the node's own inbox.
     pub(crate) durable: bool,
-    /// Each stream is all that its sender sends, from the first message on: so the library's numbers are the stream's.
+    /// Each stream is everything that its sender sends, so the library's numbers must be those of the stream.
     pub(crate) numbered: bool,
     pub(crate) log: String,
-    /// 0: the default.
+    /// In bytes; 0 for the default.
     pub(crate) capacity: u64,
-    /// Whether it sleeps at once when there is nothing.
+    /// Whether it sleeps at once when there is no message.
     pub(crate) block: bool,
-    /// How many messages it acknowledges at once; 0 or 1: each at the next receive.
+    /// How many messages it acknowledges at once; 0 or 1 for each at the next receive.
     pub(crate) batch: u64,
     /// How long each message takes, in microseconds.
     pub(crate) pause_us: u64,
 }
 
 impl Receive {
+    /// A receiver with this id.
+    pub(crate) fn by(id: &str) -> Self {
+        Self { id: id.into(), ..Self::default() }
+    }
+
+    /// The receiver `sink` with random properties.
+    pub(crate) fn random(rng: &mut fastrand::Rng) -> Self {
+        Self {
+            capacity: [0, 4096, 16_384][rng.usize(0..3)],
+            block: rng.bool(),
+            pause_us: if rng.u32(0..4) == 0 { 20 } else { 0 },
+            ..Self::by("sink")
+        }
+    }
+
     pub(super) fn play(self) -> anyhow::Result<()> {
         let node = open(self.domain.clone(), &self.id)?;
         let batched = self.batch > 1;
@@ -46,10 +61,10 @@ impl Receive {
         let stop = inbox.stop_handle();
         at_end_of_stdin(move || stop.stop())?;
         let mut notes = Notes { log: Log::open(&self.log)?, slots: 0, runs: BTreeMap::new(), dirty: Vec::new() };
-        say("ready")?; // from here on it needs nothing more: its descriptors may be limited
+        say("ready")?; // from here on it opens nothing: its descriptors may be limited
         let mut unacknowledged = 0;
         loop {
-            // Before it sleeps, and after each batch, it notes and acknowledges.
+            // It notes and acknowledges before it sleeps, and after each batch.
             let event = if batched && unacknowledged > 0 { inbox.try_recv_event()? } else { inbox.recv_event()? };
             match event {
                 None if unacknowledged == 0 => break,
@@ -93,7 +108,7 @@ struct Notes {
     log: Log,
     slots: u64,
     runs: BTreeMap<u64, Noted>,
-    /// Streams whose run is not in the log yet.
+    /// Streams whose last run is not in the log yet.
     dirty: Vec<u64>,
 }
 

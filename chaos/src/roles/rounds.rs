@@ -1,5 +1,5 @@
-//! Two processes that wake each other. Nothing here has a time limit: a wake-up that is lost stays lost, and the
-//! supervisor sees that the counts stand still.
+//! Two processes that wake each other. Nothing here has a time limit, so a lost wake-up stays lost, and the supervisor sees
+//! that the counts do not change.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use std::time::Duration;
 use anyhow::Context;
 use librpc::Wait;
 use serde::{Deserialize, Serialize};
+use testkit::payload;
 
 use super::{at_end_of_stdin, open, say};
 use crate::log::Log;
-use crate::payload;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rounds {
     pub(crate) domain: PathBuf,
     pub(crate) id: String,
     pub(crate) peer: String,
-    /// Counts its messages here.
+    /// Where it counts its messages.
     pub(crate) log: String,
     pub(crate) kind: Kind,
     pub(crate) seed: u64,
-    /// A random time of up to so many turns of a loop before each message: races need every distance.
+    /// The longest random pause before each message, in turns of a loop: races need every distance.
     pub(crate) most_turns: u32,
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum Kind {
     Sink,
 }
 
-/// How often it tells its count.
+/// How many messages there are between two notes of the count.
 const NOTED: u64 = 256;
 
 impl Rounds {
@@ -79,6 +79,6 @@ impl Rounds {
                 log.note(0, [0, 0, count, 0, 0])?;
             }
         }
-        Ok(()) // both are killed together
+        Ok(()) // never reached: both are killed together
     }
 }

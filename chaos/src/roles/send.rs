@@ -1,4 +1,4 @@
-//! Sends numbered messages, and notes what it has sent and what it was told.
+//! Sends numbered messages, and notes what it has sent and which losses were reported to it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,42 +8,57 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use librpc::{FlushError, Node, Publisher, SendError, Sender};
 use serde::{Deserialize, Serialize};
+use testkit::payload;
 
 use super::{TOPIC, at_end_of_stdin, open, say};
 use crate::log::SegmentLog;
-use crate::payload;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Send {
     pub(crate) domain: PathBuf,
     pub(crate) id: String,
     pub(crate) to: String,
-    /// It publishes on [`TOPIC`], to a durable subscription, instead of sending to the node.
+    /// It publishes on [`TOPIC`], for a durable subscription, instead of sending to the node.
     pub(crate) publishes: bool,
     /// What a dead receiver has not processed is delivered to its next incarnation.
     pub(crate) redelivers: bool,
     pub(crate) log: String,
     pub(crate) stream: u64,
-    /// The longest payload in bytes; 0: the shortest that can be checked.
+    /// The longest payload in bytes; 0 for the shortest that can be checked.
     pub(crate) bytes: usize,
-    /// How many messages it sends between two notes; 0 or 1: each is noted.
+    /// How many messages it sends between two notes; 0 or 1 to note each.
     pub(crate) burst: u64,
-    /// How many in all; `None`: until it is asked to end.
+    /// How many in all; `None` for as many as possible until it is asked to end.
     pub(crate) count: Option<u64>,
-    /// Between two bursts, in microseconds.
+    /// The pause between two bursts, in microseconds.
     pub(crate) pause_us: u64,
 }
 
 impl Send {
+    /// A sender with this id, to this node.
+    pub(crate) fn between(id: &str, to: &str) -> Self {
+        Self { id: id.into(), to: to.into(), ..Self::default() }
+    }
+
+    /// A sender from `source` to `sink` with random properties.
+    pub(crate) fn random(rng: &mut fastrand::Rng) -> Self {
+        Self {
+            bytes: rng.usize(24..900),
+            burst: [1, 1, 16, 64][rng.usize(0..4)],
+            pause_us: if rng.u32(0..4) == 0 { 50 } else { 0 },
+            ..Self::between("source", "sink")
+        }
+    }
+
     pub(super) fn play(self) -> anyhow::Result<()> {
         let mut notes = SegmentLog::open(&self.log)?;
         let node = open(self.domain.clone(), &self.id)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopper = stop.clone();
-        at_end_of_stdin(move || stopper.store(true, Ordering::Relaxed))?; // nothing else depends on it
+        at_end_of_stdin(move || stopper.store(true, Ordering::Relaxed))?; // Relaxed: it only ends the loop
         let begun = Instant::now();
         let mut way = self.way(&node)?;
-        // It waits for the answer for 1 s. Has that passed, only a first acknowledgement tells that there was one.
+        // It waits 1 s for the answer. After that, only a first acknowledgement shows that there was one.
         notes.now.pending = begun.elapsed() >= Duration::from_secs(1);
         say("connected")?;
         let end = self.count.unwrap_or(u64::MAX);
@@ -65,9 +80,9 @@ impl Send {
                         std::thread::sleep(Duration::from_micros(200));
                     }
                     Went::Gone { undelivered, why } => {
-                        notes.told(undelivered)?;
+                        notes.reported(undelivered)?;
                         acknowledged = way.acknowledged();
-                        say(&format!("told {undelivered}: {why}"))?;
+                        say(&format!("reported {undelivered}: {why}"))?;
                         break;
                     }
                 }
@@ -79,9 +94,9 @@ impl Send {
         }
         match way.flush(Duration::from_secs(60)) {
             Ok(()) => {}
-            Err(ref error @ FlushError::Lost { unprocessed, .. }) => {
-                notes.told(unprocessed)?;
-                say(&format!("told {unprocessed}: {error}"))?;
+            Err(ref error @ FlushError::Lost { lost, .. }) => {
+                notes.reported(lost)?;
+                say(&format!("reported {lost}: {error}"))?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -94,10 +109,10 @@ impl Send {
 impl Send {
     /// Waits until the receiver is there.
     fn way(&self, node: &Node) -> anyhow::Result<Way> {
-        // Longer than any section takes: on a busy machine its receivers may all die before they answer.
+        // Longer than any section takes, because on a busy machine all its receivers may die before they answer.
         let limit = Duration::from_secs(3600);
         let redelivery = self.redelivers.then_some(limit);
-        // No time-out saves a sender that waits for room.
+        // Sends have no time-out that would hide a lost wake-up.
         if self.publishes {
             let mut publisher = node.publisher(TOPIC)?;
             publisher.set_redelivery(redelivery);
@@ -112,17 +127,17 @@ impl Send {
     }
 }
 
-/// How messages go.
+/// Where messages go.
 enum Way {
     Node(Sender),
-    /// And whether anything was published yet.
+    /// With whether anything was published yet.
     Topic(Publisher, bool),
 }
 
-/// How a send went.
+/// The outcome of a send.
 enum Went {
     Well,
-    /// This message was not sent, and so many before it are lost.
+    /// This message was not sent, and this many before it are lost.
     Gone {
         undelivered: u64,
         why: String,
@@ -142,11 +157,11 @@ impl Way {
             Self::Topic(publisher, begun) => {
                 let receipt = publisher.publish(payload).context("publishing")?;
                 if receipt.inboxes() == 0 && receipt.undelivered().is_empty() && !*begun {
-                    // The first subscription was gone before anything was published.
+                    // The first subscription ended before anything was published.
                     return Ok(Went::Gone { undelivered: 0, why: "nobody subscribes".into() });
                 }
                 let is_well = receipt.inboxes() == 1 && receipt.undelivered().is_empty();
-                anyhow::ensure!(is_well, "LOST: a publish has ended so: {receipt:?}");
+                anyhow::ensure!(is_well, "LOST: a publish returned {receipt:?}");
                 *begun = true;
                 Ok(Went::Well)
             }

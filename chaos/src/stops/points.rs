@@ -1,17 +1,19 @@
-//! Stopped at a fault point for a while: two bystanders of the same domain go on meanwhile, and afterwards everything of
-//! the stopped one arrives, with nothing told lost.
+//! A process is stopped at a fault point for a while. Two bystanders of the same domain continue meanwhile, and afterwards
+//! everything of the stopped process arrives, with no loss reported.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
 
 use crate::account::End;
 use crate::battery::Rounds;
 use crate::kills::{Inbox, REDELIVERY, RULES, Redelivering};
+use crate::limit::go_on;
 use crate::points::{Point, Who, receive_for, send_for};
 use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
-use crate::worker::{HANG, Start, Worker, go_on};
+use crate::worker::{Start, Worker};
 
 pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow::Result<String> {
     rounds.each(|round, mut rng| {
@@ -27,29 +29,27 @@ pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow
     Ok(String::new())
 }
 
-/// Two that have nothing to do with the stopped one.
+/// Two processes that have nothing to do with the stopped one.
 struct Bystanders(Receiver, Sender);
 
 impl Bystanders {
     fn start(scene: &Scene) -> anyhow::Result<Self> {
-        let mut receiver =
-            scene.receiver(Receive { id: "bystander".into(), ..Receive::default() }, &Start::default())?;
+        let mut receiver = scene.receiver(Receive::by("bystander"))?;
         receiver.wait_until_ready()?;
-        let send = Send { id: "passer-by".into(), to: "bystander".into(), pause_us: 200, ..Send::default() };
-        let mut sender = scene.sender(send, &Start::default())?;
+        let send = Send { pause_us: 200, ..Send::between("passer-by", "bystander") };
+        let mut sender = scene.sender(send)?;
         sender.worker.waits_for("connected", HANG)?;
         Ok(Self(receiver, sender))
     }
 
     fn go_on(&self) -> anyhow::Result<()> {
-        self.0.goes_on(3, go_on()).context("bystanders are held up")
+        self.0.goes_on(3, go_on()).context("bystanders are delayed")
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
         self.1.worker.finish()?;
         self.0.worker.finish()?;
-        let mut arrivals = Arrivals::default();
-        arrivals.add(&self.0.log)?;
+        let mut arrivals = Arrivals::of(&self.0)?;
         arrivals.settle(self.1.ended(End::Finished)?, End::Finished, RULES).map(drop)
     }
 }
@@ -59,22 +59,23 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
     let bystanders = Bystanders::start(&scene)?;
     let (stopped_receiver, count) = (point.who == Who::Receiver, 200);
     let plain = Start::default();
-    let mut sink = scene.receiver(receive_for(point), if stopped_receiver { start } else { &plain })?;
+    let mut sink = scene.receiver_as(receive_for(point), if stopped_receiver { start } else { &plain })?;
     if !stopped_receiver {
         sink.wait_until_ready()?;
     }
     let send = Send { count: Some(count), ..send_for(point) };
-    let mut source = scene.sender(send, if stopped_receiver { &plain } else { start })?;
+    let mut source = scene.sender_as(send, if stopped_receiver { &plain } else { start })?;
     let stopped = if stopped_receiver { &sink.worker } else { &source.worker };
     stopped.wait_until_stopped()?;
     bystanders.go_on()?;
-    // Whoever comes now is not held up either.
+    // A newcomer is not delayed either.
     scene.probe("newcomer")?;
     std::thread::sleep(hold);
     bystanders.go_on()?;
-    let other = if stopped_receiver { source.worker.said()? } else { sink.worker.said()? };
-    let said_dead = |line: &String| line.starts_with("told") || line.contains("Died") || line.contains("Disconnected");
-    anyhow::ensure!(!other.iter().any(said_dead), "a stopped process was taken for dead: {other:?}");
+    let other = if stopped_receiver { source.worker.has_said()? } else { sink.worker.has_said()? };
+    let reports_death =
+        |line: &String| line.starts_with("reported") || line.contains("Died") || line.contains("Disconnected");
+    anyhow::ensure!(!other.iter().any(reports_death), "a stopped process was mistaken for a dead one: {other:?}");
     let stopped = if stopped_receiver { &sink.worker } else { &source.worker };
     stopped.go_on()?;
     let mut said = Vec::new();
@@ -85,14 +86,13 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
     sink.worker.finish()?;
     bystanders.finish()?;
     scene.is_gone()?;
-    let mut arrivals = Arrivals::default();
-    arrivals.add(&sink.log)?;
+    let mut arrivals = Arrivals::of(&sink)?;
     let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
-    anyhow::ensure!((totals.processed, totals.told) == (count, 0), "{totals:?} of {count} messages: {said:?}");
+    anyhow::ensure!((totals.processed, totals.reported) == (count, 0), "{totals:?} of {count} messages: {said:?}");
     Ok(())
 }
 
-/// The first in and the last out. Two steps are known to hold up joiners, who are told so.
+/// The first node that joins and the last that leaves. Two steps are known to delay others, who get an error that says so.
 fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
     let scene = Scene::new();
     let shared = point.name == "domain.unfinished";
@@ -104,7 +104,7 @@ fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
         true => scene_of_a_group(&scene),
     };
     if matches!(point.name, "last.locked" | "last.swept") {
-        let error = format!("{:#}", probe.err().context("nobody may join while the light is turned off")?);
+        let error = format!("{:#}", probe.err().context("nobody can join while the domain is being removed")?);
         anyhow::ensure!(error.contains("has been closing for over 2 s"), "{error}");
     } else {
         probe?;
@@ -121,7 +121,7 @@ fn scene_of_a_group(scene: &Scene) -> anyhow::Result<()> {
     Worker::start(&role)?.finish().map(drop)
 }
 
-/// Only the opener of the very id that is being swept is held up, and told so.
+/// Only opening the id that is being swept is delayed, with an error that says so.
 fn sweeper(start: &Start, hold: Duration) -> anyhow::Result<()> {
     let scene = Scene::new();
     let bystanders = Bystanders::start(&scene)?;
@@ -145,7 +145,7 @@ fn sweeper(start: &Start, hold: Duration) -> anyhow::Result<()> {
     scene.is_gone()
 }
 
-/// In the middle of redelivering.
+/// A sender is stopped in the middle of redelivery.
 fn redeliverer(point: &Point, start: &Start, hold: Duration, durable: bool) -> anyhow::Result<()> {
     let inbox = if durable { Inbox::Durable } else { Inbox::Own };
     let mut stopped = Redelivering::begin(inbox, point, start)?;

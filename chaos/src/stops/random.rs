@@ -1,29 +1,30 @@
-//! Stopped at random moments, for random times: nothing is told lost, everything arrives.
+//! Processes are stopped at random moments, for random times. No loss is reported, everything arrives.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use testkit::HANG;
 
 use crate::account::End;
 use crate::battery::Rounds;
 use crate::kills::RULES;
+use crate::limit::go_on;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
-use crate::worker::{HANG, Start, go_on};
 
 pub(super) fn run(rounds: &Rounds, longest: Duration) -> anyhow::Result<String> {
     let mut pair = Pair::start(0)?;
     for (round, mut rng) in rounds.together() {
         std::thread::sleep(Duration::from_micros(rng.u64(0..5000)));
         let hold = Duration::from_micros(rng.u64(0..longest.as_micros() as u64));
-        // Mostly short ones: a long one says no more.
+        // Mostly short stops: a long one shows no more.
         let hold = if rng.u32(0..10) == 0 { hold } else { hold / 20 };
         pair.stop_one(rng.bool(), hold).with_context(|| format!("round {round}"))?;
     }
     pair.end()
 }
 
-/// As long as it takes to be taken for dead by whoever counts seconds.
+/// Stops so long that a library with heartbeats would declare the process dead.
 pub(super) fn long(rounds: &Rounds, hold: Duration) -> anyhow::Result<String> {
     let mut pair = Pair::start(1)?;
     for (round, _) in rounds.together() {
@@ -41,11 +42,11 @@ struct Pair {
 impl Pair {
     fn start(stream: u64) -> anyhow::Result<Self> {
         let scene = Scene::new();
-        let receive = Receive { id: "sink".into(), capacity: 16_384, ..Receive::default() };
-        let mut sink = scene.receiver(receive, &Start::default())?;
+        let receive = Receive { capacity: 16_384, ..Receive::by("sink") };
+        let mut sink = scene.receiver(receive)?;
         sink.wait_until_ready()?;
-        let send = Send { id: "source".into(), to: "sink".into(), stream, bytes: 300, burst: 8, ..Send::default() };
-        let mut source = scene.sender(send, &Start::default())?;
+        let send = Send { stream, bytes: 300, burst: 8, ..Send::between("source", "sink") };
+        let mut source = scene.sender(send)?;
         source.worker.waits_for("connected", HANG)?;
         Ok(Self { scene, sink, source })
     }
@@ -56,8 +57,8 @@ impl Pair {
         std::thread::sleep(hold);
         stopped.go_on()?;
         self.sink.goes_on(10, go_on())?;
-        let mut said = self.source.worker.said()?;
-        said.extend(self.sink.worker.said()?);
+        let mut said = self.source.worker.has_said()?;
+        said.extend(self.sink.worker.has_said()?);
         said.retain(|line| line != "joined source");
         anyhow::ensure!(said.is_empty(), "nobody has died, but: {said:?}");
         Ok(())
@@ -67,10 +68,9 @@ impl Pair {
         self.source.worker.finish()?;
         self.sink.worker.finish()?;
         self.scene.is_gone()?;
-        let mut arrivals = Arrivals::default();
-        arrivals.add(&self.sink.log)?;
+        let mut arrivals = Arrivals::of(&self.sink)?;
         let totals = arrivals.settle(self.source.ended(End::Finished)?, End::Finished, RULES)?;
-        anyhow::ensure!(totals.told == 0, "{totals:?}");
+        anyhow::ensure!(totals.reported == 0, "{totals:?}");
         Ok(format!("{} messages", totals.processed))
     }
 }

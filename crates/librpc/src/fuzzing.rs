@@ -73,7 +73,7 @@ fn node_file(bytes: &[u8]) -> bool {
         }
         Ok(read)
     };
-    let Ok((header, inboxes)) = node_file::parse("n", pread) else { return false };
+    let Ok((header, inboxes, _)) = node_file::parse("n", pread) else { return false };
     let file = NodeFile::of_stranger(Incarnation::from_bytes(header.incarnation), header.pid, inboxes);
     for inbox in &file.inboxes {
         if let Ok(target) = Target::new("n".into(), &file, inbox, Address::Node) {

@@ -20,6 +20,7 @@
 compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-description locks and epoll");
 
 mod fault; //       steps at which a test kills the process
+mod kept; //        how many messages wait for receivers that are gone
 mod link; //        one connection from a process to an inbox, and the channels that use it
 mod name; //        node ids, incarnations, addresses, peers
 mod node; //        a participant with an id
@@ -28,6 +29,7 @@ mod policy; //      what happens to a message whose inbox is full
 mod receive; //     what a node receives with: inbox, receiver, message
 mod registry; //    the directory in which nodes find one another
 mod node_shared; // a node, as its parts share it
+mod place; //       a node's files and its listener, kept in place
 mod process; //     what a process has once
 mod rendezvous; //  finding an inbox, and being found: dialing, listening, admission
 mod send; //        what a node sends with: outbox, route, channel
@@ -44,20 +46,21 @@ pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
 mod tests;
 
 pub use librpc_ring::{Bucket, Histogram};
-pub use link::{Admission, Limits};
+pub use link::{Admission, Limits, Rule};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder};
-pub use node_shared::OpenError;
+
 pub use observe::{Observed, Observer, Unobserved};
+pub use place::OpenError;
 pub use policy::Policy;
 pub use receive::{
     Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Departure, Event, Inbox, InboxBuilder, InboxError,
     Message, OwnedMessage, RecvError, StopHandle, Subscriber, Wait,
 };
-pub use registry::{Domain, DomainError, InboxInfo, NodeInfo, StrangeFile};
+pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached,
-    Receipt, Returned, SendError, Sender, Topic,
+    Receipt, Returned, ReturnedError, SendError, Sender, Topic,
 };
 pub use stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};

@@ -1,21 +1,24 @@
 //! A node as its inboxes, its outboxes and the background thread share it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::fault::fault;
+use crate::kept::KeptCount;
 use crate::link::Links;
 use crate::link::admission::Admission;
 use crate::link::channel_shared::ChannelShared;
 use crate::link::inbox_shared::InboxShared;
 use crate::link::ledger::{Ledger, Limits};
-use crate::name::{Address, BadNodeId, Incarnation};
+use crate::name::{Address, Incarnation};
+use crate::place::{OpenError, Owner, Place, Restored};
 use crate::process::Process;
 use crate::registry::change_counter;
-use crate::registry::domain::{Domain, DomainError};
-use crate::registry::membership::Membership;
-use crate::registry::registration::{JoinError, Registration};
+use crate::registry::domain::Domain;
+use crate::registry::lookout::{Condition, Kept, RESTORED_AT_ONCE};
+use crate::registry::membership::{JOIN_LIMIT, Patience};
+use crate::registry::registration::AnnounceError;
 use crate::registry::view::View;
 use crate::stats::ended::EndedTable;
 use crate::sys::clock::Instant;
@@ -34,69 +37,13 @@ pub(crate) enum NotListed {
     Closed,
     /// The node has such an inbox already.
     Taken,
-    Os(OsError),
+    /// The node's files were removed, and cannot be restored.
+    Removed(OpenError),
+    Failed(AnnounceError),
 }
 
-/// Has the background thread serve a node's socket.
+/// Has the background thread serve a node's socket, under this token.
 pub(crate) type Listen = fn(&Arc<NodeShared>, Socket, u64) -> Result<(), OsError>;
-
-/// Why a node could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The id is none.
-    #[error(transparent)]
-    BadId(#[from] BadNodeId),
-    /// A living node has this id.
-    #[error("node {id:?} is held by pid {pid} of uid {uid} (`librpc nodes` shows it)")]
-    IdInUse {
-        /// The id.
-        id: String,
-        /// The process that holds it, as that process says.
-        pid: u32,
-        /// Its user.
-        uid: u32,
-    },
-    /// A dead node of another user has left this id behind, and only that user, the domain's owner or root can sweep it.
-    #[error("node {id:?} was left behind by uid {uid}: that user, the domain's owner or root must run `librpc clean`")]
-    LeftBehind {
-        /// The id.
-        id: String,
-        /// Whose it was.
-        uid: u32,
-    },
-    /// Another process has been sweeping what a dead node of this id has left for over 2 s.
-    #[error("what a dead node {id:?} has left is being swept by a process that does not go on: is it stopped?")]
-    BeingSwept {
-        /// The id.
-        id: String,
-    },
-    /// The domain could not be entered.
-    #[error(transparent)]
-    Domain(#[from] DomainError),
-    /// A system call failed.
-    #[error(transparent)]
-    Os(#[from] OsError),
-}
-
-/// A node's place in its domain: its files, and its ear.
-#[derive(Debug)]
-struct Place {
-    registration: Registration,
-    /// The listener, as the background thread knows it.
-    token: u64,
-}
-
-fn bind(registration: &mut Registration, is_private: bool) -> Result<Socket, OsError> {
-    let socket = Socket::bind(&registration.socket_path()?)?;
-    fault!("join.bound");
-    registration.open_socket()?;
-    socket.listen(is_private)?;
-    fault!("join.listening");
-    registration.announce(&[])?;
-    fault!("join.announced");
-    Ok(socket)
-}
 
 /// What a node's user holds: the node itself, its inboxes and its outboxes. The last one to go has the node leave, there
 /// and then; the background thread, which may be looking at the node just now, keeps nothing open.
@@ -141,6 +88,10 @@ pub(crate) struct NodeShared {
     is_private: bool,
     /// `None` once the node was closed.
     place: Mutex<Option<Place>>,
+    /// The key under which the process's lookout knows the node; 0: it does not yet.
+    lookout_key: AtomicU64,
+    /// Whether its files were removed, and could not be restored. It is reported once.
+    is_displaced: AtomicBool,
     inboxes: Mutex<Vec<Arc<InboxShared>>>,
     next_inbox: AtomicU32,
     /// Its connections to inboxes.
@@ -153,7 +104,7 @@ pub(crate) struct NodeShared {
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
-    pub(crate) kept: Arc<AtomicU64>,
+    pub(crate) kept: Arc<KeptCount>,
     pub(crate) born: fork::Born,
     process: Arc<Process>,
 }
@@ -190,6 +141,8 @@ impl NodeShared {
             listen,
             is_private: domain.group().is_none(),
             place: Mutex::new(None),
+            lookout_key: AtomicU64::new(0),
+            is_displaced: AtomicBool::new(false),
             inboxes: Mutex::default(),
             next_inbox: AtomicU32::new(0),
             links: Arc::default(),
@@ -197,13 +150,21 @@ impl NodeShared {
             ended_incoming: Arc::default(),
             ended_outgoing: Arc::default(),
             view: Mutex::default(),
-            kept: Arc::default(),
+            kept: Arc::new(KeptCount::new()),
             born: fork::Born::now(),
             process: Process::get()?,
         });
-        let place = node.take_place(domain)?;
+        let place = node.as_owner(|owner| Place::take(domain, owner, JOIN_LIMIT))?;
         *node.place() = Some(place);
+        let kept: Weak<dyn Kept> = Arc::downgrade(&(node.clone() as Arc<dyn Kept>));
+        node.lookout_key.store(node.process.lookout.keep(kept), Ordering::Relaxed);
         Ok(node)
+    }
+
+    /// Calls something that looks after the node's place.
+    fn as_owner<T>(self: &Arc<Self>, call: impl FnOnce(&Owner<'_>) -> T) -> T {
+        let listen = |socket, token| (self.listen)(self, socket, token);
+        call(&Owner { id: &self.id, incarnation: self.incarnation, reactor: self.reactor(), listen: &listen })
     }
 
     fn inboxes(&self) -> MutexGuard<'_, Vec<Arc<InboxShared>>> {
@@ -214,62 +175,59 @@ impl NodeShared {
         self.place.lock()
     }
 
-    /// Takes the node's id in a domain, and listens there.
-    fn take_place(self: &Arc<Self>, domain: &Domain) -> Result<Place, OpenError> {
-        let id = || self.id.to_string();
-        let membership = Membership::enter(domain, true)?.expect("a domain is made where there is none");
-        let mut registration = match Registration::join(membership, &self.id, self.incarnation) {
-            Ok(registration) => registration,
-            Err(JoinError::InUse { pid, uid }) => return Err(OpenError::IdInUse { id: id(), pid, uid }),
-            Err(JoinError::NotOurs { uid }) => return Err(OpenError::LeftBehind { id: id(), uid }),
-            Err(JoinError::BeingSwept) => return Err(OpenError::BeingSwept { id: id() }),
-            Err(JoinError::Domain(error)) => return Err(error.into()),
-            Err(JoinError::Os(error)) => return Err(error.into()),
+    /// Looks whether somebody has removed the node's files, and restores them: under the same incarnation, with the same
+    /// inboxes. What is connected goes on all the while. Never waits.
+    fn restore_place(self: &Arc<Self>) -> Result<Condition, OpenError> {
+        let former = {
+            let mut place = self.place();
+            let Some(place) = place.as_mut() else { return Ok(Condition::Left) };
+            let _span = tracing::debug_span!("join", node = &*self.id).entered();
+            let list = listed(&self.inboxes());
+            match self.as_owner(|owner| place.restore(owner, &list))? {
+                Restored::InPlace => return Ok(Condition::InPlace),
+                Restored::Anew(former) => former,
+            }
         };
-        let token = self.reactor().token();
-        let listening = bind(&mut registration, self.is_private);
-        match listening.and_then(|socket| (self.listen)(self, socket, token)) {
-            Ok(()) => Ok(Place { registration, token }),
-            Err(error) => {
-                registration.leave();
-                Err(error.into())
-            }
-        }
+        tracing::warn!(node = &*self.id, "the domain was removed under the node, or a file of it: restored");
+        former.give_up(&self.id, self.reactor());
+        self.is_displaced.store(false, Ordering::Relaxed);
+        Ok(Condition::Restored)
     }
 
-    /// Notices that the domain, or the node's file in it, was removed under the node, and joins anew: the same incarnation
-    /// with the same inboxes. What is connected goes on all the while.
+    /// The same, until there is nothing to restore any more. A failure is reported once, and tried again by whoever comes
+    /// next, and by the background thread.
     pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
-        let mut place = self.place();
-        let Some(old) = place.as_ref().filter(|place| !place.registration.is_current()) else { return };
-        let domain = old.registration.membership().domain().clone();
-        let _span = tracing::debug_span!("join", node = &*self.id, domain = %domain.path().display()).entered();
-        tracing::warn!(node = &*self.id, domain = %domain.path().display(), "the domain was removed under the node: joining anew");
-        let list = listed(&self.inboxes());
-        match self.take_place(&domain) {
-            Ok(mut new) => {
-                if let Err(error) = new.registration.announce(&list) {
-                    tracing::warn!(%error, node = &*self.id, "the inboxes are not listed");
-                }
-                let membership = new.registration.membership();
-                if let Some(view) = &mut *self.view.lock() {
-                    match membership.watch() {
-                        Ok(watch) => view.moved(membership.directory().clone(), watch),
-                        Err(error) => tracing::warn!(%error, node = &*self.id, "publishers do not see the new domain"),
-                    }
-                }
-                let old = place.replace(new);
-                drop(place);
-                old.into_iter().for_each(|old| self.give_up(old));
+        if !self.born.is_here() {
+            return;
+        }
+        for _ in 0..RESTORED_AT_ONCE {
+            if self.look_and_report() != Condition::Restored {
+                break;
             }
-            Err(error) => tracing::warn!(%error, node = &*self.id, "the node cannot join anew, and will try again"),
         }
     }
 
-    fn give_up(&self, place: Place) {
-        let listener = self.reactor().forget(place.token);
-        place.registration.leave();
-        drop(listener);
+    fn look_and_report(self: &Arc<Self>) -> Condition {
+        self.restore_place().unwrap_or_else(|error| {
+            if !self.is_displaced.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, node = &*self.id, "the node's files are not in place, or cannot be looked at");
+            }
+            Condition::Unsettled
+        })
+    }
+
+    /// The same for somebody who depends on it. Waits for processes that are in the way.
+    fn be_in_place(self: &Arc<Self>) -> Result<(), NotListed> {
+        let mut patience = Patience::new(JOIN_LIMIT);
+        loop {
+            match self.restore_place() {
+                Ok(Condition::InPlace) => return Ok(()),
+                Ok(Condition::Left) => return Err(NotListed::Closed),
+                Ok(Condition::Restored | Condition::Unsettled) => {}
+                Err(error) if error.is_passing() && patience.waits() => {}
+                Err(error) => return Err(NotListed::Removed(error)),
+            }
+        }
     }
 
     pub(crate) fn process(&self) -> &Arc<Process> {
@@ -282,23 +240,33 @@ impl NodeShared {
 
     /// The domain's directory; `None` once the node was closed, and in a forked child.
     pub(crate) fn directory(&self) -> Option<Arc<Descriptor>> {
-        if !self.born.is_here() {
-            return None;
-        }
-        self.place().as_ref().map(|place| place.registration.membership().directory().clone())
+        self.of_membership(|membership| membership.directory().clone())
     }
 
-    /// Asks the view of the domain's subscriptions; `None` once the node was closed.
+    fn of_membership<T>(&self, take: impl FnOnce(&crate::registry::membership::Membership) -> T) -> Option<T> {
+        if !self.born.is_here() {
+            return None; // a thread of the parent's may have had the lock when it forked
+        }
+        self.place().as_ref().map(|place| take(place.membership()))
+    }
+
+    /// Asks the view of the domain's subscriptions; `None` once the node was closed, and in a forked child.
     pub(crate) fn ask_view<T>(
         self: &Arc<Self>,
         ask: impl FnOnce(&mut View) -> Result<T, OsError>,
     ) -> Result<Option<T>, OsError> {
+        if !self.born.is_here() {
+            return Ok(None);
+        }
         self.join_anew_if_removed();
         let place = self.place();
-        let Some(membership) = place.as_ref().map(|place| place.registration.membership()) else { return Ok(None) };
+        let Some(membership) = place.as_ref().map(Place::membership) else { return Ok(None) };
+        let directory = membership.directory();
         let mut view = self.view.lock();
-        if view.is_none() {
-            *view = Some(View::new(membership.directory().clone(), membership.watch()?));
+        match &mut *view {
+            None => *view = Some(View::new(directory.clone(), membership.watch()?)),
+            Some(view) if !view.is_of(directory) => view.moved(directory.clone(), membership.watch()?),
+            Some(_) => {}
         }
         drop(place);
         view.as_mut().map(ask).transpose()
@@ -309,9 +277,9 @@ impl NodeShared {
         self.is_private
     }
 
-    /// The domain, as long as the node is open.
+    /// The domain; `None` once the node was closed, and in a forked child.
     pub(crate) fn domain(&self) -> Option<Domain> {
-        self.place().as_ref().map(|place| place.registration.membership().domain().clone())
+        self.of_membership(|membership| membership.domain().clone())
     }
 
     pub(crate) fn next_inbox(&self) -> u32 {
@@ -330,7 +298,7 @@ impl NodeShared {
 
     /// Lists a new inbox, for everyone to see.
     pub(crate) fn announce(self: &Arc<Self>, inbox: &Arc<InboxShared>) -> Result<(), NotListed> {
-        self.join_anew_if_removed();
+        self.be_in_place()?;
         let mut held = self.place();
         let place = held.as_mut().ok_or(NotListed::Closed)?;
         let list = {
@@ -345,8 +313,8 @@ impl NodeShared {
             inboxes.push(inbox.clone());
             listed(&inboxes)
         };
-        place.registration.announce(&list).map_err(NotListed::Os)?;
-        let is_shared = place.registration.membership().domain().group().is_some();
+        place.announce(&list).map_err(NotListed::Failed)?;
+        let is_shared = place.membership().domain().group().is_some();
         drop(held);
         if is_shared && inbox.address != Address::Node {
             // Publishers there look at the change counter once a millisecond.
@@ -367,9 +335,9 @@ impl NodeShared {
             }
             listed(&inboxes)
         };
-        // Off the list first: whoever hears the hang-up finds that the inbox is no more.
+        // Off the list first: whoever notices the hang-up then finds that the inbox has ended.
         if let Some(place) = place.as_mut()
-            && let Err(error) = place.registration.announce(&list)
+            && let Err(error) = place.announce(&list)
         {
             tracing::warn!(%error, node = &*self.id, "a closed inbox stays listed");
         }
@@ -408,8 +376,10 @@ impl NodeShared {
 
     /// Waits until everything sent is processed; returns how many messages are not.
     fn flush(&self, deadline: Option<Instant>) -> u64 {
+        // What is kept goes into rings as its outboxes are used.
+        let kept = self.kept.wait_for_none(deadline);
         let unprocessed: u64 = self.rings().iter().map(|ring| ring.flush(deadline)).sum();
-        unprocessed + self.kept.load(Ordering::Relaxed)
+        unprocessed + kept
     }
 
     /// Waits until everything sent is processed, up to a deadline, and leaves; returns how many messages are not processed.
@@ -422,8 +392,9 @@ impl NodeShared {
     fn leave(&self) {
         let Some(mut place) = self.place().take() else { return };
         let _span = tracing::debug_span!("leave", node = &*self.id).entered();
-        // Off the list first: whoever hears the hang-up finds that the inboxes are no more.
-        if let Err(error) = place.registration.announce(&[]) {
+        self.process.lookout.forget(self.lookout_key.load(Ordering::Relaxed));
+        // Off the list first: whoever notices the hang-up then finds that the inboxes have ended.
+        if let Err(error) = place.announce(&[]) {
             tracing::warn!(%error, node = &*self.id, "a leaving node's inboxes stay listed for a moment");
         }
         let inboxes = std::mem::take(&mut *self.inboxes());
@@ -434,8 +405,18 @@ impl NodeShared {
         rings.iter().for_each(|ring| ring.refuse_pushes());
         barrier::in_own_threads();
         rings.iter().for_each(|ring| ring.close_with_node());
-        self.give_up(place);
+        place.give_up(self.reactor());
         tracing::info!(node = &*self.id, "a node has left");
+    }
+}
+
+impl Kept for NodeShared {
+    fn files(&self) -> Option<(Arc<Descriptor>, Vec<PathBuf>)> {
+        self.place().as_ref().map(Place::files)
+    }
+
+    fn restore(self: Arc<Self>) -> Condition {
+        self.look_and_report()
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) type Labels = [(&'static str, String); 3];
 /// An inbox, or all of the same address.
 pub(super) type InboxLabels = [(&'static str, String); 2];
 
-/// What a label says, so that it ends where it should: prometheus-client writes it as it is.
+/// A label's text, so that it ends where it should: prometheus-client does not escape it.
 pub(super) fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

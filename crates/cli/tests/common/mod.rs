@@ -1,4 +1,4 @@
-//! What the tests of the command line share: each has a domain of its own, and nothing of it may be left at the end.
+//! What the tests of the command line share. Each test has a domain of its own, and nothing of it may be left at the end.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-/// Longer than any of these tests should ever wait.
+/// Longer than any of these tests should wait.
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Place(PathBuf);
@@ -31,23 +31,27 @@ impl Place {
         command
     }
 
-    /// Starts a command with pipes, to be talked to.
+    /// Starts a command with pipes.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.librpc(arguments);
-        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Running::new(started.expect("librpc starts"))
+        Running::start(&mut self.librpc(arguments))
     }
 
-    /// Starts a command in namespaces of its own, as `unshare` makes them with these options; `None`: it cannot.
+    /// Starts a command in a shell, which does something first. The script ends with `exec "$@"` or the like.
+    pub(crate) fn start_in_shell(&self, script: &str, arguments: &[&str]) -> Running {
+        let librpc = self.librpc(arguments);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(librpc.get_program()).args(librpc.get_args());
+        Running::start(shell.env_remove("LIBRPC_DOMAIN"))
+    }
+
+    /// Starts a command in namespaces of its own, which `unshare` makes with these options. `None`: that is not allowed.
     pub(crate) fn start_unshared(&self, options: &[&str], arguments: &[&str]) -> Option<Running> {
         let can = Command::new("unshare").args(options).args(["--fork", "true"]).output();
         can.ok().filter(|ended| ended.status.success())?;
         let librpc = self.librpc(arguments);
         let mut command = Command::new("unshare");
         command.args(options).args(["--fork", "--kill-child=TERM"]).arg(librpc.get_program()).args(librpc.get_args());
-        command.env_remove("LIBRPC_DOMAIN");
-        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        Some(Running::new(started.expect("unshare starts")))
+        Some(Running::start(command.env_remove("LIBRPC_DOMAIN")))
     }
 
     /// Runs a command to its end.
@@ -68,6 +72,12 @@ impl Place {
         listed.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
+    /// Waits until a node is listed with an inbox.
+    pub(crate) fn await_inbox(&self, id: &str) {
+        let has_inbox = |node: &serde_json::Value| node["id"] == id && node["inboxes"] != serde_json::json!([]);
+        until(|| self.nodes().iter().any(has_inbox));
+    }
+
     /// Waits until a node is listed.
     pub(crate) fn await_node(&self, id: &str) {
         until(|| self.nodes().iter().any(|node| node["id"] == id));
@@ -85,7 +95,7 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// What is there of the domain, and of others that bear its name.
+    /// What is left of the domain, and of others whose names begin with its name.
     fn left(&self) -> Vec<String> {
         let name = self.0.file_name().and_then(|name| name.to_str()).expect("a test's name");
         let entries = std::fs::read_dir("/dev/shm").expect("it is there").flatten();
@@ -103,10 +113,10 @@ pub(crate) fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// How a command has ended.
+/// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// As a shell would say it.
+    /// As a shell shows it.
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
@@ -125,7 +135,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn new(mut child: Child) -> Self {
+    /// Starts a command with pipes.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self::new(started.expect("the program starts"))
+    }
+
+    pub(crate) fn new(mut child: Child) -> Self {
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
         Self { child, stdin, stdout }
     }
@@ -165,6 +181,16 @@ impl Running {
         line
     }
 
+    /// Waits for a line on stderr.
+    pub(crate) fn read_stderr_line(&mut self) -> String {
+        let mut line = String::new();
+        let stderr = self.child.stderr.take().expect("stderr is a pipe");
+        let mut reader = BufReader::with_capacity(1, stderr); // reads no further than the line
+        reader.read_line(&mut line).expect("it writes text");
+        self.child.stderr = Some(reader.into_inner());
+        line
+    }
+
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }
@@ -177,7 +203,7 @@ impl Running {
         self.child.try_wait().expect("it can be waited for").is_some()
     }
 
-    /// Gives it this on stdin, and waits for its end.
+    /// Writes this to its stdin, and waits for its end.
     pub(crate) fn ends_with(mut self, stdin: &[u8]) -> Ended {
         let mut pipe = self.stdin.take();
         std::thread::scope(|scope| {
@@ -206,6 +232,13 @@ impl Running {
             self.child.wait().expect("it can be waited for")
         });
         Ended { code: code(status), stdout, stderr }
+    }
+
+    /// Waits until it sleeps, or has ended.
+    pub(crate) fn sleeps(&self) {
+        let stat = format!("/proc/{}/stat", self.pid());
+        let state = || std::fs::read_to_string(&stat).ok()?.rsplit_once(") ")?.1.chars().next();
+        until(|| matches!(state(), Some('S' | 'Z') | None));
     }
 }
 

@@ -134,7 +134,7 @@ impl ChannelShared {
             born,
             status,
             pushing,
-            has_own_fence: !barrier::register(),
+            has_own_fence: !barrier::is_registered(),
             state,
             changed,
             charge,

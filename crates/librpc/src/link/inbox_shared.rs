@@ -139,7 +139,7 @@ impl InboxShared {
             signal: Signal::new()?,
             directory,
             ended: AtomicU8::new(0),
-            has_own_fence: !barrier::register(),
+            has_own_fence: !barrier::is_registered(),
             state: Mutex::default(),
         }))
     }

@@ -20,8 +20,9 @@ use crate::registry::lookup;
 use crate::registry::node_file;
 use crate::registry::target::Target;
 use crate::sys::clock::Instant;
+use crate::sys::dispose::dispose;
 use crate::sys::file::Errno;
-use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
+use crate::sys::memory::{BadMemory, Mapping, Shape};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
@@ -136,7 +137,8 @@ impl Outgoing {
     fn say_hello(&self, opens: bool) -> Result<Arc<Socket>, NotSent> {
         let failed = |error: OsError| NotSent::Failed(Failure::Broken(error.to_string()));
         let target = &self.channel.target;
-        let socket = match Socket::connect(&node_file::socket_path(&self.channel.directory, &target.node)) {
+        let path = node_file::socket_path(&self.channel.directory, &target.node);
+        let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => Arc::new(socket),
             Err(error) if error.is_passing() || self.may_come_back() => {
                 tracing::debug!(%error, node = &*target.node, "not connected yet");
@@ -157,7 +159,7 @@ impl Outgoing {
         let hello = wire::encode(&Hello {
             lowest: PROTOCOL,
             highest: PROTOCOL,
-            features: if barrier::register() { FENCED_BY_RECEIVER } else { 0 },
+            features: if barrier::is_registered() { FENCED_BY_RECEIVER } else { 0 },
             node: self.channel.node.to_string(),
             incarnation: *self.channel.incarnation.bytes(),
             target: *target.incarnation.bytes(),
@@ -194,7 +196,8 @@ impl Outgoing {
 
     /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
     fn may_come_back(&self) -> bool {
-        lookup::is_listed(&self.channel.directory, &self.channel.target)
+        // A look that fails says nothing: there will be another one.
+        lookup::is_listed(&self.channel.directory, &self.channel.target).unwrap_or(true)
     }
 
     /// Lets go of the socket; whether its hello was to open the connection.

@@ -7,9 +7,13 @@ use librpc_ring::is_mappable;
 use crate::link::inbox_shared::{InboxShared, Settings};
 use crate::name::{Address, BadNodeId, check_node_id};
 use crate::node_shared::{NotListed, Owned};
+use crate::place::OpenError;
 use crate::policy::Policy;
 use crate::receive::inbox::{Acknowledge, Inbox};
 use crate::receive::receiver::{Receiver, Wait};
+use crate::registry::layout::{MAX_INBOXES, MAX_LIST_BYTES};
+use crate::registry::registration::AnnounceError;
+use crate::sys::memory::page_size;
 use crate::sys::{OsError, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS};
 
@@ -45,6 +49,31 @@ pub enum InboxError {
     Capacity {
         /// The capacity in bytes.
         bytes: u64,
+    },
+    /// The node has as many inboxes as others believe it to have.
+    #[error("node {node:?} has {MAX_INBOXES} inboxes already, the most that a node may have: open another node")]
+    TooMany {
+        /// The node.
+        node: String,
+    },
+    /// The addresses of all inboxes of the node, and the durable names, do not fit in its file.
+    #[error(
+        "the list of node {node:?}'s inboxes would take {bytes} bytes, of {MAX_LIST_BYTES} at most: use fewer or shorter \
+         patterns, or another node"
+    )]
+    ListTooLong {
+        /// The node.
+        node: String,
+        /// The length of the list with this inbox, in bytes.
+        bytes: usize,
+    },
+    /// The domain was removed under the node, and the node cannot join it anew: nobody would find the inbox.
+    #[error("node {node:?} was removed from its domain, and cannot join anew: {source}")]
+    Removed {
+        /// The node.
+        node: String,
+        /// Why it cannot.
+        source: Box<OpenError>,
     },
     /// The node was closed, or belongs to the parent of this forked process.
     #[error("node {node:?} is closed, or was opened before a fork")]
@@ -132,7 +161,7 @@ impl<'n> InboxBuilder<'n> {
         if !is_mappable(capacity, MIN_CAPACITY) {
             return Err(InboxError::Capacity { bytes: capacity });
         }
-        let capacity = capacity.max(rustix::param::page_size() as u64);
+        let capacity = capacity.max(page_size() as u64);
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
@@ -144,7 +173,14 @@ impl<'n> InboxBuilder<'n> {
         inbox.node.announce(&inbox.shared).map_err(|error| match error {
             NotListed::Closed => InboxError::Closed { node: inbox.node.id.to_string() },
             NotListed::Taken => InboxError::Taken { node: inbox.node.id.to_string() },
-            NotListed::Os(error) => error.into(),
+            NotListed::Removed(source) => {
+                InboxError::Removed { node: inbox.node.id.to_string(), source: Box::new(source) }
+            }
+            NotListed::Failed(AnnounceError::TooMany { .. }) => InboxError::TooMany { node: inbox.node.id.to_string() },
+            NotListed::Failed(AnnounceError::TooLong { bytes }) => {
+                InboxError::ListTooLong { node: inbox.node.id.to_string(), bytes }
+            }
+            NotListed::Failed(AnnounceError::Os(error)) => error.into(),
         })?;
         Ok(inbox)
     }

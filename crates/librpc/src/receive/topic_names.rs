@@ -7,7 +7,7 @@ use std::fmt;
 
 use librpc_ring::{Head, Kind};
 
-use crate::link::ledger::{NameCharge, OverLimit};
+use crate::link::ledger::{Charge, OverLimit};
 use crate::name::Address;
 use crate::stats::channels::SHOWN_TOPICS;
 use crate::topic::{MAX_TOPIC_BYTES, MAX_TOPICS, check_topic};
@@ -33,7 +33,7 @@ pub(crate) struct Names {
     text: String,
     pages: Vec<Option<Box<Page>>>,
     names: usize,
-    charge: NameCharge,
+    charge: Charge,
 }
 
 /// Why a declaration was not taken.
@@ -47,7 +47,7 @@ pub(crate) enum NotLearned {
 
 impl Names {
     /// No topics yet. What is declared goes on the account of this charge.
-    pub(crate) fn new(address: Address, charge: NameCharge) -> Self {
+    pub(crate) fn new(address: Address, charge: Charge) -> Self {
         Self { address, text: String::new(), pages: Vec::new(), names: 0, charge }
     }
 
@@ -131,7 +131,7 @@ impl Names {
         if self.names < SHOWN_TOPICS {
             cost += name.len() + SHOWN_OVERHEAD;
         }
-        self.charge.add(cost as u64).map_err(|OverLimit { uid, limit }| {
+        self.charge.add_names(cost as u64).map_err(|OverLimit { uid, limit }| {
             NotLearned::TooMuch(format!(
                 "the topics that uid {uid} has declared here take more than {limit} bytes (Limits::topic_bytes_per_user)"
             ))

@@ -1,13 +1,15 @@
 //! A domain: the directory in which nodes find one another.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::sys::OsError;
-use crate::sys::process::uid;
+use crate::sys::file::{self, Kind};
+use crate::sys::process;
 
 /// The mode of a private domain's directory.
 pub(crate) const PRIVATE_MODE: u32 = 0o700;
-/// The mode of a shared domain's directory: sticky, so that nobody removes another's files.
+/// The mode of a shared domain's directory: sticky, so that nobody removes another user's files.
 pub(crate) const SHARED_MODE: u32 = 0o3770;
 
 /// Where nodes find one another.
@@ -18,12 +20,15 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// The domain that the environment names: `LIBRPC_DOMAIN` as in [`Domain::parse`], or else the user's private one,
+    /// The domain that the environment names: `LIBRPC_DOMAIN` as in [`Domain::parse`], or otherwise the user's private one,
     /// `/dev/shm/librpc_<uid>`.
+    ///
+    /// In a user namespace `<uid>` is the user's number outside of it: the `root` of a namespace must not take the name of
+    /// the machine's root.
     pub fn from_env() -> Self {
         match std::env::var_os("LIBRPC_DOMAIN") {
-            Some(text) if !text.is_empty() => Self::parse(&text.to_string_lossy()),
-            _ => Self::at(format!("/dev/shm/librpc_{}", uid())),
+            Some(name) if !name.is_empty() => Self::parse(name),
+            _ => Self::at(format!("/dev/shm/librpc_{}", process::outer_uid())),
         }
     }
 
@@ -33,17 +38,28 @@ impl Domain {
     /// assert!(librpc::Domain::parse("robot").path().to_str().unwrap().ends_with(".robot"));
     /// assert_eq!(librpc::Domain::parse("/dev/shm/robot").path().to_str(), Some("/dev/shm/robot"));
     /// ```
-    pub fn parse(name: &str) -> Self {
-        if name.contains('/') { Self::at(name) } else { Self::at(format!("/dev/shm/librpc_{}.{name}", uid())) }
+    pub fn parse(name: impl AsRef<OsStr>) -> Self {
+        let name = name.as_ref();
+        if name.as_encoded_bytes().contains(&b'/') {
+            return Self::at(name);
+        }
+        let mut path = std::ffi::OsString::from(format!("/dev/shm/librpc_{}.", process::outer_uid()));
+        path.push(name);
+        Self::at(path)
     }
 
     /// The private domain in this directory, which must be on tmpfs. Only its owner's processes get in.
+    ///
+    /// A relative path is made absolute here and now: what the process makes its current directory later changes nothing.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), group: None }
+        let path = path.into();
+        // Without a current directory a relative path stays as it is, and joining says so.
+        let path = file::absolute(&path).unwrap_or(path);
+        Self { path, group: None }
     }
 
-    /// The same directory as a *shared* domain: the members of this group get in, too. Whom a node then admits is its
-    /// own choice ([`crate::Admission`]).
+    /// The same directory as a *shared* domain: the members of this group get in, too. Each node decides whom it admits
+    /// ([`crate::Admission`]).
     pub fn shared_with_group(self, gid: u32) -> Self {
         Self { group: Some(gid), ..self }
     }
@@ -64,14 +80,30 @@ impl Domain {
 #[non_exhaustive]
 pub enum DomainError {
     /// It belongs to another user.
-    #[error("domain {} belongs to uid {owner}, not to uid {uid}: choose another with LIBRPC_DOMAIN, or share one by group", path.display())]
+    #[error(
+        "domain {} belongs to uid {owner}, not to uid {uid}: {}, or share one by group",
+        path.display(), choose_another()
+    )]
     OtherOwner {
         /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The user to whom it belongs.
         owner: u32,
-        /// Who wanted to enter.
+        /// The user who wanted to enter.
         uid: u32,
+    },
+    /// Something else has its name.
+    #[error(
+        "domain {} is not a directory but {what} of uid {owner}: remove that, or {}",
+        path.display(), choose_another()
+    )]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+        /// What is there, such as `a symbolic link`.
+        what: String,
+        /// The user to whom that belongs.
+        owner: u32,
     },
     /// The access mode is not what it should be.
     #[error("domain {} has mode {found:o}, not {expected:o}{}", path.display(), shared_hint(*found))]
@@ -99,6 +131,12 @@ pub enum DomainError {
         /// The directory.
         path: PathBuf,
     },
+    /// Its path is relative, and the process has no current directory.
+    #[error("domain {} is a relative path, and this process has no current directory: name an absolute one", path.display())]
+    Relative {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file in it is not what its name says.
     #[error("{}: {why}: remove it if no node uses it", path.display())]
     Foreign {
@@ -107,7 +145,7 @@ pub enum DomainError {
         /// What is wrong with it.
         why: String,
     },
-    /// The last member has been clearing up for longer than 2 s.
+    /// The last member has been removing the domain for more than 2 s.
     #[error("domain {} has been closing for over 2 s: is the process that closes it stopped?", path.display())]
     Busy {
         /// The directory.
@@ -118,6 +156,20 @@ pub enum DomainError {
     Os(#[from] OsError),
 }
 
+impl DomainError {
+    pub(crate) fn not_a_directory(path: &Path, kind: Kind, owner: u32) -> Self {
+        Self::NotADirectory { path: path.to_owned(), what: kind.to_string(), owner }
+    }
+}
+
 fn shared_hint(mode: u32) -> &'static str {
     if mode == SHARED_MODE { " (it is a shared one: name its group to join it)" } else { "" }
+}
+
+/// Where nobody else can take the name first: in the directory that the login manager makes for the user.
+fn choose_another() -> String {
+    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|runtime| runtime.is_absolute()) {
+        Some(runtime) => format!("choose another, such as LIBRPC_DOMAIN={}", runtime.join("librpc").display()),
+        None => "choose another with LIBRPC_DOMAIN".to_owned(),
+    }
 }

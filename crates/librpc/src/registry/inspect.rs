@@ -1,4 +1,4 @@
-//! What anyone who may read a domain's directory can see of it, and `clean`.
+//! What anyone who may read a domain's directory can see of it.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::domain::{Domain, DomainError};
-use crate::registry::membership::{GENERATION, Membership, check_generation, remove_unfinished};
+use crate::registry::membership::{GENERATION, check_generation};
 use crate::registry::node_file::{self, ReadError, ids};
-use crate::registry::sweep;
 use crate::sys::file::{self, Access, Errno, open_directory};
 use crate::sys::{Descriptor, OsError};
 use crate::text::harmless;
@@ -30,7 +29,7 @@ pub struct NodeInfo {
     pub opened: SystemTime,
     /// Whether its process lives; a dead node stays in the registry until somebody sweeps it.
     pub alive: bool,
-    /// The addresses of its inboxes: its own id for what is sent to the node, patterns as `a/*`.
+    /// The addresses of its inboxes: its own id for what is sent to the node, patterns as `a/*`. At most 1,024 inboxes.
     pub inboxes: Vec<String>,
     /// The same, inbox by inbox.
     pub listed: Vec<InboxInfo>,
@@ -46,7 +45,7 @@ pub struct InboxInfo {
     pub addresses: Vec<String>,
     /// Capacity of each of its channels' rings in bytes.
     pub capacity: u64,
-    /// What happens to a message that finds it full; `None`: a policy of a later version.
+    /// What happens to a message that finds it full; `None`: this version does not know the policy.
     pub policy: Option<Policy>,
 }
 
@@ -61,11 +60,11 @@ pub struct StrangeFile {
 }
 
 impl Domain {
-    /// The nodes of the domain, dead ones that nobody has swept yet included. Creates nothing, joins nothing.
+    /// The nodes of the domain, including dead ones that nobody has swept yet. Creates nothing, joins nothing.
     ///
     /// # Errors
     ///
-    /// [`DomainError`] if there is a directory, but it cannot be read. No directory: an empty list.
+    /// [`DomainError`] if the directory or a node's file cannot be read just now. If there is no directory: an empty list.
     pub fn nodes(&self) -> Result<Vec<NodeInfo>, DomainError> {
         match open_directory(self.path()) {
             Ok(directory) => Ok(list(&directory)?),
@@ -74,7 +73,7 @@ impl Domain {
         }
     }
 
-    /// The files whose names say that they are nodes', or the domain's own, and that cannot be: of another version of
+    /// The files whose names say that they are nodes', or the domain's own, but whose contents do not: of another version of
     /// librpc, damaged, or planted. Nobody sees such a node; with such a file of its own the domain cannot be joined.
     /// Creates nothing, joins nothing.
     ///
@@ -94,56 +93,46 @@ impl Domain {
                 other => other?,
             },
             Err(Errno::NOENT) => {}
-            Err(errno) => strange.push(StrangeFile { path: self.path().join(GENERATION), why: errno.to_string() }),
+            Err(errno @ (Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::PERM)) => {
+                strange.push(StrangeFile { path: self.path().join(GENERATION), why: errno.to_string() });
+            }
+            Err(errno) => return Err(OsError::new("open generation", errno).into()),
         }
-        let nodes = strange_nodes(&directory)?.into_iter();
-        strange.extend(nodes.map(|(id, why)| StrangeFile { path: self.path().join(node_file::node_file(&id)), why }));
+        for id in ids(&directory)? {
+            match node_file::read(&directory, &id) {
+                Err(ReadError::Bad { why, .. }) => {
+                    strange.push(StrangeFile { path: self.path().join(node_file::node_file(&id)), why });
+                }
+                Err(ReadError::Os(error)) => return Err(error.into()),
+                Ok(_) => {}
+            }
+        }
         Ok(strange)
     }
-
-    /// Removes what dead nodes have left, and the domain itself if nobody else is in it. Returns the ids that were
-    /// removed. Waits up to 2 s for a member that is clearing up itself.
-    ///
-    /// # Errors
-    ///
-    /// [`DomainError`] if the directory is none of ours. No directory: an empty list.
-    pub fn clean(&self) -> Result<Vec<String>, DomainError> {
-        remove_unfinished(self.path());
-        let Some(membership) = Membership::enter(self, false)? else { return Ok(Vec::new()) };
-        let removed = sweep::sweep_all(membership.directory());
-        membership.leave();
-        removed.map_err(DomainError::Os)
-    }
 }
 
-/// All nodes. A file that cannot be read is left out: it is nobody's node.
+/// All nodes. A file that is not valid is nobody's node, and is left out. One that cannot be read just now may be: that is an
+/// error.
 pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
-    let read = |id: String| match node_file::read(directory, &id) {
-        Ok(file) => file.map(|file| NodeInfo {
-            pid: file.pid,
-            uid: file.uid,
-            incarnation: file.incarnation,
-            opened: UNIX_EPOCH + Duration::from_nanos(file.opened_ns),
-            alive: file.alive,
-            inboxes: file.inboxes.iter().flat_map(|inbox| addresses(&id, &inbox.address)).collect(),
-            listed: file.inboxes.iter().map(|inbox| inbox_info(&id, inbox)).collect(),
-            id,
-        }),
-        Err(error) => {
-            tracing::warn!(%error, "a node's file is passed over");
-            None
+    let mut nodes = Vec::new();
+    for id in ids(directory)? {
+        match node_file::read(directory, &id) {
+            Ok(Some(file)) => nodes.push(NodeInfo {
+                pid: file.pid,
+                uid: file.uid,
+                incarnation: file.incarnation,
+                opened: UNIX_EPOCH + Duration::from_nanos(file.opened_ns),
+                alive: file.alive,
+                inboxes: file.inboxes.iter().flat_map(|inbox| addresses(&id, &inbox.address)).collect(),
+                listed: file.inboxes.iter().map(|inbox| inbox_info(&id, inbox)).collect(),
+                id,
+            }),
+            Ok(None) => {} // it has left meanwhile
+            Err(error @ ReadError::Bad { .. }) => tracing::warn!(%error, "a node's file is passed over"),
+            Err(ReadError::Os(error)) => return Err(error),
         }
-    };
-    Ok(ids(directory)?.into_iter().filter_map(read).collect())
-}
-
-/// The ids of files that cannot be nodes', and why.
-fn strange_nodes(directory: &Descriptor) -> Result<Vec<(String, String)>, OsError> {
-    let why = |id: String| match node_file::read(directory, &id) {
-        Err(ReadError::Bad { why, .. }) => Some((id, why)),
-        _ => None,
-    };
-    Ok(ids(directory)?.into_iter().filter_map(why).collect())
+    }
+    Ok(nodes)
 }
 
 fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {

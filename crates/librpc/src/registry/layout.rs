@@ -1,4 +1,4 @@
-//! The byte layouts of the registry's files, version 1. Everything is little-endian. (A channel's: `librpc_ring::layout`.)
+//! The byte layouts of the registry's files, version 2. Everything is little-endian. (A channel's: `librpc_ring::layout`.)
 //!
 //! ```text
 //! generation: one page                       <id>.node: one page, or more where there are many inboxes
@@ -9,7 +9,7 @@
 //! │ 64 │ change counter: a value    │        │  32 │ pid (4 bytes)                                    │
 //! │    │ that is new each time      │        │  36 │ uid (4 bytes)                                    │
 //! │2048│ 256 buckets: the same for  │        │  40 │ opened: ns since 1970                            │
-//! │    │ the nodes of each bucket   │        │  48 │ select: where the inboxes stand; 0 = not open    │
+//! │    │ the nodes of each bucket   │        │  48 │ select: where the list of inboxes is; 0: not open│
 //! └────┴────────────────────────────┘        │ 128 │ two areas or more, each a list of inboxes (CBOR) │
 //!                                            └─────┴──────────────────────────────────────────────────┘
 //! select: sequence (16 bits) | length in bytes (24) | offset in units of 8 bytes (24)
@@ -17,27 +17,31 @@
 //!
 //! A node writes a list of inboxes where the selected one is not, then selects it with one 8-byte write: a reader finds
 //! the old or the new list, whole, even if the writer was killed or stopped in the middle.
+//!
+//! Version 2 differs from version 1 in the name of the node's socket, which carries the inode number of the node's file.
 
 /// First 8 bytes of the change counter's file.
 pub(crate) const GENERATION_MAGIC: [u8; 8] = *b"LRPC_GEN";
 /// First 8 bytes of a node's file.
 pub(crate) const NODE_MAGIC: [u8; 8] = *b"LRPCNODE";
 /// The version of both files.
-pub(crate) const VERSION: u64 = 1;
-/// Both files take whole pages.
-pub(crate) const PAGE: u64 = 4096;
-/// Where the change counter stands.
+pub(crate) const VERSION: u64 = 2;
+/// Both files are allocated in pages of this size.
+pub(crate) use crate::sys::file::PAGE;
+/// Offset of the change counter.
 pub(crate) const COUNTER_OFFSET: u64 = 64;
-/// Where the words of the buckets stand.
+/// Offset of the words of the buckets.
 pub(crate) const BUCKETS_OFFSET: u64 = 2048;
-/// So many groups of nodes are told apart by what has changed.
+/// How many groups of nodes have a word of their own that says that something in them has changed.
 pub(crate) const BUCKETS: usize = 256;
-/// Where a node's selecting word stands.
+/// Offset of a node's selecting word.
 pub(crate) const SELECT_OFFSET: u64 = 48;
-/// Where the first list of inboxes may stand.
+/// Offset of the first list of inboxes, at least.
 pub(crate) const LISTS_OFFSET: u64 = 128;
 /// The longest list of inboxes, in bytes.
 pub(crate) const MAX_LIST_BYTES: usize = 1 << 20;
+/// How many inboxes of a node others believe.
+pub(crate) const MAX_INBOXES: usize = 1024;
 
 /// The front of the change counter's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +103,7 @@ impl NodeHeader {
     }
 }
 
-/// Which list of inboxes counts.
+/// Which list of inboxes is valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Select(pub(crate) u64);
 
@@ -109,7 +113,7 @@ impl Select {
         Self(((sequence & 0xffff) << 48) | ((bytes as u64) << 24) | (offset / 8))
     }
 
-    /// Offset and length in bytes; `None`: the node is being opened or closed. To be checked: others write it.
+    /// Offset and length in bytes; `None`: the node is being opened or closed. To be checked, because others write it.
     pub(crate) fn area(self) -> Option<(u64, usize)> {
         (self.0 != 0).then_some(((self.0 & 0xff_ffff) * 8, (self.0 >> 24 & 0xff_ffff) as usize))
     }
@@ -152,7 +156,7 @@ mod golden {
     #[test]
     fn the_change_counters_file_is_pinned() {
         let header = GenerationHeader { boot_id: *b"0123456789abcdef" };
-        assert_eq!(&header.encode(), b"LRPC_GEN\x01\0\0\0\0\0\0\x000123456789abcdef");
+        assert_eq!(&header.encode(), b"LRPC_GEN\x02\0\0\0\0\0\0\x000123456789abcdef");
         assert_eq!(GenerationHeader::decode(&header.encode()), Ok(header));
     }
 
@@ -165,7 +169,7 @@ mod golden {
             opened_ns: 0x1122_3344_5566_7788,
             select: Select::new(5, 128, 77),
         };
-        let expected = b"LRPCNODE\x01\0\0\0\0\0\0\0fedcba9876543210\x04\x03\x02\x01\xe8\x03\0\0\
+        let expected = b"LRPCNODE\x02\0\0\0\0\0\0\0fedcba9876543210\x04\x03\x02\x01\xe8\x03\0\0\
             \x88\x77\x66\x55\x44\x33\x22\x11\x10\0\0\x4d\0\0\x05\0";
         assert_eq!(&header.encode(), expected);
         assert_eq!(NodeHeader::decode(&header.encode()), Ok(header));
@@ -175,8 +179,8 @@ mod golden {
     #[test]
     fn other_magic_and_other_versions_are_told_apart() {
         let mut bytes = GenerationHeader { boot_id: [0; 16] }.encode();
-        bytes[8] = 2;
-        assert_eq!(GenerationHeader::decode(&bytes), Err(BadLayout::Version { found: 2 }));
+        bytes[8] = 1;
+        assert_eq!(GenerationHeader::decode(&bytes), Err(BadLayout::Version { found: 1 }));
         bytes[0] = b'X';
         assert_eq!(GenerationHeader::decode(&bytes), Err(BadLayout::Magic));
     }

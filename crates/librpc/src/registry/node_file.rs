@@ -1,7 +1,8 @@
 //! The registry: one file per node, written by that node alone, alive as long as the kernel holds its lock.
 //!
 //! Invariant: a file that `<id>.node` names is whole (it is linked complete and locked), and its node is alive exactly if
-//! somebody holds the write lock on it. `<id>.sock` exists only beside its `<id>.node`.
+//! somebody holds the write lock on it. A node's socket carries the inode number of the node's file in its name,
+//! `<id>.<inode>.sock`: the name says whose it is, and nobody else ever binds or removes it.
 //!
 //! | died after | what is left | what others see |
 //! |---|---|---|
@@ -16,8 +17,8 @@ use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
 use crate::name::{Incarnation, check_node_id};
-use crate::registry::layout::{self, NodeHeader};
-use crate::sys::file::{self, Access, Errno, Stat};
+use crate::registry::layout::{self, MAX_INBOXES, NodeHeader};
+use crate::sys::file::{self, Access, Errno, Kind, Stat};
 use crate::sys::{Context, Descriptor, OsError, lock};
 use crate::wire::{self, ListedInbox};
 
@@ -25,13 +26,26 @@ pub(crate) fn node_file(id: &str) -> String {
     format!("{id}.node")
 }
 
-pub(crate) fn socket_file(id: &str) -> String {
-    format!("{id}.sock")
+/// The name of the rendezvous socket that belongs to a node's file.
+pub(crate) fn socket_file(id: &str, file: &Stat) -> String {
+    format!("{id}.{:x}.sock", file.identity.1)
 }
 
-/// The path of a node's rendezvous socket, short whatever the domain's path.
-pub(crate) fn socket_path(directory: &Descriptor, id: &str) -> PathBuf {
-    Path::join(&file::proc_path(directory), socket_file(id))
+/// The node and the inode number of its file that the name of a socket carries; `None`: no node has such a socket.
+pub(crate) fn owner_of_socket(name: &str) -> Option<(&str, u64)> {
+    let (id, inode) = name.strip_suffix(".sock")?.rsplit_once('.')?;
+    Some((id, u64::from_str_radix(inode, 16).ok()?))
+}
+
+/// The path of a node's rendezvous socket, short whatever the domain's path. `NOENT`: there is no such node.
+pub(crate) fn socket_path(directory: &Descriptor, id: &str) -> Result<PathBuf, OsError> {
+    let file = file::stat_at(directory, &node_file(id)).context(|| format!("look at the file of node {id:?}"))?;
+    Ok(path_in(directory, &socket_file(id, &file)))
+}
+
+/// The path of a name in an open directory.
+pub(crate) fn path_in(directory: &Descriptor, name: &str) -> PathBuf {
+    Path::join(&file::proc_path(directory), name)
 }
 
 /// A node's file, read and checked.
@@ -43,22 +57,24 @@ pub(crate) struct NodeFile {
     pub(crate) uid: u32,
     pub(crate) alive: bool,
     pub(crate) opened_ns: u64,
-    /// Empty while the node is being opened or closed, too.
+    /// At most [`MAX_INBOXES`]. Empty also while the node is being opened or closed.
     pub(crate) inboxes: Vec<ListedInbox>,
+    /// It lists more, which are passed over.
+    pub(crate) lists_more: bool,
 }
 
 #[cfg(feature = "hostile")]
 impl NodeFile {
     /// A file of which nothing is known but what its owner wrote.
     pub(crate) fn of_stranger(incarnation: Incarnation, pid: u32, inboxes: Vec<ListedInbox>) -> Self {
-        Self { incarnation, pid, uid: 0, alive: true, opened_ns: 0, inboxes }
+        Self { incarnation, pid, uid: 0, alive: true, opened_ns: 0, inboxes, lists_more: false }
     }
 }
 
 /// Why a node's file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    #[error("node {id:?} has a file that cannot be: {why}")]
+    #[error("node {id:?} has an invalid file: {why}")]
     Bad { id: String, why: String },
     #[error(transparent)]
     Os(#[from] OsError),
@@ -71,10 +87,11 @@ pub(crate) struct Life {
     pub(crate) alive: bool,
 }
 
-/// Reads the file of a node; `None` if there is none. Whatever stands there, this returns soon.
+/// Reads the file of a node; `None` if there is none. Whatever the name leads to, this returns soon.
 pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>, ReadError> {
     let Some((file, stat)) = open(directory, id)? else { return Ok(None) };
-    let (header, inboxes) = parse(id, |into, offset| file::read_at(&file, into, offset).context(|| reading(id)))?;
+    let (header, inboxes, lists_more) =
+        parse(id, |into, offset| file::read_at(&file, into, offset).context(|| reading(id)))?;
     Ok(Some(NodeFile {
         incarnation: Incarnation::from_bytes(header.incarnation),
         pid: header.pid,
@@ -82,6 +99,7 @@ pub(crate) fn read(directory: &Descriptor, id: &str) -> Result<Option<NodeFile>,
         alive: lock::is_owned(&file).context(|| reading(id))?,
         opened_ns: header.opened_ns,
         inboxes,
+        lists_more,
     }))
 }
 
@@ -105,15 +123,16 @@ fn open(directory: &Descriptor, id: &str) -> Result<Option<(Descriptor, Stat)>, 
     let file = match file::open(directory, &node_file(id), Access::Read) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
-        // What passes is our own trouble. A symbolic link, a socket, a file that nobody may read: somebody has planted it.
-        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR)) => {
-            return Err(OsError::new(reading(id), errno).into());
+        // A symbolic link, a socket, a device, a file that may not be read: somebody has planted it. Anything else is our
+        // own trouble, and says nothing about the node.
+        Err(errno @ (Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::PERM | Errno::AGAIN)) => {
+            return Err(bad(id, format!("it cannot be opened: {errno}")));
         }
-        Err(errno) => return Err(bad(id, format!("it cannot be opened: {errno}"))),
+        Err(errno) => return Err(OsError::new(reading(id), errno).into()),
     };
     let stat = file::stat(&file).context(|| reading(id))?;
-    if !stat.is_regular {
-        return Err(bad(id, "it is no regular file".into()));
+    if stat.kind != Kind::Regular {
+        return Err(bad(id, format!("it is {}", stat.kind)));
     }
     Ok(Some((file, stat)))
 }
@@ -123,21 +142,22 @@ type Pread<'f> = dyn FnMut(&mut [u8], u64) -> Result<usize, OsError> + 'f;
 
 fn read_header(id: &str, pread: &mut Pread<'_>) -> Result<NodeHeader, ReadError> {
     let mut bytes = [0; NodeHeader::BYTES];
-    pread(&mut bytes, 0)?; // a short read leaves zeros, which are no magic
+    pread(&mut bytes, 0)?; // a short read leaves zeros, which are not the magic
     NodeHeader::decode(&bytes).map_err(|layout| bad(id, layout.to_string()))
 }
 
-/// Takes a node's file apart, which its owner may write at any time.
+/// Takes a node's file apart, which its owner may write at any time: the header, the inboxes, and whether there are more
+/// than [`MAX_INBOXES`].
 pub(crate) fn parse(
     id: &str,
     mut pread: impl FnMut(&mut [u8], u64) -> Result<usize, OsError>,
-) -> Result<(NodeHeader, Vec<ListedInbox>), ReadError> {
+) -> Result<(NodeHeader, Vec<ListedInbox>, bool), ReadError> {
     let bad = |why: String| bad(id, why);
-    // A list is whole if the selecting word is the same behind it as in front of it.
+    // A list is whole if the selecting word is the same after reading it as before.
     for _ in 0..100 {
         let header = read_header(id, &mut pread)?;
-        let inboxes = match header.select.area() {
-            None => Vec::new(),
+        let (inboxes, more) = match header.select.area() {
+            None => (Vec::new(), false),
             Some((_, bytes)) if bytes > layout::MAX_LIST_BYTES => return Err(bad(format!("a list of {bytes} bytes"))),
             Some((offset, bytes)) => {
                 let mut list = vec![0; bytes];
@@ -145,12 +165,12 @@ pub(crate) fn parse(
                 if read_header(id, &mut pread)?.select != header.select {
                     continue;
                 }
-                wire::decode(&list[..read]).map_err(|error| bad(error.to_string()))?
+                wire::decode_list(&list[..read], MAX_INBOXES).map_err(|error| bad(error.to_string()))?
             }
         };
-        return Ok((header, inboxes));
+        return Ok((header, inboxes, more));
     }
-    Err(bad("its list of inboxes never stands still".into()))
+    Err(bad("its list of inboxes changes all the time".into()))
 }
 
 /// The ids of all node files in a directory.
@@ -160,7 +180,7 @@ pub(crate) fn ids(directory: &Descriptor) -> Result<Vec<String>, OsError> {
     Ok(ids)
 }
 
-/// The ids of the node files in a directory that are asked for.
+/// The ids of those node files in a directory that are asked for.
 pub(crate) fn ids_of(directory: &Descriptor, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<String>, OsError> {
     let mut ids = Vec::new();
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
@@ -194,9 +214,12 @@ pub(crate) fn make_file(directory: &Descriptor, front: &[u8], mode: u32) -> Resu
 }
 
 /// Whether a name in a directory leads to this open file.
-pub(crate) fn names(directory: &Descriptor, name: &str, file: &Descriptor) -> bool {
-    let named = file::stat_at(directory, name);
-    matches!((named, file::stat(file)), (Ok(named), Ok(open)) if named.identity == open.identity)
+pub(crate) fn names(directory: &Descriptor, name: &str, file: &Descriptor) -> Result<bool, Errno> {
+    match file::stat_at(directory, name) {
+        Ok(named) => Ok(named.identity == file::stat(file)?.identity),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +263,7 @@ mod tests {
         let mut file = front(Select::new(1, LISTS_OFFSET, first.len()));
         file.extend(first);
         let mut reads = 0;
-        let (_, inboxes) = parse("n", |into, offset| {
+        let (_, inboxes, _) = parse("n", |into, offset| {
             if offset == LISTS_OFFSET {
                 reads += 1;
                 if reads == 1 {

@@ -1,21 +1,20 @@
 //! A node's place in the registry: its file, and the lock on it that says that it lives.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::fault::fault;
 use crate::name::Incarnation;
 use crate::registry::domain::DomainError;
-use crate::registry::layout::{self, NodeHeader, Select};
-use crate::registry::membership::{Membership, Patience};
-use crate::registry::node_file::{self, NodeFile, ReadError, make_file, names, node_file, socket_file, socket_path};
+use crate::registry::layout::{self, MAX_INBOXES, NodeHeader, PAGE, Select};
+use crate::registry::membership::{GENERATION, Membership, Patience};
+use crate::registry::node_file::{self, NodeFile, ReadError, make_file, names, node_file, path_in, socket_file};
 use crate::registry::sweep::{self, remove};
 use crate::sys::file::{self, Errno};
-use crate::sys::{Context, Descriptor, OsError, lock, process};
+use crate::sys::socket::Socket;
+use crate::sys::{Context, Descriptor, OsError, clock, lock, process};
 use crate::wire::{self, ListedInbox};
-
-/// How long two openers of one id, or an opener and a sweeper, may stand in each other's way.
-const JOIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why a node id could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +31,28 @@ pub(crate) enum JoinError {
     Os(#[from] OsError),
 }
 
+/// Why a list of inboxes could not be published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnnounceError {
+    #[error("{inboxes} inboxes; a node may have {MAX_INBOXES} at most")]
+    TooMany { inboxes: usize },
+    #[error("the list of inboxes takes {bytes} bytes, of {max} at most", max = layout::MAX_LIST_BYTES)]
+    TooLong { bytes: usize },
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// What is still in place of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Current,
+    /// All but the socket.
+    WithoutSocket,
+    /// The node's file, and perhaps the socket, but not `generation`.
+    WithoutGeneration,
+    Removed,
+}
+
 /// A place in the registry, held by the lock on the file. Dropped without [`Registration::leave`], it is given up as by a
 /// death.
 #[derive(Debug)]
@@ -40,10 +61,12 @@ pub(crate) struct Registration {
     id: String,
     /// Holds the lock: never mapped, never sent, closed in a forked child.
     file: Descriptor,
+    /// The name of the socket that belongs to the file.
+    socket: String,
     lists: Lists,
 }
 
-/// Where in the file the lists of inboxes stand.
+/// Where in the file the lists of inboxes are.
 #[derive(Debug)]
 struct Lists {
     areas: [(u64, u64); 2],
@@ -53,14 +76,20 @@ struct Lists {
 }
 
 impl Registration {
-    /// Takes an id in a domain. Nobody can connect yet.
-    pub(crate) fn join(membership: Membership, id: &str, incarnation: Incarnation) -> Result<Self, JoinError> {
-        match Self::link(&membership, id, incarnation) {
-            Ok(file) => {
-                let half = (layout::PAGE - layout::LISTS_OFFSET) / 2;
+    /// Takes an id in a domain. Nobody can connect yet. Waits, up to a limit, for another process that is sweeping what a dead
+    /// node of this id has left.
+    pub(crate) fn join(
+        membership: Membership,
+        id: &str,
+        incarnation: Incarnation,
+        limit: Duration,
+    ) -> Result<Self, JoinError> {
+        match Self::link(&membership, id, incarnation, limit) {
+            Ok((file, socket)) => {
+                let half = (PAGE - layout::LISTS_OFFSET) / 2;
                 let areas = [(layout::LISTS_OFFSET, half), (layout::LISTS_OFFSET + half, half)];
-                let lists = Lists { areas, selected: 0, sequence: 0, file_bytes: layout::PAGE };
-                Ok(Self { membership, id: id.to_owned(), file, lists })
+                let lists = Lists { areas, selected: 0, sequence: 0, file_bytes: PAGE };
+                Ok(Self { membership, id: id.to_owned(), file, socket, lists })
             }
             Err(error) => {
                 membership.leave();
@@ -69,28 +98,35 @@ impl Registration {
         }
     }
 
-    fn link(membership: &Membership, id: &str, incarnation: Incarnation) -> Result<Descriptor, JoinError> {
-        let doing = || format!("open node {id:?}");
+    /// Makes the node's file, and gives it its name; returns it with the name of its socket.
+    fn link(
+        membership: &Membership,
+        id: &str,
+        incarnation: Incarnation,
+        limit: Duration,
+    ) -> Result<(Descriptor, String), JoinError> {
+        let doing = || format!("open node {id:?}, whose file takes {PAGE} bytes");
         let header = NodeHeader {
             incarnation: *incarnation.bytes(),
             pid: process::pid(),
             uid: process::uid(),
-            opened_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
+            opened_ns: clock::unix_ns(),
             select: Select::default(),
         };
         let mode = membership.file_mode() & !0o020;
         let directory = membership.directory();
         let make = || make_file(directory, &header.encode(), mode);
         let file = match make() {
-            // What the dead have left may be just the space that is missing.
-            Err(Errno::NOSPC) if !sweep::sweep_all(directory)?.is_empty() => make(),
+            // What the dead have left may be just the space that is missing. If it cannot be swept, that is still what is.
+            Err(Errno::NOSPC) if sweep::sweep_all(directory).is_ok_and(|swept| !swept.is_empty()) => make(),
             made => made,
         }
         .context(doing)?;
         let locked = lock::try_own(&file).context(doing)?;
         assert!(locked, "nobody else can know a file without a name");
+        let socket = socket_file(id, &file::stat(&file).context(doing)?);
         fault!("join.locked");
-        let mut patience = Patience::new(JOIN_LIMIT);
+        let mut patience = Patience::new(limit);
         loop {
             match file::give_name(directory, &file, &node_file(id)) {
                 Ok(()) => break,
@@ -105,7 +141,7 @@ impl Registration {
                     Err(ReadError::Os(error)) => return Err(error.into()),
                     Err(ReadError::Bad { .. }) => {
                         let path = membership.domain().path().join(node_file(id));
-                        return Err(DomainError::Foreign { path, why: "it is no node's file".into() }.into());
+                        return Err(DomainError::Foreign { path, why: "it is not a node's file".into() }.into());
                     }
                 }
                 if !patience.waits() {
@@ -117,39 +153,74 @@ impl Registration {
         if let Err(error) = sweep::sweep_a_few(directory, id) {
             tracing::debug!(%error, "a joining node has swept nothing");
         }
-        Ok(file)
+        Ok((file, socket))
     }
 
-    /// Whether the domain and the node's file are still what their names lead to. Not so: somebody has removed them.
-    pub(crate) fn is_current(&self) -> bool {
-        let membership = &self.membership;
-        membership.is_current() && names(membership.directory(), &node_file(&self.id), &self.file)
+    /// What somebody else has left in place.
+    pub(crate) fn standing(&self) -> Result<Standing, OsError> {
+        let doing = || format!("look for the files of node {:?}", self.id);
+        let directory = self.membership.directory();
+        if !names(directory, &node_file(&self.id), &self.file).context(doing)? {
+            return Ok(Standing::Removed);
+        }
+        if !self.membership.is_current()? {
+            return Ok(Standing::WithoutGeneration);
+        }
+        match file::stat_at(directory, &self.socket) {
+            Ok(_) => Ok(Standing::Current),
+            Err(Errno::NOENT) => Ok(Standing::WithoutSocket),
+            Err(errno) => Err(OsError::new(doing(), errno)),
+        }
+    }
+
+    /// The files without which nobody finds the node.
+    pub(crate) fn files(&self) -> (Arc<Descriptor>, Vec<PathBuf>) {
+        let directory = self.membership.directory();
+        let files = [&*node_file(&self.id), &self.socket, GENERATION].map(|name| path_in(directory, name));
+        (directory.clone(), files.to_vec())
     }
 
     pub(crate) fn membership(&self) -> &Membership {
         &self.membership
     }
 
-    /// The path at which to bind the rendezvous socket, free.
-    pub(crate) fn socket_path(&self) -> Result<PathBuf, OsError> {
-        remove(self.membership.directory(), &socket_file(&self.id))?;
-        Ok(socket_path(self.membership.directory(), &self.id))
+    /// Changes to a new membership of the same directory, and returns the former one.
+    pub(crate) fn change_membership(&mut self, membership: Membership) -> Membership {
+        std::mem::replace(&mut self.membership, membership)
     }
 
-    /// Lets the members that may connect do so.
-    pub(crate) fn open_socket(&self) -> Result<(), OsError> {
-        let (directory, mode) = (self.membership.directory(), self.membership.file_mode());
-        file::set_mode_at(directory, &socket_file(&self.id), mode)
-            .context(|| format!("open the socket of node {:?}", self.id))
+    /// Binds the node's rendezvous socket, on which nobody listens yet, and lets the members that may connect do so.
+    pub(crate) fn bind(&self) -> Result<Socket, OsError> {
+        let (directory, path) = (self.membership.directory(), path_in(self.membership.directory(), &self.socket));
+        let socket = match Socket::bind(&path) {
+            // Whatever has the name that belongs to our file was left there: inode numbers come back in the end.
+            Err(error) if error.is(Errno::ADDRINUSE) && remove(directory, &self.socket)? => Socket::bind(&path)?,
+            bound => bound?,
+        };
+        fault!("join.bound");
+        let mode = self.membership.file_mode();
+        file::set_mode_at(directory, &self.socket, mode)
+            .context(|| format!("let others connect to node {:?}", self.id))?;
+        Ok(socket)
+    }
+
+    /// Removes the socket's name again.
+    pub(crate) fn unbind(&self) {
+        if let Err(error) = remove(self.membership.directory(), &self.socket) {
+            tracing::warn!(%error, node = self.id, "a socket is left on which nobody listens");
+        }
     }
 
     /// Publishes the list of inboxes. Once this has returned, every lookup that begins afterwards finds it.
-    pub(crate) fn announce(&mut self, inboxes: &[ListedInbox]) -> Result<(), OsError> {
-        let doing = || format!("list the inboxes of node {:?}", self.id);
+    pub(crate) fn announce(&mut self, inboxes: &[ListedInbox]) -> Result<(), AnnounceError> {
+        if inboxes.len() > MAX_INBOXES {
+            return Err(AnnounceError::TooMany { inboxes: inboxes.len() });
+        }
         let bytes = wire::encode(&inboxes);
         if bytes.len() > layout::MAX_LIST_BYTES {
-            return Err(OsError::new(doing(), std::io::Error::from(std::io::ErrorKind::FileTooLarge)));
+            return Err(AnnounceError::TooLong { bytes: bytes.len() });
         }
+        let doing = || format!("list the inboxes of node {:?}, which takes {} bytes", self.id, bytes.len());
         let lists = &mut self.lists;
         let next = 1 - lists.selected;
         if lists.areas[next].1 < bytes.len() as u64 {
@@ -166,22 +237,26 @@ impl Registration {
         file::write_at(&self.file, &select.0.to_le_bytes(), layout::SELECT_OFFSET).context(doing)?;
         lists.selected = next;
         fault!("announce.selected");
-        self.membership.bump(&self.id);
-        Ok(())
+        Ok(self.membership.bump(&self.id)?)
     }
 
     /// Gives the id up, and leaves the domain; the last one removes it.
     pub(crate) fn leave(self) {
         fault!("leave.begun");
         let directory = self.membership.directory();
-        let warn = |error: OsError| tracing::warn!(%error, node = self.id, "a leaving node could not remove a file");
-        let _ = remove(directory, &socket_file(&self.id)).map_err(warn);
+        let warn = |error: OsError| tracing::warn!(%error, node = self.id, "a leaving node has left something behind");
+        self.unbind();
         fault!("leave.socket-removed");
-        if names(directory, &node_file(&self.id), &self.file) {
-            let _ = remove(directory, &node_file(&self.id)).map_err(warn);
+        let name = node_file(&self.id);
+        // While the name leads to our file, which we hold, nobody else can take the id.
+        let is_named = names(directory, &name, &self.file).context(|| format!("look for {name}"));
+        if let Err(error) = is_named.and_then(|is_named| Ok(is_named && remove(directory, &name)?)) {
+            warn(error);
         }
         fault!("leave.file-removed");
-        self.membership.bump(&self.id);
+        if let Err(error) = self.membership.bump(&self.id) {
+            warn(error);
+        }
         drop(self.file);
         self.membership.leave();
     }

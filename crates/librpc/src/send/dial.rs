@@ -76,7 +76,7 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
     let domain = node.domain().ok_or_else(closed)?;
     let begun = Instant::now();
     let deadline = begun.checked_add(limit);
-    let waiters = &node.process().waiters;
+    let lookout = &node.process().lookout;
     let mut seen_alive = false;
     let mut failures = HashMap::new();
     let mut attempt = || -> Result<Option<OutboundChannel>, ConnectError> {
@@ -113,7 +113,7 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
         }
     };
     let found =
-        if limit.is_zero() { attempt()? } else { wait::wait_for(waiters, domain.path(), deadline, &mut attempt)? };
+        if limit.is_zero() { attempt()? } else { wait::wait_for(lookout, domain.path(), deadline, &mut attempt)? };
     found.ok_or_else(|| match seen_alive {
         true => ConnectError::NoInbox { node: to.to_string() },
         false => ConnectError::NotFound { node: to.to_string() },

@@ -73,6 +73,37 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
     }
 }
 
+/// What an item takes once it was added, in bytes of memory.
+pub(crate) fn bytes(item: &ListedItem) -> usize {
+    /// A short text: its address, and what comes before it.
+    const TEXT: usize = 32;
+    let texts = |texts: &[String]| texts.iter().map(|text| TEXT + text.len()).sum::<usize>();
+    match item {
+        ListedItem::Inbox(totals) => {
+            size_of::<InboxStats>()
+                + match &totals.address {
+                    ListedAddress::Patterns(patterns) => texts(patterns),
+                    ListedAddress::Node | ListedAddress::Service(_) => 0,
+                }
+        }
+        ListedItem::Incoming(channel) | ListedItem::Outgoing(channel) => {
+            // The counts of all buckets are kept, however few are named.
+            let has_latencies = channel.latency.len() > 2;
+            let latencies = if has_latencies { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 };
+            size_of::<ChannelStats>() + latencies + channel.peer.len() + texts(&channel.topics)
+        }
+        ListedItem::EndedIncoming(ended) | ListedItem::EndedOutgoing(ended) => {
+            let has_latencies = ended.latency.len() > 2;
+            let latencies = if has_latencies { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 };
+            let address = match &ended.address {
+                ListedAddress::Patterns(patterns) => texts(patterns),
+                ListedAddress::Node | ListedAddress::Service(_) => 0,
+            };
+            size_of::<ChannelStats>() + latencies + ended.peer.len() + address
+        }
+    }
+}
+
 /// What a page holds that cannot be.
 #[derive(Debug, thiserror::Error)]
 #[error("statistics that cannot be: {0}")]

@@ -1,7 +1,7 @@
 //! Files and directories of the registry.
 //!
-//! Everything is opened without following links and without blocking: what bears a name in a shared domain may be
-//! anything. What is read is bounded by the caller.
+//! Everything is opened without following links and without blocking: in a shared domain a name may lead to anything.
+//! The caller bounds what is read. No call here exceeds the file-size limit, which the kernel enforces with a signal.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
 pub(crate) use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::{Context, Descriptor, OsError};
+
+/// The registry's files take whole pages of this many bytes.
+pub(crate) const PAGE: u64 = 4096;
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
@@ -31,16 +35,38 @@ impl Access {
     }
 }
 
-/// What the kernel says of a file.
+/// What kind of file something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Regular,
+    Directory,
+    Socket,
+    Link,
+    Other,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Regular => "a regular file",
+            Self::Directory => "a directory",
+            Self::Socket => "a socket",
+            Self::Link => "a symbolic link",
+            Self::Other => "a special file",
+        })
+    }
+}
+
+/// What the kernel says about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Device and inode: the same for the same file only.
+    /// Device and inode: no other file has the same.
     pub(crate) identity: (u64, u64),
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     /// The access mode, without the file's type.
     pub(crate) mode: u32,
-    pub(crate) is_regular: bool,
+    pub(crate) kind: Kind,
 }
 
 impl Stat {
@@ -50,7 +76,13 @@ impl Stat {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mode: stat.st_mode & 0o7777,
-            is_regular: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+            kind: match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Kind::Regular,
+                FileType::Directory => Kind::Directory,
+                FileType::Socket => Kind::Socket,
+                FileType::Symlink => Kind::Link,
+                _ => Kind::Other,
+            },
         }
     }
 }
@@ -72,7 +104,13 @@ pub(crate) fn reopen(file: &Descriptor) -> Result<Descriptor, Errno> {
     Descriptor::open(|| rustix::fs::open(proc_path(file), flags, Mode::empty()))
 }
 
-/// The name of an open file, for calls that take only paths. It holds whatever happens to the directories above.
+/// A path made absolute by the current directory.
+pub(crate) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    // Rebuilt from its parts, it has no slash at its end, through which the kernel would follow a link.
+    std::path::absolute(path).map(|path| path.components().collect())
+}
+
+/// The name of an open file, for calls that take only paths. It stays valid whatever happens to the directories above.
 pub(crate) fn proc_path(fd: impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
 }
@@ -94,6 +132,11 @@ pub(crate) fn give_name(directory: &Descriptor, file: &Descriptor, name: &str) -
 /// Removes a name from a directory.
 pub(crate) fn unlink(directory: &Descriptor, name: &str) -> Result<(), Errno> {
     rustix::fs::unlinkat(directory, name, AtFlags::empty())
+}
+
+/// Renames a file within a directory, unless the new name is taken (`EXIST`).
+pub(crate) fn rename_at(directory: &Descriptor, from: &str, to: &str) -> Result<(), Errno> {
+    rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)
 }
 
 /// What an open file is.
@@ -118,7 +161,8 @@ pub(crate) fn read_at(file: &Descriptor, into: &mut [u8], offset: u64) -> Result
 
 /// Writes bytes at an offset.
 pub(crate) fn write_at(file: &Descriptor, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-    // A short write happens on tmpfs only where a limit is met; the next one then says which.
+    check_size(offset + bytes.len() as u64)?;
+    // On tmpfs a write is short only at a limit; the next one then says which.
     let mut written = 0;
     while written < bytes.len() {
         match retry_interrupted(|| rustix::io::pwrite(file, &bytes[written..], offset + written as u64))? {
@@ -129,12 +173,23 @@ pub(crate) fn write_at(file: &Descriptor, bytes: &[u8], offset: u64) -> Result<(
     Ok(())
 }
 
-/// Allocates space, so that no later write or mapping can lack it.
+/// Allocates space, so that no later write or mapping runs out of it.
 pub(crate) fn allocate(file: &Descriptor, offset: u64, bytes: u64) -> Result<(), Errno> {
+    check_size(offset + bytes)?;
     retry_interrupted(|| rustix::fs::fallocate(file, FallocateFlags::empty(), offset, bytes))
 }
 
-/// A signal that ends a call early is no answer.
+/// The longest file that this process may make (`ulimit -f`), in bytes; `None`: no limit.
+pub(crate) fn size_limit() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
+}
+
+/// Whether a file may become this long: `FBIG` if not. The kernel itself would end the process with SIGXFSZ.
+pub(crate) fn check_size(bytes: u64) -> Result<(), Errno> {
+    if size_limit().is_some_and(|limit| bytes > limit) { Err(Errno::FBIG) } else { Ok(()) }
+}
+
+/// Repeats a call that a signal has interrupted.
 pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
@@ -184,8 +239,13 @@ pub(crate) fn is_tmpfs(file: impl AsFd) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(file)?.f_type as u64 == TMPFS_MAGIC)
 }
 
-/// Calls `visit` with the names in a directory until it returns `false`. Names that are not UTF-8 are left out. `buffer`
-/// sets how many names are read at once.
+/// Whether what a path leads to is on tmpfs.
+pub(crate) fn is_path_on_tmpfs(path: &Path) -> Result<bool, Errno> {
+    Ok(rustix::fs::statfs(path)?.f_type as u64 == TMPFS_MAGIC)
+}
+
+/// Calls `visit` with the names in a directory, `.` and `..` included, until it returns `false`. Names that are not UTF-8
+/// are left out. The size of `buffer` sets how many names are read at once.
 pub(crate) fn each_name(
     directory: &Descriptor,
     buffer: &mut [MaybeUninit<u8>],
@@ -223,4 +283,24 @@ pub(crate) fn boot_id() -> Result<[u8; 16], OsError> {
         OsError::new(format!("read {path}"), error)
     })?;
     Ok(id.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Linux interrupts `fallocate` on tmpfs for every signal before version 6.6, and later only for one that is fatal.
+    #[test]
+    fn a_call_that_a_signal_has_interrupted_is_repeated() {
+        let mut answers = vec![Err(Errno::NOSPC), Ok(7), Err(Errno::INTR), Err(Errno::INTR)];
+        assert_eq!(retry_interrupted(|| answers.pop().unwrap()), Ok(7));
+        assert_eq!(retry_interrupted(|| answers.pop().unwrap()), Err(Errno::NOSPC));
+    }
+
+    #[test]
+    fn a_path_is_made_absolute_without_a_slash_at_its_end() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(absolute(Path::new("a/./b/")).unwrap(), here.join("a/b"));
+        assert_eq!(absolute(Path::new("/a//b/")).unwrap().as_os_str(), "/a/b");
+    }
 }

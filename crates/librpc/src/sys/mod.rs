@@ -1,25 +1,25 @@
 //! The operating system, and the only unsafe code about it: what the rest of the crate asks for, in safe functions.
 #![allow(unsafe_code)]
 
-pub(crate) mod barrier; //    memory barriers in other processes
 pub(crate) mod clock; //      the time that both sides of a channel understand
 pub(crate) mod file; //       files and directories of the registry
-pub(crate) mod fork; //       descriptors and memory that a forked child must not use
 pub(crate) mod kernel; //     optional features of the kernel, probed
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings
 pub(crate) mod poll; //       epoll and eventfd
-pub(crate) mod process; //    processes, this one and others
+pub(crate) mod process; //    what this process has once, and what the kernel says about others
 pub(crate) mod reactor; //    the one background thread of a process
 pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
 pub(crate) mod sync; //       locks and condition variables
 pub(crate) mod thread; //     a thread that takes no signals
 pub(crate) mod watch; //      inotify on a directory
 
+use std::borrow::Cow;
 use std::io;
 
-pub(crate) use fork::Descriptor;
 pub use kernel::Kernel;
+pub(crate) use process::descriptor::Descriptor;
+pub(crate) use process::{barrier, dispose, fork};
 
 /// A system call that failed: what it was for, and the kernel's answer.
 #[derive(Debug, thiserror::Error)]
@@ -49,15 +49,20 @@ impl OsError {
     }
 }
 
-/// What a user can do about the failures that are about resources.
-fn hint(error: &io::Error) -> &'static str {
+/// What a user can do about a resource that is used up.
+fn hint(error: &io::Error) -> Cow<'static, str> {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOSPC) => " (free some space on that tmpfs, or enlarge it)",
-        Some(Errno::MFILE) => " (this process has used up its descriptors: raise `ulimit -n`)",
-        Some(Errno::NFILE) => " (the machine has used up its descriptors)",
-        Some(Errno::NOMEM | Errno::NOBUFS) => " (memory or a limit on it is used up)",
-        _ => "",
+        Some(Errno::NOSPC) => " (free some space on that tmpfs, or enlarge it)".into(),
+        Some(Errno::MFILE) => " (this process has used up its descriptors: raise `ulimit -n`)".into(),
+        Some(Errno::NFILE) => " (the machine has used up its descriptors)".into(),
+        Some(Errno::NOMEM | Errno::NOBUFS) => " (memory or a limit on it is used up)".into(),
+        Some(Errno::FBIG) => {
+            let limit = file::size_limit().map_or("no limit now".into(), |limit| format!("{limit} bytes at most"));
+            format!(" (the file-size limit of this process: {limit}; raise `ulimit -f`, or LimitFSIZE= in systemd)")
+                .into()
+        }
+        _ => "".into(),
     }
 }
 

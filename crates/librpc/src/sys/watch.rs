@@ -1,4 +1,4 @@
-//! inotify on a directory: something in it has changed.
+//! inotify: a directory's entries have changed, or a file was removed.
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,13 +6,37 @@ use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use super::memory::dispose;
+use super::dispose::dispose;
 use super::{Context, Descriptor, OsError};
 
-/// A set of watched directories.
+/// What is to be reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Every change of a directory's entries.
+    Entries,
+    /// The next sign that a file may have lost its name. Reported once; then the watch is gone.
+    Removal,
+}
+
+impl Interest {
+    fn flags(self) -> WatchFlags {
+        let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+        match self {
+            Self::Entries => {
+                let entries = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MODIFY | WatchFlags::DELETE;
+                itself | entries | WatchFlags::ONLYDIR
+            }
+            // A file that is open somewhere lives on without a name: what the kernel reports then is the count of its
+            // names, as a changed attribute.
+            Self::Removal => itself | WatchFlags::ATTRIB | WatchFlags::ONESHOT | WatchFlags::DONT_FOLLOW,
+        }
+    }
+}
+
+/// An inotify instance.
 ///
-/// Closing one waits for the kernel's own work, milliseconds mostly, over a second on a loaded machine: an expendable
-/// thread does it.
+/// Closing one waits for the kernel's own work: milliseconds as a rule, over a second on a loaded machine. So an
+/// expendable thread closes it.
 #[derive(Debug)]
 pub(crate) struct Watch(ManuallyDrop<Descriptor>);
 
@@ -23,23 +47,22 @@ impl Watch {
             .map(|descriptor| Self(ManuallyDrop::new(descriptor)))
     }
 
-    /// Watches for files that come, go or are written in a directory. The number is the same for the same directory,
-    /// and another where another one has taken its place.
-    pub(crate) fn add(&self, directory: &Path) -> Result<i32, OsError> {
-        let changes = WatchFlags::CREATE
-            | WatchFlags::MOVED_TO
-            | WatchFlags::MODIFY
-            | WatchFlags::DELETE
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF
-            | WatchFlags::ONLYDIR;
-        inotify::add_watch(&*self.0, directory, changes).context(|| format!("watch {}", directory.display()))
+    /// Watches what a path leads to. Returns the watch's number: the same for the same file, another for another file.
+    pub(crate) fn add(&self, path: &Path, interest: Interest) -> Result<i32, OsError> {
+        inotify::add_watch(&*self.0, path, interest.flags()).context(|| format!("watch {}", path.display()))
+    }
+
+    /// Ends a watch.
+    pub(crate) fn remove(&self, watch: i32) {
+        // It fails only for a watch that has ended with its file.
+        let _ = inotify::remove_watch(&*self.0, watch);
     }
 
     /// Forgets what has been reported so far.
     pub(crate) fn drain(&self) {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
         for _ in 0..16 {
+            // What cannot be read now is reported again.
             if rustix::io::read(&*self.0, &mut buffer).is_err() {
                 break;
             }
@@ -49,7 +72,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // SAFETY: taken once, for it is dropped once.
+        // SAFETY: taken once, because it is dropped once.
         let descriptor = unsafe { ManuallyDrop::take(&mut self.0) };
         if descriptor.is_ours() {
             dispose(vec![descriptor.into_owned()], ());

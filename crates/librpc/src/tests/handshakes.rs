@@ -2,7 +2,7 @@
 //! of bells, broken on purpose once, is noticed here.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Socket};
 use crate::wire::{self, Answer, Attached, Data, Hello, Terms};
 use crate::{Admission, ConnectError, Departure, Domain, Event, Inbox, Limits, Node, Reason, RecvError};
 
-const CAPACITY: u64 = 4096;
+const CAPACITY: u64 = 65_536; // a page, wherever this runs
 /// Whatever is to happen has happened by then.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -56,12 +56,17 @@ impl Scene {
         Self { victim: victim.open().unwrap(), evil: evil.open().unwrap(), path }
     }
 
+    fn socket_of(&self, node: &str) -> PathBuf {
+        let file = std::fs::metadata(self.path.join(format!("{node}.node"))).unwrap();
+        self.path.join(format!("{node}.{:x}.sock", file.ino()))
+    }
+
     fn inbox(&self) -> Inbox {
         self.victim.inbox_builder().capacity(CAPACITY).open().unwrap()
     }
 
     fn stranger(&self) -> Stranger {
-        let socket = Socket::connect(&self.path.join("victim.sock")).unwrap();
+        let socket = Socket::connect(&self.socket_of("victim")).unwrap();
         socket.accept_descriptors(true);
         Stranger(socket)
     }
@@ -246,7 +251,7 @@ fn whoever_is_not_admitted_is_refused() {
 
 #[test]
 fn whoever_is_silent_is_put_off_in_time() {
-    let limits = Limits { handshake_time: Duration::from_millis(30), ..Limits::default() };
+    let limits = Limits::default().handshake_time(Duration::from_millis(30));
     let scene = Scene::with(Admission::same_user(), limits);
     let _inbox = scene.inbox();
     assert_eq!(scene.stranger().refusal(), Reason::Busy);
@@ -391,7 +396,7 @@ struct Listener(Socket);
 
 impl Listener {
     fn new(scene: &Scene) -> Self {
-        let path = scene.path.join("evil.sock");
+        let path = scene.socket_of("evil");
         std::fs::remove_file(&path).unwrap();
         let socket = Socket::bind(&path).unwrap();
         rustix::net::listen(&socket, 16).unwrap(); // it takes descriptors
@@ -537,7 +542,7 @@ fn lingering() -> (OwnedFd, std::net::TcpStream) {
 #[test]
 fn what_waits_to_be_closed_is_on_its_users_account() {
     const MOST: u32 = 20;
-    let limits = Limits { handshakes_per_user: MOST, handshake_time: LONG, ..Limits::default() };
+    let limits = Limits::default().handshakes_per_user(MOST).handshake_time(LONG);
     let scene = Scene::shared(limits);
     let mut inbox = scene.inbox();
     let mut far_ends = Vec::new();

@@ -52,6 +52,14 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, BadMes
     Ok(minicbor::decode(bytes)?)
 }
 
+/// The first items of a list from a stranger's bytes, at most so many, and whether there are more.
+pub(crate) fn decode_list<'b, T: Decode<'b, ()>>(bytes: &'b [u8], most: usize) -> Result<(Vec<T>, bool), BadMessage> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let mut items = decoder.array_iter()?;
+    let list = items.by_ref().take(most).collect::<Result<_, _>>()?;
+    Ok((list, items.next().transpose()?.is_some()))
+}
+
 #[cfg(test)]
 mod golden {
     use super::*;

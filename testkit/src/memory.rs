@@ -1,7 +1,8 @@
-//! Ring memory in which every word can be spoilt, before the library looks and while it looks.
+//! Ring memory of one thread. A test can read and spoil every word of it, count the reads, and have reads return something
+//! else than what is stored.
 //!
-//! Invariant: what the library itself has written stays readable as it is in the cells; only what it is *told* may be a
-//! lie, as if a peer were writing at that very moment. An access out of range panics: that would be a fault of the library.
+//! Invariant: what the library has written stays in the cells as it is. Only what a read *returns* may be a lie, as if the
+//! peer were writing at that very moment. An access out of range panics: that would be the library's mistake.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,28 +13,29 @@ use librpc_ring::{Memory, MemoryMut};
 
 use crate::random::Random;
 
-/// Words that both sides reach.
-#[derive(Clone)]
-pub(crate) struct Plain(Rc<Inner>);
+/// A memory of the ring. A clone is another mapping of the same memory.
+#[derive(Clone, Debug)]
+pub struct RingMemory(Rc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     words: Vec<Cell<u64>>,
-    /// Where the ring begins, if it is shown twice.
+    /// Where the ring begins, if it is mapped a second time after the end.
     ring: Option<usize>,
-    reads: Cell<u64>,
-    /// One read in 2^this finds something else than what stands there; 64: none.
+    reads: Cell<usize>,
+    /// One read in 2^this returns a lie; 64: none does.
     lies: Cell<u32>,
     random: Cell<u64>,
 }
 
-impl Plain {
-    /// A data memory with a ring of this capacity.
-    pub(crate) fn data(capacity: u64) -> Self {
+impl RingMemory {
+    /// The memory of a sender whose ring has this capacity, in bytes.
+    pub fn data(capacity: u64) -> Self {
         Self::new(data::RING + capacity as usize / WORD, Some(data::RING))
     }
 
-    /// An ack memory.
-    pub(crate) fn ack() -> Self {
+    /// The memory of a receiver.
+    pub fn ack() -> Self {
         Self::new(ACK_BYTES / WORD, None)
     }
 
@@ -42,28 +44,29 @@ impl Plain {
         Self(Rc::new(Inner { words, ring, reads: Cell::new(0), lies: Cell::new(64), random: Cell::new(1) }))
     }
 
+    /// The word at this index, for a test to read or spoil.
     #[inline(always)]
-    pub(crate) fn cell(&self, word: usize) -> &Cell<u64> {
+    pub fn cell(&self, word: usize) -> &Cell<u64> {
         match self.0.ring {
-            // The second showing of the ring, and nothing behind it.
+            // The second mapping of the ring, and nothing after it.
             Some(ring) if word >= self.0.words.len() => &self.0.words[ring..][word - self.0.words.len()],
             _ => &self.0.words[word],
         }
     }
 
-    /// From now on one read in 2^`lies` is spoilt.
-    pub(crate) fn lie(&self, lies: u32, random: &mut Random) {
+    /// From now on, one read in 2^`lies` returns a lie. 64 ends that.
+    pub fn lie(&self, lies: u32, random: &mut Random) {
         self.0.lies.set(lies);
         self.0.random.set(random.next());
     }
 
-    /// How many words were read.
-    pub(crate) fn reads(&self) -> u64 {
+    /// How many words have been read.
+    pub fn reads(&self) -> usize {
         self.0.reads.get()
     }
 
     #[inline(always)]
-    fn told(&self, word: usize) -> u64 {
+    fn returned(&self, word: usize) -> u64 {
         self.0.reads.set(self.0.reads.get() + 1);
         let truth = self.cell(word).get();
         if self.0.lies.get() >= 64 {
@@ -84,21 +87,21 @@ impl Plain {
     }
 }
 
-impl Memory for Plain {
+impl Memory for RingMemory {
     #[inline(always)]
     fn load(&self, word: usize, _: Ordering) -> u64 {
-        self.told(word)
+        self.returned(word)
     }
 
     #[inline(always)]
     fn get(&self, word: usize) -> u64 {
-        self.told(word)
+        self.returned(word)
     }
 
     #[inline(always)]
     fn read(&self, word: usize, bytes: usize, into: &mut Vec<u8>) {
         let end = into.len() + bytes;
-        (word..word + bytes.div_ceil(WORD)).for_each(|word| into.extend_from_slice(&self.told(word).to_le_bytes()));
+        (word..word + bytes.div_ceil(WORD)).for_each(|word| into.extend_from_slice(&self.returned(word).to_le_bytes()));
         into.truncate(end);
     }
 
@@ -106,7 +109,7 @@ impl Memory for Plain {
     fn fence(&self, _: Ordering) {}
 }
 
-impl MemoryMut for Plain {
+impl MemoryMut for RingMemory {
     #[inline(always)]
     fn store(&self, word: usize, value: u64, _: Ordering) {
         self.cell(word).set(value);

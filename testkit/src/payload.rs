@@ -1,7 +1,14 @@
-//! Payloads that can be checked: the stream, the number, a checksum over everything, and bytes that depend on the number.
+//! Numbered payloads that can be checked.
+//!
+//! ```text
+//! bytes 0..8    the stream: all that one sender sends
+//! bytes 8..16   the number of the message in its stream
+//! bytes 16..24  a checksum over everything
+//! the rest      the lowest byte of the number
+//! ```
 
-/// The shortest payload.
-pub(crate) const HEAD_BYTES: usize = 24;
+/// The length of the shortest payload, in bytes.
+pub const HEAD_BYTES: usize = 24;
 
 fn sum(seed: u64, bytes: &[u8]) -> u64 {
     let mut hash = seed ^ bytes.len() as u64;
@@ -13,9 +20,9 @@ fn sum(seed: u64, bytes: &[u8]) -> u64 {
     hash
 }
 
-/// Writes the payload of a message, of up to `most` bytes: how long it is depends on the number, unless `most` is the
-/// shortest.
-pub(crate) fn write(payload: &mut Vec<u8>, stream: u64, number: u64, most: usize) {
+/// Writes the payload of a message. Its length is at most `most` bytes, depends on the number, and is never less than
+/// [`HEAD_BYTES`].
+pub fn write(payload: &mut Vec<u8>, stream: u64, number: u64, most: usize) {
     let span = most.saturating_sub(HEAD_BYTES);
     let length = if span == 0 { HEAD_BYTES } else { HEAD_BYTES + (number as usize).wrapping_mul(7919) % (span + 1) };
     payload.clear();
@@ -27,8 +34,8 @@ pub(crate) fn write(payload: &mut Vec<u8>, stream: u64, number: u64, most: usize
     payload[16..24].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The stream and the number of a payload; `None` if it is not what was written.
-pub(crate) fn read(payload: &[u8]) -> Option<(u64, u64)> {
+/// The stream and the number of a payload; `None` if it is not exactly what was written.
+pub fn read(payload: &[u8]) -> Option<(u64, u64)> {
     let (head, rest) = payload.split_at_checked(HEAD_BYTES)?;
     let word = |n: usize| u64::from_le_bytes(head[n..n + 8].try_into().expect("eight bytes"));
     let (stream, number) = (word(0), word(8));
@@ -40,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_read_back_and_each_flipped_bit_is_found() {
+    fn a_payload_is_read_back_and_every_flipped_bit_is_detected() {
         let mut payload = Vec::new();
         for number in [0, 1, 77, 1 << 40] {
             write(&mut payload, 5, number, 100);

@@ -1,36 +1,39 @@
-//! Random numbers that follow from a seed, fast enough for a billion attacks: splitmix64.
+//! Random numbers that follow from a seed, fast enough for a billion attacks (splitmix64).
 
 /// A source of random numbers.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The sequence that follows from this seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
+    /// Any number.
+    #[expect(clippy::should_implement_trait, reason = "a sequence without an end is no iterator")]
     #[inline(always)]
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let bits = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^ bits >> 31
     }
 
-    /// A number below this one, which is not 0.
+    /// A number below `limit`, which must not be 0.
     #[inline(always)]
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
-    /// Whether one chance in so many has come.
+    /// `true` once in this many times.
     #[inline(always)]
-    pub(crate) fn once_in(&mut self, times: u64) -> bool {
+    pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
-    /// Something that is at the edge of something more often than not.
-    pub(crate) fn odd(&mut self) -> u64 {
+    /// A number that is mostly at the edge of something: 0, a power of two, the largest.
+    pub fn odd(&mut self) -> u64 {
         match self.below(8) {
             0 => 0,
             1 => u64::MAX - self.below(16),
