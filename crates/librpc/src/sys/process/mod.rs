@@ -25,7 +25,7 @@ struct Here {
 
 /// What threads share, and what a forked child needs of it: it is locked by the forking thread, so a child finds it unlocked
 /// and whole.
-struct Gated {
+pub(super) struct Gated {
     /// The generation that this belongs to.
     generation: u64,
     /// What is shared by all nodes: [`share`].
