@@ -153,7 +153,7 @@ mod tests {
             }
         }
         let mut known: Vec<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
-        known.extend(IN_SHARED_DOMAINS.map(str::to_owned));
+        known.extend(super::IN_SHARED_DOMAINS.map(str::to_owned));
         found.sort();
         found.dedup();
         known.sort();
