@@ -1,5 +1,6 @@
 //! `librpc metrics`: a page of metrics for Prometheus. Counters are read when the page is requested.
 
+mod ledger; // sums that never fall
 mod page; //   the text of the page
 mod server; // as much of HTTP as a scrape needs
 
@@ -11,6 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome, say};
 use crate::snapshot::Looker;
 
+use ledger::Ledger;
 use server::{Answer, Server};
 
 /// Serves the domain's counters to Prometheus, as OpenMetrics text
@@ -32,12 +34,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let looker = Mutex::new(Looker::new(domain.domain()?));
+    let looks = Mutex::new((Looker::new(domain.domain()?), Ledger::default()));
     let server = Server::listen(args.listen)?;
     say(format_args!("listening on http://{}/metrics", server.address()?));
     server.serve(&interrupt, move |path| match path {
         "/metrics" | "/" => {
-            page(&looker).unwrap_or_else(|error| Answer::text("500 Internal Server Error", format!("{error:#}\n")))
+            page(&looks).unwrap_or_else(|error| Answer::text("500 Internal Server Error", format!("{error:#}\n")))
         }
         _ => Answer::text("404 Not Found", "only /metrics\n"),
     })?;
@@ -45,7 +47,9 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
 }
 
 /// Requests at the same time look one after the other.
-fn page(looker: &Mutex<Looker>) -> anyhow::Result<Answer> {
-    let snapshot = looker.lock().unwrap_or_else(PoisonError::into_inner).look()?;
-    Ok(Answer { status: "200 OK", kind: OPEN_METRICS, body: page::encode(&snapshot)? })
+fn page(looks: &Mutex<(Looker, Ledger)>) -> anyhow::Result<Answer> {
+    let (looker, ledger) = &mut *looks.lock().unwrap_or_else(PoisonError::into_inner);
+    let snapshot = looker.look()?;
+    ledger.take(&snapshot);
+    Ok(Answer { status: "200 OK", kind: OPEN_METRICS, body: page::encode(&snapshot, ledger)? })
 }

@@ -207,7 +207,7 @@ impl Snapshot {
         for Observed { node, stats, .. } in observed {
             for (order, channel) in stats.iter().flat_map(|stats| stats.outgoing.iter().enumerate()) {
                 let key = Key::new(&node.incarnation, &channel.peer_incarnation, channel, order);
-                if seen.contains(&key) || key.ring.is_err() && unmatched.take(&key) {
+                if seen.contains(&key) || key.is_pending() && unmatched.take(&key) {
                     continue;
                 }
                 let addresses = listed.get(&(channel.peer_incarnation, channel.inbox)).copied().cloned();
@@ -238,7 +238,7 @@ impl Snapshot {
         // A channel gets its number when the receiver answers. Before, it was here without one.
         let is_pending = |other: &ChannelRow| {
             let (one, other) = (&row.key, &other.key);
-            other.ring.is_err() && (&one.from, &one.to, one.inbox) == (&other.from, &other.to, other.inbox)
+            other.is_pending() && (&one.from, &one.to, one.inbox) == (&other.from, &other.to, other.inbox)
         };
         answered && !self.channels.iter().any(is_pending)
     }
@@ -338,6 +338,21 @@ impl Key {
     fn new(from: &librpc::Incarnation, to: &librpc::Incarnation, channel: &ChannelStats, order: usize) -> Self {
         let (from, to) = (from.to_string(), to.to_string());
         Self { from, to, inbox: channel.inbox, ring: channel.ring.ok_or(order) }
+    }
+
+    /// The incarnation of the sender's node.
+    pub(crate) fn from(&self) -> &str {
+        &self.from
+    }
+
+    /// The incarnation of the receiver's node.
+    pub(crate) fn to(&self) -> &str {
+        &self.to
+    }
+
+    /// Whether it gets another key when the receiver answers.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.ring.is_err()
     }
 }
 

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::ledger::{Counts, Ledger, Way};
 use crate::snapshot::{Snapshot, State};
 
 /// The upper ends of the latency buckets in ns: every fourth doubling of the histogram's.
@@ -25,9 +26,9 @@ const ENDS_NS: [u64; 14] = {
 };
 
 /// Writes the page.
-pub(super) fn encode(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+pub(super) fn encode(snapshot: &Snapshot, ledger: &Ledger) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page::of(snapshot)));
+    registry.register_collector(Box::new(Page::of(snapshot, ledger)));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
@@ -38,20 +39,19 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// From which node to which, and to what there.
+/// The labels of a way.
 type Labels = [(&'static str, String); 3];
 
-/// All channels between the same two nodes with the same address.
+/// What a page says of all channels between the same two nodes with the same address.
 #[derive(Debug, Default)]
 struct Sum {
+    /// What they have counted, channels that have ended included.
+    counts: Counts,
     channels: u64,
-    counters: [u64; COUNTERS.len()],
-    blocked_s: f64,
     queued: u64,
     depth: u64,
     depth_max: u64,
     capacity: u64,
-    latency: Histogram,
 }
 
 const COUNTERS: [(&str, &str, Option<Unit>); 8] = [
@@ -77,43 +77,22 @@ struct Page {
 }
 
 impl Page {
-    fn of(snapshot: &Snapshot) -> Self {
-        let mut channels: BTreeMap<Labels, Sum> = BTreeMap::new();
-        let mut inboxes: BTreeMap<_, [u64; 4]> = BTreeMap::new();
-        for inbox in &snapshot.inboxes {
-            let ended = inbox.ended.map(|ended| [ended.received, ended.processed, ended.dropped, ended.missed]);
-            let labels = [("node", label(&inbox.node)), ("address", label(&inbox.addresses.join(" ")))];
-            add(inboxes.entry(labels).or_default(), ended.unwrap_or_default());
-        }
+    fn of(snapshot: &Snapshot, ledger: &Ledger) -> Self {
+        let labels = |way: Way| [("from", label(&way.from)), ("to", label(&way.to)), ("address", label(&way.address))];
+        let counted = |(way, counts)| (labels(way), Sum { counts, ..Sum::default() });
+        let mut channels: BTreeMap<Labels, Sum> = ledger.channels().into_iter().map(counted).collect();
         for row in &snapshot.channels {
-            let stats = &row.stats;
-            let address = label(&row.address());
-            let labels = [("from", label(&row.from)), ("to", label(&row.to)), ("address", address.clone())];
-            let sum = channels.entry(labels).or_default();
+            let (sum, stats) = (channels.entry(labels(Way::of(row))).or_default(), &row.stats);
             sum.channels += 1;
-            let counters = [
-                stats.sent,
-                stats.received,
-                stats.processed,
-                stats.dropped,
-                stats.missed,
-                stats.returned,
-                stats.bytes_sent,
-                stats.bytes_received,
-            ];
-            add(&mut sum.counters, counters);
-            sum.blocked_s += stats.blocked.as_secs_f64();
             sum.queued = sum.queued.saturating_add(stats.queued);
             sum.depth = sum.depth.saturating_add(stats.depth);
             sum.depth_max = sum.depth_max.max(stats.depth_max);
             sum.capacity = sum.capacity.saturating_add(stats.capacity);
-            sum.latency += &stats.latency;
-            if row.by_receiver {
-                let labels = [("node", label(&row.to)), ("address", address)];
-                let now = [stats.received, stats.processed, stats.dropped, stats.missed];
-                add(inboxes.entry(labels).or_default(), now);
-            }
         }
+        let inboxes = ledger.inboxes().into_iter();
+        let inboxes =
+            inboxes.map(|((node, address), counts)| ([("node", label(&node)), ("address", label(&address))], counts));
+        let inboxes = inboxes.collect();
         let mut states: BTreeMap<_, u64> = State::ALL.map(|state| (state.name(), 0)).into();
         let (mut nodes, mut versions) = (Vec::new(), Vec::new());
         for node in &snapshot.nodes {
@@ -126,11 +105,6 @@ impl Page {
         }
         Self { channels, inboxes, nodes, versions, states }
     }
-}
-
-fn add<const N: usize>(sum: &mut [u64; N], more: [u64; N]) {
-    // Saturating: other nodes may claim any number.
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
 }
 
 /// Writes one metric for all of these.
@@ -152,11 +126,15 @@ impl Collector for Page {
         let to = &mut encoder;
         for (at, (name, help, unit)) in COUNTERS.iter().enumerate() {
             let what = (*name, *help, unit.as_ref(), MetricType::Counter);
-            family(to, what, self.channels.iter(), |sum, metric| ConstCounter::new(sum.counters[at]).encode(metric))?;
+            family(to, what, self.channels.iter(), |sum, metric| {
+                ConstCounter::new(sum.counts.numbers[at]).encode(metric)
+            })?;
         }
         let blocked =
             ("librpc_blocked", "Time senders have waited for room", Some(&Unit::Seconds), MetricType::Counter);
-        family(to, blocked, self.channels.iter(), |sum, metric| ConstCounter::new(sum.blocked_s).encode(metric))?;
+        family(to, blocked, self.channels.iter(), |sum, metric| {
+            ConstCounter::new(sum.counts.blocked.as_secs_f64()).encode(metric)
+        })?;
         type Gauge<'u> = (&'static str, &'static str, Option<&'u Unit>, fn(&Sum) -> u64);
         let gauges: [Gauge<'_>; 5] = [
             ("librpc_channels", "Channels", None, |sum| sum.channels),
@@ -173,7 +151,7 @@ impl Collector for Page {
         }
         let help = "From commit to processed, of the messages that carry a time stamp";
         let latency = ("librpc_delivery_latency", help, Some(&Unit::Seconds), MetricType::Histogram);
-        family(to, latency, self.channels.iter(), |sum, mut metric| histogram(&sum.latency, &mut metric))?;
+        family(to, latency, self.channels.iter(), |sum, mut metric| histogram(&sum.counts.latency, &mut metric))?;
         let inboxes = ["received", "processed", "dropped", "missed"];
         for (at, what) in inboxes.into_iter().enumerate() {
             let name = format!("librpc_inbox_messages_{what}");

@@ -122,3 +122,44 @@ fn nobody_holds_the_metrics_page_up() {
     assert_eq!(server.wait().expect("it ends").code(), Some(0));
     stops(sink);
 }
+
+/// The value of a counter on the page, by the beginning of its line.
+fn counter(address: &str, line: &str) -> Option<u64> {
+    let page = get(address, "/metrics");
+    page.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+}
+
+#[test]
+fn counters_of_a_stopped_receiver_and_of_ended_channels_do_not_fall() {
+    let place = place("monotone");
+    let (mut server, address) = metrics(&place);
+    let sink = place.receiver("sink", &[]);
+    let node = librpc::Node::builder("camera").domain(librpc::Domain::at(place.path())).open().expect("it opens");
+    let mut senders = [node.sender("sink").expect("it is there"), node.sender("sink").expect("it is there")];
+    for (sender, messages) in senders.iter_mut().zip([30, 12]) {
+        (0..messages).for_each(|_| sender.send(b"x").expect("it goes"));
+        sender.flush(std::time::Duration::from_secs(10)).expect("it is processed");
+    }
+    let of_way = |name: &str| counter(&address, &format!("{name}{{from=\"camera\",to=\"sink\",address=\"sink\"}}"));
+    let of_inbox = |name: &str| counter(&address, &format!("{name}{{node=\"sink\",address=\"sink\"}}"));
+    let all = || {
+        let of_ways = ["sent", "received", "processed"].map(|what| of_way(&format!("librpc_messages_{what}_total")));
+        let of_inboxes = ["received", "processed"].map(|what| of_inbox(&format!("librpc_inbox_messages_{what}_total")));
+        (of_ways, of_inboxes)
+    };
+    let counted = ([Some(42); 3], [Some(42); 2]);
+    assert_eq!(all(), counted);
+    sink.signal(Signal::STOP);
+    until(|| place.nodes().iter().any(|node| node["state"] == "stalled"));
+    assert_eq!(all(), counted, "while it is stopped");
+    sink.signal(Signal::CONT);
+    until(|| place.nodes().iter().all(|node| node["state"] == "alive"));
+    let [first, second] = senders;
+    drop(second);
+    until(|| node.stats().outgoing.len() == 1 && of_way("librpc_channels") == Some(1));
+    assert_eq!(all(), counted, "after one of two channels has ended");
+    drop((first, node));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+    stops(sink);
+}
