@@ -432,9 +432,9 @@ mod tests {
             Looker::new(self.domain.clone()).look().expect("it can be looked at")
         }
 
-        fn publisher(&self, id: &str) -> (Node, Publisher) {
+        fn publisher(&self, id: &str, topic: &str) -> (Node, Publisher) {
             let node = Node::builder(id).domain(self.domain.clone()).open().expect("it opens");
-            let publisher = node.publisher("t").expect("a topic");
+            let publisher = node.publisher(topic).expect("a topic");
             (node, publisher)
         }
     }
@@ -451,31 +451,35 @@ mod tests {
     #[test]
     fn losses_count_whether_their_channel_stays_begins_or_ends_between_two_looks() {
         let mut place = place("losses");
-        let (_one, mut stays) = place.publisher("stays");
-        let (_two, mut ends) = place.publisher("ends");
+        let (_one, mut stays) = place.publisher("stays", "t");
+        let (_two, mut ends) = place.publisher("ends", "t");
         lose(&mut stays, 5);
         lose(&mut ends, 7);
         let earlier = place.look();
         assert_eq!(place.look().lost_since(&earlier), 0, "what was lost before does not count");
         lose(&mut stays, 1);
         lose(&mut ends, 20);
-        let (_three, mut begins) = place.publisher("begins");
+        let (_three, mut begins) = place.publisher("begins", "t");
         lose(&mut begins, 300);
-        let (_four, mut passes) = place.publisher("passes");
+        let (_four, mut passes) = place.publisher("passes", "t");
         lose(&mut passes, 4000);
+        let late = place.subscriber.subscriber_builder(["u"]).policy(Policy::DropNewest).capacity(4096);
+        let _late = late.open().expect("it opens");
+        let (_five, mut to_late) = place.publisher("to-late", "u");
+        lose(&mut to_late, 50_000);
         drop((ends, passes));
         // What they have sent is received, and then their channels end.
         while place.subscriber.stats().inboxes[0].channels.len() > 2 {
             place.inbox.recv_timeout(Duration::from_millis(1)).expect("it receives");
         }
-        assert_eq!(place.look().lost_since(&earlier), 4321);
+        assert_eq!(place.look().lost_since(&earlier), 54_321);
     }
 
     #[test]
     fn a_channel_that_begins_between_two_looks_has_rates() {
         let place = place("rates");
         let earlier = place.look();
-        let (_node, mut publisher) = place.publisher("begins");
+        let (_node, mut publisher) = place.publisher("begins", "t");
         lose(&mut publisher, 10);
         let mut later = place.look();
         later.compare_with(&earlier);
