@@ -46,7 +46,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-/// Requests at the same time look one after the other.
+/// Simultaneous requests look in turn.
 fn page(looks: &Mutex<(Looker, Ledger)>) -> anyhow::Result<Answer> {
     let (looker, ledger) = &mut *looks.lock().unwrap_or_else(PoisonError::into_inner);
     let snapshot = looker.look()?;

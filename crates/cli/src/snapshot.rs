@@ -59,7 +59,7 @@ pub(crate) struct Key {
     from: String,
     to: String,
     inbox: u32,
-    /// A pending channel has no number. Its place among the sender's channels tells it from others.
+    /// A pending channel has no number. Its place among the sender's channels distinguishes it from others.
     ring: Result<u32, usize>,
 }
 
@@ -231,7 +231,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether a channel that is not in here did not exist: whoever says now that it does would have said so then.
+    /// Whether a channel that is not in here did not exist then: the node that shows it now did answer.
     fn would_have_seen(&self, row: &ChannelRow) -> bool {
         let witness = if row.by_receiver { &row.key.to } else { &row.key.from };
         let answered = self.nodes.iter().all(|node| node.incarnation != *witness || node.state == State::Alive);

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::common::{Place, place, until};
 use crate::{sender, stops};
 
-/// A metrics server, and where it listens.
+/// A metrics server and its address.
 pub(crate) fn metrics(place: &Place) -> (std::process::Child, String) {
     let mut command = place.librpc(&["metrics", "--listen", "127.0.0.1:0"]);
     let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -28,7 +28,7 @@ pub(crate) fn get(address: &str, path: &str) -> String {
 }
 
 #[test]
-fn the_metrics_page_is_one_that_prometheus_reads() {
+fn prometheus_can_read_the_metrics_page() {
     use prometheus_parse::{Scrape, Value as Sample};
     let place = place("metrics");
     let (mut server, address) = metrics(&place);
@@ -76,7 +76,7 @@ fn the_metrics_page_is_one_that_prometheus_reads() {
 }
 
 #[test]
-fn nobody_holds_the_metrics_page_up() {
+fn no_client_blocks_the_metrics_page() {
     let place = place("scrapes");
     let sink = place.receiver("sink", &[]);
     let (mut server, address) = metrics(&place);
@@ -86,7 +86,7 @@ fn nobody_holds_the_metrics_page_up() {
     for mut half in &halves {
         half.write_all(b"GET /metrics HTT").expect("it listens");
     }
-    // Those ask, and do not read.
+    // These ask, and do not read.
     let deaf: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
     for mut deaf in &deaf {
         deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it listens");
@@ -109,7 +109,7 @@ fn nobody_holds_the_metrics_page_up() {
     assert!(ask(b"\xff\0nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
     assert!(ask(b"GET /metrics?x=1 HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 200"));
     drop((silent, halves, deaf));
-    // As many as go at the same time: others are told so, and it goes on.
+    // More than are served at the same time: the others are refused, and it goes on.
     let many: Vec<TcpStream> = (0..40).map(|_| connect()).collect();
     until(|| ask(b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 503"));
     drop(many);
