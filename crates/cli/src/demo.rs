@@ -68,26 +68,26 @@ pub(crate) fn side(domain: &DomainArgs, args: SideArgs) -> CommandResult {
         Phase { time: time * 2 / 3, rate: 0, kind: Kind::StampedUnderLoad },
     ];
     let side = Side { node: args.node, peer: args.peer, size: SIZE, wait: Duration::from_secs(10), phases };
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let look = |live: &Live| {
-        if told.elapsed() >= Duration::from_millis(100) {
-            told = Instant::now();
+        if reported.elapsed() >= Duration::from_millis(100) {
+            reported = Instant::now();
             let latency = *live.latency.lock().expect("no panic under this lock");
             let (received, missing) = (live.received.load(Ordering::Relaxed), live.missing.load(Ordering::Relaxed));
-            let _ = tell(&News::Running { received, missing, latency }); // if nobody listens, a signal is on its way
+            let _ = report_news(&News::Running { received, missing, latency }); // if nobody listens, a signal is on its way
         }
     };
     match side.run(domain, &interrupt, look)? {
         Err(outcome) => Ok(outcome),
         Ok(exchanged) => {
             let report = SideReport::new(&side, args.seconds, &exchanged);
-            tell(&News::Ended { report, latency: exchanged.latency })?;
+            report_news(&News::Ended { report, latency: exchanged.latency })?;
             Ok(Outcome::Done)
         }
     }
 }
 
-fn tell(news: &News) -> anyhow::Result<()> {
+fn report_news(news: &News) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{}", serde_json::to_string(news)?)?;
     Ok(())
 }

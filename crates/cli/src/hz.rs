@@ -18,9 +18,9 @@ use crate::turned_away::TurnedAway;
 
 /// Shows how often messages are published to topics
 ///
-/// It subscribes, as `sub` does, with an inbox that is overwritten, so publishers never wait for it. What it missed counts
-/// as published: in the bytes and the intervals with the mean of what came. So does what was too large for it, but not in
-/// the bytes and the intervals. For rates without subscribing: `librpc stat TOPIC --watch`.
+/// It subscribes, as `sub` does, with an inbox that may be overwritten, so publishers never wait for it. Messages that it
+/// missed count with the mean size and interval of those that it received. Messages that were too large for it count in the
+/// rate only. For rates without subscribing: `librpc stat TOPIC --watch`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

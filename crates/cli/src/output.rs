@@ -136,7 +136,7 @@ impl OutputArgs {
     }
 }
 
-/// Somebody who only looks on. Its publishers do not care what it does not get, so it must say so itself.
+/// A receiver that only watches. Its publishers ignore what it does not get, so it must report that itself.
 pub(crate) struct Spectator<'n> {
     node: &'n Node,
     policy: Policy,

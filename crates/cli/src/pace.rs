@@ -79,6 +79,7 @@ mod tests {
         let mut pace = Pace::new(rate, time);
         let mut elapsed = Duration::ZERO;
         loop {
+            assert!(elapsed < time + Duration::from_secs(1), "it goes on and on");
             match pace.due(pace.begun + elapsed) {
                 Due::Messages(messages) => elapsed += each * messages as u32,
                 Due::Nothing(time) => elapsed += time,

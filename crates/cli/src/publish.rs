@@ -132,7 +132,7 @@ impl From<&SendError> for Undelivered {
 }
 
 impl Feed for Publishing {
-    /// Each inbox has a limit of its own, of which the publisher hears when it publishes.
+    /// Each inbox has a limit of its own. The publisher learns it when it publishes.
     fn max_message(&mut self) -> anyhow::Result<usize> {
         Ok(MAX_MESSAGE)
     }

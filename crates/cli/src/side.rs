@@ -64,7 +64,7 @@ impl Flow {
     }
 }
 
-/// The progress of a side, for those who watch.
+/// The progress of a side, for those that watch.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) sent: AtomicU64,

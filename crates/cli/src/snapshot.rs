@@ -59,7 +59,7 @@ pub(crate) struct Key {
     from: String,
     to: String,
     inbox: u32,
-    /// A pending channel has no number. Its place among the sender's channels tells it from others.
+    /// A pending channel has no number. Its place among the sender's channels distinguishes it from others.
     ring: Result<u32, usize>,
 }
 
@@ -208,7 +208,7 @@ impl Snapshot {
         for Observed { node, stats, .. } in observed {
             for (order, channel) in stats.iter().flat_map(|stats| stats.outgoing.iter().enumerate()) {
                 let key = Key::new(&node.incarnation, &channel.peer_incarnation, channel, order);
-                if seen.contains(&key) || key.ring.is_err() && unmatched.take(&key) {
+                if seen.contains(&key) || key.is_pending() && unmatched.take(&key) {
                     continue;
                 }
                 let addresses = listed.get(&(channel.peer_incarnation, channel.inbox)).copied().cloned();
@@ -232,14 +232,14 @@ impl Snapshot {
         }
     }
 
-    /// Whether a channel that is not in here did not exist: whoever says now that it does would have said so then.
+    /// Whether a channel that is not in here did not exist then: the node that shows it now did answer.
     fn would_have_seen(&self, row: &ChannelRow) -> bool {
         let witness = if row.by_receiver { &row.key.to } else { &row.key.from };
         let answered = self.nodes.iter().all(|node| node.incarnation != *witness || node.state == State::Alive);
         // A channel gets its number when the receiver answers. Before, it was here without one.
         let is_pending = |other: &ChannelRow| {
             let (one, other) = (&row.key, &other.key);
-            other.ring.is_err() && (&one.from, &one.to, one.inbox) == (&other.from, &other.to, other.inbox)
+            other.is_pending() && (&one.from, &one.to, one.inbox) == (&other.from, &other.to, other.inbox)
         };
         answered && !self.channels.iter().any(is_pending)
     }
@@ -340,6 +340,21 @@ impl Key {
         let (from, to) = (from.to_string(), to.to_string());
         Self { from, to, inbox: channel.inbox, ring: channel.ring.ok_or(order) }
     }
+
+    /// The incarnation of the sender's node.
+    pub(crate) fn from(&self) -> &str {
+        &self.from
+    }
+
+    /// The incarnation of the receiver's node.
+    pub(crate) fn to(&self) -> &str {
+        &self.to
+    }
+
+    /// Whether it gets another key when the receiver answers.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.ring.is_err()
+    }
 }
 
 impl ChannelRow {
@@ -418,9 +433,9 @@ mod tests {
             Looker::new(self.domain.clone()).look().expect("it can be looked at")
         }
 
-        fn publisher(&self, id: &str) -> (Node, Publisher) {
+        fn publisher(&self, id: &str, topic: &str) -> (Node, Publisher) {
             let node = Node::builder(id).domain(self.domain.clone()).open().expect("it opens");
-            let publisher = node.publisher("t").expect("a topic");
+            let publisher = node.publisher(topic).expect("a topic");
             (node, publisher)
         }
     }
@@ -437,31 +452,35 @@ mod tests {
     #[test]
     fn losses_count_whether_their_channel_stays_begins_or_ends_between_two_looks() {
         let mut place = place("losses");
-        let (_one, mut stays) = place.publisher("stays");
-        let (_two, mut ends) = place.publisher("ends");
+        let (_one, mut stays) = place.publisher("stays", "t");
+        let (_two, mut ends) = place.publisher("ends", "t");
         lose(&mut stays, 5);
         lose(&mut ends, 7);
         let earlier = place.look();
         assert_eq!(place.look().lost_since(&earlier), 0, "what was lost before does not count");
         lose(&mut stays, 1);
         lose(&mut ends, 20);
-        let (_three, mut begins) = place.publisher("begins");
+        let (_three, mut begins) = place.publisher("begins", "t");
         lose(&mut begins, 300);
-        let (_four, mut passes) = place.publisher("passes");
+        let (_four, mut passes) = place.publisher("passes", "t");
         lose(&mut passes, 4000);
+        let late = place.subscriber.subscriber_builder(["u"]).policy(Policy::DropNewest).capacity(4096);
+        let _late = late.open().expect("it opens");
+        let (_five, mut to_late) = place.publisher("to-late", "u");
+        lose(&mut to_late, 50_000);
         drop((ends, passes));
         // What they have sent is received, and then their channels end.
         while place.subscriber.stats().inboxes[0].channels.len() > 2 {
             place.inbox.recv_timeout(Duration::from_millis(1)).expect("it receives");
         }
-        assert_eq!(place.look().lost_since(&earlier), 4321);
+        assert_eq!(place.look().lost_since(&earlier), 54_321);
     }
 
     #[test]
     fn a_channel_that_begins_between_two_looks_has_rates() {
         let place = place("rates");
         let earlier = place.look();
-        let (_node, mut publisher) = place.publisher("begins");
+        let (_node, mut publisher) = place.publisher("begins", "t");
         lose(&mut publisher, 10);
         let mut later = place.look();
         later.compare_with(&earlier);

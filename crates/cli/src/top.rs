@@ -38,7 +38,7 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     about: AboutArgs,
-    /// Look once, and write text with the rates of a moment
+    /// Look once, for a moment, and write what was found as text
     #[arg(long)]
     once: bool,
     /// With --once: write one object per line, with `kind` node, inbox, channel or warning, and every counter by its name

@@ -40,7 +40,7 @@ fn a_receiver_that_cannot_write_leaves_at_a_signal() {
     let received = receiver.ends();
     assert_eq!((received.code, &*received.stderr), (0, ""));
     let written = 1 + received.stdout.iter().filter(|&&byte| byte == b'\n').count() as u64;
-    // `read_line` reads ahead: what it has read is not in `stdout`.
+    // `read_line` reads ahead. What it has read is not in `stdout`.
     assert!(written <= processed, "{written} messages seen, {processed} acknowledged");
     assert_eq!(sent, processed + not_processed);
 }
@@ -158,7 +158,7 @@ fn an_interrupted_sender_says_how_far_it_got() {
         until(|| sender.has_ended());
         let sent = sender.ends();
         assert_eq!(sent.code, code);
-        // What is written is acknowledged a moment later: the signal may come in between.
+        // The acknowledgement comes a moment after the line. The signal may come in between.
         assert!([[1, 1, 0], [1, 0, 1]].contains(&numbers(&sent.stderr)), "{}", sent.stderr);
         assert_eq!(place.run(&["send", "sink"], b"b\n").code, 0);
         assert_eq!(receiver.ends().code, 0);
@@ -175,11 +175,11 @@ fn a_waiting_sender_can_be_interrupted() {
 }
 
 #[test]
-fn a_sender_that_is_held_back_can_be_interrupted() {
+fn a_blocked_sender_can_be_interrupted() {
     let place = place("send_full");
     let receiver = place.receiver("sink", &[]);
     let mut sender = place.start(&["send", "sink"]);
-    // The ring, the receiver's pipe and the sender's own are full: somebody is held back, whoever it is.
+    // The ring and both pipes are full, so one of the processes is blocked.
     sender.write_until_full(b"x\n");
     sender.signal(Signal::INT);
     until(|| sender.has_ended());

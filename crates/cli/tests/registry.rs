@@ -1,4 +1,4 @@
-//! `nodes`, `clean`, and the domains that they look at.
+//! `nodes`, `clean`, and the domains that they work in.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::place;
 use rustix::process::Signal;
 
 #[test]
-fn looking_at_no_domain_makes_none() {
+fn looking_for_a_domain_creates_none() {
     let place = place("none");
     for command in [&["nodes"][..], &["nodes", "--json"], &["clean"], &["clean", "--dry-run"]] {
         let ended = place.run(command, b"");
@@ -39,7 +39,7 @@ fn nodes_are_listed() {
 }
 
 #[test]
-fn a_killed_node_is_shown_dead_and_cleaned_away() {
+fn a_killed_node_is_shown_as_dead_and_then_removed() {
     let place = place("dead");
     let receiver = place.receiver("sink", &[]);
     receiver.signal(Signal::KILL);
@@ -55,7 +55,7 @@ fn a_killed_node_is_shown_dead_and_cleaned_away() {
 }
 
 #[test]
-fn what_a_killed_node_left_goes_with_the_next_start() {
+fn the_next_start_removes_what_a_killed_node_left() {
     let place = place("next");
     let receiver = place.receiver("sink", &[]);
     receiver.signal(Signal::KILL);
@@ -135,7 +135,7 @@ fn an_empty_variable_names_no_domain_to_clean() {
 }
 
 #[test]
-fn a_link_is_no_domain_wherever_it_leads() {
+fn a_symbolic_link_is_not_a_domain() {
     let (link_place, target) = (place("link"), place("link_target"));
     let place = link_place;
     let link = place.path();

@@ -33,8 +33,6 @@ const COUNT: u64 = 100;
 /// Joining, connecting and the first message, between two processes
 #[derive(clap::Args)]
 #[command(after_help = "\
-Without --count and --seconds: 100 times.
-
 Examples:
   librpc bench connect --count 100 --json
   librpc bench connect --count 1000 --hgrm connect.hgrm")]

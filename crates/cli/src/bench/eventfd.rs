@@ -17,7 +17,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Exchanges the eventfds through a connected socket: each side hears its own, and rings the other's.
+    /// Exchanges the eventfds through a connected socket: each side waits for its own, and rings the other's.
     pub(super) fn open(socket: &OwnedFd) -> anyhow::Result<Self> {
         let ours = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         pass(socket, &ours)?;

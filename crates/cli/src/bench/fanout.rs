@@ -223,7 +223,7 @@ fn burst_topic(inboxes: usize) -> String {
 pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interrupt: &Interrupt) -> anyhow::Result<()> {
     let capacity = ((size as u64 + HEAD_BYTES) * (BURST + 1)).max(4 * (size as u64 + HEAD_BYTES)).next_power_of_two();
     let node = domain.open(CROWD)?;
-    let mut told = end::inbox(&node, Via::Send, Wait::Block, capacity, interrupt)?;
+    let mut orders = end::inbox(&node, Via::Send, Wait::Block, capacity, interrupt)?;
     let mut inboxes = Vec::new();
     for number in 0..MOST_INBOXES {
         let topics = INBOXES.into_iter().filter(|&inboxes| number < inboxes).map(burst_topic);
@@ -242,7 +242,7 @@ pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interr
             }
             is_drain
         };
-        match end::next(&mut told, is_drain)? {
+        match end::next(&mut orders, is_drain)? {
             None => break,
             Some(false) => {}
             Some(true) => {

@@ -31,7 +31,7 @@ pub(super) struct Common {
     /// Several sizes, one after the other
     #[arg(long, value_name = "B,..", value_delimiter = ',', conflicts_with = "size")]
     sizes: Vec<usize>,
-    /// How long to measure each size [default: 3]
+    /// How long to measure each size [default: 3; connect: until it has connected 100 times]
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub(super) seconds: Option<Duration>,
     /// How often to measure each size, instead of --seconds

@@ -227,10 +227,10 @@ fn traffic(snapshot: &Snapshot) -> Check {
         .collect();
     match found.len() {
         0 => Check::pass("traffic", "no inbox is full, and nothing was dropped"),
-        1..=5 => Check::warn("traffic", found.join("; "), "`librpc top` shows who waits for whom"),
+        1..=5 => Check::warn("traffic", found.join("; "), "`librpc top` shows which node waits for which"),
         all => {
             let text = format!("{}; and {} more", found[..5].join("; "), all - 5);
-            Check::warn("traffic", text, "`librpc top` shows who waits for whom")
+            Check::warn("traffic", text, "`librpc top` shows which node waits for which")
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Processes that are members of a domain with the same path that is another directory: in a container with its own
 //! `/dev/shm`, or a directory that was removed. Each member keeps its domain's directory open, and `/proc` shows it to those
-//! who may look.
+//! that may look.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

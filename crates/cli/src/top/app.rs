@@ -156,7 +156,7 @@ impl App {
         }
     }
 
-    /// Makes the lines anew. The selected one stays selected.
+    /// Makes the lines again. The selected one stays selected.
     fn arrange(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
         let chosen = self.lines.get(self.chosen).map(|line| line.about.clone());

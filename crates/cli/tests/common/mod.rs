@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -176,17 +177,14 @@ impl Running {
     }
 
     pub(crate) fn read_line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.as_mut().expect("stdout is open").read_line(&mut line).expect("it writes text");
-        line
+        read_line(self.stdout.as_mut().expect("stdout is open"))
     }
 
     /// Waits for a line on stderr.
     pub(crate) fn read_stderr_line(&mut self) -> String {
-        let mut line = String::new();
         let stderr = self.child.stderr.take().expect("stderr is a pipe");
         let mut reader = BufReader::with_capacity(1, stderr); // reads no further than the line
-        reader.read_line(&mut line).expect("it writes text");
+        let line = read_line(&mut reader);
         self.child.stderr = Some(reader.into_inner());
         line
     }
@@ -234,12 +232,43 @@ impl Running {
         Ended { code: code(status), stdout, stderr }
     }
 
+    /// Waits until its main thread has slept this often, or it has ended.
+    pub(crate) fn sleeps_times(&self, times: u64) {
+        let status = format!("/proc/{}/status", self.pid());
+        let slept = || {
+            let text = std::fs::read_to_string(&status).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+        };
+        let Some(before) = slept() else { return };
+        until(|| slept().is_none_or(|now| now >= before + times));
+    }
+
     /// Waits until it sleeps, or has ended.
     pub(crate) fn sleeps(&self) {
         let stat = format!("/proc/{}/stat", self.pid());
         let state = || std::fs::read_to_string(&stat).ok()?.rsplit_once(") ")?.1.chars().next();
         until(|| matches!(state(), Some('S' | 'Z') | None));
     }
+}
+
+/// Reads a line, and waits for it up to the limit; at the end of the stream, nothing.
+fn read_line<R: Read + AsFd>(reader: &mut BufReader<R>) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        if reader.buffer().is_empty() {
+            let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+            let ready = poll(&mut [PollFd::new(reader.get_ref(), PollFlags::IN)], Some(&limit));
+            assert_ne!(ready, Ok(0), "no line comes after {:?}", String::from_utf8_lossy(&line));
+        }
+        let bytes = reader.fill_buf().expect("it can be read");
+        let end = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |end| end + 1);
+        line.extend_from_slice(&bytes[..end]);
+        reader.consume(end);
+        if end == 0 {
+            break;
+        }
+    }
+    String::from_utf8(line).expect("it writes text")
 }
 
 impl Drop for Running {

@@ -39,7 +39,7 @@ fn a_full_file_system_fails_the_doctor() {
     let mut filling = std::fs::File::create(format!("{at}/filling")).expect("there is room");
     while filling.write(&[0; 4096]).is_ok() {}
     let (full_code, full) = doctor(&domain);
-    // Who looks needs no room; who joins does.
+    // Looking needs no space. Joining does.
     let looks = [&["nodes"][..], &["top", "--once"], &["stat"]].map(run);
     let (joins, why) = run(&["recv", "late"]);
     drop((inbox, node, filling));
@@ -148,13 +148,13 @@ fn the_doctor_finds_other_namespaces() {
         assert_eq!(containers["verdict"], "WARN", "{containers}");
         assert!(containers["found"].as_str().is_some_and(|text| text.contains(found)), "{containers}");
         assert!(containers["todo"].as_str().is_some_and(|text| text.contains(todo)), "{containers}");
-        // It works all the same.
+        // It works anyway.
         assert_eq!(place.run(&["send", "inside"], b"hello\n").code, 0, "{namespace}");
-        inside.signal(Signal::KILL); // and with it its child is told to end
+        inside.signal(Signal::KILL); // which ends its child, too
         inside.ends();
         until(|| place.nodes().len() == 1);
     }
-    // Another mount namespace that shares /dev/shm is as good; one that has its own is another world.
+    // Another mount namespace that shares /dev/shm does not matter. One with a /dev/shm of its own is another domain.
     let inside = place.start_unshared(&["--mount"], &["recv", "inside"]).expect("as above");
     place.await_node("inside");
     let doctor = lines(&place, &["doctor", "--json"]);
@@ -176,7 +176,7 @@ fn the_doctor_finds_other_namespaces() {
     let found = elsewhere();
     assert!(found["found"].as_str().is_some_and(|text| text.contains(&format!("pid {}", apart.id()))), "{found}");
     assert!(found["todo"].as_str().is_some_and(|text| text.contains("--ipc=host")), "{found}");
-    assert_eq!(place.nodes().len(), 1, "who is elsewhere is not here");
+    assert_eq!(place.nodes().len(), 1, "a node elsewhere is not listed here");
     rustix::process::kill_process(rustix::process::Pid::from_child(&apart), Signal::TERM).expect("it runs");
     assert_eq!(apart.wait().expect("it ends").code(), Some(0));
     stops(sink);

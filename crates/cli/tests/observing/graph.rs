@@ -27,7 +27,7 @@ fn the_graph_shows_nodes_topics_and_rates() {
     stops(watcher);
 }
 
-/// A node whose id means something to whatever it is written into.
+/// A node whose id would mean something in every language that it is written into.
 const EVIL: &str = r#"a"b\c<script>`#;x"#;
 
 #[test]

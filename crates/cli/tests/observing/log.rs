@@ -4,7 +4,7 @@ use crate::common::place;
 use crate::stops;
 
 #[test]
-fn the_log_tells_of_joins_and_leaves_but_of_no_message() {
+fn the_log_reports_joins_and_leaves_but_no_message() {
     let place = place("log");
     let sink = place.receiver("sink", &[]);
     let lines = (0..10_000).fold(String::new(), |lines, number| lines + &format!("{number}\n"));

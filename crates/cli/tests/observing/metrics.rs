@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::common::{Place, place, until};
 use crate::{sender, stops};
 
-/// A metrics server, and where it listens.
+/// A metrics server and its address.
 pub(crate) fn metrics(place: &Place) -> (std::process::Child, String) {
     let mut command = place.librpc(&["metrics", "--listen", "127.0.0.1:0"]);
     let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -28,7 +28,7 @@ pub(crate) fn get(address: &str, path: &str) -> String {
 }
 
 #[test]
-fn the_metrics_page_is_one_that_prometheus_reads() {
+fn prometheus_can_read_the_metrics_page() {
     use prometheus_parse::{Scrape, Value as Sample};
     let place = place("metrics");
     let (mut server, address) = metrics(&place);
@@ -76,7 +76,7 @@ fn the_metrics_page_is_one_that_prometheus_reads() {
 }
 
 #[test]
-fn nobody_holds_the_metrics_page_up() {
+fn no_client_blocks_the_metrics_page() {
     let place = place("scrapes");
     let sink = place.receiver("sink", &[]);
     let (mut server, address) = metrics(&place);
@@ -86,7 +86,7 @@ fn nobody_holds_the_metrics_page_up() {
     for mut half in &halves {
         half.write_all(b"GET /metrics HTT").expect("it listens");
     }
-    // Those ask, and do not read.
+    // These ask, and do not read.
     let deaf: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
     for mut deaf in &deaf {
         deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it listens");
@@ -109,7 +109,7 @@ fn nobody_holds_the_metrics_page_up() {
     assert!(ask(b"\xff\0nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
     assert!(ask(b"GET /metrics?x=1 HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 200"));
     drop((silent, halves, deaf));
-    // As many as go at the same time: others are told so, and it goes on.
+    // More than are served at the same time: the others are refused, and it goes on.
     let many: Vec<TcpStream> = (0..40).map(|_| connect()).collect();
     until(|| ask(b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 503"));
     drop(many);
@@ -118,6 +118,47 @@ fn nobody_holds_the_metrics_page_up() {
     assert_eq!(second.code, 1);
     assert!(second.stderr.contains(&format!("cannot listen on {address}")), "{}", second.stderr);
     assert_eq!(place.run(&["metrics", "--listen", "nowhere"], b"").code, 2);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+    stops(sink);
+}
+
+/// The value of a counter on the page, by the beginning of its line.
+fn counter(address: &str, line: &str) -> Option<u64> {
+    let page = get(address, "/metrics");
+    page.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+}
+
+#[test]
+fn counters_of_a_stopped_receiver_and_of_ended_channels_do_not_fall() {
+    let place = place("monotone");
+    let (mut server, address) = metrics(&place);
+    let sink = place.receiver("sink", &[]);
+    let node = librpc::Node::builder("camera").domain(librpc::Domain::at(place.path())).open().expect("it opens");
+    let mut senders = [node.sender("sink").expect("it is there"), node.sender("sink").expect("it is there")];
+    for (sender, messages) in senders.iter_mut().zip([30, 12]) {
+        (0..messages).for_each(|_| sender.send(b"x").expect("it goes"));
+        sender.flush(std::time::Duration::from_secs(10)).expect("it is processed");
+    }
+    let of_way = |name: &str| counter(&address, &format!("{name}{{from=\"camera\",to=\"sink\",address=\"sink\"}}"));
+    let of_inbox = |name: &str| counter(&address, &format!("{name}{{node=\"sink\",address=\"sink\"}}"));
+    let all = || {
+        let of_ways = ["sent", "received", "processed"].map(|what| of_way(&format!("librpc_messages_{what}_total")));
+        let of_inboxes = ["received", "processed"].map(|what| of_inbox(&format!("librpc_inbox_messages_{what}_total")));
+        (of_ways, of_inboxes)
+    };
+    let counted = ([Some(42); 3], [Some(42); 2]);
+    assert_eq!(all(), counted);
+    sink.signal(Signal::STOP);
+    until(|| place.nodes().iter().any(|node| node["state"] == "stalled"));
+    assert_eq!(all(), counted, "while it is stopped");
+    sink.signal(Signal::CONT);
+    until(|| place.nodes().iter().all(|node| node["state"] == "alive"));
+    let [first, second] = senders;
+    drop(second);
+    until(|| node.stats().outgoing.len() == 1 && of_way("librpc_channels") == Some(1));
+    assert_eq!(all(), counted, "after one of two channels has ended");
+    drop((first, node));
     rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM).expect("it runs");
     assert_eq!(server.wait().expect("it ends").code(), Some(0));
     stops(sink);

@@ -76,7 +76,7 @@ fn shown(place: &Place, what: &str) -> Vec<String> {
 }
 
 #[test]
-fn stat_shows_a_channel_with_its_inbox_and_nodes_and_nobody_elses() {
+fn stat_shows_a_channel_with_its_inbox_and_nodes_and_no_others() {
     let place = place("about");
     let sink = place.receiver("sink", &[]);
     let camera = sender(&place, "camera", "sink", 1);
@@ -102,7 +102,7 @@ fn stat_shows_a_channel_with_its_inbox_and_nodes_and_nobody_elses() {
     let of_all = ["node garden", "node kitchen", "node watcher", "inbox watcher"];
     let of_all = [&of_all[..], &["channel garden → watcher", "channel kitchen → watcher"]].concat();
     assert_eq!(shown(&place, "sensor/*"), of_all);
-    assert_eq!(shown(&place, "sensor/attic"), ["node watcher", "inbox watcher"], "who would receive it");
+    assert_eq!(shown(&place, "sensor/attic"), ["node watcher", "inbox watcher"], "the inbox that would receive it");
     assert_eq!(shown(&place, "no//topic"), [""; 0]);
     let table = place.run(&["stat", "camera"], b"");
     assert!(table.stdout().contains("sink") && !table.stdout().contains("kitchen"), "{}", table.stdout());

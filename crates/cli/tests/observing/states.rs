@@ -51,7 +51,7 @@ fn a_stopped_node_and_a_full_inbox_are_shown_by_all() {
 }
 
 #[test]
-fn a_full_inbox_of_a_node_that_lives_is_shown_by_all() {
+fn a_full_inbox_of_a_living_node_is_shown_by_all() {
     let place = place("slow");
     let mut slow = place.receiver("slow", &["--capacity", "4096"]); // nobody reads what it writes
     let mut feeder = place.start(&["send", "slow", "--id", "feeder"]);
@@ -93,7 +93,7 @@ fn a_dead_node_is_shown_until_it_is_swept() {
 }
 
 #[test]
-fn observers_make_no_domain_and_show_nothing() {
+fn observers_create_no_domain_and_show_nothing() {
     let place = place("nothing");
     let commands: [&[&str]; 6] = [
         &["nodes", "--json"],

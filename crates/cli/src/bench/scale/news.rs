@@ -51,7 +51,7 @@ impl News {
 /// A domain with a publisher whose only subscriber is the visitor.
 struct Place {
     publisher: Publisher,
-    tell: Sender,
+    orders: Sender,
     _node: Node,
     _processes: [Children; 2],
 }
@@ -63,15 +63,15 @@ impl Place {
         let node = Node::builder("publisher").domain(domain.clone()).open()?;
         let mut publisher = node.publisher(&end::topic(VISITOR))?;
         anyhow::ensure!(publisher.wait_for_subscriber(LIMIT)?, "no subscriber has come");
-        let tell = node.sender_within(VISITOR, LIMIT)?;
-        Ok(Self { publisher, tell, _node: node, _processes: [crowd, visitor] })
+        let orders = node.sender_within(VISITOR, LIMIT)?;
+        Ok(Self { publisher, orders, _node: node, _processes: [crowd, visitor] })
     }
 
     /// The first publish after the visitor has done this, and the next one.
     fn after(&mut self, what: &str) -> anyhow::Result<[u64; 2]> {
         self.publish()?;
-        self.tell.send(what.as_bytes())?;
-        self.tell.flush(LIMIT).context("the visitor does not do what it is told")?;
+        self.orders.send(what.as_bytes())?;
+        self.orders.flush(LIMIT).context("the visitor does not do what it is told")?;
         Ok([self.publish()?, self.publish()?])
     }
 
@@ -86,7 +86,7 @@ impl Place {
 
 pub(super) fn measure(bench: &Bench, nodes: u32, rounds: usize) -> anyhow::Result<Vec<News>> {
     let mut places =
-        [Place::new(bench, &bench.domain("few-hear"), 1)?, Place::new(bench, &bench.domain("many-hear"), nodes)?];
+        [Place::new(bench, &bench.domain("few-learn"), 1)?, Place::new(bench, &bench.domain("many-learn"), nodes)?];
     let mut times = NEWS.map(|_| [const { Vec::new() }; 2]);
     let mut next = NEWS.map(|_| Vec::new());
     for round in 0..=rounds {
@@ -116,13 +116,13 @@ pub(super) fn measure(bench: &Bench, nodes: u32, rounds: usize) -> anyhow::Resul
 /// The process of the visitor.
 pub(in super::super) fn visitor(domain: &DomainArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let node = domain.open(VISITOR)?;
-    let mut told = end::inbox(&node, Via::Send, Wait::Block, librpc::DEFAULT_CAPACITY, interrupt)?;
+    let mut orders = end::inbox(&node, Via::Send, Wait::Block, librpc::DEFAULT_CAPACITY, interrupt)?;
     let subscriber = end::inbox(&node, Via::Topic, Wait::Block, librpc::DEFAULT_CAPACITY, interrupt)?;
     std::thread::scope(|scope| {
         let taking = scope.spawn(|| take(subscriber));
         ready()?;
         let (mut guest, mut subscription) = (None, None);
-        while let Some(what) = end::next(&mut told, |word| String::from_utf8_lossy(word).into_owned())? {
+        while let Some(what) = end::next(&mut orders, |word| String::from_utf8_lossy(word).into_owned())? {
             match &*what {
                 "join" => guest = Some(domain.open("guest")?),
                 "leave" => guest = None,
