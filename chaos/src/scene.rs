@@ -133,6 +133,21 @@ impl Arrivals {
         Ok(())
     }
 
+    /// Ends a sender and its last receiver, checks that nothing is left, and checks the account of the sender.
+    pub(crate) fn finish(
+        &mut self,
+        scene: &Scene,
+        source: &mut Sender,
+        sink: &mut Receiver,
+        rules: Rules,
+    ) -> anyhow::Result<Totals> {
+        source.worker.finish().context("the sender")?;
+        sink.worker.finish().context("the receiver")?;
+        scene.is_gone()?;
+        self.add(&sink.log)?;
+        self.settle(source.ended(End::Finished)?, End::Finished, rules)
+    }
+
     /// Checks the account of a stream.
     pub(crate) fn settle(&mut self, sent: Sent, receiver: End, rules: Rules) -> anyhow::Result<Totals> {
         let runs = self.runs.remove(&sent.stream).unwrap_or_default();

@@ -55,12 +55,8 @@ fn soak(rounds: &Rounds, every: Duration, redelivers: bool) -> anyhow::Result<St
         }
         source.worker.has_said()?;
     }
-    source.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
+    totals += arrivals.finish(&scene, &mut source, &mut sink, rules)?;
     let seconds = begun.elapsed().as_secs_f64();
-    arrivals.add(&sink.log)?;
-    totals += arrivals.settle(source.ended(End::Finished)?, End::Finished, rules)?;
     // What a killed sender had kept for redelivery is gone with it.
     let receiver = if redelivers { End::Killed } else { End::Finished };
     for sent in sent {

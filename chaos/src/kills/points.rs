@@ -99,11 +99,7 @@ fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     if let Some(before) = healthy {
         has_not_grown(source.worker.pid(), &before).context("the sender")?;
     }
-    source.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
-    arrivals.add(&sink.log)?;
-    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    let totals = arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
     arrivals.are_settled()?;
     let Totals { processed, reported, doubled } = totals;
     Ok(format!("{processed} messages processed, {reported} reported lost, {doubled} of them in work"))

@@ -73,11 +73,7 @@ pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::
     if let Some(before) = healthy {
         has_not_grown(source.worker.pid(), &before).context("the sender")?;
     }
-    source.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
-    arrivals.add(&sink.log)?;
-    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    let totals = arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
     arrivals.are_settled()?;
     Ok(format!("{} messages processed, {} of them twice", totals.processed, totals.doubled))
 }
@@ -200,11 +196,7 @@ pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
     let mut sink = sink(&mut rounds.rng(0))?;
     sink.wait_until_ready()?;
     sink.goes_on(100, go_on()).with_context(|| format!("the sender: {:?}", sending.worker.has_said()))?;
-    sending.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
-    arrivals.add(&sink.log)?;
-    let mut totals = arrivals.settle(sending.ended(End::Finished)?, End::Finished, RULES)?;
+    let mut totals = arrivals.finish(&scene, &mut sending, &mut sink, RULES)?;
     let senders = killed.len();
     for killed in killed {
         totals += arrivals.settle(killed, End::Killed, RULES)?;

@@ -97,12 +97,9 @@ fn elsewhere(rounds: &Rounds, one: &[&str], other: &[&str]) -> anyhow::Result<St
         let killed = source.ended(End::Killed)?;
         let mut source = scene.sender_as(Send { stream: 1, count: Some(100), ..send }, &Start::unshared(other))?;
         source.worker.waits_for("done", HANG)?;
-        source.worker.finish()?;
-        sink.worker.finish()?;
-        scene.is_gone()?;
-        let mut arrivals = Arrivals::of(&sink)?;
+        let mut arrivals = Arrivals::default();
+        arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
         arrivals.settle(killed, End::Finished, RULES)?;
-        arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
         arrivals.are_settled()
     })?;
     Ok(format!("{} and {}", one.join(" "), other.join(" ")))
