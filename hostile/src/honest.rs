@@ -26,7 +26,7 @@ pub(crate) fn domain(path: &Path, attacker: Option<u32>) -> Domain {
 
 /// Opens a node that admits the honest user and the attacker.
 pub(crate) fn open(path: &Path, id: &str, attacker: Option<u32>) -> anyhow::Result<Node> {
-    let limits = Limits { handshake_time: PATIENCE, ..Limits::default() };
+    let limits = Limits::default().handshake_time(PATIENCE);
     let admission = attacker.map_or(Admission::same_user(), |uid| Admission::same_user().uid(uid).uid(0));
     Ok(Node::builder(id).domain(domain(path, attacker)).limits(limits).admit(admission).open()?)
 }

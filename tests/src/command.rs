@@ -93,6 +93,7 @@ pub struct Open {
     pub id: String,
     pub group: Option<u32>,
     pub uids: Vec<u32>,
+    pub executables: Vec<String>,
     pub only: Option<String>,
     pub never_decides: bool,
     pub channels_per_user: Option<u32>,
@@ -108,6 +109,12 @@ impl Open {
     /// The node admits this user, too.
     pub fn admitting_uid(mut self, uid: u32) -> Self {
         self.uids.push(uid);
+        self
+    }
+
+    /// The node admits processes that run this program, too.
+    pub fn admitting_executable(mut self, path: &str) -> Self {
+        self.executables.push(path.into());
         self
     }
 

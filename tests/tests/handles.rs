@@ -229,7 +229,7 @@ fn a_stop_handle_ends_a_receive_in_another_thread() {
 #[test]
 fn limits_that_no_clock_can_reach_are_no_limits() {
     let domain = TestDomain::new();
-    let limits = Limits { handshake_time: Duration::MAX, ..Limits::default() };
+    let limits = Limits::default().handshake_time(Duration::MAX);
     let receiver = Node::builder("receiver").domain(domain.domain()).limits(limits).open().unwrap();
     let mut inbox = receiver.inbox().unwrap();
     let source = open(&domain, "source");

@@ -92,7 +92,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
     said.awaits("DEBUG librpc::link : a receiver has hung up", &["node=\"sink\""]);
     let waits = "INFO librpc::send::redelivery redeliver: a receiver is gone: its return is waited for";
     said.comes(waits, &["node=\"sink\"", "limit=60s"], || drop(sender.flush(Duration::from_millis(1))));
-    let kept = "INFO librpc::send::backlog redeliver: what a receiver that is gone has not processed is kept";
+    let kept = "INFO librpc::send::redelivery redeliver: what a receiver that is gone has not processed is kept";
     said.comes(kept, &["kept=2", "in_work=1"], || drop(sender.flush(Duration::from_millis(1))));
     let mut sink = domain.receiver("sink");
     let received = sink.begins(receive_numbers(10_000..=10_001));

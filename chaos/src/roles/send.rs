@@ -94,9 +94,9 @@ impl Send {
         }
         match way.flush(Duration::from_secs(60)) {
             Ok(()) => {}
-            Err(ref error @ FlushError::Lost { unprocessed, .. }) => {
-                notes.reported(unprocessed)?;
-                say(&format!("reported {unprocessed}: {error}"))?;
+            Err(ref error @ FlushError::Lost { lost, .. }) => {
+                notes.reported(lost)?;
+                say(&format!("reported {lost}: {error}"))?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -18,7 +18,7 @@ const LONGEST: usize = 1 << 20;
 /// Where lines go.
 pub(crate) trait Feed {
     /// The longest message in bytes, if there is somebody to say so.
-    fn max_message(&self) -> Option<usize>;
+    fn max_message(&mut self) -> anyhow::Result<Option<usize>>;
     /// Sends a line, and waits as long as it may; what went wrong with this one alone is said, and counted.
     fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>>;
     /// Waits up to a limit until everything is processed.
@@ -70,7 +70,18 @@ pub(crate) fn say_too_long(number: u64, bytes: u64, max: usize) {
 fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyhow::Result<Option<Ended>> {
     let mut lines = Lines::new();
     loop {
-        match lines.next(|| to.max_message().unwrap_or(LONGEST)) {
+        let mut failed = None;
+        let next = lines.next(|| {
+            let max = to.max_message().unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            });
+            max.unwrap_or(LONGEST)
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        match next {
             Next::Line(line) => {
                 if let Some(ended) = to.line(lines.number(), lines.bytes(line), interrupt)? {
                     return Ok(Some(ended));
@@ -78,7 +89,7 @@ fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyh
             }
             Next::TooLong(bytes) => {
                 *too_long = true;
-                say_too_long(lines.number(), bytes, to.max_message().unwrap_or(LONGEST));
+                say_too_long(lines.number(), bytes, to.max_message()?.unwrap_or(LONGEST));
             }
             Next::Nothing => {
                 if let Some(ended) = read(to, interrupt, &mut lines)? {

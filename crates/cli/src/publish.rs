@@ -89,8 +89,8 @@ struct Publishing {
 }
 
 impl Feed for Publishing {
-    fn max_message(&self) -> Option<usize> {
-        self.publisher.max_message()
+    fn max_message(&mut self) -> anyhow::Result<Option<usize>> {
+        Ok(self.publisher.max_message()?)
     }
 
     fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
@@ -129,8 +129,8 @@ impl Feed for Publishing {
         match self.publisher.flush(limit) {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
             // The others go on.
-            Err(FlushError::Lost { cause, .. }) => {
-                say(cause);
+            Err(FlushError::Lost { causes, .. }) => {
+                causes.iter().for_each(say);
                 Ok(None)
             }
             Err(error) => Err(error.into()),

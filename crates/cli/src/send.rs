@@ -90,8 +90,8 @@ impl Sending<'_> {
 }
 
 impl Feed for Sending<'_> {
-    fn max_message(&self) -> Option<usize> {
-        self.sender.max_message()
+    fn max_message(&mut self) -> anyhow::Result<Option<usize>> {
+        Ok(self.sender.max_message()?)
     }
 
     /// Sends a line; waits as long as the receiver lives.
@@ -129,7 +129,7 @@ impl Feed for Sending<'_> {
     fn flush(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
         match self.sender.flush(limit) {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
-            Err(FlushError::Lost { cause, .. }) => Ok(Some(Ended::Lost(self.why(&cause)))),
+            Err(FlushError::Lost { causes, .. }) => Ok(causes.first().map(|cause| Ended::Lost(self.why(cause)))),
             Err(error) => Err(error.into()),
         }
     }

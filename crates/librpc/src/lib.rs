@@ -20,6 +20,7 @@
 compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-description locks and epoll");
 
 mod fault; //       steps at which a test kills the process
+mod kept; //        how many messages wait for receivers that are gone
 mod link; //        one connection from a process to an inbox, and the channels that use it
 mod name; //        node ids, incarnations, addresses, peers
 mod node; //        a participant with an id
@@ -45,7 +46,7 @@ pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
 mod tests;
 
 pub use librpc_ring::{Bucket, Histogram};
-pub use link::{Admission, Limits};
+pub use link::{Admission, Limits, Rule};
 pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder};
 
@@ -59,9 +60,9 @@ pub use receive::{
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached,
-    Receipt, Returned, SendError, Sender, Topic,
+    Receipt, Returned, ReturnedError, SendError, Sender, Topic,
 };
-pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
+pub use stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{BadTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 pub use wire::Reason;

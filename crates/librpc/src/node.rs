@@ -14,7 +14,7 @@ use crate::rendezvous::{listener, pages};
 use crate::send::{ConnectError, Outbox, Publisher, Sender};
 use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
-use crate::sys::fork;
+use crate::sys::{barrier, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS, Pattern};
 
 /// What was not processed when a node was closed.
@@ -31,7 +31,8 @@ pub struct CloseError {
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     id: String,
-    domain: Domain,
+    /// `None`: that of the environment.
+    domain: Option<Domain>,
     admission: Admission,
     limits: Limits,
 }
@@ -39,7 +40,7 @@ pub struct NodeBuilder {
 impl NodeBuilder {
     /// The domain, by default [`Domain::from_env`].
     pub fn domain(self, domain: Domain) -> Self {
-        Self { domain, ..self }
+        Self { domain: Some(domain), ..self }
     }
 
     /// Who may connect, by default the processes of the same user.
@@ -59,10 +60,12 @@ impl NodeBuilder {
     /// [`OpenError`].
     pub fn open(self) -> Result<Node, OpenError> {
         let Self { id, domain, admission, limits } = self;
+        let domain = domain.unwrap_or_else(Domain::from_env);
         check_node_id(&id)?;
         let _span = tracing::debug_span!("join", node = id, domain = %domain.path().display()).entered();
         crate::fault::prepare();
         fork::prepare()?;
+        barrier::prepare(); // while this process may have but one thread
         let node = NodeShared::open(&id, &domain, (admission, limits), listener::listen)?;
         fault!("join.served");
         let domain = domain.path().display();
@@ -100,8 +103,7 @@ impl Node {
 
     /// Sets a node up.
     pub fn builder(id: &str) -> NodeBuilder {
-        let (domain, admission, limits) = (Domain::from_env(), Admission::default(), Limits::default());
-        NodeBuilder { id: id.to_owned(), domain, admission, limits }
+        NodeBuilder { id: id.to_owned(), domain: None, admission: Admission::default(), limits: Limits::default() }
     }
 
     #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::kept::KeptCount;
 use crate::link::Links;
 use crate::link::admission::Admission;
 use crate::link::channel_shared::ChannelShared;
@@ -19,6 +20,7 @@ use crate::registry::lookout::{Condition, Kept, RESTORED_AT_ONCE};
 use crate::registry::membership::{JOIN_LIMIT, Patience};
 use crate::registry::registration::AnnounceError;
 use crate::registry::view::View;
+use crate::stats::ended::EndedTable;
 use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
@@ -96,10 +98,13 @@ pub(crate) struct NodeShared {
     pub(crate) links: Arc<Links>,
     /// What the node's outboxes send through.
     rings: Mutex<Rings>,
+    /// What was counted on channels that have ended.
+    pub(crate) ended_incoming: Arc<EndedTable>,
+    pub(crate) ended_outgoing: Arc<EndedTable>,
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
-    pub(crate) kept: Arc<AtomicU64>,
+    pub(crate) kept: Arc<KeptCount>,
     pub(crate) born: fork::Born,
     process: Arc<Process>,
 }
@@ -142,8 +147,10 @@ impl NodeShared {
             next_inbox: AtomicU32::new(0),
             links: Arc::default(),
             rings: Mutex::default(),
+            ended_incoming: Arc::default(),
+            ended_outgoing: Arc::default(),
             view: Mutex::default(),
-            kept: Arc::default(),
+            kept: Arc::new(KeptCount::new()),
             born: fork::Born::now(),
             process: Process::get()?,
         });
@@ -190,6 +197,9 @@ impl NodeShared {
     /// The same, until there is nothing to restore any more. A failure is reported once, and tried again by whoever comes
     /// next, and by the background thread.
     pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
+        if !self.born.is_here() {
+            return;
+        }
         for _ in 0..RESTORED_AT_ONCE {
             if self.look_and_report() != Condition::Restored {
                 break;
@@ -230,17 +240,24 @@ impl NodeShared {
 
     /// The domain's directory; `None` once the node was closed, and in a forked child.
     pub(crate) fn directory(&self) -> Option<Arc<Descriptor>> {
-        if !self.born.is_here() {
-            return None;
-        }
-        self.place().as_ref().map(|place| place.membership().directory().clone())
+        self.of_membership(|membership| membership.directory().clone())
     }
 
-    /// Asks the view of the domain's subscriptions; `None` once the node was closed.
+    fn of_membership<T>(&self, take: impl FnOnce(&crate::registry::membership::Membership) -> T) -> Option<T> {
+        if !self.born.is_here() {
+            return None; // a thread of the parent's may have had the lock when it forked
+        }
+        self.place().as_ref().map(|place| take(place.membership()))
+    }
+
+    /// Asks the view of the domain's subscriptions; `None` once the node was closed, and in a forked child.
     pub(crate) fn ask_view<T>(
         self: &Arc<Self>,
         ask: impl FnOnce(&mut View) -> Result<T, OsError>,
     ) -> Result<Option<T>, OsError> {
+        if !self.born.is_here() {
+            return Ok(None);
+        }
         self.join_anew_if_removed();
         let place = self.place();
         let Some(membership) = place.as_ref().map(Place::membership) else { return Ok(None) };
@@ -260,9 +277,9 @@ impl NodeShared {
         self.is_private
     }
 
-    /// The domain, as long as the node is open.
+    /// The domain; `None` once the node was closed, and in a forked child.
     pub(crate) fn domain(&self) -> Option<Domain> {
-        self.place().as_ref().map(|place| place.membership().domain().clone())
+        self.of_membership(|membership| membership.domain().clone())
     }
 
     pub(crate) fn next_inbox(&self) -> u32 {
@@ -359,8 +376,10 @@ impl NodeShared {
 
     /// Waits until everything sent is processed; returns how many messages are not.
     fn flush(&self, deadline: Option<Instant>) -> u64 {
+        // What is kept goes into rings as its outboxes are used.
+        let kept = self.kept.wait_for_none(deadline);
         let unprocessed: u64 = self.rings().iter().map(|ring| ring.flush(deadline)).sum();
-        unprocessed + self.kept.load(Ordering::Relaxed)
+        unprocessed + kept
     }
 
     /// Waits until everything sent is processed, up to a deadline, and leaves; returns how many messages are not processed.

@@ -1,56 +1,36 @@
-//! What a process has once, as long as it has a node: the background thread, and the lookout.
+//! What all nodes of a process share: the background thread, and the lookout.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use crate::registry::lookout::Lookout;
 use crate::sys::reactor::Reactor;
-use crate::sys::sync::Mutex;
-use crate::sys::{OsError, fork};
+use crate::sys::{OsError, fork, process};
 
-/// What this process has once. Its thread ends when the last node is gone.
+/// What all nodes of this process share. The background thread ends when the last node is gone.
 pub(crate) struct Process {
     pub(crate) reactor: Arc<Reactor>,
     /// What is watched in its domains.
     pub(crate) lookout: Arc<Lookout>,
-    born: u64,
+    born: fork::Born,
 }
-
-static CURRENT: Mutex<Option<(u64, Weak<Process>)>> = Mutex::new(None);
 
 impl Process {
     /// This process's; made if there is none.
     pub(crate) fn get() -> Result<Arc<Self>, OsError> {
-        let generation = fork::generation();
-        let running = || -> Option<Arc<Self>> {
-            let _gate = fork::gate();
-            match &*CURRENT.lock() {
-                Some((born, process)) if *born == generation => process.upgrade(),
-                _ => None,
-            }
-        };
-        if let Some(process) = running() {
+        if let Some(process) = process::shared() {
             return Ok(process);
         }
         let reserved = Lookout::reserve();
         let reactor = Reactor::start()?;
         let lookout = Lookout::new(&reactor, reserved);
-        let process = Arc::new(Self { reactor, lookout, born: generation });
-        let _gate = fork::gate();
-        let mut current = CURRENT.lock();
-        if let Some((born, other)) = &*current
-            && *born == generation
-            && let Some(other) = other.upgrade()
-        {
-            return Ok(other); // started at the same time; ours stops again
-        }
-        *current = Some((generation, Arc::downgrade(&process)));
-        Ok(process)
+        // Another thread may have started one at the same time: then ours stops again.
+        Ok(process::share(Arc::new(Self { reactor, lookout, born: fork::Born::now() })))
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.born == fork::generation() {
+        if self.born.is_here() {
             self.reactor.stop();
         }
     }

@@ -210,7 +210,7 @@ fn each_ns(messages: &[Vec<u8>], mut each: impl FnMut(&[u8]) -> anyhow::Result<(
 const DRAIN: &[u8] = b"drain!!!!";
 
 fn publish(outbox: &mut Outbox, topic: Topic, message: &[u8], inboxes: usize) -> anyhow::Result<()> {
-    let receipt = outbox.publish_within(topic, message, Duration::ZERO)?;
+    let receipt = outbox.publish_timeout(topic, message, Duration::ZERO)?;
     anyhow::ensure!(receipt.inboxes() == inboxes, "a publish has not reached every inbox: {:?}", receipt.undelivered());
     Ok(())
 }

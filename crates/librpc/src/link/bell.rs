@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::sys::memory::dispose;
+use crate::sys::dispose::dispose;
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Sent, Socket};
 
 /// How many bells are read in one go.

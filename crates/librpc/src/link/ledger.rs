@@ -1,15 +1,25 @@
 //! What the peers of each user cost a node, and how much they may.
+//!
+//! Invariant: a cost is on its user's account for as long as what it pays for exists: each [`Charge`] is owned by that.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sys::fork;
 use crate::sys::sync::Mutex;
 
-/// How much the peers of one user may cost a node: those who send to it, and by the same limits, in an account of their own,
+/// How much the peers of one user may cost a node: those that send to it, and by the same limits, in an account of their own,
 /// those that it sends to. What is over a limit is refused, and the refusal says so.
+///
+/// ```
+/// let limits = librpc::Limits::default().channels_per_user(100).mapped_bytes_per_user(64 << 20);
+/// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_limits_{}", std::process::id()));
+/// let node = librpc::Node::builder("display").domain(domain).limits(limits).open()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Connections that have not finished their handshake; a sender over this limit tries again by itself. Default 256.
     pub handshakes_per_user: u32,
@@ -19,6 +29,11 @@ pub struct Limits {
     pub mapped_bytes_per_user: u64,
     /// Bytes that the names of topics take which are declared on the channels. Default 64 MiB.
     pub topic_bytes_per_user: u64,
+    /// Calls of the admission function ([`crate::Admission::function`]) that have not returned, each on a thread of its own. A
+    /// sender over this limit tries again by itself. Default 16.
+    pub decisions_per_user: u32,
+    /// The same of all users together. Default 64.
+    pub decisions: u32,
     /// How long a peer may be silent in its handshake. Default 2 s.
     pub handshake_time: Duration,
 }
@@ -30,8 +45,47 @@ impl Default for Limits {
             channels_per_user: 16_384,
             mapped_bytes_per_user: 16 << 30,
             topic_bytes_per_user: 64 << 20,
+            decisions_per_user: 16,
+            decisions: 64,
             handshake_time: Duration::from_secs(2),
         }
+    }
+}
+
+impl Limits {
+    /// Sets [`Limits::handshakes_per_user`](#structfield.handshakes_per_user).
+    pub fn handshakes_per_user(self, handshakes: u32) -> Self {
+        Self { handshakes_per_user: handshakes, ..self }
+    }
+
+    /// Sets [`Limits::channels_per_user`](#structfield.channels_per_user).
+    pub fn channels_per_user(self, channels: u32) -> Self {
+        Self { channels_per_user: channels, ..self }
+    }
+
+    /// Sets [`Limits::mapped_bytes_per_user`](#structfield.mapped_bytes_per_user).
+    pub fn mapped_bytes_per_user(self, bytes: u64) -> Self {
+        Self { mapped_bytes_per_user: bytes, ..self }
+    }
+
+    /// Sets [`Limits::topic_bytes_per_user`](#structfield.topic_bytes_per_user).
+    pub fn topic_bytes_per_user(self, bytes: u64) -> Self {
+        Self { topic_bytes_per_user: bytes, ..self }
+    }
+
+    /// Sets [`Limits::decisions_per_user`](#structfield.decisions_per_user).
+    pub fn decisions_per_user(self, decisions: u32) -> Self {
+        Self { decisions_per_user: decisions, ..self }
+    }
+
+    /// Sets [`Limits::decisions`](#structfield.decisions).
+    pub fn decisions(self, decisions: u32) -> Self {
+        Self { decisions, ..self }
+    }
+
+    /// Sets [`Limits::handshake_time`](#structfield.handshake_time). A time too far away to be a point in time is no limit.
+    pub fn handshake_time(self, time: Duration) -> Self {
+        Self { handshake_time: time, ..self }
     }
 }
 
@@ -39,7 +93,14 @@ impl Default for Limits {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     limits: Limits,
-    accounts: Mutex<HashMap<u32, Cost>>,
+    accounts: Mutex<Accounts>,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    of_users: BTreeMap<u32, Cost>,
+    /// Decisions of all users.
+    decisions: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +109,7 @@ struct Cost {
     channels: u32,
     bytes: u64,
     names: u64,
+    decisions: u32,
 }
 
 /// What a user's account would be over.
@@ -74,7 +136,10 @@ impl Ledger {
     /// Whether nothing is on any account.
     #[cfg(test)]
     pub(crate) fn is_settled(&self) -> bool {
-        self.accounts.lock().is_empty()
+        {
+            let accounts = self.accounts.lock();
+            accounts.of_users.is_empty() && accounts.decisions == 0
+        }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -84,7 +149,7 @@ impl Ledger {
     /// Whether one more handshake would be within a user's limit.
     pub(crate) fn may_begin_handshake(&self, uid: u32) -> bool {
         let accounts = self.accounts.lock();
-        accounts.get(&uid).is_none_or(|account| account.handshakes < self.limits.handshakes_per_user)
+        accounts.of_users.get(&uid).is_none_or(|account| account.handshakes < self.limits.handshakes_per_user)
     }
 
     /// Takes one handshake on a user's account; `None` if that is over the limit.
@@ -102,6 +167,12 @@ impl Ledger {
         Charge { ledger: self.clone(), uid, cost: Cost::default(), born: fork::Born::now() }
     }
 
+    /// Takes a call of the admission function on a user's account, to be held until it has returned, whatever has become of
+    /// its peer meanwhile; `None` if that is over a limit.
+    pub(crate) fn decision(self: &Arc<Self>, uid: u32) -> Option<Charge> {
+        self.charge(uid, Cost { decisions: 1, ..Cost::default() })
+    }
+
     fn charge(self: &Arc<Self>, uid: u32, cost: Cost) -> Option<Charge> {
         let is_taken = self.take(uid, cost);
         is_taken.then(|| Charge { ledger: self.clone(), uid, cost, born: fork::Born::now() })
@@ -110,19 +181,26 @@ impl Ledger {
     /// Adds a cost to a user's account, if that stays within the limits.
     fn take(&self, uid: u32, cost: Cost) -> bool {
         let mut accounts = self.accounts.lock();
-        let account = accounts.get(&uid).copied().unwrap_or_default();
+        let before = accounts.of_users.get(&uid).copied().unwrap_or_default();
         let after = Cost {
-            handshakes: account.handshakes.saturating_add(cost.handshakes),
-            channels: account.channels.saturating_add(cost.channels),
-            bytes: account.bytes.saturating_add(cost.bytes),
-            names: account.names.saturating_add(cost.names),
+            handshakes: before.handshakes.saturating_add(cost.handshakes),
+            channels: before.channels.saturating_add(cost.channels),
+            bytes: before.bytes.saturating_add(cost.bytes),
+            names: before.names.saturating_add(cost.names),
+            decisions: before.decisions.saturating_add(cost.decisions),
         };
-        let is_within = after.handshakes <= self.limits.handshakes_per_user
+        let is_over = before.bytes.checked_add(cost.bytes).is_none();
+        let decisions = accounts.decisions.saturating_add(cost.decisions);
+        let is_within = !is_over
+            && after.handshakes <= self.limits.handshakes_per_user
             && after.channels <= self.limits.channels_per_user
             && after.bytes <= self.limits.mapped_bytes_per_user
-            && after.names <= self.limits.topic_bytes_per_user;
+            && after.names <= self.limits.topic_bytes_per_user
+            && after.decisions <= self.limits.decisions_per_user
+            && decisions <= self.limits.decisions;
         if is_within {
-            accounts.insert(uid, after);
+            accounts.of_users.insert(uid, after);
+            accounts.decisions = decisions;
         }
         is_within
     }
@@ -153,13 +231,15 @@ impl Drop for Charge {
             return; // then there may be no account
         }
         let mut accounts = self.ledger.accounts.lock();
-        let account = accounts.get_mut(&self.uid).expect("a charge has an account");
+        accounts.decisions -= self.cost.decisions;
+        let account = accounts.of_users.get_mut(&self.uid).expect("a charge has an account");
         account.handshakes -= self.cost.handshakes;
         account.channels -= self.cost.channels;
         account.bytes -= self.cost.bytes;
         account.names -= self.cost.names;
+        account.decisions -= self.cost.decisions;
         if *account == Cost::default() {
-            accounts.remove(&self.uid);
+            accounts.of_users.remove(&self.uid);
         }
     }
 }
@@ -170,7 +250,7 @@ mod tests {
 
     #[test]
     fn handshakes_are_counted_per_user() {
-        let ledger = Ledger::new(Limits { handshakes_per_user: 2, ..Limits::default() });
+        let ledger = Ledger::new(Limits::default().handshakes_per_user(2));
         let both = [ledger.handshake(1), ledger.handshake(1)];
         assert!(both.iter().all(Option::is_some) && ledger.handshake(1).is_none());
         assert!(ledger.handshake(2).is_some() && ledger.channel(1, 0).is_some(), "other accounts");
@@ -179,14 +259,32 @@ mod tests {
     }
 
     #[test]
+    fn decisions_are_counted_per_user_and_in_all() {
+        let ledger = Ledger::new(Limits::default().decisions_per_user(2).decisions(3));
+        let both = [ledger.decision(1), ledger.decision(1)];
+        assert!(both.iter().all(Option::is_some) && ledger.decision(1).is_none(), "this user's");
+        let third = ledger.decision(2);
+        assert!(third.is_some() && ledger.decision(3).is_none(), "all users'");
+        drop(both);
+        assert!(ledger.decision(3).is_some());
+    }
+
+    #[test]
     fn an_account_comes_back_to_nothing() {
-        let ledger = Ledger::new(Limits { channels_per_user: 2, mapped_bytes_per_user: 100, ..Limits::default() });
+        let ledger = Ledger::new(Limits::default().channels_per_user(2).mapped_bytes_per_user(100));
         let first = ledger.channel(1, 60).expect("within the limits");
         assert!(ledger.channel(1, 50).is_none(), "bytes");
         let second = ledger.channel(1, 40).expect("within the limits");
         assert!(ledger.channel(1, 0).is_none(), "channels");
         assert!(ledger.channel(2, 0).is_some(), "another user's account");
-        drop((first, second));
+        drop((first, second, ledger.decision(1)));
         assert!(ledger.is_settled());
+    }
+
+    #[test]
+    fn without_limits_sums_do_not_overflow() {
+        let ledger = Ledger::new(Limits::default().mapped_bytes_per_user(u64::MAX));
+        let first = ledger.channel(1, u64::MAX);
+        assert!(first.is_some() && ledger.channel(1, 1).is_none());
     }
 }

@@ -16,7 +16,7 @@ pub(crate) mod channel_shared; //  the sender's end of a channel, as threads sha
 pub(crate) mod inbox_shared; //    an inbox, as threads share it
 pub(crate) mod outgoing; //        the sender's side of a handshake
 
-pub use admission::Admission;
+pub use admission::{Admission, Rule};
 pub use ledger::Limits;
 
 use std::collections::{BTreeMap, HashMap};

@@ -20,8 +20,9 @@ use crate::registry::lookup;
 use crate::registry::node_file;
 use crate::registry::target::Target;
 use crate::sys::clock::Instant;
+use crate::sys::dispose::dispose;
 use crate::sys::file::Errno;
-use crate::sys::memory::{BadMemory, Mapping, Shape, dispose};
+use crate::sys::memory::{BadMemory, Mapping, Shape};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
@@ -158,7 +159,7 @@ impl Outgoing {
         let hello = wire::encode(&Hello {
             lowest: PROTOCOL,
             highest: PROTOCOL,
-            features: if barrier::register() { FENCED_BY_RECEIVER } else { 0 },
+            features: if barrier::is_registered() { FENCED_BY_RECEIVER } else { 0 },
             node: self.channel.node.to_string(),
             incarnation: *self.channel.incarnation.bytes(),
             target: *target.incarnation.bytes(),
@@ -195,7 +196,8 @@ impl Outgoing {
 
     /// Whether the receiver's incarnation still lives, so that a lost connection means nothing.
     fn may_come_back(&self) -> bool {
-        lookup::is_listed(&self.channel.directory, &self.channel.target)
+        // A look that fails says nothing: there will be another one.
+        lookup::is_listed(&self.channel.directory, &self.channel.target).unwrap_or(true)
     }
 
     /// Lets go of the socket; whether its hello was to open the connection.

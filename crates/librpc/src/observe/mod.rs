@@ -1,5 +1,6 @@
-//! Asking nodes about themselves, from outside.
+//! Looking at the nodes of a domain from outside, without a node of one's own.
 
-mod observer;
+mod asked; //    a node that was asked about itself
+mod observer; // asking all nodes of a domain at the same time
 
 pub use observer::{Observed, Observer, Unobserved};

@@ -1,37 +1,34 @@
-//! Looking at the nodes of a domain from outside: each is asked through its rendezvous, all at the same time.
+//! Asking the nodes of a domain about themselves, each through its rendezvous, all at the same time.
 //!
-//! Invariant: an observer has at most one connection to an incarnation of a node, also if that never answers: a connection
-//! that nobody has accepted stays in the node's queue even when it is closed, so it is kept and not begun anew. A process
-//! that is visibly stopped is not asked at all. Nothing here waits for one node longer than the limit, nor creates
-//! anything; an observer that dies leaves nothing but what the kernel closes.
+//! Invariant: an observer has at most one connection to a node that has said nothing: one that nobody has accepted stays in
+//! the node's queue even when it is closed, so it is kept and not begun anew. A process that the kernel shows as stopped
+//! is not asked. What a node has said is kept for one look only. Nothing here waits for one node longer than the limit, nor
+//! creates anything; an observer that dies leaves nothing but what the kernel closes.
 
-use crate::sys::clock::Instant;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::sys::file::{Errno, open_directory};
-
-use crate::name::Incarnation;
+use crate::observe::asked::{Asked, Identity, Said};
 use crate::registry::domain::{Domain, DomainError};
 use crate::registry::node_file;
 use crate::registry::{NodeInfo, list};
 use crate::stats::NodeStats;
-use crate::stats::page::{self, Cursor, Item};
+use crate::stats::page::Cursor;
+use crate::sys::clock::Instant;
+use crate::sys::file::{self, Errno, open_directory};
+use crate::sys::lock::Holders;
 use crate::sys::poll::Poll;
-use crate::sys::socket::{Cut, Received, Sent, Socket};
-use crate::sys::{Descriptor, OsError};
+use crate::sys::socket::Socket;
+use crate::sys::{Descriptor, OsError, fork, process};
 use crate::wire::Reason;
-use crate::wire::{self, Answer, Observe, PROTOCOL, Page};
 
-/// So many nodes are asked at the same time.
+/// This many nodes are asked at the same time.
 const AT_ONCE: usize = 200;
 /// How long after a node that does not listen yet is asked again.
 const JOINING: Duration = Duration::from_millis(1);
-/// No node says more than this.
-const MAX_PAGES: usize = 10_000;
-const MAX_ITEMS: usize = 100_000;
-/// No page is longer, in bytes.
-const MAX_PAGE_BYTES: usize = 64 * 1024;
+/// What all nodes of one user, and all together, say in one look takes no more memory than this, in bytes.
+const MAX_BYTES_OF_USER: usize = 128 << 20;
+const MAX_BYTES: usize = 512 << 20;
 
 /// A node as it was found in the registry, and what it says about itself.
 #[derive(Clone, Debug)]
@@ -56,10 +53,10 @@ pub enum Unobserved {
     /// It lives, but does not answer: it is stuck, frozen, or starved.
     #[error("it has not answered for {since:?}: is it frozen or stuck?")]
     Stalled {
-        /// Since it was asked.
+        /// How long ago it was asked.
         since: Duration,
     },
-    /// It does not admit this process, or does not know the question, for it runs an older version.
+    /// It does not admit this process, or does not know the question because it runs an older version.
     #[error("it refuses ({reason:?}): {text}")]
     Refused {
         /// Why.
@@ -67,35 +64,23 @@ pub enum Unobserved {
         /// Why, in its words.
         text: String,
     },
-    /// It cannot be asked, or what it says cannot be.
+    /// It could not be asked, or its answer is not valid.
     #[error("{0}")]
     Failed(String),
 }
 
 /// Looks at the nodes of a domain, again and again. One process needs one, whatever the number of nodes.
+///
+/// In a forked child it begins anew: the connections are its parent's.
 #[derive(Debug)]
 pub struct Observer {
     domain: Domain,
     poll: Option<Poll>,
-    asked: HashMap<Incarnation, Asked>,
+    /// The nodes that have not answered.
+    asked: BTreeMap<Identity, Asked>,
     tokens: u64,
+    born: fork::Born,
 }
-
-/// A node that was asked and has not said everything yet.
-#[derive(Debug)]
-struct Asked {
-    id: String,
-    token: u64,
-    socket: Socket,
-    since: Instant,
-    cursor: Option<Cursor>,
-    stats: NodeStats,
-    /// How many pages, and what they held, have come.
-    pages: usize,
-    items: usize,
-}
-
-type Answered = Result<NodeStats, Unobserved>;
 
 impl Domain {
     /// Asks every node of the domain about itself, all at the same time, and waits up to a limit for each. Joins nothing
@@ -122,11 +107,12 @@ impl Domain {
 impl Observer {
     /// Observes a domain. Does nothing yet.
     pub fn new(domain: Domain) -> Self {
-        Self { domain, poll: None, asked: HashMap::new(), tokens: 0 }
+        Self { domain, poll: None, asked: BTreeMap::new(), tokens: 0, born: fork::Born::now() }
     }
 
     /// Asks every node of the domain about itself, all at the same time, and waits up to a limit for each that was not
-    /// asked before: a node that is known to be stalled is waited for no more, but heard when it goes on.
+    /// asked before: a node that is known to be stalled is waited for no more, but heard when it goes on. One that has
+    /// begun to answer within the limit, but not ended, has failed, and is asked anew by the next look.
     ///
     /// # Errors
     ///
@@ -144,7 +130,10 @@ impl Observer {
         self.ask_for(Some(Cursor::END), limit)
     }
 
-    fn ask_for(&mut self, behind: Option<Cursor>, limit: Duration) -> Result<Vec<Observed>, DomainError> {
+    fn ask_for(&mut self, after: Option<Cursor>, limit: Duration) -> Result<Vec<Observed>, DomainError> {
+        if !self.born.is_here() {
+            *self = Self::new(self.domain.clone());
+        }
         let directory = match open_directory(self.domain.path()) {
             Ok(directory) => directory,
             Err(error) if error.is(Errno::NOENT) => {
@@ -154,93 +143,126 @@ impl Observer {
             Err(error) => return Err(error.into()),
         };
         let nodes = list(&directory)?;
-        self.asked.retain(|incarnation, _| nodes.iter().any(|node| node.alive && node.incarnation == *incarnation));
-        if self.poll.is_none() {
-            self.poll = Some(Poll::new()?);
-        }
-        let mut answers = HashMap::new();
-        self.ask_all(&directory, &nodes, (behind, limit), &mut answers)?;
+        let alive: Vec<_> = nodes.iter().filter(|node| node.alive).map(|node| (Identity::of(node), node)).collect();
+        self.asked.retain(|asked, _| alive.iter().any(|(identity, _)| identity == asked));
+        let mut look = Look { directory: &directory, after, limit, answers: BTreeMap::new(), bytes: BTreeMap::new() };
+        self.ask_all(&mut look, alive)?;
+        let mut answers = look.answers;
         let observed = nodes.into_iter().filter_map(|node| {
-            let stats = match answers.remove(&node.incarnation) {
+            let identity = Identity::of(&node);
+            let stats = match answers.remove(&identity) {
                 _ if !node.alive => Err(Unobserved::Dead),
                 Some(Some(stats)) => stats,
                 Some(None) => return None, // it has left
-                None => Err(Unobserved::Stalled { since: self.since(&node) }),
+                None => Err(self.silent(&identity, limit)),
             };
             Some(Observed { node, stats })
         });
         Ok(observed.collect())
     }
 
-    fn since(&self, node: &NodeInfo) -> Duration {
-        self.asked.get(&node.incarnation).map_or(Duration::ZERO, |asked| asked.since.elapsed())
+    /// What is said of a node that has not answered. One that has begun to is not waited for in the next look: it has taken
+    /// the connection, so nothing of it stays in the node's queue.
+    fn silent(&mut self, identity: &Identity, limit: Duration) -> Unobserved {
+        let Some(asked) = self.asked.get(identity) else { return Unobserved::Stalled { since: Duration::ZERO } };
+        match asked.pages() {
+            0 => Unobserved::Stalled { since: asked.since.elapsed() },
+            pages => {
+                self.asked.remove(identity);
+                Unobserved::Failed(format!("its answer has not ended within {limit:?}, after {pages} pages"))
+            }
+        }
     }
 
     /// Asks all that are not asked yet, and takes what comes, until nobody is left for whom there is time.
-    fn ask_all(
-        &mut self,
-        directory: &Descriptor,
-        nodes: &[NodeInfo],
-        (behind, limit): (Option<Cursor>, Duration),
-        answers: &mut HashMap<Incarnation, Option<Answered>>,
-    ) -> Result<(), OsError> {
-        let alive = nodes.iter().filter(|node| node.alive);
-        let mut to_ask: VecDeque<&NodeInfo> =
-            alive.filter(|node| !self.asked.contains_key(&node.incarnation)).collect();
+    fn ask_all(&mut self, look: &mut Look<'_>, alive: Vec<(Identity, &NodeInfo)>) -> Result<(), OsError> {
+        let mut to_ask: VecDeque<_> =
+            alive.iter().filter(|(identity, _)| !self.asked.contains_key(identity)).cloned().collect();
+        if self.poll.is_none() {
+            self.poll = Some(Poll::new()?);
+        }
+        let holders = if to_ask.is_empty() { Holders::default() } else { Holders::now() };
         let (mut ready, mut joining, begun) = (Vec::new(), Vec::new(), Instant::now());
         loop {
-            let in_time = |asked: &&Asked| asked.since.elapsed() < limit;
-            while self.asked.values().filter(in_time).count() < AT_ONCE
-                && let Some(node) = to_ask.pop_front()
+            while self.asked.values().filter(|asked| look.has_time(asked.since)).count() < AT_ONCE
+                && let Some((identity, node)) = to_ask.pop_front()
             {
-                match self.ask(directory, node, behind) {
+                match self.ask(look, &holders, &identity, node) {
                     Ok(()) => {}
-                    Err(Some(why)) => drop(answers.insert(node.incarnation, Some(Err(why)))),
-                    Err(None) => match still_there(directory, node) {
+                    Err(Some(why)) => drop(look.answers.insert(identity, Some(Err(why)))),
+                    Err(None) => match still_there(look.directory, node) {
                         // Perhaps it does not listen yet: it is on its way in.
-                        Some(Err(Unobserved::Failed(_))) if begun.elapsed() < limit => joining.push(node),
-                        gone => drop(answers.insert(node.incarnation, gone)),
+                        Some(Err(Unobserved::Failed(_))) if look.has_time(begun) => joining.push((identity, node)),
+                        gone => drop(look.answers.insert(identity, gone)),
                     },
                 }
             }
-            let mut last = self.asked.values().filter(in_time).map(|asked| asked.since + limit).max();
+            // What has come from those for whom there is no time any more is taken, but not waited for.
+            let in_time: Vec<Instant> =
+                self.asked.values().map(|asked| asked.since).filter(|&since| look.has_time(since)).collect();
+            let (is_over, mut until) = (in_time.is_empty() && joining.is_empty(), look.end(in_time));
             if !joining.is_empty() {
                 to_ask.extend(joining.drain(..));
-                last = Some(Instant::now() + JOINING);
+                until = Some(Instant::now() + JOINING);
             }
-            // What has come from those for whom there is no time any more is taken, but not waited for.
-            self.poll.as_ref().expect("it was made above").wait(Some(last.unwrap_or_else(Instant::now)), &mut ready)?;
-            if ready.is_empty() && last.is_none() && to_ask.is_empty() {
+            self.poll.as_ref().expect("it was made above").wait(until, &mut ready)?;
+            if ready.is_empty() && is_over && to_ask.is_empty() {
                 return Ok(());
             }
             for event in &ready {
-                let found = self.asked.iter().find(|(_, asked)| asked.token == event.token);
-                let Some(incarnation) = found.map(|(incarnation, _)| *incarnation) else { continue };
-                let step = self.asked.get_mut(&incarnation).expect("it was found just now").step(incarnation);
-                let Some(answer) = step else { continue };
-                self.asked.remove(&incarnation); // which closes its socket, and so takes it out of the set
-                let node = nodes.iter().find(|node| node.incarnation == incarnation).expect("only those are asked");
-                let answer = match answer {
-                    Ok(answer) => Some(answer),
-                    Err(HungUp) => still_there(directory, node),
-                };
-                answers.insert(incarnation, answer);
+                self.hear(look, event.token, &alive);
             }
         }
     }
 
-    /// Asks a node; else why not. `None`: nobody listens there.
+    /// Takes what a node says.
+    fn hear(&mut self, look: &mut Look<'_>, token: u64, alive: &[(Identity, &NodeInfo)]) {
+        let Some((identity, asked)) = self.asked.iter_mut().find(|(_, asked)| asked.token == token) else { return };
+        let (identity, said, uid) = (identity.clone(), asked.step(), asked.uid);
+        let is_too_much = self.is_too_much(look, uid);
+        if matches!(said, Said::Some) && !is_too_much {
+            return;
+        }
+        let Some(asked) = self.asked.remove(&identity) else { return };
+        let answer = match said {
+            Said::Nothing(why) => Some(Err(why)),
+            Said::HungUp => {
+                let (_, node) = alive.iter().find(|(known, _)| *known == identity).expect("only those are asked");
+                still_there(look.directory, node)
+            }
+            Said::Some | Said::All if is_too_much => {
+                Some(Err(Unobserved::Failed("it and others say more than one look keeps".into())))
+            }
+            Said::Some | Said::All => {
+                *look.bytes.entry(uid).or_default() += asked.bytes;
+                Some(Ok(asked.into_stats()))
+            }
+        };
+        look.answers.insert(identity, answer);
+    }
+
+    /// Whether the nodes of a user, or all together, have said too much.
+    fn is_too_much(&self, look: &Look<'_>, uid: u32) -> bool {
+        let sum = |counts: &dyn Fn(u32) -> bool| {
+            let said = look.bytes.iter().filter(|&(&uid, _)| counts(uid)).map(|(_, bytes)| bytes).sum::<usize>();
+            said + self.asked.values().filter(|asked| counts(asked.uid)).map(|asked| asked.bytes).sum::<usize>()
+        };
+        sum(&|other| other == uid) > MAX_BYTES_OF_USER || sum(&|_| true) > MAX_BYTES
+    }
+
+    /// Asks a node; otherwise why not. `None`: nobody listens there.
     fn ask(
         &mut self,
-        directory: &Descriptor,
+        look: &Look<'_>,
+        holders: &Holders,
+        identity: &Identity,
         node: &NodeInfo,
-        behind: Option<Cursor>,
     ) -> Result<(), Option<Unobserved>> {
-        if is_stopped(node) {
+        let failed = |error: OsError| Some(Unobserved::Failed(error.to_string()));
+        if is_stopped(look.directory, holders, node) {
             return Err(Some(Unobserved::Stopped));
         }
-        let failed = |error: OsError| Some(Unobserved::Failed(error.to_string()));
-        let path = node_file::socket_path(directory, &node.id);
+        let path = node_file::socket_path(look.directory, &node.id);
         let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => socket,
             Err(error) if error.is(Errno::AGAIN) => {
@@ -251,148 +273,77 @@ impl Observer {
         };
         let owner = socket.credentials().map_err(failed)?.uid;
         if owner != node.uid {
-            let text = format!("its socket is uid {owner}'s, its file uid {}'s", node.uid);
+            let text = format!("its socket belongs to uid {owner}, its file to uid {}", node.uid);
             return Err(Some(Unobserved::Failed(text)));
         }
-        match socket.send(&question(node.incarnation, behind), None) {
-            Ok(Sent::Done) => {}
-            Ok(_) => return Err(None),
-            Err(error) => return Err(failed(error)),
-        }
         self.tokens += 1;
-        self.poll.as_ref().expect("it was made before").add(&socket, self.tokens).map_err(failed)?;
-        let stats = NodeStats {
-            node: node.id.as_str().into(),
-            incarnation: node.incarnation,
-            version: String::new(),
-            namespaces: Vec::new(),
-            inboxes: Vec::new(),
-            outgoing: Vec::new(),
-        };
-        let (id, since) = (node.id.clone(), Instant::now());
-        self.asked.insert(
-            node.incarnation,
-            Asked { id, token: self.tokens, socket, since, cursor: None, stats, pages: 0, items: 0 },
-        );
+        let asked = Asked::new(node, look.after, self.tokens, socket).map_err(Some)?.ok_or(None)?;
+        self.poll.as_ref().expect("it was made before").add(asked.socket(), self.tokens).map_err(failed)?;
+        self.asked.insert(identity.clone(), asked);
         Ok(())
     }
 }
 
-fn question(target: Incarnation, behind: Option<Cursor>) -> Vec<u8> {
-    let behind = behind.map(Into::into);
-    wire::encode(&Observe { lowest: PROTOCOL, highest: PROTOCOL, target: *target.bytes(), behind })
+/// One look at a domain.
+struct Look<'d> {
+    directory: &'d Descriptor,
+    after: Option<Cursor>,
+    limit: Duration,
+    /// What is known by now; `None`: the node has left.
+    answers: BTreeMap<Identity, Option<Result<NodeStats, Unobserved>>>,
+    /// What the answers take, for each user.
+    bytes: BTreeMap<u32, usize>,
+}
+
+impl Look<'_> {
+    /// Whether what began then is still waited for.
+    fn has_time(&self, since: Instant) -> bool {
+        since.elapsed() < self.limit
+    }
+
+    /// Until when those that were asked then are waited for; `None`: a limit too far away to be a point in time.
+    fn end(&self, since: Vec<Instant>) -> Option<Instant> {
+        since.into_iter().max().map_or_else(|| Some(Instant::now()), |last| last.checked_add(self.limit))
+    }
 }
 
 /// Nobody answers: the node has left (`None`), or is another one now.
-fn still_there(directory: &Descriptor, node: &NodeInfo) -> Option<Answered> {
+fn still_there(directory: &Descriptor, node: &NodeInfo) -> Option<Result<NodeStats, Unobserved>> {
     match node_file::read(directory, &node.id) {
-        Ok(Some(file)) if file.alive && file.incarnation == node.incarnation => {
-            Some(Err(Unobserved::Failed("it has closed the connection".into())))
-        }
-        Ok(Some(file)) if file.incarnation == node.incarnation => Some(Err(Unobserved::Dead)),
-        _ => None,
+        Ok(Some(file)) if file.incarnation != node.incarnation || file.uid != node.uid => None,
+        Ok(Some(file)) if file.alive => Some(Err(Unobserved::Failed("it has closed the connection".into()))),
+        Ok(Some(_)) => Some(Err(Unobserved::Dead)),
+        Ok(None) => None,
+        Err(error) => Some(Err(Unobserved::Failed(error.to_string()))),
     }
 }
 
-/// Whether a node's process is visibly stopped. Its pid is what the process says: a lie harms only itself.
-fn is_stopped(node: &NodeInfo) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let process = std::path::PathBuf::from(format!("/proc/{}", node.pid));
-    let is_owners = std::fs::metadata(&process).is_ok_and(|found| found.uid() == node.uid);
-    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-    is_owners && stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
-}
-
-struct HungUp;
-
-impl Asked {
-    /// Takes the next message; `None`: there is more to come.
-    fn step(&mut self, incarnation: Incarnation) -> Option<Result<Answered, HungUp>> {
-        let mut message = vec![0; MAX_PAGE_BYTES];
-        let answer = match self.socket.receive(&mut message) {
-            Ok(Received::Nothing) => return None,
-            Ok(Received::HungUp) => return Some(Err(HungUp)),
-            Ok(Received::Message { bytes, cut: Cut::Nothing, descriptors }) if descriptors.is_empty() => {
-                wire::decode::<Answer>(&message[..bytes])
-            }
-            Ok(Received::Message { descriptors, .. }) => {
-                crate::sys::memory::dispose(descriptors, ());
-                return Some(Ok(Err(Unobserved::Failed("its answer is none".into()))));
-            }
-            Err(error) => return Some(Ok(Err(Unobserved::Failed(error.to_string())))),
-        };
-        match answer {
-            Ok(Answer::Page(page)) => self.page(incarnation, page).map_err(Unobserved::Failed).transpose().map(Ok),
-            Ok(Answer::Refusal(refusal)) => match Reason::from_number(refusal.reason) {
-                Reason::Restarted | Reason::NoInbox => Some(Err(HungUp)),
-                reason => {
-                    let text = refusal.text.chars().filter(|c| !c.is_control()).take(200).collect();
-                    Some(Ok(Err(Unobserved::Refused { reason, text })))
-                }
-            },
-            Ok(_) => Some(Ok(Err(Unobserved::Failed("its answer is to another question".into())))),
-            Err(error) => Some(Ok(Err(Unobserved::Failed(error.to_string())))),
-        }
-    }
-
-    /// Adds a page, and asks for the next one; `None`: that is to come.
-    fn page(&mut self, incarnation: Incarnation, page: Page) -> Result<Option<NodeStats>, String> {
-        let Page { version, namespaces, items, next } = page;
-        self.stats.version = version.chars().filter(|c| !c.is_control()).take(40).collect();
-        self.pages += 1;
-        self.items += items.len();
-        if self.pages > MAX_PAGES || self.items > MAX_ITEMS {
-            return Err(format!("its statistics do not end after {} pages with {} items", self.pages, self.items));
-        }
-        if self.pages == 1 {
-            self.stats.namespaces = namespaces;
-        }
-        for item in items {
-            page::add(&mut self.stats, Item::try_from(item).map_err(|bad| bad.to_string())?);
-        }
-        let Some(next) = next.map(Cursor::from) else {
-            let stats = NodeStats { node: self.id.as_str().into(), ..self.stats.clone() };
-            return Ok(Some(stats));
-        };
-        if self.cursor.is_some_and(|cursor| next <= cursor) {
-            return Err("its statistics never end".into());
-        }
-        self.cursor = Some(next);
-        match self.socket.send(&question(incarnation, Some(next)), None) {
-            Ok(Sent::Done) => Ok(None),
-            Ok(_) => Err("it has closed the connection".into()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
+/// Whether a node's process is stopped, as far as the kernel shows it: the process is the one that holds the lock of the
+/// node's file, whatever number the file says.
+fn is_stopped(directory: &Descriptor, holders: &Holders, node: &NodeInfo) -> bool {
+    let file = file::stat_at(directory, &node_file::node_file(&node.id));
+    file.ok().and_then(|file| holders.of(file.identity)).is_some_and(|pid| process::is_stopped(pid, node.uid))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ListedPlace;
 
     #[test]
-    fn a_node_that_never_ends_is_heard_no_more() {
-        let incarnation = Incarnation::from_bytes([1; 16]);
-        let stats = NodeStats {
-            node: "endless".into(),
-            incarnation,
-            version: String::new(),
-            namespaces: Vec::new(),
-            inboxes: Vec::new(),
-            outgoing: Vec::new(),
+    fn what_all_nodes_say_together_is_bounded_for_each_user_and_in_all() {
+        let (observer, directory) = (Observer::new(Domain::at("/x")), open_directory("/".as_ref()).unwrap());
+        let look = |said: &[(u32, usize)]| Look {
+            directory: &directory,
+            after: None,
+            limit: Duration::ZERO,
+            answers: BTreeMap::new(),
+            bytes: said.iter().copied().collect(),
         };
-        let socket = Socket::spare().expect("a descriptor");
-        let (id, since) = ("endless".to_owned(), Instant::now());
-        let mut asked = Asked { id, token: 1, socket, since, cursor: None, stats, pages: 0, items: 0 };
-        let mut why = String::new();
-        for serial in 1..=MAX_PAGES as u64 + 1 {
-            let next = Some(ListedPlace { part: 0, inbox: 0, serial, begun: true });
-            let namespaces = vec![("pid".into(), serial)];
-            // Nobody is at the socket's other end, so each next question fails.
-            why = asked.page(incarnation, Page { namespaces, next, ..Page::default() }).expect_err("it does not end");
-        }
-        assert_eq!(why, format!("its statistics do not end after {} pages with 0 items", MAX_PAGES + 1));
-        assert_eq!(asked.stats.namespaces.len(), 1, "those of the first page");
+        assert!(!observer.is_too_much(&look(&[(1, MAX_BYTES_OF_USER), (2, 1)]), 1));
+        let much = look(&[(1, MAX_BYTES_OF_USER + 1), (2, 1)]);
+        assert!(observer.is_too_much(&much, 1) && !observer.is_too_much(&much, 2), "the others go on");
+        let all = [1, 2, 3, 4].map(|uid| (uid, MAX_BYTES / 4));
+        assert!(!observer.is_too_much(&look(&all), 5));
+        assert!(observer.is_too_much(&look(&[&all[..], &[(5, 1)]].concat()), 5));
     }
 }

@@ -1,42 +1,92 @@
 //! Whether an inbox, or a node, is there.
+//!
+//! An error is no answer: it says that the look failed, and nothing about what was looked for.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::name::Incarnation;
+use crate::name::{Address, Incarnation};
 use crate::registry::node_file::{self, NodeFile, ReadError};
 use crate::registry::target::Target;
 use crate::sys::clock::Instant;
-use crate::sys::{Descriptor, thread};
-use crate::wire::ListedAddress;
+use crate::sys::{Descriptor, OsError, thread};
+use crate::wire::{ListedAddress, ListedInbox};
 
 /// How long an inbox that has hung up may still look alive.
 const DYING: Duration = Duration::from_millis(2);
 
-/// Whether a node of this incarnation lives and lists this inbox.
-pub(crate) fn is_listed(directory: &Descriptor, target: &Target) -> bool {
-    let is_there = |file: &NodeFile| {
-        let listed = file.inboxes.iter().any(|inbox| inbox.number == target.inbox);
-        file.alive && file.incarnation == target.incarnation && listed
-    };
-    matches!(node_file::read(directory, &target.node), Ok(Some(file)) if is_there(&file))
+/// The file of a living node. A file that its owner has spoilt is no node's.
+fn living(directory: &Descriptor, node: &str) -> Result<Option<NodeFile>, OsError> {
+    match node_file::read(directory, node) {
+        Ok(file) => Ok(file.filter(|file| file.alive)),
+        Err(ReadError::Bad { .. }) => Ok(None),
+        Err(ReadError::Os(error)) => Err(error),
+    }
 }
 
-/// The same, but an inbox whose process is dying, and whose lock the kernel drops in a moment, is none.
-pub(crate) fn stays_listed(directory: &Descriptor, target: &Target) -> bool {
-    let begun = Instant::now();
-    while is_listed(directory, target) {
-        if begun.elapsed() > DYING {
-            return true;
+/// What tells an inbox from all others of its node's id: whose it is, its number, and its terms.
+type Terms = (Incarnation, u32, u32, u64, u32);
+
+fn terms_of(target: &Target) -> Terms {
+    (target.incarnation, target.uid, target.inbox, target.capacity, target.policy.number())
+}
+
+fn terms_listed(file: &NodeFile, inbox: &ListedInbox) -> Terms {
+    (file.incarnation, file.uid, inbox.number, inbox.capacity, inbox.policy)
+}
+
+/// Whether a living node lists this inbox, with these terms.
+pub(crate) fn is_listed(directory: &Descriptor, target: &Target) -> Result<bool, OsError> {
+    let Some(file) = living(directory, &target.node)? else { return Ok(false) };
+    let is_it = |inbox: &ListedInbox| terms_listed(&file, inbox) == terms_of(target);
+    Ok(file.inboxes.iter().filter(|inbox| inbox.number == target.inbox).any(is_it))
+}
+
+/// The same, but an inbox whose process is dying, and whose lock the kernel drops in a moment, is not there. Looks for
+/// 2 ms at most, and no longer than until the deadline.
+pub(crate) fn stays_listed(
+    directory: &Descriptor,
+    target: &Target,
+    deadline: Option<Instant>,
+) -> Result<bool, OsError> {
+    let dead_by = Instant::now() + DYING;
+    let until = deadline.map_or(dead_by, |deadline| deadline.min(dead_by));
+    while is_listed(directory, target)? {
+        if Instant::now() >= until {
+            return Ok(true);
         }
         thread::yield_now();
     }
-    false
+    Ok(false)
 }
 
 /// Whether this incarnation of a node lives.
-pub(crate) fn is_alive(directory: &Descriptor, node: &str, incarnation: Incarnation) -> bool {
-    matches!(node_file::read(directory, node), Ok(Some(file)) if file.alive && file.incarnation == incarnation)
+pub(crate) fn is_alive(directory: &Descriptor, node: &str, incarnation: Incarnation) -> Result<bool, OsError> {
+    Ok(living(directory, node)?.is_some_and(|file| file.incarnation == incarnation))
+}
+
+/// Several looks that read each node's file once: a node may list thousands of inboxes.
+pub(crate) struct Listings<'d> {
+    directory: &'d Descriptor,
+    nodes: HashMap<Arc<str>, HashSet<Terms>>,
+}
+
+impl<'d> Listings<'d> {
+    pub(crate) fn new(directory: &'d Descriptor) -> Self {
+        Self { directory, nodes: HashMap::new() }
+    }
+
+    /// As [`is_listed`].
+    pub(crate) fn contain(&mut self, target: &Target) -> Result<bool, OsError> {
+        let node = &target.node;
+        if !self.nodes.contains_key(node) {
+            let listed = |file: NodeFile| file.inboxes.iter().map(|inbox| terms_listed(&file, inbox)).collect();
+            let listed = living(self.directory, node)?.map_or_else(HashSet::new, listed);
+            self.nodes.insert(node.clone(), listed);
+        }
+        Ok(self.nodes[node].contains(&terms_of(target)))
+    }
 }
 
 /// What there is under a node's id.
@@ -56,5 +106,5 @@ pub(crate) fn own_inbox(directory: &Descriptor, node: &Arc<str>) -> Result<Looke
         return Ok(LookedUp::Alive);
     };
     let bad = |why| ReadError::Bad { id: node.to_string(), why };
-    Target::new(node.clone(), &file, inbox).map(LookedUp::Inbox).map_err(bad)
+    Target::new(node.clone(), &file, inbox, Address::Node).map(LookedUp::Inbox).map_err(bad)
 }

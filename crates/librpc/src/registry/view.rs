@@ -7,9 +7,10 @@
 //! Each node may list [`MAX_INBOXES`] inboxes, and each user [`MAX_SUBSCRIPTIONS`] subscriptions. What is over a limit is
 //! passed over, with one warning: a member of a shared domain must not cost its publishers more than that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use crate::name::Address;
 use crate::registry::change_counter::{Buckets, Watch, bucket};
 use crate::registry::layout::{BUCKETS, MAX_INBOXES};
 use crate::registry::node_file::{self, NodeFile, ReadError};
@@ -40,10 +41,11 @@ impl Subscription {
         let ListedAddress::Patterns(patterns) = &inbox.address else { return None };
         let patterns: Option<Arc<[Pattern]>> =
             patterns.iter().take(MAX_PATTERNS).map(|pattern| pattern.parse().ok()).collect();
-        match Target::new(id.into(), file, inbox) {
+        let patterns = patterns?;
+        match Target::new(id.into(), file, inbox, Address::Topics(patterns.clone())) {
             Ok(target) => {
                 let (own, durable) = (inbox.own, inbox.durable.clone());
-                Some(Self { target, patterns: patterns?, own, durable, added })
+                Some(Self { target, patterns, own, durable, added })
             }
             Err(why) => {
                 tracing::warn!(node = id, why, "a subscription is passed over");
@@ -54,11 +56,14 @@ impl Subscription {
 
     /// Whether this is a former one, taken up again: of the same node and user, under the same durable name.
     pub(crate) fn takes_up(&self, former: &Self) -> bool {
-        let owner = |subscription: &Self| (subscription.target.node.clone(), subscription.target.uid);
-        self.durable.is_some()
-            && self.durable == former.durable
-            && owner(self) == owner(former)
-            && !self.target.is_same_inbox(&former.target)
+        let key = self.durable_key();
+        key.is_some() && key == former.durable_key() && !self.target.is_same_inbox(&former.target)
+    }
+
+    /// What a durable subscription is known by when it returns.
+    pub(crate) fn durable_key(&self) -> Option<DurableKey> {
+        let durable = self.durable.clone()?;
+        Some(DurableKey { node: self.target.node.clone(), uid: self.target.uid, durable })
     }
 
     /// Whether nothing about it has changed.
@@ -70,6 +75,14 @@ impl Subscription {
     pub(crate) fn wants(&self, topic: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(topic))
     }
+}
+
+/// What a durable subscription is known by when it returns: its node, that node's user, its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DurableKey {
+    node: Arc<str>,
+    uid: u32,
+    durable: String,
 }
 
 /// What is known of a domain's subscriptions.
@@ -220,6 +233,11 @@ impl View {
     pub(crate) fn successor(&self, former: &Subscription) -> Option<&Arc<Subscription>> {
         let follows = |known: &&Arc<Subscription>| known.takes_up(former) || known.target.is_same_inbox(&former.target);
         self.subscriptions.iter().rev().find(follows)
+    }
+
+    /// Forgets subscriptions that have ended. One that is listed again is new.
+    pub(crate) fn forget(&mut self, ended: &HashSet<Target>) {
+        self.subscriptions.retain(|known| !ended.contains(&known.target));
     }
 
     pub(crate) fn version(&self) -> u64 {

@@ -22,11 +22,12 @@ use crate::rendezvous::attach;
 use crate::rendezvous::step::{Asked, Next, Wanted, not_admitted};
 use crate::rendezvous::{hello, observed};
 use crate::sys::clock::Instant;
+use crate::sys::dispose::dispose;
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Socket};
 use crate::sys::sync::{Mutex, MutexGuard};
-use crate::sys::{memory, thread};
+use crate::sys::thread;
 use crate::wire::{self, Answer, Observe, Reason, Refusal};
 
 /// How long after a step that lacked descriptors or memory it is tried again.
@@ -77,6 +78,8 @@ enum Step {
     Hello,
     /// The user's function is being asked; for a sender whose memory came already, about that inbox.
     Deciding(Option<Arc<InboxShared>>),
+    /// The user's function is busy with others: it is asked later.
+    Undecided(Asked),
     /// The terms were stated, and the memory is due.
     Data(Wanted, Charge),
     /// The memory is there, and what its channel needs of this process is not, just now.
@@ -163,7 +166,7 @@ impl Incoming {
             reactor.unwatch(&*socket);
             match Arc::into_inner(socket) {
                 Some(socket) => socket.dispose(strangers, charge),
-                None => memory::dispose(strangers, charge),
+                None => dispose(strangers, charge),
             }
         }
         drop(step); // which may hand over channels that have waited for this one
@@ -191,13 +194,21 @@ impl Incoming {
                 Next::Again => return self.again(reactor, state),
                 Next::Refuse(reason, text) => return self.end(reactor, state, Some((reason, text))),
                 Next::HangUp => return self.end(reactor, state, None),
-                Next::Ask(asked) => {
-                    state.step = Step::Deciding(asked.inbox_with_memory());
-                    let charge = state.charge.clone();
-                    reactor.deadline(self.token, self.clone(), None);
-                    drop(state);
-                    return self.ask(reactor, node, asked, charge);
-                }
+                Next::Ask(asked) => match node.ledger.decision(self.credentials.uid) {
+                    Some(decision) => {
+                        state.step = Step::Deciding(asked.inbox_with_memory());
+                        let charges = (state.charge.clone(), decision);
+                        reactor.deadline(self.token, self.clone(), None);
+                        drop(state);
+                        return self.ask(reactor, node, asked, charges);
+                    }
+                    // What came with it is not lost.
+                    None if asked.inbox_with_memory().is_some() => {
+                        state.step = Step::Undecided(asked);
+                        return self.again(reactor, state);
+                    }
+                    None => Next::refuse(Reason::Busy, "the admission function is busy with others"),
+                },
                 Next::Admitted(Asked::Observer(_, observe)) => match &state.socket {
                     Some(socket) => observed::turn(node, socket, observe),
                     None => Next::HangUp,
@@ -251,23 +262,22 @@ impl Incoming {
         reactor: &Arc<Reactor>,
         node: &Arc<NodeShared>,
         asked: Asked,
-        charge: Option<Arc<Charge>>,
+        charges: (Option<Arc<Charge>>, Charge),
     ) {
         let (incoming, on, of) = (self.clone(), reactor.clone(), node.clone());
         let ask = move || {
             let _span = incoming.span.enter();
-            let decide = std::panic::AssertUnwindSafe(|| of.admission.by_function(asked.peer()));
-            let admitted = std::panic::catch_unwind(decide).unwrap_or_else(|_| {
-                tracing::error!(node = &*of.id, "the admission function panicked: refused");
-                false
-            });
+            let admitted = of.admission.by_function(asked.peer());
             let state = incoming.state();
             if matches!(state.step, Step::Deciding(_)) {
                 on.deadline(incoming.token, incoming.clone(), patience(&of));
-                let next = if admitted { Next::Admitted(asked) } else { not_admitted(&of, asked.peer()) };
+                let next = match admitted {
+                    Ok(()) => Next::Admitted(asked),
+                    Err(why) => not_admitted(&of, asked.peer(), &why),
+                };
                 incoming.apply(&on, &of, state, next);
             }
-            drop(charge);
+            drop(charges); // whatever has become of the peer meanwhile
         };
         if let Err(error) = thread::spawn("librpc-admit", ask) {
             tracing::warn!(%error, node = &*node.id, "no thread to ask the admission function on");
@@ -381,6 +391,7 @@ impl Source for Incoming {
                 let next = attach::finish(&socket, self.credentials, wanted, charge);
                 self.apply(reactor, &node, state, next);
             }
+            (Step::Undecided(asked), _) => self.apply(reactor, &node, state, Next::Ask(asked)),
             (step, Some(socket)) if is_again => {
                 state.step = step;
                 drop(state);

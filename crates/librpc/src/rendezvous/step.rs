@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::link::admission::NotAdmitted;
 use crate::link::inbox_shared::{Announced, InboxShared};
 use crate::link::ledger::Charge;
 use crate::name::Peer;
@@ -98,13 +99,14 @@ impl Next {
     /// What the rules say of a peer, or who is to be asked.
     pub(super) fn by_rules(node: &NodeShared, asked: Asked) -> Self {
         match node.admission.by_rules(asked.peer()) {
-            Some(true) => Self::Admitted(asked),
-            Some(false) => not_admitted(node, asked.peer()),
+            Some(Ok(())) => Self::Admitted(asked),
+            Some(Err(why)) => not_admitted(node, asked.peer(), &why),
             None => Self::Ask(asked),
         }
     }
 }
 
-pub(super) fn not_admitted(node: &NodeShared, peer: &Peer) -> Next {
-    Next::Refuse(Reason::NotAdmitted, format!("node {:?} does not admit uid {}, pid {}", node.id, peer.uid, peer.pid))
+pub(super) fn not_admitted(node: &NodeShared, peer: &Peer, why: &NotAdmitted) -> Next {
+    let text = format!("node {:?} does not admit uid {}, pid {}{why}", node.id, peer.uid, peer.pid);
+    Next::Refuse(Reason::NotAdmitted, text)
 }

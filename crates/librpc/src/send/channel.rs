@@ -16,15 +16,10 @@ use crate::name::Incarnation;
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
+use crate::send::polling::Polling;
 use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
-
-/// So long between two looks at what the receiver has consumed: each look takes the line away from it.
-const PAUSES: u32 = 32;
-const MOST_PAUSES: u32 = 256;
-/// How long a sender polls while its receiver does not get on, before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
 
 /// The sender's end of a channel.
 #[derive(Debug)]
@@ -242,10 +237,15 @@ impl OutboundChannel {
         self.shared.ack().is_some()
     }
 
+    /// How far the receiver has processed, in bytes; `None`: what it says cannot be.
+    pub(crate) fn consumed(&mut self) -> Option<u64> {
+        self.refresh();
+        self.producer.consumed().ok()
+    }
+
     /// Whether the receiver has processed everything.
     pub(crate) fn is_drained(&mut self) -> bool {
-        self.refresh();
-        self.producer.consumed().is_ok_and(|consumed| consumed == self.producer.committed())
+        self.consumed() == Some(self.producer.committed())
     }
 
     /// The number of the next message.
@@ -327,7 +327,7 @@ impl OutboundChannel {
         }
         let begun = Instant::now();
         let plenty = self.producer.committed().min(position + self.producer.capacity() / 4);
-        if !self.spin(plenty) {
+        if !self.spin(plenty, deadline) {
             self.shared.wait_until(deadline, |consumed| consumed >= position);
         }
         self.producer.note_blocked(begun.elapsed().as_nanos() as u64);
@@ -336,7 +336,7 @@ impl OutboundChannel {
     /// Waits until everything is processed, or the receiver has failed.
     pub(crate) fn wait_for_all(&mut self, deadline: Option<Instant>) {
         let committed = self.producer.committed();
-        if !self.spin(committed) {
+        if !self.spin(committed, deadline) {
             self.shared.wait_until(deadline, |consumed| consumed >= committed);
         }
     }
@@ -359,10 +359,9 @@ impl OutboundChannel {
         layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
     }
 
-    /// Polls for a position while the receiver gets on, and for a moment when it does not; `true`: it has come there, or the
-    /// ring has failed.
-    fn spin(&mut self, position: u64) -> bool {
-        let (mut moved, mut last, mut pauses) = (Instant::now(), 0, PAUSES);
+    /// Polls for a position while that pays, up to a deadline; `true`: the receiver has come there, or the ring has failed.
+    fn spin(&mut self, position: u64, deadline: Option<Instant>) -> bool {
+        let mut polling = Polling::new(Instant::now(), deadline);
         loop {
             if self.shared.status() != self.seen {
                 self.refresh();
@@ -371,16 +370,8 @@ impl OutboundChannel {
             if self.seen == channel_shared::FAILED || consumed.is_ok_and(|consumed| consumed >= position) {
                 return true;
             }
-            let now = Instant::now();
-            if let Ok(consumed) = consumed
-                && consumed > last
-            {
-                (moved, last) = (now, consumed);
-            } else if now - moved > SPIN {
-                return false;
-            }
+            let Some(pauses) = polling.next(consumed.unwrap_or(0), Instant::now()) else { return false };
             (0..pauses).for_each(|_| std::hint::spin_loop());
-            pauses = (2 * pauses).min(MOST_PAUSES);
         }
     }
 }

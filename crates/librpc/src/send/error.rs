@@ -1,8 +1,10 @@
 //! Why a message was not sent, or is not processed.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::send::dial::ConnectError;
 use crate::sys::OsError;
 use crate::wire::Reason;
 
@@ -104,20 +106,55 @@ pub enum FlushError {
         /// How many messages.
         unprocessed: u64,
     },
-    /// A receiver is gone or refuses, and what it had not processed is lost. Reported once.
-    #[error("{unprocessed} messages were not processed: {cause}")]
+    /// Receivers are gone or refuse, and what they had not processed is lost, or came back. Reported once.
+    #[error("{lost} messages were not processed: {}{}", Listed(causes), Later(*unprocessed))]
     Lost {
-        /// How many messages, of all receivers.
+        /// How many messages, of all such receivers.
+        lost: u64,
+        /// How many other messages are not processed yet.
         unprocessed: u64,
-        /// What became of the first such receiver.
-        cause: Box<SendError>,
+        /// What became of each such receiver, with its own number of messages.
+        causes: Vec<SendError>,
     },
     /// The outbox was made before a fork, and belongs to the parent.
     #[error("this outbox belongs to the process that forked this one: open a node of its own here")]
     Forked,
 }
 
+struct Listed<'a>(&'a [SendError]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(at, error)| {
+            f.write_str(if at > 0 { "; " } else { "" })?;
+            fmt::Display::fmt(error, f)
+        })
+    }
+}
+
+struct Later(u64);
+
+impl fmt::Display for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 0 { write!(f, "; {} more are not processed yet", self.0) } else { Ok(()) }
+    }
+}
+
 impl SendError {
+    /// Why a message could not be sent to a node that could not be connected to.
+    pub(crate) fn from_connect(error: ConnectError, node: Arc<str>) -> Self {
+        let refused = |node, reason, text: String| Self::Refused { node, reason, text: text.into(), undelivered: 0 };
+        match error {
+            ConnectError::Refused { reason, text, .. } => refused(node, reason, text),
+            ConnectError::Broken { why, .. } => refused(node, Reason::Unknown, why),
+            ConnectError::Closed { node } => Self::Closed { node: node.into() },
+            ConnectError::Os(error) => error.into(),
+            ConnectError::BadId(_) | ConnectError::NotFound { .. } | ConnectError::NoInbox { .. } => {
+                Self::ReceiverGone { node, undelivered: 0 }
+            }
+        }
+    }
+
     /// How many messages sent before are lost with this error.
     pub fn undelivered(&self) -> u64 {
         match self {

@@ -1,18 +1,24 @@
 //! What a node sends with: an outbox reaches inboxes over routes, each route has a channel.
 
-pub(crate) mod account;
-pub(crate) mod backlog;
-pub(crate) mod channel;
-pub(crate) mod dial;
-pub(crate) mod error;
-pub(crate) mod outbox;
-pub(crate) mod publish;
-pub(crate) mod publisher;
-pub(crate) mod rate;
-pub(crate) mod redelivery;
-pub(crate) mod route;
-pub(crate) mod sender;
-pub(crate) mod topics;
+pub(crate) mod account; //    what became of the messages
+pub(crate) mod backlog; //    messages that wait for a receiver's return
+pub(crate) mod bringing; //   bringing them to a receiver that is back
+pub(crate) mod channel; //    the sender's end of a channel
+pub(crate) mod delivery; //   delivering a message to one inbox, step by step
+pub(crate) mod dial; //       connecting to an inbox
+pub(crate) mod error; //      why a message was not sent
+pub(crate) mod message; //    a message on its way, and how far it has come
+pub(crate) mod outbox; //     what sends
+pub(crate) mod polling; //    how long a sender polls for room
+pub(crate) mod publish; //    getting a message to all subscriptions of a topic
+pub(crate) mod publisher; //  an outbox with one topic
+pub(crate) mod rate; //       how fast a destination may be sent to
+pub(crate) mod redelivery; // what becomes of messages whose receiver is gone
+pub(crate) mod returned; //   messages that came back
+pub(crate) mod route; //      one inbox that an outbox reaches
+pub(crate) mod routes; //     all of them
+pub(crate) mod sender; //     an outbox with one destination
+pub(crate) mod topics; //     the topics of an outbox
 
 pub use account::{Account, Reached};
 pub use dial::ConnectError;
@@ -21,6 +27,6 @@ pub use outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
 pub use publish::Receipt;
 pub use publisher::Publisher;
 pub use rate::Rate;
-pub use redelivery::Returned;
+pub use returned::{Returned, ReturnedError};
 pub use sender::Sender;
 pub use topics::Topic;

@@ -1,27 +1,21 @@
-//! The topics of an outbox: which subscriptions each of them reaches, and publishing to all of these.
+//! Publishing: which subscriptions a topic reaches, and getting a message to all of them.
 //!
-//! A topic's routes are found once, and stand until the registry's change counter moves: in the steady state a publish
-//! costs one load more than a send. A subscription that is full, stuck, gone or unwilling delays and stops no other; what
-//! it has not got is said in the receipt.
+//! A topic's routes are found once, and stay until the registry's change counter moves: in the steady state a publish costs
+//! one load more than a send. A subscription that is full, stuck, gone or unwilling delays and stops no other; what it has
+//! not got is in the receipt.
 
-use crate::sys::clock::Instant;
-use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::Head;
-
-use crate::policy::Policy;
+use crate::registry::lookup::Listings;
 use crate::registry::view::{Subscription, View};
-use crate::registry::{lookup, wait};
-use crate::send::backlog::Behind;
-use crate::send::channel::{OutboundChannel, Pushed};
-use crate::send::dial::{self, ConnectError};
+use crate::registry::wait;
 use crate::send::error::{PublishError, SendError};
-use crate::send::outbox::Outbox;
+use crate::send::message::{Attempt, Delivery, Message, Patience};
+use crate::send::outbox::{DEFAULT_SEND_LIMIT, Outbox};
 use crate::send::rate::{Pace, Rate};
-use crate::send::route::{Declared, Route};
-use crate::send::topics::{Entry, Leg, Topic};
-use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
+use crate::send::topics::{Topic, TopicState};
+use crate::sys::clock::Instant;
+use crate::topic::BadTopic;
 
 /// What became of one publish.
 #[derive(Clone, Copy, Debug)]
@@ -59,18 +53,7 @@ impl Outbox {
     ///
     /// [`BadTopic`].
     pub fn topic(&mut self, name: &str) -> Result<Topic, BadTopic> {
-        check_topic(name)?;
-        let topics = &mut self.topics;
-        if let Some(&known) = topics.by_name.get(name) {
-            return Ok(Topic(known));
-        }
-        if topics.list.len() == MAX_TOPICS {
-            return Err(BadTopic::TooMany { topic: name.to_owned() });
-        }
-        let name: Arc<str> = name.into();
-        topics.list.push(Entry { name: name.clone(), routes: Vec::new(), version: 0, pace: None, is_offered: false });
-        topics.by_name.insert(name, topics.list.len() - 1);
-        Ok(Topic(topics.list.len() - 1))
+        self.topics.declare(name)
     }
 
     /// Limits how fast this outbox publishes on a topic; `None`: no limit.
@@ -78,26 +61,46 @@ impl Outbox {
         self.topics.list[topic.0].pace = rate.map(|rate| Box::new(Pace::new(rate)));
     }
 
+    /// Publishes a message, and waits up to [`DEFAULT_SEND_LIMIT`] where inboxes are full. See [`Outbox::publish_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    #[inline(always)]
+    pub fn publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
+        self.publish_timeout(topic, payload, DEFAULT_SEND_LIMIT)
+    }
+
+    /// Publishes a message to those inboxes that have room. Does not block. See [`Outbox::publish_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    #[inline(always)]
+    pub fn try_publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
+        self.publish_timeout(topic, payload, Duration::ZERO)
+    }
+
     /// Publishes a message to every subscription that wants the topic, and waits up to a limit, for all of them together,
     /// where one is full and lets its senders wait. A subscription for which a publish has waited in vain is *stuck*: until
-    /// it moves, no later one waits for it.
+    /// it has processed something, no later one waits for it.
     ///
     /// Every subscription gets it whose opening had returned before this began. The node's own get it only if they ask for
     /// it ([`crate::InboxBuilder::own`]).
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is no error, but said in the receipt.
+    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
     #[inline(always)]
-    pub fn publish_within(
+    pub fn publish_timeout(
         &mut self,
         topic: Topic,
         payload: &[u8],
-        limit: Duration,
+        timeout: Duration,
     ) -> Result<Receipt<'_>, PublishError> {
         let (inboxes, pending) = match self.publish_plain(topic, payload) {
             Some(inboxes) => (inboxes, 0),
-            None => (self.publish_fully(topic, payload, limit)?, self.pending),
+            None => (self.publish_fully(topic, payload, timeout)?, self.pending),
         };
         Ok(Receipt { inboxes, pending, undelivered: &self.undelivered })
     }
@@ -106,38 +109,92 @@ impl Outbox {
     /// it returns fits into registers: a receipt that is built here and copied by its caller would wait for all stores.
     #[inline(never)]
     fn publish_plain(&mut self, topic: Topic, payload: &[u8]) -> Option<usize> {
-        if !self.born.is_here() || !self.topics.is_as_seen() || !self.undelivered.is_empty() {
+        if !self.born.is_here() || !self.undelivered.is_empty() {
             return None;
         }
-        let entry = &mut self.topics.list[topic.0];
-        if entry.version != self.topics.version || entry.pace.is_some() {
+        let state = self.topics.current(topic)?;
+        if state.pace.is_some() {
             return None;
         }
-        let inboxes = entry.offer(&mut self.routes, topic, payload);
-        entry.is_offered = inboxes < entry.routes.len();
-        (!entry.is_offered).then_some(inboxes)
+        let inboxes = state.offer(&mut self.routes.list, topic, payload);
+        state.is_offered = inboxes < state.routes.len();
+        (!state.is_offered).then_some(inboxes)
     }
 
     /// Publishes a message that some have got already, or that nobody has.
     #[cold]
     #[inline(never)]
-    fn publish_fully(&mut self, topic: Topic, payload: &[u8], limit: Duration) -> Result<usize, PublishError> {
+    fn publish_fully(&mut self, topic: Topic, payload: &[u8], timeout: Duration) -> Result<usize, PublishError> {
         if !self.born.is_here() {
             return Err(PublishError::Forked);
         }
+        let patience = Patience::new(timeout);
         self.pending = 0;
         if !std::mem::take(&mut self.topics.list[topic.0].is_offered) {
-            if !self.topics.are_current(topic) {
+            let state = &mut self.topics.list[topic.0];
+            let paced = state.pace.as_mut().map_or(Ok(()), |pace| pace.wait(payload.len(), patience.deadline));
+            paced.map_err(|wait| PublishError::RateLimited { topic: state.name.clone(), wait })?;
+            if self.topics.current(topic).is_none() {
                 self.find_routes(topic)?;
             }
-            self.undelivered.clear();
-            let entry = &mut self.topics.list[topic.0];
-            entry.wait_for_pace(payload.len(), limit)?;
-            entry.offer(&mut self.routes, topic, payload);
+            self.undelivered = self.routes.take_losses().into_iter().map(|loss| loss.error).collect();
+            self.topics.list[topic.0].offer(&mut self.routes.list, topic, payload);
         }
-        let has_it = |leg: &&Leg| !leg.behind;
-        let inboxes = self.topics.list[topic.0].routes.iter().filter(has_it).count();
-        Ok(inboxes + self.publish_slowly(topic, payload, limit)?)
+        let state = &self.topics.list[topic.0];
+        let at_once = state.routes.iter().filter(|route| !route.is_behind).count();
+        let inboxes = at_once + self.publish_slowly(topic, payload, patience)?;
+        // What nobody has accepted costs no tokens, unless nobody was there to accept it.
+        if let Some(pace) = &mut self.topics.list[topic.0].pace
+            && (inboxes + self.pending > 0 || self.undelivered.is_empty())
+        {
+            pace.take(payload.len());
+        }
+        Ok(inboxes)
+    }
+
+    /// Publishes to the subscriptions that did not take the message at once; returns how many have got it now.
+    fn publish_slowly(&mut self, topic: Topic, payload: &[u8], patience: Patience) -> Result<usize, PublishError> {
+        let state = &mut self.topics.list[topic.0];
+        let (name, mut legs) = (state.name.clone(), std::mem::take(&mut state.routes));
+        let message = Message { topic: Some((topic.number(), &name)), payload };
+        let (mut inboxes, mut closed) = (0, None);
+        // One that is full must not delay the others: first without waiting, then with.
+        for may_wait in [false, true] {
+            legs.retain_mut(|leg| {
+                while leg.is_behind && closed.is_none() {
+                    let (routes, names) = (&mut self.routes, &self.topics.names);
+                    let delivery = match may_wait {
+                        true => routes.deliver(leg, message, names, patience),
+                        false => match routes.deliver_now(leg, message, names, patience) {
+                            Attempt::Over(delivery) => delivery,
+                            Attempt::WaitUntil(_) | Attempt::Retry => return true,
+                        },
+                    };
+                    match delivery {
+                        Delivery::Delivered => inboxes += 1,
+                        Delivery::Pending => self.pending += 1,
+                        Delivery::Ended => return false,
+                        Delivery::Lost(SendError::Closed { node }) | Delivery::Failed(SendError::Closed { node }) => {
+                            closed = Some(PublishError::Closed { node });
+                        }
+                        // What is lost is reported; then the message is tried again.
+                        Delivery::Lost(error) => {
+                            self.undelivered.push(error);
+                            continue;
+                        }
+                        Delivery::Failed(error) => {
+                            self.routes.list[leg.id.at].count_undelivered(&error);
+                            self.undelivered.push(error);
+                        }
+                    }
+                    leg.is_behind = false;
+                }
+                true
+            });
+        }
+        legs.iter_mut().for_each(|leg| leg.is_behind = false);
+        self.topics.list[topic.0].routes = legs;
+        closed.map_or(Ok(inboxes), Err)
     }
 
     /// How many subscriptions want a topic just now. Does not block.
@@ -150,13 +207,28 @@ impl Outbox {
             return Err(PublishError::Forked);
         }
         self.find_routes(topic)?;
-        let Self { topics, routes, .. } = self;
-        let legs = &topics.list[topic.0].routes;
-        let is_there = |leg: &&Leg| {
-            let route = &routes[leg.route];
-            route.serial == leg.serial && route.channel.as_ref().is_none_or(OutboundChannel::is_connected)
-        };
-        Ok(legs.iter().filter(is_there).count())
+        if self.routes.has_losses() {
+            self.topics.look_again(); // the next publish reports them
+        }
+        let directory = self.node.directory().ok_or_else(|| self.closed())?;
+        let Self { routes, topics, .. } = self;
+        let state = &mut topics.list[topic.0];
+        let (name, mut listings, mut failed) = (state.name.clone(), Listings::new(&directory), None);
+        state.routes.retain_mut(|leg| {
+            let is_there = routes.is_valid(leg, Some(&name)).then(|| routes.is_there(leg.id, &mut listings));
+            match is_there {
+                Some(Ok(is_there)) => is_there,
+                Some(Err(error)) => {
+                    failed = Some(error);
+                    true
+                }
+                None => false,
+            }
+        });
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok(state.routes.len()),
+        }
     }
 
     /// Waits up to a limit until a subscription wants a topic; `false`: there is none.
@@ -164,243 +236,67 @@ impl Outbox {
     /// # Errors
     ///
     /// [`PublishError`].
-    pub fn wait_for_subscriber(&mut self, topic: Topic, limit: Duration) -> Result<bool, PublishError> {
-        let Some(domain) = self.node.domain() else { return Err(self.closed()) };
-        let (node, deadline) = (self.node.clone(), Instant::now().checked_add(limit));
+    pub fn wait_for_subscriber(&mut self, topic: Topic, timeout: Duration) -> Result<bool, PublishError> {
+        if !self.born.is_here() {
+            return Err(PublishError::Forked);
+        }
+        let domain = self.node.domain().ok_or_else(|| self.closed())?;
+        let (node, deadline) = (self.node.clone(), Instant::now().checked_add(timeout));
         let look = || Ok::<_, PublishError>(Some(self.subscribers(topic)?).filter(|&subscribers| subscribers > 0));
         Ok(wait::wait_for(&node.process().lookout, domain.path(), deadline, look)?.is_some())
     }
 
-    /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription.
-    pub fn max_topic_message(&self, topic: Topic) -> Option<usize> {
-        let legs = self.topics.list[topic.0].routes.iter();
-        legs.filter_map(|leg| self.routes[leg.route].channel.as_ref()).map(OutboundChannel::max_message).min()
+    /// The longest message that every subscription of a topic takes, in bytes; `None`: there is no subscription. Does not
+    /// block.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn max_topic_message(&mut self, topic: Topic) -> Result<Option<usize>, PublishError> {
+        if !self.born.is_here() {
+            return Err(PublishError::Forked);
+        }
+        let routes = &self.routes;
+        let is_up_to_date = |state: &mut TopicState| state.routes.iter().all(|leg| routes.is_known(leg));
+        if !self.topics.current(topic).is_some_and(is_up_to_date) {
+            self.subscribers(topic)?;
+        }
+        let legs = &self.topics.list[topic.0].routes;
+        Ok(legs.iter().filter_map(|leg| self.routes.list[leg.id.at].max_message()).min())
     }
 
-    pub(crate) fn closed(&self) -> PublishError {
-        PublishError::Closed { node: self.node.id.clone() }
+    /// Why there is no domain to look for subscriptions in.
+    fn closed(&self) -> PublishError {
+        match self.born.is_here() {
+            true => PublishError::Closed { node: self.node.id.clone() },
+            false => PublishError::Forked,
+        }
     }
 
     /// Looks for subscriptions that a topic does not reach yet.
     #[cold]
     fn find_routes(&mut self, topic: Topic) -> Result<(), PublishError> {
-        let Entry { name, version: since, .. } = &self.topics.list[topic.0];
+        let (routes, state) = (&mut self.routes, &self.topics.list[topic.0]);
         let ask = |view: &mut View| {
+            view.forget(&routes.take_ended());
             let counter = view.refresh()?;
-            let wanted = view.since(*since).filter(|subscription| subscription.wants(name));
+            let wanted = view.since(state.version).filter(|subscription| subscription.wants(&state.name));
             Ok((counter, view.watch.again(), view.version(), wanted.cloned().collect::<Vec<_>>()))
         };
-        let (counter, watch, version, wanted) = self.node.ask_view(ask)?.ok_or_else(|| self.closed())?;
-        self.topics.watch = Some((watch, counter));
-        self.topics.version = version;
-        for subscription in wanted.into_iter().rev() {
-            if subscription.own || subscription.target.incarnation != self.node.incarnation {
-                let leg = self.leg_to(subscription);
-                let legs = &mut self.topics.list[topic.0].routes;
-                // A durable subscription that is back has its leg already.
-                if !legs.iter().any(|known| (known.route, known.serial) == (leg.route, leg.serial)) {
-                    legs.push(leg);
-                }
-            }
-        }
-        self.topics.list[topic.0].version = version;
+        let answer = self.node.ask_view(ask)?;
+        let (counter, watch, version, mut wanted) = answer.ok_or_else(|| self.closed())?;
+        let is_own = |subscription: &Subscription| {
+            let target = &subscription.target;
+            (&target.node, target.incarnation) == (&self.node.id, self.node.incarnation)
+        };
+        wanted.retain(|subscription| subscription.own || !is_own(subscription));
+        let names = &self.topics.names;
+        let found = wanted.into_iter().rev().map(|wanted| self.routes.subscription_route(wanted, names)).collect();
+        let state = &mut self.topics.list[topic.0];
+        state.add(found);
+        state.version = version;
+        self.topics.seen(watch, counter, version);
+        self.routes.forget_gone(&self.topics.names);
         Ok(())
     }
-
-    /// The way to a subscription: over the channel that there is, or a new one.
-    fn leg_to(&mut self, subscription: Arc<Subscription>) -> Leg {
-        let key = (subscription.target.incarnation, subscription.target.inbox);
-        let known = self.topics.by_inbox.get(&key).copied().or_else(|| self.taken_up_by(&subscription));
-        let route = match known {
-            Some(route) => route,
-            None => {
-                let (to, serial) = (subscription.target.node.clone(), self.serial());
-                let new = Route::new(to, Some(subscription), serial);
-                let route = self.topics.vacant.pop().unwrap_or(self.routes.len());
-                match self.routes.get_mut(route) {
-                    Some(vacant) => *vacant = new,
-                    None => self.routes.push(new),
-                }
-                self.topics.by_inbox.insert(key, route);
-                // What fails here is tried again, and told, by the publish that follows.
-                let _ = self.reach(route, false);
-                route
-            }
-        };
-        Leg { route, serial: self.routes[route].serial, declared: Declared::default(), behind: false }
-    }
-
-    /// Connects to a subscription that has no channel, if it is still there and not to be left alone for a while.
-    fn reach(&mut self, route: usize, again: bool) -> Result<Reached, PublishError> {
-        let Some(directory) = self.node.directory() else { return Err(self.closed()) };
-        let reached = &mut self.routes[route];
-        let (node, subscription) = (reached.to.clone(), reached.subscription.clone());
-        let subscription = subscription.expect("only ways to subscriptions are reached so");
-        if again && !reached.may_retry() {
-            return Ok(Reached::NotYet(reached.refusal()));
-        }
-        // A process that dies hangs up a moment before the kernel drops its lock.
-        let is_there = if again { lookup::stays_listed } else { lookup::is_listed };
-        if !is_there(&directory, &subscription.target) {
-            self.end(route);
-            return Ok(Reached::Ended);
-        }
-        let reached = &mut self.routes[route];
-        if reached.refused.is_some() {
-            return Ok(Reached::NotYet(reached.refusal()));
-        }
-        match dial::to_target(&self.node, &subscription.target, 0) {
-            Ok(mut channel) => {
-                channel.set_high_water(self.high_water);
-                reached.set_channel(channel);
-                Ok(Reached::Yes)
-            }
-            Err(ConnectError::Closed { .. }) => Err(self.closed()),
-            Err(ConnectError::Os(error)) => Ok(Reached::NotYet(error.into())),
-            Err(ConnectError::Refused { reason, text, .. }) => {
-                Ok(Reached::NotYet(SendError::Refused { node, reason, text: text.into(), undelivered: 0 }))
-            }
-            Err(_) => Ok(Reached::NotYet(SendError::ReceiverGone { node, undelivered: 0 })),
-        }
-    }
-
-    /// A subscription is gone for good.
-    pub(crate) fn end(&mut self, route: usize) {
-        let vacant = Route::new("".into(), None, 0);
-        let mut ended = std::mem::replace(&mut self.routes[route], vacant);
-        self.ended += ended.account().ended();
-        self.returned.extend(ended.returned.drain(..).map(|kept| (ended.to.clone(), kept)));
-        if let Some(subscription) = &ended.subscription {
-            self.topics.by_inbox.remove(&(subscription.target.incarnation, subscription.target.inbox));
-        }
-        self.topics.vacant.push(route);
-    }
-
-    /// Publishes to the subscriptions that did not take the message at once; returns how many have got it now.
-    #[cold]
-    fn publish_slowly(&mut self, topic: Topic, payload: &[u8], limit: Duration) -> Result<usize, PublishError> {
-        let deadline = Instant::now().checked_add(limit);
-        let entry = &mut self.topics.list[topic.0];
-        let (name, mut legs) = (entry.name.clone(), std::mem::take(&mut entry.routes));
-        let (mut inboxes, mut failed) = (0, None);
-        legs.retain_mut(|leg| {
-            if failed.is_some() || !std::mem::take(&mut leg.behind) {
-                return true;
-            }
-            let message = (topic.0 as u64, &*name, payload);
-            match self.deliver_late(leg, message, limit, deadline) {
-                Ok(Late::Delivered) => {
-                    inboxes += 1;
-                    true
-                }
-                Ok(Late::Pending) => {
-                    self.pending += 1;
-                    true
-                }
-                Ok(Late::Not(error)) => {
-                    self.routes[leg.route].count_undelivered(&error);
-                    self.undelivered.push(error);
-                    true
-                }
-                Ok(Late::Ended) => false,
-                Err(error) => {
-                    failed = Some(error);
-                    true
-                }
-            }
-        });
-        self.topics.list[topic.0].routes = legs;
-        failed.map_or(Ok(inboxes), Err)
-    }
-
-    fn deliver_late(
-        &mut self,
-        leg: &mut Leg,
-        (number, name, payload): (u64, &str, &[u8]),
-        limit: Duration,
-        deadline: Option<Instant>,
-    ) -> Result<Late, PublishError> {
-        loop {
-            let route = &mut self.routes[leg.route];
-            if route.serial != leg.serial || route.subscription.as_ref().is_some_and(|wanted| !wanted.wants(name)) {
-                return Ok(Late::Ended);
-            }
-            if route.backlog.is_some() {
-                match self.send_behind(leg.route, Head { topic: Some(number), ..Head::MESSAGE }, payload, deadline) {
-                    Ok(Behind::Kept) => return Ok(Late::Delivered),
-                    Ok(Behind::Through) => continue,
-                    Err(SendError::Closed { .. }) => return Err(self.closed()),
-                    // It is still kept, or what is not came back, and may be asked for.
-                    Err(error) if self.routes[leg.route].backlog.is_some() => return Ok(Late::Not(error)),
-                    Err(error) => {
-                        self.undelivered.push(error);
-                        self.end(leg.route);
-                        return Ok(Late::Ended);
-                    }
-                }
-            }
-            if route.channel.is_none() {
-                match self.reach(leg.route, true)? {
-                    Reached::Yes => {}
-                    Reached::NotYet(error) => return Ok(Late::Not(error)),
-                    Reached::Ended => return Ok(Late::Ended),
-                }
-                continue;
-            }
-            let node = route.to.clone();
-            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let may_pend = route.stuck || is_over;
-            let pushed = route.publish(&mut leg.declared, number, name, payload, may_pend);
-            let Some(channel) = &mut route.channel else { continue };
-            match pushed {
-                // It waits for an answer: no later publish does.
-                Pushed::Yes if channel.is_unsent() => {
-                    route.stuck = !limit.is_zero();
-                    return Ok(Late::Pending);
-                }
-                Pushed::Yes => {
-                    route.stuck = false;
-                    return Ok(Late::Delivered);
-                }
-                Pushed::Unsent => channel.wait_until_sent(deadline),
-                Pushed::TooLarge { bytes, max } => return Ok(Late::Not(SendError::TooLarge { node, bytes, max })),
-                Pushed::Full { .. } if channel.policy() == Policy::DropNewest => {
-                    return Ok(Late::Not(SendError::Dropped { node }));
-                }
-                Pushed::Full { .. } if route.stuck => return Ok(Late::Not(SendError::Stuck { node })),
-                Pushed::Full { room_at } => {
-                    if is_over {
-                        route.stuck = !limit.is_zero();
-                        return Ok(Late::Not(SendError::Full { node, limit }));
-                    }
-                    channel.wait_for(room_at, deadline);
-                }
-                Pushed::Failed => match self.give_up(leg.route) {
-                    None | Some(SendError::ReceiverGone { undelivered: 0, .. }) => {}
-                    Some(SendError::Closed { .. }) => return Err(self.closed()),
-                    // What is lost is told once; then the subscription is looked for again.
-                    Some(gone @ SendError::ReceiverGone { .. }) => self.undelivered.push(gone),
-                    Some(error) => return Ok(Late::Not(error)),
-                },
-            }
-        }
-    }
-}
-
-/// How reaching a subscription went.
-enum Reached {
-    Yes,
-    /// Not now, and why not.
-    NotYet(SendError),
-    /// There is no such subscription any more.
-    Ended,
-}
-
-/// How delivering to a subscription went that did not take the message at once.
-enum Late {
-    Delivered,
-    /// It is in a ring that only this process has.
-    Pending,
-    Not(SendError),
-    Ended,
 }

@@ -8,7 +8,7 @@ use crate::send::error::PublishError;
 use crate::send::outbox::{DEFAULT_SEND_LIMIT, Outbox};
 use crate::send::publish::Receipt;
 use crate::send::rate::Rate;
-use crate::send::redelivery::Returned;
+use crate::send::returned::{Returned, ReturnedError};
 use crate::send::topics::Topic;
 
 /// Publishes on one topic: [`crate::Node::publisher`].
@@ -31,14 +31,14 @@ impl Publisher {
         self.limit = limit;
     }
 
-    /// Publishes a message, and waits for full inboxes up to the limit. See [`Outbox::publish_within`].
+    /// Publishes a message, and waits for full inboxes up to the limit. See [`Outbox::publish_timeout`].
     ///
     /// # Errors
     ///
     /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
-        self.outbox.publish_within(self.topic, payload, self.limit)
+        self.outbox.publish_timeout(self.topic, payload, self.limit)
     }
 
     /// Publishes a message to those inboxes that have room. Does not block.
@@ -48,7 +48,7 @@ impl Publisher {
     /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
     #[inline]
     pub fn try_publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
-        self.outbox.publish_within(self.topic, payload, Duration::ZERO)
+        self.outbox.publish_timeout(self.topic, payload, Duration::ZERO)
     }
 
     /// Waits until everything published is processed, up to a limit.
@@ -83,8 +83,12 @@ impl Publisher {
         self.outbox.limit_topic_rate(self.topic, rate);
     }
 
-    /// The longest message that every subscription takes, in bytes; `None`: there is no subscription.
-    pub fn max_message(&self) -> Option<usize> {
+    /// The longest message that every subscription takes, in bytes; `None`: there is no subscription. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn max_message(&mut self) -> Result<Option<usize>, PublishError> {
         self.outbox.max_topic_message(self.topic)
     }
 
@@ -114,7 +118,11 @@ impl Publisher {
     }
 
     /// The messages that came back when the wait for a receiver was over. See [`Outbox::take_returned`].
-    pub fn take_returned(&mut self) -> Vec<Returned> {
+    ///
+    /// # Errors
+    ///
+    /// [`ReturnedError`]: the oldest were dropped.
+    pub fn take_returned(&mut self) -> Result<Vec<Returned>, ReturnedError> {
         self.outbox.take_returned()
     }
 }

@@ -1,17 +1,16 @@
-//! Rate limits of a destination: token buckets for messages and for bytes. (The buckets are `governor`'s GCRA.)
+//! Rate limits of a destination: token buckets for messages and for bytes.
+//!
+//! A message waits until its tokens are there. They are taken once it is accepted, so one that is not costs nothing.
 
-use crate::sys::clock::Instant;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::clock::{Clock, MonotonicClock};
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use crate::sys::clock::Instant;
+use crate::sys::thread;
 
-/// Shorter waits are not slept but polled: sleeping is not more exact than this.
+/// Shorter waits are polled: a sleep is no more precise than this.
 const POLLED: Duration = Duration::from_micros(150);
-/// Where the burst allows it, a wait is this long, and what has become due meanwhile follows at once.
+/// The shortest sleep that the burst allows: what becomes due meanwhile follows at once.
 const NAP: Duration = Duration::from_millis(1);
 
 /// How fast an outbox may send to one destination.
@@ -31,24 +30,31 @@ pub struct Rate {
     waits: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Quota {
+    per_second: NonZeroU32,
+    burst: NonZeroU32,
+}
+
 impl Rate {
-    /// So many messages per second, and at most `burst` of them at once. What is over it waits, up to the send's limit.
+    /// At most this many messages per second, and at most `burst` of them at once. A message over the rate waits, up to the
+    /// send's time limit.
     pub fn messages(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self { messages: Some(Quota::per_second(per_second).allow_burst(burst)), bytes: None, waits: true }
+        Self { messages: Some(Quota { per_second, burst }), bytes: None, waits: true }
     }
 
-    /// So many bytes of payload per second, and at most `burst` of them at once; a message longer than that waits for
-    /// several bursts.
+    /// At most this many bytes of payload per second, and at most `burst` of them at once. A message longer than a burst
+    /// waits for several bursts.
     pub fn bytes(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self { messages: None, bytes: Some(Quota::per_second(per_second).allow_burst(burst)), waits: true }
+        Self { messages: None, bytes: Some(Quota { per_second, burst }), waits: true }
     }
 
-    /// A limit of bytes beside the one of messages, as in [`Rate::bytes`].
+    /// Adds a limit of bytes to the limit of messages, as in [`Rate::bytes`].
     pub fn and_bytes(self, per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self { bytes: Self::bytes(per_second, burst).bytes, ..self }
+        Self { bytes: Some(Quota { per_second, burst }), ..self }
     }
 
-    /// What is over the rate does not wait, but is an error at once.
+    /// A message over the rate does not wait, but fails at once. The error says when to try again.
     pub fn or_fail(self) -> Self {
         Self { waits: false, ..self }
     }
@@ -57,29 +63,44 @@ impl Rate {
 /// A token bucket.
 #[derive(Debug)]
 struct Bucket {
-    tokens: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>,
-    burst: u32,
-    nap: Duration,
+    per_second: f64,
+    burst: f64,
+    /// The tokens of the message that waits, or was refused last: the bucket holds as many, even if that is over the burst.
+    wanted: f64,
+    tokens: f64,
+    /// When `tokens` was right.
+    at: Instant,
 }
 
 impl Bucket {
-    fn new(quota: Quota) -> Self {
-        Self {
-            tokens: RateLimiter::direct_with_clock(quota, MonotonicClock),
-            burst: quota.burst_size().get(),
-            nap: NAP.min(quota.burst_size_replenished_in() / 4),
-        }
+    fn new(quota: Quota, now: Instant) -> Self {
+        let burst = f64::from(quota.burst.get());
+        Self { per_second: f64::from(quota.per_second.get()), burst, wanted: 0.0, tokens: burst, at: now }
     }
 
-    /// Takes so many tokens, no more than a burst. `Err`: how long to wait for them.
-    fn take(&self, tokens: u32) -> Result<(), Duration> {
-        let Some(tokens) = NonZeroU32::new(tokens) else { return Ok(()) };
-        let taken = self.tokens.check_n(tokens).expect("no more than a burst is asked for at once");
-        taken.map_err(|not_yet| not_yet.wait_time_from(MonotonicClock.now()))
+    /// How long to wait for this many tokens.
+    fn wait(&mut self, tokens: f64, now: Instant) -> Duration {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + gained).min(self.burst.max(self.wanted));
+        (self.at, self.wanted) = (now, tokens);
+        let seconds = ((tokens - self.tokens) / self.per_second).max(0.0);
+        // Rounded up: after this wait the tokens are there.
+        let wait = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        if wait.is_zero() { wait } else { wait.saturating_add(Duration::from_nanos(1)) }
+    }
+
+    fn take(&mut self, tokens: f64) {
+        // A rounding error is no debt.
+        (self.tokens, self.wanted) = ((self.tokens - tokens).max(0.0), 0.0);
+    }
+
+    /// The shortest sleep that costs no throughput.
+    fn nap(&self) -> Duration {
+        NAP.min(Duration::from_secs_f64(self.burst / self.per_second / 4.0))
     }
 }
 
-/// A rate as it is being used.
+/// A rate in use.
 #[derive(Debug)]
 pub(crate) struct Pace {
     messages: Option<Bucket>,
@@ -89,37 +110,48 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { messages: rate.messages.map(Bucket::new), bytes: rate.bytes.map(Bucket::new), waits: rate.waits }
+        let now = Instant::now();
+        let bucket = |quota| Bucket::new(quota, now);
+        Self { messages: rate.messages.map(bucket), bytes: rate.bytes.map(bucket), waits: rate.waits }
     }
 
-    /// Takes the tokens of one message, and waits for them if that is wanted, up to a deadline. `Err`: how much longer it
-    /// would have to wait.
-    pub(crate) fn take(&self, payload_bytes: usize, deadline: Option<Instant>) -> Result<(), Duration> {
-        if let Some(messages) = &self.messages {
-            self.wait(messages, 1, deadline)?;
-        }
-        if let Some(bytes) = &self.bytes {
-            let mut left = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
-            while left > 0 {
-                let some = left.min(bytes.burst);
-                self.wait(bytes, some, deadline)?;
-                left -= some;
+    /// Waits until a message may be sent, up to a deadline if waiting is wanted at all. Takes nothing: [`Pace::take`] does.
+    ///
+    /// # Errors
+    ///
+    /// How much longer the message would have to wait.
+    pub(crate) fn wait(&mut self, payload_bytes: usize, deadline: Option<Instant>) -> Result<(), Duration> {
+        loop {
+            let now = Instant::now();
+            let wait = self.ready_after(payload_bytes, now);
+            if wait.is_zero() {
+                return Ok(());
             }
-        }
-        Ok(())
-    }
-
-    fn wait(&self, bucket: &Bucket, tokens: u32, deadline: Option<Instant>) -> Result<(), Duration> {
-        while let Err(wait) = bucket.take(tokens) {
-            if !self.waits || deadline.is_some_and(|deadline| Instant::now() + wait > deadline) {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+            if !self.waits || left.is_some_and(|left| wait > left) {
                 return Err(wait);
             }
-            match wait.max(bucket.nap) {
-                long if long > POLLED => crate::sys::thread::sleep(long),
+            match wait.max(self.nap()).min(left.unwrap_or(Duration::MAX)) {
+                long if long > POLLED => thread::sleep(long),
                 _ => std::hint::spin_loop(),
             }
         }
-        Ok(())
+    }
+
+    fn ready_after(&mut self, payload_bytes: usize, now: Instant) -> Duration {
+        let messages = self.messages.as_mut().map_or(Duration::ZERO, |bucket| bucket.wait(1.0, now));
+        let bytes = self.bytes.as_mut().map_or(Duration::ZERO, |bucket| bucket.wait(payload_bytes as f64, now));
+        messages.max(bytes)
+    }
+
+    fn nap(&self) -> Duration {
+        self.messages.iter().chain(&self.bytes).map(Bucket::nap).min().unwrap_or_default()
+    }
+
+    /// Takes the tokens of a message that was accepted.
+    pub(crate) fn take(&mut self, payload_bytes: usize) {
+        self.messages.iter_mut().for_each(|bucket| bucket.take(1.0));
+        self.bytes.iter_mut().for_each(|bucket| bucket.take(payload_bytes as f64));
     }
 }
 
@@ -131,28 +163,78 @@ mod tests {
         NonZeroU32::new(n).unwrap()
     }
 
+    fn millis(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Sends if the tokens are there.
+    fn try_send(pace: &mut Pace, payload_bytes: usize) -> Result<(), Duration> {
+        pace.wait(payload_bytes, None).map(|()| pace.take(payload_bytes))
+    }
+
     #[test]
     fn a_burst_is_bounded_and_what_is_over_it_fails() {
-        let pace = Pace::new(Rate::messages(number(1), number(5)).or_fail());
-        let taken = (0..100).take_while(|_| pace.take(0, None).is_ok()).count();
+        let mut pace = Pace::new(Rate::messages(number(1), number(5)).or_fail());
+        let taken = (0..100).take_while(|_| try_send(&mut pace, 0).is_ok()).count();
         assert_eq!(taken, 5);
-        let wait = pace.take(0, None).unwrap_err();
+        let wait = try_send(&mut pace, 0).unwrap_err();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
     }
 
     #[test]
     fn bytes_are_counted_beside_messages() {
-        let pace = Pace::new(Rate::messages(number(1), number(100)).and_bytes(number(1), number(10)).or_fail());
-        assert!(pace.take(8, None).is_ok());
-        assert!(pace.take(8, None).is_err(), "only 2 bytes are left");
-        assert!(pace.take(2, None).is_ok());
+        let mut pace = Pace::new(Rate::messages(number(1), number(100)).and_bytes(number(1), number(10)).or_fail());
+        assert!(try_send(&mut pace, 8).is_ok());
+        assert!(try_send(&mut pace, 8).is_err(), "only 2 bytes are left");
+        assert!(try_send(&mut pace, 2).is_ok());
     }
 
     #[test]
     fn waiting_ends_at_the_deadline() {
-        let pace = Pace::new(Rate::messages(number(1), number(1)));
-        let soon = Some(Instant::now() + Duration::from_millis(10));
-        assert!(pace.take(0, soon).is_ok());
-        assert!(pace.take(0, soon).is_err());
+        let mut pace = Pace::new(Rate::messages(number(1), number(1)));
+        let soon = Some(Instant::now() + millis(10));
+        assert!(pace.wait(0, soon).is_ok());
+        pace.take(0);
+        assert!(pace.wait(0, soon).is_err());
+    }
+
+    #[test]
+    fn a_message_that_is_not_accepted_costs_nothing() {
+        let mut pace = Pace::new(Rate::messages(number(1), number(1)).or_fail());
+        for _ in 0..10 {
+            assert!(pace.wait(0, None).is_ok(), "nothing was taken");
+        }
+    }
+
+    #[test]
+    fn a_message_longer_than_a_burst_waits_for_several_bursts_and_the_wait_is_true() {
+        let begun = Instant::now();
+        let mut bucket = Bucket::new(Quota { per_second: number(1000), burst: number(100) }, begun);
+        // Idle time gathers one burst, no more.
+        let now = begun + Duration::from_secs(60);
+        let wait = bucket.wait(800.0, now);
+        assert!(wait >= millis(700) && wait < millis(701), "{wait:?}");
+        // Asking again costs nothing, and what was said stays true.
+        let later = now + millis(300);
+        let rest = bucket.wait(800.0, later);
+        assert!(rest >= millis(400) && rest < millis(401), "{rest:?}");
+        assert_eq!(bucket.wait(800.0, later + rest), Duration::ZERO);
+        bucket.take(800.0);
+        // Then the bucket is empty, and holds a burst again.
+        let now = later + rest;
+        let wait = bucket.wait(50.0, now);
+        assert!(wait > millis(49) && wait < millis(51), "{wait:?}");
+        bucket.take(0.0);
+        let wait = bucket.wait(150.0, now + Duration::from_secs(60));
+        assert!(wait > millis(49) && wait < millis(51), "{wait:?}");
+    }
+
+    #[test]
+    fn the_largest_rates_and_messages_are_counted_without_overflow() {
+        let mut bucket = Bucket::new(Quota { per_second: number(1), burst: number(u32::MAX) }, Instant::now());
+        assert!(bucket.wait(usize::MAX as f64, Instant::now()) > Duration::from_secs(1 << 40));
+        bucket.take(usize::MAX as f64);
+        let mut pace = Pace::new(Rate::bytes(number(u32::MAX), number(1)).or_fail());
+        assert!(try_send(&mut pace, usize::MAX).is_err());
     }
 }

@@ -1,242 +1,308 @@
-//! Redelivery: an outbox goes on when the receiver is back, with what the one before had not processed.
+//! Redelivery: what a receiver that is gone has not processed goes to its next incarnation.
 //!
 //! When a receiver is gone, the outbox takes the unprocessed messages out of the ring, keeps them, and keeps what is sent
 //! meanwhile, as much as the ring would hold. When the same address is there in a new incarnation, everything goes to it in
 //! order, in a fresh ring whose numbers go on; what had been handed out is flagged. All of this happens in the outbox's own
-//! calls (send, publish, flush). A sender that dies has lost what it keeps: then both were dead.
+//! calls (send, publish, flush), step by step: [`Redelivery::advance`] goes as far as it can without waiting. A sender that
+//! dies loses what it keeps: then both were dead.
+//!
+//! ```text
+//!              it is gone             it is back            everything is through
+//! in doubt ───────────────▶ away ───────────────▶ back ─────────────────────────▶ done
+//!     ▲                      ▲                     │
+//!     │     it has hung up   │   after a gap       │     (and from anywhere: the wait is over, everything comes back)
+//!     └──────────────────────┴─────────────────────┘
+//! ```
 
-use crate::sys::clock::Instant;
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::Head;
-
+use crate::fault::fault;
 use crate::link::channel_shared::Failure;
+use crate::name::Incarnation;
+use crate::node_shared::NodeShared;
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
 use crate::registry::{lookup, wait};
-use crate::send::backlog::{Backlog, Behind, Brought, Kept};
-use crate::send::channel::Pushed;
+use crate::send::account::Account;
+use crate::send::backlog::{Absorbed, Backlog};
+use crate::send::bringing::{Bringing, Brought, Past};
+use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::dial::{self, ConnectError};
-use crate::send::error::SendError;
-use crate::send::outbox::Outbox;
+use crate::send::message::Message;
+use crate::sys::clock::Instant;
+use crate::sys::{Descriptor, OsError, thread};
 use crate::wire::Reason;
 
-/// A sender that is held back by a receiver that is gone looks for it at least this often, whatever it is told.
+/// How long after a look for a receiver the next one may be made.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How long a sender that waits for a receiver relies on being told of its return.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A message that came back: [`Outbox::take_returned`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Returned {
-    /// The node that it was for.
-    pub node: Arc<str>,
-    /// Its topic; empty if it was sent to the node itself.
-    pub topic: Arc<str>,
-    /// Its number, as in [`crate::Message::sequence`].
-    pub sequence: u64,
-    /// Whether the receiver was given it, and may have processed it.
-    pub was_in_work: bool,
-    /// What was sent.
-    pub payload: Box<[u8]>,
+/// How far a redelivery has come.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
+pub(crate) enum Progress {
+    /// Everything is in the receiver's ring, and so is what is sent from now on.
+    Done(OutboundChannel),
+    /// Nothing more can be done now.
+    Waits,
+    /// The receiver does not take this many messages any more: they came back. The rest goes on.
+    CameBack(u64),
+    /// This many messages could not be found in the ring: what the receiver claimed cannot be. The rest goes on.
+    Lost(u64),
+    /// It has failed, or the wait is over: everything came back.
+    Over(Over),
 }
 
-impl Outbox {
-    /// Has this outbox survive its receivers: when one is gone, what it had not processed is kept, and what is sent
-    /// meanwhile, as much as its ring holds, and delivered when the same node opens its inbox again, or a subscription of
-    /// the same node with the same durable name, within this time. Then messages arrive in order; the one that was in work
-    /// is flagged ([`crate::Message::is_redelivered`]), and each keeps its number: what stands behind one that the next
-    /// incarnation does not take follows once everything in front of it is processed. `None`, the default: what is not
-    /// processed is reported at once.
-    ///
-    /// It happens in this outbox's own calls: sending, publishing, flushing. When the time is over, the next of these says
-    /// [`SendError::ReceiverGone`] with the number of messages, and [`Outbox::take_returned`] has them. What is kept ends
-    /// with this outbox: flush it before it is dropped.
-    pub fn set_redelivery(&mut self, limit: Option<Duration>) {
-        self.redelivery = limit;
-    }
+/// The end of a redelivery.
+#[derive(Debug)]
+pub(crate) struct Over {
+    /// Why; `None`: the receiver has not returned in time.
+    pub(crate) failure: Option<Failure>,
+    /// The last incarnation that was known.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// How many messages came back, or are lost.
+    pub(crate) messages: u64,
+}
 
-    /// The messages that came back when the wait for their receivers was over, each once.
-    pub fn take_returned(&mut self) -> Vec<Returned> {
-        let Self { routes, topics, .. } = self;
-        let no_topic: Arc<str> = "".into();
-        let name = |head: &Head| {
-            let entry = head.topic.and_then(|number| topics.list.get(number as usize));
-            entry.map_or_else(|| no_topic.clone(), |entry| entry.name.clone())
-        };
-        let mut all = std::mem::take(&mut self.returned);
-        for route in routes {
-            let node = route.to.clone();
-            all.extend(route.returned.drain(..).map(|kept| (node.clone(), kept)));
-        }
-        let returned = |(node, Kept { head, sequence, payload }): (Arc<str>, Kept)| Returned {
+/// What is known of the receiver.
+#[derive(Debug)]
+enum Stage {
+    /// It has hung up, and still holds its lock: it is dying, or it lives, and reads what it has been sent to the end. Until
+    /// that is clear, what it has not processed is not known.
+    InDoubt(OutboundChannel),
+    /// It is gone.
+    Away,
+    /// It is back, and is brought what was kept.
+    Back(Bringing),
+}
+
+/// What an outbox keeps for one inbox, and how it gets there.
+#[derive(Debug)]
+pub(crate) struct Redelivery {
+    node: Arc<NodeShared>,
+    to: Arc<str>,
+    /// The subscription whose return is waited for; `None`: the node's own inbox.
+    subscription: Option<Arc<Subscription>>,
+    /// Whose node it is: another user's of the same name gets nothing.
+    uid: u32,
+    stage: Stage,
+    backlog: Backlog,
+    /// What happens to a message for which there is no room.
+    policy: Policy,
+    /// How long the receiver may stay away, and until when that is; `None`: for ever.
+    limit: Duration,
+    until: Option<Instant>,
+    looked: Option<Instant>,
+    /// The inbox that is gone.
+    gone: Option<Target>,
+    /// What became of the messages that are neither kept nor in a channel.
+    past: Past,
+    /// How many messages could not be found in a ring, and are not reported yet.
+    lost: u64,
+    /// How many messages receivers that returned were brought, and how many of them had been in work.
+    brought: (u64, u64),
+    /// `redeliver`, as long as this lasts.
+    span: tracing::Span,
+}
+
+impl Redelivery {
+    /// The receiver of this channel has hung up. `name`: what a topic's number means.
+    pub(crate) fn new<'t>(
+        node: Arc<NodeShared>,
+        to: Arc<str>,
+        subscription: Option<Arc<Subscription>>,
+        mut channel: OutboundChannel,
+        limit: Duration,
+        name: impl Fn(u64) -> Option<&'t Arc<str>>,
+    ) -> Self {
+        let mut backlog = Backlog::new(node.kept.clone());
+        channel.unprocessed(|head, _, _| {
+            if let Some((number, name)) = head.topic.and_then(|number| Some((number, name(number)?))) {
+                backlog.name_topic(number, name);
+            }
+        });
+        let span = tracing::debug_span!("redeliver", to = &*to);
+        tracing::info!(parent: &span, node = &*to, ?limit, "a receiver is gone: its return is waited for");
+        let (uid, policy) = (channel.target().uid, channel.policy());
+        let mut this = Self {
             node,
-            topic: name(&head),
-            sequence,
-            was_in_work: head.redelivered,
-            payload,
+            to,
+            subscription,
+            uid,
+            stage: Stage::Away,
+            backlog,
+            policy,
+            limit,
+            until: Instant::now().checked_add(limit),
+            looked: None,
+            gone: None,
+            past: Past::default(),
+            lost: 0,
+            brought: (0, 0),
+            span,
         };
-        all.into_iter().map(returned).collect()
+        this.doubt(channel);
+        this
     }
 
-    /// Keeps what a receiver that is gone has not processed, if that is wanted and it may come back; `false`: not so.
-    pub(crate) fn keep_for_redelivery(&mut self, index: usize) -> bool {
-        let Some(limit) = self.redelivery else { return false };
-        let route = &mut self.routes[index];
-        let may_return = route.subscription.as_ref().is_none_or(|subscription| subscription.durable.is_some());
-        let is_kept = |channel: &crate::send::channel::OutboundChannel| {
-            may_return && channel.policy() != Policy::Latest && matches!(channel.failure(), None | Some(Failure::Gone))
-        };
-        if !route.channel.as_ref().is_some_and(is_kept) {
-            return false;
-        }
-        let Some(channel) = route.channel.take() else { return false };
-        let mut backlog = Box::new(Backlog::new(&route.to, limit, self.node.kept.clone()));
-        tracing::info!(parent: &backlog.span, node = &*route.to, ?limit, "a receiver is gone: its return is waited for");
-        backlog.doubt(channel);
-        route.backlog = Some(backlog);
-        route.stuck = false;
-        self.settle(index);
-        true
-    }
-
-    /// Takes what a receiver that has hung up has not processed, once its kernel lock, or it, has said what that is;
-    /// `false`: it is in doubt.
-    fn settle(&mut self, index: usize) -> bool {
-        let Some(directory) = self.node.directory() else { return false };
-        let route = &mut self.routes[index];
-        let Some(backlog) = &mut route.backlog else { return true };
-        let span = backlog.span.clone();
+    /// Goes as far as it can without waiting.
+    pub(crate) fn advance(&mut self) -> Progress {
+        let span = self.span.clone();
         let _span = span.enter();
-        match backlog.settle(|target| lookup::is_listed(&directory, target)) {
-            Some(account) => {
-                route.before += account;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// A receiver has refused for good, or is corrupt: its messages come back.
-    pub(crate) fn return_refused(&mut self, index: usize) -> Option<SendError> {
-        let limit = self.redelivery?;
-        let route = &mut self.routes[index];
-        let has_refused = |channel: &mut crate::send::channel::OutboundChannel| {
-            let failure = channel.failure();
-            (channel.policy() != Policy::Latest
-                && matches!(failure, Some(Failure::Refused { .. } | Failure::Broken(_))))
-            .then_some(failure)
-        };
-        let failure = has_refused(route.channel.as_mut()?)?;
-        let mut backlog = Box::new(Backlog::new(&route.to, limit, self.node.kept.clone()));
-        backlog.doubt(route.channel.take()?);
-        route.backlog = Some(backlog);
-        route.stuck = false;
-        Some(self.give_up_kept(index, failure))
-    }
-
-    /// Sends a message behind what is kept: keeps it, too, unless the receiver is back and everything else is through. Waits
-    /// up to a deadline if there is no room.
-    pub(crate) fn send_behind(
-        &mut self,
-        index: usize,
-        head: Head,
-        payload: &[u8],
-        deadline: Option<Instant>,
-    ) -> Result<Behind, SendError> {
-        let begun = Instant::now();
         loop {
-            if self.redeliver(index)? {
-                return Ok(Behind::Through);
-            }
-            let route = &mut self.routes[index];
-            let node = route.to.clone();
-            let Some(backlog) = &mut route.backlog else { return Ok(Behind::Through) };
-            match backlog.keep(head, payload) {
-                Pushed::Yes => return Ok(Behind::Kept),
-                Pushed::TooLarge { bytes, max } => return Err(SendError::TooLarge { node, bytes, max }),
-                _ if backlog.policy() == Policy::DropNewest => return Err(SendError::Dropped { node }),
-                _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                    return Err(SendError::Full { node, limit: begun.elapsed() });
+            if !matches!(self.stage, Stage::Back(_)) {
+                let Some(directory) = self.node.directory() else { return self.end(Some(Failure::NodeClosed)) };
+                if self.is_over() {
+                    return self.end(None);
                 }
-                _ => self.wait_for_receiver(index, deadline),
-            }
-        }
-    }
-
-    /// Brings what is kept to the receiver if it is back. `true`: everything is through.
-    pub(crate) fn redeliver(&mut self, index: usize) -> Result<bool, SendError> {
-        loop {
-            let Some(backlog) = &mut self.routes[index].backlog else { return Ok(true) };
-            if backlog.channel.is_none() {
-                if self.node.directory().is_none() {
-                    return Err(SendError::Closed { node: self.node.id.clone() });
+                if !self.may_look() {
+                    return Progress::Waits;
                 }
-                if backlog.is_over() {
-                    return Err(self.give_up_kept(index, None));
+                let found = self.look(&directory);
+                if self.lost > 0 {
+                    return Progress::Lost(std::mem::take(&mut self.lost));
                 }
-                if !backlog.may_look() || !self.settle(index) || !self.find_again(index)? {
-                    return Ok(false);
-                }
-            }
-            let Self { routes, topics, .. } = self;
-            let route = &mut routes[index];
-            let Some(backlog) = &mut route.backlog else { return Ok(true) };
-            let wanted = |number: u64| {
-                let name = &*topics.list.get(number as usize)?.name;
-                route.subscription.as_ref().is_none_or(|subscription| subscription.wants(name)).then_some(name)
-            };
-            let mut left = Vec::new();
-            let brought = backlog.bring(wanted, &mut left);
-            let came_back = left.len() as u64;
-            route.before.sent += came_back;
-            route.before.accepted += came_back;
-            route.before.returned += came_back;
-            route.returned.extend(left);
-            if came_back > 0 {
-                let node = &*route.to;
-                tracing::warn!(parent: &backlog.span, node, came_back, "a receiver that is back does not take these any more");
-                let text = "it takes shorter messages, or other topics, than before".into();
-                let (node, reason) = (route.to.clone(), Reason::Unknown);
-                return Err(SendError::Refused { node, reason, text, undelivered: came_back });
-            }
-            match brought {
-                Brought::Some => return Ok(false),
-                Brought::Gap => route.before += backlog.leave_drained(),
-                Brought::All => {
-                    let channel = backlog.channel.take();
-                    let ((messages, in_work), span) = (backlog.brought, backlog.span.clone());
-                    route.backlog = None;
-                    if let Some(mut channel) = channel {
-                        channel.set_high_water(self.high_water);
-                        route.set_channel(channel);
-                        let node = &*route.to;
-                        tracing::info!(parent: &span, node, messages, in_work, "everything that was kept is redelivered");
+                match found {
+                    Ok(Found::Back) => {}
+                    Ok(Found::Nobody) => return Progress::Waits,
+                    Ok(Found::Useless(failure)) => return self.end(Some(failure)),
+                    Err(error) => {
+                        tracing::debug!(%error, node = &*self.to, "a receiver that is gone is not looked for just now");
+                        return Progress::Waits;
                     }
-                    return Ok(true);
                 }
-                Brought::Failed => {
-                    let Some(channel) = backlog.channel.take() else { return Ok(false) };
-                    let failure = channel.failure();
-                    backlog.doubt(channel);
-                    if let Some(failure) = failure.filter(|failure| *failure != Failure::Gone) {
-                        return Err(self.give_up_kept(index, Some(failure)));
+            }
+            match self.bring() {
+                (_, left_out) if left_out > 0 => return Progress::CameBack(left_out),
+                (Brought::All, _) => return self.done(),
+                (Brought::Some, _) => return Progress::Waits,
+                (Brought::Gap, _) => self.leave_drained(),
+                (Brought::Failed, _) => {
+                    let Stage::Back(Bringing { channel, .. }) = self.leave_stage() else { continue };
+                    let failure = channel.failure().filter(|failure| *failure != Failure::Gone);
+                    self.doubt(channel);
+                    if failure.is_some() {
+                        return self.end(failure);
                     }
                 }
             }
         }
     }
 
-    /// Looks for the next incarnation of a receiver, and begins to connect to it; `false`: it is not there.
-    fn find_again(&mut self, index: usize) -> Result<bool, SendError> {
-        let route = &self.routes[index];
-        let (to, former) = (route.to.clone(), route.subscription.clone());
-        let found = match &former {
-            None => match dial::find(&self.node, &to) {
+    /// Keeps a message, too.
+    pub(crate) fn keep(&mut self, message: Message<'_>) -> Pushed {
+        if let Some((number, name)) = message.topic {
+            self.backlog.name_topic(number, name);
+        }
+        let max = self.max_message();
+        if message.payload.len() > max {
+            return Pushed::TooLarge { bytes: message.payload.len(), max };
+        }
+        self.backlog.push(message.head(), message.payload)
+    }
+
+    /// It is over: everything comes back.
+    pub(crate) fn end(&mut self, failure: Option<Failure>) -> Progress {
+        let mut messages = 0;
+        match self.leave_stage() {
+            // Its receiver still gets what it has been brought.
+            Stage::Back(Bringing { mut channel, .. }) if failure == Some(Failure::NodeClosed) => {
+                let account = channel.account();
+                messages += account.queued;
+                self.past.account += account.ended();
+            }
+            Stage::InDoubt(channel) | Stage::Back(Bringing { channel, .. }) => self.absorb(channel),
+            Stage::Away => {}
+        }
+        messages += self.backlog.len() + std::mem::take(&mut self.lost);
+        while let Some(kept) = self.backlog.pop() {
+            self.past.came_back(self.backlog.returned(&self.to, kept));
+        }
+        let redelivered = self.brought.0;
+        tracing::warn!(
+            node = &*self.to,
+            undelivered = messages,
+            redelivered,
+            "the wait for a receiver is over: what was kept comes back"
+        );
+        Progress::Over(Over { failure, incarnation: self.gone.as_ref().map(|gone| gone.incarnation), messages })
+    }
+
+    fn done(&mut self) -> Progress {
+        let Stage::Back(Bringing { channel, .. }) = self.leave_stage() else { return Progress::Waits };
+        let (messages, in_work) = self.brought;
+        tracing::info!(node = &*self.to, messages, in_work, "everything that was kept is redelivered");
+        Progress::Done(channel)
+    }
+
+    fn leave_stage(&mut self) -> Stage {
+        let left = std::mem::replace(&mut self.stage, Stage::Away);
+        if let Stage::Back(Bringing { brought: (messages, in_work), .. }) = &left {
+            self.brought.0 += messages;
+            self.brought.1 += in_work;
+        }
+        left
+    }
+
+    /// The receiver has hung up.
+    fn doubt(&mut self, mut channel: OutboundChannel) {
+        self.backlog.doubt(&mut channel);
+        self.policy = channel.policy();
+        // The wait is counted from the first miss. Only a receiver that has got on since begins it anew: one that comes back
+        // and dies again and again must not prolong it for ever.
+        if channel.account().processed > 0 {
+            self.until = Instant::now().checked_add(self.limit);
+        }
+        self.gone = Some(channel.target().clone());
+        self.stage = Stage::InDoubt(channel);
+    }
+
+    /// Takes what a receiver that has hung up has not processed, once that is clear; `false`: it is in doubt.
+    fn settle(&mut self, directory: &Descriptor) -> Result<bool, OsError> {
+        let Stage::InDoubt(channel) = &mut self.stage else { return Ok(true) };
+        // The kernel's word first: what a receiver that is gone has processed does not change any more.
+        let lives = lookup::is_listed(directory, channel.target())?;
+        let is_done = !channel.was_answered() || channel.is_drained();
+        if lives && !is_done {
+            return Ok(false);
+        }
+        if let Stage::InDoubt(channel) = self.leave_stage() {
+            self.absorb(channel);
+        }
+        if lives {
+            self.gone = None; // the same inbox may be connected to again
+        }
+        Ok(true)
+    }
+
+    /// Takes what a channel's receiver has not processed, ahead of everything else.
+    fn absorb(&mut self, mut channel: OutboundChannel) {
+        let Absorbed { kept, in_work, lost } = self.backlog.absorb(&mut channel);
+        self.past.account += channel.account().moved(kept, lost);
+        self.lost += lost;
+        tracing::info!(
+            node = &*channel.target().node,
+            kept,
+            in_work,
+            lost,
+            "what a receiver that is gone has not processed is kept for its return"
+        );
+        fault!("redeliver.absorbed");
+    }
+
+    /// Looks for the receiver's next incarnation, and begins to connect to it.
+    fn look(&mut self, directory: &Descriptor) -> Result<Found, OsError> {
+        if !self.settle(directory)? {
+            return Ok(Found::Nobody);
+        }
+        let found = match &self.subscription {
+            None => match dial::find(&self.node, &self.to) {
                 Ok(found) => found,
-                Err(ConnectError::Closed { node }) => return Err(SendError::Closed { node: node.into() }),
-                Err(ConnectError::Os(error)) => return Err(error.into()),
+                Err(ConnectError::Closed { .. }) => return Ok(Found::Useless(Failure::NodeClosed)),
+                Err(ConnectError::Os(error)) => return Err(error),
                 Err(_) => None,
             },
             Some(former) => {
@@ -244,97 +310,170 @@ impl Outbox {
                     view.refresh()?;
                     Ok(view.successor(former).cloned())
                 })?;
-                let next = found.ok_or_else(|| SendError::Closed { node: self.node.id.clone() })?;
-                next.map(|next| self.follow(index, former, next))
+                let Some(next) = found else { return Ok(Found::Useless(Failure::NodeClosed)) };
+                next.map(|next| {
+                    let target = next.target.clone();
+                    self.subscription = Some(next);
+                    target
+                })
             }
         };
-        let Some(backlog) = &mut self.routes[index].backlog else { return Ok(false) };
-        let Some(target) = found.filter(|target| backlog.is_another(target)) else { return Ok(false) };
-        match dial::to_target(&self.node, &target, backlog.first()) {
+        let is_next = |target: &Target| target.uid == self.uid && self.gone.as_ref() != Some(target);
+        let Some(target) = found.filter(is_next) else { return Ok(Found::Nobody) };
+        if target.policy == Policy::Latest {
+            // It would overwrite what was kept.
+            let text = "it has returned as an inbox that overwrites old messages".to_owned();
+            return Ok(Found::Useless(Failure::Refused { reason: Reason::Unknown as u32, text }));
+        }
+        match dial::to_target(&self.node, &target, self.backlog.first()) {
             Ok(channel) => {
-                backlog.set_channel(channel);
-                let (node, messages) = (&*to, backlog.len());
-                tracing::debug!(parent: &backlog.span, node, messages, "a receiver is back: it is brought what was kept");
-                Ok(true)
+                let (node, messages) = (&*self.to, self.backlog.len());
+                tracing::debug!(parent: &self.span, node, messages, "a receiver is back: it is brought what was kept");
+                self.policy = channel.policy();
+                self.stage = Stage::Back(Bringing::new(channel));
+                Ok(Found::Back)
             }
-            Err(ConnectError::Os(error)) => Err(error.into()),
-            Err(_) => Ok(false),
+            Err(ConnectError::Os(error)) => Err(error),
+            Err(_) => Ok(Found::Nobody),
         }
     }
 
-    /// A durable subscription is back: its route leads to the new one.
-    fn follow(&mut self, index: usize, former: &Subscription, next: Arc<Subscription>) -> Target {
-        let key = |subscription: &Subscription| (subscription.target.incarnation, subscription.target.inbox);
-        self.topics.by_inbox.remove(&key(former));
-        self.topics.by_inbox.insert(key(&next), index);
-        let target = next.target.clone();
-        self.routes[index].subscription = Some(next);
-        target
+    /// Brings what is kept to the receiver; also returns how many messages it does not take.
+    fn bring(&mut self) -> (Brought, u64) {
+        let Stage::Back(bringing) = &mut self.stage else { return (Brought::Failed, 0) };
+        let mut left_out = Vec::new();
+        let brought = bringing.bring(&mut self.backlog, self.subscription.as_deref(), &mut left_out);
+        let messages = left_out.len() as u64;
+        for kept in left_out {
+            self.past.came_back(self.backlog.returned(&self.to, kept));
+        }
+        if messages > 0 {
+            tracing::warn!(node = &*self.to, messages, "a receiver that is back does not take these any more");
+        }
+        (brought, messages)
     }
 
-    /// The route of the durable subscription that this one takes up again.
-    pub(crate) fn taken_up_by(&mut self, next: &Arc<Subscription>) -> Option<usize> {
-        let is_former = |former: &Arc<Subscription>| next.takes_up(former);
-        let index = self.routes.iter().position(|route| route.subscription.as_ref().is_some_and(is_former))?;
-        // Its end may not have been noticed yet.
-        if self.routes[index].backlog.is_none() && !self.keep_for_redelivery(index) {
-            return None;
+    /// Leaves a ring that is drained, before a gap; the next one may lead to the same inbox.
+    fn leave_drained(&mut self) {
+        self.gone = None;
+        self.looked = None;
+        self.until = Instant::now().checked_add(self.limit);
+        if let Stage::Back(Bringing { mut channel, .. }) = self.leave_stage() {
+            self.past.account += channel.account().ended();
         }
-        let former = self.routes[index].subscription.clone()?;
-        self.follow(index, &former, next.clone());
-        if let Some(backlog) = &mut self.routes[index].backlog {
-            backlog.look_at_once();
-        }
-        Some(index)
     }
 
-    /// Waits until a receiver may be back, or may have made room.
-    pub(crate) fn wait_for_receiver(&mut self, index: usize, deadline: Option<Instant>) {
-        let Some(backlog) = &mut self.routes[index].backlog else { return };
-        if backlog.channel.is_some() {
-            return backlog.wait_for_room(deadline);
-        }
-        if backlog.is_in_doubt() {
+    /// Waits until more can be done, up to a deadline.
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) {
+        let earlier = |a: Option<Instant>, b| [a, b].into_iter().flatten().min();
+        match &mut self.stage {
+            Stage::Back(bringing) => bringing.wait(deadline),
             // Nothing tells of a lock that the kernel drops, and it is a matter of moments.
-            return crate::sys::thread::sleep(Duration::from_millis(1));
-        }
-        let until = [deadline, backlog.until(), Some(Instant::now() + LOOK_AGAIN)].into_iter().flatten().min();
-        let Some(domain) = self.node.domain() else { return };
-        let node = self.node.clone();
-        let look = || -> Result<Option<()>, SendError> {
-            if let Some(backlog) = &mut self.routes[index].backlog {
-                backlog.look_at_once();
+            Stage::InDoubt(_) => pause(deadline),
+            Stage::Away => {
+                let until = earlier(earlier(deadline, self.until), Some(Instant::now() + LOOK_AGAIN));
+                if let Err(error) = self.wait_for_return(until) {
+                    tracing::debug!(%error, node = &*self.to, "a receiver that is gone is not looked for just now");
+                    pause(deadline);
+                }
             }
-            let found = self.find_again(index)?;
-            Ok(found.then_some(()))
-        };
-        if let Err(error) = wait::wait_for(&node.process().lookout, domain.path(), until, look) {
-            tracing::debug!(%error, "a receiver that is gone is not looked for just now");
-            crate::sys::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// The wait for a receiver is over: what is kept comes back.
-    fn give_up_kept(&mut self, index: usize, why: Option<Failure>) -> SendError {
-        let route = &mut self.routes[index];
-        let Some(mut backlog) = route.backlog.take() else {
-            return SendError::ReceiverGone { node: route.to.clone(), undelivered: 0 };
+    fn wait_for_return(&mut self, until: Option<Instant>) -> Result<(), OsError> {
+        let Some(domain) = self.node.domain() else { return Ok(()) };
+        let node = self.node.clone();
+        let look = || -> Result<Option<()>, OsError> {
+            let Some(directory) = node.directory() else { return Ok(Some(())) };
+            Ok(match self.look(&directory)? {
+                Found::Nobody => None,
+                Found::Back | Found::Useless(_) => Some(()),
+            })
         };
-        let span = backlog.span.clone();
-        let _span = span.enter();
-        route.before += backlog.settle(|_| false).unwrap_or_default();
-        let undelivered = backlog.len();
-        route.returned.extend(std::iter::from_fn(|| backlog.pop()));
-        route.before.sent += undelivered;
-        route.before.accepted += undelivered;
-        route.before.returned += undelivered;
-        let redelivered = backlog.brought.0;
-        tracing::warn!(
-            node = &*route.to,
-            undelivered,
-            redelivered,
-            "the wait for a receiver is over: what was kept comes back"
-        );
-        route.failed(why, backlog.gone(), undelivered, &self.node.id)
+        wait::wait_for(&node.process().lookout, domain.path(), until, look)?;
+        self.looked = None; // the next step looks for itself
+        Ok(())
     }
+
+    /// A subscription is there that takes this one up again.
+    pub(crate) fn follow(&mut self, next: Arc<Subscription>) {
+        self.subscription = Some(next);
+        self.looked = None;
+    }
+
+    /// The subscription that it leads to now.
+    pub(crate) fn subscription(&self) -> Option<&Arc<Subscription>> {
+        self.subscription.as_ref()
+    }
+
+    /// Whether the receiver should be back by now.
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Whether it is time to look for the receiver again.
+    fn may_look(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_EVERY);
+        if due {
+            self.looked = Some(now);
+        }
+        due
+    }
+
+    /// Takes what became of the messages that are neither kept nor in a channel.
+    pub(crate) fn take_past(&mut self) -> Past {
+        std::mem::take(&mut self.past)
+    }
+
+    /// What became of the messages; those that are kept are queued.
+    pub(crate) fn account(&mut self) -> Account {
+        let (kept, capacity) = (self.backlog.len(), self.backlog.capacity());
+        let depth = self.backlog.bytes();
+        let mut account = self.past.account;
+        match &mut self.stage {
+            Stage::InDoubt(channel) | Stage::Back(Bringing { channel, .. }) => account += channel.account(),
+            Stage::Away => {}
+        }
+        let depth_max = depth;
+        account +=
+            Account { sent: kept, accepted: kept, queued: kept, depth, depth_max, capacity, ..Account::default() };
+        account
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The longest message that is taken, in bytes.
+    pub(crate) fn max_message(&self) -> usize {
+        match &self.stage {
+            Stage::Back(Bringing { channel, .. }) => self.backlog.max_message().min(channel.max_message()),
+            _ => self.backlog.max_message(),
+        }
+    }
+
+    /// How many messages are kept.
+    pub(crate) fn kept(&self) -> u64 {
+        self.backlog.len()
+    }
+
+    /// A number that grows as the receiver gets on.
+    pub(crate) fn position(&self) -> u64 {
+        self.backlog.first()
+    }
+}
+
+/// What a look for a receiver has found.
+enum Found {
+    Back,
+    Nobody,
+    /// It is there, but cannot be brought anything.
+    Useless(Failure),
+}
+
+/// Sleeps for a moment.
+fn pause(deadline: Option<Instant>) {
+    let left = deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
+    thread::sleep(left.min(LOOK_EVERY));
 }

@@ -1,19 +1,19 @@
-//! One inbox that an outbox reaches: its channel, and what became of the messages of earlier ones.
+//! One inbox that an outbox reaches: the way there, and what became of the messages that went over earlier ones.
 
-use crate::sys::clock::Instant;
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::Head;
-
 use crate::link::channel_shared::Failure;
 use crate::name::{Address, Incarnation};
+use crate::policy::Policy;
 use crate::registry::view::Subscription;
 use crate::send::account::{Account, Reached};
-use crate::send::backlog::{Backlog, Kept};
 use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::error::SendError;
+use crate::send::message::Message;
 use crate::send::rate::Pace;
+use crate::send::redelivery::Redelivery;
+use crate::sys::clock::Instant;
 use crate::wire::Reason;
 
 /// How long after a failed attempt to reach a subscription the next one is made.
@@ -26,39 +26,73 @@ pub(crate) struct Declared {
     chunk: u64,
 }
 
-/// An inbox that an outbox reaches.
-#[derive(Debug)]
-pub(crate) struct Route {
-    pub(crate) to: Arc<str>,
-    pub(crate) channel: Option<OutboundChannel>,
-    /// Set when the receiver has refused for good.
-    pub(crate) refused: Option<(Incarnation, Reason, Arc<str>)>,
-    /// What became of the messages that are in no channel.
-    pub(crate) before: Account,
-    /// What it leads to, where that is no node's own inbox.
-    pub(crate) subscription: Option<Arc<Subscription>>,
-    /// A publish has waited for this one in vain: until it moves, none waits again.
-    pub(crate) stuck: bool,
-    /// When a subscription that could not be reached is tried again.
-    pub(crate) retry_at: Option<Instant>,
-    /// Whether the sender was told that it is over the high-water mark.
-    pub(crate) told_high: bool,
-    /// What waits for the receiver to come back; then the channel is in there, too.
-    pub(crate) backlog: Option<Box<Backlog>>,
-    /// Messages that came back when the wait for their receiver was over.
-    pub(crate) returned: Vec<Kept>,
-    /// Counts the channels.
-    generation: u64,
-    /// How fast messages may be sent here.
-    pub(crate) pace: Option<Box<Pace>>,
-    /// Tells a route from an earlier one at the same place; 0: there is none.
+/// A route as others remember it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RouteId {
+    pub(crate) at: usize,
     pub(crate) serial: u64,
 }
 
-/// Out of line: what is only said at an end must not move what is done for each message.
+/// How an outbox gets messages to an inbox just now.
+#[derive(Debug, Default)]
+#[expect(clippy::large_enum_variant, reason = "the channel is where each message looks, and most routes have one")]
+pub(crate) enum Way {
+    /// It is not connected. The next message tries to connect.
+    #[default]
+    Closed,
+    /// Over a channel, which may have failed meanwhile.
+    Open(OutboundChannel),
+    /// The receiver is gone, and its return is waited for.
+    Redelivery(Box<Redelivery>),
+}
+
+/// Why a receiver does not take this sender.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) reason: Reason,
+    pub(crate) text: Arc<str>,
+    /// Whether that incarnation will never take it.
+    pub(crate) is_final: bool,
+}
+
+/// What is lost with a receiver: how many messages, and why.
+#[derive(Debug)]
+pub(crate) struct Loss {
+    pub(crate) messages: u64,
+    pub(crate) error: SendError,
+}
+
+/// An inbox that an outbox reaches.
+#[derive(Debug, Default)]
+pub(crate) struct Route {
+    pub(crate) to: Arc<str>,
+    /// What it leads to, if that is not a node's own inbox.
+    pub(crate) subscription: Option<Arc<Subscription>>,
+    /// Tells a route from another one at the same place; 0: there is none.
+    pub(crate) serial: u64,
+    /// Tells what the subscription has become from what it was; no two routes share one. 0: there is none.
+    pub(crate) listing: u64,
+    pub(crate) way: Way,
+    /// Counts the channels.
+    generation: u64,
+    refusal: Option<Refusal>,
+    /// When a subscription that could not be reached is tried again.
+    retry_at: Option<Instant>,
+    /// What became of the messages that are on no way.
+    pub(crate) before: Account,
+    /// A publish has waited in vain while the receiver was at this position: until it moves, none waits again.
+    stuck_at: Option<u64>,
+    /// Whether it was over the high-water mark when the outbox was asked last.
+    was_high: bool,
+    /// How fast messages may be sent here.
+    pub(crate) pace: Option<Box<Pace>>,
+}
+
+/// Out of line: what is only logged at an end must not move what is done for each message.
 #[cold]
 #[inline(never)]
-fn tell_of_its_end(node: &str, undelivered: u64) {
+fn log_end(node: &str, undelivered: u64) {
     match undelivered {
         0 => tracing::debug!(node, "a receiver is gone"),
         _ => tracing::info!(node, undelivered, "a receiver is gone, and has not processed everything"),
@@ -67,166 +101,223 @@ fn tell_of_its_end(node: &str, undelivered: u64) {
 
 impl Route {
     pub(crate) fn new(to: Arc<str>, subscription: Option<Arc<Subscription>>, serial: u64) -> Self {
-        let (channel, refused, before, stuck, retry_at, told_high, pace) = Default::default();
-        let (backlog, returned, generation) = Default::default();
-        Self {
-            to,
-            channel,
-            refused,
-            before,
-            subscription,
-            stuck,
-            retry_at,
-            told_high,
-            backlog,
-            returned,
-            generation,
-            pace,
-            serial,
+        Self { to, subscription, serial, listing: serial, ..Self::default() }
+    }
+
+    pub(crate) fn set_channel(&mut self, channel: OutboundChannel) {
+        self.generation += 1;
+        self.way = Way::Open(channel);
+        (self.refusal, self.stuck_at) = (None, None);
+    }
+
+    /// Leaves the way as it is closed.
+    pub(crate) fn close(&mut self) -> Way {
+        self.stuck_at = None;
+        std::mem::take(&mut self.way)
+    }
+
+    pub(crate) fn channel(&mut self) -> Option<&mut OutboundChannel> {
+        match &mut self.way {
+            Way::Open(channel) => Some(channel),
+            _ => None,
         }
     }
 
-    /// Has a new channel.
-    pub(crate) fn set_channel(&mut self, channel: OutboundChannel) {
-        self.generation += 1;
-        self.channel = Some(channel);
-        self.refused = None;
-    }
-
-    /// The hot path of [`Route::publish`]: a topic that the receiver knows, and nothing else to look at. `false`: nothing was
+    /// The hot path of [`Route::push`]: a topic that the receiver knows, and nothing else to look at. `false`: nothing was
     /// written.
     #[inline(never)] // the loop over the routes has no registers to spare
-    pub(crate) fn publish_plain(&mut self, declared: &Declared, number: u64, payload: &[u8]) -> bool {
+    pub(crate) fn push_plain(&mut self, declared: &Declared, number: u64, payload: &[u8]) -> bool {
         // A lossless ring is one chunk without end; into any other nothing is pushed here.
         let is_declared = *declared == Declared { generation: self.generation, chunk: 0 };
-        is_declared && self.channel.as_mut().is_some_and(|channel| channel.push_plain(Some(number), payload))
+        let Way::Open(channel) = &mut self.way else { return false };
+        is_declared && channel.push_plain(Some(number), payload)
     }
 
-    /// Writes a message on a topic, and first what the topic's number means where the receiver may not know it.
-    /// `may_pend`: also into a ring that only this process has.
+    /// Writes a message, and first what its topic's number means if the receiver may not know it. `may_pend`: also into a ring
+    /// that only this process has.
     #[inline(never)]
-    pub(crate) fn publish(
-        &mut self,
-        declared: &mut Declared,
-        number: u64,
-        topic: &str,
-        payload: &[u8],
-        may_pend: bool,
-    ) -> Pushed {
-        let Some(channel) = &mut self.channel else { return Pushed::Failed };
+    pub(crate) fn push(&mut self, declared: &mut Declared, message: Message<'_>, may_pend: bool) -> Pushed {
+        let Way::Open(channel) = &mut self.way else { return Pushed::Failed };
+        let push = if may_pend { OutboundChannel::push_pending } else { OutboundChannel::push };
+        let declare = if may_pend { OutboundChannel::declare_pending } else { OutboundChannel::declare };
+        let Some((number, topic)) = message.topic else { return push(channel, message.head(), message.payload) };
         loop {
             // A receiver that is overtaken goes on at the beginning of a chunk, and knows what was declared from there on.
             let here = Declared { generation: self.generation, chunk: channel.chunk() };
             if *declared == here {
-                let head = Head { topic: Some(number), ..Head::MESSAGE };
-                return if may_pend { channel.push_pending(head, payload) } else { channel.push(head, payload) };
+                return push(channel, message.head(), message.payload);
             }
-            let pushed = if may_pend { channel.declare_pending(number, topic) } else { channel.declare(number, topic) };
-            match pushed {
+            match declare(channel, number, topic) {
                 Pushed::Yes => *declared = here,
                 other => return other,
             }
         }
     }
 
-    /// Drops a failed channel, and says what is lost with it.
-    pub(crate) fn give_up(&mut self, own_node: &Arc<str>) -> SendError {
-        let Some(mut channel) = self.channel.take() else {
-            return SendError::ReceiverGone { node: self.to.clone(), undelivered: 0 };
-        };
-        self.stuck = false;
-        let account = channel.account();
-        self.before += account.ended();
-        tell_of_its_end(&self.to, account.queued);
-        self.failed(channel.failure(), Some(channel.incarnation()), account.queued, own_node)
+    /// Whether only this process has its ring.
+    pub(crate) fn is_unsent(&self) -> bool {
+        matches!(&self.way, Way::Open(channel) if channel.is_unsent())
     }
 
-    /// What has become of a receiver, as an error; a refusal for good is remembered.
+    /// What has become of a receiver, as an error; a refusal is remembered.
     pub(crate) fn failed(
         &mut self,
         failure: Option<Failure>,
         incarnation: Option<Incarnation>,
         undelivered: u64,
         own_node: &Arc<str>,
-    ) -> SendError {
+    ) -> Loss {
+        log_end(&self.to, undelivered);
         let node = self.to.clone();
-        let (reason, text, lasts) = match failure {
-            None | Some(Failure::Gone) => return SendError::ReceiverGone { node, undelivered },
-            Some(Failure::NodeClosed) => return SendError::Closed { node: own_node.clone() },
+        let error = match failure {
+            None | Some(Failure::Gone) => SendError::ReceiverGone { node, undelivered },
+            Some(Failure::NodeClosed) => SendError::Closed { node: own_node.clone() },
             Some(Failure::Refused { reason, text }) => {
                 let reason = Reason::from_number(reason);
                 // Other reasons may pass.
-                (reason, text, matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity))
+                let is_final = matches!(reason, Reason::NotAdmitted | Reason::Version | Reason::Identity);
+                self.refused(Refusal { incarnation, reason, text: text.into(), is_final }, undelivered)
             }
-            Some(Failure::Broken(text)) => (Reason::Unknown, text, true),
+            Some(Failure::Broken(text)) => {
+                let refusal = Refusal { incarnation, reason: Reason::Unknown, text: text.into(), is_final: true };
+                self.refused(refusal, undelivered)
+            }
         };
-        let text: Arc<str> = text.into();
-        if lasts {
-            self.refused = incarnation.map(|incarnation| (incarnation, reason, text.clone()));
-        }
+        Loss { messages: undelivered, error }
+    }
+
+    fn refused(&mut self, refusal: Refusal, undelivered: u64) -> SendError {
+        let (node, reason, text) = (self.to.clone(), refusal.reason, refusal.text.clone());
+        self.refusal = Some(refusal);
         SendError::Refused { node, reason, text, undelivered }
     }
 
-    /// Whether a subscription without a channel may be tried again; if so, not again too soon.
-    pub(crate) fn may_retry(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.retry_at.is_none_or(|at| now >= at);
-        if due {
-            self.retry_at = Some(now + RETRY);
+    /// Why its receiver will not take this sender, whatever is tried.
+    pub(crate) fn final_refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref().filter(|refusal| refusal.is_final)
+    }
+
+    /// Whether the subscription was connected before, or could not be.
+    pub(crate) fn was_tried(&self) -> bool {
+        self.generation > 0 || self.retry_at.is_some()
+    }
+
+    /// Whether a subscription may be tried now, or again.
+    pub(crate) fn may_retry(&self) -> bool {
+        self.retry_at.is_none_or(|at| Instant::now() >= at)
+    }
+
+    /// Another attempt to connect begins: the next one is to wait for a while.
+    pub(crate) fn retry_later(&mut self) {
+        self.retry_at = Some(Instant::now() + RETRY);
+    }
+
+    /// An attempt to connect has failed. Until the next one, messages fail for the same reason.
+    pub(crate) fn attempt_failed(&mut self, error: &SendError) {
+        self.retry_later();
+        match error {
+            SendError::Refused { reason, text, .. } => {
+                let (reason, text) = (*reason, text.clone());
+                self.refusal = Some(Refusal { incarnation: None, reason, text, is_final: false });
+            }
+            // It says nothing about the receiver.
+            SendError::Os(_) => self.retry_at = Some(Instant::now()),
+            _ => self.refusal = None,
         }
-        due
+    }
+
+    /// Why it is not tried just now.
+    pub(crate) fn refusal(&self) -> SendError {
+        let node = self.to.clone();
+        match self.refusal.clone() {
+            Some(Refusal { reason, text, .. }) => SendError::Refused { node, reason, text, undelivered: 0 },
+            None => SendError::ReceiverGone { node, undelivered: 0 },
+        }
     }
 
     /// Counts a message that was not delivered.
     pub(crate) fn count_undelivered(&mut self, error: &SendError) {
-        let dropped = matches!(error, SendError::Dropped { .. });
-        match &mut self.channel {
-            Some(channel) if dropped => channel.count_dropped(),
-            Some(channel) => channel.count_returned(),
-            None => {
+        let is_dropped = matches!(error, SendError::Dropped { .. });
+        match &mut self.way {
+            Way::Open(channel) if is_dropped => channel.count_dropped(),
+            Way::Open(channel) => channel.count_returned(),
+            _ => {
                 self.before.sent += 1;
-                let sum = if dropped { &mut self.before.dropped } else { &mut self.before.returned };
+                let sum = if is_dropped { &mut self.before.dropped } else { &mut self.before.returned };
                 *sum += 1;
             }
         }
     }
 
-    /// Why a subscription without a channel is not tried just now.
-    pub(crate) fn refusal(&self) -> SendError {
-        let node = self.to.clone();
-        match self.refused.clone() {
-            Some((_, reason, text)) => SendError::Refused { node, reason, text, undelivered: 0 },
-            None => SendError::ReceiverGone { node, undelivered: 0 },
+    /// A number that grows as the receiver gets on.
+    fn position(&mut self) -> Option<u64> {
+        match &mut self.way {
+            Way::Closed => None,
+            Way::Open(channel) => channel.consumed(),
+            Way::Redelivery(redelivery) => Some(redelivery.position()),
+        }
+    }
+
+    /// Whether a publish has waited for it in vain, and it has not moved since.
+    pub(crate) fn is_stuck(&mut self) -> bool {
+        self.stuck_at.is_some_and(|at| self.position() == Some(at))
+    }
+
+    /// A publish has waited for it in vain.
+    pub(crate) fn set_stuck(&mut self) {
+        self.stuck_at = self.position();
+    }
+
+    /// The longest message that its receiver takes, in bytes; `None`: it is not known.
+    pub(crate) fn max_message(&self) -> Option<usize> {
+        match (&self.way, &self.subscription) {
+            (Way::Open(channel), _) => Some(channel.max_message()),
+            (Way::Redelivery(redelivery), _) => Some(redelivery.max_message()),
+            (Way::Closed, Some(subscription)) => Some(subscription.target.max_message()),
+            (Way::Closed, None) => None,
+        }
+    }
+
+    /// Whether its receiver is there, or has not answered yet, as far as is known without asking.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(&self.way, Way::Open(channel) if channel.is_connected())
+    }
+
+    /// What becomes of a message that finds the inbox full.
+    pub(crate) fn policy(&self) -> Policy {
+        match &self.way {
+            Way::Open(channel) => channel.policy(),
+            Way::Redelivery(redelivery) => redelivery.policy(),
+            Way::Closed => Policy::Block,
         }
     }
 
     /// What became of the messages so far.
     pub(crate) fn account(&mut self) -> Account {
         let mut account = self.before;
-        if let Some(channel) = &mut self.channel {
-            account += channel.account();
-        }
-        if let Some(backlog) = &mut self.backlog {
-            account += backlog.account();
+        match &mut self.way {
+            Way::Open(channel) => account += channel.account(),
+            Way::Redelivery(redelivery) => account += redelivery.account(),
+            Way::Closed => {}
         }
         account
     }
 
     /// What it leads to, and what became of the messages there; `None`: there is no such inbox now.
     pub(crate) fn reached(&mut self) -> Option<Reached> {
-        let account = self.account();
-        let channel = self.channel.as_mut()?;
+        let (account, is_stuck) = (self.account(), self.is_stuck());
+        let channel = self.channel()?;
+        let (policy, is_high) = (channel.policy(), channel.is_high());
         let address = match &self.subscription {
             Some(subscription) => Address::Topics(subscription.patterns.clone()),
             None => Address::Node,
         };
-        let (policy, is_high) = (channel.policy(), channel.is_high());
-        Some(Reached { node: self.to.clone(), address, policy, account, is_stuck: self.stuck, is_high })
+        Some(Reached { node: self.to.clone(), address, policy, account, is_stuck, is_high })
     }
 
     /// Whether the high-water mark was passed, in either direction, since this was asked last.
     pub(crate) fn has_passed_high_water(&mut self) -> bool {
-        let is_high = self.channel.as_mut().is_some_and(OutboundChannel::is_high);
-        std::mem::replace(&mut self.told_high, is_high) != is_high
+        let is_high = self.channel().is_some_and(OutboundChannel::is_high);
+        std::mem::replace(&mut self.was_high, is_high) != is_high
     }
 }

@@ -6,7 +6,7 @@ use crate::send::account::{Account, Reached};
 use crate::send::error::{FlushError, SendError};
 use crate::send::outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
 use crate::send::rate::Rate;
-use crate::send::redelivery::Returned;
+use crate::send::returned::{Returned, ReturnedError};
 
 /// Sends to one node: [`crate::Node::sender`].
 ///
@@ -36,7 +36,7 @@ impl Sender {
     /// [`SendError`]; the message was not sent then.
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
-        self.outbox.send_within(self.to, payload, self.limit)
+        self.outbox.send_timeout(self.to, payload, self.limit)
     }
 
     /// Sends a message if there is room. Does not block.
@@ -58,8 +58,12 @@ impl Sender {
         self.outbox.flush(limit)
     }
 
-    /// The longest message that the receiver takes, in bytes; `None` while it is gone.
-    pub fn max_message(&self) -> Option<usize> {
+    /// The longest message that the receiver takes, in bytes; `None` while it is gone. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] if it could not be looked up.
+    pub fn max_message(&mut self) -> Result<Option<usize>, SendError> {
         self.outbox.max_message(self.to)
     }
 
@@ -104,7 +108,11 @@ impl Sender {
     }
 
     /// The messages that came back when the wait for a receiver was over. See [`Outbox::take_returned`].
-    pub fn take_returned(&mut self) -> Vec<Returned> {
+    ///
+    /// # Errors
+    ///
+    /// [`ReturnedError`]: the oldest were dropped.
+    pub fn take_returned(&mut self) -> Result<Vec<Returned>, ReturnedError> {
         self.outbox.take_returned()
     }
 }

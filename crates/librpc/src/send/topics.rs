@@ -1,92 +1,141 @@
 //! The topics of an outbox, and the subscriptions that each of them reaches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::name::Incarnation;
 use crate::registry::change_counter::Watch;
 use crate::send::channel::Pushed;
-use crate::send::error::PublishError;
+use crate::send::message::Message;
 use crate::send::rate::Pace;
-use crate::send::route::{Declared, Route};
-use crate::sys::clock::Instant;
+use crate::send::route::{Declared, Route, RouteId};
+use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
 
 /// A topic of an outbox: [`crate::Outbox::topic`]. Of use with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topic(pub(crate) usize);
 
+impl Topic {
+    /// The number that stands for it in messages.
+    pub(crate) fn number(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// The names of an outbox's topics, by number.
+#[derive(Debug, Default)]
+pub(crate) struct TopicNames(Vec<Arc<str>>);
+
+impl TopicNames {
+    pub(crate) fn get(&self, number: u64) -> Option<&Arc<str>> {
+        self.0.get(usize::try_from(number).ok()?)
+    }
+}
+
 /// The topics of an outbox.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
-    pub(crate) list: Vec<Entry>,
-    pub(crate) by_name: HashMap<Arc<str>, usize>,
-    pub(crate) by_inbox: HashMap<(Incarnation, u32), usize>,
-    pub(crate) vacant: Vec<usize>,
-    /// The domain's change counter, and what it said when the routes were found; `None`: they never were.
-    pub(crate) watch: Option<(Watch, u64)>,
-    pub(crate) version: u64,
+    pub(crate) names: TopicNames,
+    pub(crate) list: Vec<TopicState>,
+    by_name: HashMap<Arc<str>, Topic>,
+    /// The domain's change counter, and what it said when the routes were found; `None`: they are to be found again.
+    watch: Option<(Watch, u64)>,
+    version: u64,
 }
 
 /// A topic, and its ways to subscriptions.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct TopicState {
     pub(crate) name: Arc<str>,
-    pub(crate) routes: Vec<Leg>,
+    pub(crate) routes: Vec<TopicRoute>,
     /// The version of the view up to which its subscriptions are in `routes`.
     pub(crate) version: u64,
     pub(crate) pace: Option<Box<Pace>>,
-    /// The message that is being published was offered to all; those that have not got it are behind.
+    /// The message that is being published was offered to all routes; those that have not got it are marked.
     pub(crate) is_offered: bool,
 }
 
 /// A topic's way to one subscription.
 #[derive(Debug)]
-pub(crate) struct Leg {
-    pub(crate) route: usize,
-    pub(crate) serial: u64,
+pub(crate) struct TopicRoute {
+    pub(crate) id: RouteId,
+    /// Which listing of the subscription wants the topic: [`Route::listing`].
+    pub(crate) listing: u64,
     pub(crate) declared: Declared,
     /// It has not got the message that is being published.
-    pub(crate) behind: bool,
+    pub(crate) is_behind: bool,
 }
 
-impl Entry {
+impl TopicState {
     /// Publishes to those that take the message at once; returns how many have.
     #[inline(always)]
     pub(crate) fn offer(&mut self, routes: &mut [Route], topic: Topic, payload: &[u8]) -> usize {
-        let (number, mut inboxes) = (topic.0 as u64, 0);
+        let (number, mut inboxes) = (topic.number(), 0);
         for leg in &mut self.routes {
-            let route = &mut routes[leg.route];
-            if route.serial == leg.serial
-                && (route.publish_plain(&leg.declared, number, payload)
-                    || matches!(route.publish(&mut leg.declared, number, &self.name, payload, false), Pushed::Yes))
+            let route = &mut routes[leg.id.at];
+            let message = || Message { topic: Some((number, &self.name)), payload };
+            if route.listing == leg.listing
+                && (route.push_plain(&leg.declared, number, payload)
+                    || matches!(route.push(&mut leg.declared, message(), false), Pushed::Yes))
             {
-                route.stuck = false;
                 inboxes += 1;
             } else {
-                leg.behind = true;
+                leg.is_behind = true;
             }
         }
         inboxes
     }
 
-    pub(crate) fn wait_for_pace(&self, payload_bytes: usize, limit: Duration) -> Result<(), PublishError> {
-        let Some(pace) = &self.pace else { return Ok(()) };
-        let limited = |wait| PublishError::RateLimited { topic: self.name.clone(), wait };
-        pace.take(payload_bytes, Instant::now().checked_add(limit)).map_err(limited)
+    /// Adds routes that it does not have yet.
+    pub(crate) fn add(&mut self, found: Vec<RouteId>) {
+        let mut known: HashSet<RouteId> = self.routes.iter().map(|route| route.id).collect();
+        self.routes.extend(found.into_iter().filter(|id| known.insert(*id)).map(TopicRoute::new));
+    }
+}
+
+impl TopicRoute {
+    /// A way over this route, of which nothing is known yet.
+    pub(crate) fn new(id: RouteId) -> Self {
+        Self { id, listing: 0, declared: Declared::default(), is_behind: false }
     }
 }
 
 impl Topics {
-    /// Whether the routes of a topic are those of the registry as it is now.
-    pub(crate) fn are_current(&mut self, topic: Topic) -> bool {
-        self.is_as_seen() && self.list[topic.0].version == self.version
+    /// The topic of this name: the one that there is, or a new one.
+    pub(crate) fn declare(&mut self, name: &str) -> Result<Topic, BadTopic> {
+        check_topic(name)?;
+        if let Some(&known) = self.by_name.get(name) {
+            return Ok(known);
+        }
+        if self.list.len() == MAX_TOPICS {
+            return Err(BadTopic::TooMany { topic: name.to_owned() });
+        }
+        let (name, topic): (Arc<str>, _) = (name.into(), Topic(self.list.len()));
+        let state = TopicState { name: name.clone(), routes: Vec::new(), version: 0, pace: None, is_offered: false };
+        self.list.push(state);
+        self.names.0.push(name.clone());
+        self.by_name.insert(name, topic);
+        Ok(topic)
     }
 
-    /// Whether the registry is as it was when it was looked at last. One load, where the domain is private.
+    /// The registry was read up to this version of the view, when the counter said this.
+    pub(crate) fn seen(&mut self, watch: Watch, counter: u64, version: u64) {
+        self.watch = Some((watch, counter));
+        self.version = version;
+    }
+
+    /// Has the next publish look at everything.
+    pub(crate) fn look_again(&mut self) {
+        self.watch = None;
+    }
+
+    /// The topic, if its routes are those of the registry as it is now. One load, where the domain is private.
     #[inline(always)]
-    pub(crate) fn is_as_seen(&mut self) -> bool {
-        let Some((watch, seen)) = &mut self.watch else { return false };
-        watch.counter() == *seen
+    pub(crate) fn current(&mut self, topic: Topic) -> Option<&mut TopicState> {
+        let (watch, seen) = self.watch.as_mut()?;
+        if watch.counter() != *seen {
+            return None;
+        }
+        let state = &mut self.list[topic.0];
+        (state.version == self.version).then_some(state)
     }
 }

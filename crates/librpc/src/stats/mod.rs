@@ -5,6 +5,7 @@
 //! [`crate::Account`] hold in it all the same.
 
 pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
+pub(crate) mod ended; //     what was counted on channels that have ended
 pub(crate) mod page; //      the items of a node's statistics, in order
 pub(crate) mod sampling; //  which messages carry a time stamp
 
@@ -34,6 +35,41 @@ pub struct NodeStats {
     pub inboxes: Vec<InboxStats>,
     /// The channels that its outboxes send through.
     pub outgoing: Vec<ChannelStats>,
+    /// What has come over channels that have ended, by sender and address.
+    pub ended_incoming: Vec<EndedChannels>,
+    /// What was sent over channels that have ended, by receiver and address.
+    pub ended_outgoing: Vec<EndedChannels>,
+}
+
+impl NodeStats {
+    /// A node that has said nothing yet.
+    pub(crate) fn new(node: Arc<str>, incarnation: Incarnation) -> Self {
+        Self {
+            node,
+            incarnation,
+            version: String::new(),
+            namespaces: Vec::new(),
+            inboxes: Vec::new(),
+            outgoing: Vec::new(),
+            ended_incoming: Vec::new(),
+            ended_outgoing: Vec::new(),
+        }
+    }
+}
+
+/// What was counted between two ends on channels that have ended, all together. A node remembers the pairs of ends that have a
+/// channel now, and of the others the last 64 in each direction.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndedChannels {
+    /// The node at the other end.
+    pub peer: Arc<str>,
+    /// What the inbox receives.
+    pub address: Address,
+    /// What was counted.
+    pub totals: Totals,
+    /// As in [`ChannelStats::latency`].
+    pub latency: Histogram,
 }
 
 /// What has come to an inbox.
@@ -72,6 +108,12 @@ pub struct Totals {
     pub dropped: u64,
     /// Messages that were overwritten before they could be received.
     pub missed: u64,
+    /// Bytes of the payloads that were put into the rings.
+    pub bytes_sent: u64,
+    /// Messages that came back to their senders as an error.
+    pub returned: u64,
+    /// How long the senders have waited for room.
+    pub blocked: Duration,
 }
 
 impl Totals {
@@ -85,6 +127,9 @@ impl Totals {
         add(&mut self.bytes_received, channel.bytes_received);
         add(&mut self.dropped, channel.dropped);
         add(&mut self.missed, channel.missed);
+        add(&mut self.bytes_sent, channel.bytes_sent);
+        add(&mut self.returned, channel.returned);
+        self.blocked = self.blocked.saturating_add(channel.blocked);
     }
 }
 

@@ -1,41 +1,74 @@
 //! A memory barrier in other processes: `membarrier(2)`. Whoever sleeps pays for it, so that whoever sends need not.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::process::here;
 
 const QUERY: libc::c_long = 0;
 const GLOBAL_EXPEDITED: libc::c_long = 1 << 1;
 const REGISTER_GLOBAL_EXPEDITED: libc::c_long = 1 << 2;
 
-fn membarrier(command: libc::c_long) -> libc::c_long {
-    // SAFETY: the call takes three numbers, and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
+/// What has been found out. A forked child inherits it: its memory is registered as its parent's was.
+pub(super) struct State {
+    is_registered: AtomicBool,
+    is_available: AtomicBool,
 }
 
-/// Has the barriers of other processes count for this one; `false`: the kernel cannot.
-pub(crate) fn register() -> bool {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
-    // A forked child's memory is registered as its parent's was.
-    *REGISTERED.get_or_init(|| membarrier(REGISTER_GLOBAL_EXPEDITED) == 0)
+impl State {
+    pub(super) const fn new() -> Self {
+        Self { is_registered: AtomicBool::new(false), is_available: AtomicBool::new(false) }
+    }
+}
+
+fn membarrier(command: libc::c_long) -> bool {
+    // SAFETY: the call takes three numbers, and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+fn can_be_had() -> bool {
+    // SAFETY: as above.
+    let commands = unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) };
+    commands > 0 && commands & GLOBAL_EXPEDITED != 0
+}
+
+/// Has the barriers of other processes count for this one, and finds out whether it can have some itself, where that is not
+/// known yet. Called when a node is opened, before it starts a thread: registering a process of one thread takes a
+/// microsecond, one of several threads waits for the kernel for milliseconds.
+pub(crate) fn prepare() {
+    let state = &here().barriers;
+    // Relaxed, here and below: nothing else is published by these. Two threads may do this twice.
+    if !state.is_registered.load(Ordering::Relaxed) {
+        state.is_registered.store(membarrier(REGISTER_GLOBAL_EXPEDITED), Ordering::Relaxed);
+        state.is_available.store(can_be_had() && membarrier(GLOBAL_EXPEDITED), Ordering::Relaxed);
+    }
+}
+
+/// Whether the barriers of other processes count for this one.
+pub(crate) fn is_registered() -> bool {
+    here().barriers.is_registered.load(Ordering::Relaxed)
 }
 
 /// Whether this process can have a barrier in others.
 pub(crate) fn is_available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| membarrier(QUERY) & GLOBAL_EXPEDITED != 0 && membarrier(GLOBAL_EXPEDITED) == 0)
+    here().barriers.is_available.load(Ordering::Relaxed)
 }
 
-/// A full barrier in every running thread of every process that has registered.
-pub(crate) fn everywhere() {
-    // It cannot fail once it has succeeded, but for a sandbox that was entered since: then processes sleep less soundly.
-    if membarrier(GLOBAL_EXPEDITED) != 0 {
-        tracing::error!("membarrier is not allowed any more: a wake-up may be late");
+/// A full barrier in every running thread of every process that has registered. `false`: a sandbox that was entered
+/// since forbids it, and what another process is writing just now may not be seen.
+#[must_use]
+pub(crate) fn everywhere() -> bool {
+    let done = membarrier(GLOBAL_EXPEDITED);
+    if !done && here().barriers.is_available.swap(false, Ordering::Relaxed) {
+        tracing::error!("membarrier is not allowed any more: sleeping receivers look again every millisecond");
     }
+    done
 }
 
 /// A full barrier here and in every running thread of this process, if it has registered.
 pub(crate) fn in_own_threads() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    if register() {
-        everywhere();
+    // Where the barrier is forbidden by now, every core has emptied its store buffer long before this sleep ends.
+    if is_registered() && !everywhere() {
+        super::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

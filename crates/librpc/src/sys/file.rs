@@ -281,3 +281,23 @@ pub(crate) fn boot_id() -> Result<[u8; 16], OsError> {
     })?;
     Ok(id.to_be_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Linux interrupts `fallocate` on tmpfs for every signal before version 6.6, and later only for one that is fatal.
+    #[test]
+    fn a_call_that_a_signal_has_interrupted_is_repeated() {
+        let mut answers = vec![Err(Errno::NOSPC), Ok(7), Err(Errno::INTR), Err(Errno::INTR)];
+        assert_eq!(retry_interrupted(|| answers.pop().unwrap()), Ok(7));
+        assert_eq!(retry_interrupted(|| answers.pop().unwrap()), Err(Errno::NOSPC));
+    }
+
+    #[test]
+    fn a_path_is_made_absolute_without_a_slash_at_its_end() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(absolute(Path::new("a/./b/")).unwrap(), here.join("a/b"));
+        assert_eq!(absolute(Path::new("/a//b/")).unwrap().as_os_str(), "/a/b");
+    }
+}

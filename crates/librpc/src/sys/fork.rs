@@ -1,68 +1,105 @@
-//! Descriptors and memory that a forked child must not use.
+//! What tells a forked child from its parent.
 //!
-//! A lock, a socket or a membership lives as long as any copy of its descriptor. A child that inherited one would keep a
-//! dead parent looking alive. So every descriptor of this crate is noted in a table, and the child closes them all in an
-//! atfork handler before it runs anything else. Everything that was made before the fork bears an older *generation*, and
-//! fails in the child with a clear error: one load of a page that the kernel wipes on fork tells.
+//! A child has a copy of everything but the mappings, the other threads, and the descriptors of this crate, which it closes
+//! before it runs anything else. Whatever was made before the fork carries an older *generation* and fails in the child with
+//! a clear error: one load of a page that the kernel wipes on fork shows it.
 //!
-//! Invariant: a set bit in `OPEN` is a descriptor that a [`Descriptor`] of this process holds. [`GATE`] is held while one
-//! is made and noted, and by the forking thread, so no fork falls between.
+//! Invariant: the forking thread holds the gate. So a child finds everything behind the gate unlocked, every descriptor of
+//! this crate noted, and every mapping marked as one that children do not inherit. All other locks of this crate belong to
+//! handles of the parent, which a child never reaches.
 
 use std::cell::RefCell;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use super::process::{Gated, here};
 use super::{Context, OsError};
 
-/// Descriptors with higher numbers than this are not closed in a child. (No system allows more than 2^20 by default.)
-const TABLE: usize = 1 << 20;
-static OPEN: [AtomicU64; TABLE / 64] = [const { AtomicU64::new(0) }; TABLE / 64];
-static GATE: Mutex<()> = Mutex::new(());
-/// How often this process has become a child, plus one. Inherited; the wiped page makes the child count on.
-static GENERATIONS: AtomicU64 = AtomicU64::new(1);
-static PAGE: OnceLock<&'static AtomicU64> = OnceLock::new();
-
-thread_local! {
-    static HELD: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+/// Counts how often this process, or the one that it is a fork of, has become a child.
+pub(super) struct Generation {
+    /// Set by [`prepare`], and never changed again: a word of 0 in a child that has not counted yet.
+    page: AtomicPtr<AtomicU64>,
+    /// One more than the number of forks. Inherited; the wiped page has the child count on.
+    counted: AtomicU64,
 }
 
-/// Sets up fork detection, once per process.
+impl Generation {
+    pub(super) const fn new() -> Self {
+        Self { page: AtomicPtr::new(std::ptr::null_mut()), counted: AtomicU64::new(1) }
+    }
+
+    #[inline(always)]
+    fn page(&self) -> Option<&'static AtomicU64> {
+        // Acquire: pairs with the Release in `prepare`, which comes after the word was written.
+        let page = self.page.load(Ordering::Acquire);
+        // SAFETY: null, or a page that `prepare` has mapped for the rest of the process's life, and that is only ever used
+        // as this atomic.
+        unsafe { page.as_ref() }
+    }
+}
+
+thread_local! {
+    static HELD: RefCell<Option<MutexGuard<'static, Gated>>> = const { RefCell::new(None) };
+}
+
+/// Sets up fork detection, once per process. Threads that do so at the same time do not wait for one another: a child that
+/// is forked meanwhile sets it up by itself.
 pub(crate) fn prepare() -> Result<(), OsError> {
-    if PAGE.get().is_some() {
+    let generation = &here().generation;
+    if generation.page().is_some() {
         return Ok(());
     }
-    // Rounded up to a page. (Asking rustix how long one is ends the process under valgrind.)
+    // Rounded up to a page. (Asking rustix for the size of one ends the process under valgrind.)
     let bytes = size_of::<AtomicU64>();
-    let flags = MapFlags::PRIVATE;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-    let page =
-        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) }
-            .context(|| "map a page that tells a forked child".into())?;
+    let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }
+        .context(|| "map a page that tells a forked child".into())?;
     // SAFETY: the page was mapped just now, and is ours alone.
     unsafe { rustix::mm::madvise(page, bytes, Advice::LinuxWipeOnFork) }
         .context(|| "have the kernel wipe a page on fork".into())?;
-    // SAFETY: mapped for the rest of the process's life, aligned, zeroed, and only used as this atomic.
-    let word: &'static AtomicU64 = unsafe { &*page.cast::<AtomicU64>() };
-    word.store(GENERATIONS.load(Ordering::Relaxed), Ordering::Relaxed);
-    if PAGE.set(word).is_ok() {
-        // SAFETY: the three functions live as long as the process, and what they do is allowed in a forked child: they
-        // lock and unlock the gate, close descriptors, and use atomics.
-        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) };
+    let page = page.cast::<AtomicU64>();
+    // SAFETY: mapped, aligned, zeroed, and used by nobody else yet.
+    unsafe { &*page }.store(generation.counted.load(Ordering::Relaxed), Ordering::Relaxed);
+    // The handlers first: whoever finds the page relies on them. Registered twice, they do the same as once.
+    // SAFETY: the three functions live as long as the process, and what they do is allowed in a forked child: they lock and
+    // unlock the gate, close descriptors, and use atomics.
+    let failed = unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) };
+    if failed != 0 {
+        let error = std::io::Error::from_raw_os_error(failed);
+        return Err(OsError::new("have a forked child close what it inherits", error));
+    }
+    // Release: pairs with the Acquire in `Generation::page`.
+    let none = std::ptr::null_mut();
+    if generation.page.compare_exchange(none, page, Ordering::Release, Ordering::Relaxed).is_err() {
+        // SAFETY: another thread was faster, and nobody knows of this page.
+        let _ = unsafe { rustix::mm::munmap(page.cast(), bytes) };
     }
     Ok(())
 }
 
-/// A number that differs between a process and its forked children. One load.
+/// A number that differs between a process and its forked children. Two loads.
 #[inline]
 pub(crate) fn generation() -> u64 {
-    let Some(page) = PAGE.get() else { return GENERATIONS.load(Ordering::Relaxed) };
+    let Some(page) = here().generation.page() else { return unprepared() };
     match page.load(Ordering::Relaxed) {
         0 => enter_child(page),
         generation => generation,
+    }
+}
+
+/// Something is made before the first node was opened.
+#[cold]
+fn unprepared() -> u64 {
+    match prepare() {
+        Ok(()) => generation(),
+        Err(error) => {
+            tracing::warn!(%error, "a forked child will not know that it is one");
+            here().generation.counted.load(Ordering::Relaxed)
+        }
     }
 }
 
@@ -77,7 +114,8 @@ impl Born {
     /// In this one.
     pub(crate) fn now() -> Self {
         let generation = generation();
-        Self { page: PAGE.get().copied().unwrap_or(&GENERATIONS), generation }
+        let here = &here().generation;
+        Self { page: here.page().unwrap_or(&here.counted), generation }
     }
 
     /// Whether this is still that process, and no forked child of it. One load.
@@ -87,104 +125,95 @@ impl Born {
     }
 }
 
-/// Keeps every other thread of the process from forking while it is held.
-pub(crate) fn gate() -> MutexGuard<'static, ()> {
-    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+/// The gate, locked: what a forked child needs is in it, and no other thread of the process forks until this is dropped.
+pub(super) struct Gate(MutexGuard<'static, Gated>);
+
+impl Deref for Gate {
+    type Target = Gated;
+
+    fn deref(&self) -> &Gated {
+        &self.0
+    }
+}
+
+impl DerefMut for Gate {
+    fn deref_mut(&mut self) -> &mut Gated {
+        &mut self.0
+    }
+}
+
+/// Locks the gate, for a moment: nothing that may block is done while it is held, and nothing that locks it again.
+pub(super) fn gate() -> Gate {
+    let generation = generation();
+    let mut gated = lock();
+    gated.enter(generation);
+    Gate(gated)
+}
+
+fn lock() -> MutexGuard<'static, Gated> {
+    here().gate.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 extern "C" fn before_fork() {
-    let guard = gate();
-    HELD.with(|held| *held.borrow_mut() = Some(guard));
+    HELD.with_borrow_mut(|held| {
+        held.get_or_insert_with(lock);
+    });
 }
 
 extern "C" fn after_fork() {
-    HELD.with(|held| drop(held.borrow_mut().take()));
+    HELD.with_borrow_mut(|held| drop(held.take()));
 }
 
 extern "C" fn in_child() {
-    generation();
+    // Without a page nothing was made yet, and no handler is the place to map one.
+    if here().generation.page().is_some() {
+        generation();
+    }
     after_fork();
 }
 
 /// Closes what was inherited and starts a generation of its own. Also reached where a fork ran no handlers.
 #[cold]
 fn enter_child(page: &AtomicU64) -> u64 {
-    let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
+    let here = here();
+    let generation = here.generation.counted.fetch_add(1, Ordering::Relaxed) + 1;
     page.store(generation, Ordering::Relaxed);
-    for (index, word) in OPEN.iter().enumerate() {
-        let mut bits = word.swap(0, Ordering::Relaxed);
-        while bits != 0 {
-            let fd = (index * 64) as RawFd + bits.trailing_zeros() as RawFd;
-            // SAFETY: a noted descriptor belongs to a `Descriptor` of an older generation, which closes nothing here.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            bits &= bits - 1;
-        }
-    }
+    here.open.close_all();
     generation
 }
 
-fn bit(fd: RawFd) -> Option<(&'static AtomicU64, u64)> {
-    let fd = fd as usize;
-    OPEN.get(fd / 64).map(|word| (word, 1 << (fd % 64)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// An owned descriptor that a forked child does not keep.
-#[derive(Debug)]
-pub(crate) struct Descriptor {
-    fd: ManuallyDrop<OwnedFd>,
-    born: u64,
-}
-
-impl Descriptor {
-    /// Makes a descriptor with `open`, which must not block.
-    pub(crate) fn open<E>(open: impl FnOnce() -> Result<OwnedFd, E>) -> Result<Self, E> {
-        let born = generation(); // before there is a new descriptor: in a child it closes the inherited ones
-        let _gate = gate();
-        open().map(|fd| Self::note(fd, born))
-    }
-
-    fn note(fd: OwnedFd, born: u64) -> Self {
-        if let Some((word, bit)) = bit(fd.as_raw_fd()) {
-            word.fetch_or(bit, Ordering::Relaxed);
+    /// Otherwise the child would find the gate locked by a thread that it does not have.
+    #[test]
+    fn no_thread_forks_while_another_one_holds_the_gate() {
+        let held = gate();
+        let (says, number) = std::sync::mpsc::channel();
+        let forking = std::thread::spawn(move || {
+            // SAFETY: a number of this thread's.
+            says.send(unsafe { libc::gettid() }).expect("the test listens");
+            // SAFETY: the child locks the gate, with an alarm clock in case it is locked for ever, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: sets the clock.
+                unsafe { libc::alarm(10) };
+                drop(gate());
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(0) }
+            }
+            let mut status = 0;
+            // SAFETY: waits for a child of this process, and fills an int.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            (waited == child, status)
+        });
+        let stat = format!("/proc/self/task/{}/stat", number.recv().expect("the thread says it"));
+        // It sleeps at the gate, or, where nothing holds it there, for its child.
+        while !std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") S ")) {
+            std::thread::yield_now();
         }
-        Self { fd: ManuallyDrop::new(fd), born }
-    }
-}
-
-impl Descriptor {
-    /// Hands the descriptor over, to be closed elsewhere.
-    pub(crate) fn into_owned(self) -> OwnedFd {
-        let mut this = ManuallyDrop::new(self);
-        let _gate = gate();
-        if let Some((word, bit)) = bit(this.fd.as_raw_fd()) {
-            word.fetch_and(!bit, Ordering::Relaxed);
-        }
-        // SAFETY: taken once, and `self` is never dropped.
-        unsafe { ManuallyDrop::take(&mut this.fd) }
-    }
-
-    /// Whether it was made by this process, and not by the one that forked it.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.born == generation()
-    }
-}
-
-impl AsFd for Descriptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        if self.born != generation() {
-            return; // closed in this child already; the number may be somebody else's
-        }
-        let _gate = gate();
-        if let Some((word, bit)) = bit(self.fd.as_raw_fd()) {
-            word.fetch_and(!bit, Ordering::Relaxed);
-        }
-        // SAFETY: dropped once, here.
-        unsafe { ManuallyDrop::drop(&mut self.fd) };
+        drop(held);
+        assert_eq!(forking.join().expect("it does not panic"), (true, 0), "the child has come through the gate");
     }
 }

@@ -1,9 +1,8 @@
-//! What the kernel has of what is used where it is there, and done without where it is not: tried out, not concluded from
-//! a version, for kernels are patched and sandboxes forbid.
+//! Optional kernel features. Probed, not inferred from the version: kernels are patched, and sandboxes forbid calls.
 
 use crate::sys::{barrier, memory, socket};
 
-/// What the kernel has of what librpc can do without.
+/// The optional kernel features that librpc uses where they are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kernel {
@@ -24,8 +23,9 @@ impl Kernel {
     /// assert!(!kernel.refuses_descriptors || kernel.seals_execution, "the one is younger than the other: {kernel:?}");
     /// ```
     pub fn probe() -> Self {
+        barrier::prepare();
         Self {
-            has_barriers: barrier::register() && barrier::is_available(),
+            has_barriers: barrier::is_registered() && barrier::is_available(),
             refuses_descriptors: socket::can_refuse_descriptors(),
             seals_execution: memory::can_seal_execution(),
         }

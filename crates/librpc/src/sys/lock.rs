@@ -1,6 +1,7 @@
 //! Two kinds of locks that the kernel releases when their holder dies: open-file-description locks say who is alive,
 //! `flock` counts the members of a domain. None of these calls waits.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -30,8 +31,38 @@ fn call(fd: impl AsFd, command: libc::c_int, lock: &mut libc::flock) -> io::Resu
 }
 
 /// Takes the lock of the living. `false`: somebody holds a lock there.
+///
+/// An `flock` beside it has the kernel tell others the number of the process, in their own pid namespace: [`Holders`].
 pub(crate) fn try_own(fd: impl AsFd) -> io::Result<bool> {
-    try_write_lock(fd, LIFE)
+    Ok(try_write_lock(&fd, LIFE)? && try_last(&fd)?)
+}
+
+/// Which process has locked which file with an `flock` for itself, as the kernel shows it to this process.
+#[derive(Debug, Default)]
+pub(crate) struct Holders(BTreeMap<(u64, u64), u32>);
+
+impl Holders {
+    /// All that there are now; none where the kernel does not show them.
+    pub(crate) fn now() -> Self {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        Self(locks.lines().filter_map(Self::holder).collect())
+    }
+
+    /// The process that has locked the file of this device and inode. It still does, unless it has died since.
+    pub(crate) fn of(&self, identity: (u64, u64)) -> Option<u32> {
+        self.0.get(&identity).copied()
+    }
+
+    /// `1: FLOCK  ADVISORY  WRITE 2076 fe:00:5719436 0 EOF`
+    fn holder(line: &str) -> Option<((u64, u64), u32)> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[_, "FLOCK", _, "WRITE", pid, file, ..] = &words[..] else { return None };
+        let mut parts = file.split(':');
+        let mut number = |radix| parts.next().and_then(|part| u64::from_str_radix(part, radix).ok());
+        let (major, minor, inode) = (number(16)?, number(16)?, number(10)?);
+        let device = rustix::fs::makedev(u32::try_from(major).ok()?, u32::try_from(minor).ok()?);
+        Some(((device, inode), pid.parse().ok()?))
+    }
 }
 
 /// Takes the lock of sweepers. `false`: another sweeper is at work. In a shared domain a reader may hold a read lock there:

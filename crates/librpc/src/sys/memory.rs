@@ -3,8 +3,7 @@
 //! A memory is made, mapped writable by its one writer, and then sealed so that nobody, the writer included, can map it
 //! writable again or change its size. Whoever receives one checks exactly that before believing a byte of it.
 
-use crate::sys::sync::Mutex;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -38,6 +37,11 @@ pub(crate) enum BadMemory {
     Os(#[from] OsError),
 }
 
+/// Bytes of a page of this system.
+pub(crate) fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
 /// How a memory lies in the address space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
@@ -57,7 +61,7 @@ impl Shape {
                 let [whole, again] = data_segments(capacity);
                 (whole, Some(again))
             }
-            Self::Ack => (ack_segment(rustix::param::page_size()), None),
+            Self::Ack => (ack_segment(page_size()), None),
             Self::Registry => {
                 let bytes = crate::registry::layout::PAGE as usize;
                 (Segment { address_offset: 0, file_offset: 0, bytes }, None)
@@ -150,11 +154,13 @@ impl Mapping {
         let bytes = whole.bytes + again.map_or(0, |again| again.bytes);
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // No thread forks until a child would not inherit it.
+        let (born, _gate) = (fork::generation(), fork::gate());
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), reserve) }
             .context(doing)?;
         let base = NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at address 0");
-        let mapping = Self { base, bytes, writable, born: fork::generation() };
+        let mapping = Self { base, bytes, writable, born };
         let fixed = MapFlags::SHARED | MapFlags::FIXED;
         for Segment { address_offset, file_offset, bytes } in std::iter::once(whole).chain(again) {
             // SAFETY: replaces a part of the range that was reserved just now and that nobody uses.
@@ -207,66 +213,10 @@ pub(crate) fn no_ack() -> Reader {
     unsafe { Mapped::new(base, layout::ACK_BYTES, None) }
 }
 
-/// Strangers' descriptors that wait to be closed.
-static DISPOSED: Mutex<Disposed> = Mutex::new(Disposed { waiting: Vec::new(), threads: 0, born: 0 });
-/// So many threads may be blocked by what they close.
-const CLOSERS: u32 = 8;
-
-struct Disposed {
-    waiting: Vec<Leftover>,
-    threads: u32,
-    /// A forked child has none of its parent's threads.
-    born: u64,
-}
-
-/// What is closed together, and what is held until it is: such as a place on its user's account.
-struct Leftover {
-    descriptors: Vec<OwnedFd>,
-    until_closed: Box<dyn Send>,
-}
-
-/// Closes descriptors that a stranger sent, or may have left unread in a socket, on expendable threads: the last close of a
-/// lingering socket or of a FUSE file can block. So can that of an inotify instance. `until_closed` is dropped behind it.
-pub(crate) fn dispose(descriptors: Vec<OwnedFd>, until_closed: impl Send + 'static) {
-    if descriptors.is_empty() {
-        return;
-    }
-    let leftover = Leftover { descriptors, until_closed: Box::new(until_closed) };
-    let mut disposed = DISPOSED.lock();
-    if disposed.born != fork::generation() {
-        (disposed.threads, disposed.born) = (0, fork::generation());
-    }
-    // Something waits: the threads that there are may be blocked.
-    let wants_thread = disposed.threads == 0 || !disposed.waiting.is_empty();
-    disposed.waiting.push(leftover);
-    if wants_thread && disposed.threads < CLOSERS {
-        match super::thread::spawn("librpc-close", close_disposed) {
-            Ok(()) => disposed.threads += 1,
-            Err(error) => tracing::warn!(%error, "no thread to close a stranger's descriptors on, until the next ones"),
-        }
-    }
-}
-
-fn close_disposed() {
-    loop {
-        let next = {
-            let mut disposed = DISPOSED.lock();
-            let next = disposed.waiting.pop();
-            disposed.threads -= u32::from(next.is_none());
-            next
-        };
-        match next {
-            Some(Leftover { descriptors, until_closed }) => {
-                drop(descriptors);
-                drop(until_closed);
-            }
-            None => return,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
     const CAPACITY: u64 = 65_536; // a page, wherever this runs

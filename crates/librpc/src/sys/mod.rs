@@ -3,13 +3,15 @@
 
 pub(crate) mod barrier; //    memory barriers in other processes
 pub(crate) mod clock; //      the time that both sides of a channel understand
+mod descriptor; //            descriptors that a forked child does not keep
+pub(crate) mod dispose; //    closing what may block
 pub(crate) mod file; //       files and directories of the registry
-pub(crate) mod fork; //       descriptors and memory that a forked child must not use
+pub(crate) mod fork; //       what tells a forked child from its parent
 pub(crate) mod kernel; //     optional features of the kernel, probed
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings
 pub(crate) mod poll; //       epoll and eventfd
-pub(crate) mod process; //    processes, this one and others
+pub(crate) mod process; //    what this process has once, and what the kernel says about others
 pub(crate) mod reactor; //    the one background thread of a process
 pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
 pub(crate) mod sync; //       locks and condition variables
@@ -19,7 +21,7 @@ pub(crate) mod watch; //      inotify on a directory
 use std::borrow::Cow;
 use std::io;
 
-pub(crate) use fork::Descriptor;
+pub(crate) use descriptor::Descriptor;
 pub use kernel::Kernel;
 
 /// A system call that failed: what it was for, and the kernel's answer.

@@ -1,6 +1,80 @@
-//! What the kernel says of processes: this one, and others by their numbers.
+//! This process: what it has once, and what the kernel says about it and about others.
+//!
+//! Everything that a process has once is in one static, and every other file asks [`here`] for it.
 
+use std::any::Any;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::{barrier, descriptor, dispose, fork};
+
+/// What a process has once. A forked child begins with a copy, see [`fork`].
+pub(super) struct Here {
+    /// In which generation of the process we are.
+    pub(super) generation: fork::Generation,
+    /// The descriptors that a child closes.
+    pub(super) open: descriptor::Table,
+    /// What has been found out about barriers.
+    pub(super) barriers: barrier::State,
+    /// What threads share: no thread forks while another one has it locked.
+    pub(super) gate: Mutex<Gated>,
+}
+
+/// What threads share, and what a forked child needs of it: it is locked by the forking thread, so a child finds it unlocked
+/// and whole.
+pub(super) struct Gated {
+    /// The generation that this belongs to.
+    generation: u64,
+    /// What is shared by all nodes: [`share`].
+    shared: Option<std::sync::Weak<dyn Any + Send + Sync>>,
+    /// Descriptors that wait to be closed.
+    pub(super) closing: dispose::Closing,
+}
+
+impl Gated {
+    /// Called with the lock held: a child drops what was its parent's.
+    pub(super) fn enter(&mut self, generation: u64) {
+        if self.generation != generation {
+            self.generation = generation;
+            self.shared = None;
+            self.closing.enter_child();
+        }
+    }
+}
+
+/// This process. (A simulator has one for each process that it simulates.)
+#[inline(always)]
+pub(super) fn here() -> &'static Here {
+    static HERE: Here = Here {
+        generation: fork::Generation::new(),
+        open: descriptor::Table::new(),
+        barriers: barrier::State::new(),
+        gate: Mutex::new(Gated { generation: 1, shared: None, closing: dispose::Closing::new() }),
+    };
+    &HERE
+}
+
+/// What the nodes of this process share, if there is any. A forked child has none of its parent's.
+pub(crate) fn shared<T: Any + Send + Sync>() -> Option<Arc<T>> {
+    let shared = fork::gate().shared.as_ref()?.upgrade()?;
+    Some(shared.downcast().expect("only one type is shared"))
+}
+
+/// Shares something for as long as it is held; returns what another thread has shared in the meantime, if any.
+pub(crate) fn share<T: Any + Send + Sync>(new: Arc<T>) -> Arc<T> {
+    let mut gated = fork::gate();
+    match gated.shared.as_ref().and_then(std::sync::Weak::upgrade) {
+        Some(other) => {
+            drop(gated); // dropping `new` may need the lock
+            other.downcast().expect("only one type is shared")
+        }
+        None => {
+            let weak: std::sync::Weak<T> = Arc::downgrade(&new);
+            gated.shared = Some(weak);
+            new
+        }
+    }
+}
 
 /// This process's number.
 pub(crate) fn pid() -> u32 {
@@ -42,6 +116,15 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 /// The program that a process runs.
 pub(crate) fn executable(pid: u32) -> std::io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/exe"))
+}
+
+/// Whether a process of this user is stopped, by a signal or a debugger. What cannot be seen is not.
+pub(crate) fn is_stopped(pid: u32, uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let is_owners = std::fs::metadata(&process).is_ok_and(|found| found.uid() == uid);
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+    is_owners && stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
 }
 
 /// This process's namespaces, which tell containers apart. What cannot be read is left out.

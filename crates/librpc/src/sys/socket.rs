@@ -201,7 +201,7 @@ impl Socket {
             }
         }
         if message.bytes == 0 {
-            super::memory::dispose(descriptors, ());
+            super::dispose::dispose(descriptors, ());
             return Ok(Received::HungUp);
         }
         let cut = match message.flags {
@@ -226,7 +226,7 @@ impl Socket {
             all.push(self.take_descriptor().into_owned());
             std::mem::forget(self);
         }
-        super::memory::dispose(all, until_closed);
+        super::dispose::dispose(all, until_closed);
     }
 
     /// Says whether descriptors may come. Without effect before Linux 6.16, where they always may.
@@ -304,7 +304,7 @@ impl Drop for Socket {
         let descriptor = self.take_descriptor();
         if may_block && descriptor.is_ours() {
             let _ = rustix::net::shutdown(&descriptor, rustix::net::Shutdown::Both);
-            super::memory::dispose(vec![descriptor.into_owned()], ());
+            super::dispose::dispose(vec![descriptor.into_owned()], ());
         }
     }
 }

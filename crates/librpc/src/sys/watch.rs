@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use super::memory::dispose;
+use super::dispose::dispose;
 use super::{Context, Descriptor, OsError};
 
 /// What is to be reported.

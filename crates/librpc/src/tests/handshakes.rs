@@ -251,7 +251,7 @@ fn whoever_is_not_admitted_is_refused() {
 
 #[test]
 fn whoever_is_silent_is_put_off_in_time() {
-    let limits = Limits { handshake_time: Duration::from_millis(30), ..Limits::default() };
+    let limits = Limits::default().handshake_time(Duration::from_millis(30));
     let scene = Scene::with(Admission::same_user(), limits);
     let _inbox = scene.inbox();
     assert_eq!(scene.stranger().refusal(), Reason::Busy);
@@ -542,7 +542,7 @@ fn lingering() -> (OwnedFd, std::net::TcpStream) {
 #[test]
 fn what_waits_to_be_closed_is_on_its_users_account() {
     const MOST: u32 = 20;
-    let limits = Limits { handshakes_per_user: MOST, handshake_time: LONG, ..Limits::default() };
+    let limits = Limits::default().handshakes_per_user(MOST).handshake_time(LONG);
     let scene = Scene::shared(limits);
     let mut inbox = scene.inbox();
     let mut far_ends = Vec::new();

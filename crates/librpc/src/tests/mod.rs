@@ -1,3 +1,4 @@
 //! Tests that need the inside of the crate.
 
 mod handshakes; // peers that say what they like
+mod observers; //  nodes that answer an observer as they like

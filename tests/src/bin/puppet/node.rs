@@ -28,12 +28,15 @@ impl Puppet {
     }
 
     fn open(&self, open: Open) -> Result<Node, librpc::OpenError> {
-        let Open { id, group, uids, only, never_decides, channels_per_user, handshake_time } = open;
+        let Open { id, group, uids, executables, only, never_decides, channels_per_user, handshake_time } = open;
         let domain = Domain::at(&self.domain);
         let domain = group.map_or(domain.clone(), |gid| domain.shared_with_group(gid));
         let admission = match only {
             None if never_decides => Admission::nobody().function(|_| never()),
-            None => uids.into_iter().fold(Admission::same_user(), Admission::uid),
+            None => {
+                let admission = uids.into_iter().fold(Admission::same_user(), Admission::uid);
+                executables.into_iter().fold(admission, Admission::executable)
+            }
             Some(id) => Admission::nobody().function(move |peer| *peer.node == *id),
         };
         let mut limits = Limits::default();

@@ -53,7 +53,7 @@ fn use_sender(sender: &mut Sender, command: SenderCommand) -> Outcome {
                 let mark = if returned.was_in_work { "!" } else { "" };
                 format!("{}:{}{mark}", returned.sequence, text(&returned.payload))
             };
-            answer(sender.take_returned().into_iter().map(numbered).collect::<Vec<_>>())
+            answer(sender.take_returned()?.into_iter().map(numbered).collect::<Vec<_>>())
         }
     }
 }

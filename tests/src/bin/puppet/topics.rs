@@ -47,7 +47,7 @@ impl Puppet {
     fn publish(&mut self, topic: &str, text: &str) -> Outcome {
         let limit = self.publish_limit;
         let (outbox, topic) = self.topic(topic)?;
-        let receipt = outbox.publish_within(topic, text.as_bytes(), limit)?;
+        let receipt = outbox.publish_timeout(topic, text.as_bytes(), limit)?;
         let undelivered = receipt.undelivered().iter().map(ToString::to_string).collect();
         answer(Published { inboxes: receipt.inboxes(), pending: receipt.pending(), undelivered })
     }
@@ -57,7 +57,7 @@ impl Puppet {
         let (outbox, topic) = self.topic(topic)?;
         let (mut delivered, mut undelivered) = (0, 0);
         for number in numbers {
-            let receipt = outbox.publish_within(topic, number.to_string().as_bytes(), limit)?;
+            let receipt = outbox.publish_timeout(topic, number.to_string().as_bytes(), limit)?;
             delivered += receipt.inboxes();
             undelivered += receipt.undelivered().len();
         }

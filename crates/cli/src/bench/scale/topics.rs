@@ -106,7 +106,7 @@ pub(super) fn measure_patterns(bench: &Bench, cpus: Pair, count: u32, rounds: us
 fn publish_many(outbox: &mut Outbox, topics: &[Topic]) -> anyhow::Result<u64> {
     let begun = Instant::now();
     for &topic in topics.iter().cycle().take(MESSAGES) {
-        let inboxes = outbox.publish_within(topic, &[7; MESSAGE_BYTES], LIMIT)?.inboxes();
+        let inboxes = outbox.publish_timeout(topic, &[7; MESSAGE_BYTES], LIMIT)?.inboxes();
         anyhow::ensure!(inboxes == 1, "a publish has reached {inboxes} inboxes");
     }
     outbox.flush(LIMIT)?;

@@ -93,6 +93,8 @@ pub(crate) struct Receiver {
     bells_heard: u32,
     /// What the last look has found: no more than one look may do.
     found: VecDeque<Found>,
+    /// A barrier was forbidden: an armed ring may hold something that no bell announces.
+    is_unbarred: bool,
     /// Whether another event loop waits for the descriptor.
     foreign: Cell<bool>,
     /// Channels from which something was taken that is not consumed.
@@ -125,6 +127,7 @@ impl Receiver {
             last_look: Instant::now(),
             bells_heard: 0,
             found: VecDeque::new(),
+            is_unbarred: false,
             foreign: Cell::new(false),
             unconsumed: Vec::new(),
             payload: Vec::new(),

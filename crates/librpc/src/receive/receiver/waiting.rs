@@ -15,6 +15,8 @@ use super::{Found, POLLS_PER_CLOCK, Receiver, SIGNAL, Until, Wait};
 use crate::fault::fault;
 use crate::sys::{OsError, barrier};
 
+/// How often an inbox looks at its rings that has no barrier in its senders any more.
+const LOOK_UNBARRED: Duration = Duration::from_millis(1);
 /// While it polls, an inbox looks at its bells this often, so that armed channels do not starve.
 const LOOK_EVERY: Duration = Duration::from_micros(30);
 /// How long an adaptive inbox polls before it sleeps: about what sleeping and waking costs.
@@ -172,7 +174,7 @@ impl Receiver {
             }
         }
         if needs_barrier {
-            barrier::everywhere();
+            self.is_unbarred |= !barrier::everywhere();
         }
         let channels = &mut self.channels;
         self.active.retain(|&index| {
@@ -212,7 +214,14 @@ impl Receiver {
             true => until,
             false => Some(until.unwrap_or(Instant::now() + DOUBT).min(Instant::now() + DOUBT_EVERY)),
         };
+        let until = match self.is_unbarred {
+            false => until,
+            true => Some(until.unwrap_or(Instant::now() + LOOK_UNBARRED).min(Instant::now() + LOOK_UNBARRED)),
+        };
         self.poll.wait(until, &mut ready)?;
+        if self.is_unbarred {
+            self.activate_unannounced();
+        }
         self.bells_heard = 0;
         for event in &ready {
             match event.token {
@@ -245,6 +254,18 @@ impl Receiver {
                     let left = self.leave(index, departure);
                     self.found.push_back(left);
                 }
+            }
+        }
+    }
+
+    /// Without a barrier, a sender may miss that its channel is armed: what it has sent is found here.
+    fn activate_unannounced(&mut self) {
+        for index in 0..self.channels.len() {
+            let is_missed = |channel: &InboundChannel| {
+                channel.is_fenced && !channel.active && channel.drain.is_none() && channel.consumer.has_record()
+            };
+            if self.channels[index].as_ref().is_some_and(is_missed) {
+                self.activate(index);
             }
         }
     }

@@ -1,0 +1,122 @@
+//! Bringing what is kept to a receiver that is back, in a fresh ring whose numbers go on.
+
+use std::collections::BTreeSet;
+
+use crate::fault::fault;
+use crate::registry::view::Subscription;
+use crate::send::account::Account;
+use crate::send::backlog::{Backlog, Kept};
+use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::returned::Returned;
+use crate::sys::clock::Instant;
+
+/// A channel to a receiver that is back.
+#[derive(Debug)]
+pub(crate) struct Bringing {
+    pub(crate) channel: OutboundChannel,
+    /// The topics that were declared on it.
+    declared: BTreeSet<u64>,
+    /// Where there is room for the oldest message; `None`: the ring is to be left once everything is processed.
+    room_at: Option<u64>,
+    /// How many messages were brought, and how many of them had been in work.
+    pub(crate) brought: (u64, u64),
+}
+
+/// How far bringing what is kept has come.
+pub(crate) enum Brought {
+    All,
+    /// There is no room for more, or it is to process this first.
+    Some,
+    /// Everything up to a message that was left out is processed: what follows needs another ring.
+    Gap,
+    /// The receiver is gone again, or refuses.
+    Failed,
+}
+
+impl Bringing {
+    pub(crate) fn new(channel: OutboundChannel) -> Self {
+        Self { channel, declared: BTreeSet::new(), room_at: Some(0), brought: (0, 0) }
+    }
+
+    /// Brings what there is room for, oldest first. A message of a topic that the receiver does not want any more, or that is
+    /// longer than it takes now, goes to `left_out`. A ring's numbers have no gaps: what follows such a message needs another
+    /// ring, and that one must not overtake this.
+    pub(crate) fn bring(
+        &mut self,
+        backlog: &mut Backlog,
+        to: Option<&Subscription>,
+        left_out: &mut Vec<Kept>,
+    ) -> Brought {
+        while let Some(kept) = backlog.front() {
+            let topic = kept.head.topic.zip(backlog.topic(&kept.head));
+            let is_wanted = to.is_none_or(|to| topic.is_some_and(|(_, name)| to.wants(name)));
+            if !is_wanted || kept.payload.len() > self.channel.max_message() {
+                left_out.extend(backlog.pop());
+                continue;
+            }
+            if kept.sequence != self.channel.sequence() {
+                return self.at_gap();
+            }
+            let undeclared = topic.filter(|(number, _)| !self.declared.contains(number));
+            let pushed = match undeclared {
+                Some((number, name)) => self.channel.declare(number, name),
+                None => self.channel.push(kept.head, &kept.payload),
+            };
+            match (pushed, undeclared) {
+                (Pushed::Yes, Some((number, _))) => drop(self.declared.insert(number)),
+                (Pushed::Yes, None) => {
+                    self.brought.0 += 1;
+                    self.brought.1 += u64::from(kept.head.redelivered);
+                    drop(backlog.pop());
+                    fault!("redeliver.brought");
+                }
+                (Pushed::Full { room_at }, _) => {
+                    self.room_at = Some(room_at);
+                    return Brought::Some;
+                }
+                // It waits for an answer.
+                (Pushed::Unsent, _) => {
+                    self.room_at = Some(0);
+                    return Brought::Some;
+                }
+                (Pushed::TooLarge { .. } | Pushed::Failed, _) => return Brought::Failed,
+            }
+        }
+        if self.channel.sequence() == backlog.next() { Brought::All } else { self.at_gap() }
+    }
+
+    /// The next message's number is not the next of the ring.
+    fn at_gap(&mut self) -> Brought {
+        self.room_at = None;
+        match (self.channel.is_drained(), self.channel.is_connected()) {
+            (true, _) => Brought::Gap,
+            (false, true) => Brought::Some,
+            (false, false) => Brought::Failed,
+        }
+    }
+
+    /// Waits until there is room for more, or the ring may be left, up to a deadline.
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) {
+        match self.room_at {
+            Some(room_at) => self.channel.wait_for(room_at, deadline),
+            None => self.channel.wait_for_all(deadline),
+        }
+    }
+}
+
+/// What became of messages that are kept no more, and in no channel.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    pub(crate) account: Account,
+    /// Those that came back.
+    pub(crate) returned: Vec<Returned>,
+}
+
+impl Past {
+    pub(crate) fn came_back(&mut self, returned: Returned) {
+        self.account.sent += 1;
+        self.account.accepted += 1;
+        self.account.returned += 1;
+        self.returned.push(returned);
+    }
+}

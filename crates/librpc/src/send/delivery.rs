@@ -1,0 +1,314 @@
+//! Delivering a message to one inbox, in steps that do not wait: push it, connect first, or go on with a redelivery.
+
+use std::time::Duration;
+
+use crate::link::channel_shared::Failure;
+use crate::policy::Policy;
+use crate::registry::lookup;
+use crate::registry::target::Target;
+use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::dial;
+use crate::send::error::SendError;
+use crate::send::message::{Attempt, Delivery, Message, Patience};
+use crate::send::redelivery::{Over, Progress, Redelivery};
+use crate::send::route::{Declared, Loss, Way};
+use crate::send::routes::Routes;
+use crate::send::topics::{TopicNames, TopicRoute};
+use crate::sys::Descriptor;
+use crate::sys::clock::Instant;
+use crate::wire::Reason;
+
+/// How often a message is tried again at once.
+const MAX_RETRIES: u32 = 8;
+
+impl Routes {
+    /// Delivers a message, and waits for room as long as there is patience.
+    pub(crate) fn deliver(
+        &mut self,
+        way: &mut TopicRoute,
+        message: Message<'_>,
+        names: &TopicNames,
+        patience: Patience,
+    ) -> Delivery {
+        let publishes = message.topic.is_some();
+        loop {
+            let room_at = match self.deliver_now(way, message, names, patience) {
+                Attempt::Over(delivery) => return delivery,
+                Attempt::Retry => continue,
+                Attempt::WaitUntil(room_at) => room_at,
+            };
+            let route = &mut self.list[way.id.at];
+            let (node, limit) = (route.to.clone(), patience.timeout);
+            let (is_over, is_stuck) = (patience.is_over(), publishes && route.is_stuck());
+            if is_over && publishes && !limit.is_zero() {
+                route.set_stuck();
+            }
+            match route.is_unsent() {
+                // It waits for an answer: no later publish does.
+                true if publishes && (is_over || is_stuck) => return self.push_pending(way, message, names),
+                true if is_over => return Delivery::Failed(SendError::Unanswered { node, limit }),
+                false if is_stuck => return Delivery::Failed(SendError::Stuck { node }),
+                false if is_over => return Delivery::Failed(SendError::Full { node, limit }),
+                _ => {}
+            }
+            self.wait(way.id.at, room_at, patience.deadline);
+        }
+    }
+
+    /// Puts a message into a ring that only this process has.
+    fn push_pending(&mut self, way: &mut TopicRoute, message: Message<'_>, names: &TopicNames) -> Delivery {
+        let route = &mut self.list[way.id.at];
+        let pushed = route.push(&mut way.declared, message, true);
+        match self.judge(way.id.at, pushed, names) {
+            Attempt::Over(Delivery::Delivered) if self.list[way.id.at].is_unsent() => Delivery::Pending,
+            Attempt::Over(delivery) => delivery,
+            Attempt::Retry => Delivery::Failed(self.list[way.id.at].refusal()),
+            Attempt::WaitUntil(_) => Delivery::Failed(SendError::Stuck { node: self.list[way.id.at].to.clone() }),
+        }
+    }
+
+    /// Delivers a message if there is room.
+    pub(crate) fn deliver_now(
+        &mut self,
+        way: &mut TopicRoute,
+        message: Message<'_>,
+        names: &TopicNames,
+        patience: Patience,
+    ) -> Attempt {
+        for _ in 0..MAX_RETRIES {
+            if !self.is_valid(way, message.topic.map(|(_, name)| name)) {
+                return Attempt::Over(Delivery::Ended);
+            }
+            match self.try_deliver(way.id.at, message, &mut way.declared, names, patience) {
+                Attempt::Retry => {}
+                other => return other,
+            }
+        }
+        // A receiver that accepts connections and ends them at once, again and again.
+        Attempt::Over(Delivery::Failed(self.list[way.id.at].refusal()))
+    }
+
+    /// Tries once to deliver a message.
+    pub(crate) fn try_deliver(
+        &mut self,
+        at: usize,
+        message: Message<'_>,
+        declared: &mut Declared,
+        names: &TopicNames,
+        patience: Patience,
+    ) -> Attempt {
+        let route = &mut self.list[at];
+        let pushed = match &mut route.way {
+            Way::Closed => return self.reach(at, patience),
+            Way::Open(_) => route.push(declared, message, false),
+            Way::Redelivery(_) => match self.redeliver(at) {
+                Ok(true) => return Attempt::Retry,
+                Ok(false) => self.keep(at, message),
+                Err(loss) => return Attempt::Over(Delivery::Lost(loss.error)),
+            },
+        };
+        self.judge(at, pushed, names)
+    }
+
+    /// What is to be done after a push.
+    fn judge(&mut self, at: usize, pushed: Pushed, names: &TopicNames) -> Attempt {
+        let route = &mut self.list[at];
+        let node = route.to.clone();
+        Attempt::Over(match pushed {
+            Pushed::Yes => Delivery::Delivered,
+            Pushed::TooLarge { bytes, max } => Delivery::Failed(SendError::TooLarge { node, bytes, max }),
+            Pushed::Full { .. } if route.policy() == Policy::DropNewest => {
+                Delivery::Failed(SendError::Dropped { node })
+            }
+            Pushed::Full { room_at } => return Attempt::WaitUntil(room_at),
+            Pushed::Unsent => return Attempt::WaitUntil(0),
+            Pushed::Failed => match self.give_up(at, names) {
+                // Nothing is lost, so there is nothing to report: perhaps the receiver is back.
+                None | Some(Loss { error: SendError::ReceiverGone { undelivered: 0, .. }, .. }) => {
+                    return Attempt::Retry;
+                }
+                Some(Loss { error: error @ SendError::ReceiverGone { .. }, .. }) => Delivery::Lost(error),
+                Some(Loss { error, .. }) => Delivery::Failed(error),
+            },
+        })
+    }
+
+    fn keep(&mut self, at: usize, message: Message<'_>) -> Pushed {
+        match &mut self.list[at].way {
+            Way::Redelivery(redelivery) => redelivery.keep(message),
+            _ => Pushed::Failed,
+        }
+    }
+
+    /// Waits until a message may be delivered that could not be, up to a deadline.
+    pub(super) fn wait(&mut self, at: usize, room_at: u64, deadline: Option<Instant>) {
+        match &mut self.list[at].way {
+            Way::Closed => {}
+            Way::Open(channel) => channel.wait_for(room_at, deadline),
+            Way::Redelivery(redelivery) => redelivery.wait(deadline),
+        }
+    }
+
+    /// Connects a route that has no channel.
+    fn reach(&mut self, at: usize, patience: Patience) -> Attempt {
+        let reached = match (self.node.directory(), self.list[at].subscription.clone()) {
+            (None, _) => Err(Delivery::Failed(SendError::Closed { node: self.node.id.clone() })),
+            (Some(directory), None) => self.reach_node(at, &directory),
+            (Some(directory), Some(to)) => self.reach_subscription(at, &to.target, &directory, patience),
+        };
+        match reached {
+            Ok(channel) => {
+                self.open(at, channel);
+                Attempt::Retry
+            }
+            Err(delivery) => Attempt::Over(delivery),
+        }
+    }
+
+    fn reach_node(&mut self, at: usize, directory: &Descriptor) -> Result<OutboundChannel, Delivery> {
+        let route = &self.list[at];
+        let to = route.to.clone();
+        if let Some(incarnation) = route.final_refusal().and_then(|refusal| refusal.incarnation) {
+            match lookup::is_alive(directory, &to, incarnation) {
+                Ok(true) => return Err(Delivery::Failed(route.refusal())),
+                Ok(false) => {}
+                Err(error) => return Err(Delivery::Failed(error.into())),
+            }
+        }
+        let connected = dial::by_id(&self.node, &to, Duration::ZERO);
+        connected.map_err(|error| Delivery::Failed(SendError::from_connect(error, to)))
+    }
+
+    fn reach_subscription(
+        &mut self,
+        at: usize,
+        target: &Target,
+        directory: &Descriptor,
+        patience: Patience,
+    ) -> Result<OutboundChannel, Delivery> {
+        let route = &mut self.list[at];
+        if !route.may_retry() {
+            return Err(Delivery::Failed(route.refusal()));
+        }
+        // A new one was listed just now. A process that dies hangs up a moment before the kernel drops its lock.
+        if route.was_tried() {
+            route.retry_later();
+            match lookup::stays_listed(directory, target, patience.deadline) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.end(at);
+                    return Err(Delivery::Ended);
+                }
+                Err(error) => {
+                    let error = error.into();
+                    route.attempt_failed(&error);
+                    return Err(Delivery::Failed(error));
+                }
+            }
+        }
+        if route.final_refusal().is_some() {
+            return Err(Delivery::Failed(route.refusal()));
+        }
+        dial::to_target(&self.node, target, 0).map_err(|error| {
+            let error = SendError::from_connect(error, route.to.clone());
+            route.attempt_failed(&error);
+            Delivery::Failed(error)
+        })
+    }
+
+    /// Leaves a route's failed channel, and says what is lost with it; `None`: it is kept for the receiver's return.
+    pub(super) fn give_up(&mut self, at: usize, names: &TopicNames) -> Option<Loss> {
+        if self.keep_for_redelivery(at, names) {
+            return None;
+        }
+        if let Some(loss) = self.return_refused(at, names) {
+            return Some(loss);
+        }
+        let route = &mut self.list[at];
+        let Way::Open(mut channel) = route.close() else {
+            return Some(route.failed(None, None, 0, &self.node.id));
+        };
+        let account = channel.account();
+        route.before += account.ended();
+        Some(route.failed(channel.failure(), Some(channel.incarnation()), account.queued, &self.node.id))
+    }
+
+    /// Keeps what a receiver that is gone has not processed, if that is wanted and it may return; `false`: not so.
+    pub(super) fn keep_for_redelivery(&mut self, at: usize, names: &TopicNames) -> bool {
+        let Some(limit) = self.redelivery else { return false };
+        let route = &mut self.list[at];
+        let may_return = route.subscription.as_ref().is_none_or(|subscription| subscription.durable.is_some());
+        let is_kept = |channel: &mut OutboundChannel| {
+            may_return && channel.policy() != Policy::Latest && matches!(channel.failure(), None | Some(Failure::Gone))
+        };
+        if !route.channel().is_some_and(is_kept) {
+            return false;
+        }
+        self.begin_redelivery(at, limit, names).is_some()
+    }
+
+    /// A receiver has refused for good, or is corrupt: its messages come back.
+    fn return_refused(&mut self, at: usize, names: &TopicNames) -> Option<Loss> {
+        let limit = self.redelivery?;
+        let channel = self.list[at].channel()?;
+        let failure = channel.failure()?;
+        if channel.policy() == Policy::Latest || !matches!(failure, Failure::Refused { .. } | Failure::Broken(_)) {
+            return None;
+        }
+        let progress = self.begin_redelivery(at, limit, names)?.end(Some(failure));
+        self.take_progress(at, progress).err()
+    }
+
+    fn begin_redelivery(&mut self, at: usize, limit: Duration, names: &TopicNames) -> Option<&mut Redelivery> {
+        let route = &mut self.list[at];
+        let Way::Open(channel) = route.close() else { return None };
+        let (to, subscription) = (route.to.clone(), route.subscription.clone());
+        let name = |number| names.get(number);
+        let redelivery = Redelivery::new(self.node.clone(), to, subscription, channel, limit, name);
+        route.way = Way::Redelivery(Box::new(redelivery));
+        match &mut route.way {
+            Way::Redelivery(redelivery) => Some(redelivery),
+            _ => None,
+        }
+    }
+
+    /// Brings what is kept to the receiver if it is back. `true`: everything is through.
+    pub(super) fn redeliver(&mut self, at: usize) -> Result<bool, Loss> {
+        let Way::Redelivery(redelivery) = &mut self.list[at].way else { return Ok(true) };
+        let progress = redelivery.advance();
+        self.take_progress(at, progress)
+    }
+
+    fn take_progress(&mut self, at: usize, progress: Progress) -> Result<bool, Loss> {
+        let route = &mut self.list[at];
+        let Way::Redelivery(redelivery) = &mut route.way else { return Ok(true) };
+        let past = redelivery.take_past();
+        route.before += past.account;
+        self.returned.add(past.returned);
+        let now = redelivery.subscription().cloned();
+        let node = route.to.clone();
+        let outcome = match progress {
+            Progress::Waits => Ok(false),
+            Progress::Done(channel) => {
+                self.open(at, channel);
+                Ok(true)
+            }
+            Progress::CameBack(messages) => {
+                let text = "it takes shorter messages, or other topics, than before".into();
+                let error = SendError::Refused { node, reason: Reason::Unknown, text, undelivered: messages };
+                Err(Loss { messages, error })
+            }
+            Progress::Lost(messages) => {
+                Err(Loss { messages, error: SendError::ReceiverGone { node, undelivered: messages } })
+            }
+            Progress::Over(Over { failure, incarnation, messages }) => {
+                route.close();
+                Err(route.failed(failure, incarnation, messages, &self.node.id))
+            }
+        };
+        if let Some(now) = now {
+            self.follow(at, &now);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,67 @@
+//! A message on its way to one inbox, and how far it has come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use librpc_ring::Head;
+
+use crate::send::error::SendError;
+use crate::sys::clock::Instant;
+
+/// A message to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'m> {
+    /// Number and name of its topic; `None`: it goes to a node's own inbox.
+    pub(crate) topic: Option<(u64, &'m Arc<str>)>,
+    pub(crate) payload: &'m [u8],
+}
+
+impl Message<'_> {
+    pub(crate) fn head(&self) -> Head {
+        Head { topic: self.topic.map(|(number, _)| number), ..Head::MESSAGE }
+    }
+}
+
+/// How one attempt to deliver a message went.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// Something has changed: try again.
+    Retry,
+    /// The inbox is full until this position is consumed, or has not been given the ring: wait for that.
+    WaitUntil(u64),
+    /// It is over.
+    Over(Delivery),
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// It is in the inbox's ring, or is kept for the receiver's return.
+    Delivered,
+    /// It is in a ring that only this process has: the receiver gets it if this process lives until it answers.
+    Pending,
+    /// Its receiver is gone, and messages sent earlier are lost. This one may be tried again.
+    Lost(SendError),
+    /// It is not delivered.
+    Failed(SendError),
+    /// The subscription that it was for has ended.
+    Ended,
+}
+
+/// How long a message may wait, for all inboxes together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) timeout: Duration,
+    /// `None`: for ever.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Patience {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout, deadline: Instant::now().checked_add(timeout) }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}

@@ -1,0 +1,344 @@
+//! The inboxes that an outbox reaches.
+//!
+//! Invariant: a route is at its place until it ends, and only a subscription's ends. Its serial number tells a topic that has
+//! remembered the place that this has happened, and its listing number that its subscription has changed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::node_shared::NodeShared;
+use crate::registry::lookup::Listings;
+use crate::registry::target::Target;
+use crate::registry::view::{DurableKey, Subscription};
+use crate::send::account::{Account, Reached};
+use crate::send::channel::OutboundChannel;
+use crate::send::dial::{self, ConnectError};
+use crate::send::error::SendError;
+use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
+use crate::send::route::{Loss, Route, RouteId, Way};
+use crate::send::topics::{TopicNames, TopicRoute};
+use crate::sys::OsError;
+use crate::sys::clock::Instant;
+
+/// What a flush of one route has found.
+#[derive(Debug, Default)]
+pub(crate) struct Flushed {
+    /// Messages that may still be processed.
+    pub(crate) unprocessed: u64,
+    pub(crate) loss: Option<Loss>,
+}
+
+/// The routes of an outbox.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    pub(super) node: Arc<NodeShared>,
+    /// Those that have ended leave a default route.
+    pub(crate) list: Vec<Route>,
+    pub(super) by_target: HashMap<Target, usize>,
+    pub(super) by_durable: HashMap<DurableKey, usize>,
+    pub(super) vacant: Vec<usize>,
+    pub(super) last_serial: u64,
+    /// What became of messages to subscriptions that have ended.
+    pub(super) ended: Account,
+    /// The subscriptions that have ended: the view is to forget them.
+    pub(super) ended_targets: HashSet<Target>,
+    /// What was lost with receivers, and is not reported yet.
+    pub(super) losses: Vec<Loss>,
+    pub(super) returned: ReturnedMessages,
+    pub(super) high_water: Option<f64>,
+    /// How long to wait for receivers that are gone.
+    pub(crate) redelivery: Option<Duration>,
+}
+
+impl Routes {
+    pub(crate) fn new(node: Arc<NodeShared>) -> Self {
+        Self {
+            node,
+            list: Vec::new(),
+            by_target: HashMap::new(),
+            by_durable: HashMap::new(),
+            vacant: Vec::new(),
+            last_serial: 0,
+            ended: Account::default(),
+            ended_targets: HashSet::new(),
+            losses: Vec::new(),
+            returned: ReturnedMessages::default(),
+            high_water: None,
+            redelivery: None,
+        }
+    }
+
+    /// The route to a node's own inbox, connected; waits up to a limit for the node.
+    pub(crate) fn node_route(&mut self, node: &str, limit: Duration) -> Result<usize, ConnectError> {
+        let known = self.list.iter().position(|route| &*route.to == node && route.subscription.is_none());
+        if let Some(known) = known.filter(|&known| !matches!(self.list[known].way, Way::Closed)) {
+            return Ok(known);
+        }
+        let to: Arc<str> = node.into();
+        let channel = dial::by_id(&self.node, &to, limit)?;
+        let at = known.unwrap_or_else(|| self.insert(to, None).at);
+        self.open(at, channel);
+        Ok(at)
+    }
+
+    /// The route to a subscription: the one that there is, or a new one, which the first message connects.
+    pub(crate) fn subscription_route(&mut self, subscription: Arc<Subscription>, names: &TopicNames) -> RouteId {
+        let known = self.by_target.get(&subscription.target).copied();
+        let Some(at) = known.or_else(|| self.taken_up_by(&subscription, names)) else {
+            return self.insert(subscription.target.node.clone(), Some(subscription));
+        };
+        self.follow(at, &subscription);
+        self.id(at)
+    }
+
+    pub(crate) fn id(&self, at: usize) -> RouteId {
+        RouteId { at, serial: self.list[at].serial }
+    }
+
+    /// The route, if it has not ended.
+    pub(crate) fn get(&mut self, id: RouteId) -> Option<&mut Route> {
+        self.list.get_mut(id.at).filter(|route| route.serial == id.serial)
+    }
+
+    /// A route has a new channel.
+    pub(super) fn open(&mut self, at: usize, mut channel: OutboundChannel) {
+        channel.set_high_water(self.high_water);
+        self.list[at].set_channel(channel);
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.last_serial += 1;
+        self.last_serial
+    }
+
+    fn insert(&mut self, to: Arc<str>, subscription: Option<Arc<Subscription>>) -> RouteId {
+        let at = self.vacant.pop().unwrap_or_else(|| {
+            self.list.push(Route::default());
+            self.list.len() - 1
+        });
+        if let Some(subscription) = &subscription {
+            self.index(at, subscription);
+        }
+        self.list[at] = Route::new(to, subscription, self.next_serial());
+        self.id(at)
+    }
+
+    fn index(&mut self, at: usize, subscription: &Subscription) {
+        self.by_target.insert(subscription.target.clone(), at);
+        if let Some(key) = subscription.durable_key() {
+            self.by_durable.insert(key, at);
+        }
+    }
+
+    fn unindex(&mut self, at: usize, subscription: &Subscription) {
+        if self.by_target.get(&subscription.target) == Some(&at) {
+            self.by_target.remove(&subscription.target);
+        }
+        if let Some(key) = subscription.durable_key()
+            && self.by_durable.get(&key) == Some(&at)
+        {
+            self.by_durable.remove(&key);
+        }
+    }
+
+    /// Has a route lead to what its subscription has become. Topics that it was found for are to be looked at again: they
+    /// may not be wanted any more.
+    pub(super) fn follow(&mut self, at: usize, next: &Arc<Subscription>) {
+        let former = self.list[at].subscription.replace(next.clone());
+        if former.as_ref().is_some_and(|former| Arc::ptr_eq(former, next)) {
+            return;
+        }
+        if let Some(former) = former {
+            self.unindex(at, &former);
+        }
+        self.index(at, next);
+        self.list[at].listing = self.next_serial();
+    }
+
+    /// The route of the durable subscription that this one takes up again.
+    fn taken_up_by(&mut self, next: &Arc<Subscription>, names: &TopicNames) -> Option<usize> {
+        let at = *self.by_durable.get(&next.durable_key()?)?;
+        // Its end may not have been noticed yet.
+        if !matches!(self.list[at].way, Way::Redelivery(_)) && !self.keep_for_redelivery(at, names) {
+            return None;
+        }
+        if let Way::Redelivery(redelivery) = &mut self.list[at].way {
+            redelivery.follow(next.clone());
+        }
+        Some(at)
+    }
+
+    /// A subscription is gone for good.
+    pub(super) fn end(&mut self, at: usize) {
+        let mut route = std::mem::take(&mut self.list[at]);
+        self.ended += route.account().ended();
+        if let Some(subscription) = &route.subscription {
+            self.unindex(at, subscription);
+            self.ended_targets.insert(subscription.target.clone());
+        }
+        self.vacant.push(at);
+    }
+
+    /// Takes the subscriptions that have ended: one that is listed again is new.
+    pub(crate) fn take_ended(&mut self) -> HashSet<Target> {
+        std::mem::take(&mut self.ended_targets)
+    }
+
+    /// Lets go of the channels of receivers that are gone. What is lost with them is reported by the next publish or flush.
+    pub(crate) fn forget_gone(&mut self, names: &TopicNames) {
+        for at in 0..self.list.len() {
+            let is_gone = self.list[at].subscription.is_some()
+                && matches!(&self.list[at].way, Way::Open(channel) if !channel.is_connected());
+            if is_gone
+                && let Some(loss) = self.give_up(at, names)
+                && loss.messages > 0
+            {
+                self.losses.push(loss);
+            }
+        }
+    }
+
+    /// Takes what was lost and is not reported yet.
+    pub(crate) fn take_losses(&mut self) -> Vec<Loss> {
+        std::mem::take(&mut self.losses)
+    }
+
+    /// Whether there is a loss that is not reported yet.
+    pub(crate) fn has_losses(&self) -> bool {
+        !self.losses.is_empty()
+    }
+
+    /// Whether nothing that is known of a topic's route has changed.
+    pub(crate) fn is_known(&self, way: &TopicRoute) -> bool {
+        let route = &self.list[way.id.at];
+        way.listing == route.listing && (route.is_connected() || matches!(route.way, Way::Redelivery(_)))
+    }
+
+    /// Whether a subscription is still there; one that is not has ended.
+    pub(crate) fn is_there(&mut self, id: RouteId, listings: &mut Listings<'_>) -> Result<bool, OsError> {
+        let Some(route) = self.get(id) else { return Ok(false) };
+        let is_listed = match (&route.way, &route.subscription) {
+            (Way::Closed, Some(subscription)) => listings.contain(&subscription.target)?,
+            _ => true,
+        };
+        if !is_listed {
+            self.end(id.at);
+        }
+        Ok(is_listed)
+    }
+
+    /// Whether a topic's route leads to a subscription that wants the topic, as it is listed now.
+    pub(crate) fn is_valid(&mut self, way: &mut TopicRoute, topic: Option<&Arc<str>>) -> bool {
+        let Some(route) = self.get(way.id) else { return false };
+        if way.listing != route.listing {
+            let wants = |topic| route.subscription.as_ref().is_some_and(|subscription| subscription.wants(topic));
+            if !topic.is_none_or(|topic| wants(topic)) {
+                return false;
+            }
+            way.listing = route.listing;
+        }
+        true
+    }
+
+    /// Waits until one inbox has processed everything, up to a deadline.
+    pub(crate) fn flush(&mut self, at: usize, deadline: Option<Instant>, names: &TopicNames) -> Flushed {
+        loop {
+            let loss = match self.redeliver(at) {
+                Ok(true) => None,
+                Ok(false) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return Flushed { unprocessed: self.list[at].account().queued, loss: None };
+                }
+                Ok(false) => {
+                    self.wait(at, u64::MAX, deadline);
+                    continue;
+                }
+                Err(loss) => Some(loss),
+            };
+            // What is still kept is not lost.
+            let unprocessed = match &mut self.list[at].way {
+                Way::Redelivery(redelivery) => redelivery.account().queued,
+                Way::Closed => 0,
+                Way::Open(channel) if loss.is_some() => channel.account().queued,
+                Way::Open(channel) => {
+                    channel.wait_for_all(deadline);
+                    let unprocessed = channel.account().queued;
+                    if !channel.is_connected() && unprocessed > 0 {
+                        match self.give_up(at, names) {
+                            None => continue,
+                            loss => return Flushed { unprocessed: 0, loss },
+                        }
+                    }
+                    unprocessed
+                }
+            };
+            return Flushed { unprocessed, loss };
+        }
+    }
+
+    /// Goes once as far as it can without waiting, with everything that is kept: the last chance before an outbox is dropped.
+    /// Returns how many messages are lost with it.
+    pub(crate) fn finish(&mut self, names: &TopicNames) -> u64 {
+        let mut kept = 0;
+        for at in 0..self.list.len() {
+            if matches!(&self.list[at].way, Way::Open(channel) if !channel.is_connected()) {
+                self.keep_for_redelivery(at, names);
+            }
+            while self.redeliver(at).is_err() {}
+            if let Way::Redelivery(redelivery) = &self.list[at].way {
+                kept += redelivery.kept();
+            }
+        }
+        kept
+    }
+
+    /// Takes what has come back. Once the node is closed, that is everything that is kept.
+    pub(crate) fn take_returned(&mut self) -> Result<Vec<Returned>, ReturnedError> {
+        if self.node.directory().is_none() {
+            for at in 0..self.list.len() {
+                let loss = self.redeliver(at).err();
+                self.losses.extend(loss);
+            }
+        }
+        self.returned.take()
+    }
+
+    /// The longest message that a node's own inbox takes; `None`: it is gone.
+    pub(crate) fn max_message(&mut self, at: usize) -> Result<Option<usize>, SendError> {
+        let route = &self.list[at];
+        let is_known = match &route.way {
+            Way::Open(channel) => channel.is_connected(),
+            Way::Redelivery(_) => true,
+            Way::Closed => false,
+        };
+        if is_known {
+            return Ok(route.max_message());
+        }
+        match dial::find(&self.node, &route.to) {
+            Ok(target) => Ok(target.map(|target| target.max_message())),
+            Err(ConnectError::Broken { .. }) => Ok(None),
+            Err(error) => Err(SendError::from_connect(error, route.to.clone())),
+        }
+    }
+
+    pub(crate) fn set_high_water(&mut self, part: Option<f64>) {
+        self.high_water = part;
+        self.list.iter_mut().filter_map(Route::channel).for_each(|channel| channel.set_high_water(part));
+    }
+
+    pub(crate) fn reached(&mut self) -> Vec<Reached> {
+        self.list.iter_mut().filter_map(Route::reached).collect()
+    }
+
+    /// The next inbox that has passed the high-water mark. One that is gone has not.
+    pub(crate) fn next_high_water_change(&mut self) -> Option<Reached> {
+        let passed = |route: &mut Route| if route.has_passed_high_water() { route.reached() } else { None };
+        self.list.iter_mut().find_map(passed)
+    }
+
+    pub(crate) fn total(&mut self) -> Account {
+        let mut total = self.ended;
+        self.list.iter_mut().for_each(|route| total += route.account());
+        total
+    }
+}

@@ -1,0 +1,95 @@
+//! A process that forks again and again, from the start, while its other threads do whatever takes a lock in the library.
+//! Each child begins anew: it has nothing of its parent's, opens a node of its own, and sends to `peer`.
+//!
+//! `busy_forker FORKS`, in the domain of the environment. Says what has gone wrong, if anything.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use librpc::{Domain, Node, Observer};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const MOMENT: Duration = Duration::from_millis(1);
+/// A child that takes longer hangs.
+const PATIENCE_S: u32 = 30;
+
+fn main() {
+    let forks: u32 = std::env::args().nth(1).expect("a number of forks").parse().expect("a number");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let work: [fn(u32); 3] = [connect, publish, observe];
+        for work in work {
+            let stop = &stop;
+            scope.spawn(move || (0..).take_while(|_| !stop.load(Ordering::Relaxed)).for_each(work));
+        }
+        let wrong: Vec<String> = (0..forks).filter_map(fork).collect();
+        stop.store(true, Ordering::Relaxed);
+        println!("{}", if wrong.is_empty() { "ok".into() } else { wrong.join("; ") });
+    });
+}
+
+fn connect(_: u32) {
+    let node = Node::open("connecting").unwrap();
+    let mut sender = node.sender("peer").unwrap();
+    sender.send(b"hello").unwrap();
+    sender.flush(LIMIT).unwrap();
+}
+
+/// Waiting for a subscription takes an inotify instance, which is closed on a thread of its own.
+fn publish(_: u32) {
+    let node = Node::open("publishing").unwrap();
+    let mut publisher = node.publisher("nobody/wants/this").unwrap();
+    assert!(!publisher.wait_for_subscriber(MOMENT).unwrap());
+    let _subscriber = node.subscriber_builder(["own"]).own(true).open().unwrap();
+    assert_eq!(node.publisher("own").unwrap().publish(b"hello").unwrap().inboxes(), 1);
+}
+
+fn observe(_: u32) {
+    Observer::new(Domain::from_env()).look(LIMIT).unwrap();
+    Domain::from_env().clean().unwrap();
+}
+
+/// Forks, and says how the child has ended, if not well.
+#[allow(unsafe_code)]
+fn fork(number: u32) -> Option<String> {
+    // SAFETY: the child runs what the library promises to forked children, and the allocator, which libc prepares for a
+    // fork; it ends without running what belongs to the parent.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: sets an alarm clock, which ends a child that hangs.
+        unsafe { libc::alarm(PATIENCE_S) };
+        let code = std::panic::catch_unwind(|| in_child(number)).unwrap_or(1);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(code) }
+    }
+    let mut status = 0;
+    // SAFETY: waits for a child of this process, and fills an int.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child, "the child can be waited for");
+    match (libc::WTERMSIG(status), libc::WEXITSTATUS(status)) {
+        (0, 0) => None,
+        (libc::SIGALRM, _) => Some(format!("child {number} hangs")),
+        (0, 2) => Some(format!("child {number} has a mapping of its parent's")),
+        (0, 3) => Some(format!("child {number} has a file of the domain open")),
+        (signal, code) => Some(format!("child {number}: signal {signal}, exit code {code}")),
+    }
+}
+
+fn in_child(number: u32) -> i32 {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    if maps.contains("memfd:librpc") {
+        return 2;
+    }
+    let domain = Domain::from_env();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    if open.into_iter().any(|path| path.starts_with(domain.path())) {
+        return 3;
+    }
+    let node = Node::open(&format!("child-{number}")).unwrap();
+    let mut sender = node.sender("peer").unwrap();
+    sender.send(b"from a child").unwrap();
+    sender.flush(LIMIT).unwrap();
+    assert!(!node.publisher("nobody").unwrap().wait_for_subscriber(MOMENT).unwrap());
+    drop(sender);
+    node.close(LIMIT).unwrap();
+    0
+}

@@ -1,0 +1,105 @@
+//! A process that enters a sandbox while it runs: from then on the kernel answers one of its system calls otherwise.
+//!
+//! `sandboxed connects` · `sandboxed receives` · `sandboxed sends`, in the domain of the environment.
+
+use std::io::{BufRead, Write};
+use std::time::Duration;
+
+use librpc::{Node, Wait};
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// Register this process, so that the barriers of others count for it.
+const REGISTER_GLOBAL_EXPEDITED: u32 = 1 << 2;
+
+/// What the kernel does instead of a system call of this thread, and of those that it starts.
+enum Instead {
+    /// It fails.
+    Fail(i32),
+    /// The process is killed, if the first argument is this.
+    Kill { argument: u32 },
+}
+
+/// Has the kernel do something else instead of a system call, from here on.
+#[allow(unsafe_code)]
+fn enter_sandbox(call: libc::c_long, instead: &Instead) {
+    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = |offset: u32| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
+    let skip_unless = |value: u32, steps: u8| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, steps);
+    let answer = |value: u32| step(libc::BPF_RET | libc::BPF_K, value, 0, 0);
+    let number = std::mem::offset_of!(libc::seccomp_data, nr) as u32;
+    let first = std::mem::offset_of!(libc::seccomp_data, args) as u32 + 4 * u32::from(cfg!(target_endian = "big"));
+    let mut filter = match instead {
+        Instead::Fail(errno) => {
+            let fail = libc::SECCOMP_RET_ERRNO | (*errno as u32 & libc::SECCOMP_RET_DATA);
+            vec![load(number), skip_unless(call as u32, 1), answer(fail), answer(libc::SECCOMP_RET_ALLOW)]
+        }
+        Instead::Kill { argument } => {
+            let (kill, allow) = (answer(libc::SECCOMP_RET_KILL_PROCESS), answer(libc::SECCOMP_RET_ALLOW));
+            vec![load(number), skip_unless(call as u32, 3), load(first), skip_unless(*argument, 1), kill, allow]
+        }
+    };
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the first call takes numbers; the second one reads the program, which is there for the duration of the call.
+    let entered = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    assert!(entered, "no sandbox: {}", std::io::Error::last_os_error());
+}
+
+fn say(text: impl AsRef<str>) {
+    println!("{}", text.as_ref());
+    std::io::stdout().flush().expect("stdout is read");
+}
+
+fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some("connects") => connect(),
+        Some("receives") => receive(),
+        Some("sends") => send(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Connects for the first time, where registering for barriers is deadly by now.
+fn connect() {
+    let node = Node::open("source").unwrap();
+    enter_sandbox(libc::SYS_membarrier, &Instead::Kill { argument: REGISTER_GLOBAL_EXPEDITED });
+    let mut sender = node.try_sender("sink").unwrap();
+    sender.send(b"hello").unwrap();
+    sender.flush(LIMIT).unwrap();
+    say("processed");
+}
+
+/// Receives until its stdin ends, and says what; the line `sandbox` forbids it to have barriers in others.
+fn receive() {
+    let node = Node::open("sink").unwrap();
+    let mut inbox = node.inbox_builder().wait(Wait::Block).open().unwrap();
+    say("ready");
+    for line in std::io::stdin().lock().lines() {
+        if line.unwrap() == "sandbox" {
+            enter_sandbox(libc::SYS_membarrier, &Instead::Fail(libc::EPERM));
+            say("entered");
+        } else {
+            say("receiving");
+            let message = inbox.recv_timeout(LIMIT).unwrap();
+            say(message.map_or("nothing".into(), |message| String::from_utf8_lossy(message.payload()).into_owned()));
+        }
+    }
+}
+
+/// Sends each line of stdin; the line `sandbox` has it ring for nobody any more: as if it had not seen that the other sleeps.
+fn send() {
+    let node = Node::open("source").unwrap();
+    let mut sender = node.sender("sink").unwrap();
+    say("ready");
+    for line in std::io::stdin().lock().lines().map(Result::unwrap) {
+        if line == "sandbox" {
+            enter_sandbox(libc::SYS_sendmsg, &Instead::Fail(libc::EAGAIN));
+            say("entered");
+        } else {
+            sender.send(line.as_bytes()).unwrap();
+            say("sent");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Every public method that takes a time, with none, with the longest that there is, and with some that are nearly too long:
+//! a limit too far away to be a point in time is no limit.
+
+mod sources;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use librpc::{Event, Inbox, Limits, Node, Observer, Outbox, Sender};
+use librpc_system_tests::TestDomain;
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Times to wait, and whether there is time for anything.
+fn limits() -> impl Iterator<Item = (Duration, bool)> {
+    let nearly = [1, 1_000, 1_000_000, 1_000_000_000].map(|less| Duration::from_secs(i64::MAX as u64 - less));
+    let long = [Duration::MAX, Duration::MAX - Duration::from_nanos(1), Duration::from_secs(u64::MAX / 2)];
+    let short = [Duration::ZERO, Duration::from_nanos(1)];
+    short.map(|limit| (limit, false)).into_iter().chain(long.into_iter().chain(nearly).map(|limit| (limit, true)))
+}
+
+struct Scene {
+    receiver: Node,
+    source: Node,
+    inbox: Inbox,
+    /// Dropped last: by then it must be empty.
+    domain: TestDomain,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let domain = TestDomain::new();
+        let open = |id: &str| Node::builder(id).domain(domain.domain()).open().unwrap();
+        let (receiver, source) = (open("receiver"), open("source"));
+        let inbox = receiver.inbox().unwrap();
+        Self { receiver, source, inbox, domain }
+    }
+
+    /// A sender whose message is processed.
+    fn processed(&mut self) -> Sender {
+        let mut sender = self.source.sender("receiver").unwrap();
+        sender.send(b"hello").unwrap();
+        assert!(self.inbox.recv_timeout(LONG).unwrap().is_some());
+        self.inbox.ack();
+        sender.flush(LONG).unwrap();
+        sender
+    }
+}
+
+type Call = fn(&mut Scene, Duration, bool);
+
+fn calls() -> BTreeMap<&'static str, Call> {
+    BTreeMap::from([
+        (
+            "Domain::observe",
+            (|scene, limit, has_time| {
+                let observed = scene.domain.domain().observe(limit).unwrap();
+                assert!(!has_time || observed.iter().all(|observed| observed.stats.is_ok()));
+            }) as Call,
+        ),
+        ("Observer::look", |scene, limit, has_time| {
+            let observed = Observer::new(scene.domain.domain()).look(limit).unwrap();
+            assert!(!has_time || observed.iter().all(|observed| observed.stats.is_ok()));
+        }),
+        ("Observer::probe", |scene, limit, has_time| {
+            let observed = Observer::new(scene.domain.domain()).probe(limit).unwrap();
+            assert!(!has_time || observed.iter().all(|observed| observed.stats.is_ok()));
+        }),
+        ("Limits::handshake_time", |scene, limit, has_time| {
+            let limits = Limits::default().handshake_time(limit);
+            let node = Node::builder("patient").domain(scene.domain.domain()).limits(limits).open().unwrap();
+            let _inbox = node.inbox().unwrap();
+            let connected = scene.source.sender_within("patient", LONG);
+            assert!(connected.is_ok() || !has_time, "{connected:?}");
+        }),
+        ("Node::sender_within", |scene, limit, _| drop(scene.source.sender_within("receiver", limit).unwrap())),
+        ("Node::close", |scene, limit, _| {
+            let node = Node::builder("leaving").domain(scene.domain.domain()).open().unwrap();
+            node.close(limit).unwrap();
+        }),
+        ("Inbox::recv_timeout", |scene, limit, has_time| {
+            scene.source.sender("receiver").unwrap().send(b"hello").unwrap();
+            assert!(scene.inbox.recv_timeout(limit).unwrap().is_some() || !has_time);
+        }),
+        ("Inbox::recv_event_timeout", |scene, limit, has_time| {
+            let sender = scene.source.sender("receiver").unwrap();
+            let event = scene.inbox.recv_event_timeout(limit).unwrap();
+            assert!(matches!(event, Some(Event::SenderJoined(_))) || !has_time, "{event:?}");
+            drop(sender);
+        }),
+        ("Outbox::to_within", |scene, limit, _| assert!(scene.source.outbox().to_within("receiver", limit).is_ok())),
+        ("Outbox::send_within", |scene, limit, _| {
+            let mut outbox = scene.source.outbox();
+            let to = outbox.to("receiver").unwrap();
+            outbox.send_timeout(to, b"hello", limit).unwrap();
+            // One that waits for room: the receiver makes some.
+            while outbox.try_send(to, &[0; 8192]).is_ok() {}
+            let sent = outbox.account(to).accepted;
+            std::thread::scope(|scope| {
+                let inbox = &mut scene.inbox;
+                let receiving =
+                    scope.spawn(move || (0..sent).for_each(|_| assert!(inbox.recv_timeout(LONG).unwrap().is_some())));
+                let sent = outbox.send_timeout(to, &[0; 8192], limit);
+                assert!(sent.is_ok() || limit < LONG, "{sent:?}");
+                receiving.join().unwrap();
+            });
+        }),
+        ("Outbox::flush", |scene, limit, _| {
+            drop(scene.processed());
+            scene.source.outbox().flush(limit).unwrap();
+        }),
+        ("Outbox::publish_within", |scene, limit, _| {
+            let (_subscriber, mut outbox) = (scene.receiver.subscribe("topic").unwrap(), scene.source.outbox());
+            let topic = outbox.topic("topic").unwrap();
+            assert_eq!(outbox.publish_timeout(topic, b"hello", limit).unwrap().inboxes(), 1);
+        }),
+        ("Outbox::wait_for_subscriber", |scene, limit, _| {
+            let (_subscriber, mut outbox) = (scene.receiver.subscribe("topic").unwrap(), scene.source.outbox());
+            let topic = outbox.topic("topic").unwrap();
+            assert!(outbox.wait_for_subscriber(topic, limit).unwrap());
+        }),
+        ("Outbox::set_redelivery", |scene, limit, has_time| {
+            let mut outbox: Outbox = scene.source.outbox();
+            let to = outbox.to("receiver").unwrap();
+            outbox.set_redelivery(Some(limit));
+            outbox.send(to, b"hello").unwrap();
+            redeliver(scene, has_time, |limit| outbox.flush(limit).is_ok());
+        }),
+        ("Sender::set_limit", |scene, limit, _| {
+            let mut sender = scene.source.sender("receiver").unwrap();
+            sender.set_limit(limit);
+            sender.send(b"hello").unwrap();
+        }),
+        ("Sender::flush", |scene, limit, _| scene.processed().flush(limit).unwrap()),
+        ("Sender::set_redelivery", |scene, limit, has_time| {
+            let mut sender = scene.source.sender("receiver").unwrap();
+            sender.set_redelivery(Some(limit));
+            sender.send(b"hello").unwrap();
+            redeliver(scene, has_time, |limit| sender.flush(limit).is_ok());
+        }),
+        ("Publisher::set_limit", |scene, limit, _| {
+            let (_subscriber, mut publisher) =
+                (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
+            publisher.set_limit(limit);
+            assert_eq!(publisher.publish(b"hello").unwrap().inboxes(), 1);
+        }),
+        ("Publisher::flush", |scene, limit, _| scene.source.publisher("t").unwrap().flush(limit).unwrap()),
+        ("Publisher::wait_for_subscriber", |scene, limit, _| {
+            let (_subscriber, mut publisher) =
+                (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
+            assert!(publisher.wait_for_subscriber(limit).unwrap());
+        }),
+        ("Publisher::set_redelivery", |scene, limit, has_time| {
+            let mut publisher = scene.source.publisher("t").unwrap();
+            publisher.set_redelivery(Some(limit));
+            let subscribe = |scene: &Scene| scene.receiver.subscriber_builder(["t"]).durable("again").open().unwrap();
+            let subscriber = subscribe(scene);
+            assert_eq!(publisher.publish(b"hello").unwrap().inboxes(), 1);
+            drop(subscriber);
+            let mut again = subscribe(scene);
+            let delivered = std::thread::scope(|scope| {
+                let flushing =
+                    scope.spawn(move || publisher.flush(if has_time { LONG } else { Duration::ZERO }).is_ok());
+                let received = again.recv_timeout(if has_time { LONG } else { Duration::ZERO }).unwrap().is_some();
+                drop(again);
+                flushing.join().unwrap() && received
+            });
+            assert!(delivered || !has_time);
+        }),
+    ])
+}
+
+/// The receiver is gone and back: what it had not processed is brought to it, if it is waited for.
+fn redeliver(scene: &mut Scene, has_time: bool, flush: impl FnOnce(Duration) -> bool + Send) {
+    let gone = std::mem::replace(&mut scene.inbox, scene.receiver.subscribe("other").unwrap());
+    drop(gone);
+    scene.inbox = scene.receiver.inbox().unwrap();
+    let delivered = std::thread::scope(|scope| {
+        let flushing = scope.spawn(move || flush(if has_time { LONG } else { Duration::ZERO }));
+        if has_time {
+            assert!(scene.inbox.recv_timeout(LONG).unwrap().is_some(), "it is brought again");
+            scene.inbox.ack();
+        }
+        flushing.join().unwrap()
+    });
+    assert!(delivered || !has_time, "it is waited for without a limit");
+}
+
+#[test]
+fn a_limit_may_be_nothing_or_beyond_all_clocks() {
+    let calls = calls();
+    for (method, call) in &calls {
+        for (limit, has_time) in limits() {
+            let called = std::panic::catch_unwind(|| call(&mut Scene::new(), limit, has_time));
+            assert!(called.is_ok(), "{method} with {limit:?}");
+        }
+    }
+    let takes_time = |signature: &str| signature.split("->").next().is_some_and(|taken| taken.contains("Duration"));
+    let methods = sources::public_methods().into_iter().filter(|(_, signature)| takes_time(signature));
+    let missing: Vec<_> = methods.map(|(name, _)| name).filter(|name| !calls.contains_key(&**name)).collect();
+    assert!(missing.is_empty(), "not called here: {missing:?}");
+}
