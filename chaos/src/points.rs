@@ -84,6 +84,7 @@ pub(crate) const POINTS: &[Point] = &[
     once("redeliver.absorbed", Who::Redeliverer),
     often("redeliver.brought", Who::Redeliverer, Commits::Open),
     once("sweep.locked", Who::Sweeper),
+    often("sweep.taken-away", Who::Sweeper, Commits::Open),
     once("sweep.socket-removed", Who::Sweeper),
     once("sweep.file-removed", Who::Sweeper),
 ];
@@ -96,6 +97,11 @@ impl Point {
             _ if self.often => rng.u32(1..=20),
             _ => 1,
         }
+    }
+
+    /// Whether it is reached in shared domains only, where the terms come before the ring.
+    pub(crate) fn is_in_shared_domains(&self) -> bool {
+        matches!(self.name, "domain.unfinished" | "connect.terms-received" | "connect.data-sent" | "accept.terms-sent")
     }
 
     /// Whether only a sleeping receiver leads there: the sender pauses between its messages.

@@ -19,7 +19,7 @@ pub(crate) fn run(battery: &mut Battery) {
 }
 
 fn corpses(scene: &Scene, count: u32) -> anyhow::Result<()> {
-    let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count };
+    let role = Role::Corpses { domain: scene.domain(), prefix: "dead".into(), count };
     let mut dead = Worker::start(&role)?;
     dead.waits_for("ready", HANG)?;
     dead.kill()
@@ -35,10 +35,10 @@ fn doomed_sweepers(scene: &Scene, dead: u32, rng: &mut fastrand::Rng) -> anyhow:
         .collect();
     let mut sweepers = Vec::new();
     for _ in 0..rng.u32(1..=3) {
-        let domain = scene.path().into();
+        let domain = scene.domain();
         let role = match rng.u32(0..3) {
             0 => Role::Clean { domain },
-            n => Role::Live { domain, id: format!("dead{}", rng.u32(0..dead * n)), shared: false },
+            n => Role::Live { domain, id: format!("dead{}", rng.u32(0..dead * n)) },
         };
         let start = match rng.bool() {
             true => Start::killed_at(steps[rng.usize(0..steps.len())].name, rng.u32(1..=3)),

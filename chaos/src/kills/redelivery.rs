@@ -46,7 +46,7 @@ impl Inbox {
 
 /// Receivers die at a fault point; one sender survives them all.
 pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
-    let scene = Scene::new();
+    let scene = Scene::of(point);
     let mut source = scene.sender(inbox.send(send_for(point)))?;
     let mut arrivals = Arrivals::default();
     let mut healthy = None;
@@ -113,7 +113,7 @@ pub(crate) struct Redelivering {
 
 impl Redelivering {
     pub(crate) fn begin(inbox: Inbox, point: &Point, start: &Start) -> anyhow::Result<Self> {
-        let scene = Scene::new();
+        let scene = Scene::of(point);
         let receive = inbox.receive(receive_for(point));
         let mut killed = scene.receiver(receive.clone())?;
         killed.wait_until_ready()?;

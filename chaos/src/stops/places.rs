@@ -20,7 +20,7 @@ pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
         let scene = Scene::new();
         let mut sink = scene.receiver(Receive::by("sink"))?;
         sink.wait_until_ready()?;
-        let role = Role::Fork { domain: scene.path().into(), id: "parent".into(), to: "sink".into() };
+        let role = Role::Fork { domain: scene.domain(), id: "parent".into(), to: "sink".into() };
         let mut parent = Worker::start(&role)?;
         let mut said = [parent.says(HANG)?, parent.says(HANG)?];
         said.sort();

@@ -55,7 +55,7 @@ impl Bystanders {
 }
 
 fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
-    let scene = Scene::new();
+    let scene = Scene::of(point);
     let bystanders = Bystanders::start(&scene)?;
     let (stopped_receiver, count) = (point.who == Who::Receiver, 200);
     let plain = Start::default();
@@ -94,15 +94,11 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
 
 /// The first node that joins and the last that leaves. Two steps are known to delay others, who get an error that says so.
 fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
-    let scene = Scene::new();
-    let shared = point.name == "domain.unfinished";
-    let role = Role::Live { domain: scene.path().into(), id: "display".into(), shared };
+    let scene = Scene::of(point);
+    let role = Role::Live { domain: scene.domain(), id: "display".into() };
     let mut stopped = Worker::start_as(&role, start)?;
     stopped.wait_until_stopped()?;
-    let probe = match shared {
-        false => scene.probe("other"),
-        true => scene_of_a_group(&scene),
-    };
+    let probe = scene.probe("other");
     if matches!(point.name, "last.locked" | "last.swept") {
         let error = format!("{:#}", probe.err().context("nobody can join while the domain is being removed")?);
         anyhow::ensure!(error.contains("has been closing for over 2 s"), "{error}");
@@ -116,20 +112,15 @@ fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
     scene.is_gone()
 }
 
-fn scene_of_a_group(scene: &Scene) -> anyhow::Result<()> {
-    let role = Role::Live { domain: scene.path().into(), id: "other".into(), shared: true };
-    Worker::start(&role)?.finish().map(drop)
-}
-
 /// Only opening the id that is being swept is delayed, with an error that says so.
 fn sweeper(start: &Start, hold: Duration) -> anyhow::Result<()> {
     let scene = Scene::new();
     let bystanders = Bystanders::start(&scene)?;
-    let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count: 1 };
+    let role = Role::Corpses { domain: scene.domain(), prefix: "dead".into(), count: 1 };
     let mut dead = Worker::start(&role)?;
     dead.waits_for("ready", HANG)?;
     dead.kill()?;
-    let mut stopped = Worker::start_as(&Role::Clean { domain: scene.path().into() }, start)?;
+    let mut stopped = Worker::start_as(&Role::Clean { domain: scene.domain() }, start)?;
     stopped.wait_until_stopped()?;
     scene.probe("newcomer")?;
     bystanders.go_on()?;
