@@ -31,7 +31,7 @@ pub(crate) struct Run {
     pub(crate) receiver: u64,
     pub(crate) first: u64,
     pub(crate) end: u64,
-    /// Whether the receiver was told that they may come a second time.
+    /// Whether they were flagged as redelivered.
     pub(crate) redelivered: bool,
 }
 

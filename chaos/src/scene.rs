@@ -8,6 +8,7 @@ use testkit::proc::what_it_does;
 use testkit::{HANG, TestDomain};
 
 use crate::account::{End, Rules, Run, Segment, Stream, Totals};
+use crate::battery::Skipped;
 use crate::limit::{Limit, wait_for};
 use crate::log::Log;
 use crate::points::Point;
@@ -77,6 +78,31 @@ impl Scene {
     pub(crate) fn probe(&self, id: &str) -> anyhow::Result<()> {
         let role = Role::Probe { domain: self.domain(), id: id.into() };
         Worker::start(&role)?.finish().map(drop).context("another process cannot join and leave")
+    }
+
+    /// The users of a sweeper that reaches the point and of the dead node that it sweeps; `None` for the battery's own user.
+    pub(crate) fn users_of(&self, point: &Point) -> anyhow::Result<[Option<u32>; 2]> {
+        const OWNER: u32 = 54_321;
+        if !point.is_between_users() {
+            return Ok([None; 2]);
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Skipped("processes of two users need root".into()).into());
+        }
+        self.leave_dead("first", 1, Some(OWNER))?; // it makes the directory, and so owns it
+        Ok([Some(OWNER), Some(OWNER + 1)])
+    }
+
+    /// Leaves the dead nodes `dead0`, `dead1`, ... of a user.
+    pub(crate) fn leave_dead_nodes(&self, count: u32, uid: Option<u32>) -> anyhow::Result<()> {
+        self.leave_dead("dead", count, uid)
+    }
+
+    fn leave_dead(&self, prefix: &str, count: u32, uid: Option<u32>) -> anyhow::Result<()> {
+        let role = Role::Corpses { domain: self.domain(), prefix: prefix.into(), count };
+        let mut dead = Worker::start_as(&role, &Start::default().by(uid))?;
+        dead.waits_for("ready", HANG)?;
+        dead.kill()
     }
 
     /// Another process cleans up.

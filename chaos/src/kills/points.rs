@@ -118,13 +118,11 @@ fn alone(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
 fn sweeper(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     rounds.each(|_, mut rng| {
         let scene = Scene::of(point);
-        let role = Role::Corpses { domain: scene.domain(), prefix: "dead".into(), count: 3 };
-        let mut dead = Worker::start(&role)?;
-        dead.waits_for("ready", HANG)?;
-        dead.kill()?;
+        let [sweeper, dead] = scene.users_of(point)?;
+        scene.leave_dead_nodes(3, dead)?;
         let domain = scene.domain();
         let role = if rng.bool() { Role::Clean { domain } } else { Role::Probe { domain, id: "dead0".into() } };
-        Worker::start_as(&role, &Start::killed_at(point.name, rng.u32(1..=3)))?.dies()?;
+        Worker::start_as(&role, &Start::killed_at(point.name, rng.u32(1..=3)).by(sweeper))?.dies()?;
         look(&scene, &mut rng)
     })?;
     Ok(String::new())

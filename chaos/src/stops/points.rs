@@ -22,7 +22,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow
         match point.who {
             Who::Sender | Who::Receiver => one_side(point, &start, hold),
             Who::Alone => alone(point, &start, hold),
-            Who::Sweeper => sweeper(&start, hold),
+            Who::Sweeper => sweeper(point, start, hold),
             Who::Redeliverer => redeliverer(point, &start, hold, rng.bool()),
         }
     })?;
@@ -113,20 +113,18 @@ fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
 }
 
 /// Only opening the id that is being swept is delayed, with an error that says so.
-fn sweeper(start: &Start, hold: Duration) -> anyhow::Result<()> {
-    let scene = Scene::new();
+fn sweeper(point: &Point, start: Start, hold: Duration) -> anyhow::Result<()> {
+    let scene = Scene::of(point);
+    let [sweeper, dead] = scene.users_of(point)?;
     let bystanders = Bystanders::start(&scene)?;
-    let role = Role::Corpses { domain: scene.domain(), prefix: "dead".into(), count: 1 };
-    let mut dead = Worker::start(&role)?;
-    dead.waits_for("ready", HANG)?;
-    dead.kill()?;
-    let mut stopped = Worker::start_as(&Role::Clean { domain: scene.domain() }, start)?;
+    scene.leave_dead_nodes(1, dead)?;
+    let mut stopped = Worker::start_as(&Role::Clean { domain: scene.domain() }, &start.by(sweeper))?;
     stopped.wait_until_stopped()?;
     scene.probe("newcomer")?;
     bystanders.go_on()?;
     if let Err(error) = scene.probe("dead0") {
         let error = format!("{error:#}");
-        anyhow::ensure!(error.contains("is being swept by a process that does not go on"), "{error}");
+        anyhow::ensure!(error.contains("is sweeping what a dead node \"dead0\" has left"), "{error}");
     }
     std::thread::sleep(hold);
     stopped.go_on()?;

@@ -1,6 +1,6 @@
-//! `librpc metrics`: a page of metrics for Prometheus. Counters are read when the page is asked for.
+//! `librpc metrics`: a page of metrics for Prometheus. Counters are read when the page is requested.
 
-mod page; //   what the page says
+mod page; //   the text of the page
 mod server; // as much of HTTP as a scrape needs
 
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use server::{Answer, Server};
 
 /// Serves the domain's counters to Prometheus, as OpenMetrics text
 ///
-/// Nodes are asked when the page is asked for: nothing is polled in between. Runs until interrupted. Messages are counted
-/// by sending node, receiving node and address. docs/grafana.json is a dashboard.
+/// Nodes are asked only when the page is requested. Runs until interrupted. Messages are counted by sending node, receiving
+/// node and address. docs/grafana.json is a dashboard.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc metrics --listen 127.0.0.1:9464
   curl -s http://127.0.0.1:9464/metrics | grep librpc_queue_depth")]
 pub(crate) struct Args {
-    /// Where to listen; port 0 takes a free one, and stderr says which
+    /// Where to listen. Port 0 takes a free port, which stderr names
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
 }
@@ -44,7 +44,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-/// Those who ask at the same time look one after the other.
+/// Requests at the same time look one after the other.
 fn page(looker: &Mutex<Looker>) -> anyhow::Result<Answer> {
     let snapshot = looker.lock().unwrap_or_else(PoisonError::into_inner).look()?;
     Ok(Answer { status: "200 OK", kind: OPEN_METRICS, body: page::encode(&snapshot)? })

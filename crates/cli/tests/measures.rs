@@ -116,7 +116,7 @@ fn every_measurement_reports_its_keys() {
     let with = |arguments: &[&'static str]| [arguments, &short].concat();
     let fanout = ["size", "inboxes", "publish_ns", "inbox_ns", "send_ns", "ratio", "limit_ns", "lost", "machine"];
     let idle = ["channels", "context_switches", "cpu_ns", "sender_context_switches", "sender_cpu_ns", "machine"];
-    let cases: [(Vec<&str>, usize, &[&str]); 10] = [
+    let cases: [(Vec<&str>, usize, &[&str]); 11] = [
         (with(&["latency", "--count", "20", "--size", "256"]), 1, &LATENCY),
         (with(&["latency", "--count", "20", "--sizes", "0,8,65472", "--via", "send"]), 3, &LATENCY),
         (with(&["throughput", "--count", "10000", "--size", "256"]), 1, &RATES),
@@ -126,6 +126,7 @@ fn every_measurement_reports_its_keys() {
         (vec!["fanout", "--count", "1"], 5, &fanout),
         (vec!["wake", "--count", "1", "--pin", "none"], 2, &LATENCY),
         (vec!["connect", "--count", "3", "--pin", "none"], 1, &LATENCY),
+        (vec!["connect", "--seconds", "0.05", "--pin", "none"], 1, &LATENCY),
         (vec!["idle", "--channels", "20", "--seconds", "0.2"], 1, &idle),
     ];
     for (number, (arguments, lines, expected)) in cases.into_iter().enumerate() {
@@ -204,4 +205,16 @@ fn scale_reports_cost_and_memory() {
     }
     let kib = |key: &str| measured[8][key].as_u64().expect("a number") / 1024;
     assert!(kib("domain_bytes") <= 64 && kib("node_bytes") <= 32 && kib("channel_bytes") <= 24, "{measured:?}");
+}
+
+#[test]
+fn connecting_ends_when_its_time_is_over() {
+    let place = place("bench_connect");
+    let count = |seconds: &str| {
+        let measured = objects(&place.run(&["bench", "connect", "--seconds", seconds, "--pin", "none", "--json"], b""));
+        measured[0]["count"].as_u64().expect("a number")
+    };
+    // Not a fixed count: a longer time has more of them, and a moment has one.
+    assert_eq!(count("0.000000001"), 1);
+    assert!(count("0.5") > 1);
 }

@@ -8,8 +8,7 @@ use rustix::process::Signal;
 /// Starts a subscriber, and waits until it is there.
 fn subscriber(place: &Place, id: &str, arguments: &[&str]) -> Running {
     let running = place.start(&[&["sub", "--id", id], arguments].concat());
-    let has_inbox = |node: &serde_json::Value| node["id"] == id && node["inboxes"] != serde_json::json!([]);
-    common::until(|| place.nodes().iter().any(has_inbox));
+    place.await_inbox(id);
     running
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::snapshot::{Snapshot, State};
 
-/// The ends of the latency buckets that are told, in ns: where four of the histogram's doublings end.
+/// The upper ends of the latency buckets in ns: every fourth doubling of the histogram's.
 const ENDS_NS: [u64; 14] = {
     let mut ends = [256; 14];
     let mut at = 1;
@@ -24,7 +24,7 @@ const ENDS_NS: [u64; 14] = {
     ends
 };
 
-/// The page.
+/// Writes the page.
 pub(super) fn encode(snapshot: &Snapshot) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page::of(snapshot)));
@@ -33,7 +33,7 @@ pub(super) fn encode(snapshot: &Snapshot) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
-/// What a label says, so that it ends where it should: prometheus-client writes it as it is.
+/// A label's text, so that it ends where it should: prometheus-client does not escape it.
 fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -41,7 +41,7 @@ fn label(text: &str) -> String {
 /// From which node to which, and to what there.
 type Labels = [(&'static str, String); 3];
 
-/// Channels between the same two nodes with the same address, together.
+/// All channels between the same two nodes with the same address.
 #[derive(Debug, Default)]
 struct Sum {
     channels: u64,
@@ -59,8 +59,8 @@ const COUNTERS: [(&str, &str, Option<Unit>); 8] = [
     ("librpc_messages_received", "Messages handed out by the inbox", None),
     ("librpc_messages_processed", "Messages acknowledged by the receiver", None),
     ("librpc_messages_dropped", "New messages dropped because the inbox was full", None),
-    ("librpc_messages_missed", "Messages overwritten before the receiver came to them", None),
-    ("librpc_messages_returned", "Messages that came back to their sender as an error", None),
+    ("librpc_messages_missed", "Messages overwritten before they were received", None),
+    ("librpc_messages_returned", "Messages returned to their sender as an error", None),
     ("librpc_sent", "Payload put into the receiver's ring", Some(Unit::Bytes)),
     ("librpc_received", "Payload handed out by the inbox", Some(Unit::Bytes)),
 ];
@@ -71,7 +71,7 @@ struct Page {
     /// By node and address: received, processed, dropped and missed since the inbox was opened.
     inboxes: BTreeMap<[(&'static str, String); 2], [u64; 4]>,
     nodes: Vec<([(&'static str, String); 2], bool)>,
-    /// Of the nodes that answer; the number is always 1.
+    /// Of the nodes that answer. The number is always 1.
     versions: Vec<([(&'static str, String); 2], i64)>,
     states: BTreeMap<&'static str, u64>,
 }
@@ -81,9 +81,9 @@ impl Page {
         let mut channels: BTreeMap<Labels, Sum> = BTreeMap::new();
         let mut inboxes: BTreeMap<_, [u64; 4]> = BTreeMap::new();
         for inbox in &snapshot.inboxes {
-            let ended = [inbox.ended.received, inbox.ended.processed, inbox.ended.dropped, inbox.ended.missed];
+            let ended = inbox.ended.map(|ended| [ended.received, ended.processed, ended.dropped, ended.missed]);
             let labels = [("node", label(&inbox.node)), ("address", label(&inbox.addresses.join(" ")))];
-            add(inboxes.entry(labels).or_default(), ended);
+            add(inboxes.entry(labels).or_default(), ended.unwrap_or_default());
         }
         for row in &snapshot.channels {
             let stats = &row.stats;
@@ -114,13 +114,12 @@ impl Page {
                 add(inboxes.entry(labels).or_default(), now);
             }
         }
-        let names = [State::Alive, State::Stalled, State::Refused, State::Broken, State::Dead];
-        let mut states: BTreeMap<_, u64> = names.map(|state| (state.name(), 0)).into();
+        let mut states: BTreeMap<_, u64> = State::ALL.map(|state| (state.name(), 0)).into();
         let (mut nodes, mut versions) = (Vec::new(), Vec::new());
         for node in &snapshot.nodes {
             *states.entry(node.state.name()).or_default() += 1;
             nodes.push(([("node", label(&node.id)), ("uid", node.uid.to_string())], node.state == State::Alive));
-            // Not with the other labels: a node that does not answer does not say it, and would be another series.
+            // Not among the other labels: a node that does not answer lacks it, and would become another series.
             if let Some(version) = &node.version {
                 versions.push(([("node", label(&node.id)), ("version", label(version))], 1));
             }
@@ -130,20 +129,20 @@ impl Page {
 }
 
 fn add<const N: usize>(sum: &mut [u64; N], more: [u64; N]) {
-    // Saturating: what other nodes say that they have counted may be any number.
+    // Saturating: other nodes may claim any number.
     sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
 }
 
-/// Says one metric of every one of these.
+/// Writes one metric for all of these.
 fn family<'a, T: 'a, L: AsRef<[(&'static str, String)]> + 'a>(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
     all: impl Iterator<Item = (&'a L, &'a T)>,
-    say: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
+    write: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, unit, kind)?;
     for (labels, value) in all {
-        say(value, metric.encode_family(&labels.as_ref().to_vec())?)?;
+        write(value, metric.encode_family(&labels.as_ref().to_vec())?)?;
     }
     Ok(())
 }
@@ -161,10 +160,10 @@ impl Collector for Page {
         type Gauge<'u> = (&'static str, &'static str, Option<&'u Unit>, fn(&Sum) -> u64);
         let gauges: [Gauge<'_>; 5] = [
             ("librpc_channels", "Channels", None, |sum| sum.channels),
-            ("librpc_queue_depth", "Messages in rings, or in work", None, |sum| sum.queued),
-            ("librpc_queue_used", "Room in use in rings", Some(&Unit::Bytes), |sum| sum.depth),
+            ("librpc_queue_depth", "Messages in rings or being processed", None, |sum| sum.queued),
+            ("librpc_queue_used", "Bytes in use in rings", Some(&Unit::Bytes), |sum| sum.depth),
             ("librpc_queue_used_max", "Most room ever in use, ring by ring", Some(&Unit::Bytes), |sum| sum.depth_max),
-            ("librpc_queue_capacity", "Room in rings", Some(&Unit::Bytes), |sum| sum.capacity),
+            ("librpc_queue_capacity", "Size of the rings in bytes", Some(&Unit::Bytes), |sum| sum.capacity),
         ];
         for (name, help, unit, of) in gauges {
             let what = (name, help, unit, MetricType::Gauge);
@@ -172,7 +171,7 @@ impl Collector for Page {
                 ConstGauge::new(i64::try_from(of(sum)).unwrap_or(i64::MAX)).encode(metric)
             })?;
         }
-        let help = "From commit to processed, of the messages that bear a time stamp";
+        let help = "From commit to processed, of the messages that carry a time stamp";
         let latency = ("librpc_delivery_latency", help, Some(&Unit::Seconds), MetricType::Histogram);
         family(to, latency, self.channels.iter(), |sum, mut metric| histogram(&sum.latency, &mut metric))?;
         let inboxes = ["received", "processed", "dropped", "missed"];
@@ -185,7 +184,7 @@ impl Collector for Page {
         let up = ("librpc_node_up", "Whether the node answers", None, MetricType::Gauge);
         let nodes = self.nodes.iter().map(|(labels, up)| (labels, up));
         family(to, up, nodes, |up, metric| ConstGauge::new(i64::from(*up)).encode(metric))?;
-        let version = ("librpc_node_version", "Which version a node runs that answers", None, MetricType::Gauge);
+        let version = ("librpc_node_version", "The version of each node that answers", None, MetricType::Gauge);
         let versions = self.versions.iter().map(|(labels, one)| (labels, one));
         family(to, version, versions, |one, metric| ConstGauge::new(*one).encode(metric))?;
         let nodes = ("librpc_nodes", "Nodes in each state", None, MetricType::Gauge);

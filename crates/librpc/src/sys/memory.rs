@@ -63,7 +63,7 @@ impl Shape {
             }
             Self::Ack => (ack_segment(page_size()), None),
             Self::Registry => {
-                let bytes = crate::registry::layout::PAGE as usize;
+                let bytes = super::file::PAGE as usize;
                 (Segment { address_offset: 0, file_offset: 0, bytes }, None)
             }
         }

@@ -1,7 +1,6 @@
 //! What a publisher pays once when a node joins or leaves, or subscribes or unsubscribes, elsewhere in a domain.
 //!
-//! A third process does so when it is told to. Its own node's inbox carries what it is told; a word is processed when the
-//! deed is done.
+//! A third process does this when it is told to, by a message to its node. The message is processed when it is done.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,8 @@ use anyhow::{Context, bail};
 use librpc::{Domain, Node, Publisher, Sender, Wait};
 use serde::Serialize;
 
+use super::super::child::ready;
 use super::super::end::{self, Via};
-use super::super::part::ready;
 use super::super::{Bench, Part, median, median_ratio};
 use super::MESSAGE_BYTES;
 use crate::children::Children;
@@ -28,13 +27,13 @@ pub(super) struct News {
     /// What happened elsewhere.
     what: &'static str,
     nodes: u32,
-    /// The first publish behind it, in a domain of few nodes and of many: medians.
+    /// Medians of the first publish after it, in a domain of few nodes and of many.
     one_ns: u64,
     many_ns: u64,
     ratio: f64,
     /// The longest in the domain of many.
     max_ns: u64,
-    /// The publish behind that one, in the domain of many.
+    /// The publish after that one, in the domain of many.
     next_ns: u64,
 }
 
@@ -43,13 +42,13 @@ impl News {
         let [one, many, max, next] = [self.one_ns, self.many_ns, self.max_ns, self.next_ns].map(readable);
         let Self { what, nodes, ratio, .. } = self;
         format!(
-            "a publish behind a {what} elsewhere: {one} among few nodes; among {nodes}: {many} ({ratio} ×), at most \
+            "a publish after a {what} elsewhere: {one} among few nodes; among {nodes}: {many} ({ratio} ×), at most \
              {max}; the one after it {next}"
         )
     }
 }
 
-/// A domain with a publisher, whose one subscriber is the visitor.
+/// A domain with a publisher whose only subscriber is the visitor.
 struct Place {
     publisher: Publisher,
     tell: Sender,
@@ -59,7 +58,7 @@ struct Place {
 
 impl Place {
     fn new(bench: &Bench, domain: &Domain, nodes: u32) -> anyhow::Result<Self> {
-        let crowd = bench.start(domain, &[Part::Nodes { count: nodes as usize }])?;
+        let crowd = bench.start(domain, &[Part::Nodes { count: nodes }])?;
         let visitor = bench.start(domain, &[Part::Visitor])?;
         let node = Node::builder("publisher").domain(domain.clone()).open()?;
         let mut publisher = node.publisher(&end::topic(VISITOR))?;
@@ -68,7 +67,7 @@ impl Place {
         Ok(Self { publisher, tell, _node: node, _processes: [crowd, visitor] })
     }
 
-    /// The first publish behind the deed, and the next one.
+    /// The first publish after the visitor has done this, and the next one.
     fn after(&mut self, what: &str) -> anyhow::Result<[u64; 2]> {
         self.publish()?;
         self.tell.send(what.as_bytes())?;

@@ -5,7 +5,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{fork, thread};
+use super::fork;
+use crate::sys::thread;
 
 /// At most this many threads are blocked by what they close.
 const THREADS: u32 = 8;

@@ -2,22 +2,25 @@
 //!
 //! Everything that a process has once is in one static, and every other file asks [`here`] for it.
 
+pub(crate) mod fork; //        what tells a forked child from its parent
+pub(crate) mod descriptor; //  descriptors that a forked child does not keep
+pub(crate) mod dispose; //     closing what may block
+pub(crate) mod barrier; //     memory barriers in other processes
+
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::{barrier, descriptor, dispose, fork};
-
 /// What a process has once. A forked child begins with a copy, see [`fork`].
-pub(super) struct Here {
+struct Here {
     /// In which generation of the process we are.
-    pub(super) generation: fork::Generation,
+    generation: fork::Generation,
     /// The descriptors that a child closes.
-    pub(super) open: descriptor::Table,
+    open: descriptor::Table,
     /// What has been found out about barriers.
-    pub(super) barriers: barrier::State,
+    barriers: barrier::State,
     /// What threads share: no thread forks while another one has it locked.
-    pub(super) gate: Mutex<Gated>,
+    gate: Mutex<Gated>,
 }
 
 /// What threads share, and what a forked child needs of it: it is locked by the forking thread, so a child finds it unlocked
@@ -28,12 +31,12 @@ pub(super) struct Gated {
     /// What is shared by all nodes: [`share`].
     shared: Option<std::sync::Weak<dyn Any + Send + Sync>>,
     /// Descriptors that wait to be closed.
-    pub(super) closing: dispose::Closing,
+    closing: dispose::Closing,
 }
 
 impl Gated {
     /// Called with the lock held: a child drops what was its parent's.
-    pub(super) fn enter(&mut self, generation: u64) {
+    fn enter(&mut self, generation: u64) {
         if self.generation != generation {
             self.generation = generation;
             self.shared = None;
@@ -44,7 +47,7 @@ impl Gated {
 
 /// This process. (A simulator has one for each process that it simulates.)
 #[inline(always)]
-pub(super) fn here() -> &'static Here {
+fn here() -> &'static Here {
     static HERE: Here = Here {
         generation: fork::Generation::new(),
         open: descriptor::Table::new(),
@@ -125,6 +128,14 @@ pub(crate) fn is_stopped(pid: u32, uid: u32) -> bool {
     let is_owners = std::fs::metadata(&process).is_ok_and(|found| found.uid() == uid);
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
     is_owners && stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
+}
+
+/// Kills this process, or stops it.
+#[cfg(feature = "fault-points")]
+pub(crate) fn die(is_stop: bool) {
+    use rustix::process::{Signal, getpid, kill_process};
+    // It fails for no process that signals itself.
+    let _ = kill_process(getpid(), if is_stop { Signal::STOP } else { Signal::KILL });
 }
 
 /// This process's namespaces, which tell containers apart. What cannot be read is left out.

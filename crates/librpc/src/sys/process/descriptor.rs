@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::fork;
-use super::process::here;
+use super::here;
 
 /// Descriptors with higher numbers than this are not closed in a child. (No system allows more than 2^20 by default.)
 const NOTED: usize = 1 << 20;

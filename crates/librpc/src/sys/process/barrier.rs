@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::process::here;
+use super::here;
 
 const QUERY: libc::c_long = 0;
 const GLOBAL_EXPEDITED: libc::c_long = 1 << 1;
@@ -69,6 +69,6 @@ pub(crate) fn in_own_threads() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     // Where the barrier is forbidden by now, every core has emptied its store buffer long before this sleep ends.
     if is_registered() && !everywhere() {
-        super::thread::sleep(std::time::Duration::from_millis(1));
+        crate::sys::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

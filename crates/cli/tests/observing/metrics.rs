@@ -1,0 +1,124 @@
+//! `librpc metrics`: a page that Prometheus reads, and that no client can block.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use crate::common::{Place, place, until};
+use crate::{sender, stops};
+
+/// A metrics server, and where it listens.
+pub(crate) fn metrics(place: &Place) -> (std::process::Child, String) {
+    let mut command = place.librpc(&["metrics", "--listen", "127.0.0.1:0"]);
+    let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(server.stderr.take().expect("it is a pipe")).read_line(&mut line).expect("it says where");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    (server, address.to_owned())
+}
+
+pub(crate) fn get(address: &str, path: &str) -> String {
+    let mut connection = TcpStream::connect(address).expect("it listens");
+    write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("it answers with text");
+    answer
+}
+
+#[test]
+fn the_metrics_page_is_one_that_prometheus_reads() {
+    use prometheus_parse::{Scrape, Value as Sample};
+    let place = place("metrics");
+    let (mut server, address) = metrics(&place);
+    let empty = get(&address, "/metrics");
+    assert!(empty.starts_with("HTTP/1.1 200") && empty.contains("application/openmetrics-text"), "{empty}");
+    assert!(!place.path().exists(), "a scrape makes no domain");
+    let sink = place.receiver("sink", &[]);
+    let mut camera = sender(&place, "camera", "sink", 500);
+    let answer = get(&address, "/metrics");
+    let (_, page) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(page.ends_with("# EOF\n"), "whole");
+    let scrape = Scrape::parse(page.lines().map(|line| Ok(line.to_owned()))).expect("it can be parsed");
+    let sample = |name: &str| {
+        let found = scrape.samples.iter().find(|sample| {
+            sample.metric == name
+                && sample.labels.get("from") == Some("camera")
+                && sample.labels.get("to") == Some("sink")
+        });
+        found.unwrap_or_else(|| panic!("no {name} in {page}")).value.clone()
+    };
+    let number = |name: &str| match sample(name) {
+        Sample::Counter(number) | Sample::Gauge(number) | Sample::Untyped(number) => number,
+        other => panic!("{name}: {other:?}"),
+    };
+    for (name, expected) in [
+        ("librpc_messages_sent_total", 500.0),
+        ("librpc_messages_processed_total", 500.0),
+        ("librpc_messages_dropped_total", 0.0),
+        ("librpc_sent_bytes_total", 1390.0),
+        ("librpc_queue_depth", 0.0),
+        ("librpc_queue_capacity_bytes", 262_144.0),
+    ] {
+        assert_eq!(number(name), expected, "{name}");
+    }
+    let Sample::Histogram(buckets) = sample("librpc_delivery_latency_seconds") else { panic!("no histogram") };
+    let counts: Vec<f64> = buckets.iter().map(|bucket| bucket.count).collect();
+    assert!(counts.is_sorted() && counts.last() >= Some(&8.0), "{counts:?}");
+    assert_eq!(counts.last().copied(), Some(number("librpc_delivery_latency_seconds_count")), "all of them");
+    assert!(get(&address, "/other").starts_with("HTTP/1.1 404"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+    camera.close_stdin();
+    assert_eq!(camera.ends().code, 0);
+    stops(sink);
+}
+
+#[test]
+fn nobody_holds_the_metrics_page_up() {
+    let place = place("scrapes");
+    let sink = place.receiver("sink", &[]);
+    let (mut server, address) = metrics(&place);
+    let connect = || TcpStream::connect(&address).expect("it listens");
+    let silent: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+    let halves: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+    for mut half in &halves {
+        half.write_all(b"GET /metrics HTT").expect("it listens");
+    }
+    // Those ask, and do not read.
+    let deaf: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+    for mut deaf in &deaf {
+        deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it listens");
+    }
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..3).map(|_| scope.spawn(|| get(&address, "/metrics"))).collect();
+        for answer in asking {
+            let answer = answer.join().expect("it answers");
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("# EOF\n"), "{answer}");
+        }
+    });
+    let ask = |request: &[u8]| {
+        let mut connection = connect();
+        connection.write_all(request).expect("it listens");
+        let mut answer = String::new();
+        let _ = connection.read_to_string(&mut answer); // it may close before it has read everything
+        answer
+    };
+    assert!(ask(b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert!(ask(b"\xff\0nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
+    assert!(ask(b"GET /metrics?x=1 HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 200"));
+    drop((silent, halves, deaf));
+    // As many as go at the same time: others are told so, and it goes on.
+    let many: Vec<TcpStream> = (0..40).map(|_| connect()).collect();
+    until(|| ask(b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 503"));
+    drop(many);
+    until(|| ask(b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+    let second = place.run(&["metrics", "--listen", &address], b"");
+    assert_eq!(second.code, 1);
+    assert!(second.stderr.contains(&format!("cannot listen on {address}")), "{}", second.stderr);
+    assert_eq!(place.run(&["metrics", "--listen", "nowhere"], b"").code, 2);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+    stops(sink);
+}
