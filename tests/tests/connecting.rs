@@ -280,7 +280,6 @@ fn a_full_tmpfs_is_a_clear_error() {
 
 const OTHER_UID: u32 = 54_321;
 const THIRD_UID: u32 = 54_322;
-const FOURTH_UID: u32 = 54_323;
 const GROUP: u32 = 54_320;
 
 #[test]
@@ -326,14 +325,17 @@ fn each_node_of_a_shared_domain_chooses_whom_it_admits() {
     let error = domain.puppet_of(OTHER_UID, GROUP).fails(open("private"));
     assert!(error.contains("it is a shared one"), "{error}");
 
-    // Only its owner, the owner of the directory and root can remove a dead node and take over its id.
+    // Only its own user, or the owner of the domain, can take over a dead node's id.
     third.kill();
-    let error = domain.puppet_of(FOURTH_UID, GROUP).fails(open("third").group(GROUP));
+    let error = domain.puppet_of(THIRD_UID + 1, GROUP).fails(open("third").group(GROUP));
     assert!(error.contains("was left behind by uid 54322"), "{error}");
+    let mut own_again = domain.puppet_of(OTHER_UID, GROUP);
+    own_again.does(open("third").group(GROUP));
+    own_again.does(leave());
     let mut back = domain.puppet_of(THIRD_UID, GROUP);
     back.does(open("third").group(GROUP));
     back.does(leave());
-    drop((public, own));
+    drop((public, own, own_again));
     domain.domain().shared_with_group(GROUP).clean().expect("root may clean up");
     domain.assert_gone();
 }

@@ -15,15 +15,7 @@ fn open(domain: &TestDomain, id: &str) -> Node {
 fn sum<'a>(channels: impl Iterator<Item = &'a ChannelStats>, ended: &[EndedChannels], peer: &str) -> Totals {
     let mut sum = Totals::default();
     channels.filter(|channel| &*channel.peer == peer).for_each(|channel| sum.add(channel));
-    for Totals { channels, sent, received, processed, bytes_sent, .. } in
-        ended.iter().filter(|ended| &*ended.peer == peer).map(|ended| ended.totals)
-    {
-        sum.channels += channels;
-        sum.sent += sent;
-        sum.received += received;
-        sum.processed += processed;
-        sum.bytes_sent += bytes_sent;
-    }
+    ended.iter().filter(|ended| &*ended.peer == peer).for_each(|ended| sum += ended.totals);
     sum
 }
 

@@ -128,7 +128,8 @@ pub(crate) fn policy_name(policy: librpc::Policy) -> &'static str {
     }
 }
 
-fn addresses(node: &str, address: &Address) -> Vec<String> {
+/// What an inbox receives: its node's id, or patterns.
+pub(crate) fn addresses(node: &str, address: &Address) -> Vec<String> {
     match address {
         Address::Topics(patterns) => patterns.iter().map(ToString::to_string).collect(),
         _ => vec![node.to_owned()],
@@ -136,7 +137,7 @@ fn addresses(node: &str, address: &Address) -> Vec<String> {
 }
 
 impl Snapshot {
-    fn of(mut observed: Vec<Observed>) -> Self {
+    pub(crate) fn of(mut observed: Vec<Observed>) -> Self {
         observed.sort_by(|a, b| a.node.id.cmp(&b.node.id));
         let mut found = Self { at: Instant::now(), nodes: Vec::new(), inboxes: Vec::new(), channels: Vec::new() };
         let mut seen = HashSet::new();

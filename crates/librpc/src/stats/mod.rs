@@ -117,19 +117,37 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a channel. What a peer claims to have counted may be any number: no sum goes beyond the greatest.
+    /// Adds a channel. A peer may claim any number: no sum goes beyond the greatest.
     pub fn add(&mut self, channel: &ChannelStats) {
+        *self += Self {
+            channels: 1,
+            sent: channel.sent,
+            received: channel.received,
+            processed: channel.processed,
+            bytes_received: channel.bytes_received,
+            dropped: channel.dropped,
+            missed: channel.missed,
+            bytes_sent: channel.bytes_sent,
+            returned: channel.returned,
+            blocked: channel.blocked,
+        };
+    }
+}
+
+/// Adds what was counted on other channels, up to the greatest number.
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, more: Self) {
         let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
-        add(&mut self.channels, 1);
-        add(&mut self.sent, channel.sent);
-        add(&mut self.received, channel.received);
-        add(&mut self.processed, channel.processed);
-        add(&mut self.bytes_received, channel.bytes_received);
-        add(&mut self.dropped, channel.dropped);
-        add(&mut self.missed, channel.missed);
-        add(&mut self.bytes_sent, channel.bytes_sent);
-        add(&mut self.returned, channel.returned);
-        self.blocked = self.blocked.saturating_add(channel.blocked);
+        add(&mut self.channels, more.channels);
+        add(&mut self.sent, more.sent);
+        add(&mut self.received, more.received);
+        add(&mut self.processed, more.processed);
+        add(&mut self.bytes_received, more.bytes_received);
+        add(&mut self.dropped, more.dropped);
+        add(&mut self.missed, more.missed);
+        add(&mut self.bytes_sent, more.bytes_sent);
+        add(&mut self.returned, more.returned);
+        self.blocked = self.blocked.saturating_add(more.blocked);
     }
 }
 
