@@ -43,12 +43,7 @@ const fn often(name: &'static str, who: Who, commits: Commits) -> Point {
     Point { name, who, often: true, commits }
 }
 
-/// The fault points that only a shared domain reaches. The battery's domains are private.
-#[cfg(test)]
-const IN_SHARED_DOMAINS: [&str; 4] =
-    ["accept.terms-sent", "connect.terms-received", "connect.data-sent", "sweep.taken-away"];
-
-/// All fault points of a private domain. A test compares this with the sources of the library.
+/// All fault points. A test compares this with the sources of the library.
 pub(crate) const POINTS: &[Point] = &[
     once("domain.unfinished", Who::Alone),
     once("domain.made", Who::Alone),
@@ -66,6 +61,7 @@ pub(crate) const POINTS: &[Point] = &[
     often("announce.written", Who::Receiver, Commits::Open),
     often("announce.selected", Who::Receiver, Commits::Open),
     once("accept.accepted", Who::Receiver),
+    once("accept.terms-sent", Who::Receiver),
     once("accept.mapped", Who::Receiver),
     once("accept.attached", Who::Receiver),
     often("consume.taken", Who::Receiver, Commits::Open),
@@ -74,6 +70,8 @@ pub(crate) const POINTS: &[Point] = &[
     often("wake.woken", Who::Receiver, Commits::Open),
     once("connect.connected", Who::Sender),
     once("connect.hello-sent", Who::Sender),
+    once("connect.terms-received", Who::Sender),
+    once("connect.data-sent", Who::Sender),
     once("connect.attached", Who::Sender),
     often("commit.payload-written", Who::Sender, Commits::No),
     often("commit.zero-written", Who::Sender, Commits::No),
@@ -86,6 +84,7 @@ pub(crate) const POINTS: &[Point] = &[
     once("redeliver.absorbed", Who::Redeliverer),
     often("redeliver.brought", Who::Redeliverer, Commits::Open),
     once("sweep.locked", Who::Sweeper),
+    once("sweep.taken-away", Who::Sweeper),
     once("sweep.socket-removed", Who::Sweeper),
     once("sweep.file-removed", Who::Sweeper),
 ];
@@ -98,6 +97,17 @@ impl Point {
             _ if self.often => rng.u32(1..=20),
             _ => 1,
         }
+    }
+
+    /// Whether only the owner of the directory reaches it, who sweeps a dead node of another user.
+    pub(crate) fn is_between_users(&self) -> bool {
+        self.name == "sweep.taken-away"
+    }
+
+    /// Whether it is reached in shared domains only.
+    pub(crate) fn is_in_shared_domains(&self) -> bool {
+        let has_terms = matches!(self.name, "connect.terms-received" | "connect.data-sent" | "accept.terms-sent");
+        has_terms || self.name == "domain.unfinished" || self.is_between_users()
     }
 
     /// Whether only a sleeping receiver leads there: the sender pauses between its messages.
@@ -153,7 +163,6 @@ mod tests {
             }
         }
         let mut known: Vec<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
-        known.extend(super::IN_SHARED_DOMAINS.map(str::to_owned));
         found.sort();
         found.dedup();
         known.sort();

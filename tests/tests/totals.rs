@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use librpc::{ChannelStats, EndedChannels, Node, NodeStats, Totals};
-use librpc_system_tests::TestDomain;
+use librpc_system_tests::{TestDomain, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -40,15 +40,11 @@ fn what_is_counted_stays_when_one_of_two_senders_is_dropped() {
     drop(first);
     let sent = outgoing(&source.stats(), "sink");
     assert_eq!((sent.channels, sent.sent, sent.bytes_sent, sent.processed), (2, 150, 750, 150));
-    while sink.stats().inboxes[0].channels.len() > 1 {
-        std::thread::yield_now(); // the sink has not noticed yet
-    }
+    wait_until(|| sink.stats().inboxes[0].channels.len() == 1); // the sink has to notice
     let received = incoming(&sink.stats(), "source");
     assert_eq!((received.channels, received.received, received.processed), (2, 150, 150));
     drop(second);
-    while !source.stats().outgoing.is_empty() {
-        std::thread::yield_now(); // a bell is on its way to it
-    }
+    wait_until(|| source.stats().outgoing.is_empty()); // it has to get a bell
     let (stats, gone) = (source.stats(), outgoing(&source.stats(), "sink"));
     assert_eq!((gone.channels, gone.sent), (2, 150), "and when both are");
     assert!(stats.ended_outgoing[0].latency.count() > 0);
@@ -66,14 +62,12 @@ fn what_was_counted_stays_when_a_subscription_is_opened_again() {
         assert!(subscription.recv_timeout(LONG).unwrap().is_some());
         subscription.ack();
         drop(subscription);
-        while publisher.subscribers().unwrap() > 0 {
-            std::thread::yield_now(); // the publisher has not noticed yet
-        }
+        wait_until(|| publisher.subscribers().unwrap() == 0); // the publisher has to notice
         let received = incoming(&sink.stats(), "source");
         assert_eq!((received.sent, received.processed), (round, round));
         assert_eq!(outgoing(&source.stats(), "sink").sent, round);
     }
     let observed = domain.domain().observe(LONG).unwrap();
-    let told: Vec<_> = observed.iter().map(|observed| observed.stats.as_ref().unwrap()).collect();
-    assert_eq!((incoming(told[0], "source").sent, outgoing(told[1], "sink").sent), (3, 3), "observers see the same");
+    let stats: Vec<_> = observed.iter().map(|observed| observed.stats.as_ref().unwrap()).collect();
+    assert_eq!((incoming(stats[0], "source").sent, outgoing(stats[1], "sink").sent), (3, 3), "observers see the same");
 }

@@ -341,16 +341,6 @@ impl Key {
         Self { from, to, inbox: channel.inbox, ring: channel.ring.ok_or(order) }
     }
 
-    /// The incarnation of the sender's node.
-    pub(crate) fn from(&self) -> &str {
-        &self.from
-    }
-
-    /// The incarnation of the receiver's node.
-    pub(crate) fn to(&self) -> &str {
-        &self.to
-    }
-
     /// Whether it gets another key when the receiver answers.
     pub(crate) fn is_pending(&self) -> bool {
         self.ring.is_err()

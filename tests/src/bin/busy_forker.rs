@@ -1,7 +1,7 @@
-//! A process that forks again and again, from the start, while its other threads do whatever takes a lock in the library.
-//! Each child begins anew: it has nothing of its parent's, opens a node of its own, and sends to `peer`.
+//! A process that forks again and again, from the start, while its other threads do everything that takes a lock in the library.
+//! Each child uses nothing of its parent's, opens a node of its own, and sends to `peer`.
 //!
-//! `busy_forker FORKS`, in the domain of the environment. Says what has gone wrong, if anything.
+//! `busy_forker FORKS`, in the domain of the environment. Prints what went wrong, or `ok`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
