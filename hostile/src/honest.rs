@@ -26,7 +26,7 @@ pub(crate) fn domain(path: &Path, attacker: Option<u32>) -> Domain {
 
 /// Opens a node that admits the honest user and the attacker.
 pub(crate) fn open(path: &Path, id: &str, attacker: Option<u32>) -> anyhow::Result<Node> {
-    let limits = Limits::default().handshake_time(PATIENCE);
+    let limits = Limits::default().handshake_timeout(PATIENCE);
     let admission = attacker.map_or(Admission::same_user(), |uid| Admission::same_user().uid(uid).uid(0));
     Ok(Node::builder(id).domain(domain(path, attacker)).limits(limits).admit(admission).open()?)
 }
@@ -64,7 +64,7 @@ pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) 
     let (inbox, topics) = (honest.node.inbox()?, honest.node.subscribe("p/**")?);
     println!("ready");
     std::io::stdin().lock().read_line(&mut String::new())?;
-    let sender = honest.node.sender_within(other, Duration::from_secs(10))?;
+    let sender = honest.node.connect_timeout(other, Duration::from_secs(10))?;
     std::thread::scope(|scope| {
         scope.spawn(|| honest.receive(inbox));
         scope.spawn(|| honest.receive(topics));
@@ -92,7 +92,7 @@ impl Honest {
         let mut last = Instant::now();
         while self.is_on() {
             let message = inbox.recv_timeout(LOOK).expect("an inbox works");
-            if message.is_some_and(|message| message.from() == self.other) {
+            if message.is_some_and(|message| message.sender() == self.other) {
                 note(&self.longest_pause, last);
                 self.received.fetch_add(1, Ordering::Relaxed);
                 last = Instant::now();
@@ -113,7 +113,7 @@ impl Honest {
 
     fn publish(&self) {
         let mut publisher = self.node.publisher("p/x").expect("a topic");
-        publisher.set_limit(Duration::from_millis(5));
+        publisher.set_timeout(Duration::from_millis(5));
         while self.is_on() {
             // What the inboxes of the attacker do with it is in the receipt.
             publisher.publish(b"topic").map(drop).expect("publishing works");
@@ -123,8 +123,8 @@ impl Honest {
 
     fn send_to_attacker(&self) {
         while self.is_on() {
-            if let Ok(mut to) = self.node.sender_within("evil", Duration::from_millis(50)) {
-                to.set_limit(Duration::from_millis(20));
+            if let Ok(mut to) = self.node.connect_timeout("evil", Duration::from_millis(50)) {
+                to.set_timeout(Duration::from_millis(20));
                 (0..200).take_while(|_| to.send(&[7; 5000]).is_ok()).count();
                 let _ = to.flush(Duration::from_millis(50));
             }
@@ -137,7 +137,7 @@ impl Honest {
         const LONG: Duration = Duration::from_secs(30);
         while self.is_on() {
             let begun = Instant::now();
-            let connected = self.node.sender_within(&self.other, LONG).map_err(|error| error.to_string());
+            let connected = self.node.connect_timeout(&self.other, LONG).map_err(|error| error.to_string());
             let processed = connected.and_then(|mut to| {
                 to.send(b"again").map_err(|error| error.to_string())?;
                 to.flush(LONG).map_err(|error| error.to_string())

@@ -97,7 +97,7 @@ pub struct Open {
     pub only: Option<String>,
     pub never_decides: bool,
     pub channels_per_user: Option<u32>,
-    pub handshake_time: Option<Duration>,
+    pub handshake_timeout: Option<Duration>,
 }
 
 impl Open {
@@ -134,8 +134,8 @@ impl Open {
     }
 
     /// The node limits how long a peer may be silent in its handshake.
-    pub fn handshake_time(self, limit: Duration) -> Self {
-        Self { handshake_time: Some(limit), ..self }
+    pub fn handshake_timeout(self, limit: Duration) -> Self {
+        Self { handshake_timeout: Some(limit), ..self }
     }
 }
 

@@ -184,7 +184,7 @@ fn sender<Answer>(to: &str, command: SenderCommand) -> Simple<Answer> {
     Simple(Command::Sender(to.into(), command), PhantomData)
 }
 
-/// Connects a sender, as `Node::sender` does.
+/// Connects a sender, as `Node::connect` does.
 pub fn connect(to: &str) -> Simple<()> {
     sender(to, SenderCommand::Connect { limit: None })
 }
@@ -200,7 +200,7 @@ pub fn try_connect(to: &str) -> Simple<()> {
 }
 
 /// Sets how long a send waits for room.
-pub fn set_limit(to: &str, limit: Duration) -> Simple<()> {
+pub fn set_timeout(to: &str, limit: Duration) -> Simple<()> {
     sender(to, SenderCommand::SetLimit(limit))
 }
 

@@ -101,7 +101,7 @@ fn a_second_outbox_of_a_process_that_ends_loses_nothing() {
     let node = Node::builder("source").domain(domain.domain()).open().expect("it opens");
     for number in 0..100 {
         // Each outbox has a channel of its own; the first one opens the connection.
-        let mut sender = node.try_sender("sink").expect("it is there");
+        let mut sender = node.try_connect("sink").expect("it is there");
         sender.send(number.to_string().as_bytes()).expect("it is accepted");
     }
     drop(node);

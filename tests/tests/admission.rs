@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use librpc::{Admission, ConnectError, Limits, Node, Observer, Reason, Rule, Unobserved};
+use librpc::{Admission, ConnectError, Limits, Node, Observer, Reason, Rule, ObserveError};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain, is_root};
 
@@ -15,7 +15,7 @@ fn lets_in(admission: Admission) -> bool {
     let open = |id: &str| Node::builder(id).domain(domain.domain());
     let (receiver, source) = (open("receiver").admit(admission).open().unwrap(), open("source").open().unwrap());
     let _inbox = receiver.inbox().unwrap();
-    match source.sender("receiver") {
+    match source.connect("receiver") {
         Ok(_) => true,
         Err(ConnectError::Refused { reason: Reason::NotAdmitted, .. }) => false,
         Err(error) => panic!("{error}"),
@@ -45,7 +45,7 @@ fn the_refusal_says_that_a_program_cannot_be_read_and_where_it_can() {
     sink.does(open("sink").group(group).admitting_executable("/usr/bin/other"));
     sink.does(inbox());
     let source = Node::builder("source").domain(domain.domain().shared_with_group(group)).open().unwrap();
-    let why = source.sender("sink").unwrap_err().to_string();
+    let why = source.connect("sink").unwrap_err().to_string();
     for part in ["does not admit uid 0", "cannot be read (Permission denied", "the same user", "run by root"] {
         assert!(why.contains(part), "{part} in {why}");
     }
@@ -88,18 +88,18 @@ fn calls_of_an_admission_function_are_bounded_whatever_becomes_of_their_peers() 
     let ask = |limit: Duration| domain.domain().observe(limit).unwrap().remove(0).stats;
     for number in 1..=3 {
         let mut observer = Observer::new(domain.domain());
-        assert!(matches!(observer.look(Duration::ZERO).unwrap()[0].stats, Err(Unobserved::Stalled { .. })));
+        assert!(matches!(observer.look(Duration::ZERO).unwrap()[0].stats, Err(ObserveError::Stalled { .. })));
         calls.wait_for(number);
     } // which hangs up
     for _ in 0..50 {
         let refused = ask(LIMIT);
-        assert!(matches!(refused, Err(Unobserved::Refused { reason: Reason::Busy, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(ObserveError::Refused { reason: Reason::Busy, .. })), "{refused:?}");
     }
     assert_eq!(calls.running.lock().unwrap().0, 3);
     // A sender tries again by itself.
     let _inbox = node.inbox().unwrap();
     let source = Node::builder("source").domain(domain.domain()).open().unwrap();
-    let mut sender = source.try_sender("thoughtful").unwrap();
+    let mut sender = source.try_connect("thoughtful").unwrap();
     calls.running.lock().unwrap().1 = true;
     calls.changed.notify_all();
     sender.send(b"hello").unwrap();

@@ -39,7 +39,7 @@ fn ends_with_the_first(callback: impl FnMut(Message<'_>, Option<CallbackHandle>,
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let reported = with_own_handle(receiver.inbox_builder(), callback);
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     sender.send(b"1").unwrap();
     sender.send(b"2").unwrap();
     assert_eq!(reported.recv_timeout(LONG).as_deref(), Ok("1"));
@@ -87,7 +87,7 @@ fn a_callback_may_drop_the_handle_of_another_one() {
         reports.send(()).unwrap();
     };
     let handle = receiver.inbox_builder().callback(callback).unwrap();
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     sender.send(b"hello").unwrap();
     reported.recv_timeout(LONG).unwrap();
     sender.flush(LONG).unwrap();
@@ -104,11 +104,11 @@ fn a_callback_may_send_to_its_own_inbox_and_publish_to_others() {
         let mut publisher = own.publisher(&format!("count/{left}")).unwrap();
         assert_eq!(publisher.publish(b"down").unwrap().inboxes(), 1);
         if left > 0 {
-            own.sender("node").unwrap().send((left - 1).to_string().as_bytes()).unwrap();
+            own.connect("node").unwrap().send((left - 1).to_string().as_bytes()).unwrap();
         }
     };
     let handle = node.inbox_builder().callback(callback).unwrap();
-    other.sender("node").unwrap().send(b"100").unwrap();
+    other.connect("node").unwrap().send(b"100").unwrap();
     for _ in 0..=100 {
         assert!(counts.recv_timeout(LONG).unwrap().is_some());
     }
@@ -128,7 +128,7 @@ fn a_callback_may_subscribe() {
         inner.push(inbox.callback(move |message| reports.send(text(message)).unwrap()).unwrap());
     };
     let handle = node.inbox_builder().callback(callback).unwrap();
-    let mut sender = source.sender("node").unwrap();
+    let mut sender = source.connect("node").unwrap();
     sender.send(b"a").unwrap();
     sender.flush(LONG).unwrap();
     assert_eq!(source.publisher("a").unwrap().publish(b"hello").unwrap().inboxes(), 1);
@@ -146,7 +146,7 @@ fn a_callback_may_close_its_node() {
     let callback = move |_: Message<'_>| reports.send(given.recv().unwrap().close(LONG)).unwrap();
     let handle = node.inbox_builder().callback(callback).unwrap();
     nodes.send(node).unwrap();
-    let mut sender = source.sender("node").unwrap();
+    let mut sender = source.connect("node").unwrap();
     sender.send(b"hello").unwrap();
     assert_eq!(reported.recv_timeout(LONG).unwrap(), Ok(()));
     assert!(reported.recv().is_err(), "its thread has ended");

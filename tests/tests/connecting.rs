@@ -127,7 +127,7 @@ fn a_sender_stopped_in_its_handshake_connects_when_it_goes_on() {
     for step in ["connect.connected", "connect.hello-sent"] {
         let domain = TestDomain::new();
         let mut sink = domain.puppet();
-        sink.does(open("sink").handshake_time(ms(50)));
+        sink.does(open("sink").handshake_timeout(ms(50)));
         sink.does(inbox());
         let mut stopped = domain.doomed(&format!("{step}:stop"));
         stopped.begins(open("stopped"));
@@ -360,7 +360,7 @@ fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
     for step in ["connect.connected", "connect.hello-sent"] {
         let domain = TestDomain::new();
         let mut sink = domain.puppet();
-        sink.does(open("sink").handshake_time(ms(20)));
+        sink.does(open("sink").handshake_timeout(ms(20)));
         sink.does(inbox());
         let mut source = domain.doomed(&format!("{step}:stop"));
         source.does(open("source"));
@@ -375,7 +375,7 @@ fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
     for step in ["accept.accepted", "accept.mapped"] {
         let domain = TestDomain::new();
         let mut sink = domain.doomed(&format!("{step}:stop"));
-        sink.does(open("sink").handshake_time(ms(20)));
+        sink.does(open("sink").handshake_timeout(ms(20)));
         sink.does(inbox());
         let mut source = domain.node("source");
         let connected = source.begins(connect("sink"));

@@ -26,7 +26,7 @@ fn a_message_sent_while_the_receiver_accepts_is_received() {
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     for _ in 0..2000 {
         let mut inbox = receiver.inbox_builder().wait(Wait::Block).open().unwrap();
-        let mut sender = source.try_sender("receiver").unwrap();
+        let mut sender = source.try_connect("receiver").unwrap();
         let sending = std::thread::spawn(move || sender.send(b"hello").map(|()| sender));
         assert!(inbox.recv_timeout(LONG).unwrap().is_some());
         drop(sending.join().unwrap());
@@ -39,8 +39,8 @@ fn a_sender_can_come_while_the_last_other_one_goes() {
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
     for _ in 0..500 {
-        let first = source.sender("receiver").unwrap();
-        let mut second = source.try_sender("receiver").unwrap();
+        let first = source.connect("receiver").unwrap();
+        let mut second = source.try_connect("receiver").unwrap();
         drop(first);
         second.send(b"hello").unwrap();
         assert!(inbox.recv_timeout(LONG).unwrap().is_some());
@@ -59,7 +59,7 @@ fn senders_of_two_threads_come_and_go() {
             let source = open(&domain, &format!("source-{n}"));
             std::thread::spawn(move || {
                 for _ in 0..500 {
-                    let mut sender = source.sender("receiver").unwrap();
+                    let mut sender = source.connect("receiver").unwrap();
                     sender.send(b"hello").unwrap();
                     sender.flush(LONG).unwrap();
                 }
@@ -81,7 +81,7 @@ fn nodes_of_two_threads_come_and_go() {
             scope.spawn(move || {
                 for _ in 0..300 {
                     let source = open(domain, &format!("source-{n}"));
-                    let mut sender = source.sender("receiver").unwrap();
+                    let mut sender = source.connect("receiver").unwrap();
                     sender.send(b"hello").unwrap();
                     sender.flush(LONG).unwrap();
                 }
@@ -97,7 +97,7 @@ fn a_node_that_closes_before_its_sender_breaks_no_other_connection() {
     let receiver = open(&domain, "receiver");
     let mut inbox = receiver.inbox().unwrap();
     let (closing, other) = (open(&domain, "closing"), open(&domain, "other"));
-    let (closed, mut lasting) = (closing.sender("receiver").unwrap(), other.sender("receiver").unwrap());
+    let (closed, mut lasting) = (closing.connect("receiver").unwrap(), other.connect("receiver").unwrap());
     closing.close(LONG).unwrap();
     drop(closed);
     // The receiver has not looked since, so it gets all bells at once.
@@ -113,9 +113,9 @@ fn ten_thousand_short_lived_senders_do_not_break_the_connection_of_a_lasting_one
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let handle = receiver.inbox_builder().callback(|_| {}).unwrap();
-    let mut lasting = source.sender("receiver").unwrap();
+    let mut lasting = source.connect("receiver").unwrap();
     for _ in 0..10_000 {
-        drop(source.sender("receiver").unwrap());
+        drop(source.connect("receiver").unwrap());
     }
     lasting.send(b"hello").unwrap();
     lasting.flush(LONG).unwrap();
@@ -128,7 +128,7 @@ fn hundreds_of_pending_senders_end_when_their_receiver_is_killed() {
     let mut stopped = domain.receiver("stopped");
     let source = open(&domain, "source");
     stopped.stop();
-    let mut senders: Vec<_> = (0..300).map(|_| source.try_sender("stopped").unwrap()).collect();
+    let mut senders: Vec<_> = (0..300).map(|_| source.try_connect("stopped").unwrap()).collect();
     stopped.kill();
     for sender in &mut senders {
         while sender.is_connected() {
@@ -147,7 +147,7 @@ fn closing_a_node_with_pending_senders_leaks_nothing() {
     // Other tests of this process map memory, too. What matters is that a hundred rounds do not add up.
     for _ in 0..100 {
         let source = open(&domain, "source");
-        let senders: Vec<_> = (0..10).map(|_| source.try_sender("stopped").unwrap()).collect();
+        let senders: Vec<_> = (0..10).map(|_| source.try_connect("stopped").unwrap()).collect();
         assert!(source.close(Duration::ZERO).is_ok());
         drop(senders);
     }
@@ -163,7 +163,7 @@ fn a_receive_without_waiting_still_receives() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
-    source.sender("receiver").unwrap().send(b"hello").unwrap();
+    source.connect("receiver").unwrap().send(b"hello").unwrap();
     let deadline = Instant::now() + LONG;
     while inbox.recv_timeout(Duration::ZERO).unwrap().is_none() {
         assert!(Instant::now() < deadline);
@@ -176,7 +176,7 @@ fn polling_receives_everything_that_is_there() {
     let receiver = open(&domain, "receiver");
     let mut inbox = receiver.inbox().unwrap();
     let nodes: Vec<_> = (0..3).map(|n| open(&domain, &format!("source-{n}"))).collect();
-    let mut senders: Vec<_> = nodes.iter().map(|node| node.sender("receiver").unwrap()).collect();
+    let mut senders: Vec<_> = nodes.iter().map(|node| node.connect("receiver").unwrap()).collect();
     for _ in 0..3 {
         assert!(matches!(inbox.recv_event().unwrap(), Some(Event::SenderJoined(_))));
     }
@@ -196,7 +196,7 @@ fn a_stop_handle_keeps_no_dropped_inbox_alive() {
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let inbox = receiver.inbox().unwrap();
     let stop = inbox.stop_handle();
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     sender.send(b"hello").unwrap();
     drop(inbox);
     assert!(sender.flush(LONG).unwrap_err().to_string().starts_with("1 messages were not processed"));
@@ -208,7 +208,7 @@ fn a_closed_node_hangs_up_although_its_inbox_still_exists() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     sender.send(b"hello").unwrap();
     receiver.close(LONG).unwrap();
     assert!(sender.flush(LONG).is_err());
@@ -229,12 +229,12 @@ fn a_stop_handle_ends_a_receive_in_another_thread() {
 #[test]
 fn limits_that_no_clock_can_reach_are_no_limits() {
     let domain = TestDomain::new();
-    let limits = Limits::default().handshake_time(Duration::MAX);
+    let limits = Limits::default().handshake_timeout(Duration::MAX);
     let receiver = Node::builder("receiver").domain(domain.domain()).limits(limits).open().unwrap();
     let mut inbox = receiver.inbox().unwrap();
     let source = open(&domain, "source");
-    let mut sender = source.sender_within("receiver", Duration::MAX).unwrap();
-    sender.set_limit(Duration::MAX);
+    let mut sender = source.connect_timeout("receiver", Duration::MAX).unwrap();
+    sender.set_timeout(Duration::MAX);
     sender.send(b"hello").unwrap();
     assert!(inbox.recv_timeout(Duration::MAX).unwrap().is_some());
     inbox.ack();
@@ -248,7 +248,7 @@ fn another_event_loop_can_wait_for_an_inbox() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     let wait = |inbox: &librpc::Inbox| {
         let mut fds = [PollFd::new(inbox, PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 30, tv_nsec: 0 })), Ok(1));
@@ -287,7 +287,7 @@ fn a_panicking_callback_leaves_its_message_unprocessed_and_is_reported() {
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let callback = |message: librpc::Message<'_>| assert!(message.payload() != b"2", "no twos");
     let handle = receiver.inbox_builder().callback(callback).unwrap();
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     for number in ["1", "2", "3"] {
         sender.send(number.as_bytes()).unwrap();
     }
@@ -300,7 +300,7 @@ fn owned_messages_come_from_an_iterator() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     for number in 0..10u8 {
         sender.send(&[number]).unwrap();
     }
@@ -318,8 +318,8 @@ fn one_outbox_reaches_many_nodes_in_order() {
         nodes.iter().map(|node| node.inbox_builder().acknowledge(Acknowledge::Explicit).open().unwrap()).collect();
     let source = open(&domain, "source");
     let mut outbox = source.outbox();
-    let all: Vec<_> = (0..5).map(|n| outbox.to(&format!("receiver-{n}")).unwrap()).collect();
-    assert_eq!(outbox.to("receiver-3").unwrap(), all[3], "known already");
+    let all: Vec<_> = (0..5).map(|n| outbox.connect(&format!("receiver-{n}")).unwrap()).collect();
+    assert_eq!(outbox.connect("receiver-3").unwrap(), all[3], "known already");
     for number in 0..100u8 {
         all.iter().for_each(|&to| outbox.send(to, &[number]).unwrap());
     }
@@ -420,7 +420,7 @@ fn an_admission_function_decides_and_one_that_panics_refuses() {
     let receiver = Node::builder("receiver").domain(domain.domain()).admit(admission).open().unwrap();
     let _inbox = receiver.inbox().unwrap();
     for (id, admitted) in [("friend", true), ("stranger", false), ("bomb", false)] {
-        assert_eq!(open(&domain, id).sender("receiver").is_ok(), admitted, "{id}");
+        assert_eq!(open(&domain, id).connect("receiver").is_ok(), admitted, "{id}");
     }
 }
 
@@ -429,17 +429,17 @@ fn living_nodes_join_again_when_their_domain_was_removed() {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
     let mut inbox = receiver.inbox().unwrap();
-    let mut sender = source.sender("receiver").unwrap();
+    let mut sender = source.connect("receiver").unwrap();
     std::fs::remove_dir_all(domain.path()).unwrap();
     sender.send(b"what is connected goes on").unwrap();
     assert!(inbox.recv().unwrap().is_some());
     // Each node notices when it next uses the registry.
-    assert!(receiver.try_sender("nobody").is_err());
+    assert!(receiver.try_connect("nobody").is_err());
     assert_eq!(domain.domain().nodes().unwrap()[0].inboxes, ["receiver"]);
     let third = open(&domain, "third");
-    third.sender("receiver").unwrap().send(b"found again").unwrap();
+    third.connect("receiver").unwrap().send(b"found again").unwrap();
     assert_eq!(inbox.recv().unwrap().unwrap().payload(), b"found again");
-    source.sender("receiver").unwrap();
+    source.connect("receiver").unwrap();
     assert_eq!(domain.domain().nodes().unwrap().len(), 3);
     drop((sender, inbox, third, source, receiver));
     domain.assert_gone();

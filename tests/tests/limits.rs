@@ -38,7 +38,7 @@ impl Scene {
 
     /// A sender whose message is processed.
     fn processed(&mut self) -> Sender {
-        let mut sender = self.source.sender("receiver").unwrap();
+        let mut sender = self.source.connect("receiver").unwrap();
         sender.send(b"hello").unwrap();
         assert!(self.inbox.recv_timeout(LONG).unwrap().is_some());
         self.inbox.ack();
@@ -66,32 +66,32 @@ fn calls() -> BTreeMap<&'static str, Call> {
             let observed = Observer::new(scene.domain.domain()).probe(limit).unwrap();
             assert!(!has_time || observed.iter().all(|observed| observed.stats.is_ok()));
         }),
-        ("Limits::handshake_time", |scene, limit, has_time| {
-            let limits = Limits::default().handshake_time(limit);
+        ("Limits::handshake_timeout", |scene, limit, has_time| {
+            let limits = Limits::default().handshake_timeout(limit);
             let node = Node::builder("patient").domain(scene.domain.domain()).limits(limits).open().unwrap();
             let _inbox = node.inbox().unwrap();
-            let connected = scene.source.sender_within("patient", LONG);
+            let connected = scene.source.connect_timeout("patient", LONG);
             assert!(connected.is_ok() || !has_time, "{connected:?}");
         }),
-        ("Node::sender_within", |scene, limit, _| drop(scene.source.sender_within("receiver", limit).unwrap())),
+        ("Node::connect_timeout", |scene, limit, _| drop(scene.source.connect_timeout("receiver", limit).unwrap())),
         ("Node::close", |scene, limit, _| {
             let node = Node::builder("leaving").domain(scene.domain.domain()).open().unwrap();
             node.close(limit).unwrap();
         }),
         ("Inbox::recv_timeout", |scene, limit, has_time| {
-            scene.source.sender("receiver").unwrap().send(b"hello").unwrap();
+            scene.source.connect("receiver").unwrap().send(b"hello").unwrap();
             assert!(scene.inbox.recv_timeout(limit).unwrap().is_some() || !has_time);
         }),
         ("Inbox::recv_event_timeout", |scene, limit, has_time| {
-            let sender = scene.source.sender("receiver").unwrap();
+            let sender = scene.source.connect("receiver").unwrap();
             let event = scene.inbox.recv_event_timeout(limit).unwrap();
             assert!(matches!(event, Some(Event::SenderJoined(_))) || !has_time, "{event:?}");
             drop(sender);
         }),
-        ("Outbox::to_within", |scene, limit, _| assert!(scene.source.outbox().to_within("receiver", limit).is_ok())),
+        ("Outbox::connect_timeout", |scene, limit, _| assert!(scene.source.outbox().connect_timeout("receiver", limit).is_ok())),
         ("Outbox::send_timeout", |scene, limit, _| {
             let mut outbox = scene.source.outbox();
-            let to = outbox.to("receiver").unwrap();
+            let to = outbox.connect("receiver").unwrap();
             outbox.send_timeout(to, b"hello", limit).unwrap();
             // One that waits for room: the receiver makes some.
             while outbox.try_send(to, &[0; 8192]).is_ok() {}
@@ -121,27 +121,27 @@ fn calls() -> BTreeMap<&'static str, Call> {
         }),
         ("Outbox::set_redelivery", |scene, limit, has_time| {
             let mut outbox: Outbox = scene.source.outbox();
-            let to = outbox.to("receiver").unwrap();
+            let to = outbox.connect("receiver").unwrap();
             outbox.set_redelivery(Some(limit));
             outbox.send(to, b"hello").unwrap();
             redeliver(scene, has_time, |limit| outbox.flush(limit).is_ok());
         }),
-        ("Sender::set_limit", |scene, limit, _| {
-            let mut sender = scene.source.sender("receiver").unwrap();
-            sender.set_limit(limit);
+        ("Sender::set_timeout", |scene, limit, _| {
+            let mut sender = scene.source.connect("receiver").unwrap();
+            sender.set_timeout(limit);
             sender.send(b"hello").unwrap();
         }),
         ("Sender::flush", |scene, limit, _| scene.processed().flush(limit).unwrap()),
         ("Sender::set_redelivery", |scene, limit, has_time| {
-            let mut sender = scene.source.sender("receiver").unwrap();
+            let mut sender = scene.source.connect("receiver").unwrap();
             sender.set_redelivery(Some(limit));
             sender.send(b"hello").unwrap();
             redeliver(scene, has_time, |limit| sender.flush(limit).is_ok());
         }),
-        ("Publisher::set_limit", |scene, limit, _| {
+        ("Publisher::set_timeout", |scene, limit, _| {
             let (_subscriber, mut publisher) =
                 (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
-            publisher.set_limit(limit);
+            publisher.set_timeout(limit);
             assert_eq!(publisher.publish(b"hello").unwrap().inboxes(), 1);
         }),
         ("Publisher::flush", |scene, limit, _| scene.source.publisher("t").unwrap().flush(limit).unwrap()),

@@ -74,7 +74,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
     said.awaits("INFO librpc::node join: a node has joined", &["node=\"source\"", "incarnation="]);
 
     let mut sink = domain.receiver("sink");
-    let mut sender = source.sender("sink").expect("it is there");
+    let mut sender = source.connect("sink").expect("it is there");
     sender.set_redelivery(Some(Duration::from_secs(60)));
     said.awaits("DEBUG librpc::link::outgoing connect: connected", &["from=\"source\"", "to=\"sink\""]);
 
@@ -120,7 +120,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
 
     let shy = open("shy").admit(librpc::Admission::nobody()).open().expect("it opens");
     let shy_inbox = shy.inbox().expect("it opens");
-    let refused = source.try_sender("shy"); // which fails at once, or later
+    let refused = source.try_connect("shy"); // which fails at once, or later
     said.awaits(
         "INFO librpc::rendezvous::incoming accept: a connection is refused",
         &["reason=NotAdmitted", "does not admit"],

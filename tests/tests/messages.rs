@@ -46,13 +46,13 @@ fn a_full_inbox_holds_its_sender_back_until_there_is_room() {
     source.does(connect("sink"));
     // 100 bytes take 120 in the ring, and 8 are always free: (4096 - 8) / 120 = 34.
     assert_eq!(source.does(fill("sink", 100)), 34);
-    source.does(set_limit("sink", ms(50)));
+    source.does(set_timeout("sink", ms(50)));
     assert_eq!(source.fails(send("sink", "1")), "node \"sink\" has made no room within 50ms: its inbox is full");
     assert_eq!(source.fails(flush("sink", ms(10))), "34 messages are not processed yet");
     sink.does(receive());
     sink.does(receive());
     assert!(source.fails(send("sink", "1")).contains("full"), "what was handed out is not processed yet");
-    source.does(set_limit("sink", LONG));
+    source.does(set_timeout("sink", LONG));
     let sent = source.begins(send("sink", "1"));
     sink.does(acknowledge());
     source.completes(sent);
@@ -128,7 +128,7 @@ fn a_waiting_sender_is_woken_by_its_receivers_death() {
     source.does(connect("sink"));
     source.does(fill("sink", 100));
     source.does(fill("sink", 1));
-    source.does(set_limit("sink", LONG));
+    source.does(set_timeout("sink", LONG));
     let sent = source.begins(send("sink", "more"));
     sink.kill();
     let error = source.reply(sent).expect_err("nobody makes room");

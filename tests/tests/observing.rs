@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use librpc::{NodeStats, Observed, Unobserved};
+use librpc::{NodeStats, Observed, ObserveError};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain};
 
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const INCARNATION: u64 = 16;
 const PID: u64 = 32;
 
-fn of<'o>(observed: &'o [Observed], id: &str) -> &'o Result<NodeStats, Unobserved> {
+fn of<'o>(observed: &'o [Observed], id: &str) -> &'o Result<NodeStats, ObserveError> {
     &observed.iter().find(|observed| observed.node.id == id).expect("it is listed").stats
 }
 
@@ -32,7 +32,7 @@ fn a_node_is_not_judged_by_the_number_in_its_file() {
     let observed = domain.domain().observe(LIMIT).unwrap();
     assert_eq!(observed.iter().find(|observed| observed.node.id == "lively").unwrap().node.pid, elsewhere.pid());
     assert!(of(&observed, "lively").is_ok(), "{:?}", of(&observed, "lively"));
-    assert_eq!(of(&observed, "stopped").as_ref().unwrap_err(), &Unobserved::Stopped);
+    assert_eq!(of(&observed, "stopped").as_ref().unwrap_err(), &ObserveError::Stopped);
     stopped.go_on();
     assert!(of(&domain.domain().observe(LIMIT).unwrap(), "stopped").is_ok());
     drop((lively, elsewhere));
@@ -46,7 +46,7 @@ fn looking_at_a_stopped_node_takes_no_place_in_its_queue() {
     sink.stop();
     for _ in 0..5_000 {
         let observed = domain.domain().observe(LIMIT).unwrap();
-        assert_eq!(of(&observed, "sink").as_ref().unwrap_err(), &Unobserved::Stopped);
+        assert_eq!(of(&observed, "sink").as_ref().unwrap_err(), &ObserveError::Stopped);
     }
     source.does(try_connect("sink"));
     source.does(send("sink", "hello"));

@@ -94,7 +94,7 @@ fn no_more_is_kept_than_the_ring_holds() {
     sink.kill();
     let kept = source.does(fill("sink", 100));
     assert!((30..=40).contains(&kept), "{kept}");
-    source.does(set_limit("sink", ms(20)));
+    source.does(set_timeout("sink", ms(20)));
     assert!(source.fails(send("sink", "x".repeat(100))).contains("full"));
     let mut sink = domain.receiver("sink");
     source.does(send("sink", "last"));
@@ -128,7 +128,7 @@ fn receivers_can_die_again_and_again() {
     let mut sink = domain.receiver("sink");
     source.does(connect("sink"));
     source.does(set_redelivery("sink", LONG));
-    source.does(set_limit("sink", LONG));
+    source.does(set_timeout("sink", LONG));
     let sent = source.begins(send_numbers("sink", 1..=20_000));
     let flushed = source.begins(flush("sink", LONG)); // redelivery happens in the sender's calls
     let (mut next, mut twice) = (1, 0);
@@ -310,7 +310,7 @@ fn an_inbox_that_drops_delays_nobody_while_it_is_gone() {
     let mut sink = domain.node("sink");
     sink.does(inbox().capacity(4096).drop_newest());
     let mut source = sender(&domain, LONG);
-    source.does(set_limit("sink", LONG));
+    source.does(set_timeout("sink", LONG));
     source.does(send_numbers("sink", 0..=2));
     assert_eq!(sink.does(receive()).numbered(), "0:0");
     sink.kill();

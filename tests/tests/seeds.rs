@@ -8,7 +8,7 @@ fn three_nodes_in_one_process(domain: &TestDomain) {
     let open = |id: &str| librpc::Node::builder(id).domain(domain.domain()).open().expect(id);
     let (a, b, c) = (open("a"), open("b"), open("c"));
     let mut inbox = c.inbox().unwrap();
-    let (mut from_a, mut from_b) = (a.sender("c").unwrap(), b.sender("c").unwrap());
+    let (mut from_a, mut from_b) = (a.connect("c").unwrap(), b.connect("c").unwrap());
     from_a.send(b"from a").unwrap();
     from_b.send(b"from b").unwrap();
     let mut received: Vec<String> = (0..2)

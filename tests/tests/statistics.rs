@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use librpc::{Acknowledge, ChannelState, Node, NodeStats, Observed, Observer, Policy, Reason, Unobserved};
+use librpc::{Acknowledge, ChannelState, Node, NodeStats, Observed, Observer, Policy, Reason, ObserveError};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain, is_root};
 
@@ -60,7 +60,7 @@ fn the_greatest_depth_is_never_below_the_depth() {
     let open = |id: &str| Node::builder(id).domain(domain.domain()).open().unwrap();
     let (sink, source) = (open("sink"), open("source"));
     let mut inbox = sink.inbox().unwrap();
-    let mut sender = source.sender("sink").unwrap();
+    let mut sender = source.connect("sink").unwrap();
     sender.set_redelivery(Some(LIMIT));
     for _ in 0..2 {
         sender.send(b"12345678").unwrap();
@@ -120,7 +120,7 @@ fn the_histogram_is_right_within_a_bucket() {
     let (sink, source) = (open("sink"), open("source"));
     let mut inbox = sink.inbox_builder().acknowledge(Acknowledge::Explicit).open().unwrap();
     for round in 0..30u32 {
-        let mut sender = source.sender("sink").unwrap();
+        let mut sender = source.connect("sink").unwrap();
         let before_send = Instant::now();
         sender.send(b"the first message of a channel has a time stamp").unwrap();
         let after_send = Instant::now();
@@ -149,7 +149,7 @@ fn a_thousand_channels_are_listed_page_by_page() {
     let (sink, source) = (open("sink"), open("source"));
     let mut inbox = sink.inbox_builder().capacity(8192).open().unwrap();
     let mut subscriptions: Vec<_> = (0..100).map(|n| sink.subscribe(&format!("topic/{n}")).unwrap()).collect();
-    let mut senders: Vec<_> = (0..200).map(|_| source.sender("sink").unwrap()).collect();
+    let mut senders: Vec<_> = (0..200).map(|_| source.connect("sink").unwrap()).collect();
     for (n, sender) in senders.iter_mut().enumerate() {
         (0..=n).for_each(|_| sender.send(b"x").unwrap());
     }
@@ -178,7 +178,7 @@ fn a_stopped_node_is_reported_as_stopped_without_being_asked() {
     source.does(try_connect("sink"));
     source.does(send_numbers("sink", 1..=10));
     let observed = domain.domain().observe(LIMIT).unwrap();
-    assert_eq!(find(&observed, "sink").stats.as_ref().unwrap_err(), &Unobserved::Stopped);
+    assert_eq!(find(&observed, "sink").stats.as_ref().unwrap_err(), &ObserveError::Stopped);
     assert!(find(&observed, "sink").node.alive);
     let channel = &stats(&observed, "source").outgoing[0];
     assert_eq!((channel.state, channel.sent, channel.queued, channel.ring), (ChannelState::Pending, 10, 10, None));
@@ -192,7 +192,7 @@ fn a_node_that_does_not_answer_costs_one_connection_however_often_it_is_observed
     stuck.does(open("stuck").never_deciding());
     let mut lively = domain.receiver("lively");
     let mut observer = Observer::new(domain.domain());
-    let stalled = |observed: &[Observed]| matches!(find(observed, "stuck").stats, Err(Unobserved::Stalled { .. }));
+    let stalled = |observed: &[Observed]| matches!(find(observed, "stuck").stats, Err(ObserveError::Stalled { .. }));
     assert!(stalled(&observer.look(SHORT).unwrap()));
     let before = stuck.does(descriptors());
     for _ in 0..20 {
@@ -204,7 +204,7 @@ fn a_node_that_does_not_answer_costs_one_connection_however_often_it_is_observed
     assert_eq!(stuck.does(descriptors()), before, "no second connection");
     lively.does(leave());
     stuck.kill();
-    assert_eq!(find(&observer.look(LIMIT).unwrap(), "stuck").stats.as_ref().unwrap_err(), &Unobserved::Dead);
+    assert_eq!(find(&observer.look(LIMIT).unwrap(), "stuck").stats.as_ref().unwrap_err(), &ObserveError::Dead);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn statistics_are_for_admitted_users_only() {
     let observed = domain.domain().observe(LIMIT).unwrap();
     assert!(find(&observed, "sink").stats.is_ok());
     match &find(&observed, "guest").stats {
-        Err(Unobserved::Refused { reason: Reason::NotAdmitted, text }) => assert!(text.contains("uid 0"), "{text}"),
+        Err(ObserveError::Refused { reason: Reason::NotAdmitted, text }) => assert!(text.contains("uid 0"), "{text}"),
         other => panic!("a guest that admits its own user only: {other:?}"),
     }
     guest.does(leave());

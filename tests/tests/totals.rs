@@ -32,7 +32,7 @@ fn what_is_counted_stays_when_one_of_two_senders_is_dropped() {
     let domain = TestDomain::new();
     let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
     let handle = sink.inbox_builder().callback(|_| {}).unwrap();
-    let (mut first, mut second) = (source.sender("sink").unwrap(), source.sender("sink").unwrap());
+    let (mut first, mut second) = (source.connect("sink").unwrap(), source.connect("sink").unwrap());
     for (sender, messages) in [(&mut first, 100), (&mut second, 50)] {
         (0..messages).for_each(|_| sender.send(b"hello").unwrap());
         sender.flush(LONG).unwrap();

@@ -11,7 +11,7 @@ use super::{DomainAt, open, say};
 pub(super) fn fork(domain: &DomainAt, id: &str, to: &str) -> anyhow::Result<()> {
     let node = open(domain, id)?;
     let mut inbox = node.inbox()?;
-    let mut sender = node.sender_within(to, Duration::from_secs(10))?;
+    let mut sender = node.connect_timeout(to, Duration::from_secs(10))?;
     let mut payload = Vec::new();
     let stream = u64::from(std::process::id());
     for number in 0..10 {

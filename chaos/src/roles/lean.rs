@@ -18,7 +18,7 @@ fn exchange(domain: &PathBuf) -> anyhow::Result<()> {
     let sink = Node::builder("sink").domain(Domain::at(domain)).open()?;
     let mut inbox = sink.inbox()?;
     let source = Node::builder("source").domain(Domain::at(domain)).open()?;
-    let mut sender = source.sender_within("sink", Duration::from_secs(5))?;
+    let mut sender = source.connect_timeout("sink", Duration::from_secs(5))?;
     sender.send(b"hello")?;
     let Some(message) = inbox.recv_timeout(Duration::from_millis(200))? else {
         // Pending: the connection is tried again and again, and a flush reports why it fails.

@@ -17,7 +17,7 @@ pub(super) fn live(domain: &DomainAt, id: &str) -> anyhow::Result<()> {
 pub(super) fn probe(domain: &DomainAt, id: &str) -> anyhow::Result<()> {
     let node = open(domain, id)?;
     let mut inbox = node.inbox()?;
-    let mut sender = node.sender(id)?;
+    let mut sender = node.connect(id)?;
     sender.send(b"probe")?;
     let message = inbox.recv_timeout(Duration::from_secs(10))?.context("its own message does not arrive")?;
     anyhow::ensure!(message.payload() == b"probe", "another message arrives: {message:?}");

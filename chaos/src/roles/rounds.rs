@@ -50,10 +50,10 @@ impl Rounds {
         say("ready")?;
         let mut sender = match self.kind {
             Kind::Sink => None,
-            _ => Some(node.sender_within(&self.peer, Duration::from_secs(60))?),
+            _ => Some(node.connect_timeout(&self.peer, Duration::from_secs(60))?),
         };
         if let Some(sender) = &mut sender {
-            sender.set_limit(Duration::MAX);
+            sender.set_timeout(Duration::MAX);
         }
         let bytes = if matches!(self.kind, Kind::Source | Kind::Sink) { 900 } else { payload::HEAD_BYTES };
         let (mut payload, mut count) = (Vec::new(), 0);

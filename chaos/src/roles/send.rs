@@ -115,13 +115,13 @@ impl Send {
         if self.publishes {
             let mut publisher = node.publisher(TOPIC)?;
             publisher.set_redelivery(redelivery);
-            publisher.set_limit(Duration::MAX);
+            publisher.set_timeout(Duration::MAX);
             anyhow::ensure!(publisher.wait_for_subscriber(limit)?, "nobody subscribes");
             return Ok(Way::Topic(publisher, false));
         }
-        let mut sender = node.sender_within(&self.to, limit)?;
+        let mut sender = node.connect_timeout(&self.to, limit)?;
         sender.set_redelivery(redelivery);
-        sender.set_limit(Duration::MAX);
+        sender.set_timeout(Duration::MAX);
         Ok(Way::Node(sender))
     }
 }

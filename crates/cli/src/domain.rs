@@ -76,7 +76,7 @@ impl DomainArgs {
     pub(crate) fn open_admitting(&self, id: &str, admission: Admission) -> anyhow::Result<Node> {
         let node = Node::builder(id).domain(self.domain()?).admit(admission).open();
         node.map_err(|error| match error {
-            OpenError::BadId(bad) => Usage(bad.to_string()).into(),
+            OpenError::InvalidId(bad) => Usage(bad.to_string()).into(),
             error => error.into(),
         })
     }

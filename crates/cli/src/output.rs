@@ -55,8 +55,8 @@ pub(crate) struct Tally {
 pub(crate) fn open(inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
     inbox.open().map_err(|error| match error {
         InboxError::Capacity { .. }
-        | InboxError::BadTopic(_)
-        | InboxError::BadName(_)
+        | InboxError::InvalidTopic(_)
+        | InboxError::InvalidName(_)
         | InboxError::Patterns { .. } => Usage(error.to_string()).into(),
         error => error.into(),
     })
@@ -124,7 +124,7 @@ impl OutputArgs {
             serde_json::to_writer(&mut *line, &Line::new(message)).context("cannot write JSON")?;
         } else {
             if with_topic {
-                line.extend_from_slice(message.topic().as_bytes());
+                line.extend_from_slice(message.topic().unwrap_or_default().as_bytes());
                 line.push(b' ');
             }
             line.extend_from_slice(message.payload());
@@ -194,8 +194,8 @@ impl<'a> Line<'a> {
         let payload = std::str::from_utf8(message.payload()).ok();
         let encode = || base64::engine::general_purpose::STANDARD.encode(message.payload());
         Self {
-            from: message.from(),
-            topic: message.topic(),
+            from: message.sender(),
+            topic: message.topic().unwrap_or_default(),
             sequence: message.sequence(),
             payload,
             payload_base64: payload.is_none().then(encode),

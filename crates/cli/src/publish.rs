@@ -45,7 +45,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     {
         return Ok(outcome);
     }
-    publisher.set_limit(args.limit);
+    publisher.set_timeout(args.limit);
     publisher.limit_rate(args.source.rate());
     publisher.set_redelivery(args.source.redeliver);
     feed(Publishing { publisher, messages: 0, inboxes: 0, passed_by: 0, said: BTreeSet::new() }, &interrupt)
@@ -96,7 +96,7 @@ impl Publishing {
 
     /// Whether every subscription of a node drops or overwrites messages.
     fn only_looks_on(&mut self, node: &str) -> bool {
-        let inboxes = self.publisher.reached().into_iter().filter(|inbox| *inbox.node == *node);
+        let inboxes = self.publisher.inboxes().into_iter().filter(|inbox| *inbox.node == *node);
         let waits: Vec<bool> = inboxes.map(|inbox| inbox.policy == Policy::Block).collect();
         !waits.is_empty() && !waits.contains(&true)
     }

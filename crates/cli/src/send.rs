@@ -45,7 +45,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         Ok(sender) => sender,
         Err(outcome) => return Ok(outcome),
     };
-    sender.set_limit(SLICE);
+    sender.set_timeout(SLICE);
     sender.limit_rate(args.source.rate());
     sender.set_redelivery(args.source.redeliver);
     let receiver = Receiver { id: args.node, domain: domain.domain()?, next_look: None, is_away: false };
@@ -64,9 +64,9 @@ pub(crate) fn connect(
         if let Some(signal) = interrupt.signal() {
             return Ok(Err(Outcome::Interrupted(signal)));
         }
-        match node.sender_within(to, deadline.next_wait(SLICE)) {
+        match node.connect_timeout(to, deadline.next_wait(SLICE)) {
             Ok(sender) => return Ok(Ok(sender)),
-            Err(ConnectError::BadId(bad)) => return Err(Usage(bad.to_string()).into()),
+            Err(ConnectError::InvalidId(bad)) => return Err(Usage(bad.to_string()).into()),
             Err(ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }) if !deadline.has_passed() => {}
             Err(error @ (ConnectError::NotFound { .. } | ConnectError::NoInbox { .. })) => {
                 say(format_args!("{error}: it did not appear within {}", humantime::format_duration(wait)));

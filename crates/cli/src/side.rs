@@ -107,7 +107,7 @@ impl Side {
             Ok(sender) => sender,
             Err(outcome) => return Ok(Err(outcome)),
         };
-        sender.set_limit(SLICE);
+        sender.set_timeout(SLICE);
         let (live, stop) = (std::sync::Arc::new(Live::default()), inbox.stop_handle());
         let (cancelled, stop_too) = (live.clone(), stop.clone());
         interrupt.then(move || {
@@ -223,7 +223,7 @@ impl Side {
         loop {
             let message = match inbox.recv_event()? {
                 None => return Ok(None),
-                Some(Event::Message(message)) if message.from() == self.peer => message,
+                Some(Event::Message(message)) if message.sender() == self.peer => message,
                 Some(Event::SenderLeft(peer, departure)) if *peer.node == *self.peer => {
                     let why = match departure {
                         Departure::Died => "died".to_owned(),

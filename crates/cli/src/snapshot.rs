@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use librpc::{Address, ChannelStats, Domain, Histogram, Observed, Observer, Totals, Unobserved};
+use librpc::{Address, ChannelStats, Domain, Histogram, Observed, Observer, Totals, ObserveError};
 
 /// How long a node may take to answer.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -314,12 +314,12 @@ struct Losses {
 impl State {
     pub(crate) const ALL: [Self; 5] = [Self::Alive, Self::Stalled, Self::Refused, Self::Broken, Self::Dead];
 
-    pub(crate) fn of<T>(stats: &Result<T, Unobserved>) -> Self {
+    pub(crate) fn of<T>(stats: &Result<T, ObserveError>) -> Self {
         match stats {
             Ok(_) => Self::Alive,
-            Err(Unobserved::Dead) => Self::Dead,
-            Err(Unobserved::Stalled { .. } | Unobserved::Stopped) => Self::Stalled,
-            Err(Unobserved::Refused { .. }) => Self::Refused,
+            Err(ObserveError::Dead) => Self::Dead,
+            Err(ObserveError::Stalled { .. } | ObserveError::Stopped) => Self::Stalled,
+            Err(ObserveError::Refused { .. }) => Self::Refused,
             Err(_) => Self::Broken,
         }
     }

@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let domain = librpc::Domain::parse(format!("cost-{}", std::process::id()));
     let node = librpc::Node::builder("cost").domain(domain).open()?;
     let mut inbox = node.inbox()?;
-    let mut sender = node.sender("cost")?;
+    let mut sender = node.connect("cost")?;
     let begun = std::time::Instant::now();
     for _ in 0..messages / 32 {
         for _ in 0..32 {

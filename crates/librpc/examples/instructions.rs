@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match &**path {
         "send" => {
             let mut inbox = there.inbox_builder().wait(Wait::Spin).open()?;
-            let mut sender = here.sender("there")?;
+            let mut sender = here.connect("there")?;
             sender.send(b"the first one")?;
             connected(&mut inbox)?;
             (0..batches).try_for_each(|_| send_batch(&mut sender).and_then(|()| receive_batch(&mut inbox)))

@@ -5,11 +5,11 @@
 //! let node = librpc::Node::open("display")?; //        in one process
 //! let mut inbox = node.inbox()?;
 //! while let Some(message) = inbox.recv()? {
-//!     println!("{}: {:?}", message.from(), message.payload());
+//!     println!("{}: {:?}", message.sender(), message.payload());
 //! }
 //!
 //! let node = librpc::Node::open("camera")?; //         in another
-//! let mut to = node.sender("display")?; //             waits for it to appear
+//! let mut to = node.connect("display")?; //             waits for it to appear
 //! to.send(b"hello")?; //                               in shared memory: this process may die now
 //! to.flush(std::time::Duration::from_secs(1))?; //     processed
 //! # Ok(()) }
@@ -47,10 +47,10 @@ mod tests;
 
 pub use librpc_ring::{Bucket, Histogram};
 pub use link::{Admission, Limits, Rule};
-pub use name::{Address, BadNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
+pub use name::{Address, InvalidNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder};
 
-pub use observe::{Observed, Observer, Unobserved};
+pub use observe::{Observed, Observer, ObserveError};
 pub use place::OpenError;
 pub use policy::Policy;
 pub use receive::{
@@ -59,10 +59,10 @@ pub use receive::{
 };
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
-    Account, ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached,
+    Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, ReachedInbox,
     Receipt, Returned, ReturnedError, SendError, Sender, Topic,
 };
 pub use stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
-pub use topic::{BadTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
+pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 pub use wire::Reason;

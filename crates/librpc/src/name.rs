@@ -11,7 +11,7 @@ pub const MAX_NODE_ID_BYTES: usize = 63;
 /// Why a text is no node id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadNodeId {
+pub enum InvalidNodeId {
     /// It is empty.
     #[error("a node id cannot be empty")]
     Empty,
@@ -19,29 +19,29 @@ pub enum BadNodeId {
     #[error("node id {id:?} has {} bytes, of at most {MAX_NODE_ID_BYTES}", id.len())]
     TooLong {
         /// The text.
-        id: String,
+        id: Arc<str>,
     },
     /// It bears a character that a file's name or a line of output should not have.
     #[error("node id {id:?} has {found:?} in it: no `/`, no control characters, no leading `.`")]
-    BadCharacter {
+    InvalidCharacter {
         /// The text.
-        id: String,
+        id: Arc<str>,
         /// The first bad character.
         found: char,
     },
 }
 
 /// Checks a node id: 1 to 63 bytes, no `/`, no control characters, no leading `.`.
-pub(crate) fn check_node_id(id: &str) -> Result<(), BadNodeId> {
+pub(crate) fn check_node_id(id: &str) -> Result<(), InvalidNodeId> {
     if id.is_empty() {
-        return Err(BadNodeId::Empty);
+        return Err(InvalidNodeId::Empty);
     }
     if id.len() > MAX_NODE_ID_BYTES {
-        return Err(BadNodeId::TooLong { id: id.to_owned() });
+        return Err(InvalidNodeId::TooLong { id: id.into() });
     }
     let bad = |&(at, c): &(usize, char)| c == '/' || c.is_control() || (at == 0 && c == '.');
     match id.char_indices().find(bad) {
-        Some((_, found)) => Err(BadNodeId::BadCharacter { id: id.to_owned(), found }),
+        Some((_, found)) => Err(InvalidNodeId::InvalidCharacter { id: id.into(), found }),
         None => Ok(()),
     }
 }
@@ -114,10 +114,10 @@ mod tests {
         for good in ["a", "Küche", "a b", "x.y", &"n".repeat(63)] {
             assert_eq!(check_node_id(good), Ok(()), "{good}");
         }
-        assert_eq!(check_node_id(""), Err(BadNodeId::Empty));
-        assert_eq!(check_node_id(&"n".repeat(64)), Err(BadNodeId::TooLong { id: "n".repeat(64) }));
+        assert_eq!(check_node_id(""), Err(InvalidNodeId::Empty));
+        assert_eq!(check_node_id(&"n".repeat(64)), Err(InvalidNodeId::TooLong { id: "n".repeat(64).into() }));
         for (bad, found) in [("a/b", '/'), (".a", '.'), ("a\nb", '\n'), ("..", '.'), ("a\0", '\0')] {
-            assert_eq!(check_node_id(bad), Err(BadNodeId::BadCharacter { id: bad.into(), found }));
+            assert_eq!(check_node_id(bad), Err(InvalidNodeId::InvalidCharacter { id: bad.into(), found }));
         }
     }
 }

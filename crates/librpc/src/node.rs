@@ -15,14 +15,14 @@ use crate::send::{ConnectError, Outbox, Publisher, Sender};
 use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
 use crate::sys::{barrier, fork};
-use crate::topic::{BadTopic, MAX_PATTERNS, Pattern};
+use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("node {node:?} was closed with {unprocessed} messages sent that were not processed")]
 pub struct CloseError {
     /// The node.
-    pub node: String,
+    pub node: Arc<str>,
     /// How many messages: their receivers still get those that they can reach.
     pub unprocessed: u64,
 }
@@ -82,10 +82,10 @@ impl NodeBuilder {
 /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_node_{}", std::process::id()));
 /// let node = librpc::Node::builder("display").domain(domain).open()?;
 /// let mut inbox = node.inbox()?;
-/// let mut to = node.sender("display")?; // a node may talk to itself
+/// let mut to = node.connect("display")?; // a node may talk to itself
 /// to.send(b"hello")?;
 /// let message = inbox.recv()?.expect("nobody stops this inbox");
-/// assert_eq!((message.from(), message.payload()), ("display", &b"hello"[..]));
+/// assert_eq!((message.sender(), message.payload()), ("display", &b"hello"[..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Node {
 
     /// Sets up a subscription to the topics that match any of these patterns, at most [`crate::MAX_PATTERNS`].
     pub fn subscriber_builder(&self, patterns: impl IntoIterator<Item = impl AsRef<str>>) -> InboxBuilder<'_> {
-        let patterns: Result<Vec<Pattern>, BadTopic> =
+        let patterns: Result<Vec<Pattern>, InvalidTopic> =
             patterns.into_iter().map(|pattern| pattern.as_ref().parse()).collect();
         let address = patterns.map_err(InboxError::from).and_then(|patterns| match patterns.len() {
             1..=MAX_PATTERNS => Ok(Address::Topics(patterns.into())),
@@ -174,8 +174,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`BadTopic`].
-    pub fn publisher(&self, topic: &str) -> Result<Publisher, BadTopic> {
+    /// [`InvalidTopic`].
+    pub fn publisher(&self, topic: &str) -> Result<Publisher, InvalidTopic> {
         let mut outbox = self.outbox();
         let topic = outbox.topic(topic)?;
         Ok(Publisher::new(outbox, topic))
@@ -186,22 +186,22 @@ impl Node {
         Outbox::new(self.0.clone())
     }
 
-    /// Connects to a node, and waits up to 10 s for it to appear. See [`Node::sender_within`].
+    /// Connects to a node, and waits up to 10 s for it to appear. See [`Node::connect_timeout`].
     ///
     /// # Errors
     ///
     /// [`ConnectError`].
-    pub fn sender(&self, to: &str) -> Result<Sender, ConnectError> {
-        self.sender_within(to, Duration::from_secs(10))
+    pub fn connect(&self, to: &str) -> Result<Sender, ConnectError> {
+        self.connect_timeout(to, Duration::from_secs(10))
     }
 
-    /// Connects to a node that must be there, without waiting for its answer: see [`Node::sender_within`].
+    /// Connects to a node that must be there, without waiting for its answer: see [`Node::connect_timeout`].
     ///
     /// # Errors
     ///
     /// [`ConnectError`].
-    pub fn try_sender(&self, to: &str) -> Result<Sender, ConnectError> {
-        self.sender_within(to, Duration::ZERO)
+    pub fn try_connect(&self, to: &str) -> Result<Sender, ConnectError> {
+        self.connect_timeout(to, Duration::ZERO)
     }
 
     /// Connects to a node, and waits up to a limit for it to open its inbox, and then up to 1 s for its answer. A node
@@ -211,9 +211,9 @@ impl Node {
     /// # Errors
     ///
     /// [`ConnectError`].
-    pub fn sender_within(&self, to: &str, limit: Duration) -> Result<Sender, ConnectError> {
+    pub fn connect_timeout(&self, to: &str, timeout: Duration) -> Result<Sender, ConnectError> {
         let mut outbox = self.outbox();
-        let destination = outbox.to_within(to, limit)?;
+        let destination = outbox.connect_timeout(to, timeout)?;
         Ok(Sender::new(outbox, destination))
     }
 
@@ -224,7 +224,7 @@ impl Node {
     /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_stats_{}", std::process::id()));
     /// # let node = librpc::Node::builder("display").domain(domain).open()?;
     /// let mut inbox = node.inbox()?;
-    /// node.sender("display")?.send(b"hello")?;
+    /// node.connect("display")?.send(b"hello")?;
     /// inbox.recv()?;
     /// let stats = node.stats();
     /// let channel = &stats.inboxes[0].channels[0];
@@ -242,14 +242,14 @@ impl Node {
     /// # Errors
     ///
     /// [`CloseError`] says how many messages were not processed. The node has left all the same.
-    pub fn close(self, limit: Duration) -> Result<(), CloseError> {
+    pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
         if !self.0.born.is_here() {
             return Ok(());
         }
-        let unprocessed = self.0.close(Instant::now().checked_add(limit));
+        let unprocessed = self.0.close(Instant::now().checked_add(timeout));
         match unprocessed {
             0 => Ok(()),
-            unprocessed => Err(CloseError { node: self.0.id.to_string(), unprocessed }),
+            unprocessed => Err(CloseError { node: self.0.id.clone(), unprocessed }),
         }
     }
 }

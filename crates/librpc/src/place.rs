@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fault::fault;
-use crate::name::{BadNodeId, Incarnation};
+use crate::name::{InvalidNodeId, Incarnation};
 use crate::registry::domain::{Domain, DomainError};
 use crate::registry::membership::Membership;
 use crate::registry::registration::{AnnounceError, JoinError, Registration, Standing};
@@ -23,12 +23,12 @@ use crate::wire::ListedInbox;
 pub enum OpenError {
     /// The id is not valid.
     #[error(transparent)]
-    BadId(#[from] BadNodeId),
+    InvalidId(#[from] InvalidNodeId),
     /// A living node has this id.
     #[error("node {id:?} is held by pid {pid} of uid {uid} (`librpc nodes` shows it)")]
     IdInUse {
         /// The id.
-        id: String,
+        id: Arc<str>,
         /// The process that holds it, as that process says.
         pid: u32,
         /// Its user.
@@ -38,7 +38,7 @@ pub enum OpenError {
     #[error("node {id:?} was left behind by uid {uid}: that user, the domain's owner or root must run `librpc clean`")]
     LeftBehind {
         /// The id.
-        id: String,
+        id: Arc<str>,
         /// The user whose node it was.
         uid: u32,
     },
@@ -46,7 +46,7 @@ pub enum OpenError {
     #[error("a process that makes no progress is sweeping what a dead node {id:?} has left: is it stopped?")]
     BeingSwept {
         /// The id.
-        id: String,
+        id: Arc<str>,
     },
     /// The domain could not be entered.
     #[error(transparent)]
@@ -117,7 +117,7 @@ impl Place {
         inboxes: &[ListedInbox],
         limit: Duration,
     ) -> Result<Self, OpenError> {
-        let id = || owner.id.to_owned();
+        let id = || Arc::from(owner.id);
         let registration = Registration::join(membership, owner.id, owner.incarnation, limit);
         let registration = registration.map_err(|error| match error {
             JoinError::InUse { pid, uid } => OpenError::IdInUse { id: id(), pid, uid },

@@ -20,24 +20,24 @@ const ANY: &str = "**";
 /// Why a text is no topic, or no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadTopic {
+pub enum InvalidTopic {
     /// It is empty, or has an empty level.
     #[error("topic {topic:?} has an empty level: levels are joined by single slashes, as in \"group/topic\"")]
     EmptyLevel {
         /// The text.
-        topic: String,
+        topic: Arc<str>,
     },
     /// It is too long.
     #[error("topic {topic:?} has {} bytes, of at most {MAX_TOPIC_BYTES}", topic.len())]
     TooLong {
         /// The text.
-        topic: String,
+        topic: Arc<str>,
     },
     /// It bears a control character.
     #[error("topic {topic:?} has the control character {found:?} in it")]
-    BadCharacter {
+    InvalidCharacter {
         /// The text.
-        topic: String,
+        topic: Arc<str>,
         /// The first bad character.
         found: char,
     },
@@ -45,37 +45,37 @@ pub enum BadTopic {
     #[error("topic {topic:?} is one too many: an outbox has at most {MAX_TOPICS}")]
     TooMany {
         /// The text.
-        topic: String,
+        topic: Arc<str>,
     },
     /// A topic to publish on has a `*` in it, or a pattern one beside other characters of a level.
     #[error("topic {topic:?} has a `*` that is no level of a pattern: \"*\" and \"**\" stand alone, for subscribers")]
     Star {
         /// The text.
-        topic: String,
+        topic: Arc<str>,
     },
 }
 
-fn check(text: &str, is_level: impl Fn(&str) -> bool) -> Result<(), BadTopic> {
-    let topic = || text.to_owned();
+fn check(text: &str, is_level: impl Fn(&str) -> bool) -> Result<(), InvalidTopic> {
+    let topic = || Arc::<str>::from(text);
     if text.len() > MAX_TOPIC_BYTES {
-        return Err(BadTopic::TooLong { topic: topic() });
+        return Err(InvalidTopic::TooLong { topic: topic() });
     }
     if let Some(found) = text.chars().find(|c| c.is_control()) {
-        return Err(BadTopic::BadCharacter { topic: topic(), found });
+        return Err(InvalidTopic::InvalidCharacter { topic: topic(), found });
     }
     for level in text.split('/') {
         if level.is_empty() {
-            return Err(BadTopic::EmptyLevel { topic: topic() });
+            return Err(InvalidTopic::EmptyLevel { topic: topic() });
         }
         if level.contains('*') && !is_level(level) {
-            return Err(BadTopic::Star { topic: topic() });
+            return Err(InvalidTopic::Star { topic: topic() });
         }
     }
     Ok(())
 }
 
 /// Checks a topic to publish on: 1 to 255 bytes, no empty level, no `*`, no control characters.
-pub(crate) fn check_topic(topic: &str) -> Result<(), BadTopic> {
+pub(crate) fn check_topic(topic: &str) -> Result<(), InvalidTopic> {
     check(topic, |_| false)
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), BadTopic> {
 /// assert!(pattern.matches("sensor/kitchen/temperature"));
 /// assert!(!pattern.matches("sensor/temperature"));
 /// assert!("sensor/**".parse::<librpc::Pattern>()?.matches("sensor"));
-/// # Ok::<(), librpc::BadTopic>(())
+/// # Ok::<(), librpc::InvalidTopic>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(Arc<str>);
@@ -120,9 +120,9 @@ impl Pattern {
 }
 
 impl FromStr for Pattern {
-    type Err = BadTopic;
+    type Err = InvalidTopic;
 
-    fn from_str(text: &str) -> Result<Self, BadTopic> {
+    fn from_str(text: &str) -> Result<Self, InvalidTopic> {
         check(text, |level| level == ONE || level == ANY)?;
         Ok(Self(text.into()))
     }
@@ -144,20 +144,20 @@ mod tests {
         for good in ["a", "group/topic", "Küche/1 2/.x", &"t".repeat(255)] {
             assert_eq!(check_topic(good), Ok(()), "{good}");
         }
-        assert_eq!(check_topic(""), Err(BadTopic::EmptyLevel { topic: String::new() }));
+        assert_eq!(check_topic(""), Err(InvalidTopic::EmptyLevel { topic: "".into() }));
         for bad in ["/a", "a/", "a//b", "/"] {
-            assert_eq!(check_topic(bad), Err(BadTopic::EmptyLevel { topic: bad.into() }));
+            assert_eq!(check_topic(bad), Err(InvalidTopic::EmptyLevel { topic: bad.into() }));
         }
         for bad in ["*", "a/**", "a*"] {
-            assert_eq!(check_topic(bad), Err(BadTopic::Star { topic: bad.into() }));
+            assert_eq!(check_topic(bad), Err(InvalidTopic::Star { topic: bad.into() }));
         }
-        assert_eq!(check_topic(&"t".repeat(256)), Err(BadTopic::TooLong { topic: "t".repeat(256) }));
-        assert_eq!(check_topic("a\nb"), Err(BadTopic::BadCharacter { topic: "a\nb".into(), found: '\n' }));
+        assert_eq!(check_topic(&"t".repeat(256)), Err(InvalidTopic::TooLong { topic: "t".repeat(256).into() }));
+        assert_eq!(check_topic("a\nb"), Err(InvalidTopic::InvalidCharacter { topic: "a\nb".into(), found: '\n' }));
         for good in ["*", "**", "a/*/b/**", "**/a"] {
             assert!(good.parse::<Pattern>().is_ok(), "{good}");
         }
         for bad in ["***", "a*", "*a/b"] {
-            assert_eq!(bad.parse::<Pattern>(), Err(BadTopic::Star { topic: bad.into() }));
+            assert_eq!(bad.parse::<Pattern>(), Err(InvalidTopic::Star { topic: bad.into() }));
         }
     }
 

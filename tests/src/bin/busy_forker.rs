@@ -31,7 +31,7 @@ fn main() {
 
 fn connect(_: u32) {
     let node = Node::open("connecting").unwrap();
-    let mut sender = node.sender("peer").unwrap();
+    let mut sender = node.connect("peer").unwrap();
     sender.send(b"hello").unwrap();
     sender.flush(LIMIT).unwrap();
 }
@@ -41,7 +41,7 @@ fn publish(_: u32) {
     let node = Node::open("publishing").unwrap();
     let mut publisher = node.publisher("nobody/wants/this").unwrap();
     assert!(!publisher.wait_for_subscriber(MOMENT).unwrap());
-    let _subscriber = node.subscriber_builder(["own"]).own(true).open().unwrap();
+    let _subscriber = node.subscriber_builder(["own"]).receive_own(true).open().unwrap();
     assert_eq!(node.publisher("own").unwrap().publish(b"hello").unwrap().inboxes(), 1);
 }
 
@@ -95,7 +95,7 @@ fn in_child(number: u32) -> i32 {
     }
     let inherited = inotify_instances(); // one that was being closed at that very instant
     let node = Node::open(&format!("child-{number}")).unwrap();
-    let mut sender = node.sender("peer").unwrap();
+    let mut sender = node.connect("peer").unwrap();
     sender.send(b"from a child").unwrap();
     sender.flush(LIMIT).unwrap();
     assert!(!node.publisher("nobody").unwrap().wait_for_subscriber(MOMENT).unwrap());

@@ -94,7 +94,7 @@ fn nodes() -> Vec<Case> {
         }),
         case("NodeBuilder::open", "the parent has 1 message more", |h| {
             let node = Node::builder("child").domain(h.domain.clone()).open().expect("a node of the child's own");
-            let mut sender = node.sender("peer").expect("the parent answers");
+            let mut sender = node.connect("peer").expect("the parent answers");
             sender.send(b"from the child's own node").expect("it is connected");
             "the parent has 1 message more".into()
         }),
@@ -106,9 +106,9 @@ fn nodes() -> Vec<Case> {
         case("Node::subscriber_builder", CLOSED, |h| went(h.node.subscriber_builder(["a/*"]).open())),
         case("Node::publisher", "ok", |h| went(h.node.publisher("a/b"))),
         case("Node::outbox", OUTBOX, |h| went(h.node.outbox().flush(LIMIT))),
-        case("Node::sender", UNCONNECTED, |h| went(h.node.sender("peer"))),
-        case("Node::try_sender", UNCONNECTED, |h| went(h.node.try_sender("peer"))),
-        case("Node::sender_within", UNCONNECTED, |h| went(h.node.sender_within("peer", LIMIT))),
+        case("Node::connect", UNCONNECTED, |h| went(h.node.connect("peer"))),
+        case("Node::try_connect", UNCONNECTED, |h| went(h.node.try_connect("peer"))),
+        case("Node::connect_timeout", UNCONNECTED, |h| went(h.node.connect_timeout("peer", LIMIT))),
         case("Node::stats", "0 inboxes, 0 outgoing", |h| {
             let stats = h.node.stats();
             format!("{} inboxes, {} outgoing", stats.inboxes.len(), stats.outgoing.len())
@@ -146,7 +146,7 @@ fn inboxes() -> Vec<Case> {
     vec![
         case("InboxBuilder::capacity", CLOSED, |h| went(h.node.inbox_builder().capacity(65_536).open())),
         case("InboxBuilder::policy", CLOSED, |h| went(h.node.inbox_builder().policy(Policy::Latest).open())),
-        case("InboxBuilder::own", CLOSED, |h| went(h.node.inbox_builder().own(true).open())),
+        case("InboxBuilder::receive_own", CLOSED, |h| went(h.node.inbox_builder().receive_own(true).open())),
         case("InboxBuilder::durable", CLOSED, |h| went(h.node.inbox_builder().durable("name").open())),
         case("InboxBuilder::wait", CLOSED, |h| went(h.node.inbox_builder().wait(Wait::Block).open())),
         case("InboxBuilder::acknowledge", CLOSED, |h| {
@@ -185,21 +185,21 @@ fn inboxes() -> Vec<Case> {
             h.stop.stop();
             "ok".into()
         }),
-        case("Message::from", "peer", |h| h.message.from().to_owned()),
+        case("Message::sender", "peer", |h| h.message.sender().to_owned()),
         case("Message::peer", "peer", |h| h.message.peer().node.to_string()),
         case("Message::payload", "before the fork", |h| String::from_utf8_lossy(h.message.payload()).into_owned()),
-        case("Message::topic", "held", |h| h.message.topic().to_owned()),
+        case("Message::topic", "held", |h| h.message.topic().unwrap_or_default().to_owned()),
         case("Message::missed", "0", |h| h.message.missed().to_string()),
         case("Message::sequence", "0", |h| h.message.sequence().to_string()),
         case("Message::is_redelivered", "false", |h| h.message.is_redelivered().to_string()),
-        case("Message::to_owned", "held", |h| h.message.to_owned().topic.to_string()),
+        case("Message::to_owned", "held", |h| h.message.to_owned().topic.unwrap_or_default().to_string()),
     ]
 }
 
 fn outboxes() -> Vec<Case> {
     vec![
-        case("Outbox::to", UNCONNECTED, |mut h| went(h.outbox.to("peer"))),
-        case("Outbox::to_within", UNCONNECTED, |mut h| went(h.outbox.to_within("quiet", LIMIT))),
+        case("Outbox::connect", UNCONNECTED, |mut h| went(h.outbox.connect("peer"))),
+        case("Outbox::connect_timeout", UNCONNECTED, |mut h| went(h.outbox.connect_timeout("quiet", LIMIT))),
         case("Outbox::limit_rate", OUTBOX, |mut h| {
             h.outbox.limit_rate(h.to, Some(rate()));
             went(h.outbox.send(h.to, b"x"))
@@ -211,12 +211,12 @@ fn outboxes() -> Vec<Case> {
         case("Outbox::max_message", OUTBOX, |mut h| said(h.outbox.max_message(h.to))),
         case("Outbox::is_connected", "false", |h| h.outbox.is_connected(h.to).to_string()),
         case("Outbox::account", "true", |mut h| (h.outbox.account(h.to) == librpc::Account::default()).to_string()),
-        case("Outbox::reached", "[]", |mut h| format!("{:?}", h.outbox.reached())),
+        case("Outbox::inboxes", "[]", |mut h| format!("{:?}", h.outbox.inboxes())),
         case("Outbox::set_high_water", "ok", |mut h| {
             h.outbox.set_high_water(Some(0.5));
             "ok".into()
         }),
-        case("Outbox::congestion", "None", |mut h| format!("{:?}", h.outbox.congestion())),
+        case("Outbox::next_high_water_change", "None", |mut h| format!("{:?}", h.outbox.next_high_water_change())),
         case("Outbox::total", "true", |mut h| (h.outbox.total() == librpc::Account::default()).to_string()),
         case("Outbox::topic", "ok", |mut h| went(h.outbox.topic("new"))),
         case("Outbox::limit_topic_rate", OUTBOX, |mut h| {
@@ -243,8 +243,8 @@ fn outboxes() -> Vec<Case> {
 
 fn faces() -> Vec<Case> {
     vec![
-        case("Publisher::set_limit", OUTBOX, |mut h| {
-            h.publisher.set_limit(LIMIT);
+        case("Publisher::set_timeout", OUTBOX, |mut h| {
+            h.publisher.set_timeout(LIMIT);
             went(h.publisher.publish(b"x"))
         }),
         case("Publisher::publish", OUTBOX, |mut h| went(h.publisher.publish(b"x"))),
@@ -275,15 +275,15 @@ fn faces() -> Vec<Case> {
             h.publisher.set_high_water(Some(0.5));
             "ok".into()
         }),
-        case("Publisher::congestion", "None", |mut h| format!("{:?}", h.publisher.congestion())),
-        case("Publisher::reached", "[]", |mut h| format!("{:?}", h.publisher.reached())),
+        case("Publisher::next_high_water_change", "None", |mut h| format!("{:?}", h.publisher.next_high_water_change())),
+        case("Publisher::inboxes", "[]", |mut h| format!("{:?}", h.publisher.inboxes())),
         case("Publisher::set_redelivery", OUTBOX, |mut h| {
             h.publisher.set_redelivery(None);
             went(h.publisher.flush(LIMIT))
         }),
         case("Publisher::take_returned", OUTBOX, |mut h| said(h.publisher.take_returned())),
-        case("Sender::set_limit", OUTBOX, |mut h| {
-            h.sender.set_limit(LIMIT);
+        case("Sender::set_timeout", OUTBOX, |mut h| {
+            h.sender.set_timeout(LIMIT);
             went(h.sender.send(b"x"))
         }),
         case("Sender::send", OUTBOX, |mut h| went(h.sender.send(b"x"))),
@@ -303,7 +303,7 @@ fn faces() -> Vec<Case> {
             h.sender.set_high_water(None);
             "ok".into()
         }),
-        case("Sender::congestion", "None", |mut h| format!("{:?}", h.sender.congestion())),
+        case("Sender::next_high_water_change", "None", |mut h| format!("{:?}", h.sender.next_high_water_change())),
         case("Sender::set_redelivery", OUTBOX, |mut h| {
             h.sender.set_redelivery(Some(LIMIT));
             went(h.sender.flush(LIMIT))
@@ -333,7 +333,7 @@ fn values() -> Vec<Case> {
         case("Limits::topic_bytes_per_user", "ok", |_| debug(Limits::default().topic_bytes_per_user(1))),
         case("Limits::decisions_per_user", "ok", |_| debug(Limits::default().decisions_per_user(1))),
         case("Limits::decisions", "ok", |_| debug(Limits::default().decisions(1))),
-        case("Limits::handshake_time", "ok", |_| debug(Limits::default().handshake_time(LIMIT))),
+        case("Limits::handshake_timeout", "ok", |_| debug(Limits::default().handshake_timeout(LIMIT))),
         case("Admission::function", "ok", |_| debug(Admission::nobody().function(|_| true))),
         case("Rate::messages", "ok", |_| debug(rate())),
         case("Rate::bytes", "ok", |_| debug(Rate::bytes(NonZeroU32::MIN, NonZeroU32::MIN))),
@@ -369,12 +369,12 @@ fn main() {
 
     let (inbox, subscriber) = (node.inbox().unwrap(), node.subscribe("subscribed").unwrap());
     let callback = node.subscriber_builder(["called"]).callback(|_| {}).unwrap();
-    let (stop, mut sender) = (inbox.stop_handle(), node.sender("peer").unwrap());
+    let (stop, mut sender) = (inbox.stop_handle(), node.connect("peer").unwrap());
     sender.send(b"sent").unwrap();
     let mut publisher = node.publisher("topic").unwrap();
     assert_eq!(publisher.publish(b"published").unwrap().inboxes(), 1);
     let mut outbox = node.outbox();
-    let (to, topic) = (outbox.to("peer").unwrap(), outbox.topic("topic").unwrap());
+    let (to, topic) = (outbox.connect("peer").unwrap(), outbox.topic("topic").unwrap());
     outbox.send(to, b"sent").unwrap();
     assert_eq!(outbox.publish(topic, b"published").unwrap().inboxes(), 1);
     let mut observer = Observer::new(domain.clone());
@@ -422,8 +422,8 @@ fn main() {
     publisher.flush(LIMIT).unwrap();
     outbox.flush(LIMIT).unwrap();
     assert_eq!((sender.sent(), outbox.total().accepted, publisher.account().accepted), (2, 2, 2));
-    assert_eq!((outbox.reached().len(), node.stats().inboxes.len()), (2, 4));
-    peer.sender("parent").unwrap().send(b"to the parent").unwrap();
+    assert_eq!((outbox.inboxes().len(), node.stats().inboxes.len()), (2, 4));
+    peer.connect("parent").unwrap().send(b"to the parent").unwrap();
     assert!(inbox.recv_timeout(LIMIT).unwrap().is_some(), "no child has stopped it");
     assert!(format!("{callback:?}").contains("Some"), "its thread runs");
     assert!(observer.look(LIMIT).unwrap().iter().all(|observed| observed.stats.is_ok()));

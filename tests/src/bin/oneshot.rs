@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{} {}", receipt.inboxes(), receipt.pending());
         (publisher, sender) = (Some(it), None);
     } else {
-        let mut it = node.try_sender("sink")?;
+        let mut it = node.try_connect("sink")?;
         it.send(number.as_bytes())?;
         println!("1 0");
         (publisher, sender) = (None, Some(it));

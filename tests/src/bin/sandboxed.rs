@@ -65,7 +65,7 @@ fn main() {
 fn connect() {
     let node = Node::open("source").unwrap();
     enter_sandbox(libc::SYS_membarrier, &Instead::Kill { argument: REGISTER_GLOBAL_EXPEDITED });
-    let mut sender = node.try_sender("sink").unwrap();
+    let mut sender = node.try_connect("sink").unwrap();
     sender.send(b"hello").unwrap();
     sender.flush(LIMIT).unwrap();
     say("processed");
@@ -91,7 +91,7 @@ fn receive() {
 /// Sends each line of stdin; the line `sandbox` has it ring for nobody any more: as if it had not seen that the other sleeps.
 fn send() {
     let node = Node::open("source").unwrap();
-    let mut sender = node.sender("sink").unwrap();
+    let mut sender = node.connect("sink").unwrap();
     say("ready");
     for line in std::io::stdin().lock().lines().map(Result::unwrap) {
         if line == "sandbox" {

@@ -29,7 +29,7 @@ impl Contender for Librpc {
         let wait = if job.sleeps() { Wait::Block } else { Wait::Spin };
         let inbox = node.subscriber_builder([ours]).wait(wait).open()?;
         let mut to = node.publisher(theirs)?;
-        to.set_limit(LIMIT);
+        to.set_timeout(LIMIT);
         anyhow::ensure!(to.wait_for_subscriber(LIMIT)?, "the other side does not come");
         Ok(Self { to, inbox, message: vec![0; job.bytes], _node: node })
     }

@@ -43,8 +43,8 @@ fn send(args: &Args, nodes: &[Node], mine: &[usize], ended: &AtomicBool) -> anyh
     let mut senders: Vec<Sender> = Vec::new();
     for further in 1..=args.channels / args.nodes {
         for (node, number) in nodes.iter().zip(mine) {
-            let mut sender = node.sender(&id((number + further) % args.nodes))?;
-            sender.set_limit(Duration::from_millis(100));
+            let mut sender = node.connect(&id((number + further) % args.nodes))?;
+            sender.set_timeout(Duration::from_millis(100));
             senders.push(sender);
         }
     }

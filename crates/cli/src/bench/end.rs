@@ -43,7 +43,7 @@ pub(super) fn inbox(node: &Node, via: Via, wait: Wait, capacity: u64, interrupt:
 /// A publisher to a node, once the node is there.
 pub(super) fn publisher(node: &Node, to: &str, interrupt: &Interrupt) -> anyhow::Result<Publisher> {
     let mut publisher = node.publisher(&topic(to))?;
-    publisher.set_limit(LIMIT);
+    publisher.set_timeout(LIMIT);
     patiently(to, interrupt, || Ok(publisher.wait_for_subscriber(SLICE)?.then_some(())))?;
     Ok(publisher)
 }
@@ -75,11 +75,11 @@ impl To {
     pub(super) fn open(node: &Node, to: &str, via: Via, interrupt: &Interrupt) -> anyhow::Result<Self> {
         Ok(match via {
             Via::Send => {
-                let mut sender = patiently(to, interrupt, || match node.sender_within(to, SLICE) {
+                let mut sender = patiently(to, interrupt, || match node.connect_timeout(to, SLICE) {
                     Err(ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }) => Ok(None),
                     sender => Ok(Some(sender?)),
                 })?;
-                sender.set_limit(LIMIT);
+                sender.set_timeout(LIMIT);
                 Self::Node(sender)
             }
             Via::Topic => Self::Topic(publisher(node, to, interrupt)?),

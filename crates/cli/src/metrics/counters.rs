@@ -1,13 +1,14 @@
 //! What was counted between each two nodes, so that no counter falls while the node that counts it lives.
 //!
 //! Each number is taken from the node that counts it: what was sent from the sender, what was received from the receiver. What
-//! it has counted on channels that have ended is included. A node that does not answer just now is left out, because a counter
-//! of 0 would be a reset, and a gap is none. A node that does not admit us never answers: there the other end's word counts.
+//! it has counted on channels that have ended is included. A node that lives and does not answer just now keeps the counters
+//! that it told last; before it has told any it is left out, because a counter of 0 would look like a reset. A node that does
+//! not admit us never answers: there the other end's word counts.
 //!
 //! A channel that ends while its node is read is not counted at all in that look. So a counter is never shown lower than
 //! before, as long as the same incarnation tells it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use librpc::{Address, ChannelStats, EndedChannels, Histogram, Incarnation, NodeStats, Observed, Totals};
 
@@ -148,9 +149,11 @@ impl Counters {
         let state = |node: &str| states.get(node).copied();
         counters.sent = pick(&words.by_sender, &words.by_receiver, |(from, _, _)| state(from));
         counters.received = pick(&words.by_receiver, &words.by_sender, |(_, to, _)| state(to));
-        not_less(&mut counters.sent, &before.sent);
-        not_less(&mut counters.received, &before.received);
-        not_less(&mut counters.inboxes, &before.inboxes);
+        let silent = |observed: &&Observed| State::of(&observed.stats) == State::Stalled;
+        let silent = observed.iter().filter(silent).map(|observed| observed.node.incarnation.to_string()).collect();
+        carry_on(&mut counters.sent, &before.sent, &silent);
+        carry_on(&mut counters.received, &before.received, &silent);
+        carry_on(&mut counters.inboxes, &before.inboxes, &silent);
         counters
     }
 }
@@ -167,9 +170,14 @@ fn pick(
     own.chain(others).map(|(key, told)| (labels(key), told.clone())).collect()
 }
 
-fn not_less<L: Ord>(now: &mut BTreeMap<L, Told>, before: &BTreeMap<L, Told>) {
-    for (labels, told) in now {
-        before.get(labels).into_iter().for_each(|before| told.at_least(before));
+/// Nothing is told lower than before, and what silent incarnations have told stays.
+fn carry_on<L: Ord + Clone>(now: &mut BTreeMap<L, Told>, before: &BTreeMap<L, Told>, silent: &HashSet<String>) {
+    for (labels, before) in before {
+        match now.get_mut(labels) {
+            Some(told) => told.at_least(before),
+            None if silent.contains(&before.by) => _ = now.insert(labels.clone(), before.clone()),
+            None => {}
+        }
     }
 }
 
@@ -177,7 +185,7 @@ fn not_less<L: Ord>(now: &mut BTreeMap<L, Told>, before: &BTreeMap<L, Told>) {
 mod tests {
     use std::time::Duration;
 
-    use librpc::{Domain, Node, Unobserved};
+    use librpc::{Domain, Node, ObserveError};
 
     use super::*;
 
@@ -216,7 +224,7 @@ mod tests {
         let (sink, source) = (place.open("sink"), place.open("source"));
         let handle = sink.inbox_builder().callback(|_| {}).expect("it opens");
         let (mut first, mut second) =
-            (source.sender("sink").expect("it is there"), source.sender("sink").expect("it is there"));
+            (source.connect("sink").expect("it is there"), source.connect("sink").expect("it is there"));
         for (sender, messages) in [(&mut first, 100), (&mut second, 50)] {
             (0..messages).for_each(|_| sender.send(b"hello").expect("it goes"));
             sender.flush(LONG).expect("it is processed");
@@ -237,24 +245,28 @@ mod tests {
     }
 
     #[test]
-    fn the_counters_of_a_node_that_does_not_answer_are_left_out() {
+    fn the_counters_of_a_node_that_does_not_answer_stay_as_they_were() {
         let place = Place::new("no_answer");
         let (sink, source) = (place.open("sink"), place.open("source"));
         let handle = sink.inbox_builder().callback(|_| {}).expect("it opens");
-        let mut sender = source.sender("sink").expect("it is there");
+        let mut sender = source.connect("sink").expect("it is there");
         sender.send(b"hello").expect("it goes");
         sender.flush(LONG).expect("it is processed");
-        let without = |id: &str, why: Unobserved| {
+        let first = Counters::of(&place.look(), &Counters::default());
+        let without = |id: &str, why: ObserveError, before: &Counters| {
             let mut observed = place.look();
             let node = observed.iter_mut().find(|observed| observed.node.id == id).expect("it is listed");
             node.stats = Err(why);
-            shown(&Counters::of(&observed, &Counters::default()))
+            shown(&Counters::of(&observed, before))
         };
-        let refused = || Unobserved::Refused { reason: librpc::Reason::NotAdmitted, text: String::new() };
-        assert_eq!(without("sink", Unobserved::Stopped), [Some(1), None, None], "not 0, and the sender tells its own");
-        assert_eq!(without("source", Unobserved::Stopped), [None, Some(1), Some(1)]);
-        assert_eq!(without("sink", refused()), [Some(1), Some(1), None], "the sender's word counts");
-        assert_eq!(without("source", refused()), [Some(1), Some(1), Some(1)], "the receiver's word counts");
+        let nothing = Counters::default();
+        let refused = || ObserveError::Refused { reason: librpc::Reason::NotAdmitted, text: String::new() };
+        assert_eq!(without("sink", ObserveError::Stopped, &nothing), [Some(1), None, None], "not 0, and the sender tells its own");
+        assert_eq!(without("source", ObserveError::Stopped, &nothing), [None, Some(1), Some(1)]);
+        assert_eq!(without("sink", ObserveError::Stopped, &first), [Some(1); 3], "what it told last");
+        assert_eq!(without("source", ObserveError::Stopped, &first), [Some(1); 3], "what it told last");
+        assert_eq!(without("sink", refused(), &nothing), [Some(1), Some(1), None], "the sender's word counts");
+        assert_eq!(without("source", refused(), &nothing), [Some(1), Some(1), Some(1)], "the receiver's word counts");
         handle.stop().expect("it ends");
     }
 

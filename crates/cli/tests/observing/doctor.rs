@@ -150,8 +150,8 @@ fn the_doctor_finds_other_namespaces() {
         assert!(containers["todo"].as_str().is_some_and(|text| text.contains(todo)), "{containers}");
         // It works anyway.
         assert_eq!(place.run(&["send", "inside"], b"hello\n").code, 0, "{namespace}");
-        inside.signal(Signal::KILL); // which ends its child, too
-        inside.ends();
+        inside.signal(Signal::TERM);
+        assert_eq!(inside.ends().code, 0, "{namespace}");
         until(|| place.nodes().len() == 1);
     }
     // Another mount namespace that shares /dev/shm does not matter. One with a /dev/shm of its own is another domain.
@@ -162,8 +162,8 @@ fn the_doctor_finds_other_namespaces() {
     assert_eq!(containers["verdict"], "PASS", "{containers}");
     assert!(containers["found"].as_str().is_some_and(|text| text.contains("in another mount namespace")));
     assert_eq!(find(&doctor, "check", "elsewhere")["verdict"], "PASS");
-    inside.signal(Signal::KILL);
-    inside.ends();
+    inside.signal(Signal::TERM);
+    assert_eq!(inside.ends().code, 0);
     until(|| place.nodes().len() == 1);
     let script = "mount -t tmpfs none /dev/shm && exec \"$@\"";
     let librpc = place.librpc(&["recv", "apart"]);

@@ -135,7 +135,7 @@ fn counters_of_a_stopped_receiver_and_of_ended_channels_do_not_fall() {
     let (mut server, address) = metrics(&place);
     let sink = place.receiver("sink", &[]);
     let node = librpc::Node::builder("camera").domain(librpc::Domain::at(place.path())).open().expect("it opens");
-    let mut senders = [node.sender("sink").expect("it is there"), node.sender("sink").expect("it is there")];
+    let mut senders = [node.connect("sink").expect("it is there"), node.connect("sink").expect("it is there")];
     for (sender, messages) in senders.iter_mut().zip([30, 12]) {
         (0..messages).for_each(|_| sender.send(b"x").expect("it goes"));
         sender.flush(std::time::Duration::from_secs(10)).expect("it is processed");

@@ -35,7 +35,7 @@ pub struct Limits {
     /// The same of all users together. Default 64.
     pub decisions: u32,
     /// How long a peer may be silent in its handshake. Default 2 s.
-    pub handshake_time: Duration,
+    pub handshake_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -47,7 +47,7 @@ impl Default for Limits {
             topic_bytes_per_user: 64 << 20,
             decisions_per_user: 16,
             decisions: 64,
-            handshake_time: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -83,9 +83,9 @@ impl Limits {
         Self { decisions, ..self }
     }
 
-    /// Sets [`Limits::handshake_time`](#structfield.handshake_time). A time too far away to be a point in time is no limit.
-    pub fn handshake_time(self, time: Duration) -> Self {
-        Self { handshake_time: time, ..self }
+    /// Sets [`Limits::handshake_timeout`](#structfield.handshake_timeout). A time too far away to be a point in time is no limit.
+    pub fn handshake_timeout(self, time: Duration) -> Self {
+        Self { handshake_timeout: time, ..self }
     }
 }
 

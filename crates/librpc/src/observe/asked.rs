@@ -1,7 +1,7 @@
 //! A node that was asked about itself, and what it has said so far: page by page, each bounded, all of them together too.
 
 use crate::name::Incarnation;
-use crate::observe::Unobserved;
+use crate::observe::ObserveError;
 use crate::registry::NodeInfo;
 use crate::stats::NodeStats;
 use crate::stats::page::{self, Cursor, Item};
@@ -47,7 +47,7 @@ pub(super) enum Said {
     /// It has closed the connection, or says that it is another one.
     HungUp,
     /// Nothing that could be used.
-    Nothing(Unobserved),
+    Nothing(ObserveError),
 }
 
 /// A node that was asked and has not said everything yet.
@@ -72,11 +72,11 @@ impl Asked {
         after: Option<Cursor>,
         token: u64,
         socket: Socket,
-    ) -> Result<Option<Self>, Unobserved> {
+    ) -> Result<Option<Self>, ObserveError> {
         match socket.send(&question(node.incarnation, after), None) {
             Ok(Sent::Done) => {}
             Ok(_) => return Ok(None),
-            Err(error) => return Err(Unobserved::Failed(error.to_string())),
+            Err(error) => return Err(ObserveError::Failed(error.to_string())),
         }
         let stats = NodeStats::new(node.id.as_str().into(), node.incarnation);
         let (uid, since) = (node.uid, Instant::now());
@@ -99,7 +99,7 @@ impl Asked {
 
     /// Takes the next message.
     pub(super) fn step(&mut self) -> Said {
-        let failed = |why| Said::Nothing(Unobserved::Failed(why));
+        let failed = |why| Said::Nothing(ObserveError::Failed(why));
         let mut message = vec![0; MAX_PAGE_BYTES];
         let answer = match self.socket.receive(&mut message) {
             Ok(Received::Nothing) => return Said::Some,
@@ -117,7 +117,7 @@ impl Asked {
             Ok(Answer::Page(page)) => self.page(page).unwrap_or_else(failed),
             Ok(Answer::Refusal(refusal)) => match Reason::from_number(refusal.reason) {
                 Reason::Restarted | Reason::NoInbox => Said::HungUp,
-                reason => Said::Nothing(Unobserved::Refused { reason, text: short(&refusal.text, MAX_TEXT) }),
+                reason => Said::Nothing(ObserveError::Refused { reason, text: short(&refusal.text, MAX_TEXT) }),
             },
             Ok(_) => failed("its answer is to another question".into()),
             Err(error) => failed(error.to_string()),

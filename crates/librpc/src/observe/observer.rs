@@ -37,13 +37,13 @@ pub struct Observed {
     /// What the registry says.
     pub node: NodeInfo,
     /// What the node says, or why it says nothing.
-    pub stats: Result<NodeStats, Unobserved>,
+    pub stats: Result<NodeStats, ObserveError>,
 }
 
 /// Why a node says nothing about itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Unobserved {
+pub enum ObserveError {
     /// It is dead, and nobody has swept it yet.
     #[error("it is dead, and not swept yet (`librpc clean`)")]
     Dead,
@@ -84,7 +84,7 @@ pub struct Observer {
 
 /// Why a node was not asked.
 enum NotAsked {
-    Because(Unobserved),
+    Because(ObserveError),
     NobodyListens,
     /// This process, or the machine, has no descriptor left.
     OutOfDescriptors(OsError),
@@ -107,8 +107,8 @@ impl Domain {
     /// # Errors
     ///
     /// [`DomainError`] if there is a directory, but it cannot be read.
-    pub fn observe(&self, limit: Duration) -> Result<Vec<Observed>, DomainError> {
-        Observer::new(self.clone()).look(limit)
+    pub fn observe(&self, timeout: Duration) -> Result<Vec<Observed>, DomainError> {
+        Observer::new(self.clone()).look(timeout)
     }
 }
 
@@ -125,8 +125,8 @@ impl Observer {
     /// # Errors
     ///
     /// [`DomainError`] if there is a directory, but it cannot be read. No directory: an empty list.
-    pub fn look(&mut self, limit: Duration) -> Result<Vec<Observed>, DomainError> {
-        self.ask_for(None, limit)
+    pub fn look(&mut self, timeout: Duration) -> Result<Vec<Observed>, DomainError> {
+        self.ask_for(None, timeout)
     }
 
     /// The same, asking only for a sign of life: the lists of inboxes and channels stay empty.
@@ -134,8 +134,8 @@ impl Observer {
     /// # Errors
     ///
     /// As [`Observer::look`].
-    pub fn probe(&mut self, limit: Duration) -> Result<Vec<Observed>, DomainError> {
-        self.ask_for(Some(Cursor::END), limit)
+    pub fn probe(&mut self, timeout: Duration) -> Result<Vec<Observed>, DomainError> {
+        self.ask_for(Some(Cursor::END), timeout)
     }
 
     fn ask_for(&mut self, after: Option<Cursor>, limit: Duration) -> Result<Vec<Observed>, DomainError> {
@@ -159,7 +159,7 @@ impl Observer {
         let observed = nodes.into_iter().filter_map(|node| {
             let identity = Identity::of(&node);
             let stats = match answers.remove(&identity) {
-                _ if !node.alive => Err(Unobserved::Dead),
+                _ if !node.alive => Err(ObserveError::Dead),
                 Some(Some(stats)) => stats,
                 Some(None) => return None, // it has left
                 None => Err(self.silent(&identity, limit)),
@@ -171,13 +171,13 @@ impl Observer {
 
     /// What is said of a node that has not answered. One that has begun to is not waited for in the next look: it has taken
     /// the connection, so nothing of it stays in the node's queue.
-    fn silent(&mut self, identity: &Identity, limit: Duration) -> Unobserved {
-        let Some(asked) = self.asked.get(identity) else { return Unobserved::Stalled { since: Duration::ZERO } };
+    fn silent(&mut self, identity: &Identity, limit: Duration) -> ObserveError {
+        let Some(asked) = self.asked.get(identity) else { return ObserveError::Stalled { since: Duration::ZERO } };
         match asked.pages() {
-            0 => Unobserved::Stalled { since: asked.since.elapsed() },
+            0 => ObserveError::Stalled { since: asked.since.elapsed() },
             pages => {
                 self.asked.remove(identity);
-                Unobserved::Failed(format!("its answer has not ended within {limit:?}, after {pages} pages"))
+                ObserveError::Failed(format!("its answer has not ended within {limit:?}, after {pages} pages"))
             }
         }
     }
@@ -208,7 +208,7 @@ impl Observer {
                     Err(NotAsked::OutOfDescriptors(error)) => return Err(error),
                     Err(NotAsked::NobodyListens) => match still_there(look.directory, node) {
                         // Perhaps it does not listen yet: it is on its way in.
-                        Some(Err(Unobserved::Failed(_))) if look.has_time(begun) => joining.push((identity, node)),
+                        Some(Err(ObserveError::Failed(_))) if look.has_time(begun) => joining.push((identity, node)),
                         gone => drop(look.answers.insert(identity, gone)),
                     },
                 }
@@ -247,7 +247,7 @@ impl Observer {
                 still_there(look.directory, node)
             }
             Said::Some | Said::All if is_too_much => {
-                Some(Err(Unobserved::Failed("it and others say more than one look keeps".into())))
+                Some(Err(ObserveError::Failed("it and others say more than one look keeps".into())))
             }
             Said::Some | Said::All => {
                 *look.bytes.entry(uid).or_default() += asked.bytes;
@@ -274,15 +274,15 @@ impl Observer {
         identity: &Identity,
         node: &NodeInfo,
     ) -> Result<(), NotAsked> {
-        let failed = |error: OsError| NotAsked::Because(Unobserved::Failed(error.to_string()));
+        let failed = |error: OsError| NotAsked::Because(ObserveError::Failed(error.to_string()));
         if is_stopped(look.directory, holders, node) {
-            return Err(NotAsked::Because(Unobserved::Stopped));
+            return Err(NotAsked::Because(ObserveError::Stopped));
         }
         let path = node_file::socket_path(look.directory, &node.id);
         let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => socket,
             Err(error) if error.is(Errno::AGAIN) => {
-                return Err(NotAsked::Because(Unobserved::Stalled { since: Duration::ZERO })); // nobody empties its queue
+                return Err(NotAsked::Because(ObserveError::Stalled { since: Duration::ZERO })); // nobody empties its queue
             }
             Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => {
                 return Err(NotAsked::NobodyListens);
@@ -295,7 +295,7 @@ impl Observer {
         let owner = socket.credentials().map_err(failed)?.uid;
         if owner != node.uid {
             let text = format!("its socket belongs to uid {owner}, its file to uid {}", node.uid);
-            return Err(NotAsked::Because(Unobserved::Failed(text)));
+            return Err(NotAsked::Because(ObserveError::Failed(text)));
         }
         self.tokens += 1;
         let asked = Asked::new(node, look.after, self.tokens, socket).map_err(NotAsked::Because)?;
@@ -312,7 +312,7 @@ struct Look<'d> {
     after: Option<Cursor>,
     limit: Duration,
     /// What is known by now; `None`: the node has left.
-    answers: BTreeMap<Identity, Option<Result<NodeStats, Unobserved>>>,
+    answers: BTreeMap<Identity, Option<Result<NodeStats, ObserveError>>>,
     /// What the answers take, for each user.
     bytes: BTreeMap<u32, usize>,
 }
@@ -330,13 +330,13 @@ impl Look<'_> {
 }
 
 /// Nobody answers: the node has left (`None`), or is another one now.
-fn still_there(directory: &Descriptor, node: &NodeInfo) -> Option<Result<NodeStats, Unobserved>> {
+fn still_there(directory: &Descriptor, node: &NodeInfo) -> Option<Result<NodeStats, ObserveError>> {
     match node_file::read(directory, &node.id) {
         Ok(Some(file)) if file.incarnation != node.incarnation || file.uid != node.uid => None,
-        Ok(Some(file)) if file.alive => Some(Err(Unobserved::Failed("it has closed the connection".into()))),
-        Ok(Some(_)) => Some(Err(Unobserved::Dead)),
+        Ok(Some(file)) if file.alive => Some(Err(ObserveError::Failed("it has closed the connection".into()))),
+        Ok(Some(_)) => Some(Err(ObserveError::Dead)),
         Ok(None) => None,
-        Err(error) => Some(Err(Unobserved::Failed(error.to_string()))),
+        Err(error) => Some(Err(ObserveError::Failed(error.to_string()))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use librpc_ring::is_mappable;
 
 use crate::link::inbox_shared::{InboxShared, Settings};
-use crate::name::{Address, BadNodeId, check_node_id};
+use crate::name::{Address, InvalidNodeId, check_node_id};
 use crate::node_shared::{NotListed, Owned};
 use crate::place::OpenError;
 use crate::policy::Policy;
@@ -15,7 +15,7 @@ use crate::registry::layout::{MAX_INBOXES, MAX_LIST_BYTES};
 use crate::registry::registration::AnnounceError;
 use crate::sys::memory::page_size;
 use crate::sys::{OsError, fork};
-use crate::topic::{BadTopic, MAX_PATTERNS};
+use crate::topic::{InvalidTopic, MAX_PATTERNS};
 
 /// The smallest capacity that can be asked for, in bytes.
 const MIN_CAPACITY: usize = 4096;
@@ -28,10 +28,10 @@ pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
 pub enum InboxError {
     /// A pattern is none.
     #[error(transparent)]
-    BadTopic(#[from] BadTopic),
+    InvalidTopic(#[from] InvalidTopic),
     /// A durable name is none: it must be as a node's id.
     #[error("a durable name must be as a node id: {0}")]
-    BadName(#[source] BadNodeId),
+    InvalidName(#[source] InvalidNodeId),
     /// There are too many patterns, or none.
     #[error("a subscription to {patterns} patterns: it must be 1 to {MAX_PATTERNS}")]
     Patterns {
@@ -42,7 +42,7 @@ pub enum InboxError {
     #[error("node {node:?} has such an inbox already")]
     Taken {
         /// The node.
-        node: String,
+        node: Arc<str>,
     },
     /// The capacity is not valid.
     #[error("a capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
@@ -54,7 +54,7 @@ pub enum InboxError {
     #[error("node {node:?} has {MAX_INBOXES} inboxes already, the most that a node may have: open another node")]
     TooMany {
         /// The node.
-        node: String,
+        node: Arc<str>,
     },
     /// The addresses of all inboxes of the node, and the durable names, do not fit in its file.
     #[error(
@@ -63,7 +63,7 @@ pub enum InboxError {
     )]
     ListTooLong {
         /// The node.
-        node: String,
+        node: Arc<str>,
         /// The length of the list with this inbox, in bytes.
         bytes: usize,
     },
@@ -71,7 +71,7 @@ pub enum InboxError {
     #[error("node {node:?} was removed from its domain, and cannot join anew: {source}")]
     Removed {
         /// The node.
-        node: String,
+        node: Arc<str>,
         /// Why it cannot.
         source: Box<OpenError>,
     },
@@ -79,7 +79,7 @@ pub enum InboxError {
     #[error("node {node:?} is closed, or was opened before a fork")]
     Closed {
         /// The node.
-        node: String,
+        node: Arc<str>,
     },
     /// A system call failed.
     #[error(transparent)]
@@ -126,7 +126,7 @@ impl<'n> InboxBuilder<'n> {
     }
 
     /// Whether a subscription gets what its own node publishes, too. By default it does not.
-    pub fn own(self, own: bool) -> Self {
+    pub fn receive_own(self, own: bool) -> Self {
         Self { receive_own: own, ..self }
     }
 
@@ -156,14 +156,14 @@ impl<'n> InboxBuilder<'n> {
         let Self { node, address, capacity, policy, receive_own, durable, wait, acknowledge } = self;
         let address = address?;
         if let Some(name) = &durable {
-            check_node_id(name).map_err(InboxError::BadName)?;
+            check_node_id(name).map_err(InboxError::InvalidName)?;
         }
         if !is_mappable(capacity, MIN_CAPACITY) {
             return Err(InboxError::Capacity { bytes: capacity });
         }
         let capacity = capacity.max(page_size() as u64);
         let node = node.clone();
-        let closed = || InboxError::Closed { node: node.id.to_string() };
+        let closed = || InboxError::Closed { node: node.id.clone() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
         let settings = Settings { address, capacity, policy, receive_own, durable };
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
@@ -171,14 +171,14 @@ impl<'n> InboxBuilder<'n> {
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
         inbox.node.announce(&inbox.shared).map_err(|error| match error {
-            NotListed::Closed => InboxError::Closed { node: inbox.node.id.to_string() },
-            NotListed::Taken => InboxError::Taken { node: inbox.node.id.to_string() },
+            NotListed::Closed => InboxError::Closed { node: inbox.node.id.clone() },
+            NotListed::Taken => InboxError::Taken { node: inbox.node.id.clone() },
             NotListed::Removed(source) => {
-                InboxError::Removed { node: inbox.node.id.to_string(), source: Box::new(source) }
+                InboxError::Removed { node: inbox.node.id.clone(), source: Box::new(source) }
             }
-            NotListed::Failed(AnnounceError::TooMany { .. }) => InboxError::TooMany { node: inbox.node.id.to_string() },
+            NotListed::Failed(AnnounceError::TooMany { .. }) => InboxError::TooMany { node: inbox.node.id.clone() },
             NotListed::Failed(AnnounceError::TooLong { bytes }) => {
-                InboxError::ListTooLong { node: inbox.node.id.to_string(), bytes }
+                InboxError::ListTooLong { node: inbox.node.id.clone(), bytes }
             }
             NotListed::Failed(AnnounceError::Os(error)) => error.into(),
         })?;

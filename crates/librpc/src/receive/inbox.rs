@@ -30,7 +30,7 @@ pub enum RecvError {
     #[error("node {node:?} is closed")]
     Closed {
         /// The node.
-        node: String,
+        node: Arc<str>,
     },
     /// The inbox was opened before a fork, and belongs to the parent.
     #[error("this inbox belongs to the process that forked this one: open a node of its own here")]
@@ -89,8 +89,8 @@ impl Inbox {
     ///
     /// [`RecvError`].
     #[inline]
-    pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<Message<'_>>, RecvError> {
-        self.message(until(limit))
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message<'_>>, RecvError> {
+        self.message(until(timeout))
     }
 
     /// Waits for whatever comes next: a message, or a sender that joins or leaves. `None` as in [`Inbox::recv`].
@@ -119,8 +119,8 @@ impl Inbox {
     ///
     /// [`RecvError`].
     #[inline]
-    pub fn recv_event_timeout(&mut self, limit: Duration) -> Result<Option<Event<'_>>, RecvError> {
-        self.event(until(limit))
+    pub fn recv_event_timeout(&mut self, timeout: Duration) -> Result<Option<Event<'_>>, RecvError> {
+        self.event(until(timeout))
     }
 
     /// The messages as they come, each a value of its own. It ends when the inbox is stopped.
@@ -182,7 +182,7 @@ impl Inbox {
             self.receiver.consume(true);
         }
         match self.receiver.next(until, wanted)? {
-            None if self.shared.is_closed() => Err(RecvError::Closed { node: self.node.id.to_string() }),
+            None if self.shared.is_closed() => Err(RecvError::Closed { node: self.node.id.clone() }),
             found => Ok(found),
         }
     }

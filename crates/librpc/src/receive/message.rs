@@ -32,7 +32,7 @@ impl<'a> Message<'a> {
 
     /// The id of the node that sent it.
     #[inline]
-    pub fn from(&self) -> &'a str {
+    pub fn sender(&self) -> &'a str {
         &self.peer.node
     }
 
@@ -48,10 +48,10 @@ impl<'a> Message<'a> {
         self.payload
     }
 
-    /// The topic that it was published on; empty if it was sent to the node itself.
+    /// The topic that it was published on; `None`: it was sent to the node itself.
     #[inline]
-    pub fn topic(&self) -> &'a str {
-        self.topics.of(self.taken.topic).unwrap_or_default()
+    pub fn topic(&self) -> Option<&'a str> {
+        self.topics.of(self.taken.topic)
     }
 
     /// How many messages of this outbox were overwritten directly in front of this one, before they could be received:
@@ -76,7 +76,7 @@ impl<'a> Message<'a> {
     /// A copy that lives as long as you like.
     pub fn to_owned(&self) -> OwnedMessage {
         let Taken { sequence, missed, redelivered, topic, .. } = *self.taken;
-        let (peer, topic) = (self.peer.clone(), self.topics.of(topic).unwrap_or_default().into());
+        let (peer, topic) = (self.peer.clone(), self.topics.of(topic).map(Arc::from));
         OwnedMessage { peer, topic, payload: self.payload.into(), sequence, missed, redelivered }
     }
 }
@@ -88,7 +88,7 @@ pub struct OwnedMessage {
     /// Who sent it.
     pub peer: Arc<Peer>,
     /// The topic, as in [`Message::topic`].
-    pub topic: Arc<str>,
+    pub topic: Option<Arc<str>>,
     /// What was sent.
     pub payload: Box<[u8]>,
     /// Its number, as in [`Message::sequence`].

@@ -98,7 +98,7 @@ pub(super) fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
 
 /// When a peer has been silent for too long; `None`: never.
 fn patience(node: &NodeShared) -> Option<Instant> {
-    Instant::now().checked_add(node.ledger.limits().handshake_time)
+    Instant::now().checked_add(node.ledger.limits().handshake_timeout)
 }
 
 impl Incoming {

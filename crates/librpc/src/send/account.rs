@@ -42,7 +42,7 @@ pub struct Account {
 /// One inbox that an outbox reaches, and what became of the messages to it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Reached {
+pub struct ReachedInbox {
     /// The id of its node.
     pub node: Arc<str>,
     /// What it receives.

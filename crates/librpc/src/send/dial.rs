@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::link::channel_shared::{ChannelShared, Failure};
 use crate::link::outgoing;
-use crate::name::BadNodeId;
+use crate::name::InvalidNodeId;
 use crate::node_shared::NodeShared;
 use crate::registry::lookup::{self, LookedUp};
 use crate::registry::node_file::ReadError;
@@ -28,24 +28,24 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 pub enum ConnectError {
     /// The id is none.
     #[error(transparent)]
-    BadId(#[from] BadNodeId),
+    InvalidId(#[from] InvalidNodeId),
     /// There is no living node of this id.
     #[error("node {node:?} is not there (`librpc nodes` shows who is)")]
     NotFound {
         /// The id.
-        node: String,
+        node: Arc<str>,
     },
     /// The node lives, but has not opened its inbox.
     #[error("node {node:?} has no inbox")]
     NoInbox {
         /// The id.
-        node: String,
+        node: Arc<str>,
     },
     /// The node does not want this sender.
     #[error("node {node:?} refuses ({reason:?}): {text}")]
     Refused {
         /// The id.
-        node: String,
+        node: Arc<str>,
         /// Why.
         reason: Reason,
         /// Why, in the receiver's words.
@@ -55,7 +55,7 @@ pub enum ConnectError {
     #[error("node {node:?} cannot be connected to: {why}")]
     Broken {
         /// The id.
-        node: String,
+        node: Arc<str>,
         /// What is wrong.
         why: String,
     },
@@ -63,7 +63,7 @@ pub enum ConnectError {
     #[error("the sending node {node:?} is closed, or was opened before a fork")]
     Closed {
         /// The sender's node.
-        node: String,
+        node: Arc<str>,
     },
     /// A system call failed.
     #[error(transparent)]
@@ -72,7 +72,7 @@ pub enum ConnectError {
 
 /// Connects to a node's own inbox, and waits up to a limit for it to appear, and then for its answer.
 pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> Result<OutboundChannel, ConnectError> {
-    let closed = || ConnectError::Closed { node: node.id.to_string() };
+    let closed = || ConnectError::Closed { node: node.id.clone() };
     let domain = node.domain().ok_or_else(closed)?;
     let begun = Instant::now();
     let deadline = begun.checked_add(limit);
@@ -105,9 +105,9 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
                 Some(Failure::Gone) => *lost += 1,
                 Some(Failure::Refused { reason, text }) => {
                     let reason = Reason::from_number(reason);
-                    return Err(ConnectError::Refused { node: to.to_string(), reason, text });
+                    return Err(ConnectError::Refused { node: to.clone(), reason, text });
                 }
-                Some(Failure::Broken(why)) => return Err(ConnectError::Broken { node: to.to_string(), why }),
+                Some(Failure::Broken(why)) => return Err(ConnectError::Broken { node: to.clone(), why }),
                 Some(Failure::NodeClosed) => return Err(closed()),
             }
         }
@@ -115,18 +115,18 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
     let found =
         if limit.is_zero() { attempt()? } else { wait::wait_for(lookout, domain.path(), deadline, &mut attempt)? };
     found.ok_or_else(|| match seen_alive {
-        true => ConnectError::NoInbox { node: to.to_string() },
-        false => ConnectError::NotFound { node: to.to_string() },
+        true => ConnectError::NoInbox { node: to.clone() },
+        false => ConnectError::NotFound { node: to.clone() },
     })
 }
 
 /// Begins to connect to an inbox. In a private domain the kernel holds the channel for its receiver when this has returned,
 /// unless descriptors, memory or the receiver's queue are used up just now. Messages are numbered from `first` on.
 pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> Result<OutboundChannel, ConnectError> {
-    let closed = || ConnectError::Closed { node: node.id.to_string() };
+    let closed = || ConnectError::Closed { node: node.id.clone() };
     let (reactor, directory) = (node.reactor(), node.directory().ok_or_else(closed)?);
     let charge = node.sending.channel(target.uid, target.capacity).ok_or_else(|| ConnectError::Refused {
-        node: target.node.to_string(),
+        node: target.node.clone(),
         reason: Reason::TooMuch,
         text: format!("node {:?} sends to as many inboxes of uid {} as its own limits allow", node.id, target.uid),
     })?;
@@ -145,7 +145,7 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
 /// The inbox of a node, if it is there.
 pub(crate) fn find(node: &Arc<NodeShared>, to: &Arc<str>) -> Result<Option<Target>, ConnectError> {
     node.join_anew_if_removed();
-    let closed = || ConnectError::Closed { node: node.id.to_string() };
+    let closed = || ConnectError::Closed { node: node.id.clone() };
     Ok(match lookup::own_inbox(&*node.directory().ok_or_else(closed)?, to).map_err(unreadable)? {
         LookedUp::Inbox(target) => Some(target),
         LookedUp::Alive | LookedUp::Nobody => None,
@@ -154,7 +154,7 @@ pub(crate) fn find(node: &Arc<NodeShared>, to: &Arc<str>) -> Result<Option<Targe
 
 fn unreadable(error: ReadError) -> ConnectError {
     match error {
-        ReadError::Bad { id, why } => ConnectError::Broken { node: id, why },
+        ReadError::Bad { id, why } => ConnectError::Broken { node: id.into(), why },
         ReadError::Os(error) => error.into(),
     }
 }

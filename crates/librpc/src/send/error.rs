@@ -147,9 +147,9 @@ impl SendError {
         match error {
             ConnectError::Refused { reason, text, .. } => refused(node, reason, text),
             ConnectError::Broken { why, .. } => refused(node, Reason::Unknown, why),
-            ConnectError::Closed { node } => Self::Closed { node: node.into() },
+            ConnectError::Closed { node } => Self::Closed { node },
             ConnectError::Os(error) => error.into(),
-            ConnectError::BadId(_) | ConnectError::NotFound { .. } | ConnectError::NoInbox { .. } => {
+            ConnectError::InvalidId(_) | ConnectError::NotFound { .. } | ConnectError::NoInbox { .. } => {
                 Self::ReceiverGone { node, undelivered: 0 }
             }
         }

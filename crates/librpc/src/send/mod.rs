@@ -20,10 +20,10 @@ pub(crate) mod routes; //     all of them
 pub(crate) mod sender; //     an outbox with one destination
 pub(crate) mod topics; //     the topics of an outbox
 
-pub use account::{Account, Reached};
+pub use account::{Account, ReachedInbox};
 pub use dial::ConnectError;
 pub use error::{FlushError, PublishError, SendError};
-pub use outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
+pub use outbox::{DEFAULT_SEND_TIMEOUT, Destination, Outbox};
 pub use publish::Receipt;
 pub use publisher::Publisher;
 pub use rate::Rate;

@@ -7,7 +7,7 @@ use librpc_ring::Head;
 
 use crate::name::check_node_id;
 use crate::node_shared::Owned;
-use crate::send::account::{Account, Reached};
+use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::Pushed;
 use crate::send::dial::ConnectError;
 use crate::send::error::{FlushError, SendError};
@@ -21,7 +21,7 @@ use crate::sys::clock::Instant;
 use crate::sys::fork;
 
 /// How long a send waits for room by default.
-pub const DEFAULT_SEND_LIMIT: Duration = Duration::from_secs(1);
+pub const DEFAULT_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A node that an outbox sends to. Of use with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,26 +50,35 @@ impl Outbox {
         Self { node, routes, topics, undelivered: Vec::new(), pending: 0, born }
     }
 
-    /// Connects to a node and waits up to 10 s for it to appear. See [`crate::Node::sender_within`].
+    /// Connects to a node and waits up to 10 s for it to appear. See [`crate::Node::connect_timeout`].
     ///
     /// # Errors
     ///
     /// [`ConnectError`].
-    pub fn to(&mut self, node: &str) -> Result<Destination, ConnectError> {
-        self.to_within(node, Duration::from_secs(10))
+    pub fn connect(&mut self, node: &str) -> Result<Destination, ConnectError> {
+        self.connect_timeout(node, Duration::from_secs(10))
     }
 
-    /// Connects to a node and waits up to a limit for it to appear. See [`crate::Node::sender_within`].
+    /// Connects to a node that must be there, without waiting for its answer. See [`crate::Node::connect_timeout`].
     ///
     /// # Errors
     ///
     /// [`ConnectError`].
-    pub fn to_within(&mut self, node: &str, limit: Duration) -> Result<Destination, ConnectError> {
+    pub fn try_connect(&mut self, node: &str) -> Result<Destination, ConnectError> {
+        self.connect_timeout(node, Duration::ZERO)
+    }
+
+    /// Connects to a node and waits up to a limit for it to appear. See [`crate::Node::connect_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn connect_timeout(&mut self, node: &str, timeout: Duration) -> Result<Destination, ConnectError> {
         check_node_id(node)?;
         if !self.born.is_here() {
-            return Err(ConnectError::Closed { node: self.node.id.to_string() });
+            return Err(ConnectError::Closed { node: self.node.id.clone() });
         }
-        self.routes.node_route(node, limit).map(Destination)
+        self.routes.node_route(node, timeout).map(Destination)
     }
 
     /// Limits how fast this outbox sends to a node; `None`: no limit.
@@ -77,7 +86,7 @@ impl Outbox {
         self.routes.list[to.0].pace = rate.map(|rate| Box::new(Pace::new(rate)));
     }
 
-    /// Sends a message, and waits up to [`DEFAULT_SEND_LIMIT`] for room.
+    /// Sends a message, and waits up to [`DEFAULT_SEND_TIMEOUT`] for room.
     ///
     /// Once this has returned `Ok`, the message reaches the receiver even if this process ends or is killed, whether the
     /// receiver is running, stopped, or has not answered yet.
@@ -87,7 +96,7 @@ impl Outbox {
     /// [`SendError`]; the message was not sent then.
     #[inline]
     pub fn send(&mut self, to: Destination, payload: &[u8]) -> Result<(), SendError> {
-        self.send_timeout(to, payload, DEFAULT_SEND_LIMIT)
+        self.send_timeout(to, payload, DEFAULT_SEND_TIMEOUT)
     }
 
     /// Sends a message if there is room. Does not block.
@@ -149,11 +158,11 @@ impl Outbox {
     /// # Errors
     ///
     /// [`FlushError`] says how many messages are lost, and how many are not processed yet.
-    pub fn flush(&mut self, limit: Duration) -> Result<(), FlushError> {
+    pub fn flush(&mut self, timeout: Duration) -> Result<(), FlushError> {
         if !self.born.is_here() {
             return Err(FlushError::Forked);
         }
-        let deadline = Instant::now().checked_add(limit);
+        let deadline = Instant::now().checked_add(timeout);
         let mut unprocessed = 0;
         let mut losses = self.routes.take_losses();
         for at in 0..self.routes.list.len() {
@@ -225,11 +234,11 @@ impl Outbox {
     }
 
     /// Every inbox that this outbox reaches now: how full it is, and what became of the messages to it. Does not block.
-    pub fn reached(&mut self) -> Vec<Reached> {
+    pub fn inboxes(&mut self) -> Vec<ReachedInbox> {
         if !self.born.is_here() {
             return Vec::new();
         }
-        self.routes.reached()
+        self.routes.inboxes()
     }
 
     /// Has an inbox count as *high* when its ring is filled to this part (0 to 1), until it is filled to half of that.
@@ -241,7 +250,7 @@ impl Outbox {
     }
 
     /// The next inbox that has passed the high-water mark in either direction since this was asked last. Does not block.
-    pub fn congestion(&mut self) -> Option<Reached> {
+    pub fn next_high_water_change(&mut self) -> Option<ReachedInbox> {
         if !self.born.is_here() {
             return None;
         }

@@ -11,11 +11,11 @@ use crate::registry::view::{Subscription, View};
 use crate::registry::wait;
 use crate::send::error::{PublishError, SendError};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
-use crate::send::outbox::{DEFAULT_SEND_LIMIT, Outbox};
+use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::rate::{Pace, Rate};
 use crate::send::topics::{Topic, TopicState};
 use crate::sys::clock::Instant;
-use crate::topic::BadTopic;
+use crate::topic::InvalidTopic;
 
 /// What became of one publish.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +51,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`BadTopic`].
-    pub fn topic(&mut self, name: &str) -> Result<Topic, BadTopic> {
+    /// [`InvalidTopic`].
+    pub fn topic(&mut self, name: &str) -> Result<Topic, InvalidTopic> {
         self.topics.declare(name)
     }
 
@@ -61,14 +61,14 @@ impl Outbox {
         self.topics.list[topic.0].pace = rate.map(|rate| Box::new(Pace::new(rate)));
     }
 
-    /// Publishes a message, and waits up to [`DEFAULT_SEND_LIMIT`] where inboxes are full. See [`Outbox::publish_timeout`].
+    /// Publishes a message, and waits up to [`DEFAULT_SEND_TIMEOUT`] where inboxes are full. See [`Outbox::publish_timeout`].
     ///
     /// # Errors
     ///
     /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
     #[inline(always)]
     pub fn publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
-        self.publish_timeout(topic, payload, DEFAULT_SEND_LIMIT)
+        self.publish_timeout(topic, payload, DEFAULT_SEND_TIMEOUT)
     }
 
     /// Publishes a message to those inboxes that have room. Does not block. See [`Outbox::publish_timeout`].
@@ -86,7 +86,7 @@ impl Outbox {
     /// it has processed something, no later one waits for it.
     ///
     /// Every subscription gets it whose opening had returned before this began. The node's own get it only if they ask for
-    /// it ([`crate::InboxBuilder::own`]).
+    /// it ([`crate::InboxBuilder::receive_own`]).
     ///
     /// # Errors
     ///

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::send::account::{Account, Reached};
+use crate::send::account::{Account, ReachedInbox};
 use crate::send::error::FlushError;
 use crate::send::error::PublishError;
-use crate::send::outbox::{DEFAULT_SEND_LIMIT, Outbox};
+use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::publish::Receipt;
 use crate::send::rate::Rate;
 use crate::send::returned::{Returned, ReturnedError};
@@ -18,17 +18,17 @@ use crate::send::topics::Topic;
 pub struct Publisher {
     outbox: Outbox,
     topic: Topic,
-    limit: Duration,
+    timeout: Duration,
 }
 
 impl Publisher {
     pub(crate) fn new(outbox: Outbox, topic: Topic) -> Self {
-        Self { outbox, topic, limit: DEFAULT_SEND_LIMIT }
+        Self { outbox, topic, timeout: DEFAULT_SEND_TIMEOUT }
     }
 
     /// How long [`Publisher::publish`] waits for full inboxes, all together. By default 1 s.
-    pub fn set_limit(&mut self, limit: Duration) {
-        self.limit = limit;
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Publishes a message, and waits for full inboxes up to the limit. See [`Outbox::publish_timeout`].
@@ -38,7 +38,7 @@ impl Publisher {
     /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
-        self.outbox.publish_timeout(self.topic, payload, self.limit)
+        self.outbox.publish_timeout(self.topic, payload, self.timeout)
     }
 
     /// Publishes a message to those inboxes that have room. Does not block.
@@ -51,13 +51,23 @@ impl Publisher {
         self.outbox.publish_timeout(self.topic, payload, Duration::ZERO)
     }
 
+    /// Publishes a message, and waits for full inboxes up to this limit. See [`Outbox::publish_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
+    #[inline]
+    pub fn publish_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Receipt<'_>, PublishError> {
+        self.outbox.publish_timeout(self.topic, payload, timeout)
+    }
+
     /// Waits until everything published is processed, up to a limit.
     ///
     /// # Errors
     ///
     /// [`FlushError`] says how many messages are not processed, each counted once per inbox.
-    pub fn flush(&mut self, limit: Duration) -> Result<(), FlushError> {
-        self.outbox.flush(limit)
+    pub fn flush(&mut self, timeout: Duration) -> Result<(), FlushError> {
+        self.outbox.flush(timeout)
     }
 
     /// How many subscriptions want the topic just now. Does not block.
@@ -74,8 +84,8 @@ impl Publisher {
     /// # Errors
     ///
     /// [`PublishError`].
-    pub fn wait_for_subscriber(&mut self, limit: Duration) -> Result<bool, PublishError> {
-        self.outbox.wait_for_subscriber(self.topic, limit)
+    pub fn wait_for_subscriber(&mut self, timeout: Duration) -> Result<bool, PublishError> {
+        self.outbox.wait_for_subscriber(self.topic, timeout)
     }
 
     /// Limits how fast messages are published; `None`: no limit.
@@ -102,14 +112,14 @@ impl Publisher {
         self.outbox.set_high_water(part);
     }
 
-    /// The next inbox that has passed the high-water mark. See [`Outbox::congestion`].
-    pub fn congestion(&mut self) -> Option<Reached> {
-        self.outbox.congestion()
+    /// The next inbox that has passed the high-water mark. See [`Outbox::next_high_water_change`].
+    pub fn next_high_water_change(&mut self) -> Option<ReachedInbox> {
+        self.outbox.next_high_water_change()
     }
 
-    /// Every inbox that this publisher reaches. See [`Outbox::reached`].
-    pub fn reached(&mut self) -> Vec<Reached> {
-        self.outbox.reached()
+    /// Every inbox that this publisher reaches. See [`Outbox::inboxes`].
+    pub fn inboxes(&mut self) -> Vec<ReachedInbox> {
+        self.outbox.inboxes()
     }
 
     /// Has this survive its receivers. See [`Outbox::set_redelivery`].

@@ -7,7 +7,7 @@ use crate::link::channel_shared::Failure;
 use crate::name::{Address, Incarnation};
 use crate::policy::Policy;
 use crate::registry::view::Subscription;
-use crate::send::account::{Account, Reached};
+use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::error::SendError;
 use crate::send::message::Message;
@@ -304,7 +304,7 @@ impl Route {
     }
 
     /// What it leads to, and what became of the messages there; `None`: there is no such inbox now.
-    pub(crate) fn reached(&mut self) -> Option<Reached> {
+    pub(crate) fn inbox(&mut self) -> Option<ReachedInbox> {
         let (account, is_stuck) = (self.account(), self.is_stuck());
         let channel = self.channel()?;
         let (policy, is_high) = (channel.policy(), channel.is_high());
@@ -312,7 +312,7 @@ impl Route {
             Some(subscription) => Address::Topics(subscription.patterns.clone()),
             None => Address::Node,
         };
-        Some(Reached { node: self.to.clone(), address, policy, account, is_stuck, is_high })
+        Some(ReachedInbox { node: self.to.clone(), address, policy, account, is_stuck, is_high })
     }
 
     /// Whether the high-water mark was passed, in either direction, since this was asked last.

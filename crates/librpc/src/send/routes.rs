@@ -11,7 +11,7 @@ use crate::node_shared::NodeShared;
 use crate::registry::lookup::Listings;
 use crate::registry::target::Target;
 use crate::registry::view::{DurableKey, Subscription};
-use crate::send::account::{Account, Reached};
+use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::OutboundChannel;
 use crate::send::dial::{self, ConnectError};
 use crate::send::error::SendError;
@@ -326,13 +326,13 @@ impl Routes {
         self.list.iter_mut().filter_map(Route::channel).for_each(|channel| channel.set_high_water(part));
     }
 
-    pub(crate) fn reached(&mut self) -> Vec<Reached> {
-        self.list.iter_mut().filter_map(Route::reached).collect()
+    pub(crate) fn inboxes(&mut self) -> Vec<ReachedInbox> {
+        self.list.iter_mut().filter_map(Route::inbox).collect()
     }
 
     /// The next inbox that has passed the high-water mark. One that is gone has not.
-    pub(crate) fn next_high_water_change(&mut self) -> Option<Reached> {
-        let passed = |route: &mut Route| if route.has_passed_high_water() { route.reached() } else { None };
+    pub(crate) fn next_high_water_change(&mut self) -> Option<ReachedInbox> {
+        let passed = |route: &mut Route| if route.has_passed_high_water() { route.inbox() } else { None };
         self.list.iter_mut().find_map(passed)
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::send::account::{Account, Reached};
+use crate::send::account::{Account, ReachedInbox};
 use crate::send::error::{FlushError, SendError};
-use crate::send::outbox::{DEFAULT_SEND_LIMIT, Destination, Outbox};
+use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Destination, Outbox};
 use crate::send::rate::Rate;
 use crate::send::returned::{Returned, ReturnedError};
 
-/// Sends to one node: [`crate::Node::sender`].
+/// Sends to one node: [`crate::Node::connect`].
 ///
 /// It is `Send`, and used by one thread at a time. What it sends arrives in order. Dropping it does not wait: what was
 /// sent stays with the receiver.
@@ -16,17 +16,17 @@ use crate::send::returned::{Returned, ReturnedError};
 pub struct Sender {
     outbox: Outbox,
     to: Destination,
-    limit: Duration,
+    timeout: Duration,
 }
 
 impl Sender {
     pub(crate) fn new(outbox: Outbox, to: Destination) -> Self {
-        Self { outbox, to, limit: DEFAULT_SEND_LIMIT }
+        Self { outbox, to, timeout: DEFAULT_SEND_TIMEOUT }
     }
 
     /// How long [`Sender::send`] waits for room. By default 1 s.
-    pub fn set_limit(&mut self, limit: Duration) {
-        self.limit = limit;
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Sends a message, and waits for room up to the limit. See [`Outbox::send`].
@@ -36,7 +36,7 @@ impl Sender {
     /// [`SendError`]; the message was not sent then.
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
-        self.outbox.send_timeout(self.to, payload, self.limit)
+        self.outbox.send_timeout(self.to, payload, self.timeout)
     }
 
     /// Sends a message if there is room. Does not block.
@@ -49,13 +49,23 @@ impl Sender {
         self.outbox.try_send(self.to, payload)
     }
 
+    /// Sends a message, and waits for room up to this limit. See [`Outbox::send_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the message was not sent then.
+    #[inline]
+    pub fn send_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<(), SendError> {
+        self.outbox.send_timeout(self.to, payload, timeout)
+    }
+
     /// Waits until everything sent is processed, up to a limit.
     ///
     /// # Errors
     ///
     /// [`FlushError`] says how many messages are not processed.
-    pub fn flush(&mut self, limit: Duration) -> Result<(), FlushError> {
-        self.outbox.flush(limit)
+    pub fn flush(&mut self, timeout: Duration) -> Result<(), FlushError> {
+        self.outbox.flush(timeout)
     }
 
     /// The longest message that the receiver takes, in bytes; `None` while it is gone. Does not block.
@@ -97,9 +107,9 @@ impl Sender {
         self.outbox.set_high_water(part);
     }
 
-    /// The next inbox that has passed the high-water mark. See [`Outbox::congestion`].
-    pub fn congestion(&mut self) -> Option<Reached> {
-        self.outbox.congestion()
+    /// The next inbox that has passed the high-water mark. See [`Outbox::next_high_water_change`].
+    pub fn next_high_water_change(&mut self) -> Option<ReachedInbox> {
+        self.outbox.next_high_water_change()
     }
 
     /// Has this survive its receivers. See [`Outbox::set_redelivery`].

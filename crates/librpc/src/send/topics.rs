@@ -8,7 +8,7 @@ use crate::send::channel::Pushed;
 use crate::send::message::Message;
 use crate::send::rate::Pace;
 use crate::send::route::{Declared, Route, RouteId};
-use crate::topic::{BadTopic, MAX_TOPICS, check_topic};
+use crate::topic::{InvalidTopic, MAX_TOPICS, check_topic};
 
 /// A topic of an outbox: [`crate::Outbox::topic`]. Of use with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +101,13 @@ impl TopicRoute {
 
 impl Topics {
     /// The topic of this name: the one that there is, or a new one.
-    pub(crate) fn declare(&mut self, name: &str) -> Result<Topic, BadTopic> {
+    pub(crate) fn declare(&mut self, name: &str) -> Result<Topic, InvalidTopic> {
         check_topic(name)?;
         if let Some(&known) = self.by_name.get(name) {
             return Ok(known);
         }
         if self.list.len() == MAX_TOPICS {
-            return Err(BadTopic::TooMany { topic: name.to_owned() });
+            return Err(InvalidTopic::TooMany { topic: name.into() });
         }
         let (name, topic): (Arc<str>, _) = (name.into(), Topic(self.list.len()));
         let state = TopicState { name: name.clone(), routes: Vec::new(), version: 0, pace: None, is_offered: false };

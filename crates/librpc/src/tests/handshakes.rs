@@ -251,7 +251,7 @@ fn whoever_is_not_admitted_is_refused() {
 
 #[test]
 fn whoever_is_silent_is_put_off_in_time() {
-    let limits = Limits::default().handshake_time(Duration::from_millis(30));
+    let limits = Limits::default().handshake_timeout(Duration::from_millis(30));
     let scene = Scene::with(Admission::same_user(), limits);
     let _inbox = scene.inbox();
     assert_eq!(scene.stranger().refusal(), Reason::Busy);
@@ -457,7 +457,7 @@ fn a_receiver_that_rings_without_a_reason_is_hung_up_on() {
     let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
     let listener = Listener::new(&scene);
     let rings = |ring: u32| {
-        let sender = scene.victim.sender_within("evil", Duration::ZERO).unwrap();
+        let sender = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
         let stranger = listener.accepts();
         stranger.attaches(|_| {});
         stranger.takes(); // the bell of a sender that has attached it
@@ -477,7 +477,7 @@ fn a_receiver_with_other_terms_is_not_believed() {
     let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
     let listener = Listener::new(&scene);
     for (version, capacity, policy) in [(2, 2 * CAPACITY, 0), (2, CAPACITY, 1), (1, CAPACITY, 0)] {
-        let mut sender = scene.victim.sender_within("evil", Duration::ZERO).unwrap();
+        let mut sender = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
         let stranger = listener.accepts();
         stranger.takes();
         stranger.says(&Answer::Terms(Terms { version, features: 0, capacity, policy }), &[]);
@@ -496,7 +496,7 @@ fn a_listener_of_another_user_than_the_nodes_is_not_believed() {
         eprintln!("SKIPPED: a_listener_of_another_user_than_the_nodes_is_not_believed: this test needs root");
         return;
     }
-    let found = scene.victim.sender_within("evil", Duration::from_secs(1));
+    let found = scene.victim.connect_timeout("evil", Duration::from_secs(1));
     chown(&file, Some(0), None).unwrap();
     assert!(matches!(found, Err(ConnectError::Broken { .. })), "{found:?}");
 }
@@ -510,7 +510,7 @@ fn what_a_receiver_says_behind_its_answer_must_be_bells() {
     let bell = (1u64 << 32).to_le_bytes();
     // A bell, and behind it what no receiver sends, with a descriptor that the sender must not keep.
     for _ in 0..20 {
-        let mut sender = scene.victim.sender_within("evil", Duration::ZERO).unwrap();
+        let mut sender = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
         let stranger = listener.accepts();
         stranger.attaches(|stranger| {
             say(&stranger.0, &bell, &[]);
@@ -542,7 +542,7 @@ fn lingering() -> (OwnedFd, std::net::TcpStream) {
 #[test]
 fn what_waits_to_be_closed_is_on_its_users_account() {
     const MOST: u32 = 20;
-    let limits = Limits::default().handshakes_per_user(MOST).handshake_time(LONG);
+    let limits = Limits::default().handshakes_per_user(MOST).handshake_timeout(LONG);
     let scene = Scene::shared(limits);
     let mut inbox = scene.inbox();
     let mut far_ends = Vec::new();
@@ -574,7 +574,7 @@ fn what_waits_to_be_closed_is_on_its_users_account() {
         assert!(begun.elapsed() < LONG, "the account stays full");
         std::thread::yield_now();
     }
-    let mut sender = scene.evil.sender_within("victim", LONG).unwrap();
+    let mut sender = scene.evil.connect_timeout("victim", LONG).unwrap();
     sender.send(b"hello").unwrap();
     let heard: Result<_, RecvError> = inbox.recv_timeout(LONG);
     assert_eq!(heard.unwrap().expect("a message").payload(), b"hello");

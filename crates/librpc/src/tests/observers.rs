@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
 use crate::wire::{self, Answer, ListedPlace, Page};
-use crate::{Domain, Node, NodeStats, Observed, Observer, Unobserved};
+use crate::{Domain, Node, NodeStats, Observed, Observer, ObserveError};
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(20);
@@ -48,7 +48,7 @@ impl Drop for Scene {
     }
 }
 
-fn of<'o>(observed: &'o [Observed], id: &str) -> &'o Result<NodeStats, Unobserved> {
+fn of<'o>(observed: &'o [Observed], id: &str) -> &'o Result<NodeStats, ObserveError> {
     &observed.iter().find(|observed| observed.node.id == id).expect("it is listed").stats
 }
 
@@ -99,8 +99,8 @@ fn a_node_that_never_ends_its_answer_is_given_up_at_the_limit() {
         let mut given_up = 0;
         while given_up < 3 {
             match of(&observer.look(SHORT).unwrap(), "evil") {
-                Err(Unobserved::Stalled { .. }) => {} // its thread has not got so far
-                Err(Unobserved::Failed(why)) => {
+                Err(ObserveError::Stalled { .. }) => {} // its thread has not got so far
+                Err(ObserveError::Failed(why)) => {
                     assert_eq!(why, "its answer has not ended within 200ms, after 1 pages");
                     given_up += 1;
                 }
@@ -118,7 +118,7 @@ fn a_node_that_begins_late_is_heard() {
     let scene = Scene::new();
     let mut observer = scene.observer();
     for _ in 0..3 {
-        assert!(matches!(of(&observer.look(SHORT).unwrap(), "evil"), Err(Unobserved::Stalled { .. })));
+        assert!(matches!(of(&observer.look(SHORT).unwrap(), "evil"), Err(ObserveError::Stalled { .. })));
     }
     let socket = asked(&scene.listener, &AtomicBool::new(true)).expect("it was asked long ago");
     assert!(scene.listener.accept().unwrap().is_none(), "once");

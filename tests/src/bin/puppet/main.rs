@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut puppet = Puppet {
         senders: HashMap::new(),
         outbox: None,
-        publish_limit: librpc::DEFAULT_SEND_LIMIT,
+        publish_limit: librpc::DEFAULT_SEND_TIMEOUT,
         inboxes: HashMap::new(),
         node: None,
         domain: domain.into(),

@@ -28,7 +28,7 @@ impl Puppet {
     }
 
     fn open(&self, open: Open) -> Result<Node, librpc::OpenError> {
-        let Open { id, group, uids, executables, only, never_decides, channels_per_user, handshake_time } = open;
+        let Open { id, group, uids, executables, only, never_decides, channels_per_user, handshake_timeout } = open;
         let domain = Domain::at(&self.domain);
         let domain = group.map_or(domain.clone(), |gid| domain.shared_with_group(gid));
         let admission = match only {
@@ -41,7 +41,7 @@ impl Puppet {
         };
         let mut limits = Limits::default();
         limits.channels_per_user = channels_per_user.unwrap_or(limits.channels_per_user);
-        limits.handshake_time = handshake_time.unwrap_or(limits.handshake_time);
+        limits.handshake_timeout = handshake_timeout.unwrap_or(limits.handshake_timeout);
         Node::builder(&id).domain(domain).admit(admission).limits(limits).open()
     }
 

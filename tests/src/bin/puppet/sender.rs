@@ -8,9 +8,9 @@ use crate::{Outcome, Puppet, answer, done, text};
 impl Puppet {
     pub(crate) fn obey_about_sender(&mut self, to: String, command: SenderCommand) -> Outcome {
         let made = match command {
-            SenderCommand::Connect { limit: None } => self.node()?.sender(&to)?,
-            SenderCommand::Connect { limit: Some(limit) } => self.node()?.sender_within(&to, limit)?,
-            SenderCommand::TryConnect => self.node()?.try_sender(&to)?,
+            SenderCommand::Connect { limit: None } => self.node()?.connect(&to)?,
+            SenderCommand::Connect { limit: Some(limit) } => self.node()?.connect_timeout(&to, limit)?,
+            SenderCommand::TryConnect => self.node()?.try_connect(&to)?,
             SenderCommand::Drop => {
                 self.senders.remove(&to);
                 return done();
@@ -30,7 +30,7 @@ fn use_sender(sender: &mut Sender, command: SenderCommand) -> Outcome {
     match command {
         SenderCommand::Connect { .. } | SenderCommand::TryConnect | SenderCommand::Drop => unreachable!("done above"),
         SenderCommand::SetLimit(limit) => {
-            sender.set_limit(limit);
+            sender.set_timeout(limit);
             done()
         }
         SenderCommand::SetRedelivery(limit) => {

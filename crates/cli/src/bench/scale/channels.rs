@@ -50,7 +50,7 @@ pub(super) fn measure(
     let channel_bytes = memfd_bytes(&pids)?.saturating_sub(before) / u64::from(channels);
 
     let node = Node::builder("sender").domain(domain).open()?;
-    let mut senders = [node.sender("few")?, node.sender("many")?];
+    let mut senders = [node.connect("few")?, node.connect("many")?];
     let times = on_cpu(cpus.0, || {
         let mut times = [Vec::new(), Vec::new()];
         for round in 0..=rounds {
@@ -115,7 +115,7 @@ pub(in super::super) fn connected(
     let node = domain.open("connected")?;
     let connect = |_| {
         anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
-        Ok(node.sender_within(to, Duration::from_secs(10))?)
+        Ok(node.connect_timeout(to, Duration::from_secs(10))?)
     };
     let senders = (0..count).map(connect).collect::<anyhow::Result<Vec<_>>>()?;
     ready()?;

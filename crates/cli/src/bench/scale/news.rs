@@ -63,7 +63,7 @@ impl Place {
         let node = Node::builder("publisher").domain(domain.clone()).open()?;
         let mut publisher = node.publisher(&end::topic(VISITOR))?;
         anyhow::ensure!(publisher.wait_for_subscriber(LIMIT)?, "no subscriber has come");
-        let orders = node.sender_within(VISITOR, LIMIT)?;
+        let orders = node.connect_timeout(VISITOR, LIMIT)?;
         Ok(Self { publisher, orders, _node: node, _processes: [crowd, visitor] })
     }
 
