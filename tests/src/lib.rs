@@ -30,3 +30,37 @@ pub fn program(name: &str) -> Command {
     let target = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
     testkit::command(target.join(name))
 }
+
+/// The programs in the documents, which run as doctests.
+#[cfg(doctest)]
+mod documents {
+    macro_rules! documents {
+        ($($name:ident: $file:literal,)*) => { $(#[doc = include_str!(concat!("../../", $file))] struct $name;)* };
+    }
+    documents! {
+        Readme: "README.md",
+        Deaths: "docs/guide/deaths.md",
+        FirstMessage: "docs/guide/first-message.md",
+        Monitoring: "docs/guide/monitoring.md",
+        MovingFromV3: "docs/guide/moving-from-v3.md",
+        Policies: "docs/guide/policies.md",
+        Topics: "docs/guide/topics.md",
+        UsersAndContainers: "docs/guide/users-and-containers.md",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn every_program_in_the_documents_is_a_doctest() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let (guide, this) = (root.join("docs/guide"), include_str!("lib.rs"));
+        for file in std::fs::read_dir(guide).unwrap().map(|file| file.unwrap().path()).chain([root.join("README.md")]) {
+            let name = file.strip_prefix(root).unwrap().to_str().unwrap();
+            let has_programs = std::fs::read_to_string(&file).unwrap().contains("```rust");
+            assert_eq!(this.contains(&format!("\"{name}\"")), has_programs, "{name}");
+        }
+    }
+}

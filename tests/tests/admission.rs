@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use librpc::{Admission, ConnectError, Limits, Node, Observer, Reason, Rule, ObserveError};
+use librpc::{Admission, ConnectError, Limits, Node, ObserveError, Observer, Reason, Rule};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain, is_root};
 

@@ -88,7 +88,9 @@ fn calls() -> BTreeMap<&'static str, Call> {
             assert!(matches!(event, Some(Event::SenderJoined(_))) || !has_time, "{event:?}");
             drop(sender);
         }),
-        ("Outbox::connect_timeout", |scene, limit, _| assert!(scene.source.outbox().connect_timeout("receiver", limit).is_ok())),
+        ("Outbox::connect_timeout", |scene, limit, _| {
+            assert!(scene.source.outbox().connect_timeout("receiver", limit).is_ok())
+        }),
         ("Outbox::send_timeout", |scene, limit, _| {
             let mut outbox = scene.source.outbox();
             let to = outbox.connect("receiver").unwrap();

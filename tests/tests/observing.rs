@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use librpc::{NodeStats, Observed, ObserveError};
+use librpc::{NodeStats, ObserveError, Observed};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain};
 

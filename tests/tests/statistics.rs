@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use librpc::{Acknowledge, ChannelState, Node, NodeStats, Observed, Observer, Policy, Reason, ObserveError};
+use librpc::{Acknowledge, ChannelState, Node, NodeStats, ObserveError, Observed, Observer, Policy, Reason};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain, is_root};
 

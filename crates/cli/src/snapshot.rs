@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use librpc::{Address, ChannelStats, Domain, Histogram, Observed, Observer, Totals, ObserveError};
+use librpc::{Address, ChannelStats, Domain, Histogram, ObserveError, Observed, Observer, Totals};
 
 /// How long a node may take to answer.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);

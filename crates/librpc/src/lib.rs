@@ -47,10 +47,10 @@ mod tests;
 
 pub use librpc_ring::{Bucket, Histogram};
 pub use link::{Admission, Limits, Rule};
-pub use name::{Address, InvalidNodeId, Incarnation, MAX_NODE_ID_BYTES, Peer};
+pub use name::{Address, Incarnation, InvalidNodeId, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder};
 
-pub use observe::{Observed, Observer, ObserveError};
+pub use observe::{ObserveError, Observed, Observer};
 pub use place::OpenError;
 pub use policy::Policy;
 pub use receive::{
@@ -59,8 +59,8 @@ pub use receive::{
 };
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
-    Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, ReachedInbox,
-    Receipt, Returned, ReturnedError, SendError, Sender, Topic,
+    Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Outbox, PublishError, Publisher, Rate,
+    ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
 };
 pub use stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fault::fault;
-use crate::name::{InvalidNodeId, Incarnation};
+use crate::name::{Incarnation, InvalidNodeId};
 use crate::registry::domain::{Domain, DomainError};
 use crate::registry::membership::Membership;
 use crate::registry::registration::{AnnounceError, JoinError, Registration, Standing};

@@ -199,6 +199,7 @@ fn inboxes() -> Vec<Case> {
 fn outboxes() -> Vec<Case> {
     vec![
         case("Outbox::connect", UNCONNECTED, |mut h| went(h.outbox.connect("peer"))),
+        case("Outbox::try_connect", UNCONNECTED, |mut h| went(h.outbox.try_connect("peer"))),
         case("Outbox::connect_timeout", UNCONNECTED, |mut h| went(h.outbox.connect_timeout("quiet", LIMIT))),
         case("Outbox::limit_rate", OUTBOX, |mut h| {
             h.outbox.limit_rate(h.to, Some(rate()));
@@ -247,6 +248,7 @@ fn faces() -> Vec<Case> {
             h.publisher.set_timeout(LIMIT);
             went(h.publisher.publish(b"x"))
         }),
+        case("Publisher::publish_timeout", OUTBOX, |mut h| went(h.publisher.publish_timeout(b"x", LIMIT))),
         case("Publisher::publish", OUTBOX, |mut h| went(h.publisher.publish(b"x"))),
         case("Publisher::publish (made in the child)", OUTBOX, |h| {
             went(h.node.publisher("topic").expect("a topic").publish(b"x"))
@@ -275,7 +277,9 @@ fn faces() -> Vec<Case> {
             h.publisher.set_high_water(Some(0.5));
             "ok".into()
         }),
-        case("Publisher::next_high_water_change", "None", |mut h| format!("{:?}", h.publisher.next_high_water_change())),
+        case("Publisher::next_high_water_change", "None", |mut h| {
+            format!("{:?}", h.publisher.next_high_water_change())
+        }),
         case("Publisher::inboxes", "[]", |mut h| format!("{:?}", h.publisher.inboxes())),
         case("Publisher::set_redelivery", OUTBOX, |mut h| {
             h.publisher.set_redelivery(None);
@@ -286,6 +290,7 @@ fn faces() -> Vec<Case> {
             h.sender.set_timeout(LIMIT);
             went(h.sender.send(b"x"))
         }),
+        case("Sender::send_timeout", OUTBOX, |mut h| went(h.sender.send_timeout(b"x", LIMIT))),
         case("Sender::send", OUTBOX, |mut h| went(h.sender.send(b"x"))),
         case("Sender::try_send", OUTBOX, |mut h| went(h.sender.try_send(b"x"))),
         case("Sender::flush", OUTBOX, |mut h| went(h.sender.flush(LIMIT))),

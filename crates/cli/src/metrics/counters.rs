@@ -261,7 +261,11 @@ mod tests {
         };
         let nothing = Counters::default();
         let refused = || ObserveError::Refused { reason: librpc::Reason::NotAdmitted, text: String::new() };
-        assert_eq!(without("sink", ObserveError::Stopped, &nothing), [Some(1), None, None], "not 0, and the sender tells its own");
+        assert_eq!(
+            without("sink", ObserveError::Stopped, &nothing),
+            [Some(1), None, None],
+            "not 0, and the sender tells its own"
+        );
         assert_eq!(without("source", ObserveError::Stopped, &nothing), [None, Some(1), Some(1)]);
         assert_eq!(without("sink", ObserveError::Stopped, &first), [Some(1); 3], "what it told last");
         assert_eq!(without("source", ObserveError::Stopped, &first), [Some(1); 3], "what it told last");

@@ -3,4 +3,4 @@
 mod asked; //    a node that was asked about itself
 mod observer; // asking all nodes of a domain at the same time
 
-pub use observer::{Observed, Observer, ObserveError};
+pub use observer::{ObserveError, Observed, Observer};

@@ -173,9 +173,7 @@ impl<'n> InboxBuilder<'n> {
         inbox.node.announce(&inbox.shared).map_err(|error| match error {
             NotListed::Closed => InboxError::Closed { node: inbox.node.id.clone() },
             NotListed::Taken => InboxError::Taken { node: inbox.node.id.clone() },
-            NotListed::Removed(source) => {
-                InboxError::Removed { node: inbox.node.id.clone(), source: Box::new(source) }
-            }
+            NotListed::Removed(source) => InboxError::Removed { node: inbox.node.id.clone(), source: Box::new(source) },
             NotListed::Failed(AnnounceError::TooMany { .. }) => InboxError::TooMany { node: inbox.node.id.clone() },
             NotListed::Failed(AnnounceError::TooLong { bytes }) => {
                 InboxError::ListTooLong { node: inbox.node.id.clone(), bytes }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
 use crate::wire::{self, Answer, ListedPlace, Page};
-use crate::{Domain, Node, NodeStats, Observed, Observer, ObserveError};
+use crate::{Domain, Node, NodeStats, ObserveError, Observed, Observer};
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(20);
