@@ -18,7 +18,10 @@ pub(crate) fn prepare() {
     librpc_ring::fault::HOOK.get_or_init(|| reach);
 }
 
-#[cfg(feature = "fault-points")]
+#[cfg(feature = "simulated")]
+pub(crate) use crate::sys::machine::reach;
+
+#[cfg(all(feature = "fault-points", not(feature = "simulated")))]
 pub(crate) fn reach(step: &str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -42,6 +42,9 @@ mod wire; //        the messages of a handshake, and the list of inboxes in a no
 #[cfg(feature = "hostile")]
 #[doc(hidden)]
 pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
+#[cfg(feature = "simulated")]
+#[doc(hidden)]
+pub use sys::machine as simulated; // what takes the kernel's place
 #[cfg(test)]
 mod tests;
 

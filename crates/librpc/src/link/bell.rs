@@ -3,7 +3,7 @@
 //! A bell says nothing that the shared memory does not say, so it may be lost where the receiver of bells will look anyway:
 //! when its queue is full. Whoever reads many in one go looks at every ring of the connection.
 
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedFd;
 
 use crate::sys::dispose::dispose;
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Sent, Socket};

@@ -10,8 +10,8 @@
 //! | `SENT` | the kernel holds the memory in the receiver's socket queue: the receiver maps it, and reads it to the end |
 //! | `OPEN` | the receiver has mapped it, and reads it to the end |
 
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 use std::time::Duration;
 
 use librpc_ring::{Counters, Memory, MemoryMut, layout};

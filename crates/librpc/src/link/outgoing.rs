@@ -8,7 +8,7 @@
 //! A receiver that dies is a hang-up here. Whether its node still lives then tells a death from a receiver that only lost
 //! patience.
 
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 

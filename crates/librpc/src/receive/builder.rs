@@ -160,7 +160,7 @@ impl<'n> InboxBuilder<'n> {
         if !is_mappable(capacity, MIN_CAPACITY) {
             return Err(InboxError::Capacity { bytes: capacity });
         }
-        let capacity = capacity.max(rustix::param::page_size() as u64);
+        let capacity = capacity.max(crate::sys::process::page_bytes() as u64);
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());

@@ -25,7 +25,7 @@ impl Target {
     /// An inbox that a living node's file lists, checked; otherwise why it is not valid.
     pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
         let capacity = inbox.capacity;
-        if !is_mappable(capacity, rustix::param::page_size()) {
+        if !is_mappable(capacity, crate::sys::process::page_bytes()) {
             return Err(format!("it lists a capacity of {capacity} bytes, which this system cannot map"));
         }
         let policy = Policy::from_number(inbox.policy);

@@ -1,6 +1,6 @@
 //! A sender's hello: what it wants, and who it is.
 
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedFd;
 use std::sync::Arc;
 
 use crate::link::inbox_shared::InboxShared;

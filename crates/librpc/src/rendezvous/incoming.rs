@@ -9,8 +9,8 @@
 //! | before its memory came | there are none |
 //! | after it | they are in the memory, which is attached all the same, and read to the end |
 
+use crate::sys::OwnedFd;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 

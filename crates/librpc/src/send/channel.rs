@@ -371,7 +371,7 @@ impl OutboundChannel {
                 return true;
             }
             let Some(pauses) = polling.next(consumed.unwrap_or(0), Instant::now()) else { return false };
-            (0..pauses).for_each(|_| std::hint::spin_loop());
+            (0..pauses).for_each(|_| crate::sys::thread::spin_loop());
         }
     }
 }

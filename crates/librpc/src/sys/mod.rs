@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod barrier; //    memory barriers in other processes
-pub(crate) mod clock; //      the time that both sides of a channel understand
 mod descriptor; //            descriptors that a forked child does not keep
 pub(crate) mod dispose; //    closing what may block
 pub(crate) mod file; //       files and directories of the registry
@@ -10,12 +9,15 @@ pub(crate) mod fork; //       what tells a forked child from its parent
 pub(crate) mod kernel; //     optional features of the kernel, probed
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings
+#[cfg(not(feature = "simulated"))]
+mod os; //                    the system calls themselves
+#[cfg(feature = "simulated")]
+#[path = "simulated/mod.rs"]
+mod os; //                    the same of a simulated machine
 pub(crate) mod poll; //       epoll and eventfd
 pub(crate) mod process; //    what this process has once, and what the kernel says about others
 pub(crate) mod reactor; //    the one background thread of a process
 pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
-pub(crate) mod sync; //       locks and condition variables
-pub(crate) mod thread; //     a thread that takes no signals
 pub(crate) mod watch; //      inotify on a directory
 
 use std::borrow::Cow;
@@ -23,6 +25,9 @@ use std::io;
 
 pub(crate) use descriptor::Descriptor;
 pub use kernel::Kernel;
+#[cfg(feature = "simulated")]
+pub use os::machine;
+pub(crate) use os::{OwnedFd, clock, sync, thread};
 
 /// A system call that failed: what it was for, and the kernel's answer.
 #[derive(Debug, thiserror::Error)]
@@ -41,20 +46,20 @@ impl OsError {
 
     /// Whether what was lacking may be there again in a moment: descriptors, memory, room in a queue.
     pub(crate) fn is_passing(&self) -> bool {
-        use rustix::io::Errno;
+        use os::io::Errno;
         let passing = [Errno::AGAIN, Errno::INTR, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
         passing.into_iter().any(|errno| self.is(errno))
     }
 
     /// Whether the kernel answered with this number.
-    pub(crate) fn is(&self, errno: rustix::io::Errno) -> bool {
+    pub(crate) fn is(&self, errno: os::io::Errno) -> bool {
         self.source.raw_os_error() == Some(errno.raw_os_error())
     }
 }
 
 /// What a user can do about a resource that is used up.
 fn hint(error: &io::Error) -> Cow<'static, str> {
-    use rustix::io::Errno;
+    use os::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC) => " (free some space on that tmpfs, or enlarge it)".into(),
         Some(Errno::MFILE) => " (this process has used up its descriptors: raise `ulimit -n`)".into(),

@@ -4,11 +4,11 @@
 //! node of this process does.
 
 use crate::sys::clock::Instant;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::sync::{Mutex, MutexGuard};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::poll::{Poll, Ready, Signal};
 use crate::sys::{Context, OsError, thread};
@@ -31,7 +31,7 @@ pub(crate) struct Reactor {
 
 #[derive(Default)]
 struct Table {
-    sources: HashMap<u64, Arc<dyn Source>>,
+    sources: BTreeMap<u64, Arc<dyn Source>>,
     deadlines: BTreeSet<(Instant, u64)>,
     by_token: HashMap<u64, Instant>,
     stopped: bool,

@@ -16,7 +16,7 @@ mod tests;
 
 use crate::sys::clock::Instant;
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use self::channel::InboundChannel;
@@ -73,7 +73,7 @@ pub(crate) struct Receiver {
     shared: Arc<InboxShared>,
     poll: Poll,
     wait: Wait,
-    connections: HashMap<u64, Connection>,
+    connections: BTreeMap<u64, Connection>,
     channels: Vec<Option<InboundChannel>>,
     vacant: Vec<usize>,
     active: Vec<usize>,
@@ -113,7 +113,7 @@ impl Receiver {
             shared,
             poll,
             wait,
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             channels: Vec::new(),
             vacant: Vec::new(),
             active: Vec::new(),

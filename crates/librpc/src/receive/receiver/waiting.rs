@@ -131,7 +131,7 @@ impl Receiver {
             if self.shows_something() {
                 return true;
             }
-            std::hint::spin_loop();
+            crate::sys::thread::spin_loop();
         }
         false
     }
