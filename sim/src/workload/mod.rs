@@ -1,0 +1,78 @@
+//! What the simulated processes do, and what is asked of them.
+
+pub mod ledger; //   what was sent and what came, and whether that can be
+pub mod scene; //    what the programs of a run share
+
+mod once; //         publish or send a little, and end at once
+mod open_close; //   nodes of the same ids come and go
+mod subscribers; //  subscribers come and go while somebody publishes
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use librpc::Domain;
+
+use crate::kernel::Kernel;
+use crate::schedule::{self, Allowed, Plan, Program, Report, start};
+use ledger::Claims;
+use scene::Scene;
+
+/// A workload.
+#[derive(Clone, Copy)]
+pub struct Workload {
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    pub allowed: Allowed,
+    pub redelivery: bool,
+    setup: fn(&Scene),
+}
+
+/// All of them.
+pub const ALL: &[Workload] = &[once::WORKLOAD, open_close::WORKLOAD, subscribers::WORKLOAD];
+
+/// How long a message may be under way where nothing holds anybody up, in ns.
+const AT_ONCE: u64 = 5_000_000_000;
+
+/// Runs a workload from a seed. `lines_kept`: how much of its trace the report has.
+pub fn run(workload: &Workload, seed: u64, faults: bool, lines_kept: usize) -> Report {
+    let plan = Plan::new(seed, workload.allowed);
+    let plan = if faults { plan } else { plan.without_faults() };
+    let at_once_ns = (!plan.has_faults()).then_some(AT_ONCE);
+    let claims = Claims { at_once_ns, redelivery: workload.redelivery };
+    let scene = Scene::default();
+    let setup = || {
+        let scene = scene.clone();
+        // Once everybody has gone, somebody looks: then nothing may be left.
+        let setup = workload.setup;
+        start(Program::new("scene", move || direct(&scene, setup)).spared());
+    };
+    let judge = |kernel: &mut Kernel| {
+        scene.ledger(|ledger| ledger.judge(claims))?;
+        match kernel.leftovers() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("everybody has gone, and this is left: {left:#?}")),
+        }
+    };
+    schedule::run(plan, lines_kept, setup, judge)
+}
+
+/// Starts the programs of a run, waits for their ends, and clears up as the next user of the domain would.
+fn direct(scene: &Scene, setup: fn(&Scene)) {
+    setup(scene);
+    while schedule::others_are_there() {
+        schedule::sleep_until(schedule::clock_ns() + 1_000_000_000);
+    }
+    let removed = Rc::new(RefCell::new(Vec::new()));
+    let to = removed.clone();
+    scene.retry("clean the domain", move || clean(&scene_domain(), &to));
+}
+
+fn scene_domain() -> Domain {
+    Scene::default().domain()
+}
+
+fn clean(domain: &Domain, removed: &RefCell<Vec<String>>) -> Result<(), librpc::DomainError> {
+    removed.borrow_mut().extend(domain.clean()?);
+    Ok(())
+}
