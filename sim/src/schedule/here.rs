@@ -143,6 +143,11 @@ pub fn steps() -> u64 {
     world(|world| world.steps)
 }
 
+/// How many steps the running thread has made.
+pub fn own_steps() -> u64 {
+    world(|world| world.threads[world.running.0].steps)
+}
+
 /// Waits until somebody notifies this key, or until this time; `false`: the time has come.
 pub fn wait(key: u64, until: Option<u64>, why: &'static str) -> bool {
     block(Wait::Key(key), until, why)

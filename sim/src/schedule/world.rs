@@ -56,6 +56,8 @@ pub(super) struct Thread {
     pub(super) fiber: Option<Fiber>,
     priority: u64,
     timed_out: bool,
+    /// How many steps it has made.
+    pub(super) steps: u64,
     /// The kernel's changes when it last found nothing.
     seen: u64,
     /// For what, in words.
@@ -290,6 +292,7 @@ impl World {
             fiber: Some(fiber),
             priority,
             timed_out: false,
+            steps: 0,
             seen: 0,
             why: "",
         });
@@ -417,6 +420,7 @@ impl World {
     #[inline]
     pub(super) fn reach(&mut self, is_call: bool, ns: u64) -> bool {
         self.steps += 1;
+        self.threads[self.running.0].steps += 1;
         self.clock_ns += ns;
         if is_call {
             self.calls += 1;

@@ -22,7 +22,7 @@ pub struct Accepted {
     pub inboxes: usize,
     /// How many will have it if their nodes answer.
     pub pending: usize,
-    /// The nodes whose inboxes do not have it, as the call said.
+    /// The nodes whose inboxes do not have it, as the call said. One without a name may be any.
     pub without: Vec<String>,
     pub ns: u64,
 }
@@ -103,6 +103,10 @@ pub struct Ledger {
     pub sent: BTreeMap<Id, Sent>,
     pub lives: Vec<Life>,
     pub got: Vec<Got>,
+    /// Messages that a receiver has processed, where that matters.
+    pub processed: BTreeSet<Id>,
+    /// Messages that came back to their senders.
+    pub returned: BTreeSet<Id>,
     /// What is wrong already.
     pub wrong: Vec<String>,
     outboxes: u32,
@@ -121,7 +125,10 @@ impl Ledger {
             return Err(wrong.clone());
         }
         self.judge_order(claims)?;
-        self.judge_loss()?;
+        match claims.redelivery {
+            true => self.judge_redelivery()?,
+            false => self.judge_loss()?,
+        }
         self.judge_receipts()?;
         match claims.at_once_ns {
             Some(limit) => self.judge_delay(limit),
@@ -152,25 +159,27 @@ impl Ledger {
                 return Err(format!("{message:?} came twice to inbox {life} of {:?}", of.node));
             }
             let again = !heard_by_node.insert((message, of.node.as_str()));
-            if again && !(claims.redelivery && redelivered) && self.is_same_subscription(got) {
+            let may_come_again = match sent.to {
+                To::Node(_) => claims.redelivery && redelivered,
+                // A node may have several subscriptions to a topic, unless they have a durable name.
+                To::Topic(_) => !claims.redelivery || redelivered,
+            };
+            if again && !may_come_again {
                 return Err(format!("{message:?} came again to {:?}, without its flag", of.node));
             }
         }
         Ok(())
     }
 
-    /// Whether an earlier inbox of the same node and address has heard the message, too.
-    fn is_same_subscription(&self, got: &Got) -> bool {
-        let of = &self.lives[got.life];
-        let earlier = self.got.iter().take_while(|other| !std::ptr::eq(*other, got));
-        earlier.into_iter().any(|other| {
-            let other_life = &self.lives[other.life];
-            other.message == got.message
-                && other.life != got.life
-                && (&other_life.node, &other_life.hears) == (&of.node, &of.hears)
-                // Two that were open at the same time both hear it.
-                && other_life.closed.is_some_and(|closed| of.opened.is_some_and(|opened| closed <= opened))
-        })
+    /// What was accepted is processed at last, or came back.
+    fn judge_redelivery(&self) -> Result<(), String> {
+        for (&id, sent) in &self.sent {
+            let is_out = sent.accepted.as_ref().is_some_and(|accepted| accepted.inboxes > 0);
+            if is_out && !self.processed.contains(&id) && !self.returned.contains(&id) {
+                return Err(format!("{id:?} was accepted, and neither processed nor returned"));
+            }
+        }
+        Ok(())
     }
 
     /// What was accepted comes to every inbox that was there before, and to the end.
@@ -183,7 +192,8 @@ impl Ledger {
                     && life.opened.is_some_and(|opened| opened < sent.begun)
                     && life.is_drained
                     && !life.lossy;
-                if is_for_it && !accepted.without.contains(&life.node) && !came.contains(&(id, at)) {
+                let was_told = accepted.without.iter().any(|node| node.is_empty() || *node == life.node);
+                if is_for_it && !was_told && !came.contains(&(id, at)) {
                     let node = &life.node;
                     return Err(format!(
                         "{id:?} was accepted ({accepted:?}), and never came to inbox {at} of {node:?}"

@@ -3,8 +3,13 @@
 pub mod ledger; //   what was sent and what came, and whether that can be
 pub mod scene; //    what the programs of a run share
 
+mod fork; //         a process forks while its threads are busy
+mod liar; //         a member of a shared domain says that it is another
+mod limits; //       calls with short limits, and with the longest
 mod once; //         publish or send a little, and end at once
 mod open_close; //   nodes of the same ids come and go
+mod redelivery; //   a receiver dies and comes back
+mod rejoin; //       somebody removes the domain's files under its nodes
 mod subscribers; //  subscribers come and go while somebody publishes
 
 use std::cell::RefCell;
@@ -29,7 +34,17 @@ pub struct Workload {
 }
 
 /// All of them.
-pub const ALL: &[Workload] = &[once::WORKLOAD, open_close::WORKLOAD, subscribers::WORKLOAD];
+pub const ALL: &[Workload] = &[
+    once::WORKLOAD,
+    open_close::WORKLOAD,
+    subscribers::WORKLOAD,
+    redelivery::NODES,
+    redelivery::DURABLE,
+    rejoin::WORKLOAD,
+    liar::WORKLOAD,
+    fork::WORKLOAD,
+    limits::WORKLOAD,
+];
 
 /// How long a message may be under way where nothing holds anybody up, in ns.
 const AT_ONCE: u64 = 5_000_000_000;

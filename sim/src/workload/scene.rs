@@ -52,6 +52,11 @@ impl Scene {
         pid
     }
 
+    /// Notes that a process sends.
+    pub fn is_sender(&self, pid: Pid) {
+        self.0.senders.borrow_mut().push(pid);
+    }
+
     /// Whether no sender runs any more.
     pub fn is_over(&self) -> bool {
         self.0.senders.borrow().iter().all(|&pid| schedule::end_of(pid).is_some())
@@ -140,6 +145,28 @@ impl Scene {
         }
     }
 
+    /// Notes that a message counts as processed.
+    pub fn processed(&self, id: Id) {
+        schedule::say(|| format!("{id:?} is processed"));
+        self.ledger(|ledger| ledger.processed.insert(id));
+    }
+
+    /// Notes that an accepted message came back to its sender.
+    pub fn returned(&self, payload: &[u8]) {
+        match Id::of(payload) {
+            Ok(id) => {
+                schedule::say(|| format!("{id:?} came back"));
+                self.ledger(|ledger| ledger.returned.insert(id));
+            }
+            Err(what) => self.wrong(format!("what came back is {what}")),
+        }
+    }
+
+    /// Notes that an inbox was there until nobody sent any more, and has heard everything.
+    pub fn drained(&self, life: usize) {
+        self.ledger(|ledger| ledger.lives[life].is_drained = true);
+    }
+
     /// Receives until nobody sends any more.
     pub fn receive_to_the_end(&self, inbox: &mut Inbox, life: usize) {
         let mut errors = 0;
@@ -147,7 +174,7 @@ impl Scene {
             match inbox.recv_event_timeout(QUIET) {
                 Ok(Some(Event::Message(message))) => drop(self.got(life, &message)),
                 Ok(Some(_)) => {}
-                Ok(None) if self.is_over() => return self.ledger(|ledger| ledger.lives[life].is_drained = true),
+                Ok(None) if self.is_over() => return self.drained(life),
                 Ok(None) => {}
                 Err(error) => {
                     errors += 1;
@@ -227,7 +254,9 @@ impl Outgoing {
         let id = self.begin(To::Topic(topic.1.to_owned()));
         match outbox.publish_timeout(topic.0, &id.payload(bytes), limit) {
             Ok(receipt) => {
-                let without = receipt.undelivered().iter().filter_map(|error| node_of(error)).collect();
+                let undelivered = receipt.undelivered();
+                undelivered.iter().for_each(|error| schedule::say(|| format!("{id:?}: {error}")));
+                let without = undelivered.iter().map(node_of).collect();
                 let (inboxes, pending) = (receipt.inboxes(), receipt.pending());
                 self.accepted(id, inboxes, pending, without);
                 Some((id, inboxes))
@@ -240,8 +269,8 @@ impl Outgoing {
     }
 }
 
-/// Whom an error is about.
-fn node_of(error: &SendError) -> Option<String> {
+/// Whom an error is about; nobody's name if it does not say.
+fn node_of(error: &SendError) -> String {
     match error {
         SendError::Full { node, .. }
         | SendError::Unanswered { node, .. }
@@ -249,8 +278,8 @@ fn node_of(error: &SendError) -> Option<String> {
         | SendError::Stuck { node }
         | SendError::TooLarge { node, .. }
         | SendError::ReceiverGone { node, .. }
-        | SendError::Refused { node, .. } => Some(node.to_string()),
-        _ => None,
+        | SendError::Refused { node, .. } => node.to_string(),
+        _ => String::new(),
     }
 }
 
