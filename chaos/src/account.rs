@@ -20,7 +20,7 @@ pub(crate) struct Segment {
     pub(crate) begun: u64,
     /// How many messages the library has reported lost; `None` if it has reported no loss.
     pub(crate) reported: Option<u64>,
-    /// The receiver has not answered yet, as far as the sender knows. What is committed may die with the sender.
+    /// In a shared domain: the receiver has not answered yet, as far as the sender knows. Messages may die with the sender.
     pub(crate) pending: bool,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Run {
     pub(crate) receiver: u64,
     pub(crate) first: u64,
     pub(crate) end: u64,
-    /// Whether the receiver was told that they may come a second time.
+    /// Whether they were flagged as redelivered.
     pub(crate) redelivered: bool,
 }
 

@@ -28,7 +28,7 @@ fn joins_and_leaves(rounds: &Rounds, most: u64) -> anyhow::Result<String> {
     let begun = Instant::now();
     let start = |n: u64, operations: u64, seed: u64| {
         let (prefix, most) = (format!("p{n}-"), (most / PROCESSES) as usize);
-        Worker::start(&Role::Churn { domain: scene.path().into(), prefix, most, operations, seed })
+        Worker::start(&Role::Churn { domain: scene.domain(), prefix, most, operations, seed })
     };
     let each = rounds.count.div_ceil(PROCESSES);
     let mut left: Vec<u64> = vec![each; PROCESSES as usize];
@@ -72,7 +72,7 @@ fn joins_and_leaves(rounds: &Rounds, most: u64) -> anyhow::Result<String> {
 /// All join at once: there is one registry, and all are in it. All leave at once: nothing is left.
 fn last_out(rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
-    let racer = |n: u64| Worker::start(&Role::InAndOut { domain: scene.path().into(), id: format!("racer-{n}") });
+    let racer = |n: u64| Worker::start(&Role::InAndOut { domain: scene.domain(), id: format!("racer-{n}") });
     let mut racers = (0..RACERS).map(racer).collect::<anyhow::Result<Vec<_>>>()?;
     let all = |racers: &mut Vec<Worker>, what: &str, answer: &str| -> anyhow::Result<()> {
         racers.iter_mut().for_each(|racer| racer.tell(what));

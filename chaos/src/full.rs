@@ -85,11 +85,7 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
         }
         anyhow::ensure!(said.as_deref() == Some("connected"), "{said:?}");
         source.worker.waits_for("done", HANG)?;
-        source.worker.finish()?;
-        sink.worker.finish()?;
-        scene.is_gone()?;
-        let mut arrivals = Arrivals::of(&sink)?;
-        arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES).map(drop)
+        Arrivals::default().finish(&scene, &mut source, &mut sink, RULES).map(drop)
     })?;
     Ok(String::new())
 }

@@ -86,13 +86,15 @@ impl Log {
 pub(crate) struct SegmentLog {
     log: Log,
     slot: u64,
+    /// Whether messages may be lost with their sender while the receiver has not answered: not in a private domain.
+    may_be_pending: bool,
     pub(crate) now: Segment,
 }
 
 impl SegmentLog {
-    pub(crate) fn open(path: &str) -> anyhow::Result<Self> {
-        let now = Segment { first: 0, sent: 0, begun: 0, reported: None, pending: true };
-        let this = Self { log: Log::open(path)?, slot: 0, now };
+    pub(crate) fn open(path: &str, may_be_pending: bool) -> anyhow::Result<Self> {
+        let now = Segment { first: 0, sent: 0, begun: 0, reported: None, pending: may_be_pending };
+        let this = Self { log: Log::open(path)?, slot: 0, may_be_pending, now };
         this.save()?;
         Ok(this)
     }
@@ -109,7 +111,7 @@ impl SegmentLog {
         self.save()?;
         self.slot += 1;
         let next = self.now.sent;
-        self.now = Segment { first: next, sent: next, begun: next, reported: None, pending: true };
+        self.now = Segment { first: next, sent: next, begun: next, reported: None, pending: self.may_be_pending };
         self.save()
     }
 }
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn notes_can_be_read_back() {
         let log = Log::new().unwrap();
-        let mut notes = SegmentLog::open(&log.path()).unwrap();
+        let mut notes = SegmentLog::open(&log.path(), true).unwrap();
         notes.now.sent = 7;
         notes.reported(2).unwrap();
         let first = Segment { first: 0, sent: 7, begun: 7, reported: Some(2), pending: true };

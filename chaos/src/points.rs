@@ -84,6 +84,7 @@ pub(crate) const POINTS: &[Point] = &[
     once("redeliver.absorbed", Who::Redeliverer),
     often("redeliver.brought", Who::Redeliverer, Commits::Open),
     once("sweep.locked", Who::Sweeper),
+    once("sweep.taken-away", Who::Sweeper),
     once("sweep.socket-removed", Who::Sweeper),
     once("sweep.file-removed", Who::Sweeper),
 ];
@@ -96,6 +97,17 @@ impl Point {
             _ if self.often => rng.u32(1..=20),
             _ => 1,
         }
+    }
+
+    /// Whether only the owner of the directory reaches it, who sweeps a dead node of another user.
+    pub(crate) fn is_between_users(&self) -> bool {
+        self.name == "sweep.taken-away"
+    }
+
+    /// Whether it is reached in shared domains only.
+    pub(crate) fn is_in_shared_domains(&self) -> bool {
+        let has_terms = matches!(self.name, "connect.terms-received" | "connect.data-sent" | "accept.terms-sent");
+        has_terms || self.name == "domain.unfinished" || self.is_between_users()
     }
 
     /// Whether only a sleeping receiver leads there: the sender pauses between its messages.

@@ -8,26 +8,43 @@ use testkit::proc::what_it_does;
 use testkit::{HANG, TestDomain};
 
 use crate::account::{End, Rules, Run, Segment, Stream, Totals};
+use crate::battery::Skipped;
 use crate::limit::{Limit, wait_for};
 use crate::log::Log;
-use crate::roles::{Receive, Role, Send};
+use crate::points::Point;
+use crate::roles::{DomainAt, Receive, Role, Send};
 use crate::worker::{Start, Worker};
 
 /// A domain of its own, removed when dropped.
-pub(crate) struct Scene(TestDomain);
+pub(crate) struct Scene {
+    domain: TestDomain,
+    is_shared: bool,
+}
 
 impl Scene {
+    /// A private domain.
     pub(crate) fn new() -> Self {
-        Self(TestDomain::new().without_assertions())
+        Self { domain: TestDomain::new().without_assertions(), is_shared: false }
     }
 
+    /// A domain in which the point is reached.
+    pub(crate) fn of(point: &Point) -> Self {
+        Self { is_shared: point.is_in_shared_domains(), ..Self::new() }
+    }
+
+    /// The directory.
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        self.domain.path()
+    }
+
+    /// The domain, for a worker.
+    pub(crate) fn domain(&self) -> DomainAt {
+        DomainAt { path: self.path().into(), is_shared: self.is_shared }
     }
 
     /// What is left of the domain.
     pub(crate) fn left(&self) -> Vec<PathBuf> {
-        self.0.left()
+        self.domain.left()
     }
 
     /// Checks that nothing is left.
@@ -47,25 +64,50 @@ impl Scene {
 
     pub(crate) fn receiver_as(&self, receive: Receive, start: &Start) -> anyhow::Result<Receiver> {
         let log = Log::new()?;
-        let role = Role::Receive(Receive { domain: self.path().into(), log: log.path(), ..receive });
+        let role = Role::Receive(Receive { domain: self.domain(), log: log.path(), ..receive });
         Ok(Receiver { worker: Worker::start_as(&role, start)?, log })
     }
 
     pub(crate) fn sender_as(&self, send: Send, start: &Start) -> anyhow::Result<Sender> {
         let (log, stream) = (Log::new()?, send.stream);
-        let role = Role::Send(Send { domain: self.path().into(), log: log.path(), ..send });
+        let role = Role::Send(Send { domain: self.domain(), log: log.path(), ..send });
         Ok(Sender { worker: Worker::start_as(&role, start)?, log, stream })
     }
 
     /// Another process joins with this id, sends itself a message and leaves.
     pub(crate) fn probe(&self, id: &str) -> anyhow::Result<()> {
-        let role = Role::Probe { domain: self.path().into(), id: id.into() };
+        let role = Role::Probe { domain: self.domain(), id: id.into() };
         Worker::start(&role)?.finish().map(drop).context("another process cannot join and leave")
+    }
+
+    /// The users of a sweeper that reaches the point and of the dead node that it sweeps; `None` for the battery's own user.
+    pub(crate) fn users_of(&self, point: &Point) -> anyhow::Result<[Option<u32>; 2]> {
+        const OWNER: u32 = 54_321;
+        if !point.is_between_users() {
+            return Ok([None; 2]);
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Skipped("processes of two users need root".into()).into());
+        }
+        self.leave_dead("first", 1, Some(OWNER))?; // it makes the directory, and so owns it
+        Ok([Some(OWNER), Some(OWNER + 1)])
+    }
+
+    /// Leaves the dead nodes `dead0`, `dead1`, ... of a user.
+    pub(crate) fn leave_dead_nodes(&self, count: u32, uid: Option<u32>) -> anyhow::Result<()> {
+        self.leave_dead("dead", count, uid)
+    }
+
+    fn leave_dead(&self, prefix: &str, count: u32, uid: Option<u32>) -> anyhow::Result<()> {
+        let role = Role::Corpses { domain: self.domain(), prefix: prefix.into(), count };
+        let mut dead = Worker::start_as(&role, &Start::default().by(uid))?;
+        dead.waits_for("ready", HANG)?;
+        dead.kill()
     }
 
     /// Another process cleans up.
     pub(crate) fn clean(&self) -> anyhow::Result<()> {
-        Worker::start(&Role::Clean { domain: self.path().into() })?.finish().map(drop).context("cannot clean up")
+        Worker::start(&Role::Clean { domain: self.domain() })?.finish().map(drop).context("cannot clean up")
     }
 }
 
@@ -131,6 +173,21 @@ impl Arrivals {
             self.runs.entry(stream).or_default().push(run);
         }
         Ok(())
+    }
+
+    /// Ends a sender and its last receiver, checks that nothing is left, and checks the account of the sender.
+    pub(crate) fn finish(
+        &mut self,
+        scene: &Scene,
+        source: &mut Sender,
+        sink: &mut Receiver,
+        rules: Rules,
+    ) -> anyhow::Result<Totals> {
+        source.worker.finish().context("the sender")?;
+        sink.worker.finish().context("the receiver")?;
+        scene.is_gone()?;
+        self.add(&sink.log)?;
+        self.settle(source.ended(End::Finished)?, End::Finished, rules)
     }
 
     /// Checks the account of a stream.

@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use testkit::HANG;
 
 use crate::account::{End, Rules, Totals};
 use crate::battery::{Battery, Rounds};
-use crate::limit::wait_for;
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Scene};
 
@@ -33,9 +31,8 @@ fn soak(rounds: &Rounds, every: Duration, redelivers: bool) -> anyhow::Result<St
     while before + sink.log.progress()? < rounds.count {
         let millis = every.as_millis() as u64;
         std::thread::sleep(Duration::from_millis(rng.u64(millis / 2..millis)));
-        // Both make progress before the next kill. A pending sender would take its messages with it.
+        // Both make progress before the next kill.
         sink.goes_on(10 * BATCH, HANG)?;
-        wait_for(HANG, || Ok(source.log.segments()?.last().is_some_and(|last| !last.pending))).context("pending")?;
         if rng.bool() {
             source.worker.kill()?;
             // Otherwise the other side might be killed next, and nobody would be left to report to.
@@ -55,12 +52,8 @@ fn soak(rounds: &Rounds, every: Duration, redelivers: bool) -> anyhow::Result<St
         }
         source.worker.has_said()?;
     }
-    source.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
+    totals += arrivals.finish(&scene, &mut source, &mut sink, rules)?;
     let seconds = begun.elapsed().as_secs_f64();
-    arrivals.add(&sink.log)?;
-    totals += arrivals.settle(source.ended(End::Finished)?, End::Finished, rules)?;
     // What a killed sender had kept for redelivery is gone with it.
     let receiver = if redelivers { End::Killed } else { End::Finished };
     for sent in sent {

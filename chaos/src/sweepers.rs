@@ -18,13 +18,6 @@ pub(crate) fn run(battery: &mut Battery) {
     battery.section("among-the-living", battery.pick(1000, 30), among_the_living);
 }
 
-fn corpses(scene: &Scene, count: u32) -> anyhow::Result<()> {
-    let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count };
-    let mut dead = Worker::start(&role)?;
-    dead.waits_for("ready", HANG)?;
-    dead.kill()
-}
-
 /// Up to three processes clean up at once, and are killed: at a step or at any moment.
 fn doomed_sweepers(scene: &Scene, dead: u32, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
     let steps: Vec<_> = POINTS
@@ -35,10 +28,10 @@ fn doomed_sweepers(scene: &Scene, dead: u32, rng: &mut fastrand::Rng) -> anyhow:
         .collect();
     let mut sweepers = Vec::new();
     for _ in 0..rng.u32(1..=3) {
-        let domain = scene.path().into();
+        let domain = scene.domain();
         let role = match rng.u32(0..3) {
             0 => Role::Clean { domain },
-            n => Role::Live { domain, id: format!("dead{}", rng.u32(0..dead * n)), shared: false },
+            n => Role::Live { domain, id: format!("dead{}", rng.u32(0..dead * n)) },
         };
         let start = match rng.bool() {
             true => Start::killed_at(steps[rng.usize(0..steps.len())].name, rng.u32(1..=3)),
@@ -57,7 +50,7 @@ fn alone(rounds: &Rounds) -> anyhow::Result<String> {
     rounds.each(|_, mut rng| {
         let scene = Scene::new();
         let dead = rng.u32(1..=8);
-        corpses(&scene, dead)?;
+        scene.leave_dead_nodes(dead, None)?;
         doomed_sweepers(&scene, dead, &mut rng)?;
         if rng.bool() {
             scene.clean()?
@@ -77,7 +70,7 @@ fn among_the_living(rounds: &Rounds) -> anyhow::Result<String> {
     source.worker.waits_for("connected", HANG)?;
     for (round, mut rng) in rounds.together() {
         let dead = rng.u32(1..=8);
-        corpses(&scene, dead)?;
+        scene.leave_dead_nodes(dead, None)?;
         doomed_sweepers(&scene, dead, &mut rng)?;
         sink.goes_on(3, go_on()).with_context(|| format!("round {round}"))?;
         scene.probe(&format!("dead{}", rng.u32(0..dead))).with_context(|| format!("round {round}"))?;

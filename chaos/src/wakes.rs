@@ -34,7 +34,7 @@ fn wake(rounds: &Rounds, kinds: [RoundsKind; 2]) -> anyhow::Result<String> {
         for side in [1, 0] {
             let log = Log::new()?;
             let role = Role::Rounds(RoundsRole {
-                domain: scene.path().into(),
+                domain: scene.domain(),
                 id: ids[side].clone(),
                 peer: ids[1 - side].clone(),
                 log: log.path(),

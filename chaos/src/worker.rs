@@ -1,6 +1,7 @@
 //! A worker: this program in a hidden role, as a process of its own. It reports lines.
 
 use std::ops::{Deref, DerefMut};
+use std::os::unix::process::CommandExt;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -17,6 +18,8 @@ pub(crate) struct Start {
     fault: Option<String>,
     /// In namespaces of its own, as `unshare` makes them with these options.
     unshared: Option<Vec<String>>,
+    /// As this user, in the group of the battery.
+    uid: Option<u32>,
 }
 
 impl Start {
@@ -28,6 +31,11 @@ impl Start {
     /// Stopped when it reaches a step for the `nth` time.
     pub(crate) fn stopped_at(step: &str, nth: u32) -> Self {
         Self { fault: Some(format!("{step}:stop:{nth}")), ..Self::default() }
+    }
+
+    /// As this user; `None` for the user of the battery.
+    pub(crate) fn by(self, uid: Option<u32>) -> Self {
+        Self { uid, ..self }
     }
 
     /// Run by `unshare` with these options.
@@ -63,6 +71,9 @@ impl Worker {
         program.arg("role").arg(serde_json::to_string(role)?);
         if let Some(fault) = &start.fault {
             program.env("LIBRPC_FAULT", fault);
+        }
+        if let Some(uid) = start.uid {
+            program.uid(uid);
         }
         let _gate = undo::gate();
         let process = match &start.unshared {

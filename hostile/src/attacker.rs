@@ -3,7 +3,7 @@
 //! Each round is one attack, chosen by its seed. The attacker owns a node as anybody may, so it can spoil its own lock, file
 //! and socket. The kernel must refuse what it may not do, such as shrinking sealed memory.
 
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -12,61 +12,31 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use librpc::fuzzing as forge;
-use librpc_ring::layout::{ACK_BYTES, ack, data};
+use librpc_ring::layout::data;
 use librpc_ring::{Kind, MemoryMut};
 use rustix::fs::SealFlags;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketAddrUnix, SocketFlags, SocketType,
-};
 use testkit::{Random, socket_of};
 
 use crate::fuse::Stuck;
 use crate::mapping::{CAPACITY, RING_BYTES, memory, ring, seals};
+use crate::socket::{connect, receive, send};
 
 /// The names of the attacks. Each round chooses one.
 pub(crate) const ATTACKS: [&str; 10] =
     ["garbage", "descriptors", "ring", "drain", "bells", "flood", "file", "receiver", "linger", "fuse"];
 
 pub(crate) struct Attacker {
-    domain: PathBuf,
-    random: Random,
-    file: std::fs::File,
-    honest_front: Vec<u8>,
+    pub(crate) domain: PathBuf,
+    pub(crate) random: Random,
+    /// The file of its own node, and the first page as the library wrote it.
+    pub(crate) file: std::fs::File,
+    pub(crate) honest_front: Vec<u8>,
     incarnation: [u8; 16],
     /// Whether the domain is private: there the ring comes with the hello.
-    is_private: bool,
+    pub(crate) is_private: bool,
     /// How many rings it has attached: the victim's that it reads, and its own that the victim reads.
     pub(crate) attached: u64,
-}
-
-pub(crate) fn socket() -> anyhow::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
-}
-
-pub(crate) fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "there is space");
-    }
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    rustix::net::sendmsg(to, &[std::io::IoSlice::new(bytes)], &mut control, flags).map(drop)
-}
-
-/// The next message, without its descriptors; `None` after a second without one, or a hang-up.
-fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
-    let mut ready = [rustix::event::PollFd::new(from, rustix::event::PollFlags::IN)];
-    let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
-    rustix::event::poll(&mut ready, Some(&second)).ok()?;
-    let mut bytes = vec![0; 8192];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let into = &mut [std::io::IoSliceMut::new(&mut bytes)];
-    let message = rustix::net::recvmsg(from, into, &mut control, RecvFlags::DONTWAIT).ok()?;
-    bytes.truncate(message.bytes);
-    (!bytes.is_empty()).then_some(bytes)
 }
 
 impl Attacker {
@@ -96,9 +66,7 @@ impl Attacker {
     }
 
     fn connect(&self) -> anyhow::Result<OwnedFd> {
-        let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(socket_of(&self.domain, "victim")?)?)?;
-        Ok(socket)
+        Ok(connect(&socket_of(&self.domain, "victim")?)?)
     }
 
     /// A hello that opens a connection. With `data`, it says that the ring comes along.
@@ -261,113 +229,6 @@ impl Attacker {
                 let _ = send(open.last().expect("one was pushed"), &hello, &[]);
             }
         }
-        Ok(())
-    }
-
-    fn restore_file(&mut self) -> anyhow::Result<()> {
-        self.file.set_len(4096)?;
-        self.file.write_all_at(&self.honest_front, 0)?;
-        Ok(())
-    }
-
-    /// Spoils its own file while others read it: publishers, the listener, programs that list the domain.
-    fn spoil_file(&mut self) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        let patterns: Vec<String> = (0..200).map(|n| format!("**/{n}/**/p/**/*")).collect();
-        while begun.elapsed() < Duration::from_millis(100) {
-            match self.random.below(6) {
-                0 => self.file.set_len(self.random.below(5000))?,
-                1 => {
-                    let at = self.random.below(200);
-                    self.file.write_all_at(&self.random.next().to_le_bytes(), at)?;
-                }
-                2 => self.file.write_all_at(&self.random.odd().to_le_bytes(), 48)?,
-                3 => {
-                    let list = forge::write_list(
-                        1 + self.random.below(200) as u32,
-                        &patterns[..1 + self.random.below(20) as usize],
-                        CAPACITY,
-                    );
-                    self.file.write_all_at(&list, 128)?;
-                    let select = forge::select(self.random.next(), list.len());
-                    self.file.write_all_at(&select.to_le_bytes(), 48)?;
-                }
-                4 => {
-                    self.file.seek(SeekFrom::Start(128))?;
-                    self.file.write_all(&vec![0x9f; 1 << 20])?;
-                    self.file.write_all_at(&forge::select(1, 1 << 20).to_le_bytes(), 48)?;
-                }
-                _ => self.restore_file()?,
-            }
-            self.bump();
-        }
-        self.restore_file()
-    }
-
-    /// Claims that everything has changed.
-    fn bump(&mut self) {
-        if let Ok(generation) = std::fs::File::options().write(true).open(self.domain.join("generation")) {
-            for bucket in 0..256 {
-                let _ = generation.write_all_at(&self.random.next().to_le_bytes(), 2048 + 8 * bucket);
-            }
-            let _ = generation.write_all_at(&self.random.next().to_le_bytes(), 64);
-        }
-    }
-
-    /// Opens an inbox that accepts what is sent to it, and lies about it.
-    fn receiver(&mut self) -> anyhow::Result<()> {
-        let path = socket_of(&self.domain, "evil")?;
-        let _ = std::fs::remove_file(&path);
-        let listener = socket()?;
-        rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
-        rustix::net::listen(&listener, 16)?;
-        let list = forge::write_list(3, &["p/**".to_owned()], CAPACITY);
-        self.file.write_all_at(&list, 128)?;
-        self.file.write_all_at(&forge::select(self.random.next(), list.len()).to_le_bytes(), 48)?;
-        self.bump();
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(300) {
-            let mut ready = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
-            let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-            if rustix::event::poll(&mut ready, Some(&wait))? == 0 {
-                continue;
-            }
-            let socket = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
-            receive(&socket);
-            let odd = self.random.below(8);
-            let answer = match odd {
-                0 => forge::write_terms(self.random.odd(), 0),
-                1 => forge::write_refusal(self.random.below(12) as u32, "\x1b[2J".repeat(500)),
-                2 => vec![0x9f; self.random.below(5000) as usize + 1],
-                3 => forge::write_attached(0),
-                _ => forge::write_terms(CAPACITY, 0),
-            };
-            // In a private domain the ring has come with the hello, and no terms are due.
-            if !self.is_private || odd <= 4 {
-                let _ = send(&socket, &answer, &[]);
-                if odd <= 4 || receive(&socket).is_none() {
-                    continue;
-                }
-            }
-            let size = ACK_BYTES as u64 * if self.random.once_in(8) { 2 } else { 1 };
-            let (words, fd) = memory(size, if self.random.once_in(8) { SealFlags::empty() } else { seals() })?;
-            let count = if self.random.once_in(8) { 1 + self.random.below(250) as usize } else { 1 };
-            let ring = if self.random.once_in(4) { self.random.next() as u32 } else { 0 };
-            let _ = send(&socket, &forge::write_attached(ring), &vec![fd.as_fd(); count]);
-            self.attached += 1;
-            for step in 0..2000u64 {
-                let value = if self.random.once_in(4) { self.random.odd() } else { step & !7 };
-                let word = [ack::CONSUMED, ack::TAKEN, ack::ARMED, ack::RECEIVED, ack::PROCESSED, ack::MISSED];
-                words.store(word[self.random.below(6) as usize], value, Ordering::Release);
-                if self.random.once_in(10) {
-                    let bell = ((1 + self.random.below(3)) << 32 | u64::from(ring)).to_le_bytes();
-                    let with: &[BorrowedFd<'_>] = if self.random.once_in(50) { &[fd.as_fd()] } else { &[] };
-                    let _ = send(&socket, &bell, with);
-                }
-            }
-        }
-        self.restore_file()?;
-        self.bump();
         Ok(())
     }
 

@@ -14,14 +14,14 @@ use librpc_ring::layout::{VERSION, data};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, inotify, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use testkit::{Random, TestDomain, socket_of};
 
-use crate::attacker::{send, socket};
 use crate::honest;
 use crate::mapping::{CAPACITY, RING_BYTES, ring, seals};
 use crate::pair::{Pair, start};
 use crate::script::{Facts, Script, Step, samples, write_script};
+use crate::socket::{Answer, answer, connect, send, socket};
 
 /// How many handshakes run at a time: fewer than a user may have.
 const AT_A_TIME: usize = 64;
@@ -112,26 +112,6 @@ fn incarnation(domain: &Path, node: &str) -> anyhow::Result<[u8; 16]> {
     Ok(front[16..32].try_into()?)
 }
 
-/// The first bytes of an answer, or why there are none.
-enum Answer {
-    NotYet,
-    HungUp,
-    Is([u8; 16]),
-}
-
-fn answer(socket: &OwnedFd) -> Answer {
-    let mut bytes = [0; 16];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    match rustix::net::recvmsg(socket, &mut [std::io::IoSliceMut::new(&mut bytes)], &mut control, flags) {
-        Ok(message) if message.bytes == 0 => Answer::HungUp,
-        Ok(_) => Answer::Is(bytes),
-        Err(Errno::AGAIN) => Answer::NotYet,
-        Err(_) => Answer::HungUp,
-    }
-}
-
 const REFUSED: [&str; 11] = [
     "unknown refusal",
     "busy",
@@ -150,8 +130,7 @@ impl Handshakes {
     fn begin(&mut self, number: u64) -> anyhow::Result<Handshake> {
         let mut random = Random::new(number);
         let Script { steps: script, connection } = write_script(&mut random, &self.facts, &self.samples);
-        let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.path)?)?;
+        let socket = connect(&self.path)?;
         Ok(Handshake { number, script, connection, socket, is_attached: false, since: Instant::now() })
     }
 

@@ -8,9 +8,11 @@ mod handshakes; // malformed handshakes over real sockets
 mod honest; //  one of the honest pair
 mod live; //    an attacker beside an honest pair
 mod mapping; // memory that an attacker offers
+mod own_node; // attacks with the attacker's own file and socket
 mod pair; //    the honest pair under attack
 mod ring; //    each side of a ring against the other
 mod script; //  the messages of a malformed handshake
+mod socket; //  messages with any descriptors
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

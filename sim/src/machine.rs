@@ -410,7 +410,7 @@ impl Machine for Simulated {
         schedule::kernel(|kernel, pid| kernel.user(pid).uid)
     }
 
-    fn page_bytes(&self) -> usize {
+    fn page_size(&self) -> usize {
         schedule::kernel(|kernel, _| kernel.machine.page as usize)
     }
 

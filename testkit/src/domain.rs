@@ -1,7 +1,7 @@
 //! A domain of one test's own. Dropping it removes it.
 //!
 //! Invariant: every domain made here lies at `/dev/shm/librpc_test_<pid>_<name>`, so that what a process leaves behind
-//! can be found, and what a killed process left can be told from what others still use.
+//! can be found, and what killed processes left can be distinguished from what others still use.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

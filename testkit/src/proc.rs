@@ -34,12 +34,16 @@ fn stat(pid: u32) -> anyhow::Result<Vec<String>> {
     Ok(fields.split_whitespace().map(str::to_owned).collect())
 }
 
+/// What the first thread of a process is doing: `R` for running, `S` for sleeping, `T` for stopped, `Z` for ended, ...
+pub fn state(pid: u32) -> anyhow::Result<char> {
+    stat(pid)?.first().and_then(|state| state.chars().next()).context("a stat file without a state")
+}
+
 /// Whether a process is stopped by a signal. An error if it has ended.
 pub fn is_stopped(pid: u32) -> anyhow::Result<bool> {
-    match stat(pid)?.first().map(String::as_str) {
-        Some("Z" | "X") => anyhow::bail!("pid {pid} has ended instead of being stopped"),
-        state => Ok(state == Some("T")),
-    }
+    let state = state(pid)?;
+    anyhow::ensure!(!"ZX".contains(state), "pid {pid} has ended instead of being stopped");
+    Ok(state == 'T')
 }
 
 /// The processor time that a process has used, in clock ticks (usually 10 ms).

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -40,7 +40,8 @@ pub struct Process {
     pidfd: OwnedFd,
     is_wrapper: bool,
     stdin: Option<ChildStdin>,
-    stdout: Option<Lines>,
+    stdout: Option<Lines<ChildStdout>>,
+    stderr: Option<Lines<ChildStderr>>,
 }
 
 /// How a process has ended, and what it wrote.
@@ -50,7 +51,7 @@ pub struct Ended {
     pub code: i32,
     /// What it wrote to stdout and nobody had read yet.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr, if that is a pipe.
+    /// What it wrote to stderr and nobody had read yet, if that is a pipe.
     pub stderr: String,
 }
 
@@ -66,14 +67,18 @@ impl Process {
     /// Starts a program with pipes for stdin and stdout.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().map(|pipe| Lines { pipe, unread: Vec::new() });
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("cannot watch a child")?;
-        Ok(Self { child, pidfd, is_wrapper: false, stdin, stdout })
+        Self::supervise(command.spawn().with_context(|| format!("cannot start {command:?}"))?)
     }
 
-    /// Starts a program that runs another one, such as [`crate::unshare`]'s. The other one gets the signals.
+    /// Supervises a child that was started with other pipes.
+    pub fn supervise(mut child: Child) -> anyhow::Result<Self> {
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = (stdout.map(Lines::new), stderr.map(Lines::new));
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("cannot watch a child")?;
+        Ok(Self { child, pidfd, is_wrapper: false, stdin, stdout, stderr })
+    }
+
+    /// Starts a program that runs another one, such as [`crate::unshare()`]'s. The other one gets the signals.
     pub fn start_wrapper(command: &mut Command) -> anyhow::Result<Self> {
         let mut process = Self::start(command)?;
         process.is_wrapper = true;
@@ -146,7 +151,18 @@ impl Process {
 
     /// The next line of its stdout, without the newline; `None` if it has closed it.
     pub fn says(&mut self, limit: Duration) -> anyhow::Result<Option<String>> {
-        match self.next_line(limit)? {
+        let next = self.stdout.as_mut().map_or(Ok(Next::Closed), |stdout| stdout.next(limit))?;
+        self.in_time(next, limit)
+    }
+
+    /// The next line of its stderr, without the newline; `None` if it has closed it, or if it is not a pipe.
+    pub fn complains(&mut self, limit: Duration) -> anyhow::Result<Option<String>> {
+        let next = self.stderr.as_mut().map_or(Ok(Next::Closed), |stderr| stderr.next(limit))?;
+        self.in_time(next, limit)
+    }
+
+    fn in_time(&self, next: Next, limit: Duration) -> anyhow::Result<Option<String>> {
+        match next {
             Next::Line(line) => Ok(Some(line)),
             Next::Closed => Ok(None),
             Next::Late => anyhow::bail!("a process says nothing for {limit:?}\n{}", proc::what_it_does(self.pid())),
@@ -156,14 +172,10 @@ impl Process {
     /// The lines that are there already.
     pub fn has_said(&mut self) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
-        while let Next::Line(line) = self.next_line(Duration::ZERO)? {
+        while let Some(Next::Line(line)) = self.stdout.as_mut().map(|stdout| stdout.next(Duration::ZERO)).transpose()? {
             lines.push(line);
         }
         Ok(lines)
-    }
-
-    fn next_line(&mut self, limit: Duration) -> anyhow::Result<Next> {
-        self.stdout.as_mut().map_or(Ok(Next::Closed), |stdout| stdout.next(limit))
     }
 
     /// Whether it has ended.
@@ -188,18 +200,19 @@ impl Process {
 
     /// Writes this to its stdin, closes that, and waits for its end. It need not read everything.
     pub fn finishes_with(&mut self, input: &[u8], limit: Duration) -> anyhow::Result<Ended> {
-        let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.child.stderr.take());
+        let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.stderr.take());
         std::thread::scope(|scope| {
             scope.spawn(|| stdin.map(|mut pipe| pipe.write_all(input)));
             let stdout = scope.spawn(|| stdout.map_or(Ok(Vec::new()), Lines::rest));
-            let stderr = scope.spawn(|| stderr.map_or(Ok(String::new()), std::io::read_to_string));
+            let stderr = scope.spawn(|| stderr.map_or(Ok(Vec::new()), Lines::rest));
             let status = self.ends(limit);
             if status.is_err() {
                 let _ = self.kill(); // or its pipes would stay open
             }
             let status = status?;
             let code = status.code().unwrap_or_else(|| 128 + status.signal().expect("a code or a signal"));
-            Ok(Ended { code, stdout: joined(stdout)?, stderr: joined(stderr).context("stderr")? })
+            let stderr = String::from_utf8(joined(stderr)?).context("stderr that is not UTF-8")?;
+            Ok(Ended { code, stdout: joined(stdout)?, stderr })
         })
     }
 }
@@ -222,14 +235,18 @@ enum Next {
     Late,
 }
 
-/// The stdout of a child, line by line.
+/// What a child writes, line by line.
 #[derive(Debug)]
-struct Lines {
-    pipe: ChildStdout,
+struct Lines<Pipe> {
+    pipe: Pipe,
     unread: Vec<u8>,
 }
 
-impl Lines {
+impl<Pipe: Read + AsFd> Lines<Pipe> {
+    fn new(pipe: Pipe) -> Self {
+        Self { pipe, unread: Vec::new() }
+    }
+
     fn next(&mut self, limit: Duration) -> anyhow::Result<Next> {
         let deadline = Instant::now() + limit;
         let mut searched = 0;
@@ -303,8 +320,12 @@ mod tests {
 
     #[test]
     fn the_end_of_a_process_is_reported_as_a_shell_does() {
-        let ended = shell("cat; echo bad >&2; exit 3").finishes_with(b"in", HANG).unwrap();
-        assert_eq!((ended.code, ended.stdout(), &*ended.stderr), (3, "in", "bad\n"));
+        let mut process = shell("cat; echo bad >&2; echo worse >&2; exit 3");
+        process.tell("in");
+        process.close_stdin();
+        assert_eq!(process.complains(HANG).unwrap().as_deref(), Some("bad"));
+        let ended = process.finishes_with(b"", HANG).unwrap();
+        assert_eq!((ended.code, ended.stdout(), &*ended.stderr), (3, "in\n", "worse\n"));
         let mut killed = shell("kill -9 $$");
         killed.is_killed().unwrap();
         assert!(killed.has_ended().unwrap());

@@ -98,7 +98,7 @@ fn a_callback_may_drop_the_handle_of_another_one() {
 fn a_callback_may_send_to_its_own_inbox_and_publish_to_others() {
     let domain = TestDomain::new();
     let (node, other) = (Arc::new(open(&domain, "node")), open(&domain, "other"));
-    let (mut heard, own) = (other.subscribe("count/**").unwrap(), Arc::clone(&node));
+    let (mut counts, own) = (other.subscribe("count/**").unwrap(), Arc::clone(&node));
     let callback = move |message: Message<'_>| {
         let left: u32 = text(message).parse().unwrap();
         let mut publisher = own.publisher(&format!("count/{left}")).unwrap();
@@ -110,7 +110,7 @@ fn a_callback_may_send_to_its_own_inbox_and_publish_to_others() {
     let handle = node.inbox_builder().callback(callback).unwrap();
     other.sender("node").unwrap().send(b"100").unwrap();
     for _ in 0..=100 {
-        assert!(heard.recv_timeout(LONG).unwrap().is_some());
+        assert!(counts.recv_timeout(LONG).unwrap().is_some());
     }
     handle.stop().unwrap();
 }

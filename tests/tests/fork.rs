@@ -1,27 +1,19 @@
-//! A process that forks: its child's inherited handles say so, whatever is called, and nothing in it hangs or crashes.
+//! A process that forks. In its child every method of an inherited handle returns an error, and nothing hangs or crashes.
 
 mod sources;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use librpc::{Message, Node};
-use librpc_system_tests::TestDomain;
-
-/// A program of these tests, which Cargo puts beside them.
-fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps").join(name)
-}
+use librpc_system_tests::{TestDomain, program};
 
 #[test]
-fn every_public_method_in_a_forked_child_says_so_or_harms_nothing() {
+fn every_public_method_in_a_forked_child_returns_an_error_or_is_harmless() {
     let domain = TestDomain::new();
     let output =
-        Command::new(program("forker")).env("LIBRPC_DOMAIN", domain.path()).output().expect("the program was built");
+        program("forker").env("LIBRPC_DOMAIN", domain.path()).output().expect("the program is built with the tests");
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut called = BTreeSet::new();
     let mut wrong = Vec::new();
@@ -39,7 +31,7 @@ fn every_public_method_in_a_forked_child_says_so_or_harms_nothing() {
 }
 
 #[test]
-fn a_child_of_a_busy_process_begins_anew() {
+fn a_child_of_a_busy_process_can_open_nodes_of_its_own() {
     const FORKS: u64 = 40;
     let domain = TestDomain::new();
     let peer = Node::builder("peer").domain(domain.domain()).open().unwrap();
@@ -50,7 +42,7 @@ fn a_child_of_a_busy_process_begins_anew() {
     };
     let inbox = peer.inbox_builder().callback(callback).unwrap();
     for round in 1..=3 {
-        let mut command = Command::new(program("busy_forker"));
+        let mut command = program("busy_forker");
         let output = command.arg(FORKS.to_string()).env("LIBRPC_DOMAIN", domain.path()).output().unwrap();
         let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(said, "ok\n", "{complained}");

@@ -162,7 +162,7 @@ fn the_document_lists_every_target_with_its_levels() {
     }
     let document = std::fs::read_to_string(root.join("docs/log-targets.md")).expect("text");
     let (_, table) = document.split_once("## Events").expect("a chapter");
-    let (table, _) = table.split_once("\n## Spans").expect("the spans behind it");
+    let (table, _) = table.split_once("\n## Spans").expect("the spans after it");
     let (mut named, mut target) = (BTreeSet::new(), "");
     for line in table.lines().filter(|line| line.starts_with('|')) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();

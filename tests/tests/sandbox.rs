@@ -1,69 +1,37 @@
-//! Processes that enter a sandbox while they run, which forbids what the kernel allowed before.
-
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+//! Processes that enter a sandbox while they run, which then forbids what the kernel allowed before.
 
 use librpc_system_tests::orders::*;
-use librpc_system_tests::{Puppets, TestDomain};
+use librpc_system_tests::{Puppets, TestDomain, proc, program, wait_until};
+use testkit::{HANG, Process};
 
-/// The program `sandboxed`, which Cargo puts beside these tests. Killed when dropped.
-struct Sandboxed {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
+/// The program `sandboxed`.
+struct Sandboxed(Process);
 
 impl Sandboxed {
     fn start(domain: &TestDomain, role: &str) -> Self {
-        let test = std::env::current_exe().expect("a test has a path");
-        let target = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
-        let mut command = Command::new(target.join("sandboxed"));
-        command.arg(role).env("LIBRPC_DOMAIN", domain.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the program was built");
-        let stdin = child.stdin.take().expect("it is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        Self { child, stdin, stdout }
-    }
-
-    fn begins(&mut self, line: &str) {
-        writeln!(self.stdin, "{line}").expect("it listens");
+        let mut command = program("sandboxed");
+        command.arg(role).env("LIBRPC_DOMAIN", domain.path());
+        Self(Process::start(&mut command).expect("the program is built with the tests"))
     }
 
     fn answers(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("what it says is text");
-        line.trim_end().to_owned()
+        self.0.says(HANG).expect("it answers").expect("it runs")
     }
 
     fn says(&mut self, line: &str) -> String {
-        self.begins(line);
+        self.0.tell(line);
         self.answers()
     }
 
     /// Waits until its main thread sleeps.
     fn sleeps(&self) {
-        let stat = format!("/proc/{0}/task/{0}/stat", self.child.id());
-        let is_asleep = || {
-            let text = std::fs::read_to_string(&stat).expect("it is there");
-            text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
-        };
-        while !is_asleep() {
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Sandboxed {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        wait_until(|| proc::state(self.0.pid()).expect("it runs") == 'S');
     }
 }
 
 /// Registering takes milliseconds in a process of several threads, so it is done when the node is opened.
 #[test]
-fn connecting_registers_for_no_barrier() {
+fn connecting_does_not_register_for_barriers() {
     let domain = TestDomain::new();
     let mut sink = domain.receiver("sink");
     let mut source = Sandboxed::start(&domain, "connects");
@@ -74,7 +42,7 @@ fn connecting_registers_for_no_barrier() {
 }
 
 #[test]
-fn a_receiver_that_may_have_no_barriers_any_more_looks_by_itself() {
+fn a_receiver_without_barriers_looks_by_itself() {
     let domain = TestDomain::new();
     let mut sink = Sandboxed::start(&domain, "receives");
     assert_eq!(sink.answers(), "ready");

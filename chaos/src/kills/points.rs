@@ -30,7 +30,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
 }
 
 fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
-    let scene = Scene::new();
+    let scene = Scene::of(point);
     let mut sink = scene.receiver(receive_for(point))?;
     sink.wait_until_ready()?;
     let leaves = point.name.starts_with("leave.");
@@ -79,7 +79,7 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
 }
 
 fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
-    let scene = Scene::new();
+    let scene = Scene::of(point);
     let mut source = scene.sender(send_for(point))?;
     let mut arrivals = Arrivals::default();
     let mut healthy = None;
@@ -99,11 +99,7 @@ fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     if let Some(before) = healthy {
         has_not_grown(source.worker.pid(), &before).context("the sender")?;
     }
-    source.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
-    arrivals.add(&sink.log)?;
-    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    let totals = arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
     arrivals.are_settled()?;
     let Totals { processed, reported, doubled } = totals;
     Ok(format!("{processed} messages processed, {reported} reported lost, {doubled} of them in work"))
@@ -111,9 +107,8 @@ fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
 
 fn alone(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     rounds.each(|_, mut rng| {
-        let scene = Scene::new();
-        let shared = point.name == "domain.unfinished";
-        let role = Role::Live { domain: scene.path().into(), id: "display".into(), shared };
+        let scene = Scene::of(point);
+        let role = Role::Live { domain: scene.domain(), id: "display".into() };
         Worker::start_as(&role, &Start::killed_at(point.name, 1))?.dies()?;
         look(&scene, &mut rng)
     })?;
@@ -122,14 +117,12 @@ fn alone(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
 
 fn sweeper(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     rounds.each(|_, mut rng| {
-        let scene = Scene::new();
-        let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count: 3 };
-        let mut dead = Worker::start(&role)?;
-        dead.waits_for("ready", HANG)?;
-        dead.kill()?;
-        let domain = scene.path().into();
+        let scene = Scene::of(point);
+        let [sweeper, dead] = scene.users_of(point)?;
+        scene.leave_dead_nodes(3, dead)?;
+        let domain = scene.domain();
         let role = if rng.bool() { Role::Clean { domain } } else { Role::Probe { domain, id: "dead0".into() } };
-        Worker::start_as(&role, &Start::killed_at(point.name, rng.u32(1..=3)))?.dies()?;
+        Worker::start_as(&role, &Start::killed_at(point.name, rng.u32(1..=3)).by(sweeper))?.dies()?;
         look(&scene, &mut rng)
     })?;
     Ok(String::new())

@@ -102,11 +102,7 @@ impl Round {
     }
 
     fn end(mut self) -> anyhow::Result<Totals> {
-        self.source.worker.finish().context("the sender")?;
-        self.sink.worker.finish().context("the receiver")?;
-        self.scene.is_gone()?;
-        self.arrivals.add(&self.sink.log)?;
-        let mut totals = self.arrivals.settle(self.source.ended(End::Finished)?, End::Finished, RULES)?;
+        let mut totals = self.arrivals.finish(&self.scene, &mut self.source, &mut self.sink, RULES)?;
         if let Some(killed) = self.killed {
             totals += self.arrivals.settle(killed, End::Finished, RULES)?;
         }

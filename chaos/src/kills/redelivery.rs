@@ -46,7 +46,7 @@ impl Inbox {
 
 /// Receivers die at a fault point; one sender survives them all.
 pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
-    let scene = Scene::new();
+    let scene = Scene::of(point);
     let mut source = scene.sender(inbox.send(send_for(point)))?;
     let mut arrivals = Arrivals::default();
     let mut healthy = None;
@@ -73,11 +73,7 @@ pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::
     if let Some(before) = healthy {
         has_not_grown(source.worker.pid(), &before).context("the sender")?;
     }
-    source.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
-    arrivals.add(&sink.log)?;
-    let totals = arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
+    let totals = arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
     arrivals.are_settled()?;
     Ok(format!("{} messages processed, {} of them twice", totals.processed, totals.doubled))
 }
@@ -117,7 +113,7 @@ pub(crate) struct Redelivering {
 
 impl Redelivering {
     pub(crate) fn begin(inbox: Inbox, point: &Point, start: &Start) -> anyhow::Result<Self> {
-        let scene = Scene::new();
+        let scene = Scene::of(point);
         let receive = inbox.receive(receive_for(point));
         let mut killed = scene.receiver(receive.clone())?;
         killed.wait_until_ready()?;
@@ -200,11 +196,7 @@ pub(super) fn random(inbox: Inbox, rounds: &Rounds) -> anyhow::Result<String> {
     let mut sink = sink(&mut rounds.rng(0))?;
     sink.wait_until_ready()?;
     sink.goes_on(100, go_on()).with_context(|| format!("the sender: {:?}", sending.worker.has_said()))?;
-    sending.worker.finish()?;
-    sink.worker.finish()?;
-    scene.is_gone()?;
-    arrivals.add(&sink.log)?;
-    let mut totals = arrivals.settle(sending.ended(End::Finished)?, End::Finished, RULES)?;
+    let mut totals = arrivals.finish(&scene, &mut sending, &mut sink, RULES)?;
     let senders = killed.len();
     for killed in killed {
         totals += arrivals.settle(killed, End::Killed, RULES)?;

@@ -1,15 +1,14 @@
 //! A process that forks without exec, and whose child outlives it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use testkit::payload;
 
-use super::{open, say};
+use super::{DomainAt, open, say};
 
 #[allow(unsafe_code)]
-pub(super) fn fork(domain: PathBuf, id: &str, to: &str) -> anyhow::Result<()> {
+pub(super) fn fork(domain: &DomainAt, id: &str, to: &str) -> anyhow::Result<()> {
     let node = open(domain, id)?;
     let mut inbox = node.inbox()?;
     let mut sender = node.sender_within(to, Duration::from_secs(10))?;

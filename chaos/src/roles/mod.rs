@@ -21,27 +21,41 @@ pub(crate) use send::Send;
 /// The topic of all publishers and subscribers.
 const TOPIC: &str = "battery";
 
+/// The domain of a worker.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct DomainAt {
+    pub(crate) path: PathBuf,
+    /// It is shared with the group of the workers.
+    pub(crate) is_shared: bool,
+}
+
+impl DomainAt {
+    fn domain(&self) -> Domain {
+        let domain = Domain::at(&self.path);
+        if self.is_shared { domain.shared_with_group(rustix::process::getegid().as_raw()) } else { domain }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     Receive(Receive),
     Send(Send),
     /// Joins, opens its inbox, leaves.
     Live {
-        domain: PathBuf,
+        domain: DomainAt,
         id: String,
-        shared: bool,
     },
     /// Joins, sends itself a message, leaves.
     Probe {
-        domain: PathBuf,
+        domain: DomainAt,
         id: String,
     },
     Clean {
-        domain: PathBuf,
+        domain: DomainAt,
     },
     /// Opens this many nodes, and waits to be killed.
     Corpses {
-        domain: PathBuf,
+        domain: DomainAt,
         prefix: String,
         count: u32,
     },
@@ -49,7 +63,7 @@ pub(crate) enum Role {
     Rounds(RoundsRole),
     /// Opens and closes nodes at random, up to `most` at a time.
     Churn {
-        domain: PathBuf,
+        domain: DomainAt,
         prefix: String,
         most: usize,
         operations: u64,
@@ -57,12 +71,12 @@ pub(crate) enum Role {
     },
     /// Joins, leaves and counts at each line that says so.
     InAndOut {
-        domain: PathBuf,
+        domain: DomainAt,
         id: String,
     },
     /// Forks without exec; the child outlives it.
     Fork {
-        domain: PathBuf,
+        domain: DomainAt,
         id: String,
         to: String,
     },
@@ -83,16 +97,16 @@ impl Role {
         match self {
             Self::Receive(receive) => receive.play(),
             Self::Send(send) => send.play(),
-            Self::Live { domain, id, shared } => registry::live(domain, &id, shared),
-            Self::Probe { domain, id } => registry::probe(domain, &id),
-            Self::Clean { domain } => registry::clean(domain),
-            Self::Corpses { domain, prefix, count } => registry::corpses(domain, &prefix, count),
+            Self::Live { domain, id } => registry::live(&domain, &id),
+            Self::Probe { domain, id } => registry::probe(&domain, &id),
+            Self::Clean { domain } => registry::clean(&domain),
+            Self::Corpses { domain, prefix, count } => registry::corpses(&domain, &prefix, count),
             Self::Rounds(rounds) => rounds.play(),
             Self::Churn { domain, prefix, most, operations, seed } => {
-                crowd::churn(domain, &prefix, most, operations, seed)
+                crowd::churn(&domain, &prefix, most, operations, seed)
             }
-            Self::InAndOut { domain, id } => crowd::in_and_out(domain, &id),
-            Self::Fork { domain, id, to } => fork::fork(domain, &id, &to),
+            Self::InAndOut { domain, id } => crowd::in_and_out(&domain, &id),
+            Self::Fork { domain, id, to } => fork::fork(&domain, &id, &to),
             Self::FullShm { mount } => lean::full_shm(mount),
             Self::Descriptors { domain, most } => lean::descriptors(domain, most),
         }
@@ -106,8 +120,8 @@ pub(crate) fn say(line: &str) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
-fn open(domain: PathBuf, id: &str) -> anyhow::Result<Node> {
-    Ok(Node::builder(id).domain(Domain::at(domain)).open()?)
+fn open(domain: &DomainAt, id: &str) -> anyhow::Result<Node> {
+    Ok(Node::builder(id).domain(domain.domain()).open()?)
 }
 
 /// Calls this when the supervisor closes stdin.

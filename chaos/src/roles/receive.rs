@@ -1,7 +1,6 @@
 //! Processes numbered messages, and notes what it has processed before it acknowledges it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,12 +8,12 @@ use librpc::{Acknowledge, Event, Wait};
 use serde::{Deserialize, Serialize};
 use testkit::payload;
 
-use super::{TOPIC, at_end_of_stdin, open, say};
+use super::{DomainAt, TOPIC, at_end_of_stdin, open, say};
 use crate::log::Log;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Receive {
-    pub(crate) domain: PathBuf,
+    pub(crate) domain: DomainAt,
     pub(crate) id: String,
     /// It opens a durable subscription to [`TOPIC`] instead of the node's own inbox.
     pub(crate) durable: bool,
@@ -48,7 +47,7 @@ impl Receive {
     }
 
     pub(super) fn play(self) -> anyhow::Result<()> {
-        let node = open(self.domain.clone(), &self.id)?;
+        let node = open(&self.domain, &self.id)?;
         let batched = self.batch > 1;
         let builder = match self.durable {
             false => node.inbox_builder(),

@@ -1,23 +1,20 @@
 //! Joins, leaves, sweeps.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use librpc::{Domain, Node};
+use librpc::Node;
 
-use super::{open, say};
+use super::{DomainAt, open, say};
 
-pub(super) fn live(domain: PathBuf, id: &str, shared: bool) -> anyhow::Result<()> {
-    let domain = Domain::at(domain);
-    let domain = if shared { domain.shared_with_group(rustix::process::getegid().as_raw()) } else { domain };
-    let node = Node::builder(id).domain(domain).open()?;
+pub(super) fn live(domain: &DomainAt, id: &str) -> anyhow::Result<()> {
+    let node = open(domain, id)?;
     drop(node.inbox()?);
     node.close(Duration::from_secs(10))?;
     say("lived")
 }
 
-pub(super) fn probe(domain: PathBuf, id: &str) -> anyhow::Result<()> {
+pub(super) fn probe(domain: &DomainAt, id: &str) -> anyhow::Result<()> {
     let node = open(domain, id)?;
     let mut inbox = node.inbox()?;
     let mut sender = node.sender(id)?;
@@ -30,13 +27,13 @@ pub(super) fn probe(domain: PathBuf, id: &str) -> anyhow::Result<()> {
     say("probed")
 }
 
-pub(super) fn clean(domain: PathBuf) -> anyhow::Result<()> {
-    let cleaned = Domain::at(domain).clean()?;
+pub(super) fn clean(domain: &DomainAt) -> anyhow::Result<()> {
+    let cleaned = domain.domain().clean()?;
     say(&format!("cleaned {}", cleaned.len()))
 }
 
-pub(super) fn corpses(domain: PathBuf, prefix: &str, count: u32) -> anyhow::Result<()> {
-    let open = |n: u32| open(domain.clone(), &format!("{prefix}{n}"));
+pub(super) fn corpses(domain: &DomainAt, prefix: &str, count: u32) -> anyhow::Result<()> {
+    let open = |n: u32| open(domain, &format!("{prefix}{n}"));
     let nodes: Vec<Node> = (0..count).map(open).collect::<anyhow::Result<_>>()?;
     let _inboxes: Vec<_> = nodes.iter().map(Node::inbox).collect::<Result<_, _>>()?;
     say("ready")?;

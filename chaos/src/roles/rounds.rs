@@ -1,7 +1,6 @@
 //! Two processes that wake each other. Nothing here has a time limit, so a lost wake-up stays lost, and the supervisor sees
 //! that the counts do not change.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,12 +8,12 @@ use librpc::Wait;
 use serde::{Deserialize, Serialize};
 use testkit::payload;
 
-use super::{at_end_of_stdin, open, say};
+use super::{DomainAt, at_end_of_stdin, open, say};
 use crate::log::Log;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rounds {
-    pub(crate) domain: PathBuf,
+    pub(crate) domain: DomainAt,
     pub(crate) id: String,
     pub(crate) peer: String,
     /// Where it counts its messages.
@@ -43,7 +42,7 @@ const NOTED: u64 = 256;
 impl Rounds {
     pub(super) fn play(self) -> anyhow::Result<()> {
         let mut rng = fastrand::Rng::with_seed(self.seed);
-        let node = open(self.domain.clone(), &self.id)?;
+        let node = open(&self.domain, &self.id)?;
         let log = Log::open(&self.log)?;
         let mut inbox = node.inbox_builder().capacity(4096).wait(Wait::Block).open()?;
         let stop = inbox.stop_handle();

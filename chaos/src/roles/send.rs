@@ -1,6 +1,5 @@
 //! Sends numbered messages, and notes what it has sent and which losses were reported to it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,12 +9,12 @@ use librpc::{FlushError, Node, Publisher, SendError, Sender};
 use serde::{Deserialize, Serialize};
 use testkit::payload;
 
-use super::{TOPIC, at_end_of_stdin, open, say};
+use super::{DomainAt, TOPIC, at_end_of_stdin, open, say};
 use crate::log::SegmentLog;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Send {
-    pub(crate) domain: PathBuf,
+    pub(crate) domain: DomainAt,
     pub(crate) id: String,
     pub(crate) to: String,
     /// It publishes on [`TOPIC`], for a durable subscription, instead of sending to the node.
@@ -51,15 +50,15 @@ impl Send {
     }
 
     pub(super) fn play(self) -> anyhow::Result<()> {
-        let mut notes = SegmentLog::open(&self.log)?;
-        let node = open(self.domain.clone(), &self.id)?;
+        let mut notes = SegmentLog::open(&self.log, self.domain.is_shared)?;
+        let node = open(&self.domain, &self.id)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopper = stop.clone();
         at_end_of_stdin(move || stopper.store(true, Ordering::Relaxed))?; // Relaxed: it only ends the loop
         let begun = Instant::now();
         let mut way = self.way(&node)?;
         // It waits 1 s for the answer. After that, only a first acknowledgement shows that there was one.
-        notes.now.pending = begun.elapsed() >= Duration::from_secs(1);
+        notes.now.pending &= begun.elapsed() >= Duration::from_secs(1);
         say("connected")?;
         let end = self.count.unwrap_or(u64::MAX);
         let (mut payload, mut acknowledged) = (Vec::new(), 0);

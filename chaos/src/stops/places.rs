@@ -20,7 +20,7 @@ pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
         let scene = Scene::new();
         let mut sink = scene.receiver(Receive::by("sink"))?;
         sink.wait_until_ready()?;
-        let role = Role::Fork { domain: scene.path().into(), id: "parent".into(), to: "sink".into() };
+        let role = Role::Fork { domain: scene.domain(), id: "parent".into(), to: "sink".into() };
         let mut parent = Worker::start(&role)?;
         let mut said = [parent.says(HANG)?, parent.says(HANG)?];
         said.sort();
@@ -97,12 +97,9 @@ fn elsewhere(rounds: &Rounds, one: &[&str], other: &[&str]) -> anyhow::Result<St
         let killed = source.ended(End::Killed)?;
         let mut source = scene.sender_as(Send { stream: 1, count: Some(100), ..send }, &Start::unshared(other))?;
         source.worker.waits_for("done", HANG)?;
-        source.worker.finish()?;
-        sink.worker.finish()?;
-        scene.is_gone()?;
-        let mut arrivals = Arrivals::of(&sink)?;
+        let mut arrivals = Arrivals::default();
+        arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
         arrivals.settle(killed, End::Finished, RULES)?;
-        arrivals.settle(source.ended(End::Finished)?, End::Finished, RULES)?;
         arrivals.are_settled()
     })?;
     Ok(format!("{} and {}", one.join(" "), other.join(" ")))

@@ -22,7 +22,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow
         match point.who {
             Who::Sender | Who::Receiver => one_side(point, &start, hold),
             Who::Alone => alone(point, &start, hold),
-            Who::Sweeper => sweeper(&start, hold),
+            Who::Sweeper => sweeper(point, start, hold),
             Who::Redeliverer => redeliverer(point, &start, hold, rng.bool()),
         }
     })?;
@@ -55,7 +55,7 @@ impl Bystanders {
 }
 
 fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
-    let scene = Scene::new();
+    let scene = Scene::of(point);
     let bystanders = Bystanders::start(&scene)?;
     let (stopped_receiver, count) = (point.who == Who::Receiver, 200);
     let plain = Start::default();
@@ -94,15 +94,11 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
 
 /// The first node that joins and the last that leaves. Two steps are known to delay others, who get an error that says so.
 fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
-    let scene = Scene::new();
-    let shared = point.name == "domain.unfinished";
-    let role = Role::Live { domain: scene.path().into(), id: "display".into(), shared };
+    let scene = Scene::of(point);
+    let role = Role::Live { domain: scene.domain(), id: "display".into() };
     let mut stopped = Worker::start_as(&role, start)?;
     stopped.wait_until_stopped()?;
-    let probe = match shared {
-        false => scene.probe("other"),
-        true => scene_of_a_group(&scene),
-    };
+    let probe = scene.probe("other");
     if matches!(point.name, "last.locked" | "last.swept") {
         let error = format!("{:#}", probe.err().context("nobody can join while the domain is being removed")?);
         anyhow::ensure!(error.contains("has been closing for over 2 s"), "{error}");
@@ -116,26 +112,19 @@ fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
     scene.is_gone()
 }
 
-fn scene_of_a_group(scene: &Scene) -> anyhow::Result<()> {
-    let role = Role::Live { domain: scene.path().into(), id: "other".into(), shared: true };
-    Worker::start(&role)?.finish().map(drop)
-}
-
 /// Only opening the id that is being swept is delayed, with an error that says so.
-fn sweeper(start: &Start, hold: Duration) -> anyhow::Result<()> {
-    let scene = Scene::new();
+fn sweeper(point: &Point, start: Start, hold: Duration) -> anyhow::Result<()> {
+    let scene = Scene::of(point);
+    let [sweeper, dead] = scene.users_of(point)?;
     let bystanders = Bystanders::start(&scene)?;
-    let role = Role::Corpses { domain: scene.path().into(), prefix: "dead".into(), count: 1 };
-    let mut dead = Worker::start(&role)?;
-    dead.waits_for("ready", HANG)?;
-    dead.kill()?;
-    let mut stopped = Worker::start_as(&Role::Clean { domain: scene.path().into() }, start)?;
+    scene.leave_dead_nodes(1, dead)?;
+    let mut stopped = Worker::start_as(&Role::Clean { domain: scene.domain() }, &start.by(sweeper))?;
     stopped.wait_until_stopped()?;
     scene.probe("newcomer")?;
     bystanders.go_on()?;
     if let Err(error) = scene.probe("dead0") {
         let error = format!("{error:#}");
-        anyhow::ensure!(error.contains("is being swept by a process that does not go on"), "{error}");
+        anyhow::ensure!(error.contains("is sweeping what a dead node"), "{error}");
     }
     std::thread::sleep(hold);
     stopped.go_on()?;

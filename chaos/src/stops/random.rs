@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Context;
 use testkit::HANG;
 
-use crate::account::End;
 use crate::battery::Rounds;
 use crate::kills::RULES;
 use crate::limit::go_on;
@@ -65,11 +64,7 @@ impl Pair {
     }
 
     fn end(mut self) -> anyhow::Result<String> {
-        self.source.worker.finish()?;
-        self.sink.worker.finish()?;
-        self.scene.is_gone()?;
-        let mut arrivals = Arrivals::of(&self.sink)?;
-        let totals = arrivals.settle(self.source.ended(End::Finished)?, End::Finished, RULES)?;
+        let totals = Arrivals::default().finish(&self.scene, &mut self.source, &mut self.sink, RULES)?;
         anyhow::ensure!(totals.reported == 0, "{totals:?}");
         Ok(format!("{} messages", totals.processed))
     }

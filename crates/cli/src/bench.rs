@@ -1,25 +1,30 @@
-//! `librpc bench`: what things cost here, beside what they would cost at least.
+//! `librpc bench`: what things cost here, and what they would cost at least.
 //!
-//! The measurements, each a file:
+//! The measurements, one file each:
 mod connect; //      join, connect, first message
 mod duplex; //       both directions at once
 mod fanout; //       one publish, many inboxes
 mod idle; //         what an idle receiver does: nothing
-mod latency; //      there and back
+mod latency; //      a round trip
 mod scale; //        many channels, nodes, topics, patterns
 mod throughput; //   one direction
 mod wake; //         a receiver that sleeps
-// What they share:
-mod content; //      what a message holds, and how it is checked
+// The processes that a measurement starts:
+mod child; //        what each of them does besides its part
+mod dispatch; //     from a part to what does it
+mod exchange; //     one side of a duplex measurement
+mod part; //         what each of them does, as data
+// What the measurements share:
+mod content; //      what a message contains, and how it is checked
 mod descriptors; //  passed from process to process
 mod end; //          what a side sends and receives with
-mod eventfd; //      limit: what wakes
+mod eventfd; //      limit: waking
 mod limit; //        limits: a cache line, copying
-mod machine; //      what it ran on
-mod options; //      --size, --seconds, --pin and the like
-mod part; //         the processes that a measurement starts
-mod process; //      what the kernel knows about them
+mod machine; //      the machine of a measurement
+mod options; //      --size, --seconds, --pin and others
+mod process; //      what the kernel knows about a process
 mod progress; //     a bar on the terminal
+mod rates; //        messages and bytes per second
 mod times; //        percentiles
 
 use std::io::Write;
@@ -28,26 +33,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use librpc::Domain;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::children::Children;
+use crate::children::{Children, Report};
 use crate::domain::{DomainArgs, clear_leftovers};
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome};
 
+pub(crate) use dispatch::run as part;
 use machine::Machine;
-pub(crate) use part::{Part, run as part};
+pub(crate) use part::Part;
 
-/// Measures, beside what the machine could do at best
+/// Measures what things cost, beside what the machine can do at best
 ///
-/// In a domain of its own, unless --domain names one.
+/// It runs in a domain of its own unless --domain names one.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Each measurement is between processes of its own; every message is written, read and checked in full. The limit, what the
-machine could do at best, is measured in the same run, in turn: compare within one run only.
+Each measurement runs between processes of its own. Every message is written, read and checked in full. The limit, what
+the machine can do at best, is measured in turn in the same run: compare only within one run.
 
 Examples:
   librpc bench latency --size 64 --pin 0,1
@@ -59,8 +65,8 @@ Examples:
   librpc bench scale
   librpc bench idle --channels 1000 --seconds 10
 
-Beside its peers (Aeron, iceoryx2, ZeroMQ and others), with a report as a page of HTML: bench/peers/run --report FILE, in
-librpc's source. Exit code 3: done, but messages were lost.")]
+To compare librpc with its peers (Aeron, iceoryx2, ZeroMQ and others): bench/peers/run --report FILE in librpc's source.
+Exit code 3: done, but messages were lost.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -97,12 +103,15 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     };
     let lost = bench.lost.load(Ordering::Relaxed);
     drop(bench);
-    // Whatever has failed when the processes ended at a signal, has failed because of it.
+    // If a signal has ended the processes, it is the cause of any failure.
     match interrupt.signal() {
         Some(signal) => Ok(Outcome::Interrupted(signal)),
         None => result.map(|()| if lost == 0 { Outcome::Done } else { Outcome::Loss }),
     }
 }
+
+/// How long a process may take to say something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a measurement takes place.
 struct Bench {
@@ -111,12 +120,12 @@ struct Bench {
     machine: Machine,
     made: Mutex<Vec<Domain>>,
     lost: AtomicU64,
-    /// Says once what it all took place on.
+    /// Shows the machine once.
     introduce: Once,
 }
 
 impl Bench {
-    /// A domain beside the others of this measurement.
+    /// Another domain of this measurement.
     fn domain(&self, name: &str) -> Domain {
         let mut path = self.base.path().as_os_str().to_owned();
         path.push(format!(".{name}"));
@@ -127,7 +136,7 @@ impl Bench {
 
     /// Starts processes.
     fn spawn(&self, domain: &Domain, parts: &[Part]) -> anyhow::Result<Children> {
-        let commands: Vec<_> = parts.iter().map(Part::arguments).collect();
+        let commands = parts.iter().map(Part::arguments).collect::<anyhow::Result<Vec<_>>>()?;
         Children::start(domain, &commands, &self.interrupt)
     }
 
@@ -140,20 +149,20 @@ impl Bench {
 
     fn await_ready(&self, children: &mut Children, count: usize) -> anyhow::Result<()> {
         for _ in 0..count {
-            let (child, line) = part::line(children, Duration::from_secs(60))?;
-            anyhow::ensure!(line == part::READY, "process {child} of this measurement is not ready: {line}");
+            let (child, line) = next_line(children)?;
+            anyhow::ensure!(line == child::READY, "process {child} of this measurement is not ready: {line}");
         }
         Ok(())
     }
 
-    /// Has a process leave, and say what it has to.
+    /// Asks a process to leave, and returns its report.
     fn report<T: DeserializeOwned>(&self, child: &mut Children) -> anyhow::Result<T> {
         child.end();
-        let (_, line) = part::line(child, Duration::from_secs(60))?;
-        serde_json::from_str(&line).context("a process of this measurement reports what is no report")
+        let (_, line) = next_line(child)?;
+        serde_json::from_str(&line).context("the report of a process of this measurement is not valid")
     }
 
-    /// Messages that were lost or spoilt: the run ends with a loss.
+    /// Counts messages that were lost or spoilt. With any, the run ends with a loss.
     fn count_lost(&self, lost: u64) {
         if lost > 0 {
             crate::outcome::say(format_args!("{lost} messages were lost or spoilt"));
@@ -161,7 +170,7 @@ impl Bench {
         }
     }
 
-    /// Prints a result: as JSON with all that belongs to it, or in the words of `readable`.
+    /// Prints a result: as JSON with everything that belongs to it, or as the text of `readable`.
     fn print(
         &self,
         json: bool,
@@ -175,7 +184,7 @@ impl Bench {
             let object = Object { bench, figures, pin, machine: &self.machine };
             writeln!(stdout, "{}", serde_json::to_string(&object)?)
         } else {
-            self.introduce.call_once(|| drop(writeln!(stdout, "{}", self.machine.line()))); // the next one notices
+            self.introduce.call_once(|| drop(writeln!(stdout, "{}", self.machine.line()))); // the next write reports a failure
             writeln!(stdout, "{}", readable())
         }
         .context("cannot write to stdout")
@@ -190,12 +199,21 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         for domain in self.made.lock().expect("no panic under this lock").iter().chain([&self.base]) {
-            let _ = domain.clean(); // what a killed process has left
+            let _ = domain.clean(); // removes what a killed process has left
         }
     }
 }
 
-/// What is printed of a result.
+/// The next line of any of these processes.
+fn next_line(children: &mut Children) -> anyhow::Result<(usize, String)> {
+    match children.next(PATIENCE) {
+        Some((child, Report::Line(line))) => Ok((child, line)),
+        Some((child, Report::Ended(status))) => bail!("process {child} of this measurement has ended: {status}"),
+        None => bail!("a process of this measurement does not report"),
+    }
+}
+
+/// A result as it is printed.
 #[derive(Serialize)]
 struct Object<'a, F> {
     bench: &'static str,
@@ -205,7 +223,7 @@ struct Object<'a, F> {
     machine: &'a Machine,
 }
 
-/// The value in the middle.
+/// The median.
 fn median(values: &mut [u64]) -> u64 {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or(0)

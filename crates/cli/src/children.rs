@@ -1,4 +1,4 @@
-//! Processes of the same program, started by a command: they report lines, end with their parent, and are waited for.
+//! Processes of this program that a command starts: they report lines, end with their parent, and are waited for.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,14 +12,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::interrupt::Interrupt;
 
-/// What a child has to say.
+/// What a child reports.
 #[derive(Debug)]
 pub(crate) enum Report {
     Line(String),
     Ended(ExitStatus),
 }
 
-/// Some children. Dropped, those that still run are asked to leave, and waited for.
+/// Some children. When this is dropped, those that still run are asked to leave, and waited for.
 pub(crate) struct Children {
     handles: Vec<Arc<std::os::fd::OwnedFd>>,
     pids: Vec<u32>,
@@ -28,7 +28,7 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    /// Starts one child for each list of arguments, in this domain. A signal to the parent is passed on.
+    /// Starts a child for each list of arguments, in this domain. A signal to the parent is passed on to them.
     pub(crate) fn start(domain: &Domain, commands: &[Vec<String>], interrupt: &Interrupt) -> anyhow::Result<Self> {
         let (report, reports) = channel();
         let mut children = Self { handles: Vec::new(), pids: Vec::new(), reports, running: 0 };
@@ -56,7 +56,7 @@ impl Children {
         Ok(children)
     }
 
-    /// The next report; `None` when all have ended, or the time is up.
+    /// The next report; `None`: all have ended, or the time is over.
     pub(crate) fn next(&mut self, limit: Duration) -> Option<(usize, Report)> {
         if self.running == 0 {
             return None;
@@ -111,11 +111,11 @@ fn start(domain: &Domain, arguments: &[String]) -> anyhow::Result<Child> {
 }
 
 fn pidfd(child: &Child) -> anyhow::Result<std::os::fd::OwnedFd> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child has no pid")?;
     pidfd_open(pid, PidfdFlags::empty()).context("cannot watch a process")
 }
 
-/// The option that makes a command a child of this module's.
+/// The option that makes a command a child.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct ParentArgs {
     #[arg(long, hide = true, global = true)]
@@ -123,7 +123,7 @@ pub(crate) struct ParentArgs {
 }
 
 impl ParentArgs {
-    /// Has the kernel send SIGTERM when the parent ends, however it ends.
+    /// Makes the kernel send SIGTERM when the parent ends, however it ends.
     pub(crate) fn follow(&self) -> anyhow::Result<()> {
         let Some(parent) = self.parent else { return Ok(()) };
         rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).context("cannot follow the parent")?;

@@ -1,4 +1,4 @@
-//! `librpc clean`: removes what dead nodes have left, and the domain if nobody is in it.
+//! `librpc clean`: removes what dead nodes have left, and the domain if it is empty.
 
 use std::io::Write;
 
@@ -8,20 +8,20 @@ use serde::Serialize;
 use crate::domain::DomainArgs;
 use crate::outcome::{CommandResult, Outcome};
 
-/// Removes what dead nodes have left, and the domain itself if nobody is in it
+/// Removes what dead nodes have left, and the domain itself if no node is alive in it
 ///
-/// Where no domain is named (by --domain or LIBRPC_DOMAIN): in every domain of this user under /dev/shm, what killed
-/// benchmarks and demos have left included.
+/// If neither --domain nor LIBRPC_DOMAIN names a domain: in every domain of this user under /dev/shm, including what killed
+/// benchmarks and demos have left.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  librpc clean --dry-run     # what would go
+  librpc clean --dry-run     # what would be removed
   librpc clean")]
 pub(crate) struct Args {
-    /// Remove nothing, only say what would be removed
+    /// Remove nothing, only show what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// One object a domain: nodes, domain (the directory, if it goes), dry_run
+    /// Write one object per domain: nodes, domain (the directory, if it is removed), dry_run
     #[arg(long)]
     json: bool,
 }

@@ -26,7 +26,7 @@ Examples:
   librpc man | man -l -
   librpc man send | man -l -")]
 pub(crate) struct ManArgs {
-    /// The command that the page is about [default: librpc itself]
+    /// The command to describe [default: librpc itself]
     command: Option<String>,
 }
 

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::children::{Children, ParentArgs, Report};
 use crate::domain::{DomainArgs, clear_leftovers};
-use crate::duplex::{SideReport, seconds};
+use crate::duplex::SideReport;
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, grouped, readable};
+use crate::options::seconds;
 use crate::outcome::{CommandResult, Outcome};
 use crate::payload::Kind;
 use crate::side::{Live, Phase, Side};
@@ -26,8 +27,8 @@ const PACED_RATE: u64 = 10_000;
 
 /// Shows two processes that exchange messages in both directions
 ///
-/// In a domain of its own. A third of the time at 10,000 messages a second each way, for the latency; the rest as fast
-/// as it goes. Every message is checked.
+/// It runs in a domain of its own: a third of the time with 10,000 messages per second each way, for the latency, the rest
+/// as fast as possible. Every message is checked.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,8 +36,8 @@ Examples:
   librpc demo --seconds 10")]
 pub(crate) struct Args {
     /// How long to send
-    #[arg(long, value_name = "S", default_value_t = 3.0)]
-    seconds: f64,
+    #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
+    seconds: Duration,
 }
 
 /// One of the two processes.
@@ -44,8 +45,8 @@ pub(crate) struct Args {
 pub(crate) struct SideArgs {
     node: String,
     peer: String,
-    #[arg(long)]
-    seconds: f64,
+    #[arg(long, value_parser = seconds)]
+    seconds: Duration,
     #[command(flatten)]
     parent: ParentArgs,
 }
@@ -61,39 +62,38 @@ enum News {
 pub(crate) fn side(domain: &DomainArgs, args: SideArgs) -> CommandResult {
     let interrupt = Interrupt::install()?;
     args.parent.follow()?;
-    let time = seconds(args.seconds)?;
+    let time = args.seconds;
     let phases = vec![
         Phase { time: time / 3, rate: PACED_RATE, kind: Kind::Stamped },
         Phase { time: time * 2 / 3, rate: 0, kind: Kind::StampedUnderLoad },
     ];
     let side = Side { node: args.node, peer: args.peer, size: SIZE, wait: Duration::from_secs(10), phases };
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let look = |live: &Live| {
-        if told.elapsed() >= Duration::from_millis(100) {
-            told = Instant::now();
+        if reported.elapsed() >= Duration::from_millis(100) {
+            reported = Instant::now();
             let latency = *live.latency.lock().expect("no panic under this lock");
             let (received, missing) = (live.received.load(Ordering::Relaxed), live.missing.load(Ordering::Relaxed));
-            let _ = tell(&News::Running { received, missing, latency }); // nobody listens: the signal is on its way
+            let _ = report_news(&News::Running { received, missing, latency }); // if nobody listens, a signal is on its way
         }
     };
     match side.run(domain, &interrupt, look)? {
         Err(outcome) => Ok(outcome),
         Ok(exchanged) => {
             let report = SideReport::new(&side, args.seconds, &exchanged);
-            tell(&News::Ended { report, latency: exchanged.latency })?;
+            report_news(&News::Ended { report, latency: exchanged.latency })?;
             Ok(Outcome::Done)
         }
     }
 }
 
-fn tell(news: &News) -> anyhow::Result<()> {
+fn report_news(news: &News) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{}", serde_json::to_string(news)?)?;
     Ok(())
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let time = seconds(args.seconds)?;
     clear_leftovers("demo");
     let domain = domain.domain_or(&format!("demo-{}", std::process::id()))?;
     let mut stdout = std::io::stdout();
@@ -103,10 +103,10 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         NAMES[0],
         NAMES[1],
         domain.path().display(),
-        args.seconds
+        args.seconds.as_secs_f64()
     )?;
-    let ended = exchange(&domain, args.seconds, time, &interrupt);
-    // Children that were killed have left their files: those go now.
+    let ended = exchange(&domain, args.seconds, &interrupt);
+    // This removes the files of children that were killed.
     let cleaned = domain.clean();
     let Some(ended) = ended? else {
         return Ok(Outcome::Interrupted(interrupt.signal().unwrap_or(signal_hook::consts::SIGINT)));
@@ -115,11 +115,11 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     writeln!(stdout, "\n{}\n", table(&ended))?;
     writeln!(
         stdout,
-        "At {} messages/s the latency is that of a message and of waking its receiver;",
+        "At {} messages/s, the latency is that of a message and of waking its receiver.",
         grouped(PACED_RATE)
     )?;
-    writeln!(stdout, "as fast as it goes, it is that of a full queue, from which nothing is dropped.")?;
-    let left = left(domain.path());
+    writeln!(stdout, "As fast as possible, it is that of a full queue, from which nothing is dropped.")?;
+    let left = left(&domain)?;
     let nothing = if left.is_empty() { "nothing".to_owned() } else { left.join(" ") };
     writeln!(stdout, "Left under {}: {nothing}", domain.path().parent().unwrap_or(Path::new("/dev/shm")).display())?;
     if !left.is_empty() {
@@ -131,9 +131,9 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
 type Ended = [(SideReport, [Latency; 2]); 2];
 
 /// Runs the two processes. `None`: interrupted.
-fn exchange(domain: &Domain, seconds: f64, time: Duration, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+fn exchange(domain: &Domain, time: Duration, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
     let side = |node: &str, peer: &str| {
-        ["demo-side", node, peer, "--seconds", &seconds.to_string()].map(str::to_owned).to_vec()
+        ["demo-side", node, peer, "--seconds", &time.as_secs_f64().to_string()].map(str::to_owned).to_vec()
     };
     let commands = [side(NAMES[0], NAMES[1]), side(NAMES[1], NAMES[0])];
     let mut progress = Progress::new(time);
@@ -143,7 +143,7 @@ fn exchange(domain: &Domain, seconds: f64, time: Duration, interrupt: &Interrupt
     while children.are_running() {
         match children.next(Duration::from_secs(60)) {
             Some((child, Report::Line(line))) => {
-                match serde_json::from_str(&line).context("a process reports what is no report")? {
+                match serde_json::from_str(&line).context("a process's report is not valid")? {
                     News::Running { received, missing, latency } => progress.show(child, received, missing, latency),
                     News::Ended { report, latency } => ended[child] = Some((report, latency)),
                 }
@@ -228,7 +228,7 @@ fn table(ended: &Ended) -> Table {
         format!("{} → {}", NAMES[1], NAMES[0]),
     ]);
     let [first, second] = ended;
-    // What one has sent, the other has received, and its latency was measured there.
+    // What one sends the other receives, and there the latency is measured.
     let directions = [(&first.0, second), (&second.0, first)];
     let mut row = |what: &str, value: &dyn Fn(&SideReport, &SideReport, &[Latency; 2]) -> String| {
         let values = directions.map(|(sender, (receiver, latency))| value(sender, receiver, latency));
@@ -237,8 +237,8 @@ fn table(ended: &Ended) -> Table {
     row("sent", &|sender, _, _| grouped(sender.sent));
     row("received", &|_, receiver, _| grouped(receiver.received));
     row("lost", &|_, receiver, _| grouped(receiver.lost));
-    row("messages/s, all in all", &|_, receiver, _| grouped(receiver.receive_rate as u64));
-    for (index, when) in [(0, "paced"), (1, "as fast as it goes")] {
+    row("messages/s, overall", &|_, receiver, _| grouped(receiver.receive_rate as u64));
+    for (index, when) in [(0, "paced"), (1, "as fast as possible")] {
         row(&format!("latency p50, {when}"), &|_, _, latency| readable(latency[index].p50_ns));
         row("p99", &|_, _, latency| readable(latency[index].p99_ns));
         row("p99.9", &|_, _, latency| readable(latency[index].p999_ns));
@@ -250,11 +250,13 @@ fn table(ended: &Ended) -> Table {
     table
 }
 
-/// What of a domain is still there: its directory, and others that bear its name.
-fn left(path: &Path) -> Vec<String> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
-    let name = name.to_string_lossy().into_owned();
-    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    let entries = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    entries.filter(|entry| entry.starts_with(&name)).collect()
+/// What is left of the two nodes: themselves, or a domain without anybody in it, by their paths.
+fn left(domain: &Domain) -> anyhow::Result<Vec<String>> {
+    let nodes = domain.nodes()?;
+    let (path, is_ours) = (domain.path(), |id: &str| NAMES.contains(&id));
+    let mut left: Vec<String> = nodes.iter().filter(|node| is_ours(&node.id)).map(|node| node.id.clone()).collect();
+    if path.exists() && nodes.iter().all(|node| is_ours(&node.id)) {
+        left.push(path.display().to_string());
+    }
+    Ok(left)
 }

@@ -1,8 +1,9 @@
-//! `librpc doctor`: whether the machine and the domain are as librpc needs them, and what to do where they are not.
+//! `librpc doctor`: whether the machine and the domain are as librpc needs them, and what to do if they are not.
 
 mod domain; //    the directory, its files, and the nodes in it
-mod elsewhere; // processes in a directory of the same path that is another one
-mod machine; //   the kernel, its limits, and the memory
+mod elsewhere; // processes whose directory of the same path is another one
+mod machine; //   the kernel, its limits, and memory
+mod place; //     the file system that the domain is on
 
 use std::io::Write;
 
@@ -14,8 +15,8 @@ use crate::snapshot::Looker;
 
 /// Checks the machine and the domain, and says what to do
 ///
-/// Each line is PASS, WARN (works, but look at it) or FAIL (will not work). Exit code 1 if anything has failed, otherwise 0.
-/// It joins nothing and makes nothing.
+/// Each line is PASS, WARN (works, but look at it) or FAIL (does not work). The exit code is 1 if anything failed,
+/// otherwise 0. It joins nothing and creates nothing.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,10 +24,10 @@ Examples:
   librpc doctor --domain robot --strict       # warnings fail, too
   librpc doctor --json | jq 'select(.verdict != \"PASS\")'")]
 pub(crate) struct Args {
-    /// A warning counts as a failure
+    /// Count warnings as failures
     #[arg(long)]
     strict: bool,
-    /// One object a line: check, verdict, found, todo
+    /// Write one object per line: check, verdict, found, todo
     #[arg(long)]
     json: bool,
 }
@@ -39,7 +40,7 @@ enum Verdict {
     Fail,
 }
 
-/// What one look has found.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Check {
     check: &'static str,
@@ -64,8 +65,9 @@ impl Check {
 }
 
 pub(crate) fn run(args: &DomainArgs, options: &Args) -> CommandResult {
-    let domain = args.domain()?;
-    let mut checks = machine::checks(domain.path());
+    let domain = args.unchecked()?;
+    let mut checks = machine::checks();
+    checks.extend(place::checks(domain.path()));
     match domain::directory(&domain) {
         Ok(found) => {
             checks.extend(found);

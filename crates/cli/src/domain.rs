@@ -1,41 +1,70 @@
-//! Where a command looks for nodes, and how it opens its own.
+//! Which domain a command works in, and how it opens its own node.
 
-use anyhow::Context;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
 use librpc::{Admission, Domain, Node, OpenError};
 
 use crate::outcome::Usage;
 
-/// The options that every command takes, before it or behind it.
+/// The options that every command takes, before or after its name.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct DomainArgs {
-    /// Where nodes find one another: a directory if it has a `/`, otherwise /dev/shm/librpc_UID.X.
-    /// Default: $LIBRPC_DOMAIN, or else /dev/shm/librpc_UID
-    #[arg(long, global = true, help_heading = "Domain", value_name = "X", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    domain: Option<String>,
-    /// The domain is shared with the members of this group (a name or a number)
+    /// Where nodes find one another: a directory if it contains a `/`, otherwise /dev/shm/librpc_UID.X
+    /// [default: $LIBRPC_DOMAIN, or /dev/shm/librpc_UID]
+    #[arg(long, global = true, help_heading = "Domain", value_name = "X", value_parser = not_empty())]
+    domain: Option<OsString>,
+    /// Share the domain with the members of this group (a name or a number)
     #[arg(long, global = true, help_heading = "Domain", value_name = "GROUP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     group: Option<String>,
 }
 
+fn not_empty() -> impl clap::builder::TypedValueParser<Value = OsString> {
+    use clap::builder::{OsStringValueParser, TypedValueParser};
+    let check = |text: OsString| if text.is_empty() { Err("it must not be empty") } else { Ok(text) };
+    OsStringValueParser::new().try_map(check)
+}
+
 impl DomainArgs {
+    /// The domain to work in.
     pub(crate) fn domain(&self) -> anyhow::Result<Domain> {
-        let domain = self.domain.as_deref().map_or_else(Domain::from_env, Domain::parse);
+        let domain = self.unchecked()?;
+        let path = domain.path();
+        let is_link = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        ensure!(!is_link, "domain {} is a symbolic link: name the directory that it leads to", path.display());
+        Ok(domain)
+    }
+
+    /// The same, whatever its path leads to.
+    pub(crate) fn unchecked(&self) -> anyhow::Result<Domain> {
+        let domain = match self.name() {
+            Some(name) => named(&name)?,
+            None => Domain::from_env(), // which names nothing: the default
+        };
         Ok(match &self.group {
             Some(group) => domain.shared_with_group(gid(group)?),
             None => domain,
         })
     }
 
-    /// The domain that is named; where none is, every one of this user's, the default one first.
+    /// What the command line or the environment names. An empty `LIBRPC_DOMAIN` names nothing.
+    fn name(&self) -> Option<OsString> {
+        let from_env = || std::env::var_os("LIBRPC_DOMAIN").filter(|name| !name.is_empty());
+        self.domain.clone().or_else(from_env)
+    }
+
+    /// The domain that is named. If none is, every domain of this user, the default one first.
     pub(crate) fn all_domains(&self) -> anyhow::Result<Vec<Domain>> {
         let mut domains = vec![self.domain()?];
-        if self.domain.is_none() && self.group.is_none() && std::env::var_os("LIBRPC_DOMAIN").is_none() {
+        if self.name().is_none() && self.group.is_none() {
             domains.extend(own_domains(&format!("librpc_{}.", rustix::process::geteuid().as_raw())));
         }
         Ok(domains)
     }
 
-    /// The domain that the command line names, or else one of this name; not that of the environment.
+    /// The domain that the command line names, otherwise the one of this name. The environment does not count.
     pub(crate) fn domain_or(&self, name: &str) -> anyhow::Result<Domain> {
         if self.domain.is_some() { self.domain() } else { Ok(Domain::parse(name)) }
     }
@@ -53,7 +82,17 @@ impl DomainArgs {
     }
 }
 
-/// The private domains of this user under /dev/shm whose names begin so.
+/// The domain of this name. A path may be any bytes; slashes at its end mean nothing.
+fn named(name: &OsStr) -> anyhow::Result<Domain> {
+    if name.as_bytes().contains(&b'/') {
+        let end = name.as_bytes().iter().rposition(|&byte| byte != b'/').map_or(1, |last| last + 1);
+        return Ok(Domain::at(Path::new(OsStr::from_bytes(&name.as_bytes()[..end]))));
+    }
+    let is_bad = || Usage(format!("domain {name:?} is not UTF-8: a name must be, a path need not"));
+    Ok(Domain::parse(name.to_str().ok_or_else(is_bad)?))
+}
+
+/// The private domains of this user under /dev/shm whose names begin like this.
 fn own_domains(prefix: &str) -> Vec<Domain> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -63,12 +102,12 @@ fn own_domains(prefix: &str) -> Vec<Domain> {
             let owner = metadata.uid() == rustix::process::geteuid().as_raw();
             owner && metadata.is_dir() && metadata.permissions().mode() & 0o777 == 0o700
         };
-        entry.file_name().to_string_lossy().starts_with(prefix) && entry.metadata().is_ok_and(private)
+        entry.file_name().as_bytes().starts_with(prefix.as_bytes()) && entry.metadata().is_ok_and(private)
     };
     entries.flatten().filter(is_own).map(|entry| Domain::at(entry.path())).collect()
 }
 
-/// Clears away what killed runs of this kind (`demo`, `bench`) have left. What cannot be cleared waits for `librpc clean`.
+/// Removes what killed runs of this kind (`demo`, `bench`) have left. What cannot be removed waits for `librpc clean`.
 pub(crate) fn clear_leftovers(kind: &str) {
     for domain in own_domains(&format!("librpc_{}.{kind}-", rustix::process::geteuid().as_raw())) {
         let _ = domain.clean();
@@ -76,11 +115,15 @@ pub(crate) fn clear_leftovers(kind: &str) {
 }
 
 fn gid(group: &str) -> anyhow::Result<u32> {
-    if let Ok(gid) = group.parse() {
-        return Ok(gid);
+    match group.parse() {
+        Ok(u32::MAX) => Err(Usage(format!("{group} is not a group: the kernel reserves this number")).into()),
+        Ok(gid) => Ok(gid),
+        Err(_) => {
+            let found = nix::unistd::Group::from_name(group);
+            let found = found.with_context(|| format!("cannot look up group {group:?}"))?;
+            Ok(found.ok_or_else(|| Usage(format!("there is no group {group:?}")))?.gid.as_raw())
+        }
     }
-    let found = nix::unistd::Group::from_name(group).with_context(|| format!("cannot look up group {group:?}"))?;
-    Ok(found.ok_or_else(|| Usage(format!("there is no group {group:?}")))?.gid.as_raw())
 }
 
 /// A node id that nobody else has: `<what>-<8 hex>`.
@@ -88,4 +131,27 @@ pub(crate) fn unique_id(what: &str) -> anyhow::Result<String> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("cannot get random bytes")?;
     Ok(format!("{what}-{:08x}", u32::from_ne_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slashes_at_the_end_of_a_path_mean_nothing() {
+        for (name, path) in [("/a/b", "/a/b"), ("/a/b//", "/a/b"), ("b/", "b"), ("./b", "./b"), ("//", "/")] {
+            let domain = named(OsStr::new(name)).expect("a path");
+            // A relative one is made absolute at once.
+            let path = std::path::absolute(path).expect("a working directory");
+            assert_eq!(domain.path().as_os_str(), path, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_may_be_any_bytes_and_a_name_must_be_text() {
+        let path = OsStr::from_bytes(b"/dev/shm/\xff");
+        assert_eq!(named(path).expect("a path").path().as_os_str(), path);
+        let error = named(OsStr::from_bytes(b"robot\xff")).expect_err("it is not text");
+        assert!(error.is::<Usage>(), "{error}");
+    }
 }

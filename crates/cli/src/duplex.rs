@@ -10,6 +10,7 @@ use crate::children::{Children, ParentArgs, Report};
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
 use crate::latency::grouped;
+use crate::options::{self, MAX_MESSAGE};
 use crate::outcome::{CommandResult, Outcome, Usage};
 use crate::payload::{Kind, MIN_BYTES};
 use crate::side::{Exchanged, Phase, Side};
@@ -17,12 +18,12 @@ use crate::side::{Exchanged, Phase, Side};
 /// Sends and receives at the same time, and counts what is lost
 ///
 /// With names: one side, which waits for its peer. Without: both sides, as two processes. Every message is numbered and
-/// checked, nothing is dropped: a side that is too fast waits. Both drain before they report.
+/// checked. Nothing is dropped: a side that is too fast waits. Both sides drain before they report.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc duplex                                     # both sides, 1,000,000 messages/s each way
-  librpc duplex a b --seconds 60 --rate 0           # in one terminal, as fast as it goes
+  librpc duplex a b --seconds 60 --rate 0           # in one terminal, as fast as possible
   librpc duplex b a --seconds 60 --rate 0           # in another")]
 pub(crate) struct Args {
     /// The id of this side's node
@@ -31,25 +32,25 @@ pub(crate) struct Args {
     /// The id of the other side's node
     peer: Option<String>,
     /// How long to send
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
-    seconds: f64,
-    /// Bytes of a message, at least 16
-    #[arg(long, value_name = "B", default_value_t = 256)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = options::seconds)]
+    seconds: Duration,
+    /// Bytes per message, at least 16
+    #[arg(long, value_name = "B", default_value = "256", value_parser = size)]
     size: usize,
-    /// Messages a second; 0: as fast as it goes
+    /// Messages per second; 0: as fast as possible
     #[arg(long, value_name = "R", default_value_t = 1_000_000)]
     rate: u64,
-    /// How long to wait for the peer
+    /// How long to wait for the peer to appear
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     wait: Duration,
-    /// One object for each side: node, peer, size, seconds, sent, received, lost, send_rate, receive_rate
+    /// Write one object per side: node, peer, size, seconds, sent, received, lost, send_rate, receive_rate
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     parent: ParentArgs,
 }
 
-/// What a side has to report.
+/// What a side reports.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct SideReport {
     pub(crate) node: String,
@@ -64,13 +65,13 @@ pub(crate) struct SideReport {
 }
 
 impl SideReport {
-    pub(crate) fn new(side: &Side, seconds: f64, exchanged: &Exchanged) -> Self {
+    pub(crate) fn new(side: &Side, time: Duration, exchanged: &Exchanged) -> Self {
         let round = |rate: f64| (rate * 10.0).round() / 10.0;
         Self {
             node: side.node.clone(),
             peer: side.peer.clone(),
             size: side.size,
-            seconds,
+            seconds: time.as_secs_f64(),
             sent: exchanged.sent.count,
             received: exchanged.received.count,
             lost: exchanged.lost(),
@@ -93,27 +94,19 @@ impl SideReport {
     }
 }
 
-/// A time in seconds, as a user wrote it.
-pub(crate) fn seconds(seconds: f64) -> anyhow::Result<Duration> {
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if !time.is_zero() && seconds < 1e9 => Ok(time),
-        _ => Err(Usage(format!("{seconds} seconds: it must be more than 0, and less than 10^9")).into()),
-    }
+fn size(text: &str) -> Result<usize, String> {
+    options::size(text, MIN_BYTES, MAX_MESSAGE)
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     args.parent.follow()?;
-    if args.size < MIN_BYTES {
-        return Err(Usage(format!("a size of {} bytes: it must be at least {MIN_BYTES}", args.size)).into());
-    }
-    let time = seconds(args.seconds)?;
     match (&args.node, &args.peer) {
         (Some(node), Some(peer)) if node == peer => {
-            Err(Usage(format!("{node:?} cannot be its own peer: name two nodes")).into())
+            Err(Usage(format!("node {node:?} cannot be its own peer: name two nodes")).into())
         }
         (Some(node), Some(peer)) => {
-            let phases = vec![Phase { time, rate: args.rate, kind: Kind::Data }];
+            let phases = vec![Phase { time: args.seconds, rate: args.rate, kind: Kind::Data }];
             let (node, peer, size, wait) = (node.clone(), peer.clone(), args.size, args.wait);
             one(domain, &Side { node, peer, size, wait, phases }, &args, &interrupt)
         }
@@ -135,8 +128,8 @@ fn one(domain: &DomainArgs, side: &Side, args: &Args, interrupt: &Interrupt) -> 
 fn both(domain: &DomainArgs, args: &Args, interrupt: &Interrupt) -> CommandResult {
     let names = [unique_id("duplex")?, unique_id("duplex")?];
     let side = |node: &str, peer: &str| -> Vec<String> {
-        let Args { seconds, size, rate, wait, .. } = args;
-        let wait = humantime::format_duration(*wait).to_string();
+        let Args { size, rate, .. } = args;
+        let (seconds, wait) = (args.seconds.as_secs_f64(), humantime::format_duration(args.wait));
         let options = format!("--seconds={seconds} --size={size} --rate={rate} --json");
         let options = options.split(' ').map(str::to_owned).chain([format!("--wait={wait}")]);
         ["duplex", node, peer].map(str::to_owned).into_iter().chain(options).collect()
@@ -148,7 +141,7 @@ fn both(domain: &DomainArgs, args: &Args, interrupt: &Interrupt) -> CommandResul
     while children.are_running() {
         match children.next(Duration::from_secs(60)) {
             Some((child, Report::Line(line))) => {
-                reports[child] = Some(serde_json::from_str(&line).context("a side reports what is no report")?);
+                reports[child] = Some(serde_json::from_str(&line).context("a side's report is not valid")?);
             }
             Some((_, Report::Ended(status))) if !matches!(status.code(), Some(0 | 3)) && !failed => {
                 failed = true;

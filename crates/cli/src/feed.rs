@@ -1,35 +1,33 @@
-//! Stdin, line by line, as messages: what `send` and `pub` have in common.
+//! Stdin, line by line, as messages: what `send` and `pub` share.
 //!
-//! It ends when everything is processed, or says what is not.
-
-use std::time::Duration;
+//! It ends when everything is processed, or it says what is not.
 
 use anyhow::Context;
 
+use crate::deadline::SLICE;
 use crate::interrupt::Interrupt;
 use crate::lines::{Filled, Lines, Next};
 use crate::outcome::{CommandResult, Outcome, say};
 
-/// How long one wait lasts, between two looks at what else may have happened.
-pub(crate) const SLICE: Duration = Duration::from_millis(100);
-/// The longest line for which there is room while nobody says how long one may be.
-const LONGEST: usize = 1 << 20;
-
 /// Where lines go.
 pub(crate) trait Feed {
-    /// The longest message in bytes, if there is somebody to say so.
-    fn max_message(&mut self) -> anyhow::Result<Option<usize>>;
-    /// Sends a line, and waits as long as it may; what went wrong with this one alone is said, and counted.
+    /// The longest message in bytes that may be delivered. A longer line is not even kept.
+    fn max_message(&mut self) -> anyhow::Result<usize>;
+    /// Sends a line, and waits as long as it may. What goes wrong with this line alone is reported, and counted.
     fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>>;
-    /// Waits up to a limit until everything is processed.
-    fn flush(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>>;
+    /// Whether the receivers are to be looked at while no line comes.
+    fn is_watched(&mut self) -> bool;
+    /// Looks at the receivers.
+    fn look(&mut self) -> anyhow::Result<Option<Ended>>;
+    /// Waits for a moment until everything is processed.
+    fn flush(&mut self) -> anyhow::Result<Option<Ended>>;
     /// Whether nothing is on its way.
     fn all_processed(&mut self) -> bool;
     /// Whether anything did not arrive.
     fn has_lost(&mut self) -> bool;
     /// What became of the messages, in words.
     fn numbers(&mut self) -> String;
-    /// Whether the numbers are said at the end, even if stdin came to its end.
+    /// Whether the numbers are reported even if everything went well.
     fn says_numbers(&mut self) -> bool;
 }
 
@@ -62,7 +60,7 @@ pub(crate) fn feed(mut to: impl Feed, interrupt: &Interrupt) -> CommandResult {
     })
 }
 
-/// Says that a line is over the limit.
+/// Reports a line that is over the limit.
 pub(crate) fn say_too_long(number: u64, bytes: u64, max: usize) {
     say(format_args!("line {number} was not sent: it has {bytes} bytes, the limit is {max}"));
 }
@@ -72,11 +70,10 @@ fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyh
     loop {
         let mut failed = None;
         let next = lines.next(|| {
-            let max = to.max_message().unwrap_or_else(|error| {
+            to.max_message().unwrap_or_else(|error| {
                 failed = Some(error);
-                None
-            });
-            max.unwrap_or(LONGEST)
+                0
+            })
         });
         if let Some(error) = failed {
             return Err(error);
@@ -89,7 +86,7 @@ fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyh
             }
             Next::TooLong(bytes) => {
                 *too_long = true;
-                say_too_long(lines.number(), bytes, to.max_message()?.unwrap_or(LONGEST));
+                say_too_long(lines.number(), bytes, to.max_message()?);
             }
             Next::Nothing => {
                 if let Some(ended) = read(to, interrupt, &mut lines)? {
@@ -101,13 +98,13 @@ fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyh
     }
 }
 
-/// Reads more of stdin. As long as anything is not processed, the receivers are looked at while nothing comes.
+/// Reads more of stdin.
 fn read(to: &mut impl Feed, interrupt: &Interrupt, lines: &mut Lines) -> anyhow::Result<Option<Ended>> {
-    let idle = (!to.all_processed()).then_some(SLICE);
+    let idle = to.is_watched().then_some(SLICE);
     let filled = lines.fill(interrupt, idle).context("cannot read stdin")?;
     match (filled, interrupt.signal()) {
         (_, Some(signal)) => Ok(Some(Ended::Interrupted(signal))),
-        (Filled::Idle, None) => to.flush(Duration::ZERO),
+        (Filled::Idle, None) => to.look(),
         _ => Ok(None),
     }
 }
@@ -115,7 +112,7 @@ fn read(to: &mut impl Feed, interrupt: &Interrupt, lines: &mut Lines) -> anyhow:
 /// Waits until everything is processed.
 fn flush(to: &mut impl Feed, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
     loop {
-        if let Some(ended) = to.flush(SLICE)? {
+        if let Some(ended) = to.flush()? {
             return Ok(Some(ended));
         }
         if to.all_processed() {

@@ -1,32 +1,31 @@
 //! `librpc graph`: who sends what to whom, as a picture.
 
-mod html; // a page that needs nothing else
+mod html; // a page that stands alone
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::time::Duration;
 
 use crate::domain::DomainArgs;
 use crate::latency::grouped;
+use crate::options::OverArgs;
 use crate::outcome::{CommandResult, Outcome};
-use crate::snapshot::{Looker, Recent, Snapshot, State, since};
+use crate::snapshot::{Looker, Rates, Snapshot, State};
 
 /// Draws the nodes and topics of the domain, with rates
 ///
-/// Nodes are asked from outside: nothing is joined or made. Where there is no domain, nothing is drawn.
+/// Nodes are asked from outside: nothing is joined or created. Where there is no domain, nothing is drawn.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc graph                                     # Mermaid, for Markdown
   librpc graph --format dot | dot -Tsvg > graph.svg
-  librpc graph --format html > graph.html          # a page that needs nothing else")]
+  librpc graph --format html > graph.html          # a page that stands alone")]
 pub(crate) struct Args {
-    /// How it is drawn
+    /// The language of the drawing
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
     format: Format,
-    /// Rates are taken over this time
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
-    over: Duration,
+    #[command(flatten)]
+    over: OverArgs,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
@@ -61,7 +60,7 @@ struct Flow {
 
 #[derive(Debug, Default)]
 struct Graph {
-    /// With what is wrong with each.
+    /// Each with what is wrong with it.
     points: BTreeMap<Point, Option<&'static str>>,
     flows: BTreeMap<(Point, Point), Flow>,
 }
@@ -72,9 +71,10 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     if earlier.nodes.is_empty() {
         return Ok(Outcome::Done);
     }
-    std::thread::sleep(args.over);
-    let snapshot = looker.look()?;
-    let graph = Graph::of(&snapshot, &since(&earlier, &snapshot));
+    std::thread::sleep(args.over.over);
+    let mut snapshot = looker.look()?;
+    snapshot.compare_with(&earlier);
+    let graph = Graph::of(&snapshot);
     let text = match args.format {
         Format::Mermaid => graph.mermaid(),
         Format::Dot => graph.dot(),
@@ -96,7 +96,7 @@ impl Flow {
 }
 
 impl Graph {
-    fn of(snapshot: &Snapshot, recent: &[Option<Recent>]) -> Self {
+    fn of(snapshot: &Snapshot) -> Self {
         let mut graph = Self::default();
         for node in &snapshot.nodes {
             let wrong = (node.state != State::Alive).then(|| node.state.name());
@@ -109,12 +109,12 @@ impl Graph {
                 graph.flows.entry((topic, node)).or_default();
             }
         }
-        for (at, row) in snapshot.channels.iter().enumerate() {
-            let rates = recent.get(at).and_then(Option::as_ref).map(|recent| recent.rates).unwrap_or_default();
+        for row in &snapshot.channels {
+            let rates = row.rates();
             let (from, to) = (Point::Node(row.from.clone()), Point::Node(row.to.clone()));
             let topics: Vec<Point> =
                 row.addresses.iter().filter(|address| **address != row.to).cloned().map(Point::Topic).collect();
-            let mut add = |from: &Point, to: &Point, rates: crate::snapshot::Rates| {
+            let mut add = |from: &Point, to: &Point, rates: Rates| {
                 graph.points.entry(from.clone()).or_default();
                 graph.points.entry(to.clone()).or_default();
                 let flow = graph.flows.entry((from.clone(), to.clone())).or_default();
@@ -124,7 +124,7 @@ impl Graph {
             };
             match &topics[..] {
                 [] => add(&from, &to, rates),
-                // A channel that several patterns lead to is drawn through the first.
+                // A channel that several patterns lead to is drawn through the first one.
                 [topic, ..] => {
                     add(&from, topic, rates);
                     add(topic, &to, rates);
@@ -140,7 +140,8 @@ impl Graph {
 
     fn mermaid(&self) -> String {
         let numbers = self.numbers();
-        // What is no letter may end a label, or mean something in it (Markdown, HTML): it is written as Mermaid's own entity.
+        // Anything but a letter may end a label, or mean something in it (Markdown, HTML): it is written as Mermaid's own
+        // entity.
         let is_plain = |c: char| c.is_alphanumeric() || " ._-/*:+".contains(c);
         let escape_one = |c: char| if is_plain(c) { c.to_string() } else { format!("#{};", u32::from(c)) };
         let escape = |text: &str| text.chars().map(escape_one).collect::<String>();
@@ -175,7 +176,7 @@ impl Graph {
         text + "}\n"
     }
 
-    /// The points in three columns: who sends, topics, who receives. Who does both stands where it sends.
+    /// The points in three columns: nodes that send, topics, nodes that only receive.
     fn columns(&self) -> [Vec<&Point>; 3] {
         let senders: BTreeSet<&Point> = self.flows.keys().map(|(from, _)| from).collect();
         let place = |point: &&Point| match point {

@@ -1,55 +1,75 @@
 //! `librpc hz`: how often, how evenly, and how much is published to topics.
 
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use librpc::{Inbox, Policy};
+use librpc::{Inbox, Limits, Node, Policy};
 use serde::Serialize;
 
+use crate::deadline::Deadline;
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
 use crate::latency::{grouped, readable};
+use crate::options::PatternArgs;
 use crate::outcome::{CommandResult, Outcome};
+use crate::output;
+use crate::turned_away::TurnedAway;
 
-/// Shows how often something is published to topics
+/// Shows how often messages are published to topics
 ///
-/// It subscribes, as `sub` does, with an inbox that is overwritten: publishers never wait for it. What it has missed counts
-/// as published. For rates without subscribing: `librpc stat TOPIC --watch`.
+/// It subscribes, as `sub` does, with an inbox that may be overwritten, so publishers never wait for it. Messages that it
+/// missed count with the mean size and interval of those that it received. Messages that were too large for it count in the
+/// rate only. For rates without subscribing: `librpc stat TOPIC --watch`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc hz sensor/kitchen/temperature
   librpc hz 'camera/**' --every 5s --json")]
 pub(crate) struct Args {
-    /// The topics: patterns of levels joined by slashes
-    #[arg(required = true)]
-    pattern: Vec<String>,
-    /// A line for each such time
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[command(flatten)]
+    patterns: PatternArgs,
+    /// Write a line this often
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     every: Duration,
-    /// So many lines, then it ends
+    /// End after N lines
     #[arg(long, value_name = "N")]
-    count: Option<u64>,
-    /// One object a line: seconds, messages, rate, bytes_per_s, missed, interval_{min,mean,max,stddev}_ns
+    count: Option<NonZeroU64>,
+    /// The size of each publisher's ring, a power of two. The longest message is an eighth of it, less 64 bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    capacity: u64,
+    /// Write one object per line: seconds, messages, rate, bytes_per_s, missed, too_large,
+    /// interval_{min,mean,max,stddev}_ns
     #[arg(long)]
     json: bool,
 }
 
-/// No stretch of time is shorter.
+/// The shortest time between two lines.
 const SHORTEST: Duration = Duration::from_millis(1);
+/// Large rings of many publishers: address space, of which only what is written becomes memory.
+const MAPPED_BYTES: u64 = 1 << 40;
+/// The longest single wait for a message.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// What has come in one stretch of time.
+/// What was published between two lines.
 #[derive(Default)]
 struct Stretch {
-    messages: u64,
+    received: u64,
+    received_bytes: u64,
+    /// Overwritten before they were received.
     missed: u64,
-    bytes: u64,
-    /// How many intervals between two messages, in ns: the shortest, the longest, their mean, and the sum of the squares of
-    /// their distances to it.
-    intervals: u64,
+    too_large: u64,
+    intervals: Intervals,
+}
+
+/// The times between messages, in ns. Nothing is kept for each of them (Welford's method).
+#[derive(Default)]
+struct Intervals {
+    count: u64,
     shortest: f64,
     longest: f64,
     mean: f64,
+    /// The sum of the squares of their distances to the mean.
     squares: f64,
 }
 
@@ -60,6 +80,7 @@ struct Line {
     rate: f64,
     bytes_per_s: f64,
     missed: u64,
+    too_large: u64,
     interval_min_ns: Option<u64>,
     interval_mean_ns: Option<u64>,
     interval_max_ns: Option<u64>,
@@ -68,17 +89,23 @@ struct Line {
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let node = domain.open(&unique_id("hz")?)?;
-    let mut inbox = node.subscriber_builder(&args.pattern).policy(Policy::Latest).capacity(1 << 20).open()?;
+    let mut limits = Limits::default();
+    limits.mapped_bytes_per_user = MAPPED_BYTES;
+    let node = Node::builder(&unique_id("hz")?).domain(domain.domain()?).limits(limits).open()?;
+    let inbox = node.subscriber_builder(&args.patterns.pattern).policy(Policy::Latest).capacity(args.capacity);
+    let mut inbox = output::open(inbox)?;
     let stop = inbox.stop_handle();
     interrupt.then(move || stop.stop());
-    let (mut last, mut lines) = (None, 0);
-    while interrupt.signal().is_none() && args.count.is_none_or(|count| lines < count) {
+    let (mut last, mut lines, mut turned_away) = (None, 0, TurnedAway::default());
+    while interrupt.signal().is_none() && args.count.is_none_or(|count| lines < count.get()) {
         let begun = Instant::now();
-        let stretch = listen(&mut inbox, begun.checked_add(args.every.max(SHORTEST)), &mut last)?;
+        let mut stretch = listen(&mut inbox, Deadline::after(args.every.max(SHORTEST)), &mut last, &interrupt)?;
         if interrupt.signal().is_some() {
             break;
         }
+        let now = TurnedAway::by(&node);
+        stretch.too_large = now.since(turned_away).returned; // an inbox that is overwritten returns nothing else
+        turned_away = now;
         let line = stretch.line(begun.elapsed().as_secs_f64());
         let text = if args.json { serde_json::to_string(&line)? } else { readable_line(&line) };
         std::io::stdout().write_all(format!("{text}\n").as_bytes())?;
@@ -87,54 +114,59 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-/// Counts until then; `None`: until a signal comes.
-fn listen(inbox: &mut Inbox, until: Option<Instant>, last: &mut Option<Instant>) -> anyhow::Result<Stretch> {
+/// Counts what comes until the deadline or a signal.
+fn listen(
+    inbox: &mut Inbox,
+    deadline: Deadline,
+    last: &mut Option<Instant>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Stretch> {
     let mut stretch = Stretch::default();
-    loop {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            break;
-        }
-        let message = match left {
-            Some(left) => inbox.recv_timeout(left)?,
-            None => inbox.recv()?,
-        };
-        let Some(message) = message else { break };
+    while !deadline.has_passed() && interrupt.signal().is_none() {
+        let Some(message) = inbox.recv_timeout(deadline.next_wait(LONGEST_WAIT))? else { continue };
         let now = Instant::now();
-        stretch.messages += 1 + message.missed();
-        stretch.missed += message.missed();
-        stretch.bytes += message.payload().len() as u64;
+        stretch.received += 1;
+        stretch.received_bytes += message.payload().len() as u64;
+        stretch.missed = stretch.missed.saturating_add(message.missed());
         if let Some(last) = last.replace(now) {
-            stretch.interval((now - last).as_nanos() as f64);
+            stretch.intervals.add((now - last).as_nanos() as f64, message.missed());
         }
     }
     Ok(stretch)
 }
 
-impl Stretch {
-    /// Counts an interval, in ns (Welford's way: nothing is kept, however long it takes).
-    fn interval(&mut self, ns: f64) {
-        self.shortest = if self.intervals == 0 { ns } else { self.shortest.min(ns) };
-        self.longest = self.longest.max(ns);
-        self.intervals += 1;
-        let distance = ns - self.mean;
-        self.mean += distance / self.intervals as f64;
-        self.squares += distance * (ns - self.mean);
+impl Intervals {
+    /// Adds the time since the message before, which the messages missed in between share evenly.
+    fn add(&mut self, ns: f64, missed: u64) {
+        let (each, weight) = (ns / (missed as f64 + 1.0), missed as f64 + 1.0);
+        self.shortest = if self.count == 0 { each } else { self.shortest.min(each) };
+        self.longest = self.longest.max(each);
+        self.count = self.count.saturating_add(missed).saturating_add(1);
+        let distance = each - self.mean;
+        self.mean += distance * weight / self.count as f64;
+        self.squares += weight * distance * (each - self.mean);
     }
+}
 
+impl Stretch {
     fn line(&self, seconds: f64) -> Line {
         let round = |number: f64| (number * 10.0).round() / 10.0;
-        let some = |ns: f64| (self.intervals > 0).then_some(ns as u64);
+        let intervals = &self.intervals;
+        let some = |ns: f64| (intervals.count > 0).then_some(ns as u64);
+        let came = self.received.saturating_add(self.missed);
+        let messages = came.saturating_add(self.too_large);
+        let bytes_each = self.received_bytes as f64 / self.received.max(1) as f64;
         Line {
             seconds: round(seconds),
-            messages: self.messages,
-            rate: round(self.messages as f64 / seconds),
-            bytes_per_s: round(self.bytes as f64 / seconds),
+            messages,
+            rate: round(messages as f64 / seconds),
+            bytes_per_s: round(bytes_each * came as f64 / seconds),
             missed: self.missed,
-            interval_min_ns: some(self.shortest),
-            interval_mean_ns: some(self.mean),
-            interval_max_ns: some(self.longest),
-            interval_stddev_ns: some((self.squares / self.intervals.max(1) as f64).sqrt()),
+            too_large: self.too_large,
+            interval_min_ns: some(intervals.shortest),
+            interval_mean_ns: some(intervals.mean),
+            interval_max_ns: some(intervals.longest),
+            interval_stddev_ns: some((intervals.squares / intervals.count.max(1) as f64).sqrt()),
         }
     }
 }
@@ -142,8 +174,12 @@ impl Stretch {
 fn readable_line(line: &Line) -> String {
     let time = |ns: Option<u64>| ns.map_or("-".to_owned(), readable);
     let missed = if line.missed > 0 { format!("  missed {}", grouped(line.missed)) } else { String::new() };
+    let too_large = match line.too_large {
+        0 => String::new(),
+        count => format!("  {} too large for hz (see --capacity)", grouped(count)),
+    };
     format!(
-        "{:.1} Hz  {} bytes/s  interval {} to {}, mean {}, deviation {}{missed}",
+        "{:.1} Hz  {} bytes/s  interval {} to {}, mean {}, deviation {}{missed}{too_large}",
         line.rate,
         grouped(line.bytes_per_s as u64),
         time(line.interval_min_ns),
@@ -160,10 +196,27 @@ mod tests {
     #[test]
     fn intervals_are_summed_up() {
         let mut stretch = Stretch::default();
-        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|ns| stretch.interval(ns));
+        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|ns| stretch.intervals.add(ns, 0));
         let line = stretch.line(1.0);
         assert_eq!((line.interval_min_ns, line.interval_mean_ns, line.interval_max_ns), (Some(2), Some(5), Some(9)));
         assert_eq!(line.interval_stddev_ns, Some(2));
         assert_eq!(Stretch::default().line(1.0).interval_min_ns, None);
+    }
+
+    #[test]
+    fn what_hz_missed_counts_in_bytes_and_intervals() {
+        let mut stretch = Stretch { received: 2, received_bytes: 200, missed: 8, ..Stretch::default() };
+        stretch.intervals.add(100.0, 0);
+        stretch.intervals.add(900.0, 8);
+        let line = stretch.line(2.0);
+        assert_eq!((line.messages, line.rate, line.bytes_per_s), (10, 5.0, 500.0));
+        assert_eq!((line.interval_mean_ns, line.interval_stddev_ns), (Some(100), Some(0)));
+    }
+
+    #[test]
+    fn messages_that_are_too_large_are_in_the_rate_and_named() {
+        let line = Stretch { too_large: 20, ..Stretch::default() }.line(2.0);
+        assert_eq!((line.messages, line.rate, line.bytes_per_s), (20, 10.0, 0.0));
+        assert!(readable_line(&line).contains("20 too large"), "{}", readable_line(&line));
     }
 }

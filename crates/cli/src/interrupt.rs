@@ -1,12 +1,12 @@
-//! SIGINT, SIGTERM and SIGHUP: as a value to look at, a descriptor to wait for, and a call to be made.
+//! SIGINT, SIGTERM and SIGHUP as a value to look at, a descriptor to wait for, and a call.
 //!
-//! A command asks for this before it opens a node. From then on a signal never ends the process by itself: the command
-//! sees it, and returns.
+//! A command installs this before it opens a node. From then on a signal does not end the process: the command sees the
+//! signal, and returns.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +14,10 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use crate::deadline::Deadline;
+
+const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 type Call = Box<dyn FnOnce() + Send>;
 
@@ -23,9 +27,9 @@ pub(crate) struct Interrupt(Arc<State>);
 struct State {
     /// The first signal that came, or 0.
     signal: AtomicI32,
-    /// What is to be done then; `None` when it was done.
+    /// What to do when it comes; `None`: it was done.
     calls: Mutex<Option<Vec<Call>>>,
-    /// A pipe's end that hangs up with the first signal.
+    /// The end of a pipe that hangs up with the first signal.
     hangs_up: OwnedFd,
 }
 
@@ -33,7 +37,7 @@ impl Interrupt {
     /// Installs the handlers.
     pub(crate) fn install() -> anyhow::Result<Self> {
         let (hangs_up, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
-        // Under `nohup` the terminal's end is of no interest.
+        // Under `nohup` a terminal that goes away ends nothing.
         let wanted = [SIGINT, SIGTERM].into_iter().chain((!is_ignored(SIGHUP)).then_some(SIGHUP));
         let mut signals = Signals::new(wanted).context("cannot install the signal handlers")?;
         let state = Arc::new(State { signal: AtomicI32::new(0), calls: Mutex::new(Some(Vec::new())), hangs_up });
@@ -44,7 +48,7 @@ impl Interrupt {
             drop(held);
             let calls = shared.calls.lock().expect("no panic under this lock").take();
             calls.into_iter().flatten().for_each(|call| call());
-            signals.forever().for_each(drop); // the command is leaving already
+            signals.forever().for_each(drop); // the command is already leaving
         };
         std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
         Ok(Self(state))
@@ -68,22 +72,22 @@ impl Interrupt {
 
     /// Waits for a signal up to a limit.
     pub(crate) fn wait_for(&self, limit: Duration) -> anyhow::Result<()> {
-        let Some(deadline) = Instant::now().checked_add(limit) else { return self.wait() };
-        while self.signal().is_none() && Instant::now() < deadline {
-            self.poll(Some(deadline.saturating_duration_since(Instant::now())))?;
+        let deadline = Deadline::after(limit);
+        while self.signal().is_none() && !deadline.has_passed() {
+            self.poll(Some(deadline.next_wait(LONGEST_POLL)))?;
         }
         Ok(())
     }
 
     fn poll(&self, limit: Option<Duration>) -> anyhow::Result<()> {
-        let limit = limit.map(|limit| Timespec::try_from(limit).expect("a time that a user may wait"));
+        let limit = limit.map(|limit| Timespec::try_from(limit).expect("it is at most an hour"));
         match poll(&mut [PollFd::new(self, PollFlags::empty())], limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno).context("cannot wait for a signal"),
         }
     }
 
-    /// Has this called when a signal comes: now, if one has come already.
+    /// Calls this when a signal comes, or now if one has come already.
     pub(crate) fn then(&self, call: impl FnOnce() + Send + 'static) {
         let mut calls = self.0.calls.lock().expect("no panic under this lock");
         match &mut *calls {
@@ -96,7 +100,7 @@ impl Interrupt {
     }
 }
 
-/// The descriptor hangs up with the first signal.
+/// A descriptor that hangs up with the first signal.
 impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.hangs_up.as_fd()

@@ -26,7 +26,7 @@ impl Latency {
     }
 }
 
-/// A time in the unit in which it has few digits.
+/// A time with a unit, in few digits.
 pub(crate) fn readable(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
@@ -36,7 +36,7 @@ pub(crate) fn readable(ns: u64) -> String {
     }
 }
 
-/// A number with its thousands apart.
+/// A number with its thousands separated.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
@@ -49,12 +49,18 @@ pub(crate) fn grouped(number: u64) -> String {
     grouped
 }
 
+/// How many of something, in words.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", grouped(number)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_are_readable() {
+        assert_eq!([0, 1, 2000].map(|number| counted(number, "node")), ["0 nodes", "1 node", "2,000 nodes"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([5, 1_500, 2_000_000, 3_000_000_000].map(readable), ["5 ns", "1.5 µs", "2.0 ms", "3.00 s"]);
     }

@@ -1,4 +1,4 @@
-//! Stdin as lines: only the `\n` is taken off, the last one may lack it, and memory stays bounded however long they are.
+//! Stdin as lines. Only the `\n` is taken off, the last line may lack it, and memory stays bounded however long a line is.
 //!
 //! Invariant: `start ≤ scanned ≤ end ≤ buffer.len()`; the bytes in `start..scanned` hold no `\n`.
 
@@ -18,15 +18,15 @@ const BUFFER_BYTES: usize = 256 * 1024;
 pub(crate) enum Next {
     /// A line: [`Lines::bytes`] has it.
     Line(Range<usize>),
-    /// A line of so many bytes, over the limit; it is read past.
+    /// A line over the limit, with its length in bytes. It is skipped.
     TooLong(u64),
     /// More must be read first: [`Lines::fill`].
     Nothing,
-    /// There are no more lines.
+    /// There is no further line.
     End,
 }
 
-/// What reading more has brought.
+/// What came of reading more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// Bytes, or the end.
@@ -42,7 +42,7 @@ pub(crate) struct Lines {
     start: usize,
     scanned: usize,
     end: usize,
-    /// Bytes of a line that is too long, read past so far.
+    /// Bytes that were skipped so far of a line that is too long.
     skipped: Option<u64>,
     at_end: bool,
     number: u64,
@@ -54,7 +54,7 @@ impl Lines {
         Self { buffer, start: 0, scanned: 0, end: 0, skipped: None, at_end: false, number: 0 }
     }
 
-    /// The number of the line that was handed out last, counted from 1.
+    /// The number of the line that was handed out last. The first one is 1.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -63,7 +63,8 @@ impl Lines {
         &self.buffer[line]
     }
 
-    /// The next line of what was read. `limit` is asked, when a line does not fit into the buffer, how long it may be.
+    /// The next line of what was read. `limit` says how long a line may be; it is called when one does not fit into the
+    /// buffer.
     #[inline]
     pub(crate) fn next(&mut self, limit: impl FnOnce() -> usize) -> Next {
         match memchr::memchr(b'\n', &self.buffer[self.scanned..self.end]) {
@@ -83,7 +84,7 @@ impl Lines {
         }
     }
 
-    /// There is no `\n` in what was read.
+    /// No `\n` is in what was read.
     #[cold]
     fn rest(&mut self, limit: impl FnOnce() -> usize) -> Next {
         if self.at_end {
@@ -107,7 +108,7 @@ impl Lines {
         Next::Nothing
     }
 
-    /// Reads more, waiting for it up to `limit`.
+    /// Reads more, and waits for it up to `limit`.
     pub(crate) fn fill(&mut self, interrupt: &Interrupt, limit: Option<Duration>) -> io::Result<Filled> {
         let stdin = rustix::stdio::stdin();
         let limit = limit.map(|limit| Timespec::try_from(limit).expect("a short time"));
@@ -133,7 +134,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// Has `input` read in pieces of so many bytes through a buffer of `buffer` bytes.
+    /// Reads `input` in pieces of `piece` bytes through a buffer of `buffer` bytes.
     fn lines(input: &[u8], piece: usize, buffer: usize, limit: usize) -> Vec<Result<Vec<u8>, u64>> {
         let mut lines = Lines { buffer: vec![0; buffer], ..Lines::new() };
         let (mut input, mut found) = (input, Vec::new());
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_over_the_limit_is_read_past_and_counted() {
+    fn a_line_over_the_limit_is_skipped_and_counted() {
         for piece in 1..40 {
             let input = [&[b'x'; 100][..], b"\nshort\n", &[b'y'; 33]].concat();
             let expect = [Err(100), Ok(b"short".to_vec()), Err(33)];

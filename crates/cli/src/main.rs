@@ -1,43 +1,47 @@
-//! The command line of librpc: one file per command, data on stdout, talk on stderr.
+//! The command line of librpc: one file per command, data on stdout, messages for the user on stderr.
 //!
-//! Whatever ends a command, `main` returns: the nodes are dropped by then, and nothing of them stays under `/dev/shm`.
+//! Whatever ends a command, `main` returns. By then the nodes are dropped, and nothing of them stays under `/dev/shm`.
 //!
 //! The commands:
-mod bench; //        what things cost
+mod bench; //        measurements
 mod check; //        limits, for monitoring probes
 mod clean; //        removes what dead nodes have left
 mod completions; //  for shells, and the manual
-mod demo; //         two processes that exchange messages, shown
+mod demo; //         two processes that exchange messages
 mod doctor; //       whether machine and domain are as they should be
 mod duplex; //       both directions at once
 mod graph; //        who sends what to whom, as a picture
-mod hz; //           how often something is published
+mod hz; //           how often messages are published
 mod metrics; //      a page for Prometheus
 mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin to a topic
 mod recv; //         messages to stdout
-mod send; //         lines of stdin as messages
+mod send; //         lines of stdin to a node
 mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout
 mod top; //          a domain at work, live
 // What they share:
+mod about; //        what has to do with a node, topic or pattern
 mod admit; //        --admit
 mod children; //     processes that a command starts
+mod deadline; //     how long to wait
 mod domain; //       --domain, --group, opening a node
 mod feed; //         stdin as messages
 mod interrupt; //    signals as a value, a descriptor and a call
 mod latency; //      percentiles
 mod lines; //        stdin as lines
-mod log; //          --log: what the library says
+mod log; //          --log: what the library logs
+mod options; //      options of several commands, and their values
 mod outcome; //      how a command ends
 mod output; //       messages on stdout
 mod pace; //         how many messages are due
 mod payload; //      numbered messages that are checked
-mod report; //       what was found, as lines of JSON
+mod report; //       what a look found, as lines of JSON
 mod side; //         one side of an exchange
-mod snapshot; //     what a look at a domain has found
-mod source; //       --id, --rate, --redeliver
-mod stdout; //       what may block, and ends at a signal
+mod snapshot; //     what a look at a domain found
+mod source; //       --id, --wait, --rate, --redeliver
+mod stdout; //       writes that may block, and end at a signal
+mod turned_away; //  messages that never got into an inbox
 mod warnings; //     what is wrong, by name
 
 use std::io::IsTerminal;
@@ -65,7 +69,7 @@ Examples:
   librpc recv display                       # in one terminal
   echo hello | librpc send display          # in another
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, 124 time ran out, 130 or 143 interrupted";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, 124 timed out, 130 or 143 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -87,7 +91,6 @@ enum Command {
     Bench(bench::Args),
     #[command(hide = true)]
     BenchPart {
-        #[command(subcommand)]
         part: bench::Part,
         #[command(flatten)]
         parent: children::ParentArgs,
@@ -103,11 +106,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { outcome::USAGE } else { 0 };
-            let _ = error.print(); // stdout may be closed: there is nobody to tell
+            let _ = error.print(); // if stdout is closed, nobody reads it
             return ExitCode::from(code);
         }
     };
-    // On the terminal that `top` draws on there is no place for anything else.
+    // The terminal that `top` draws on has no room for anything else.
     let draws = matches!(&command, Command::Top(args) if args.draws());
     let logs = if draws && std::io::stderr().is_terminal() { Ok(()) } else { log.install() };
     exit(logs.and_then(|()| run(&domain, command)))
@@ -135,5 +138,15 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::DemoSide(args) => demo::side(domain, args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

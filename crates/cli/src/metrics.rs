@@ -1,29 +1,33 @@
-//! `librpc metrics`: a page of metrics for Prometheus. Counters are read when the page is asked for.
+//! `librpc metrics`: a page of metrics for Prometheus. Counters are read when the page is requested.
 
-mod page; //   what the page says
-mod server; // as much of HTTP as a scrape needs
+mod counters; // what was counted, so that it never falls
+mod page; //     what the page says
+mod server; //   as much of HTTP as a scrape needs
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use librpc::Observer;
 
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome, say};
-use crate::snapshot::Looker;
+use crate::snapshot::{ANSWER_LIMIT, Snapshot};
 
+use counters::Counters;
 use server::{Answer, Server};
 
 /// Serves the domain's counters to Prometheus, as OpenMetrics text
 ///
-/// Nodes are asked when the page is asked for: nothing is polled in between. Runs until interrupted. Messages are counted
-/// by sending node, receiving node and address. docs/grafana.json is a dashboard.
+/// Nodes are asked only when the page is requested. Runs until interrupted. Messages are counted by sending node, receiving
+/// node and address. docs/grafana.json is a dashboard.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc metrics --listen 127.0.0.1:9464
   curl -s http://127.0.0.1:9464/metrics | grep librpc_queue_depth")]
 pub(crate) struct Args {
-    /// Where to listen; port 0 takes a free one, and stderr says which
+    /// Where to listen. Port 0 takes a free port, which stderr names
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
 }
@@ -32,20 +36,25 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let looker = Mutex::new(Looker::new(domain.domain()?));
+    let last = Mutex::new((Observer::new(domain.domain()?), Arc::default()));
     let server = Server::listen(args.listen)?;
     say(format_args!("listening on http://{}/metrics", server.address()?));
     server.serve(&interrupt, move |path| match path {
         "/metrics" | "/" => {
-            page(&looker).unwrap_or_else(|error| Answer::text("500 Internal Server Error", format!("{error:#}\n")))
+            page(&last).unwrap_or_else(|error| Answer::text("500 Internal Server Error", format!("{error:#}\n")))
         }
         _ => Answer::text("404 Not Found", "only /metrics\n"),
     })?;
     Ok(Outcome::Done)
 }
 
-/// Those who ask at the same time look one after the other.
-fn page(looker: &Mutex<Looker>) -> anyhow::Result<Answer> {
-    let snapshot = looker.lock().unwrap_or_else(PoisonError::into_inner).look()?;
-    Ok(Answer { status: "200 OK", kind: OPEN_METRICS, body: page::encode(&snapshot)? })
+/// Requests at the same time look one after the other.
+fn page(last: &Mutex<(Observer, Arc<Counters>)>) -> anyhow::Result<Answer> {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let observed = last.0.look(ANSWER_LIMIT)?;
+    let counters = Arc::new(Counters::of(&observed, &last.1));
+    last.1 = counters.clone();
+    drop(last);
+    let body = page::encode(&Snapshot::of(observed), &counters)?;
+    Ok(Answer { status: "200 OK", kind: OPEN_METRICS, body })
 }

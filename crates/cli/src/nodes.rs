@@ -1,4 +1,4 @@
-//! `librpc nodes`: who is in the domain, and whether it answers. It joins nothing and makes nothing.
+//! `librpc nodes`: which nodes are in the domain, and whether they answer. It joins nothing and creates nothing.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,15 +13,15 @@ use crate::snapshot::{ANSWER_LIMIT, State};
 
 /// Lists the nodes of the domain
 ///
-/// A dead node that nobody has swept yet is shown as dead, one that does not answer within 1 s as stalled. Where there is no
-/// domain, nothing is shown.
+/// A dead node that has not been swept yet is shown as dead, and a node that does not answer within 1 s as stalled. Where
+/// there is no domain, nothing is shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc nodes
   librpc nodes --json | jq -r 'select(.alive) | .id'")]
 pub(crate) struct Args {
-    /// One object a line: id, pid, uid, incarnation, alive, state, inboxes, opened_unix_s
+    /// Write one object per line: id, pid, uid, incarnation, alive, state, inboxes, opened_unix_s
     #[arg(long)]
     json: bool,
 }

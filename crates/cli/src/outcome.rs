@@ -1,9 +1,11 @@
-//! How a command ends: the exit codes are part of the contract.
+//! How a command ends. The exit codes are part of the contract.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// The code of wrong usage.
+use crate::stdout;
+
+/// The exit code of wrong usage.
 pub(crate) const USAGE: u8 = 2;
 
 /// How a command ended that did not fail.
@@ -13,13 +15,13 @@ pub(crate) enum Outcome {
     /// Done, but not everything arrived.
     Loss,
     TimedOut,
-    /// Ended by this signal before it was over.
+    /// This signal came before the command was over.
     Interrupted(i32),
 }
 
 pub(crate) type CommandResult = anyhow::Result<Outcome>;
 
-/// An error that is the caller's: the words of the command line make no sense.
+/// An error of the caller: the command line makes no sense.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -38,7 +40,8 @@ pub(crate) fn exit(result: CommandResult) -> ExitCode {
         Ok(Outcome::Loss) => 3,
         Ok(Outcome::TimedOut) => 124,
         Ok(Outcome::Interrupted(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
-        Err(error) if stdout_is_closed(&error) => 0,
+        // It is the reader's choice to stop reading, and no failure.
+        Err(error) if error.downcast_ref().is_some_and(stdout::is_gone) => 0,
         Err(error) => {
             say(whole_text(&error));
             if error.is::<Usage>() { USAGE } else { 1 }
@@ -47,7 +50,7 @@ pub(crate) fn exit(result: CommandResult) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// An error with its causes, but for what a message says already.
+/// An error with its causes. A cause that the text already contains is not repeated.
 fn whole_text(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -58,12 +61,7 @@ fn whole_text(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether nobody wants to read on: that is the reader's choice, and no failure.
-fn stdout_is_closed(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// One line of talk on stderr; if that is closed, there is nobody to tell.
+/// Writes one line for the user to stderr. If stderr is closed, nobody is there to read it.
 pub(crate) fn say(what: impl fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "librpc: {what}");

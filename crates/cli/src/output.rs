@@ -1,33 +1,37 @@
-//! Messages on stdout: what `recv` and `sub` have in common.
+//! Messages on stdout: what `recv` and `sub` share.
 //!
-//! Invariant: what was not written is not acknowledged. A message is written first, whole, and acknowledged then.
+//! Invariant: what was not written is not acknowledged. A message is first written, whole, and then acknowledged.
 
 use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
-use librpc::{Acknowledge, DEFAULT_CAPACITY, Inbox, InboxBuilder, InboxError, Message, Policy};
+use librpc::{Acknowledge, DEFAULT_CAPACITY, Inbox, InboxBuilder, InboxError, Message, Node, Policy};
 use serde::Serialize;
 
 use crate::interrupt::Interrupt;
-use crate::outcome::Usage;
+use crate::latency::counted;
+use crate::outcome::{Usage, say};
 use crate::stdout::{Stdout, Written};
+use crate::turned_away::TurnedAway;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct OutputArgs {
-    /// Leave after so many messages
+    /// Leave after N messages
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
-    /// One object a line: from, topic, sequence, payload (or payload_base64), missed, redelivered
+    /// Write one object per line: from, topic, sequence, payload (or payload_base64), missed, redelivered
     #[arg(long, conflicts_with = "raw")]
     json: bool,
-    /// Nothing between the messages
+    /// Write nothing between the messages
     #[arg(long)]
     raw: bool,
-    /// Bytes of each sender's ring, a power of two; the longest message is a quarter of it (latest: an eighth), less 64
+    /// The size of each sender's ring, a power of two. The longest message is a quarter of it (with --policy latest: an
+    /// eighth), less 64 bytes
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CAPACITY)]
     capacity: u64,
-    /// What happens to a message that finds the inbox full: its sender waits, it is dropped, or older ones are overwritten
+    /// What happens to a message when the inbox is full: its sender waits, it is dropped, or it overwrites older ones
     #[arg(long, value_enum, default_value_t = PolicyArg::Block)]
     policy: PolicyArg,
 }
@@ -39,49 +43,77 @@ enum PolicyArg {
     Latest,
 }
 
-/// What has been received.
+/// What has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) received: u64,
+    /// Overwritten before they were received.
     pub(crate) missed: u64,
+}
+
+/// Opens an inbox. What the command line says wrong about it is wrong usage.
+pub(crate) fn open(inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
+    inbox.open().map_err(|error| match error {
+        InboxError::Capacity { .. }
+        | InboxError::BadTopic(_)
+        | InboxError::BadName(_)
+        | InboxError::Patterns { .. } => Usage(error.to_string()).into(),
+        error => error.into(),
+    })
 }
 
 impl OutputArgs {
     /// Opens an inbox as the options say.
     pub(crate) fn open(&self, inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
-        let policy = match self.policy {
+        open(inbox.capacity(self.capacity).policy(self.policy()).acknowledge(Acknowledge::Explicit))
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        match self.policy {
             PolicyArg::Block => Policy::Block,
             PolicyArg::DropNewest => Policy::DropNewest,
             PolicyArg::Latest => Policy::Latest,
-        };
-        let inbox = inbox.capacity(self.capacity).policy(policy).acknowledge(Acknowledge::Explicit).open();
-        inbox.map_err(|error| match error {
-            InboxError::Capacity { .. }
-            | InboxError::BadTopic(_)
-            | InboxError::BadName(_)
-            | InboxError::Patterns { .. } => Usage(error.to_string()).into(),
-            error => error.into(),
-        })
+        }
     }
 
-    /// Writes what comes until it is enough, nobody reads any more, or a signal comes.
-    pub(crate) fn write(&self, mut inbox: Inbox, with_topic: bool, interrupt: &Interrupt) -> anyhow::Result<Tally> {
+    /// Writes messages until there are enough, nobody reads any more, or a signal comes.
+    pub(crate) fn write(
+        &self,
+        mut inbox: Inbox,
+        with_topic: bool,
+        mut spectator: Option<Spectator<'_>>,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Tally> {
         let mut stdout = Stdout::new();
         let stop = inbox.stop_handle();
         interrupt.then(move || stop.stop());
         let (mut tally, mut line) = (Tally::default(), Vec::new());
-        while let Some(message) = inbox.recv()? {
-            let missed = message.missed();
-            self.format(&message, with_topic, &mut line)?;
-            match stdout.write(&line, interrupt).context("cannot write to stdout")? {
-                Written::All => inbox.ack(),
-                Written::Closed | Written::Interrupted => break,
+        loop {
+            let message = match spectator {
+                None => inbox.recv()?,
+                Some(_) => inbox.recv_timeout(Spectator::LOOK_EVERY)?,
+            };
+            if let Some(message) = &message {
+                let missed = message.missed();
+                self.format(message, with_topic, &mut line)?;
+                match stdout.write(&line, interrupt).context("cannot write to stdout")? {
+                    Written::All => inbox.ack(),
+                    Written::Closed | Written::Interrupted => break,
+                }
+                tally.received += 1;
+                tally.missed = tally.missed.saturating_add(missed);
+            } else if spectator.is_none() || interrupt.signal().is_some() {
+                break; // a signal has stopped the inbox
             }
-            tally.received += 1;
-            tally.missed += missed;
             if self.count.is_some_and(|count| tally.received >= count.get()) {
                 break;
             }
+            if let Some(spectator) = &mut spectator {
+                spectator.look_if_due();
+            }
+        }
+        if let Some(spectator) = &mut spectator {
+            spectator.look(); // while the inbox is there
         }
         Ok(tally)
     }
@@ -101,6 +133,45 @@ impl OutputArgs {
             line.push(b'\n');
         }
         Ok(())
+    }
+}
+
+/// A receiver that only watches. Its publishers ignore what it does not get, so it must report that itself.
+pub(crate) struct Spectator<'n> {
+    node: &'n Node,
+    policy: Policy,
+    turned_away: TurnedAway,
+    looked: Instant,
+}
+
+impl<'n> Spectator<'n> {
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+    pub(crate) fn new(node: &'n Node, policy: Policy) -> Self {
+        Self { node, policy, turned_away: TurnedAway::default(), looked: Instant::now() }
+    }
+
+    fn look_if_due(&mut self) {
+        if self.looked.elapsed() >= Self::LOOK_EVERY {
+            self.look();
+        }
+    }
+
+    /// Says what else was turned away since the last look.
+    fn look(&mut self) {
+        let now = TurnedAway::by(self.node);
+        let TurnedAway { dropped, returned } = now.since(self.turned_away);
+        (self.turned_away, self.looked) = (now, Instant::now());
+        if dropped > 0 {
+            say(format_args!("{} dropped: the inbox was full", counted(dropped, "message")));
+        }
+        if returned > 0 {
+            let why = match self.policy {
+                Policy::Block => "too large for this inbox (see --capacity), or it was full for too long",
+                _ => "too large for this inbox (see --capacity)",
+            };
+            say(format_args!("{} returned to the publisher: {why}", counted(returned, "message")));
+        }
     }
 }
 

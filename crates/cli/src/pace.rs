@@ -1,32 +1,34 @@
-//! How many messages are due: by the clock, in small batches, and never more at once than a batch.
+//! How many messages are due by the clock, in small batches, and never more than a batch at once.
 
 use std::time::{Duration, Instant};
 
-/// The least time between two batches: shorter sleeps cost more than they give.
+/// The shortest time between two batches: shorter sleeps cost more than they gain.
 const BATCH: Duration = Duration::from_micros(100);
 /// The most messages between two looks at the clock.
 const BETWEEN_LOOKS: u64 = 64;
-/// A sender that is so late at the end of its time still catches up; what is later was held back by its receiver.
+/// A sender that is this late at the end of its time still catches up. One that is later was held back by its receiver.
 const CATCH_UP: Duration = Duration::from_millis(2);
+/// Catching up takes no longer than this, however high the rate.
+const CATCHING_UP: Duration = Duration::from_millis(20);
 
 const SECOND_NS: u128 = 1_000_000_000;
 
 pub(crate) struct Pace {
-    /// Messages per second; 0: as fast as it goes.
+    /// Messages per second; 0: as fast as possible.
     rate: u64,
     time: Duration,
     begun: Instant,
     sent: u64,
 }
 
-/// What a sender is to do now.
+/// What a sender has to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// So many messages, at least one.
+    /// This many messages, at least one.
     Messages(u64),
-    /// Nothing for so long.
+    /// Nothing for this long.
     Nothing(Duration),
-    /// The time is up.
+    /// The time is over.
     Over,
 }
 
@@ -50,7 +52,8 @@ impl Pace {
         }
         let due = self.by(elapsed.min(self.time));
         let late = due.saturating_sub(self.sent);
-        if elapsed >= self.time && (late == 0 || late > self.by(CATCH_UP).max(1)) {
+        let is_over = late == 0 || late > self.by(CATCH_UP).max(1) || elapsed >= self.time.saturating_add(CATCHING_UP);
+        if elapsed >= self.time && is_over {
             return Due::Over;
         }
         if late > 0 {
@@ -61,7 +64,7 @@ impl Pace {
         Due::Nothing(next.saturating_sub(elapsed).max(BATCH))
     }
 
-    /// How many messages are due after so long.
+    /// How many messages are due after this time.
     fn by(&self, time: Duration) -> u64 {
         u64::try_from(time.as_nanos() * u128::from(self.rate) / SECOND_NS).unwrap_or(u64::MAX)
     }
@@ -71,11 +74,12 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// What a sender that takes `each` for a message has sent when its time is over.
+    /// How much a sender that takes `each` for a message has sent when its time is over.
     fn sent(rate: u64, time: Duration, each: Duration) -> u64 {
         let mut pace = Pace::new(rate, time);
         let mut elapsed = Duration::ZERO;
         loop {
+            assert!(elapsed < time + Duration::from_secs(1), "it goes on and on");
             match pace.due(pace.begun + elapsed) {
                 Due::Messages(messages) => elapsed += each * messages as u32,
                 Due::Nothing(time) => elapsed += time,
@@ -85,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_sender_sends_just_what_was_asked_for() {
+    fn a_fast_sender_sends_exactly_what_was_asked_for() {
         let each = Duration::from_nanos(100);
         for rate in [1, 3, 1000, 9_999, 1_000_000] {
             assert_eq!(sent(rate, Duration::from_secs(2), each), 2 * rate, "{rate}/s");
@@ -96,6 +100,12 @@ mod tests {
     fn a_slow_sender_ends_in_time() {
         let sent = sent(1_000_000, Duration::from_secs(1), Duration::from_micros(10));
         assert!((99_000..=100_200).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_rate_that_nobody_can_send_ends_in_time() {
+        let sent = sent(u64::MAX, Duration::from_millis(1), Duration::from_micros(1));
+        assert!((20_000..30_000).contains(&sent), "{sent}: a millisecond, and what catching up takes");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Numbered messages whose every byte is checked, for the commands that measure.
+//! Numbered messages of which every byte is checked, for the commands that measure.
 //!
 //! ```text
-//! bytes 0..8    kind (8 bits), number (56 bits); of an end: how many messages there were
+//! bytes 0..8    kind (8 bits), number (56 bits); of an end message: how many messages there were
 //! bytes 8..16   seed: a hash of the first word
 //! bytes 16..24  stamped kinds only: CLOCK_MONOTONIC in ns when it was sent
-//! the rest      8-byte words: seed + index of the word; 0 to 7 bytes of zeroes behind them
+//! the rest      8-byte words: seed + index of the word; then 0 to 7 zero bytes
 //! ```
 
 /// The smallest message; a stamped one needs 8 bytes more.
@@ -18,15 +18,15 @@ const NUMBER_BITS: u32 = 56;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Data = 1,
-    /// With the time at which it was sent, in a stretch that is not overloaded.
+    /// With the time at which it was sent, at a rate that fills no queue.
     Stamped = 2,
-    /// The same, sent as fast as it goes: its latency is that of a queue.
+    /// The same, sent as fast as possible: its latency is that of a queue.
     StampedUnderLoad = 3,
     /// The last one.
     End = 4,
 }
 
-/// A message that was checked.
+/// The content of a message that was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) kind: Kind,
@@ -65,7 +65,7 @@ pub(crate) fn write(payload: &mut [u8], kind: Kind, number: u64) {
 /// Reads a message; `None` if any byte of it is not as it was written.
 pub(crate) fn read(payload: &[u8]) -> Option<Content> {
     let (words, rest) = payload.as_chunks::<WORD>();
-    let [first, second, behind @ ..] = words else { return None };
+    let [first, second, others @ ..] = words else { return None };
     let first = u64::from_le_bytes(*first);
     let seed = seed(first);
     let kind = match first >> NUMBER_BITS {
@@ -76,13 +76,13 @@ pub(crate) fn read(payload: &[u8]) -> Option<Content> {
         _ => return None,
     };
     let number = first & ((1 << NUMBER_BITS) - 1);
-    let (sent_ns, behind, from) = match (kind, behind) {
-        (Kind::Stamped | Kind::StampedUnderLoad, [stamp, behind @ ..]) => (u64::from_le_bytes(*stamp), behind, 3),
+    let (sent_ns, others, from) = match (kind, others) {
+        (Kind::Stamped | Kind::StampedUnderLoad, [stamp, others @ ..]) => (u64::from_le_bytes(*stamp), others, 3),
         (Kind::Stamped | Kind::StampedUnderLoad, []) => return None,
-        _ => (0, behind, 2),
+        _ => (0, others, 2),
     };
-    // Without a branch for each word, so that it costs little beside the message itself.
-    let differs = behind.iter().enumerate().fold(0, |differs, (index, word)| {
+    // No branch per word, so that this costs little compared with the message itself.
+    let differs = others.iter().enumerate().fold(0, |differs, (index, word)| {
         differs | (u64::from_le_bytes(*word) ^ seed.wrapping_add(index as u64 + from))
     });
     let whole = u64::from_le_bytes(*second) == seed && differs == 0 && rest.iter().all(|&byte| byte == 0);

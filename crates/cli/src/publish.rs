@@ -1,22 +1,25 @@
 //! `librpc pub`: each line of stdin is published.
 //!
-//! Every subscriber gets it at its own speed; a full one costs at most the limit, and only once while it is stuck.
+//! Every subscriber gets the lines at its own speed. A full one costs at most the limit, and only once while it is stuck.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use librpc::{FlushError, PublishError, Publisher, SendError};
+use librpc::{FlushError, Policy, PublishError, Publisher, SendError};
 
+use crate::deadline::{Deadline, SLICE};
 use crate::domain::DomainArgs;
-use crate::feed::{Ended, Feed, SLICE, feed, say_too_long};
+use crate::feed::{Ended, Feed, feed};
 use crate::interrupt::Interrupt;
+use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::source::SourceArgs;
 
 /// Publishes each line of stdin on a topic
 ///
 /// Waits at the end until everything is processed. 0: every subscriber got everything, or there was none. 3: not
-/// everything, the numbers are on stderr. 124: no subscriber came.
+/// everything; stderr has the numbers. 124: no subscriber appeared. A line that is too large only for a subscriber that
+/// drops or overwrites messages anyway counts as delivered.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,9 +29,6 @@ Examples:
 pub(crate) struct Args {
     /// The topic: levels joined by slashes, as in group/topic
     topic: String,
-    /// Wait so long for a subscriber before stdin is read
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    wait: Option<Duration>,
     /// How long one message may wait for full inboxes
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     limit: Duration,
@@ -40,38 +40,35 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let node = args.source.open(domain, "pub")?;
     let mut publisher = node.publisher(&args.topic).map_err(|bad| Usage(bad.to_string()))?;
-    if let Some(wait) = args.wait
+    if let Some(wait) = args.source.wait
         && let Some(outcome) = wait_for_subscriber(&mut publisher, &args.topic, wait, &interrupt)?
     {
         return Ok(outcome);
     }
+    publisher.set_limit(args.limit);
     publisher.limit_rate(args.source.rate());
     publisher.set_redelivery(args.source.redeliver);
-    let publishing = Publishing { publisher, limit: args.limit, messages: 0, inboxes: 0, told: BTreeSet::new() };
-    feed(publishing, &interrupt)
+    feed(Publishing { publisher, messages: 0, inboxes: 0, passed_by: 0, said: BTreeSet::new() }, &interrupt)
 }
 
-/// Waits for a subscriber; how the command ends if none comes.
+/// Waits for a subscriber. Returns how the command ends if none appears.
 fn wait_for_subscriber(
     publisher: &mut Publisher,
     topic: &str,
     wait: Duration,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Option<Outcome>> {
-    let deadline = Instant::now().checked_add(wait);
+    let deadline = Deadline::after(wait);
     loop {
-        let left = deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(Instant::now()));
-        if publisher.wait_for_subscriber(left.min(SLICE))? {
+        if publisher.wait_for_subscriber(deadline.next_wait(SLICE))? {
             return Ok(None);
         }
         if let Some(signal) = interrupt.signal() {
             return Ok(Some(Outcome::Interrupted(signal)));
         }
-        if left <= SLICE {
-            say(format_args!(
-                "{topic:?} has 0 inboxes: no subscriber came within {}",
-                humantime::format_duration(wait)
-            ));
+        if deadline.has_passed() {
+            let wait = humantime::format_duration(wait);
+            say(format_args!("{topic:?} has 0 inboxes: no subscriber appeared within {wait}"));
             return Ok(Some(Outcome::TimedOut));
         }
     }
@@ -80,36 +77,83 @@ fn wait_for_subscriber(
 /// All subscribers of a topic.
 struct Publishing {
     publisher: Publisher,
-    limit: Duration,
     messages: u64,
-    /// The most that one message has reached.
+    /// The most inboxes that one message has reached.
     inboxes: usize,
-    /// What has been said already: the same trouble with the same inbox is not said for every line.
-    told: BTreeSet<String>,
+    /// Messages that were too large for a subscriber that drops or overwrites messages anyway: no loss of ours.
+    passed_by: u64,
+    /// What has been reported: the same trouble with the same inbox is not reported for every line.
+    said: BTreeSet<String>,
+}
+
+impl Publishing {
+    fn say_once(&mut self, number: u64, text: String) {
+        if !self.said.contains(&text) {
+            say(format_args!("line {number}: {text}"));
+            self.said.insert(text);
+        }
+    }
+
+    /// Whether every subscription of a node drops or overwrites messages.
+    fn only_looks_on(&mut self, node: &str) -> bool {
+        let inboxes = self.publisher.reached().into_iter().filter(|inbox| *inbox.node == *node);
+        let waits: Vec<bool> = inboxes.map(|inbox| inbox.policy == Policy::Block).collect();
+        !waits.is_empty() && !waits.contains(&true)
+    }
+
+    fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
+        match self.publisher.flush(limit) {
+            Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
+            // The other subscribers go on.
+            Err(FlushError::Lost { causes, .. }) => {
+                causes.iter().for_each(say);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Why an inbox did not get a line.
+enum Undelivered {
+    TooLarge { node: String, bytes: usize, max: usize },
+    Other(String),
+}
+
+impl From<&SendError> for Undelivered {
+    fn from(error: &SendError) -> Self {
+        match error {
+            SendError::TooLarge { node, bytes, max } => {
+                Self::TooLarge { node: node.to_string(), bytes: *bytes, max: *max }
+            }
+            error => Self::Other(error.to_string()),
+        }
+    }
 }
 
 impl Feed for Publishing {
-    fn max_message(&mut self) -> anyhow::Result<Option<usize>> {
-        Ok(self.publisher.max_message()?)
+    /// Each inbox has a limit of its own. The publisher learns it when it publishes.
+    fn max_message(&mut self) -> anyhow::Result<usize> {
+        Ok(MAX_MESSAGE)
     }
 
     fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
         loop {
-            self.publisher.set_limit(self.limit);
             match self.publisher.publish(line) {
                 Ok(receipt) => {
+                    let undelivered: Vec<_> = receipt.undelivered().iter().map(Undelivered::from).collect();
                     self.messages += 1;
                     self.inboxes = self.inboxes.max(receipt.inboxes());
-                    for error in receipt.undelivered() {
-                        match error {
-                            SendError::TooLarge { bytes, max, .. } => say_too_long(number, *bytes as u64, *max),
-                            error => {
-                                let text = error.to_string();
-                                if !self.told.contains(&text) {
-                                    say(format_args!("line {number}: {text}"));
-                                    self.told.insert(text);
-                                }
+                    for why in undelivered {
+                        match why {
+                            Undelivered::TooLarge { node, max, .. } if self.only_looks_on(&node) => {
+                                self.passed_by += 1;
+                                self.say_once(number, format!("node {node:?} takes at most {max} bytes"));
                             }
+                            Undelivered::TooLarge { node, bytes, max } => say(format_args!(
+                                "line {number} was not sent to node {node:?}: it has {bytes} bytes, the limit is {max}"
+                            )),
+                            Undelivered::Other(text) => self.say_once(number, text),
                         }
                     }
                     return Ok(interrupt.signal().map(Ended::Interrupted));
@@ -125,16 +169,16 @@ impl Feed for Publishing {
         }
     }
 
-    fn flush(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
-        match self.publisher.flush(limit) {
-            Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
-            // The others go on.
-            Err(FlushError::Lost { causes, .. }) => {
-                causes.iter().for_each(say);
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+    fn is_watched(&mut self) -> bool {
+        !self.all_processed()
+    }
+
+    fn look(&mut self) -> anyhow::Result<Option<Ended>> {
+        self.flush_within(Duration::ZERO)
+    }
+
+    fn flush(&mut self) -> anyhow::Result<Option<Ended>> {
+        self.flush_within(SLICE)
     }
 
     fn all_processed(&mut self) -> bool {
@@ -143,7 +187,7 @@ impl Feed for Publishing {
 
     fn has_lost(&mut self) -> bool {
         let account = self.publisher.account();
-        account.dropped + account.returned > 0
+        account.dropped + account.returned > self.passed_by
     }
 
     fn numbers(&mut self) -> String {

@@ -3,12 +3,13 @@
 use crate::admit::AdmitArgs;
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
-use crate::outcome::{CommandResult, Outcome};
-use crate::output::OutputArgs;
+use crate::outcome::{CommandResult, Outcome, say};
+use crate::output::{OutputArgs, Tally};
 
-/// Writes the messages sent to a node to stdout, one line each
+/// Writes the messages sent to a node to stdout, one per line
 ///
-/// A message is acknowledged when it is written. Ends with 0 at SIGINT, SIGTERM, or when nobody reads its stdout.
+/// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when nobody reads stdout any
+/// more; with 3 if messages were overwritten before they could be written (--policy latest).
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,6 +30,10 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let node = domain.open_admitting(&args.node, args.admit.admission())?;
     let inbox = args.output.open(node.inbox_builder())?;
-    let tally = args.output.write(inbox, false, &interrupt)?;
-    Ok(if tally.missed > 0 { Outcome::Loss } else { Outcome::Done })
+    let Tally { received, missed } = args.output.write(inbox, false, None, &interrupt)?;
+    if missed > 0 {
+        say(format_args!("received {received}, missed {missed}: newer messages had overwritten them"));
+        return Ok(Outcome::Loss);
+    }
+    Ok(Outcome::Done)
 }

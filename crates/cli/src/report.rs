@@ -1,4 +1,4 @@
-//! Nodes, inboxes and channels as lines of JSON: every counter by its name. What `stat`, `top --once` and `check` write.
+//! Nodes, inboxes and channels as lines of JSON, every counter by its name: what `stat` and `top --once` write.
 
 use serde::Serialize;
 
@@ -36,6 +36,13 @@ struct Inbox<'a> {
     policy: &'a str,
     capacity_bytes: u64,
     channels: usize,
+    /// Left out where the node does not say.
+    #[serde(flatten)]
+    ended: Option<Ended>,
+}
+
+#[derive(Serialize)]
+struct Ended {
     ended_channels: u64,
     ended_sent: u64,
     ended_received: u64,
@@ -43,6 +50,7 @@ struct Inbox<'a> {
     ended_received_bytes: u64,
     ended_dropped: u64,
     ended_missed: u64,
+    ended_returned: u64,
 }
 
 #[derive(Serialize)]
@@ -55,7 +63,7 @@ struct Channel<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ring: Option<u32>,
     state: &'static str,
-    /// Whose word it is.
+    /// Which end says so.
     seen_by: &'static str,
     policy: &'static str,
     pid: u32,
@@ -94,8 +102,8 @@ struct Rates {
     blocked_part: f64,
 }
 
-impl<'a> Channel<'a> {
-    fn new(row: &'a ChannelRow, recent: Option<&Recent>) -> Self {
+impl<'a> From<&'a ChannelRow> for Channel<'a> {
+    fn from(row: &'a ChannelRow) -> Self {
         let stats = &row.stats;
         let quantile = |part| stats.latency.quantile(part);
         let samples = stats.latency.count();
@@ -133,12 +141,12 @@ impl<'a> Channel<'a> {
             latency_p99_ns: quantile(0.99),
             latency_p999_ns: quantile(0.999),
             latency_max_ns: (samples > 0).then(|| stats.latency.max_ns()),
-            rates: recent.map(|recent| Rates {
-                sent_per_s: round(recent.rates.sent),
-                received_per_s: round(recent.rates.received),
-                sent_bytes_per_s: round(recent.rates.bytes),
-                lost_per_s: round(recent.rates.lost),
-                blocked_part: round(recent.rates.blocked),
+            rates: row.recent.as_ref().map(|Recent { rates, .. }| Rates {
+                sent_per_s: round(rates.sent),
+                received_per_s: round(rates.received),
+                sent_bytes_per_s: round(rates.bytes),
+                lost_per_s: round(rates.lost),
+                blocked_part: round(rates.blocked),
             }),
         }
     }
@@ -162,14 +170,7 @@ impl<'a> From<&'a NodeRow> for Node<'a> {
 
 impl<'a> From<&'a InboxRow> for Inbox<'a> {
     fn from(row: &'a InboxRow) -> Self {
-        let ended = &row.ended;
-        Self {
-            node: &row.node,
-            inbox: row.number,
-            addresses: &row.addresses,
-            policy: row.policy,
-            capacity_bytes: row.capacity,
-            channels: row.channels,
+        let ended = row.ended.map(|ended| Ended {
             ended_channels: ended.channels,
             ended_sent: ended.sent,
             ended_received: ended.received,
@@ -177,38 +178,30 @@ impl<'a> From<&'a InboxRow> for Inbox<'a> {
             ended_received_bytes: ended.bytes_received,
             ended_dropped: ended.dropped,
             ended_missed: ended.missed,
+            ended_returned: ended.returned,
+        });
+        Self {
+            node: &row.node,
+            inbox: row.number,
+            addresses: &row.addresses,
+            policy: row.policy,
+            capacity_bytes: row.capacity,
+            channels: row.channels,
+            ended,
         }
     }
 }
 
-/// What a look has found, about one thing or everything, an object a line.
-pub(crate) fn json(
-    snapshot: &Snapshot,
-    recent: &[Option<Recent>],
-    warnings: &[Warning],
-    about: Option<&str>,
-) -> serde_json::Result<String> {
-    let is_about = |row: &ChannelRow| about.is_none_or(|what| row.concerns(what));
-    let nodes = snapshot.nodes.iter().filter(|node| about.is_none_or(|what| concerns_node(node, what)));
-    let inboxes = snapshot.inboxes.iter().filter(|inbox| about.is_none_or(|what| concerns_inbox(inbox, what)));
-    let channels = snapshot.channels.iter().enumerate().filter(|(_, row)| is_about(row));
-    let channel = |(at, row)| Line::Channel(Box::new(Channel::new(row, recent.get(at).and_then(Option::as_ref))));
-    let lines = (nodes.map(|node| Line::Node(node.into())))
-        .chain(inboxes.map(|inbox| Line::Inbox(inbox.into())))
-        .chain(channels.map(channel))
-        .chain(warnings.iter().filter(|warning| about.is_none_or(|what| warning.concerns(what))).map(Line::Warning));
+/// A snapshot and its warnings, one object per line.
+pub(crate) fn json(snapshot: &Snapshot, warnings: &[Warning]) -> serde_json::Result<String> {
+    let lines = (snapshot.nodes.iter().map(|node| Line::Node(node.into())))
+        .chain(snapshot.inboxes.iter().map(|inbox| Line::Inbox(inbox.into())))
+        .chain(snapshot.channels.iter().map(|row| Line::Channel(Box::new(row.into()))))
+        .chain(warnings.iter().map(Line::Warning));
     let mut text = String::new();
     for line in lines {
         text.push_str(&serde_json::to_string(&line)?);
         text.push('\n');
     }
     Ok(text)
-}
-
-pub(crate) fn concerns_node(node: &NodeRow, what: &str) -> bool {
-    node.id == what || node.addresses.iter().any(|address| address == what)
-}
-
-pub(crate) fn concerns_inbox(inbox: &InboxRow, what: &str) -> bool {
-    inbox.node == what || inbox.addresses.iter().any(|address| address == what)
 }

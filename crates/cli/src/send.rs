@@ -1,21 +1,29 @@
 //! `librpc send`: each line of stdin is a message.
 //!
-//! The receiver slows it down; nothing is dropped. It ends when everything is processed, or says what is not.
+//! The receiver sets the pace, and nothing is dropped. It ends when everything is processed, or says what is not.
 
 use std::time::{Duration, Instant};
 
-use librpc::{ConnectError, FlushError, Node, SendError, Sender};
+use librpc::{ConnectError, Domain, FlushError, Node, SendError, Sender};
 
+use crate::deadline::{Deadline, SLICE};
 use crate::domain::DomainArgs;
-use crate::feed::{Ended, Feed, SLICE, feed, say_too_long};
+use crate::feed::{Ended, Feed, feed, say_too_long};
 use crate::interrupt::Interrupt;
+use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::source::SourceArgs;
 
+/// How long to wait for the node unless the user says so.
+const WAIT: Duration = Duration::from_secs(10);
+/// How long a node may be away before it counts as gone, if nothing shows that it has died. Also the time between two
+/// looks at the registry.
+const AWAY: Duration = Duration::from_secs(1);
+
 /// Sends each line of stdin as a message to a node
 ///
-/// Waits for the node first, and for it to have processed everything at the end. 0: all processed. 3: not all, the
-/// numbers are on stderr. 124: the node did not come.
+/// Waits for the node first, and at the end until it has processed everything. 0: everything was processed. 3: not
+/// everything, or the node has died; stderr has the numbers. 124: the node did not appear.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,9 +34,6 @@ Examples:
 pub(crate) struct Args {
     /// The id of the node to send to
     node: String,
-    /// How long to wait for the node to appear
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    wait: Duration,
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -36,14 +41,15 @@ pub(crate) struct Args {
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let node = args.source.open(domain, "send")?;
-    let mut sender = match connect(&node, &args.node, args.wait, &interrupt)? {
+    let mut sender = match connect(&node, &args.node, args.source.wait.unwrap_or(WAIT), &interrupt)? {
         Ok(sender) => sender,
         Err(outcome) => return Ok(outcome),
     };
     sender.set_limit(SLICE);
     sender.limit_rate(args.source.rate());
     sender.set_redelivery(args.source.redeliver);
-    feed(Sending { to: &args.node, sender, too_long: false }, &interrupt)
+    let receiver = Receiver { id: args.node, domain: domain.domain()?, next_look: None, is_away: false };
+    feed(Sending { receiver, sender, redelivers: args.source.redeliver.is_some(), too_long: false }, &interrupt)
 }
 
 /// Waits for a node and connects to it, or says how the command ends without it.
@@ -53,18 +59,17 @@ pub(crate) fn connect(
     wait: Duration,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Result<Sender, Outcome>> {
-    let deadline = Instant::now().checked_add(wait);
+    let deadline = Deadline::after(wait);
     loop {
         if let Some(signal) = interrupt.signal() {
             return Ok(Err(Outcome::Interrupted(signal)));
         }
-        let left = deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(Instant::now()));
-        match node.sender_within(to, left.min(SLICE)) {
+        match node.sender_within(to, deadline.next_wait(SLICE)) {
             Ok(sender) => return Ok(Ok(sender)),
             Err(ConnectError::BadId(bad)) => return Err(Usage(bad.to_string()).into()),
-            Err(ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }) if left > SLICE => {}
+            Err(ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }) if !deadline.has_passed() => {}
             Err(error @ (ConnectError::NotFound { .. } | ConnectError::NoInbox { .. })) => {
-                say(format_args!("{error}: it did not come within {}", humantime::format_duration(wait)));
+                say(format_args!("{error}: it did not appear within {}", humantime::format_duration(wait)));
                 return Ok(Err(Outcome::TimedOut));
             }
             Err(error) => return Err(error.into()),
@@ -72,29 +77,66 @@ pub(crate) fn connect(
     }
 }
 
-/// One node, which slows this command down.
-struct Sending<'a> {
-    to: &'a str,
+/// The node that is sent to, as the registry shows it.
+struct Receiver {
+    id: String,
+    domain: Domain,
+    /// When to look again; `None`: it was connected at the last look.
+    next_look: Option<Instant>,
+    is_away: bool,
+}
+
+impl Receiver {
+    /// Whether it is gone: it has died, or it has left and is not back. A node that is back counts as there, because the
+    /// next line connects again.
+    fn is_gone(&mut self, is_connected: bool) -> anyhow::Result<bool> {
+        if is_connected {
+            (self.next_look, self.is_away) = (None, false);
+            return Ok(false);
+        }
+        if self.next_look.is_some_and(|at| Instant::now() < at) {
+            return Ok(false);
+        }
+        self.next_look = Some(Instant::now() + AWAY);
+        let found = self.domain.nodes()?.into_iter().find(|node| node.id == self.id);
+        let was_away = std::mem::replace(&mut self.is_away, found.is_none());
+        Ok(found.map_or(was_away, |node| !node.alive))
+    }
+}
+
+/// One node, which sets the pace.
+struct Sending {
+    receiver: Receiver,
     sender: Sender,
+    redelivers: bool,
     too_long: bool,
 }
 
-impl Sending<'_> {
+impl Sending {
     fn why(&self, error: &SendError) -> String {
+        let id = &self.receiver.id;
         match error {
-            SendError::ReceiverGone { .. } => format!("node {:?} is gone", self.to),
-            SendError::Refused { reason, text, .. } => format!("node {:?} refuses ({reason:?}: {text})", self.to),
+            SendError::ReceiverGone { .. } => format!("node {id:?} is gone"),
+            SendError::Refused { reason, text, .. } => format!("node {id:?} refuses ({reason:?}: {text})"),
             error => error.to_string(),
+        }
+    }
+
+    fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
+        match self.sender.flush(limit) {
+            Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
+            Err(FlushError::Lost { causes, .. }) => Ok(causes.first().map(|cause| Ended::Lost(self.why(cause)))),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
-impl Feed for Sending<'_> {
-    fn max_message(&mut self) -> anyhow::Result<Option<usize>> {
-        Ok(self.sender.max_message()?)
+impl Feed for Sending {
+    fn max_message(&mut self) -> anyhow::Result<usize> {
+        Ok(self.sender.max_message()?.unwrap_or(MAX_MESSAGE))
     }
 
-    /// Sends a line; waits as long as the receiver lives.
+    /// Sends a line. Waits as long as the receiver lives.
     #[inline]
     fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
         loop {
@@ -126,12 +168,21 @@ impl Feed for Sending<'_> {
         }
     }
 
-    fn flush(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
-        match self.sender.flush(limit) {
-            Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
-            Err(FlushError::Lost { causes, .. }) => Ok(causes.first().map(|cause| Ended::Lost(self.why(cause)))),
-            Err(error) => Err(error.into()),
+    /// Without redelivery, the death of the receiver ends the command even if everything is processed.
+    fn is_watched(&mut self) -> bool {
+        !self.redelivers || !self.all_processed()
+    }
+
+    fn look(&mut self) -> anyhow::Result<Option<Ended>> {
+        if let Some(ended) = self.flush_within(Duration::ZERO)? {
+            return Ok(Some(ended));
         }
+        let is_gone = !self.redelivers && self.receiver.is_gone(self.sender.is_connected())?;
+        Ok(is_gone.then(|| Ended::Lost(format!("node {:?} is gone", self.receiver.id))))
+    }
+
+    fn flush(&mut self) -> anyhow::Result<Option<Ended>> {
+        self.flush_within(SLICE)
     }
 
     fn all_processed(&mut self) -> bool {

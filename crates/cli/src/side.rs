@@ -1,7 +1,7 @@
 //! One side of a full-duplex exchange: a node that sends numbered messages to its peer, and checks what the peer sends.
 //!
-//! A side ends when its peer has processed everything and it has received the peer's end message: nothing is left in
-//! between. Whatever fails on one thread ends the other.
+//! A side ends when its peer has processed everything and it has received the peer's end message, so nothing is left in
+//! between. A failure on one thread ends the other one.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,8 +11,8 @@ use anyhow::{Context, anyhow, bail};
 use hdrhistogram::Histogram;
 use librpc::{DEFAULT_CAPACITY, Departure, Event, FlushError, Inbox, SendError, Sender};
 
+use crate::deadline::SLICE;
 use crate::domain::DomainArgs;
-use crate::feed::SLICE;
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::outcome::Outcome;
@@ -23,11 +23,11 @@ use crate::send::connect;
 const STAMP_EVERY_UNDER_LOAD: u64 = 64;
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
-/// A stretch of time with one rate.
+/// A period with one rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Phase {
     pub(crate) time: Duration,
-    /// Messages per second; 0: as fast as it goes.
+    /// Messages per second; 0: as fast as possible.
     pub(crate) rate: u64,
     /// What its messages carry: [`Kind::Data`], [`Kind::Stamped`], or every 64th [`Kind::StampedUnderLoad`].
     pub(crate) kind: Kind,
@@ -43,7 +43,7 @@ pub(crate) struct Side {
     pub(crate) phases: Vec<Phase>,
 }
 
-/// How many messages, and when the first and the last one.
+/// How many messages, and when the first and the last one were.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) count: u64,
@@ -64,12 +64,12 @@ impl Flow {
     }
 }
 
-/// How far a side has got, for whoever looks on.
+/// The progress of a side, for those that watch.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
-    /// Numbers that were passed over.
+    /// Numbers that were skipped.
     pub(crate) missing: AtomicU64,
     pub(crate) latency: Mutex<[Latency; 2]>,
     cancelled: AtomicBool,
@@ -80,7 +80,7 @@ pub(crate) struct Live {
 pub(crate) struct Exchanged {
     pub(crate) sent: Flow,
     pub(crate) received: Flow,
-    /// What the peer says that it has sent.
+    /// How many messages the peer says that it sent.
     pub(crate) peer_sent: u64,
     /// Paced, and under load.
     pub(crate) latency: [Latency; 2],
@@ -93,7 +93,7 @@ impl Exchanged {
 }
 
 impl Side {
-    /// Runs the side, and calls `look` every now and then.
+    /// Runs the side, and calls `look` from time to time.
     pub(crate) fn run(
         &self,
         domain: &DomainArgs,
@@ -142,11 +142,11 @@ impl Side {
             (Some((_inbox, received, peer_sent, latency)), Some(sent)) => {
                 Ok(Ok(Exchanged { sent, received, peer_sent, latency }))
             }
-            _ => bail!("stopped for no reason"),
+            _ => bail!("stopped without a reason"),
         }
     }
 
-    /// Sends all phases and the end message, and waits until all is processed. `None`: cancelled.
+    /// Sends all phases and the end message, and waits until everything is processed. `None`: cancelled.
     fn send(&self, mut sender: Sender, live: &Live) -> anyhow::Result<Option<Flow>> {
         let stamped = self.phases.iter().any(|phase| phase.kind != Kind::Data);
         assert!(self.size >= if stamped { MIN_STAMPED_BYTES } else { MIN_BYTES });
@@ -197,7 +197,7 @@ impl Side {
         }
     }
 
-    /// Sends a message, and waits for room as long as it takes. `false`: cancelled.
+    /// Sends a message, and waits for room without limit. `false`: cancelled.
     #[inline]
     fn send_one(&self, sender: &mut Sender, message: &[u8], live: &Live) -> anyhow::Result<bool> {
         loop {
@@ -227,16 +227,21 @@ impl Side {
                 Some(Event::SenderLeft(peer, departure)) if *peer.node == *self.peer => {
                     let why = match departure {
                         Departure::Died => "died".to_owned(),
-                        Departure::Corrupt(why) => format!("wrote what cannot be ({why})"),
+                        Departure::Corrupt(why) => format!("wrote something invalid ({why})"),
                         _ => "left".to_owned(),
                     };
-                    bail!("{}: {} {why} after {} messages, without an end", self.node, self.peer, received.count);
+                    bail!(
+                        "{}: {} {why} after {} messages, without an end message",
+                        self.node,
+                        self.peer,
+                        received.count
+                    );
                 }
                 Some(_) => continue,
             };
             let content = payload::read(message.payload());
             let content = content.ok_or_else(|| {
-                anyhow!("{}: message {} of {} is not what was sent", self.node, received.count, self.peer)
+                anyhow!("{}: message {} from {} is not what was sent", self.node, received.count, self.peer)
             })?;
             match content {
                 Content { kind: Kind::End, number, .. } => {
@@ -246,9 +251,9 @@ impl Side {
                     return Ok(Some((inbox, received, number, latency)));
                 }
                 Content { kind, number, sent_ns } => {
-                    // A gap is a loss, and counted; what comes twice or out of order is a failure.
+                    // A gap is a loss, and is counted. A message that comes twice or out of order is a failure.
                     if number < next {
-                        bail!("{}: message {number} of {} came too late or twice", self.node, self.peer);
+                        bail!("{}: message {number} from {} came out of order or twice", self.node, self.peer);
                     }
                     next = number + 1;
                     if kind != Kind::Data {
@@ -273,5 +278,5 @@ impl Side {
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are good ones")
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are valid")
 }

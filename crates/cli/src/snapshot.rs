@@ -1,6 +1,6 @@
-//! What a look at a domain has found: nodes, inboxes and channels as rows, for `stat`, `top`, `metrics`, `graph`, `check`.
+//! What one look at a domain finds: nodes, inboxes and channels as rows, for `stat`, `top`, `metrics`, `graph`, `check`.
 //!
-//! A channel is seen by both ends. The receiver's word counts, since it maps both sides' memories; a channel to a node that
+//! Both ends see a channel. The receiver's word counts, because it maps the memory of both sides. A channel to a node that
 //! does not answer is shown as its sender sees it.
 
 use std::collections::{HashMap, HashSet};
@@ -11,16 +11,16 @@ use librpc::{Address, ChannelStats, Domain, Histogram, Observed, Observer, Total
 /// How long a node may take to answer.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// How a node was found.
+/// The state in which a node was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     Alive,
     /// It lives, but does not answer.
     Stalled,
-    /// It does not admit us, or is of a version that knows no statistics.
+    /// It does not admit us, or its version has no statistics.
     Refused,
-    /// What it says cannot be.
+    /// It cannot be asked, or its answer is not valid.
     Broken,
     Dead,
 }
@@ -42,21 +42,24 @@ pub(crate) struct NodeRow {
 #[derive(Clone, Debug)]
 pub(crate) struct InboxRow {
     pub(crate) node: String,
+    pub(crate) incarnation: String,
     pub(crate) number: u32,
     pub(crate) addresses: Vec<String>,
     pub(crate) policy: &'static str,
     pub(crate) capacity: u64,
     pub(crate) channels: usize,
-    pub(crate) ended: Totals,
+    /// What came over channels that have ended; `None`: its node does not say.
+    pub(crate) ended: Option<Totals>,
 }
 
-/// Tells a channel from all others.
+/// Identifies a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
+    /// The incarnations at its ends.
     from: String,
     to: String,
     inbox: u32,
-    /// A pending channel has none, and is told from others by its order.
+    /// A pending channel has no number. Its place among the sender's channels distinguishes it from others.
     ring: Result<u32, usize>,
 }
 
@@ -70,6 +73,28 @@ pub(crate) struct ChannelRow {
     /// Whether the receiver says so, or only the sender.
     pub(crate) by_receiver: bool,
     pub(crate) stats: ChannelStats,
+    /// What has happened since an earlier look, if there was one.
+    pub(crate) recent: Option<Recent>,
+}
+
+/// Rates between two looks, per second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rates {
+    pub(crate) sent: f64,
+    pub(crate) received: f64,
+    pub(crate) bytes: f64,
+    pub(crate) lost: f64,
+    /// The part of the time that the sender has waited for room, 0 to 1.
+    pub(crate) blocked: f64,
+}
+
+/// What has happened on a channel between two looks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recent {
+    pub(crate) rates: Rates,
+    pub(crate) latency: Histogram,
+    /// Whether it was nearly full at the earlier look.
+    pub(crate) was_full: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -93,7 +118,7 @@ impl Looker {
     }
 }
 
-/// A policy as the command line says it.
+/// The name of a policy on the command line.
 pub(crate) fn policy_name(policy: librpc::Policy) -> &'static str {
     match policy {
         librpc::Policy::Block => "block",
@@ -103,7 +128,8 @@ pub(crate) fn policy_name(policy: librpc::Policy) -> &'static str {
     }
 }
 
-fn addresses(node: &str, address: &Address) -> Vec<String> {
+/// What an inbox receives: its node's id, or patterns.
+pub(crate) fn addresses(node: &str, address: &Address) -> Vec<String> {
     match address {
         Address::Topics(patterns) => patterns.iter().map(ToString::to_string).collect(),
         _ => vec![node.to_owned()],
@@ -111,7 +137,7 @@ fn addresses(node: &str, address: &Address) -> Vec<String> {
 }
 
 impl Snapshot {
-    fn of(mut observed: Vec<Observed>) -> Self {
+    pub(crate) fn of(mut observed: Vec<Observed>) -> Self {
         observed.sort_by(|a, b| a.node.id.cmp(&b.node.id));
         let mut found = Self { at: Instant::now(), nodes: Vec::new(), inboxes: Vec::new(), channels: Vec::new() };
         let mut seen = HashSet::new();
@@ -126,16 +152,18 @@ impl Snapshot {
                         seen.insert(key.clone());
                         let (from, to) = (channel.peer.to_string(), node.id.clone());
                         let (addresses, stats) = (addresses.clone(), channel.clone());
-                        found.channels.push(ChannelRow { key, from, to, addresses, by_receiver: true, stats });
+                        let row = ChannelRow { key, from, to, addresses, by_receiver: true, stats, recent: None };
+                        found.channels.push(row);
                     }
                     found.inboxes.push(InboxRow {
                         node: node.id.clone(),
+                        incarnation: node.incarnation.to_string(),
                         number: inbox.number,
                         addresses,
                         policy: policy_name(inbox.policy),
                         capacity: inbox.capacity,
                         channels: inbox.channels.len(),
-                        ended: inbox.ended,
+                        ended: Some(inbox.ended),
                     });
                 }
             }
@@ -143,12 +171,13 @@ impl Snapshot {
                 for inbox in &node.listed {
                     found.inboxes.push(InboxRow {
                         node: node.id.clone(),
+                        incarnation: node.incarnation.to_string(),
                         number: inbox.number,
                         addresses: inbox.addresses.clone(),
                         policy: inbox.policy.map_or("unknown", policy_name),
                         capacity: inbox.capacity,
                         channels: 0,
-                        ended: Totals::default(),
+                        ended: None,
                     });
                 }
             }
@@ -171,6 +200,7 @@ impl Snapshot {
     }
 
     fn add_what_only_senders_see(&mut self, observed: &[Observed], seen: &HashSet<Key>) {
+        let mut unmatched = Unmatched::of(observed, seen);
         let listed = observed.iter().flat_map(|observed| {
             observed.node.listed.iter().map(|inbox| ((observed.node.incarnation, inbox.number), &inbox.addresses))
         });
@@ -178,19 +208,112 @@ impl Snapshot {
         for Observed { node, stats, .. } in observed {
             for (order, channel) in stats.iter().flat_map(|stats| stats.outgoing.iter().enumerate()) {
                 let key = Key::new(&node.incarnation, &channel.peer_incarnation, channel, order);
-                if seen.contains(&key) {
+                if seen.contains(&key) || key.is_pending() && unmatched.take(&key) {
                     continue;
                 }
                 let addresses = listed.get(&(channel.peer_incarnation, channel.inbox)).copied().cloned();
                 let (from, to, stats) = (node.id.clone(), channel.peer.to_string(), channel.clone());
                 let addresses = addresses.unwrap_or_default();
-                self.channels.push(ChannelRow { key, from, to, addresses, by_receiver: false, stats });
+                let row = ChannelRow { key, from, to, addresses, by_receiver: false, stats, recent: None };
+                self.channels.push(row);
             }
         }
     }
+
+    /// Says of every channel what has happened since an earlier look.
+    pub(crate) fn compare_with(&mut self, earlier: &Self) {
+        let before: HashMap<&Key, &ChannelRow> = earlier.channels.iter().map(|row| (&row.key, row)).collect();
+        let seconds = (self.at - earlier.at).as_secs_f64().max(1e-6);
+        for row in &mut self.channels {
+            row.recent = match before.get(&row.key) {
+                Some(was) => Some(Recent::between(Some(was), row, seconds)),
+                None => earlier.would_have_seen(row).then(|| Recent::between(None, row, seconds)),
+            };
+        }
+    }
+
+    /// Whether a channel that is not in here did not exist then: the node that shows it now did answer.
+    fn would_have_seen(&self, row: &ChannelRow) -> bool {
+        let witness = if row.by_receiver { &row.key.to } else { &row.key.from };
+        let answered = self.nodes.iter().all(|node| node.incarnation != *witness || node.state == State::Alive);
+        // A channel gets its number when the receiver answers. Before, it was here without one.
+        let is_pending = |other: &ChannelRow| {
+            let (one, other) = (&row.key, &other.key);
+            other.is_pending() && (&one.from, &one.to, one.inbox) == (&other.from, &other.to, other.inbox)
+        };
+        answered && !self.channels.iter().any(is_pending)
+    }
+
+    /// How many messages were dropped or overwritten since an earlier look: on channels that are still there, that have
+    /// begun, or that have ended since.
+    pub(crate) fn lost_since(&self, earlier: &Self) -> u64 {
+        let before = earlier.losses();
+        let lost = self.losses().into_iter().map(|(inbox, now)| match before.get(&inbox) {
+            None => now.ended.unwrap_or(0).saturating_add(now.channels),
+            Some(was) => match (was.ended, now.ended) {
+                (Some(was_ended), Some(ended)) => {
+                    let was = was_ended.saturating_add(was.channels);
+                    ended.saturating_add(now.channels).saturating_sub(was)
+                }
+                _ => now.channels.saturating_sub(was.channels),
+            },
+        });
+        lost.fold(0, u64::saturating_add)
+    }
+
+    /// The losses of each inbox.
+    fn losses(&self) -> HashMap<(&str, u32), Losses> {
+        let mut losses: HashMap<(&str, u32), Losses> = HashMap::new();
+        for inbox in &self.inboxes {
+            let ended = inbox.ended.map(|ended| ended.dropped.saturating_add(ended.missed));
+            losses.entry((&inbox.incarnation, inbox.number)).or_default().ended = ended;
+        }
+        for row in &self.channels {
+            let losses = losses.entry((&row.key.to, row.key.inbox)).or_default();
+            losses.channels = losses.channels.saturating_add(row.lost());
+        }
+        losses
+    }
+}
+
+/// Channels that their receivers see, and their senders do not by the same number: by inbox and sender, how many.
+///
+/// A sender that was asked before its channel got a number shows it as pending, and its receiver may have shown it already.
+struct Unmatched(HashMap<(String, String, u32), usize>);
+
+impl Unmatched {
+    fn of(observed: &[Observed], seen: &HashSet<Key>) -> Self {
+        let outgoing = observed.iter().flat_map(|Observed { node, stats, .. }| {
+            let channels = stats.iter().flat_map(|stats| &stats.outgoing);
+            channels.map(|channel| Key::new(&node.incarnation, &channel.peer_incarnation, channel, 0))
+        });
+        let outgoing: HashSet<Key> = outgoing.collect();
+        let mut unmatched = HashMap::new();
+        for key in seen.difference(&outgoing) {
+            *unmatched.entry((key.from.clone(), key.to.clone(), key.inbox)).or_default() += 1;
+        }
+        Self(unmatched)
+    }
+
+    /// Whether a pending channel is one of them. Then it is matched.
+    fn take(&mut self, pending: &Key) -> bool {
+        let left = self.0.get_mut(&(pending.from.clone(), pending.to.clone(), pending.inbox));
+        left.filter(|left| **left > 0).map(|left| *left -= 1).is_some()
+    }
+}
+
+/// How many messages were lost on the way to an inbox.
+#[derive(Clone, Copy, Debug, Default)]
+struct Losses {
+    /// On channels that have ended; `None`: unknown.
+    ended: Option<u64>,
+    /// On the channels that are there.
+    channels: u64,
 }
 
 impl State {
+    pub(crate) const ALL: [Self; 5] = [Self::Alive, Self::Stalled, Self::Refused, Self::Broken, Self::Dead];
+
     pub(crate) fn of<T>(stats: &Result<T, Unobserved>) -> Self {
         match stats {
             Ok(_) => Self::Alive,
@@ -217,6 +340,11 @@ impl Key {
         let (from, to) = (from.to_string(), to.to_string());
         Self { from, to, inbox: channel.inbox, ring: channel.ring.ok_or(order) }
     }
+
+    /// Whether it gets another key when the receiver answers.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.ring.is_err()
+    }
 }
 
 impl ChannelRow {
@@ -230,9 +358,15 @@ impl ChannelRow {
         self.stats.dropped.saturating_add(self.stats.missed)
     }
 
-    /// The latest latencies, or those of all time where there are none.
-    pub(crate) fn latency<'a>(&'a self, recent: Option<&'a Recent>) -> &'a Histogram {
-        recent.map(|recent| &recent.latency).filter(|latency| !latency.is_empty()).unwrap_or(&self.stats.latency)
+    /// The rates since the earlier look; 0 if they are unknown.
+    pub(crate) fn rates(&self) -> Rates {
+        self.recent.as_ref().map(|recent| recent.rates).unwrap_or_default()
+    }
+
+    /// The latencies since the earlier look, or all of them if there are none.
+    pub(crate) fn latency(&self) -> &Histogram {
+        let recent = self.recent.as_ref().map(|recent| &recent.latency);
+        recent.filter(|latency| !latency.is_empty()).unwrap_or(&self.stats.latency)
     }
 
     /// What it leads to, for people: the node, or patterns.
@@ -240,58 +374,111 @@ impl ChannelRow {
         if self.addresses.is_empty() { format!("inbox {}", self.stats.inbox) } else { self.addresses.join(" ") }
     }
 
-    /// Whether a node's id, a pattern or a topic is about this channel.
-    pub(crate) fn concerns(&self, what: &str) -> bool {
-        let pattern: Option<librpc::Pattern> = what.parse().ok();
-        let matches = |topic: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(topic));
-        let wants = |address: &String| {
-            let is_node = *address == self.to;
-            address == what || !is_node && address.parse().is_ok_and(|other: librpc::Pattern| other.matches(what))
-        };
-        self.from == what
-            || self.to == what
-            || self.addresses.iter().any(wants)
-            || self.stats.topics.iter().any(|topic| matches(topic))
+    /// Whether it leads to this inbox.
+    pub(crate) fn leads_to(&self, inbox: &InboxRow) -> bool {
+        self.key.to == inbox.incarnation && self.key.inbox == inbox.number
     }
 }
 
-/// Rates between two looks, per second.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rates {
-    pub(crate) sent: f64,
-    pub(crate) received: f64,
-    pub(crate) bytes: f64,
-    pub(crate) lost: f64,
-    /// The part of the time that the sender has waited for room, 0 to 1.
-    pub(crate) blocked: f64,
-}
-
-/// What has happened on a channel between two looks.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Recent {
-    pub(crate) rates: Rates,
-    pub(crate) latency: Histogram,
-    /// It was full at both looks, or its sender has waited all the time.
-    pub(crate) was_full: bool,
-}
-
-/// What has happened since an earlier look, in the order of the later one's channels; `None`: a new channel.
-pub(crate) fn since(earlier: &Snapshot, later: &Snapshot) -> Vec<Option<Recent>> {
-    let before: HashMap<&Key, &ChannelRow> = earlier.channels.iter().map(|row| (&row.key, row)).collect();
-    let seconds = (later.at - earlier.at).as_secs_f64().max(1e-6);
-    let recent = |row: &ChannelRow| {
-        let (was, is) = (before.get(&row.key)?, &row.stats);
-        let rate = |was: u64, is: u64| is.saturating_sub(was) as f64 / seconds;
-        let blocked = is.blocked.saturating_sub(was.stats.blocked).as_secs_f64() / seconds;
+impl Recent {
+    /// What has happened on a channel; `None`: it is new, and has counted from 0.
+    fn between(was: Option<&ChannelRow>, row: &ChannelRow, seconds: f64) -> Self {
+        let is = &row.stats;
+        let rate = |count: fn(&ChannelRow) -> u64| count(row).saturating_sub(was.map_or(0, count)) as f64 / seconds;
+        let blocked = is.blocked.saturating_sub(was.map_or(Duration::ZERO, |was| was.stats.blocked));
         let rates = Rates {
-            sent: rate(was.stats.sent, is.sent),
-            received: rate(was.stats.received, is.received),
-            bytes: rate(was.stats.bytes_sent, is.bytes_sent),
-            lost: rate(was.lost(), row.lost()),
-            blocked: blocked.min(1.0),
+            sent: rate(|row| row.stats.sent),
+            received: rate(|row| row.stats.received),
+            bytes: rate(|row| row.stats.bytes_sent),
+            lost: rate(ChannelRow::lost),
+            blocked: (blocked.as_secs_f64() / seconds).min(1.0),
         };
-        let latency = is.latency.since(&was.stats.latency);
-        Some(Recent { rates, latency, was_full: was.fill() > 0.75 })
-    };
-    later.channels.iter().map(recent).collect()
+        let latency = was.map_or_else(|| is.latency.clone(), |was| is.latency.since(&was.stats.latency));
+        Self { rates, latency, was_full: was.is_some_and(|was| was.fill() > 0.75) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use librpc::{Inbox, Node, Policy, Publisher, SendError};
+
+    /// A domain with a node that subscribes, and drops what finds its small inbox full.
+    struct Place {
+        domain: Domain,
+        subscriber: Node,
+        inbox: Inbox,
+    }
+
+    fn place(test: &str) -> Place {
+        let domain = Domain::at(format!("/dev/shm/librpc_unit_{}_{test}", std::process::id()));
+        let subscriber = Node::builder("subscriber").domain(domain.clone()).open().expect("it opens");
+        let inbox = subscriber.subscriber_builder(["t"]).policy(Policy::DropNewest).capacity(4096);
+        let inbox = inbox.open().expect("it opens");
+        Place { domain, subscriber, inbox }
+    }
+
+    impl Place {
+        fn look(&self) -> Snapshot {
+            Looker::new(self.domain.clone()).look().expect("it can be looked at")
+        }
+
+        fn publisher(&self, id: &str, topic: &str) -> (Node, Publisher) {
+            let node = Node::builder(id).domain(self.domain.clone()).open().expect("it opens");
+            let publisher = node.publisher(topic).expect("a topic");
+            (node, publisher)
+        }
+    }
+
+    /// Publishes until this many messages were dropped.
+    fn lose(publisher: &mut Publisher, messages: u64) {
+        let mut lost = 0;
+        while lost < messages {
+            let receipt = publisher.publish(&[0; 100]).expect("it goes");
+            lost += receipt.undelivered().iter().filter(|why| matches!(why, SendError::Dropped { .. })).count() as u64;
+        }
+    }
+
+    #[test]
+    fn losses_count_whether_their_channel_stays_begins_or_ends_between_two_looks() {
+        let mut place = place("losses");
+        let (_one, mut stays) = place.publisher("stays", "t");
+        let (_two, mut ends) = place.publisher("ends", "t");
+        lose(&mut stays, 5);
+        lose(&mut ends, 7);
+        let earlier = place.look();
+        assert_eq!(place.look().lost_since(&earlier), 0, "what was lost before does not count");
+        lose(&mut stays, 1);
+        lose(&mut ends, 20);
+        let (_three, mut begins) = place.publisher("begins", "t");
+        lose(&mut begins, 300);
+        let (_four, mut passes) = place.publisher("passes", "t");
+        lose(&mut passes, 4000);
+        let late = place.subscriber.subscriber_builder(["u"]).policy(Policy::DropNewest).capacity(4096);
+        let _late = late.open().expect("it opens");
+        let (_five, mut to_late) = place.publisher("to-late", "u");
+        lose(&mut to_late, 50_000);
+        drop((ends, passes));
+        // What they have sent is received, and then their channels end.
+        while place.subscriber.stats().inboxes[0].channels.len() > 2 {
+            place.inbox.recv_timeout(Duration::from_millis(1)).expect("it receives");
+        }
+        assert_eq!(place.look().lost_since(&earlier), 54_321);
+    }
+
+    #[test]
+    fn a_channel_that_begins_between_two_looks_has_rates() {
+        let place = place("rates");
+        let earlier = place.look();
+        let (_node, mut publisher) = place.publisher("begins", "t");
+        lose(&mut publisher, 10);
+        let mut later = place.look();
+        later.compare_with(&earlier);
+        let rates = later.channels[0].rates();
+        assert!(rates.sent > 0.0 && rates.lost > 0.0, "{rates:?}");
+        // A second look at the same says that nothing has happened since.
+        let mut again = place.look();
+        again.compare_with(&later);
+        assert_eq!(again.channels[0].rates().sent, 0.0);
+    }
 }

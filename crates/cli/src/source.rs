@@ -1,4 +1,4 @@
-//! Who sends, how fast, and whether it survives its receivers: what `send` and `pub` have in common.
+//! The node that sends, how fast it sends, and how long it waits for receivers: what `send` and `pub` share.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,17 +9,20 @@ use crate::domain::{DomainArgs, unique_id};
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct SourceArgs {
-    /// The id of the node that sends [default: the command's name and 8 hex digits, as in send-1b2c3d4e]
+    /// The id of the node that sends [default: the command and 8 hex digits, as in send-1b2c3d4e]
     #[arg(long)]
     id: Option<String>,
-    /// If a receiver dies (of a topic: a durable subscriber), wait so long for it to be back, and deliver then what it had
-    /// not processed
+    /// How long to wait for a receiver before stdin is read [default: 10s for send; pub does not wait]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+    /// If a receiver dies, wait this long for it to come back, and deliver then what it had not processed. On topics, only
+    /// durable subscriptions come back
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) redeliver: Option<Duration>,
-    /// At most so many messages per second
+    /// Send at most N messages per second
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
-    /// At most so many of them at once [default: what a hundredth of a second allows]
+    /// Send at most N messages at once [default: a hundredth of --rate]
     #[arg(long, value_name = "N", requires = "rate")]
     burst: Option<NonZeroU32>,
 }

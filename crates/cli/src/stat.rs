@@ -1,6 +1,7 @@
-//! `librpc stat`: what every channel has counted. It joins nothing and makes nothing.
+//! `librpc stat`: what every channel has counted. It joins nothing and creates nothing.
 
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -8,16 +9,16 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::latency::{grouped, readable};
+use crate::options::AboutArgs;
 use crate::outcome::{CommandResult, Outcome};
-use crate::report;
-use crate::snapshot::{ChannelRow, Looker, Recent, Snapshot, State, since};
-use crate::warnings;
+use crate::snapshot::{ChannelRow, Looker, Snapshot, State};
+use crate::{about, report, warnings};
 
 /// Shows what every channel of the domain has counted
 ///
-/// Nodes are asked from outside: traffic is not slowed, and nothing is joined or made. A node that does not answer within
-/// 1 s is shown as stalled, with what its senders know of it. Where there is no domain, nothing is shown. Latencies run
-/// from a message's commit until it was processed, for about one message in 64 and those behind a pause.
+/// Nodes are asked from outside: traffic is not slowed down, and nothing is joined or created. A node that does not answer
+/// within 1 s is shown as stalled, with what its senders know of it. Where there is no domain, nothing is shown. Latencies
+/// run from the commit of a message until it is processed; about one message in 64 is measured, and each one after a pause.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,37 +27,40 @@ Examples:
   librpc stat 'sensor/**' --watch 1s       # topics, with rates
   librpc stat --json | jq 'select(.kind == \"channel\") | {from, to, queued, latency_p99_ns}'")]
 pub(crate) struct Args {
-    /// Only what has to do with this node, topic or pattern
-    what: Option<String>,
-    /// Again and again, with rates in between
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "1s", value_parser = humantime::parse_duration)]
+    #[command(flatten)]
+    about: AboutArgs,
+    /// Look again and again, and show the rates in between
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1s", value_parser = humantime::parse_duration)]
     watch: Option<Duration>,
-    /// So many looks, then it ends
+    /// End after N looks
     #[arg(long, value_name = "N", requires = "watch")]
-    count: Option<u64>,
-    /// One object a line, with `kind` node, inbox, channel or warning, and every counter by its name
+    count: Option<NonZeroU64>,
+    /// Write one object per line, with `kind` node, inbox, channel or warning, and every counter by its name
     #[arg(long)]
     json: bool,
 }
 
-/// No look follows another sooner.
+/// The shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(10);
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let mut looker = Looker::new(domain.domain()?);
     let Some(every) = args.watch else {
-        return show(args, &looker.look()?, &[]).map(|()| Outcome::Done);
+        show(args, &looker.look()?)?;
+        return Ok(Outcome::Done);
     };
     let interrupt = Interrupt::install()?;
     let mut earlier: Option<Snapshot> = None;
     let mut looks = 0;
     while interrupt.signal().is_none() {
-        let snapshot = looker.look()?;
-        let recent = earlier.as_ref().map_or_else(Vec::new, |earlier| since(earlier, &snapshot));
-        show(args, &snapshot, &recent)?;
+        let mut snapshot = looker.look()?;
+        if let Some(earlier) = &earlier {
+            snapshot.compare_with(earlier);
+        }
+        show(args, &snapshot)?;
         earlier = Some(snapshot);
         looks += 1;
-        if args.count.is_some_and(|count| looks >= count) {
+        if args.count.is_some_and(|count| looks >= count.get()) {
             break;
         }
         if !args.json {
@@ -67,48 +71,39 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-fn show(args: &Args, snapshot: &Snapshot, recent: &[Option<Recent>]) -> anyhow::Result<()> {
-    let about = args.what.as_deref();
-    let text = if args.json {
-        let warnings = warnings::find(snapshot, (!recent.is_empty()).then_some(recent));
-        report::json(snapshot, recent, &warnings, about)?
-    } else {
-        table(snapshot, recent, about)
-    };
+fn show(args: &Args, snapshot: &Snapshot) -> anyhow::Result<()> {
+    let (part, warnings) = about::select(snapshot, warnings::find(snapshot), args.about.what.as_deref());
+    let text = if args.json { report::json(&part, &warnings)? } else { table(&part) };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// The channels as a table, and behind it the nodes that say nothing.
-pub(crate) fn table(snapshot: &Snapshot, recent: &[Option<Recent>], about: Option<&str>) -> String {
-    let rows = snapshot.channels.iter().enumerate().filter(|(_, row)| about.is_none_or(|what| row.concerns(what)));
-    let mut table = Table::new();
+/// The channels as a table, followed by the nodes that do not answer.
+pub(crate) fn table(snapshot: &Snapshot) -> String {
+    let has_rates = snapshot.channels.iter().any(|row| row.recent.is_some());
     let mut header = vec!["FROM", "TO", "ADDRESS", "STATE", "SENT", "PROCESSED", "QUEUED", "DROPPED", "MISSED"];
     header.extend(["RETURNED", "BLOCKED", "DEPTH", "MOST", "P50", "P99", "P99.9", "MAX"]);
-    if !recent.is_empty() {
+    if has_rates {
         header.extend(["MSG/S", "BYTES/S"]);
     }
+    let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
-    let mut is_empty = true;
-    for (at, row) in rows {
-        is_empty = false;
+    for row in &snapshot.channels {
         let mut cells = cells(row);
-        if !recent.is_empty() {
-            let rates = recent.get(at).and_then(Option::as_ref).map(|recent| recent.rates);
+        if has_rates {
             let rate = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| grouped(rate.round() as u64));
+            let rates = row.recent.as_ref().map(|recent| recent.rates);
             cells.extend([rate(rates.map(|rates| rates.sent)), rate(rates.map(|rates| rates.bytes))]);
         }
         table.add_row(cells);
     }
     table.column_iter_mut().skip(4).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     let mut text = String::new();
-    if !is_empty {
+    if !snapshot.channels.is_empty() {
         table.lines().for_each(|line| text.push_str(&format!("{}\n", line.trim_end())));
     }
     for node in snapshot.nodes.iter().filter(|node| node.state != State::Alive) {
-        if about.is_none_or(|what| report::concerns_node(node, what)) {
-            let (state, why) = (node.state.name(), node.why.as_deref().unwrap_or_default());
-            text.push_str(&format!("{}: {state}: {why}\n", node.id));
-        }
+        let (state, why) = (node.state.name(), node.why.as_deref().unwrap_or_default());
+        text.push_str(&format!("{}: {state}: {why}\n", node.id));
     }
     text
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -9,6 +10,18 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::interrupt::Interrupt;
+
+/// Whether this program was started without a stdout.
+static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+ctor::declarative::ctor! {
+    /// Looks before Rust's runtime does: before `main`, that opens /dev/null in place of a closed stdout.
+    #[ctor(unsafe)]
+    fn look_at_stdout() {
+        let is_closed = rustix::io::fcntl_getfd(rustix::stdio::stdout()) == Err(Errno::BADF);
+        WAS_CLOSED.store(is_closed, Ordering::Relaxed); // no other thread runs yet
+    }
+}
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +36,9 @@ pub(crate) enum Written {
 pub(crate) struct Stdout(Kind);
 
 enum Kind {
-    /// A description of our own, that never blocks; the one that we were given is shared with others.
+    /// It was closed from the start.
+    Nothing,
+    /// A description of our own that never blocks. The one that we were given is shared with others.
     Pipe(OwnedFd),
     Socket,
     Terminal,
@@ -32,21 +47,26 @@ enum Kind {
 
 impl Stdout {
     pub(crate) fn new() -> Self {
-        let mode = rustix::fs::fstat(rustix::stdio::stdout()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if WAS_CLOSED.load(Ordering::Relaxed) {
+            return Self(Kind::Nothing);
+        }
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Self(match mode {
-            Ok(FileType::Fifo) => match rustix::fs::openat(CWD, "/proc/self/fd/1", flags, Mode::empty()) {
+        Self(match file_type() {
+            Some(FileType::Fifo) => match rustix::fs::openat(CWD, "/proc/self/fd/1", flags, Mode::empty()) {
                 Ok(own) => Kind::Pipe(own),
-                Err(_) => Kind::Terminal, // another user's pipe: it is waited for, and may then block
+                Err(_) => Kind::Terminal, // another user's pipe: wait for room first; the write may still block
             },
-            Ok(FileType::Socket) => Kind::Socket,
-            Ok(FileType::CharacterDevice) => Kind::Terminal,
+            Some(FileType::Socket) => Kind::Socket,
+            Some(FileType::CharacterDevice) => Kind::Terminal,
             _ => Kind::File,
         })
     }
 
     /// Writes everything, unless nobody reads any more or a signal comes.
     pub(crate) fn write(&mut self, mut bytes: &[u8], interrupt: &Interrupt) -> io::Result<Written> {
+        if let Kind::Nothing = self.0 {
+            return Ok(Written::Closed);
+        }
         while !bytes.is_empty() {
             if let Kind::Terminal = self.0
                 && !self.wait(interrupt)?
@@ -62,6 +82,7 @@ impl Stdout {
                     }
                 }
                 Err(Errno::PIPE | Errno::CONNRESET) => return Ok(Written::Closed),
+                Err(Errno::IO) if matches!(self.0, Kind::Terminal) => return Ok(Written::Closed),
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -84,7 +105,7 @@ impl Stdout {
         }
     }
 
-    /// Waits for room; `false` if a signal has come.
+    /// Waits for room. `false`: a signal has come.
     fn wait(&self, interrupt: &Interrupt) -> io::Result<bool> {
         let descriptor = self.descriptor();
         let mut waited = [PollFd::new(&descriptor, PollFlags::OUT), PollFd::new(interrupt, PollFlags::empty())];
@@ -93,4 +114,15 @@ impl Stdout {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+fn file_type() -> Option<FileType> {
+    let stat = rustix::fs::fstat(rustix::stdio::stdout()).ok()?;
+    Some(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Whether a failed write to stdout says only that nobody reads any more: a pipe's reader has gone, or a terminal.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    let is_hung_up = || error.raw_os_error() == Some(Errno::IO.raw_os_error());
+    error.kind() == io::ErrorKind::BrokenPipe || is_hung_up() && file_type() == Some(FileType::CharacterDevice)
 }

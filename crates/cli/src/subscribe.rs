@@ -3,32 +3,33 @@
 use crate::admit::AdmitArgs;
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
+use crate::options::PatternArgs;
 use crate::outcome::{CommandResult, Outcome, say};
-use crate::output::{OutputArgs, Tally};
+use crate::output::{OutputArgs, Spectator, Tally};
 
-/// Writes what is published to topics to stdout, one line a message
+/// Writes the messages published to topics to stdout, one per line
 ///
-/// In a pattern `*` stands for one level and `**` for any number, none too. A message is acknowledged when it is written.
-/// Ends with 0 at SIGINT, SIGTERM, or when nobody reads its stdout; with 3 if messages were missed (--policy latest).
+/// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when nobody reads stdout any
+/// more; with 3 if messages were overwritten before they could be written (--policy latest). Messages that did not get
+/// into the inbox, because they were too large or it was full, are reported on stderr.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc sub 'sensor/*/temperature' --topic
   librpc sub '**' --json | jq .topic
   librpc sub position --policy latest             # only the newest count
-  librpc sub orders --id archive --durable orders # goes on where it was killed")]
+  librpc sub orders --id archive --durable orders # continues after it was killed")]
 pub(crate) struct Args {
-    /// The topics: patterns of levels joined by slashes
-    #[arg(required = true)]
-    pattern: Vec<String>,
+    #[command(flatten)]
+    patterns: PatternArgs,
     /// The id of the node that subscribes [default: sub-<8 hex digits>]
     #[arg(long)]
     id: Option<String>,
-    /// A name under which a node of the same id takes this subscription up again: publishers with --redeliver keep for it
-    /// what it has not processed
+    /// A name for the subscription. When a node of the same id subscribes with it again, publishers with --redeliver
+    /// deliver what had not been processed
     #[arg(long, value_name = "NAME", requires = "id")]
     durable: Option<String>,
-    /// The topic and a space before each message
+    /// Write the topic and a space before each message
     #[arg(long)]
     topic: bool,
     #[command(flatten)]
@@ -41,12 +42,13 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let id = args.id.map_or_else(|| unique_id("sub"), Ok)?;
     let node = domain.open_admitting(&id, args.admit.admission())?;
-    let mut subscriber = node.subscriber_builder(&args.pattern);
+    let mut subscriber = node.subscriber_builder(&args.patterns.pattern);
     if let Some(name) = &args.durable {
         subscriber = subscriber.durable(name);
     }
     let inbox = args.output.open(subscriber)?;
-    let Tally { received, missed } = args.output.write(inbox, args.topic, &interrupt)?;
+    let spectator = Spectator::new(&node, args.output.policy());
+    let Tally { received, missed } = args.output.write(inbox, args.topic, Some(spectator), &interrupt)?;
     say(format_args!("received {received}, missed {missed}"));
     Ok(if missed > 0 { Outcome::Loss } else { Outcome::Done })
 }

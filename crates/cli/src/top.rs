@@ -1,9 +1,9 @@
-//! `librpc top`: a domain at work, live. It joins nothing and makes nothing.
+//! `librpc top`: a domain at work, live. It joins nothing and creates nothing.
 
-mod app; //      what is shown, and what the keys do to it
+mod app; //      what is shown, and what the keys do
 mod draw; //     how it looks
 mod lines; //    nodes, inboxes and channels as lines of a table
-mod terminal; // the terminal, and how it is left
+mod terminal; // the terminal, and how it is restored
 
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc;
@@ -16,51 +16,52 @@ use rustix::io::Errno;
 
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
+use crate::options::AboutArgs;
 use crate::outcome::{CommandResult, Outcome};
-use crate::snapshot::{Looker, Snapshot, since};
-use crate::{report, stat, warnings};
+use crate::snapshot::{Looker, Snapshot};
+use crate::{about, report, stat, warnings};
 
 use app::{App, Goes};
 use terminal::Terminal;
 
 /// Shows a domain at work: nodes, inboxes, channels, rates, depths, latencies, and what is wrong
 ///
-/// Nodes are asked from outside: traffic is not slowed, and nothing is joined or made. A node that does not answer within
-/// 1 s is shown as stalled. `?` shows the keys.
+/// Nodes are asked from outside: traffic is not slowed down, and nothing is joined or created. A node that does not answer
+/// within 1 s is shown as stalled. `?` shows the keys.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc top
-  librpc top display                    # only what has to do with a node, a topic or a pattern
+  librpc top display                    # a node, a topic or a pattern
   librpc top --once                     # one look, as text
   librpc top --once --json | jq 'select(.kind == \"warning\")'")]
 pub(crate) struct Args {
-    /// Only what has to do with this node, topic or pattern
-    what: Option<String>,
-    /// One look, as text, with the rates of a moment
+    #[command(flatten)]
+    about: AboutArgs,
+    /// Look once, for a moment, and write what was found as text
     #[arg(long)]
     once: bool,
-    /// With --once: one object a line, with `kind` node, inbox, channel or warning, and every counter by its name
+    /// With --once: write one object per line, with `kind` node, inbox, channel or warning, and every counter by its name
     #[arg(long, requires = "once")]
     json: bool,
-    /// Time between two looks
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    /// The time between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
 }
 
 impl Args {
-    /// Whether it takes a terminal over.
+    /// Whether it takes over a terminal.
     pub(crate) fn draws(&self) -> bool {
         !self.once && std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
     }
 }
 
-/// Between the two looks of --once.
+/// The time between the two looks of --once.
 const MOMENT: Duration = Duration::from_millis(250);
-/// How long after a key or a look the screen may be old.
+/// How long the screen may be out of date after a key or a look.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long after a signal the terminal may take to be left as it was.
+/// How long restoring the terminal may take after a signal.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
@@ -70,7 +71,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         return once(&mut looker, args);
     }
     let interrupt = Interrupt::install()?;
-    // Whatever holds the drawing up, a signal ends it. It has joined nothing, so nothing is left behind.
+    // Whatever blocks the drawing, a signal ends the command. It has joined nothing, so nothing is left behind.
     interrupt.then(|| {
         std::thread::sleep(LAST_PATIENCE);
         std::process::exit(0);
@@ -81,14 +82,14 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         while stop.signal().is_none() {
             let begun = Instant::now();
             if looks.send(looker.look()).is_err() {
-                return; // nobody looks any more
+                return; // the screen is gone
             }
             let _ = stop.wait_for(interval.saturating_sub(begun.elapsed()));
         }
     };
     std::thread::Builder::new().name("look".into()).spawn(look).context("cannot start a thread")?;
     let mut terminal = Terminal::enter()?;
-    let mut app = App::new(domain.path().display().to_string(), args.what.clone().unwrap_or_default());
+    let mut app = App::new(domain.path().display().to_string(), args.about.what.clone());
     let shown = show(&mut terminal, &mut app, &seen, &interrupt);
     drop(terminal);
     shown.map(|()| Outcome::Done)
@@ -122,7 +123,7 @@ fn show(
             match found {
                 Ok(snapshot) => app.update(snapshot),
                 Err(error) if app.snapshot.is_none() => return Err(error),
-                // It may pass: descriptors that lack, a directory that is being made anew.
+                // This may pass: too few descriptors, or a directory that is being created again.
                 Err(error) => app.trouble = Some(format!("{error:#}")),
             }
             has_changed = true;
@@ -134,8 +135,8 @@ fn show(
     Ok(())
 }
 
-/// Waits a moment for a key; `false`: the terminal has gone. To be known before the keys are read, for crossterm reads a
-/// terminal that has gone for ever.
+/// Waits a moment for a key. `false`: the terminal is gone. This is checked before keys are read, because crossterm would
+/// read from such a terminal for ever.
 fn is_there(interrupt: &Interrupt) -> anyhow::Result<bool> {
     let (stdin, patience) = (std::io::stdin(), Timespec::try_from(PATIENCE).expect("a short time"));
     let mut waited = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
@@ -152,17 +153,15 @@ fn once(looker: &mut Looker, args: &Args) -> CommandResult {
         return Ok(Outcome::Done);
     }
     std::thread::sleep(MOMENT);
-    let snapshot = looker.look()?;
-    let recent = since(&earlier, &snapshot);
-    let mut warnings = warnings::find(&snapshot, Some(&recent));
-    let about = args.what.as_deref();
+    let mut snapshot = looker.look()?;
+    snapshot.compare_with(&earlier);
+    let (part, warnings) = about::select(&snapshot, warnings::find(&snapshot), args.about.what.as_deref());
     let text = if args.json {
-        report::json(&snapshot, &recent, &warnings, about)?
+        report::json(&part, &warnings)?
     } else {
-        warnings.retain(|warning| about.is_none_or(|what| warning.concerns(what)));
-        let mut text = app::summary(&snapshot, &recent) + "\n";
+        let mut text = app::summary(&snapshot) + "\n";
         warnings.iter().for_each(|warning| text.push_str(&format!("{}: {}\n", warning.name, warning.text)));
-        text + "\n" + &stat::table(&snapshot, &recent, about)
+        text + "\n" + &stat::table(&part)
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(Outcome::Done)

@@ -1,17 +1,17 @@
-//! What is wrong in a domain, by name: what `top` shows in red, and `check` fails for.
+//! What is wrong in a domain, by name: what `top` shows in red.
 
 use serde::Serialize;
 
-use crate::snapshot::{ChannelRow, Recent, Snapshot, State};
+use crate::snapshot::{ChannelRow, Snapshot, State};
 
-/// A part of a ring that is as good as full: the next message of the greatest size may not fit.
+/// From this part on a ring counts as full: the next message may not fit if it is as large as it may be.
 pub(crate) const FULL: f64 = 0.75;
-/// A sender that waits for this part of its time has a slow consumer.
+/// From this part of its time on, a sender that waits has a slow consumer.
 const SLOW: f64 = 0.1;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Warning {
-    /// slow-consumer, queue-full, stalled-node, dead-node, drops, refused, broken
+    /// slow-consumer, queue-full, drops, too-large, stalled-node, dead-node, refused, broken
     pub(crate) name: &'static str,
     pub(crate) node: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -19,16 +19,8 @@ pub(crate) struct Warning {
     pub(crate) text: String,
 }
 
-impl Warning {
-    /// Whether a node's id is in it.
-    pub(crate) fn concerns(&self, what: &str) -> bool {
-        self.node == what || self.from.as_deref() == Some(what)
-    }
-}
-
-/// What is wrong now; with an earlier look, also what has gone wrong since. Without one, losses since the channel's
-/// beginning count.
-pub(crate) fn find(snapshot: &Snapshot, recent: Option<&[Option<Recent>]>) -> Vec<Warning> {
+/// What is wrong now, and what has gone wrong since an earlier look. Where there was none, everything lost so far counts.
+pub(crate) fn find(snapshot: &Snapshot) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for node in &snapshot.nodes {
         let (name, what) = match node.state {
@@ -42,37 +34,38 @@ pub(crate) fn find(snapshot: &Snapshot, recent: Option<&[Option<Recent>]>) -> Ve
         let text = format!("node {} (pid {}) {what}: {why}", node.id, node.pid);
         warnings.push(Warning { name, node: node.id.clone(), from: None, text });
     }
-    for (at, row) in snapshot.channels.iter().enumerate() {
-        let recent = recent.map(|recent| recent.get(at).and_then(Option::as_ref));
-        channel(row, recent, &mut warnings);
+    for row in &snapshot.channels {
+        channel(row, &mut warnings);
     }
     warnings
 }
 
-fn channel(row: &ChannelRow, recent: Option<Option<&Recent>>, warnings: &mut Vec<Warning>) {
+fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
     let mut warn = |name, text| {
         warnings.push(Warning { name, node: row.to.clone(), from: Some(row.from.clone()), text });
     };
     let (from, to, percent) = (&row.from, row.address(), row.fill() * 100.0);
-    let recent_or_new = recent.flatten();
-    // One that overwrites is full as soon as its receiver pauses: what that costs is told as drops.
+    // A ring that is overwritten is full as soon as its receiver pauses. What that costs is reported as drops.
     let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
     if is_full {
         warn("queue-full", format!("{from} → {to}: {percent:.0} % full, {} messages wait", row.stats.queued));
     }
-    if let Some(recent) = recent_or_new
+    if let Some(recent) = &row.recent
         && (recent.rates.blocked >= SLOW || recent.was_full && is_full)
     {
         let blocked = recent.rates.blocked * 100.0;
         warn("slow-consumer", format!("{from} → {to}: its sender waits {blocked:.0} % of the time"));
     }
-    let lost = match recent {
-        Some(Some(recent)) if recent.rates.lost > 0.0 => Some(format!("{:.0} messages/s", recent.rates.lost)),
-        Some(Some(_)) => None,
-        _ if row.lost() > 0 => Some(format!("{} messages so far", row.lost())),
-        _ => None,
+    let lost = match &row.recent {
+        Some(recent) => (recent.rates.lost > 0.0).then(|| format!("{:.0} messages/s", recent.rates.lost)),
+        None => (row.lost() > 0).then(|| format!("{} messages so far", row.lost())),
     };
     if let Some(lost) = lost {
         warn("drops", format!("{from} → {to}: {lost} dropped or overwritten"));
+    }
+    // An inbox that makes its senders wait also returns messages for which there was no room in time.
+    if row.stats.returned > 0 && row.stats.policy != librpc::Policy::Block {
+        let returned = row.stats.returned;
+        warn("too-large", format!("{from} → {to}: {returned} messages so far were too large for this inbox"));
     }
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Stdio;
+
 use common::{place, until};
 use rustix::process::Signal;
 
@@ -38,7 +40,7 @@ fn a_receiver_that_cannot_write_leaves_at_a_signal() {
     let received = receiver.ends();
     assert_eq!((received.code, &*received.stderr), (0, ""));
     let written = 1 + received.stdout.iter().filter(|&&byte| byte == b'\n').count() as u64;
-    // `read_line` reads ahead: what it has read is not in `stdout`.
+    // `read_line` reads ahead. What it has read is not in `stdout`.
     assert!(written <= processed, "{written} messages seen, {processed} acknowledged");
     assert_eq!(sent, processed + not_processed);
 }
@@ -52,6 +54,77 @@ fn a_receiver_whose_reader_is_gone_leaves_and_does_not_acknowledge() {
     assert_eq!((sent.code, numbers(&sent.stderr)), (3, [1, 0, 1]));
     let received = receiver.ends();
     assert_eq!((received.code, &*received.stderr), (0, ""));
+}
+
+#[test]
+fn a_receiver_without_stdout_leaves_and_does_not_acknowledge() {
+    let place = place("no_stdout");
+    let receiver = place.start_in_shell("exec \"$@\" >&-", &["recv", "sink", "--count", "1"]);
+    let sent = place.run(&["send", "sink"], b"a\n");
+    assert_eq!((sent.code, numbers(&sent.stderr)), (3, [1, 0, 1]));
+    let received = receiver.ends();
+    assert_eq!((received.code, &*received.stderr), (0, ""));
+}
+
+/// A terminal: the side that a program writes to, and the side that hangs up when it is dropped.
+fn terminal() -> (std::fs::File, std::os::fd::OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let outside = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    grantpt(&outside).and_then(|()| unlockpt(&outside)).expect("it can be opened");
+    let name = ptsname(&outside, Vec::new()).expect("it has a name");
+    let options = std::os::unix::fs::OpenOptionsExt::custom_flags(
+        std::fs::OpenOptions::new().read(true).write(true),
+        rustix::fs::OFlags::NOCTTY.bits() as i32,
+    )
+    .open(name.to_str().expect("text"));
+    (options.expect("it can be opened"), outside)
+}
+
+#[test]
+fn a_terminal_that_goes_away_is_a_stdout_that_nobody_reads() {
+    let place = place("terminal");
+    let (inside, outside) = terminal();
+    let mut command = place.librpc(&["recv", "sink"]);
+    let receiver = common::Running::new(command.stdout(inside).stderr(Stdio::piped()).spawn().expect("it starts"));
+    place.await_inbox("sink");
+    drop(outside);
+    let sent = place.run(&["send", "sink"], b"a\n");
+    assert_eq!((sent.code, numbers(&sent.stderr)), (3, [1, 0, 1]));
+    let received = receiver.ends();
+    assert_eq!((received.code, &*received.stderr), (0, ""));
+    let sink = place.receiver("sink", &[]); // so that there is something to show
+    for command in
+        [&["stat", "--watch", "1ms", "--json"][..], &["stat", "--watch", "1ms"], &["hz", "a", "--every", "1ms"]]
+    {
+        let (inside, outside) = terminal();
+        let mut librpc = place.librpc(command);
+        let running = common::Running::new(librpc.stdout(inside).stderr(Stdio::piped()).spawn().expect("it starts"));
+        running.sleeps();
+        drop(outside);
+        let ended = running.ends();
+        assert_eq!((ended.code, &*ended.stderr), (0, ""), "{command:?}");
+    }
+    sink.signal(Signal::TERM);
+    assert_eq!(sink.ends().code, 0);
+}
+
+#[test]
+fn a_receiver_that_missed_messages_says_why_it_ends_with_3() {
+    let place = place("missed");
+    let receiver = place.receiver("sink", &["--policy", "latest", "--capacity", "4096"]);
+    receiver.signal(Signal::STOP);
+    let mut sender = place.start(&["send", "sink"]);
+    sender.write(&b"a message of some length\n".repeat(1000)); // far more than the ring holds, and less than a pipe
+    sender.close_stdin();
+    sender.sleeps();
+    receiver.signal(Signal::CONT);
+    assert_eq!(sender.ends().code, 3);
+    receiver.signal(Signal::INT);
+    let received = receiver.ends();
+    assert_eq!(received.code, 3);
+    let written = received.stdout().lines().count();
+    let words = format!("librpc: received {written}, missed {}: newer messages had overwritten them\n", 1000 - written);
+    assert_eq!(received.stderr, words);
 }
 
 #[test]
@@ -85,7 +158,7 @@ fn an_interrupted_sender_says_how_far_it_got() {
         until(|| sender.has_ended());
         let sent = sender.ends();
         assert_eq!(sent.code, code);
-        // What is written is acknowledged a moment later: the signal may come in between.
+        // The acknowledgement comes a moment after the line. The signal may come in between.
         assert!([[1, 1, 0], [1, 0, 1]].contains(&numbers(&sent.stderr)), "{}", sent.stderr);
         assert_eq!(place.run(&["send", "sink"], b"b\n").code, 0);
         assert_eq!(receiver.ends().code, 0);
@@ -102,11 +175,11 @@ fn a_waiting_sender_can_be_interrupted() {
 }
 
 #[test]
-fn a_sender_that_is_held_back_can_be_interrupted() {
+fn a_blocked_sender_can_be_interrupted() {
     let place = place("send_full");
     let receiver = place.receiver("sink", &[]);
     let mut sender = place.start(&["send", "sink"]);
-    // The ring, the receiver's pipe and the sender's own are full: somebody is held back, whoever it is.
+    // The ring and both pipes are full, so one of the processes is blocked.
     sender.write_until_full(b"x\n");
     sender.signal(Signal::INT);
     until(|| sender.has_ended());
@@ -136,6 +209,50 @@ fn a_killed_receiver_ends_the_sender_at_once() {
     assert_eq!(receiver.ends().code, 137);
     // The sender may have left while the kernel was still taking the dead one apart.
     assert_eq!(place.run(&["clean"], b"").code, 0);
+}
+
+#[test]
+fn a_killed_receiver_ends_a_sender_whose_stdin_is_silent() {
+    // Whether what it leaves is still there, or was swept before the sender looks.
+    for is_swept in [false, true] {
+        let place = place(&format!("silent_{is_swept}"));
+        let mut receiver = place.receiver("sink", &[]);
+        let mut sender = place.start(&["send", "sink", "--id", "source"]);
+        sender.write(b"a\n");
+        assert_eq!(receiver.read_line(), "a\n");
+        let stat = || place.run(&["stat", "source", "--json"], b"");
+        until(|| stat().stdout().contains("\"processed\":1,"));
+        receiver.signal(Signal::KILL);
+        assert_eq!(receiver.ends().code, 137);
+        if is_swept {
+            until(|| place.run(&["clean"], b"").code == 0 && place.nodes().len() <= 1);
+        }
+        until(|| sender.has_ended()); // though its stdin is open
+        let sent = sender.ends();
+        let words = "librpc: node \"sink\" is gone: sent 1, processed 1, not processed 0\n";
+        assert_eq!((sent.code, &*sent.stderr), (3, words));
+        assert_eq!(place.run(&["clean"], b"").code, 0);
+    }
+}
+
+#[test]
+fn a_sender_that_redelivers_outlives_a_killed_receiver() {
+    let place = place("outlives");
+    let mut receiver = place.receiver("sink", &[]);
+    let mut sender = place.start(&["send", "sink", "--redeliver", "20s"]);
+    sender.write(b"a\n");
+    assert_eq!(receiver.read_line(), "a\n");
+    receiver.signal(Signal::KILL);
+    receiver.ends();
+    let again = place.start(&["recv", "sink"]);
+    place.await_inbox("sink");
+    sender.write(b"b\n");
+    sender.close_stdin();
+    assert_eq!(sender.ends().code, 0);
+    again.signal(Signal::TERM);
+    let received = again.ends();
+    // The first message comes again if the acknowledgement was just missing.
+    assert!(["b\n", "a\nb\n"].contains(&received.stdout()), "{received:?}");
 }
 
 #[test]
@@ -192,4 +309,14 @@ fn every_command_has_help_with_examples() {
     assert_eq!(place.run(&["--version"], b"").code, 0);
     assert_eq!(place.run(&["completions", "bash"], b"").code, 0);
     assert_eq!(place.run(&["man", "send"], b"").code, 0);
+}
+
+#[test]
+fn completions_and_the_manual_know_the_commands() {
+    let place = place("manual");
+    let script = place.run(&["completions", "bash"], b"");
+    for command in ["stat", "top", "hz", "graph", "doctor", "metrics", "check"] {
+        assert!(script.stdout().contains(&format!("librpc__subcmd__{command}")), "{command}");
+        assert_eq!(place.run(&["man", command], b"").code, 0, "{command}");
+    }
 }

@@ -30,7 +30,7 @@ fn both_sides_lose_nothing() {
             assert!(side["sent"].as_u64().expect("a number") > 0 && side["send_rate"].as_f64().expect("a rate") > 0.0);
         }
         if test == "paced" {
-            // On a machine that has no time for it, it sends less; never more.
+            // On a busy machine it sends less, but never more.
             assert!(sides[0]["sent"].as_u64().expect("a number") <= 6000);
         }
     }
@@ -60,7 +60,7 @@ fn a_side_whose_peer_dies_fails() {
     until(|| place.nodes().iter().all(|node| node["inboxes"] != Value::Array(Vec::new())));
     dies.signal(Signal::KILL);
     dies.ends();
-    // It may not have found its peer yet: then it waits for it in vain.
+    // It may not have found its peer yet. Then it waits in vain.
     let ended = stays.ends();
     assert!(ended.code == 1 || ended.code == 124, "{ended:?}");
     assert!(ended.stderr.contains("dies"), "{}", ended.stderr);
@@ -68,7 +68,7 @@ fn a_side_whose_peer_dies_fails() {
 }
 
 #[test]
-fn a_side_waits_for_its_peer_only_so_long() {
+fn a_side_waits_for_its_peer_up_to_a_limit() {
     let place = place("duplex_wait");
     assert_eq!(place.run(&["duplex", "a", "b", "--wait", "50ms"], b"").code, 124);
 }
@@ -108,15 +108,15 @@ const LATENCY: [&str; 10] =
     ["size", "count", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "limit_ns", "ratio", "machine"];
 const RATES: [&str; 7] = ["size", "msgs_per_s", "bytes_per_s", "limit_bytes_per_s", "ratio", "lost", "machine"];
 
-/// Each in its shortest form, how many objects it prints, and what is in each of them.
+/// Each measurement in its shortest form, how many objects it prints, and the keys of each.
 #[test]
 fn every_measurement_reports_its_keys() {
-    // On a loaded machine the kernel finds a free CPU sooner than a pinned process gets its own. (fanout is pinned.)
+    // On a busy machine the kernel finds a free CPU sooner than a pinned process gets its own. (fanout is pinned.)
     let short = ["--rounds", "1", "--pin", "none"];
     let with = |arguments: &[&'static str]| [arguments, &short].concat();
     let fanout = ["size", "inboxes", "publish_ns", "inbox_ns", "send_ns", "ratio", "limit_ns", "lost", "machine"];
     let idle = ["channels", "context_switches", "cpu_ns", "sender_context_switches", "sender_cpu_ns", "machine"];
-    let cases: [(Vec<&str>, usize, &[&str]); 10] = [
+    let cases: [(Vec<&str>, usize, &[&str]); 11] = [
         (with(&["latency", "--count", "20", "--size", "256"]), 1, &LATENCY),
         (with(&["latency", "--count", "20", "--sizes", "0,8,65472", "--via", "send"]), 3, &LATENCY),
         (with(&["throughput", "--count", "10000", "--size", "256"]), 1, &RATES),
@@ -126,6 +126,7 @@ fn every_measurement_reports_its_keys() {
         (vec!["fanout", "--count", "1"], 5, &fanout),
         (vec!["wake", "--count", "1", "--pin", "none"], 2, &LATENCY),
         (vec!["connect", "--count", "3", "--pin", "none"], 1, &LATENCY),
+        (vec!["connect", "--seconds", "0.05", "--pin", "none"], 1, &LATENCY),
         (vec!["idle", "--channels", "20", "--seconds", "0.2"], 1, &idle),
     ];
     for (number, (arguments, lines, expected)) in cases.into_iter().enumerate() {
@@ -166,7 +167,7 @@ fn percentiles_are_ordered_and_written() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_wrong_usage() {
+fn a_measurement_that_is_impossible_is_wrong_usage() {
     for (test, arguments) in [
         ("size", &["latency", "--size", "1000000", "--count", "1"][..]),
         ("time", &["wake", "--size", "4", "--count", "1"]),
@@ -204,4 +205,16 @@ fn scale_reports_cost_and_memory() {
     }
     let kib = |key: &str| measured[8][key].as_u64().expect("a number") / 1024;
     assert!(kib("domain_bytes") <= 64 && kib("node_bytes") <= 32 && kib("channel_bytes") <= 24, "{measured:?}");
+}
+
+#[test]
+fn connecting_ends_when_its_time_is_over() {
+    let place = place("bench_connect");
+    let count = |seconds: &str| {
+        let measured = objects(&place.run(&["bench", "connect", "--seconds", seconds, "--pin", "none", "--json"], b""));
+        measured[0]["count"].as_u64().expect("a number")
+    };
+    // A moment is enough for one, and a longer time for more.
+    assert_eq!(count("0.000000001"), 1);
+    assert!(count("0.5") > 1);
 }

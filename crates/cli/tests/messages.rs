@@ -1,4 +1,4 @@
-//! What goes in at `librpc send` comes out at `librpc recv`, byte for byte.
+//! What `librpc send` reads, `librpc recv` writes, byte for byte.
 
 mod common;
 
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 const LIMIT: usize = 65_472;
 
-/// Sends stdin through a receiver that is stopped afterwards; returns what it wrote.
+/// Sends stdin to a receiver, ends the receiver, and returns what it wrote.
 fn through(test: &str, options: &[&str], stdin: &[u8]) -> Vec<u8> {
     let place = place(test);
     let receiver = place.start(&[&["recv", "sink"], options].concat());

@@ -14,11 +14,11 @@ const NUMBERS: u64 = 400_000;
 const DEATHS: u64 = 20;
 
 #[test]
-fn every_number_comes_out_in_order_although_the_receiver_is_killed_twenty_times() {
+fn every_number_arrives_in_order_although_the_receiver_is_killed_twenty_times() {
     let place = place("killed");
     let out: File = rustix::fs::memfd_create("out", MemfdFlags::CLOEXEC).expect("memory").into();
     let written = || out.metadata().expect("it is there").len();
-    // All receivers write through one open file: each begins where the one before was killed.
+    // All receivers write through one open file. Each begins where the last one was killed.
     let receiver = || -> Child {
         let mut command = place.librpc(&["recv", "sink"]);
         command.stdout(out.try_clone().expect("a descriptor")).stderr(Stdio::null()).spawn().expect("librpc starts")
@@ -45,7 +45,7 @@ fn every_number_comes_out_in_order_although_the_receiver_is_killed_twenty_times(
         match line.parse::<u64>().expect("a number") {
             number if number == last + 1 => last = number,
             number if number == last => twice += 1,
-            number => panic!("{number} behind {last}"),
+            number => panic!("{number} after {last}"),
         }
     }
     assert_eq!(last, NUMBERS);

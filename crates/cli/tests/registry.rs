@@ -1,4 +1,4 @@
-//! `nodes`, `clean`, and the domains that they look at.
+//! `nodes`, `clean`, and the domains that they work in.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::place;
 use rustix::process::Signal;
 
 #[test]
-fn looking_at_no_domain_makes_none() {
+fn looking_for_a_domain_creates_none() {
     let place = place("none");
     for command in [&["nodes"][..], &["nodes", "--json"], &["clean"], &["clean", "--dry-run"]] {
         let ended = place.run(command, b"");
@@ -39,7 +39,7 @@ fn nodes_are_listed() {
 }
 
 #[test]
-fn a_killed_node_is_shown_dead_and_cleaned_away() {
+fn a_killed_node_is_shown_as_dead_and_then_removed() {
     let place = place("dead");
     let receiver = place.receiver("sink", &[]);
     receiver.signal(Signal::KILL);
@@ -55,7 +55,7 @@ fn a_killed_node_is_shown_dead_and_cleaned_away() {
 }
 
 #[test]
-fn what_a_killed_node_left_goes_with_the_next_start() {
+fn the_next_start_removes_what_a_killed_node_left() {
     let place = place("next");
     let receiver = place.receiver("sink", &[]);
     receiver.signal(Signal::KILL);
@@ -111,4 +111,51 @@ fn the_domain_comes_from_the_command_line_or_the_environment() {
     assert_eq!(nodes(librpc().args(other).env("LIBRPC_DOMAIN", path)), (Some(0), 0));
     assert_eq!(place.run(&["send", "sink"], b"1\n2\n3\n").code, 0);
     assert_eq!(receiver.ends().code, 0);
+}
+
+#[test]
+fn an_empty_variable_names_no_domain_to_clean() {
+    // A domain of this user under /dev/shm, as a killed benchmark leaves it.
+    let name = format!("librpc_{}.test-{}-empty", rustix::process::geteuid().as_raw(), std::process::id());
+    let path = std::path::Path::new("/dev/shm").join(name);
+    let domain = librpc::Domain::at(&path);
+    let kept = librpc::Node::builder("kept").domain(domain.clone()).open().expect("it opens");
+    let clean = |variable: Option<&str>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_librpc"));
+        command.args(["clean", "--dry-run", "--json"]).env_remove("LIBRPC_DOMAIN");
+        command.envs(variable.map(|value| ("LIBRPC_DOMAIN", value)));
+        let output = command.output().expect("librpc starts");
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).expect("UTF-8").lines().count()
+    };
+    // All domains of this user, which other tests may add to, and this one in any case.
+    assert!(clean(None) >= 2 && clean(Some("")) >= 2, "without a name: every domain");
+    assert_eq!(clean(Some("no-such-domain")), 1);
+    drop(kept);
+}
+
+#[test]
+fn a_symbolic_link_is_not_a_domain() {
+    let (link_place, target) = (place("link"), place("link_target"));
+    let place = link_place;
+    let link = place.path();
+    for exists in [false, true] {
+        if exists {
+            std::fs::create_dir(target.path()).expect("there is room");
+        }
+        std::os::unix::fs::symlink(target.path(), link).expect("there is room");
+        let slash = format!("{}/", link.display());
+        let at_slash = ["recv", "node", "--domain", &slash];
+        for command in [&["recv", "node"][..], &["nodes"], &["stat"], &["clean"], &at_slash] {
+            let mut librpc = std::process::Command::new(env!("CARGO_BIN_EXE_librpc"));
+            librpc.env("LIBRPC_DOMAIN", link).args(command);
+            let ended = common::Running::start(&mut librpc).ends();
+            assert_eq!((ended.code, ended.stdout()), (1, ""), "{command:?}");
+            assert!(ended.stderr.contains("is a symbolic link: name the directory"), "{command:?}: {}", ended.stderr);
+        }
+        let doctor = place.run(&["doctor"], b"");
+        assert!(doctor.code == 1 && doctor.stdout().contains("is a symbolic link"), "{}", doctor.stdout());
+        std::fs::remove_file(link).expect("it is there");
+    }
+    std::fs::remove_dir(target.path()).expect("it is empty");
 }

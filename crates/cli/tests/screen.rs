@@ -8,7 +8,7 @@ use std::process::Command;
 use common::{Place, place, until};
 use rustix::process::Signal;
 
-/// Longer than the screen should ever take.
+/// Longer than the screen should take.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// A terminal of its own.
@@ -20,7 +20,7 @@ impl Tmux {
         Self::top_with(place, columns, rows, "")
     }
 
-    /// The same, with this in front of the command.
+    /// The same, with this before the command.
     fn top_with(place: &Place, columns: u32, rows: u32, before: &str) -> Option<Self> {
         let tmux = Self(format!("{}.tmux", place.path().display()));
         let program = format!(
@@ -73,10 +73,10 @@ fn top_shows_the_domain_at_every_size_and_obeys_its_keys() {
     place.await_node("watcher");
     let mut kitchen = place.start(&["pub", "sensor/kitchen", "--id", "kitchen", "--wait", "10s"]);
     kitchen.write(b"21\n");
-    place.await_node("kitchen"); // who joins might sweep it
-    let planted = place.path().join("planted.node"); // which is warned of at each look
+    place.await_node("kitchen"); // it might sweep the next file while it joins
+    let planted = place.path().join("planted.node"); // each look warns about it
     std::fs::write(&planted, "no node's file").expect("there is room");
-    // What the library says is not said on the screen that is drawn on.
+    // The library's log does not appear on the screen.
     let Some(tmux) = Tmux::top_with(&place, 160, 40, "LIBRPC_LOG=trace") else {
         let _ = writeln!(std::io::stderr(), "SKIPPED: top in a terminal: there is no tmux");
         std::fs::remove_file(planted).expect("it is there");
@@ -120,7 +120,7 @@ fn top_shows_the_domain_at_every_size_and_obeys_its_keys() {
 const WIDE: &str = "温度センサー温度センサー温度センサー温度セ";
 
 #[test]
-fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
+fn top_copes_with_small_terminals_long_names_deaths_and_a_domain_that_goes() {
     let place = place("hardships");
     assert_eq!(WIDE.len(), 63);
     let wide = place.receiver(WIDE, &[]);
@@ -146,7 +146,7 @@ fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
     }
     tmux.press("1");
     tmux.shows(&["[1 channels]", "温度", "sender-1", "sender-12"]);
-    // A node's own channels are not those of a node whose name begins like its.
+    // A node's channels are not those of a node whose name begins with its name.
     tmux.press("2");
     tmux.shows(&["[2 nodes]", "PID"]);
     tmux.press("/");
@@ -157,7 +157,7 @@ fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
     tmux.press("Enter");
     tmux.shows(&["[1 channels]", "filter: sender-1", "温度"]);
     until(|| !tmux.does(&["capture-pane", "-p"]).contains("feeder"));
-    // The channel that is looked at ends with its receiver.
+    // The channel that is shown ends with its receiver.
     tmux.press("Enter");
     tmux.shows(&["latency", "history"]);
     wide.signal(Signal::KILL);
@@ -169,7 +169,7 @@ fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
     until(|| !tmux.does(&["capture-pane", "-p"]).contains("filter: "));
     sender.close_stdin();
     assert!(matches!(sender.ends().code, 0 | 3), "what it has sent is processed, or was lost");
-    // The domain is removed under it, and is there again.
+    // The domain is removed, and then there again.
     to_other.close_stdin();
     to_other.ends();
     other.signal(Signal::TERM);
@@ -188,7 +188,7 @@ fn top_bears_small_terminals_long_names_deaths_and_a_domain_that_goes() {
 #[test]
 fn top_ends_with_its_terminal() {
     let place = place("hangup");
-    // Without the signal that a terminal sends when it goes, too.
+    // Also without the signal that a terminal sends when it goes.
     for before in ["exec", "trap '' HUP; exec"] {
         let Some(tmux) = Tmux::top_with(&place, 80, 24, before) else {
             let _ = writeln!(std::io::stderr(), "SKIPPED: top in a terminal: there is no tmux");
@@ -203,7 +203,7 @@ fn top_ends_with_its_terminal() {
 }
 
 #[test]
-fn top_has_colours_unless_they_are_not_wanted() {
+fn top_has_colours_unless_no_color_is_set() {
     let place = place("colours");
     let stuck = place.receiver("stuck", &[]);
     stuck.signal(Signal::STOP);

@@ -1,20 +1,19 @@
-//! `librpc pub` and `librpc sub`: what goes in on a topic comes out wherever it is wanted.
+//! `librpc pub` and `librpc sub`: what is published on a topic arrives at every subscriber.
 
 mod common;
 
 use common::{Place, Running, place};
 use rustix::process::Signal;
 
-/// Starts a subscriber, and waits until it is there.
+/// Starts a subscriber, and waits until it has its inbox.
 fn subscriber(place: &Place, id: &str, arguments: &[&str]) -> Running {
     let running = place.start(&[&["sub", "--id", id], arguments].concat());
-    let has_inbox = |node: &serde_json::Value| node["id"] == id && node["inboxes"] != serde_json::json!([]);
-    common::until(|| place.nodes().iter().any(has_inbox));
+    place.await_inbox(id);
     running
 }
 
 #[test]
-fn what_is_published_comes_out_at_every_subscriber() {
+fn every_subscriber_gets_what_is_published() {
     let place = place("pubsub");
     let one = subscriber(&place, "one", &["a/*", "--count", "3", "--topic"]);
     let two = subscriber(&place, "two", &["**", "--count", "3", "--json"]);
@@ -32,7 +31,7 @@ fn what_is_published_comes_out_at_every_subscriber() {
 }
 
 #[test]
-fn nobody_to_publish_to_is_no_failure_unless_one_is_waited_for() {
+fn having_no_subscriber_is_a_failure_only_with_wait() {
     let place = place("pub_alone");
     let published = place.run(&["pub", "a"], b"x\n");
     assert_eq!(published.code, 0);
@@ -53,7 +52,7 @@ fn bad_topics_are_wrong_usage() {
     }
 }
 
-/// More lines than a command reads ahead: when they are written, most of them are on their way.
+/// More lines than a command reads ahead. Once they are written, most of them are on their way.
 fn many_lines() -> String {
     (1..=500_000).map(|number| format!("{number}\n")).collect()
 }

@@ -12,41 +12,55 @@ macro_rules! fault {
 }
 pub(crate) use fault;
 
-/// Has the ring report its steps, too.
-pub(crate) fn prepare() {
-    #[cfg(feature = "fault-points")]
-    librpc_ring::fault::HOOK.get_or_init(|| reach);
-}
+#[cfg(any(not(feature = "fault-points"), feature = "simulated"))]
+pub(crate) fn prepare() {}
+
+#[cfg(all(feature = "fault-points", not(feature = "simulated")))]
+pub(crate) use points::{prepare, reach};
 
 #[cfg(feature = "simulated")]
 pub(crate) use crate::sys::machine::reach;
 
 #[cfg(all(feature = "fault-points", not(feature = "simulated")))]
-pub(crate) fn reach(step: &str) {
+mod points {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use rustix::process::{Signal, getpid, kill_process};
+    use crate::sys::{fork, process};
 
     struct Plan {
         step: String,
-        signal: Signal,
+        is_stop: bool,
         times: AtomicU32,
     }
+
     static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
-    let plan = PLAN.get_or_init(|| {
-        let text = std::env::var("LIBRPC_FAULT").ok()?;
-        let mut parts = text.split(':');
-        Some(Plan {
-            step: parts.next()?.to_owned(),
-            signal: if parts.next() == Some("stop") { Signal::STOP } else { Signal::KILL },
-            times: AtomicU32::new(parts.next().map_or(1, |times| times.parse().expect("a number of times"))),
-        })
-    });
-    if let Some(plan) = plan
-        && plan.step == step
-        && plan.times.fetch_sub(1, Ordering::Relaxed) == 1
-    {
-        let _ = kill_process(getpid(), plan.signal);
+
+    /// Has the ring report its steps, too.
+    pub(crate) fn prepare() {
+        fork::undivided(|| librpc_ring::fault::HOOK.get_or_init(|| reach));
+    }
+
+    pub(crate) fn reach(step: &str) {
+        let plan = PLAN.get().unwrap_or_else(|| fork::undivided(|| PLAN.get_or_init(Plan::from_env)));
+        if let Some(plan) = plan
+            && plan.step == step
+            // Relaxed: each step only counts.
+            && plan.times.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            process::die(plan.is_stop);
+        }
+    }
+
+    impl Plan {
+        fn from_env() -> Option<Self> {
+            let text = std::env::var("LIBRPC_FAULT").ok()?;
+            let mut parts = text.split(':');
+            Some(Self {
+                step: parts.next()?.to_owned(),
+                is_stop: parts.next() == Some("stop"),
+                times: AtomicU32::new(parts.next().map_or(1, |times| times.parse().expect("a number of times"))),
+            })
+        }
     }
 }

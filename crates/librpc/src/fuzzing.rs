@@ -76,7 +76,7 @@ fn node_file(bytes: &[u8]) -> bool {
     let Ok((header, inboxes, _)) = node_file::parse("n", pread) else { return false };
     let file = NodeFile::of_stranger(Incarnation::from_bytes(header.incarnation), header.pid, inboxes);
     for inbox in &file.inboxes {
-        if let Ok(target) = Target::new("n".into(), &file, inbox) {
+        if let Ok(target) = Target::new("n".into(), &file, inbox, Address::Node) {
             assert!(librpc_ring::layout::is_valid_capacity(target.capacity));
         }
         if let Some(subscription) = Subscription::listed("n", &file, inbox, 0) {

@@ -65,7 +65,7 @@ pub use send::{
     Account, ConnectError, DEFAULT_SEND_LIMIT, Destination, FlushError, Outbox, PublishError, Publisher, Rate, Reached,
     Receipt, Returned, ReturnedError, SendError, Sender, Topic,
 };
-pub use stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
+pub use stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{BadTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 pub use wire::Reason;

@@ -78,7 +78,7 @@ impl fmt::Debug for Incarnation {
 }
 
 /// What an inbox receives.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// What is sent to the node itself.

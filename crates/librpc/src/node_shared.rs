@@ -20,6 +20,7 @@ use crate::registry::lookout::{Condition, Kept, RESTORED_AT_ONCE};
 use crate::registry::membership::{JOIN_LIMIT, Patience};
 use crate::registry::registration::AnnounceError;
 use crate::registry::view::View;
+use crate::stats::ended::EndedTable;
 use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
@@ -97,6 +98,9 @@ pub(crate) struct NodeShared {
     pub(crate) links: Arc<Links>,
     /// What the node's outboxes send through.
     rings: Mutex<Rings>,
+    /// What was counted on channels that have ended.
+    pub(crate) ended_incoming: Arc<EndedTable>,
+    pub(crate) ended_outgoing: Arc<EndedTable>,
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
@@ -143,6 +147,8 @@ impl NodeShared {
             next_inbox: AtomicU32::new(0),
             links: Arc::default(),
             rings: Mutex::default(),
+            ended_incoming: Arc::default(),
+            ended_outgoing: Arc::default(),
             view: Mutex::default(),
             kept: Arc::new(KeptCount::new()),
             born: fork::Born::now(),

@@ -88,7 +88,7 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), BadTopic> {
 /// assert!("sensor/**".parse::<librpc::Pattern>()?.matches("sensor"));
 /// # Ok::<(), librpc::BadTopic>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(Arc<str>);
 
 impl Pattern {

@@ -34,6 +34,7 @@
 //! Reserved bytes are zero.
 
 use crate::mode::Mode;
+pub use crate::mode::{MODE_LATEST, MODE_LOSSLESS};
 
 /// First word of the data memory: `LRPCDATA`.
 pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"LRPCDATA");
@@ -120,11 +121,6 @@ pub mod ack {
     /// How many buckets there are.
     pub const BUCKETS: usize = 29 * 16;
 }
-
-/// The header word of [`Mode::Lossless`].
-pub const MODE_LOSSLESS: u64 = 0;
-/// The header word of [`Mode::Latest`].
-pub const MODE_LATEST: u64 = 1;
 
 /// The smallest capacity in bytes that the format allows. A channel takes whole pages: [`crate::is_mappable`].
 pub const MIN_CAPACITY: u64 = 512;

@@ -33,7 +33,6 @@
 
 mod producer; //     the sender's side: write, commit, find room
 mod push_error; //   why a record was not written
-mod depth; //        how much is unprocessed, and when the sender must check that
 mod record; //       what one message looks like in the ring
 mod consumer; //     the receiver's side: find, check, copy, take, consume
 mod corrupt; //      what is wrong with what the sender wrote

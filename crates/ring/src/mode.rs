@@ -1,6 +1,9 @@
 //! What happens when the receiver does not keep up.
 
-use crate::layout::{MODE_LATEST, MODE_LOSSLESS};
+/// The header word of [`Mode::Lossless`].
+pub const MODE_LOSSLESS: u64 = 0;
+/// The header word of [`Mode::Latest`].
+pub const MODE_LATEST: u64 = 1;
 
 /// What happens when the receiver does not keep up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,9 @@
-//! A process that forks again and again, from the start, while its other threads do whatever takes a lock in the library.
-//! Each child begins anew: it has nothing of its parent's, opens a node of its own, and sends to `peer`.
+//! A process that forks again and again, from the start, while its other threads do everything that takes a lock in the library.
+//! Each child uses nothing of its parent's, opens a node of its own, and sends to `peer`.
 //!
-//! `busy_forker FORKS`, in the domain of the environment. Says what has gone wrong, if anything.
+//! `busy_forker FORKS`, in the domain of the environment. Prints what went wrong, or `ok`.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -74,21 +75,33 @@ fn fork(number: u32) -> Option<String> {
     }
 }
 
+/// What this process has open.
+fn descriptors() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+}
+
+fn inotify_instances() -> usize {
+    descriptors().filter(|path| path.ends_with("anon_inode:inotify")).count()
+}
+
 fn in_child(number: u32) -> i32 {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     if maps.contains("memfd:librpc") {
         return 2;
     }
     let domain = Domain::from_env();
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-    if open.into_iter().any(|path| path.starts_with(domain.path())) {
+    if descriptors().any(|path| path.starts_with(domain.path())) {
         return 3;
     }
+    let inherited = inotify_instances(); // one that was being closed at that very instant
     let node = Node::open(&format!("child-{number}")).unwrap();
     let mut sender = node.sender("peer").unwrap();
     sender.send(b"from a child").unwrap();
     sender.flush(LIMIT).unwrap();
     assert!(!node.publisher("nobody").unwrap().wait_for_subscriber(MOMENT).unwrap());
+    while inotify_instances() > inherited {
+        std::thread::yield_now(); // it is closed by a thread of the child's own
+    }
     drop(sender);
     node.close(LIMIT).unwrap();
     0

@@ -1,16 +1,16 @@
-//! Many nodes with many channels at a set rate, and what it costs to look at them with `librpc top`:
+//! Many nodes with many channels at a fixed rate, and what watching them with `librpc top` costs:
 //!
 //! ```sh
 //! cargo build --release -p librpc-cli && cargo run --release -p librpc-cli --example crowd
 //! cargo run --release -p librpc-cli --example crowd -- --only-load --domain crowd   # a load to look at by hand
 //! ```
 //!
-//! The nodes are spread over several processes; each sends to the next ones in the circle, all in turn. Rounds without and
-//! with `top`, which runs in a terminal of its own (tmux), take turns.
+//! The nodes are spread over several processes. Each node sends to the next ones in a circle, in turn. Rounds without `top`
+//! alternate with rounds with `top`, which runs in a terminal of its own (tmux).
 
 mod measure; // rounds with and without top
 mod part; //    a process of the crowd
-mod usage; //   what processes and threads have used of the CPU
+mod usage; //   the CPU time of processes and threads
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -29,7 +29,7 @@ struct Args {
     channels: usize,
     #[arg(long, default_value_t = 5)]
     processes: usize,
-    /// Messages per second, all in all; 0: as many as go
+    /// Messages per second of all nodes together; 0: as many as possible
     #[arg(long, default_value_t = 10_000)]
     rate: u64,
     /// Bytes of a message
@@ -38,16 +38,16 @@ struct Args {
     /// Seconds of each round
     #[arg(long, default_value_t = 30.0)]
     seconds: f64,
-    /// Rounds without and rounds with top
+    /// Rounds without top, and as many with it
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// The terminals that top runs in
+    /// The sizes of the terminals that top runs in
     #[arg(long, value_delimiter = ',', default_value = "120x40,200x60")]
     terminals: Vec<String>,
-    /// The command [default: the one beside this program]
+    /// The librpc program [default: the one beside this program]
     #[arg(long)]
     librpc: Option<PathBuf>,
-    /// Where the nodes are [default: a domain of their own]
+    /// The domain of the nodes [default: one of their own]
     #[arg(long)]
     domain: Option<String>,
     /// Only the load, until stdin ends
@@ -60,18 +60,18 @@ struct Args {
 impl Args {
     fn domain(&self) -> Domain {
         let own = || format!("crowd-{}", std::process::id());
-        Domain::parse(&self.domain.clone().unwrap_or_else(own))
+        Domain::parse(self.domain.clone().unwrap_or_else(own))
     }
 
     fn command(&self) -> anyhow::Result<PathBuf> {
         let beside = std::env::current_exe()?.ancestors().nth(2).context("a directory")?.join("librpc");
         let found = self.librpc.clone().unwrap_or(beside);
-        ensure!(found.exists(), "{} is not there: cargo build --release -p librpc-cli", found.display());
+        ensure!(found.exists(), "{} does not exist: cargo build --release -p librpc-cli", found.display());
         Ok(found)
     }
 }
 
-/// The processes of the crowd, which end when their stdin does.
+/// The processes of the crowd. They end when their stdin does.
 struct Crowd(Vec<Child>);
 
 impl Crowd {
@@ -114,7 +114,7 @@ fn await_channels(args: &Args, domain: &Domain) -> anyhow::Result<()> {
         if channels >= args.channels {
             return Ok(());
         }
-        ensure!(begun.elapsed() < Duration::from_secs(60), "only {channels} channels are there");
+        ensure!(begun.elapsed() < Duration::from_secs(60), "there are only {channels} channels");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

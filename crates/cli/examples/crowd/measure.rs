@@ -1,4 +1,4 @@
-//! Rounds with and without `top`, in turn: what it uses, and what becomes of the traffic.
+//! Rounds with and without `top`, in turn: what `top` uses, and how the traffic changes.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use librpc::{ChannelStats, Domain, Histogram};
 use crate::{Args, usage};
 
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long a terminal, or traffic without it, has to come to rest.
+/// How long a terminal, and the traffic after one, has to settle.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Every channel as its receiver sees it.
@@ -19,7 +19,7 @@ pub(crate) fn channels(domain: &Domain) -> anyhow::Result<Vec<ChannelStats>> {
     Ok(nodes.flat_map(|node| node.inboxes).flat_map(|inbox| inbox.channels).collect())
 }
 
-/// What all channels have counted, and what was used of the CPU.
+/// What all channels have counted, and the CPU time so far.
 struct Look {
     at: Instant,
     received: u64,
@@ -33,7 +33,7 @@ struct Look {
 struct Round {
     per_s: f64,
     latency: Histogram,
-    /// Parts of one core.
+    /// Fractions of one core.
     all: f64,
     background: f64,
     top: f64,
@@ -114,7 +114,7 @@ fn say(what: &str, round: &Round) {
     );
 }
 
-/// The one in the middle of each figure, the latencies of all rounds together.
+/// The median of each figure, and the latencies of all rounds together.
 fn medians(rounds: &[Round]) -> Round {
     let median = |of: fn(&Round) -> f64| {
         let mut all: Vec<f64> = rounds.iter().map(of).collect();
@@ -132,7 +132,7 @@ fn medians(rounds: &[Round]) -> Round {
     }
 }
 
-/// Everything in turn, then the medians.
+/// Runs all rounds, then shows the medians.
 pub(crate) fn rounds(args: &Args, domain: &Domain, pids: &[u32], command: &Path) -> anyhow::Result<()> {
     let mut without = Vec::new();
     let mut with: Vec<Vec<Round>> = args.terminals.iter().map(|_| Vec::new()).collect();

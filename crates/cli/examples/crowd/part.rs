@@ -1,4 +1,4 @@
-//! A process of the crowd: some of the nodes, each with a thread that receives, and one thread that sends for all.
+//! A process of the crowd: some of the nodes, each with a receiving thread, and one thread that sends for all of them.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use librpc::{Domain, Node, Sender};
 
 use crate::Args;
 
-/// Messages are sent so often, as many as are due.
+/// How often the messages that are due are sent.
 const TICK: Duration = Duration::from_millis(1);
 /// Small, so that all rings together stay small.
 const CAPACITY: u64 = 16 * 1024;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args, domain: &Domain, part: usize) -> anyhow::Result<(
         }
         scope.spawn(|| {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            ended.store(true, Ordering::Relaxed); // whoever reads it does nothing else with it
+            ended.store(true, Ordering::Relaxed); // nothing else depends on it
         });
         let sent = send(args, &nodes, &mine, &ended);
         stops.iter().for_each(|stop| stop.stop());
@@ -54,7 +54,7 @@ fn send(args: &Args, nodes: &[Node], mine: &[usize], ended: &AtomicBool) -> anyh
     while !ended.load(Ordering::Relaxed) {
         let due = if args.rate == 0 { sent + 1000 } else { (begun.elapsed().as_secs_f64() * rate) as u64 };
         while sent < due {
-            let _ = senders[next].send(&message); // one that is held up has lost this one: it is counted as returned
+            let _ = senders[next].send(&message); // a blocked one loses this message, which is counted as returned
             next = (next + 1) % senders.len();
             sent += 1;
         }

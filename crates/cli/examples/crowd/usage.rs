@@ -1,4 +1,4 @@
-//! What processes and threads have used of the CPU, in nanoseconds, as the scheduler counts it.
+//! The CPU time of processes and threads in nanoseconds, as the scheduler counts it.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ fn of_thread(task: &std::path::Path) -> u64 {
     text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
 }
 
-/// Of a process's threads whose names are wanted.
+/// The CPU time of the threads of a process whose names are wanted.
 pub(crate) fn of(pid: u32, wanted: impl Fn(&str) -> bool) -> u64 {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
     let tasks = tasks.flatten().map(|task| task.path());
@@ -15,7 +15,7 @@ pub(crate) fn of(pid: u32, wanted: impl Fn(&str) -> bool) -> u64 {
     tasks.filter(|task| wanted(name(task).trim_end())).map(|task| of_thread(&task)).sum()
 }
 
-/// Of the threads that answer those who look, and do the handshakes.
+/// The CPU time of the threads that answer observers and do the handshakes.
 pub(crate) fn of_background_threads(pids: &[u32]) -> u64 {
     pids.iter().map(|&pid| of(pid, |name| name == "librpc")).sum()
 }

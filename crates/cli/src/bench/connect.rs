@@ -1,42 +1,38 @@
 //! `librpc bench connect`: from before a node is opened to the arrival of its first message, between two processes.
 //!
-//! The limit is what the kernel takes at least for connecting and passing memory, taking turns in the same process: a
-//! socket is connected and accepted, each side makes a sealed memfd and passes it on, and maps two regions (anonymous ones
-//! stand in for the memfds: mapping these needs unsafe code, which this crate has none of).
+//! The limit is the least that the kernel takes for connecting and passing memory, measured in turn in the same process: a
+//! socket is connected and accepted, each side makes a sealed memfd and passes it on, and maps two regions. (The regions are
+//! anonymous: mapping the memfds needs unsafe code, and this crate has none.)
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use librpc::{Node, Wait};
+use anyhow::Context;
+use librpc::{Domain, Node, Wait};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::Serialize;
 
+use super::child::{self, on_cpu, pin, ready};
 use super::descriptors::{accept, connect, listen, pass, receive};
 use super::end::{self, To, Via};
-use super::options::{Common, Percentiles, Way};
-use super::part::{on_cpu, pin, ready};
+use super::options::{Common, Percentiles, Share, TIMED_SIZES, Way};
 use super::progress::Progress;
 use super::times::Times;
-use super::{Bench, Part, content, median, part, ratio};
-use crate::children::Report;
+use super::{Bench, Part, content, median, ratio};
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, readable};
-use crate::outcome::Usage;
 use crate::payload::now_ns;
 
 const RING_BYTES: u64 = 256 * 1024;
-/// Always mapped, and never touched: no allocator keeps as much for itself.
+/// Mapped, and never touched: more than any allocator keeps for itself.
 const MAPPED_BYTES: usize = 64 << 20;
-/// Unless the user says how many, or how long.
+/// How often, unless the user says how often or how long.
 const COUNT: u64 = 100;
 
 /// Joining, connecting and the first message, between two processes
 #[derive(clap::Args)]
 #[command(after_help = "\
-Without --count: 100 times.
-
 Examples:
   librpc bench connect --count 100 --json
   librpc bench connect --count 1000 --hgrm connect.hgrm")]
@@ -64,19 +60,24 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let (common, via) = (&args.common, args.way.via);
     let (ours, theirs) = common.cpus();
     let domain = bench.domain("connect");
-    for size in common.sizes() {
-        if size < content::NUMBER_BYTES {
-            return Err(Usage(format!("a size of {size} bytes: it must be at least 8, for the time")).into());
-        }
+    let sizes = common.sizes(TIMED_SIZES)?;
+    let whole = match (common.count, common.seconds) {
+        (None, None) => Share::Count(COUNT),
+        _ => common.whole(),
+    };
+    let count = match whole {
+        Share::Count(count) => Some(count),
+        Share::Time(_) => None,
+    };
+    for &size in &sizes {
         let node = Node::builder("receiver").domain(domain.clone()).open()?;
         let mut inbox = end::inbox(&node, via, Wait::Spin, librpc::DEFAULT_CAPACITY, &bench.interrupt)?;
-        let count = common.count.unwrap_or(COUNT);
-        let progress = Progress::new(format!("connect, {size} bytes"), count as usize);
+        let progress = Progress::new(format!("connect, {size} bytes"), count.unwrap_or(0));
         let connecting = Part::Connect { to: "receiver".into(), via, size, count, cpu: theirs };
         let mut connecting = bench.start(&domain, &[connecting])?;
         let times = on_cpu(ours, || {
-            let mut times = Times::new();
-            while times.count() < count {
+            let (mut times, begun) = (Times::new(), Instant::now());
+            while times.count() == 0 || !whole.is_used_up(begun.elapsed(), times.count()) {
                 let message = inbox.recv_timeout(Duration::from_secs(10))?.context("no message came")?;
                 let arrived = now_ns();
                 let sent = content::number(message.payload()).context("a message came that is not what was sent")?;
@@ -86,13 +87,10 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
             Ok(times)
         })?;
         drop((inbox, progress)); // acknowledges the last one
-        let mut limits: Vec<u64> = match connecting.next(Duration::from_secs(10)) {
-            Some((_, Report::Line(line))) => serde_json::from_str(&line).context("times are expected")?,
-            other => bail!("the connecting process has not reported: {other:?}"),
-        };
+        let mut limits: Vec<u64> = bench.report(&mut connecting)?;
         drop(connecting);
         drop(node);
-        args.percentiles.write(&times, (common.sizes().len() > 1).then_some(&size))?;
+        args.percentiles.write(&times, (sizes.len() > 1).then_some(&size))?;
         let limit_ns = median(&mut limits);
         let latency = times.latency();
         let connected = Connected { size, via, latency, limit_ns, ratio: ratio(latency.p50_ns, limit_ns) };
@@ -109,34 +107,45 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The process that connects: reports the times of the bare system calls at its end.
+/// The process that connects, this many times or until it is told to leave. At its end it reports the times of the bare
+/// system calls.
 pub(super) fn rounds(
     domain: &DomainArgs,
     (to, via): (&str, Via),
-    (size, count): (usize, u64),
+    (size, count): (usize, Option<u64>),
     cpu: Option<usize>,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
     let place = domain.domain()?;
-    pin(cpu)?; // and so the library's own thread, which comes and goes with each node
+    pin(cpu)?; // and with it the library's own thread, which comes and goes with each node
     ready()?;
     let mut limits = Vec::new();
     let mut message = vec![0; size];
-    for _ in 0..count {
-        anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
-        let begun = now_ns();
-        let node = Node::builder("connecting").domain(place.clone()).open()?;
-        let mut to = To::open(&node, to, via, interrupt)?;
-        content::write(&mut message, begun);
-        to.send(&message)?;
-        // What is sent before the receiver has answered needs its sender until then. The last message is acknowledged when
-        // the receiver's inbox is closed.
-        to.settle();
-        drop(to);
-        drop(node);
-        limits.push(bare()?);
+    while interrupt.signal().is_none() && count.is_none_or(|count| (limits.len() as u64) < count) {
+        match once(&place, (to, via), &mut message, interrupt) {
+            Ok(()) => limits.push(bare()?),
+            Err(error) => {
+                // When it is told to leave, the receiver may have left before it.
+                interrupt.wait_for(Duration::from_secs(1))?;
+                return if interrupt.signal().is_some() { child::report(&limits) } else { Err(error) };
+            }
+        }
     }
-    part::tell(&limits)
+    interrupt.wait()?;
+    child::report(&limits)
+}
+
+/// Joins, connects, and sends a first message.
+fn once(domain: &Domain, (to, via): (&str, Via), message: &mut [u8], interrupt: &Interrupt) -> anyhow::Result<()> {
+    let begun = now_ns();
+    let node = Node::builder("connecting").domain(domain.clone()).open()?;
+    let mut to = To::open(&node, to, via, interrupt)?;
+    content::write(message, begun);
+    to.send(message)?;
+    // Until the receiver has answered, the message needs its sender. The last message is acknowledged when the receiver's
+    // inbox is closed.
+    to.settle();
+    Ok(())
 }
 
 /// The bare system calls, between two threads.

@@ -1,8 +1,8 @@
-//! What a measured message holds: every byte of it follows from its number, so that it is written and read in full.
+//! The content of a measured message. Every byte follows from its number, so that it is written and read in full.
 //!
 //! ```text
 //! bytes 0..8  the number
-//! the rest    8-byte words: the number mixed + index of the word; the last one cut where the message ends
+//! the rest    8-byte words: a hash of the number + index of the word; the last word is cut off at the end of the message
 //! ```
 //!
 //! A message may have any length; one of less than 8 bytes holds the first bytes of its number.
@@ -36,24 +36,24 @@ pub(super) fn number(message: &[u8]) -> Option<u64> {
     is(message, number).then_some(number)
 }
 
-/// Whether this is the message of that number, every byte of it.
+/// Whether every byte is that of the message with this number.
 #[inline]
 pub(super) fn is(message: &[u8], number: u64) -> bool {
     let mixed = number.wrapping_mul(MIX);
     let (words, rest) = message.as_chunks::<WORD>();
     let Some((first, words)) = words.split_first() else { return number.to_le_bytes().starts_with(message) };
-    // Without a branch for each word, so that it costs little beside the message itself.
+    // No branch per word, so that this costs little compared with the message itself.
     let word_differs = |(word, expected): (&[u8; WORD], u64)| u64::from_le_bytes(*word) ^ mixed.wrapping_add(expected);
     let differs = words.iter().zip(1..).map(word_differs).fold(0, |differs, word| differs | word);
     let is_cut = || mixed.wrapping_add(words.len() as u64 + 1).to_le_bytes().starts_with(rest);
     differs | (u64::from_le_bytes(*first) ^ number) == 0 && (rest.is_empty() || is_cut())
 }
 
-/// What has come: the messages 0, 1, 2 and so on are expected.
+/// The messages that have come. Expected are the numbers 0, 1, 2 and so on.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Tally {
     pub(super) received: u64,
-    /// Those that are not, byte by byte, the one that was to come.
+    /// Those that are not, byte by byte, the expected one.
     pub(super) spoilt: u64,
 }
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tally_counts_what_was_not_to_come() {
+    fn a_tally_counts_what_was_not_expected() {
         let mut tally = Tally::default();
         let mut message = [0; 20];
         for number in [0, 1, 3, 3] {

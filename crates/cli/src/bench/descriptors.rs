@@ -1,4 +1,4 @@
-//! Descriptors that go from one process to another, through a socket.
+//! Descriptors that go from one process to another through a socket.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,7 +18,7 @@ pub(super) fn socket() -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// Listens at a name that is no file.
+/// Listens at a name that is not a file.
 pub(super) fn listen(name: &str) -> anyhow::Result<OwnedFd> {
     let listener = socket()?;
     rustix::net::bind(&listener, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
@@ -32,7 +32,7 @@ pub(super) fn accept(listener: &OwnedFd) -> anyhow::Result<OwnedFd> {
 
 /// The same, up to a limit, and not after a signal.
 pub(super) fn accept_within(listener: &OwnedFd, limit: Duration, interrupt: &Interrupt) -> anyhow::Result<OwnedFd> {
-    let limit = Timespec::try_from(limit).context("a time that can be waited")?;
+    let limit = Timespec::try_from(limit).context("the limit is too long")?;
     let mut polled = [PollFd::new(listener, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
     poll(&mut polled, Some(&limit)).context("cannot wait for a connection")?;
     anyhow::ensure!(polled[0].revents().contains(PollFlags::IN), "the other process has not connected");

@@ -1,22 +1,21 @@
-//! One end of a measurement: what it sends to the other with, and what it receives with.
+//! One end of a measurement: what it sends with, and what it receives with.
 //!
-//! The node `b` receives what is published on `bench/b`, or what is sent to it.
+//! Node `b` receives what is published on `bench/b`, or what is sent to it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use librpc::{ConnectError, Event, Inbox, Node, Publisher, SendError, Sender, Wait};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::deadline::SLICE;
 use crate::interrupt::Interrupt;
-use crate::outcome::Usage;
 
-/// Longer than any receiver should ever be away.
+/// Longer than any receiver should be away.
 const LIMIT: Duration = Duration::from_secs(10);
-const SLICE: Duration = Duration::from_millis(100);
 
 /// Which way the messages go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Via {
     /// Published on a topic, received by a subscription
@@ -25,20 +24,11 @@ pub(crate) enum Via {
     Send,
 }
 
-impl Via {
-    pub(super) fn name(self) -> String {
-        match self {
-            Self::Topic => "topic".to_owned(),
-            Self::Send => "send".to_owned(),
-        }
-    }
-}
-
 pub(super) fn topic(node: &str) -> String {
     format!("bench/{node}")
 }
 
-/// What a node receives; a signal stops it.
+/// The inbox of a node. A signal stops it.
 pub(super) fn inbox(node: &Node, via: Via, wait: Wait, capacity: u64, interrupt: &Interrupt) -> anyhow::Result<Inbox> {
     let builder = match via {
         Via::Topic => node.subscriber_builder([topic(node.id())]),
@@ -50,7 +40,7 @@ pub(super) fn inbox(node: &Node, via: Via, wait: Wait, capacity: u64, interrupt:
     Ok(inbox)
 }
 
-/// What publishes to a node, once it is there.
+/// A publisher to a node, once the node is there.
 pub(super) fn publisher(node: &Node, to: &str, interrupt: &Interrupt) -> anyhow::Result<Publisher> {
     let mut publisher = node.publisher(&topic(to))?;
     publisher.set_limit(LIMIT);
@@ -58,7 +48,7 @@ pub(super) fn publisher(node: &Node, to: &str, interrupt: &Interrupt) -> anyhow:
     Ok(publisher)
 }
 
-/// Tries until there is something, up to a limit, and not after a signal: whoever is waited for may have left then.
+/// Tries until there is something, up to a limit, and not after a signal: then the other side may have left.
 fn patiently<T>(
     to: &str,
     interrupt: &Interrupt,
@@ -70,7 +60,7 @@ fn patiently<T>(
             return Ok(found);
         }
         anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
-        anyhow::ensure!(begun.elapsed() < LIMIT, "node {to:?} does not come");
+        anyhow::ensure!(begun.elapsed() < LIMIT, "node {to:?} does not appear");
     }
 }
 
@@ -96,11 +86,11 @@ impl To {
         })
     }
 
-    /// Sends a message, and waits for room.
+    /// Sends a message. Waits for room.
     #[inline]
     pub(super) fn send(&mut self, message: &[u8]) -> anyhow::Result<()> {
         match self {
-            Self::Node(sender) => sender.send(message).map_err(failure),
+            Self::Node(sender) => Ok(sender.send(message)?),
             Self::Topic(publisher) => match publisher.publish(message)? {
                 receipt if receipt.inboxes() == 1 => Ok(()),
                 receipt => bail!(missed(receipt.undelivered())),
@@ -115,7 +105,7 @@ impl To {
             Self::Node(sender) => match sender.try_send(message) {
                 Ok(()) => Ok(true),
                 Err(SendError::Full { .. }) => Ok(false),
-                Err(error) => Err(failure(error)),
+                Err(error) => Err(error.into()),
             },
             Self::Topic(publisher) => match publisher.try_publish(message)? {
                 receipt if receipt.inboxes() == 1 => Ok(true),
@@ -127,7 +117,7 @@ impl To {
 
     /// Waits until everything is processed, or the receiver is gone.
     pub(super) fn settle(&mut self) {
-        let _ = self.flush(); // whichever it is
+        let _ = self.flush(); // both are fine
     }
 
     /// Waits until everything is processed.
@@ -141,23 +131,14 @@ impl To {
 }
 
 #[cold]
-fn failure(error: SendError) -> anyhow::Error {
-    match error {
-        SendError::TooLarge { .. } => Usage(error.to_string()).into(),
-        error => error.into(),
-    }
-}
-
-#[cold]
 fn missed(undelivered: &[SendError]) -> anyhow::Error {
     match undelivered.first() {
-        Some(error @ SendError::TooLarge { .. }) => Usage(error.to_string()).into(),
         Some(error) => anyhow::anyhow!("{error}"),
         None => anyhow::anyhow!("the other process is gone"),
     }
 }
 
-/// Takes the next message; `None`: the inbox was stopped, or its sender has left.
+/// Takes the next message. `None`: the inbox was stopped, or its sender has left.
 #[inline]
 pub(super) fn next<R>(inbox: &mut Inbox, take: impl FnOnce(&[u8]) -> R) -> anyhow::Result<Option<R>> {
     loop {

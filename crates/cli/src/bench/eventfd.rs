@@ -1,5 +1,5 @@
-//! Limit: an eventfd that carries a number, and epoll on the other side: the least that wakes a process which may wait for
-//! more than one thing.
+//! Limit: an eventfd that carries a number, and epoll on the other side. This is the cheapest way to wake a process that may
+//! wait for more than one thing.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Exchanges the eventfds through a connected socket: each side hears its own, and rings the other's.
+    /// Exchanges the eventfds through a connected socket: each side waits for its own, and rings the other's.
     pub(super) fn open(socket: &OwnedFd) -> anyhow::Result<Self> {
         let ours = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         pass(socket, &ours)?;
@@ -27,7 +27,7 @@ impl Line {
         Ok(Self { ours, theirs, poll })
     }
 
-    /// Has `wait` return as soon as this descriptor hangs up, too.
+    /// Makes `wait` also return when this descriptor hangs up.
     pub(super) fn also(&self, descriptor: impl std::os::fd::AsFd) -> anyhow::Result<()> {
         Ok(epoll::add(&self.poll, descriptor, epoll::EventData::new_u64(1), epoll::EventFlags::empty())?)
     }
@@ -38,7 +38,7 @@ impl Line {
         Ok(())
     }
 
-    /// Sleeps until a number comes; `None`: the other descriptor has hung up.
+    /// Sleeps until a number comes. `None`: the other descriptor has hung up.
     pub(super) fn wait(&self) -> anyhow::Result<Option<u64>> {
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); 2];
         let (ready, _) = loop {

@@ -1,7 +1,7 @@
-//! `librpc bench fanout`: what publishing to k inboxes costs the publisher, while none of them is full and nobody receives.
+//! `librpc bench fanout`: what publishing to k inboxes costs the publisher while none of them is full and nobody receives.
 //!
-//! A second process has the inboxes, in rings that hold a whole burst; it takes and checks what has come between two bursts,
-//! when it is told to. The limits take turns: sending to one node under the same conditions, and copying k messages.
+//! A second process has the inboxes, with rings that hold a whole burst. Between two bursts it is told to take and check
+//! what has come. The limits take turns: sending to one node under the same conditions, and copying k messages.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,19 @@ use anyhow::Context;
 use librpc::{FlushError, Node, Outbox, Sender, Topic, Wait};
 use serde::Serialize;
 
+use super::child::{self, on_cpu, pin, ready};
 use super::content::{self, Tally};
 use super::end::{self, Via};
-use super::options::Common;
-use super::part::{on_cpu, pin, ready};
-use super::progress::Progress;
-use super::{Bench, Part, limit, median_of, part, round_to};
+use super::options::{Common, Rounds, SIZES, Share};
+use super::{Bench, Part, limit, median_of, round_to};
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 
 const INBOXES: [usize; 5] = [1, 2, 4, 8, 16];
 const MOST_INBOXES: usize = 16;
-/// Messages of a burst.
+/// Messages in a burst.
 const BURST: u64 = 256;
-/// What a message takes in a ring, beside its payload, at most.
+/// The most that a message takes in a ring besides its payload.
 const HEAD_BYTES: u64 = 128;
 const LIMIT: Duration = Duration::from_secs(10);
 const CROWD: &str = "crowd";
@@ -30,7 +29,7 @@ const CROWD: &str = "crowd";
 /// What publishing to 1, 2, 4, 8 and 16 inboxes costs the publisher
 #[derive(clap::Args)]
 #[command(after_help = "\
-One object for each number of inboxes. --count is the number of bursts of 256 messages.
+Writes one object for each number of inboxes. --count is the number of bursts of 256 messages.
 
 Examples:
   librpc bench fanout --pin 0,1
@@ -38,6 +37,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    rounds: Rounds,
 }
 
 #[derive(Serialize)]
@@ -45,14 +46,14 @@ struct Measured {
     size: usize,
     inboxes: usize,
     bursts: usize,
-    /// Medians over the bursts: of a publish to all of them, and per inbox.
+    /// Medians over the bursts of a publish to all of them, and per inbox.
     publish_ns: f64,
     inbox_ns: f64,
     /// Of a send to one node.
     send_ns: f64,
     /// The median over the bursts of what an inbox costs to what a send costs.
     ratio: f64,
-    /// Of copying the message as often as there are inboxes, within the processor's cache.
+    /// Of copying the message once per inbox, within the processor's cache.
     limit_ns: f64,
     lost: u64,
 }
@@ -60,13 +61,13 @@ struct Measured {
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let common = &args.common;
     let domain = bench.domain("fanout");
-    for size in common.sizes() {
+    for size in common.sizes(SIZES)? {
         let node = Node::builder("source").domain(domain.clone()).open()?;
         let mut crowd = bench.start(&domain, &[Part::Crowd { size, cpu: common.cpus().1 }])?;
         let mut source = Source::open(&node, size)?;
         let (bursts, limit_ns) = on_cpu(common.cpus().0, || {
             let limit_ns = 1e9 / limit::copies_per_second(size);
-            Ok((source.bursts(bench, common)?, limit_ns))
+            Ok((source.bursts(bench, args)?, limit_ns))
         })?;
         let tallies: Vec<Tally> = bench.report(&mut crowd)?;
         let lost = source.lost(&tallies);
@@ -99,7 +100,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One burst of each kind: the time of a message in ns.
+/// A burst of each kind: the time per message in ns.
 struct Burst {
     send_ns: f64,
     publish_ns: [f64; INBOXES.len()],
@@ -110,7 +111,6 @@ struct Source {
     sender: Sender,
     outbox: Outbox,
     topics: [Topic; INBOXES.len()],
-    /// The numbers that come next: of what is sent, and of what is published for each number of inboxes.
     messages: Vec<Vec<u8>>,
     bursts: u64,
 }
@@ -129,30 +129,30 @@ impl Source {
         Ok(Self { sender: node.sender_within(CROWD, LIMIT)?, outbox, topics, messages, bursts: 0 })
     }
 
-    fn bursts(&mut self, bench: &Bench, common: &Common) -> anyhow::Result<Vec<Burst>> {
-        let rounds = common.rounds()?;
-        let progress = Progress::new(format!("fanout, {} bytes", self.messages[0].len()), rounds.len());
-        let mut bursts = Vec::new();
+    fn bursts(&mut self, bench: &Bench, args: &Args) -> anyhow::Result<Vec<Burst>> {
         self.burst()?; // connects, and touches the memory
-        for share in rounds {
-            let (begun, mut done) = (Instant::now(), 0);
-            while done == 0 || !share.is_used_up(begun.elapsed(), done) {
-                bursts.push(self.burst()?);
-                done += 1;
-                bench.check()?;
-            }
-            progress.step();
+        let what = format!("fanout, {} bytes", self.messages[0].len());
+        let bursts = args.rounds.each(&args.common, what, |share| self.bursts_of_a_round(bench, share))?;
+        Ok(bursts.into_iter().flatten().collect())
+    }
+
+    fn bursts_of_a_round(&mut self, bench: &Bench, share: Share) -> anyhow::Result<Vec<Burst>> {
+        let (begun, mut bursts) = (Instant::now(), Vec::new());
+        while bursts.is_empty() || !share.is_used_up(begun.elapsed(), bursts.len() as u64) {
+            bursts.push(self.burst()?);
+            bench.check()?;
         }
         Ok(bursts)
     }
 
-    /// One burst of each kind, each time another one first: the crowd may still be busy with the last one of the round before.
+    /// A burst of each kind, each time with another one first: the crowd may still be busy with the last one of the round
+    /// before.
     fn burst(&mut self) -> anyhow::Result<Burst> {
         let mut burst = Burst { send_ns: 0.0, publish_ns: [0.0; INBOXES.len()] };
         for kind in 0..=INBOXES.len() {
             let kind = (kind + self.bursts as usize) % (INBOXES.len() + 1);
             self.write();
-            // The first one wakes: it is none of those that find a receiver which has not taken anything yet.
+            // The first message wakes the receiver. It is not measured.
             let (first, others) = self.messages.split_first().expect("a burst has messages");
             match INBOXES.get(kind) {
                 // Each inbox numbers what comes on each of its topics.
@@ -179,8 +179,8 @@ impl Source {
         }
     }
 
-    /// Has everything taken that was published: when the crowd has processed this message, it has taken what it found. (It
-    /// may not have found a channel that is new.)
+    /// Has the crowd take everything that was published: once it has processed this message, it has taken what it found. (It
+    /// may not have found a new channel yet.)
     fn drain(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
@@ -200,7 +200,7 @@ impl Source {
     }
 }
 
-/// How long it takes for each of the messages, in ns.
+/// The time per message in ns.
 fn each_ns(messages: &[Vec<u8>], mut each: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let begun = Instant::now();
     messages.iter().try_for_each(|message| each(message))?;
@@ -223,7 +223,7 @@ fn burst_topic(inboxes: usize) -> String {
 pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interrupt: &Interrupt) -> anyhow::Result<()> {
     let capacity = ((size as u64 + HEAD_BYTES) * (BURST + 1)).max(4 * (size as u64 + HEAD_BYTES)).next_power_of_two();
     let node = domain.open(CROWD)?;
-    let mut told = end::inbox(&node, Via::Send, Wait::Block, capacity, interrupt)?;
+    let mut orders = end::inbox(&node, Via::Send, Wait::Block, capacity, interrupt)?;
     let mut inboxes = Vec::new();
     for number in 0..MOST_INBOXES {
         let topics = INBOXES.into_iter().filter(|&inboxes| number < inboxes).map(burst_topic);
@@ -231,7 +231,7 @@ pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interr
     }
     pin(cpu)?;
     ready()?;
-    // One of what is sent to the node, and one for each topic of each inbox.
+    // One tally of what is sent to the node, and one for each topic of each inbox.
     let mut sent = Tally::default();
     let mut tallies: Vec<Vec<(String, Tally)>> = vec![Vec::new(); MOST_INBOXES];
     loop {
@@ -242,7 +242,7 @@ pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interr
             }
             is_drain
         };
-        match end::next(&mut told, is_drain)? {
+        match end::next(&mut orders, is_drain)? {
             None => break,
             Some(false) => {}
             Some(true) => {
@@ -253,7 +253,7 @@ pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interr
         }
     }
     let published = tallies.into_iter().flatten().map(|(_, tally)| tally);
-    part::tell(&published.chain([sent]).collect::<Vec<_>>())
+    child::report(&published.chain([sent]).collect::<Vec<_>>())
 }
 
 fn take_all(inbox: &mut librpc::Inbox, tallies: &mut Vec<(String, Tally)>) -> anyhow::Result<()> {

@@ -5,27 +5,29 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::process::Activity;
+use super::scale::MOST;
 use super::{Bench, Part};
 use crate::latency::readable;
+use crate::options::seconds;
 
 /// What a receiver with many connected, idle senders does: nothing
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  librpc bench idle --channels 1000 --seconds 10 --json")]
 pub(crate) struct Args {
     /// How many senders
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    channels: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=MOST))]
+    channels: u32,
     /// How long to look
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
-    seconds: f64,
-    /// One object: bench, channels, seconds, context_switches, cpu_ns, and the same of the senders' process
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// Write one object: bench, channels, seconds, context_switches, cpu_ns, and both for the senders' process
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Serialize)]
 struct Idle {
-    channels: usize,
+    channels: u32,
     seconds: f64,
     context_switches: u64,
     cpu_ns: u64,
@@ -34,20 +36,19 @@ struct Idle {
 }
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
-    let time = crate::duplex::seconds(args.seconds)?;
     let domain = bench.domain("idle");
     let receiver = bench.start(&domain, &[Part::Receive { nodes: vec!["idle".into()], cpu: None }])?;
     let senders = bench.start(&domain, &[Part::Connected { to: "idle".into(), count: args.channels }])?;
     let pids = [receiver.pids()[0], senders.pids()[0]];
-    // What has just been connected is polled for a moment, before it is found to be idle.
+    // New connections are polled for a moment before they count as idle.
     bench.interrupt.wait_for(Duration::from_millis(500))?;
     let before = [Activity::of(pids[0])?, Activity::of(pids[1])?];
-    bench.interrupt.wait_for(time)?;
+    bench.interrupt.wait_for(args.seconds)?;
     bench.check()?;
     let [receiver, sender] = [Activity::of(pids[0])?.since(before[0]), Activity::of(pids[1])?.since(before[1])];
     let idle = Idle {
         channels: args.channels,
-        seconds: args.seconds,
+        seconds: args.seconds.as_secs_f64(),
         context_switches: receiver.context_switches,
         cpu_ns: receiver.cpu_ns,
         sender_context_switches: sender.context_switches,

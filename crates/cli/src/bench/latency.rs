@@ -1,7 +1,7 @@
-//! `librpc bench latency`: there and back between two processes that poll, halved.
+//! `librpc bench latency`: half of a round trip between two processes that poll.
 //!
-//! The limit is one cache line there and back between two threads on the same CPUs, halved: what the hardware takes. It
-//! takes turns with the messages, which have new processes in each round.
+//! The limit is half of the round trip of a cache line between two threads on the same CPUs: what the hardware takes. It
+//! takes turns with the messages, which get new processes in each round.
 
 use std::time::{Duration, Instant};
 
@@ -9,22 +9,21 @@ use anyhow::{Context, bail};
 use librpc::{Domain, Node, Wait};
 use serde::Serialize;
 
+use super::child::{self, on_cpu, pin, ready};
 use super::content::{self, Tally};
 use super::end::{self, To, Via};
-use super::options::{Common, Percentiles, Share, Way};
-use super::part::{on_cpu, pin, ready};
-use super::progress::Progress;
+use super::options::{Common, Percentiles, Rounds, SIZES, Share, Way};
 use super::times::Times;
-use super::{Bench, Part, limit, median, median_ratio, part};
+use super::{Bench, Part, limit, median, median_ratio};
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, readable};
 
-/// Whichever is over first.
+/// Warming up ends when the first of both is reached.
 const WARM_UP: u64 = 10_000;
 const WARM_UP_TIME: Duration = Duration::from_millis(50);
 
-/// One-way latency between two processes that poll: a topic's publish to the message in hand
+/// One-way latency between two processes that poll, from publishing a message to receiving it
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,6 +33,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    rounds: Rounds,
     #[command(flatten)]
     way: Way,
     #[command(flatten)]
@@ -49,7 +50,7 @@ struct Measured {
     latency: Latency,
     /// The median over the rounds.
     limit_ns: u64,
-    /// The median over the rounds of p50 to the limit of the same round.
+    /// The median over the rounds of p50 / limit.
     ratio: f64,
     p999_to_p50: f64,
     lost: u64,
@@ -57,7 +58,7 @@ struct Measured {
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let domain = bench.domain("latency");
-    let sizes = args.common.sizes();
+    let sizes = args.common.sizes(SIZES)?;
     for &size in &sizes {
         let (measured, times) = one(bench, args, &domain, size)?;
         args.percentiles.write(&times, (sizes.len() > 1).then_some(&size))?;
@@ -76,26 +77,23 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
 
 fn one(bench: &Bench, args: &Args, domain: &Domain, size: usize) -> anyhow::Result<(Measured, Times)> {
     let (common, via) = (&args.common, args.way.via);
-    let rounds = common.rounds()?;
-    let progress = Progress::new(format!("latency, {size} bytes"), rounds.len());
-    let (mut times, mut limits, mut ratios, mut lost) = (Times::new(), Vec::new(), Vec::new(), 0);
-    for &share in &rounds {
+    let (mut times, mut lost) = (Times::new(), 0);
+    let ratios = args.rounds.each(common, format!("latency, {size} bytes"), |share| {
         let limit_ns = limit::cache_line(common.cpus())?;
         let (of_round, lost_in_round) = round(bench, common, domain, via, size, share)?;
         times.add(&of_round);
-        ratios.push((of_round.median(), limit_ns));
-        limits.push(limit_ns);
         lost += lost_in_round;
-        progress.step();
-    }
+        Ok((of_round.median(), limit_ns))
+    })?;
     bench.count_lost(lost);
-    let latency = times.latency();
+    let (rounds, latency) = (ratios.len(), times.latency());
     let p999_to_p50 = super::ratio(latency.p999_ns, latency.p50_ns);
+    let mut limits: Vec<u64> = ratios.iter().map(|(_, limit_ns)| *limit_ns).collect();
     let (limit_ns, ratio) = (median(&mut limits), median_ratio(&ratios));
-    Ok((Measured { size, via, rounds: rounds.len(), latency, limit_ns, ratio, p999_to_p50, lost }, times))
+    Ok((Measured { size, via, rounds, latency, limit_ns, ratio, p999_to_p50, lost }, times))
 }
 
-/// Times there and back, halved, and how many messages were lost or spoilt.
+/// Half of each round trip, and how many messages were lost or spoilt.
 fn round(
     bench: &Bench,
     common: &Common,
@@ -158,5 +156,5 @@ pub(super) fn echo(
     while let Some(sent) = end::next(&mut inbox, &mut take)? {
         sent.context("cannot answer")?;
     }
-    part::tell(&tally)
+    child::report(&tally)
 }

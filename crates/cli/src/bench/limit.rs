@@ -1,23 +1,23 @@
-//! What the machine could do at best: a cache line from core to core, and copying. (What wakes, is in `eventfd.rs`.)
+//! What the machine can do at best: a cache line from core to core, and copying. (The limit of waking is in `eventfd.rs`.)
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::part::pin;
+use super::child::pin;
 use super::times::Times;
 
-/// What is copied: as much as a ring.
+/// How much is copied: as much as a ring holds.
 const COPIED_BYTES: usize = 256 * 1024;
 const COPYING: Duration = Duration::from_millis(50);
-/// Whichever is over first.
+/// The measurement ends when the first of both is reached.
 const LINE_ROUNDS: u64 = 100_000;
 const LINE_TIME: Duration = Duration::from_millis(50);
 
 #[repr(align(256))]
 struct Line(AtomicU64);
 
-/// The median time in ns that a cache line takes from one CPU to the other: there and back between two threads, halved.
+/// The median time in ns that a cache line takes from one CPU to the other: half of a round trip between two threads.
 pub(super) fn cache_line(cpus: (Option<usize>, Option<usize>)) -> anyhow::Result<u64> {
     let (there, back) = (Line(AtomicU64::new(0)), Line(AtomicU64::new(0)));
     let over = AtomicBool::new(false);
@@ -62,7 +62,7 @@ pub(super) fn cache_line(cpus: (Option<usize>, Option<usize>)) -> anyhow::Result
     })
 }
 
-/// Pieces of a size that one thread copies in a second, from one buffer of a ring's size to another.
+/// How many pieces of a size one thread copies per second, between two buffers of a ring's size.
 pub(super) fn copies_per_second(size: usize) -> f64 {
     let size = size.clamp(1, COPIED_BYTES);
     let (from, mut to) = (vec![7u8; COPIED_BYTES], vec![0u8; COPIED_BYTES]);

@@ -1,4 +1,4 @@
-//! What a measurement took place on: a figure without it is worth nothing.
+//! The machine of a measurement: a figure without it means nothing.
 
 use std::fs::read_to_string;
 
@@ -9,7 +9,7 @@ pub(super) struct Machine {
     pub(super) cpu: String,
     pub(super) cores: usize,
     pub(super) kernel: String,
-    /// The load average over the minute before.
+    /// The load average over the last minute.
     pub(super) load: f64,
     /// This program's own.
     pub(super) version: &'static str,

@@ -9,7 +9,7 @@ use anyhow::Context;
 
 const BLOCK: u64 = 512;
 
-/// What all threads of a process have done so far.
+/// The sums over all threads of a process so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Activity {
     pub(super) context_switches: u64,
@@ -47,8 +47,8 @@ pub(super) fn directory_bytes(path: &Path) -> anyhow::Result<u64> {
 
 /// The memory of all memfds of librpc that these processes map, each counted once.
 ///
-/// Exact where `/proc/<pid>/map_files` may be followed (as root). Elsewhere the sum of the processes' shares of the
-/// pages that they have touched.
+/// Exact where `/proc/<pid>/map_files` can be followed (as root). Otherwise the sum of the processes' shares of the pages
+/// that they have touched.
 pub(super) fn memfd_bytes(pids: &[u32]) -> anyhow::Result<u64> {
     let mut files = HashMap::new();
     for &pid in pids {

@@ -1,13 +1,13 @@
-//! How far a measurement has got, on a terminal only. Nothing is drawn while anything is measured: a bar moves between two
-//! rounds, or two messages that are waited for.
+//! The progress of a measurement, on a terminal only. Nothing is drawn while anything is measured: the bar moves between two
+//! rounds, or between two messages that are waited for.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    pub(super) fn new(what: String, rounds: usize) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(rounds as u64), ProgressDrawTarget::stderr());
+    pub(super) fn new(what: String, rounds: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(rounds), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}") {
             bar.set_style(style);
         }

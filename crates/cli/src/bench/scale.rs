@@ -1,6 +1,6 @@
-//! `librpc bench scale`: what many idle channels, nodes, topics and patterns cost those who have work to do.
+//! `librpc bench scale`: what many idle channels, nodes, topics and patterns cost those that have work to do.
 //!
-//! Each figure stands beside that of a small domain, measured in turn.
+//! Each figure is shown beside that of a small domain, measured in turn.
 
 pub(super) mod channels; //  idle channels at a receiver
 pub(super) mod joins; //     nodes, while others join and leave
@@ -9,14 +9,17 @@ pub(super) mod topics; //    topics of a publisher, patterns of a domain
 
 use std::time::Duration;
 
+use librpc::MAX_TOPICS;
 use serde::Serialize;
 
 use super::Bench;
 use super::options::Cpus;
 
-/// How long what was just started or connected may take to be idle.
+/// How long new processes and connections may take to become idle.
 const SETTLE: Duration = Duration::from_millis(200);
 const MESSAGE_BYTES: usize = 64;
+/// The most channels, nodes, topics or subscriptions of a measurement.
+pub(super) const MOST: i64 = 100_000;
 
 /// What many idle channels, nodes, topics and patterns cost, and how much memory they take
 #[derive(clap::Args)]
@@ -27,23 +30,23 @@ Examples:
   librpc bench scale --of news --of join --nodes 1000")]
 pub(crate) struct Args {
     /// How many idle channels
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     channels: u32,
     /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=MOST))]
     nodes: u32,
-    /// How many topics of one publisher, and how many subscriptions to other topics
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    /// How many topics of one publisher, and how many other subscriptions
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=MAX_TOPICS as i64))]
     topics: u32,
     /// How many rounds
     #[arg(long, value_name = "N", default_value_t = 101, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     #[command(flatten)]
     cpus: Cpus,
-    /// Only this; may be repeated
+    /// Measure only this. May be repeated
     #[arg(long, value_name = "WHAT", value_enum)]
     of: Vec<Of>,
-    /// One object a line: of what, and the figures
+    /// Write one object per line: of what, and the figures
     #[arg(long)]
     json: bool,
 }
@@ -54,11 +57,11 @@ enum Of {
     Send,
     /// Joining and leaving a domain of many nodes
     Join,
-    /// What a publisher pays for a join, leave or subscription elsewhere in a domain of many nodes
+    /// What a join, leave or subscription elsewhere costs a publisher in a domain of many nodes
     News,
     /// Publishing on many topics
     Topics,
-    /// Publishing beside many subscriptions to other topics
+    /// Publishing while there are many other subscriptions
     Patterns,
     /// Shared memory of a domain, a node and a channel
     Memory,

@@ -1,28 +1,28 @@
-//! `librpc bench throughput`: messages in one direction, as fast as they go, until all are processed.
+//! `librpc bench throughput`: messages in one direction, as fast as possible, until all are processed.
 //!
-//! The limit is what one thread copies, in pieces of the same size; it takes turns with the messages.
+//! The limit is what one thread copies, in pieces of the same size. It takes turns with the messages.
 
 use std::time::{Duration, Instant};
 
 use librpc::{Domain, Node, Wait};
 use serde::Serialize;
 
+use super::child::{self, on_cpu, pin, ready};
 use super::content::{self, Tally};
 use super::end::{self, To, Via};
-use super::options::{Common, Share, Way};
-use super::part::{on_cpu, pin, ready};
-use super::progress::Progress;
-use super::{Bench, Part, limit, median_of, part, round_to};
+use super::options::{Common, Rounds, SIZES, Share, Way};
+use super::rates::Rates;
+use super::{Bench, Part, limit};
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::latency::grouped;
 
 const BETWEEN_LOOKS: u64 = 64;
-/// Whichever is over first.
+/// Warming up ends when the first of both is reached.
 const WARM_UP: Share = Share::Time(Duration::from_millis(50));
 const WARM_UP_COUNT: u64 = 100_000;
 
-/// Messages and bytes a second in one direction, between two processes
+/// Messages and bytes per second in one direction, between two processes
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,6 +31,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    rounds: Rounds,
     #[command(flatten)]
     way: Way,
 }
@@ -42,12 +44,8 @@ struct Measured {
     rounds: usize,
     /// Of all rounds together.
     count: u64,
-    /// Medians over the rounds.
-    msgs_per_s: f64,
-    bytes_per_s: f64,
-    limit_bytes_per_s: f64,
-    /// The median over the rounds of the rate to the limit of the same round.
-    ratio: f64,
+    #[serde(flatten)]
+    rates: Rates,
     lost: u64,
 }
 
@@ -61,34 +59,23 @@ struct Round {
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let (common, via) = (&args.common, args.way.via);
     let domain = bench.domain("throughput");
-    for size in common.sizes() {
-        let shares = common.rounds()?;
-        let progress = Progress::new(format!("throughput, {size} bytes"), shares.len());
-        let mut rounds = Vec::new();
-        for share in shares {
-            rounds.push(round(bench, common, &domain, via, size, share)?);
-            progress.step();
-        }
-        drop(progress);
-        let of = |each: fn(&Round) -> f64| median_of(rounds.iter().map(each));
-        let msgs_per_s = of(|round| round.msgs_per_s);
-        let limit_msgs_per_s = of(|round| round.limit_msgs_per_s);
+    for size in common.sizes(SIZES)? {
+        let rounds = args.rounds.each(common, format!("throughput, {size} bytes"), |share| {
+            round(bench, common, &domain, via, size, share)
+        })?;
         let measured = Measured {
             size,
             via,
             rounds: rounds.len(),
             count: rounds.iter().map(|round| round.count).sum(),
-            msgs_per_s: msgs_per_s.round(),
-            bytes_per_s: (msgs_per_s * size as f64).round(),
-            limit_bytes_per_s: (limit_msgs_per_s * size as f64).round(),
-            ratio: round_to(of(|round| round.msgs_per_s / round.limit_msgs_per_s), 4),
+            rates: Rates::of(size, rounds.iter().map(|round| (round.msgs_per_s, round.limit_msgs_per_s))),
             lost: rounds.iter().map(|round| round.lost).sum(),
         };
         bench.count_lost(measured.lost);
         bench.print(common.json, "throughput", common.pin(), &measured, || {
-            let [messages, bytes, limit] = [measured.msgs_per_s, measured.bytes_per_s, measured.limit_bytes_per_s]
-                .map(|rate| grouped(rate as u64));
-            let ratio = measured.ratio;
+            let Rates { msgs_per_s, bytes_per_s, limit_bytes_per_s, ratio } = measured.rates;
+            let [messages, bytes, limit] =
+                [msgs_per_s, bytes_per_s, limit_bytes_per_s].map(|rate| grouped(rate as u64));
             format!(
                 "{size} bytes: {messages} messages/s, {bytes} bytes/s; one thread copies {limit} bytes/s ({ratio} ×)"
             )
@@ -151,5 +138,5 @@ pub(super) fn sink(
     ready()?;
     let mut tally = Tally::default();
     while end::next(&mut inbox, |payload| tally.take(payload))?.is_some() {}
-    part::tell(&tally)
+    child::report(&tally)
 }

@@ -1,5 +1,5 @@
-//! Measured times, of which percentiles are taken. None is cut off: a histogram that does not grow would record everything
-//! above its end as its end.
+//! Measured times and their percentiles. No time is cut off: a histogram that is too small would record everything above its
+//! end as its end.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -12,16 +12,16 @@ use crate::latency::Latency;
 
 /// Three significant digits.
 const DIGITS: u8 = 3;
-/// Half an hour: no measurement lasts so long.
+/// Half an hour, longer than any measurement.
 const LONGEST_NS: u64 = 1_800_000_000_000;
-/// Lines of a percentile file for each halving of the distance to 100 %.
+/// Lines of a percentile file per halving of the distance to 100 %.
 const TICKS: u32 = 5;
 
 pub(super) struct Times(Histogram<u64>);
 
 impl Times {
     pub(super) fn new() -> Self {
-        Self(Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("these bounds are good ones"))
+        Self(Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("these bounds are valid"))
     }
 
     #[inline]

@@ -1,9 +1,9 @@
-//! `librpc bench wake`: one message to a receiver that sleeps, there and back, beside an eventfd that epoll hears.
+//! `librpc bench wake`: one message to a receiver that sleeps, compared with an eventfd in epoll.
 //!
 //! The contenders take turns between the same two processes: an inbox that sleeps at once (`block`), one that polls for a
-//! moment before (`adaptive`), and eventfds. What is measured is one way, by the clock that both processes share: from
-//! before the send until the message is in the receiver's hands. The asking side sleeps, too, while it waits for the
-//! answer. An adaptive inbox needs a pause before each message, so that it sleeps; its limit gets the same pause.
+//! moment first (`adaptive`), and eventfds. Measured is one way, by the clock that both processes share: from before the
+//! send until the receiver has the message. The asking side also sleeps while it waits for the answer. An adaptive inbox
+//! needs a pause before each message to fall asleep. Its limit gets the same pause.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,35 +12,34 @@ use anyhow::{Context, bail};
 use librpc::{Inbox, Node, Publisher, Wait};
 use serde::Serialize;
 
+use super::child::{on_cpu, pin, ready};
 use super::eventfd::Line;
-use super::options::{Common, Percentiles, Share};
-use super::part::{on_cpu, pin, ready};
+use super::options::{Common, Percentiles, Rounds, Share, TIMED_SIZES};
 use super::progress::Progress;
 use super::times::Times;
 use super::{Bench, Part, content, descriptors, end, median, median_ratio};
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, readable};
-use crate::outcome::Usage;
 use crate::payload::now_ns;
 
-/// Rounds of each contender: the median is taken over them.
-const ROUNDS: u64 = 31;
+/// Rounds of each contender unless the user says so. The median is taken over them.
+const ROUNDS: u32 = 31;
 /// Longer than an adaptive inbox polls.
 const PAUSE: Duration = Duration::from_micros(250);
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// One message to a receiver that sleeps, beside an epoll + eventfd ping-pong
+/// One message to a receiver that sleeps, beside an epoll and eventfd ping-pong
 #[derive(clap::Args)]
 #[command(after_help = "\
-Of --seconds or --count each of the rounds, of which there are at least 31, has its part.
-
 Examples:
   librpc bench wake --pin 0,1
   librpc bench wake --count 620 --json")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    rounds: Rounds,
     #[command(flatten)]
     percentiles: Percentiles,
 }
@@ -69,11 +68,19 @@ struct Measured {
     rounds: usize,
     #[serde(flatten)]
     latency: Latency,
-    /// Medians over the rounds of a round's median.
+    /// Medians over the rounds of each round's median.
     round_ns: u64,
     limit_ns: u64,
-    /// The median over the rounds of the two in one round.
+    /// The median over the rounds of the ratio in each round.
     ratio: f64,
+}
+
+/// What a sleeper has of a round: the same count as the others, or its part of the time.
+fn per_sleeper(share: Share) -> Share {
+    match share {
+        Share::Time(time) => Share::Time(time / Sleeper::ALL.len() as u32),
+        Share::Count(count) => Share::Count(count),
+    }
 }
 
 /// One contender's measurements.
@@ -84,10 +91,7 @@ struct Woken {
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let domain = bench.domain("wake");
-    for size in args.common.sizes() {
-        if size < content::NUMBER_BYTES {
-            return Err(Usage(format!("a size of {size} bytes: it must be at least 8, for the time")).into());
-        }
+    for size in args.common.sizes(TIMED_SIZES)? {
         let name = unique_id("librpc-bench")?;
         let listener = descriptors::listen(&name)?;
         let node = Node::builder("asking").domain(domain.clone()).open()?;
@@ -100,7 +104,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
         let publish = |to: &str| end::publisher(&node, to, &bench.interrupt);
         let (block, adaptive) = (publish("block")?, publish("adaptive")?);
         let mut asking = Asking { inbox, block, adaptive, eventfds, message: vec![0; size] };
-        let woken = on_cpu(ours, || asking.all(bench, &args.common))?;
+        let woken = on_cpu(ours, || asking.all(bench, args))?;
         drop((asking, sleepers));
         drop(node);
         let [block, limit, adaptive, paused_limit] = woken;
@@ -151,32 +155,33 @@ struct Asking {
 }
 
 impl Asking {
-    fn all(&mut self, bench: &Bench, common: &Common) -> anyhow::Result<[Woken; 4]> {
+    fn all(&mut self, bench: &Bench, args: &Args) -> anyhow::Result<[Woken; 4]> {
         let mut woken = Sleeper::ALL.map(|_| Woken { all: Times::new(), medians: Vec::new() });
-        let share = match common.count {
-            Some(count) => Share::Count(count.div_ceil(ROUNDS)),
-            None => {
-                let turns = ROUNDS as u32 * Sleeper::ALL.len() as u32;
-                Share::Time(crate::duplex::seconds(common.seconds)? / turns)
-            }
-        };
-        let progress = Progress::new(format!("wake, {} bytes", self.message.len()), ROUNDS as usize);
-        for round in 0..=ROUNDS {
-            for (sleeper, woken) in Sleeper::ALL.into_iter().zip(&mut woken) {
-                std::thread::sleep(PAUSE); // whoever had the turn before sleeps by now
-                let times = self.round(sleeper, share)?;
-                if round > 0 {
-                    woken.medians.push(times.median());
-                    woken.all.add(&times);
-                }
-                bench.check()?;
-            }
+        let shares = args.rounds.shares(args.common.whole(), ROUNDS).into_iter().map(per_sleeper);
+        let shares: Vec<Share> = shares.collect();
+        let progress = Progress::new(format!("wake, {} bytes", self.message.len()), shares.len() as u64);
+        self.round(bench, shares[0], |_, _| {})?; // warms up
+        for share in shares {
+            self.round(bench, share, |sleeper, times| {
+                woken[sleeper].medians.push(times.median());
+                woken[sleeper].all.add(times);
+            })?;
             progress.step();
         }
         Ok(woken)
     }
 
-    fn round(&mut self, sleeper: Sleeper, share: Share) -> anyhow::Result<Times> {
+    /// Gives each sleeper its turn.
+    fn round(&mut self, bench: &Bench, share: Share, mut take: impl FnMut(usize, &Times)) -> anyhow::Result<()> {
+        for (index, sleeper) in Sleeper::ALL.into_iter().enumerate() {
+            std::thread::sleep(PAUSE); // the one before sleeps by now
+            take(index, &self.turn(sleeper, share)?);
+            bench.check()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, sleeper: Sleeper, share: Share) -> anyhow::Result<Times> {
         let (mut times, begun) = (Times::new(), Instant::now());
         while times.count() == 0 || !share.is_used_up(begun.elapsed(), times.count()) {
             if sleeper.pause() {
@@ -187,7 +192,7 @@ impl Asking {
         Ok(times)
     }
 
-    /// The time that one message took, as its receiver says.
+    /// The time that one message took, according to its receiver.
     fn wake(&mut self, sleeper: Sleeper) -> anyhow::Result<u64> {
         let publisher = match sleeper {
             Sleeper::Eventfd { .. } => {
@@ -208,7 +213,7 @@ impl Asking {
     }
 }
 
-/// The process of the sleepers: a thread for each, and all of them sleep but the one whose turn it is.
+/// The process of the sleepers, with a thread for each. All of them sleep except the one whose turn it is.
 pub(super) fn sleepers(
     domain: &DomainArgs,
     socket: &str,
@@ -227,7 +232,7 @@ pub(super) fn sleepers(
             let mut answers = end::publisher(node, "asking", interrupt)?;
             threads.push(scope.spawn(move || -> anyhow::Result<()> {
                 pin(cpu)?;
-                // The time that the message took; 0: it is not what was sent.
+                // The time that the message took; 0: it is not the message that was sent.
                 let take = |payload: &[u8]| {
                     let now = now_ns();
                     content::number(payload).map_or(0, |sent| now.saturating_sub(sent).max(1))
@@ -235,7 +240,7 @@ pub(super) fn sleepers(
                 let mut answer = [0; content::NUMBER_BYTES];
                 while let Some(took) = end::next(&mut inbox, take)? {
                     content::write(&mut answer, took);
-                    let _ = answers.publish(&answer)?; // whoever asks notices
+                    let _ = answers.publish(&answer)?; // the asking side notices
                 }
                 Ok(())
             }));

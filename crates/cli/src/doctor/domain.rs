@@ -12,14 +12,14 @@ use crate::warnings;
 const PRIVATE: u32 = 0o700;
 const SHARED: u32 = 0o3770;
 
-/// Whether this user can enter the domain, and what is in it; `Err`: the nodes cannot be looked at.
+/// Whether this user can enter the domain, and what is in it. `Err`: the nodes cannot be looked at.
 pub(super) fn directory(domain: &Domain) -> Result<Vec<Check>, Check> {
     const NAME: &str = "domain";
     let (path, shown) = (domain.path(), domain.path().display());
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let none = Check::pass(NAME, format!("{shown} is not there: the first node makes it"));
+            let none = Check::pass(NAME, format!("{shown} does not exist yet: the first node creates it"));
             return Ok(vec![none, elsewhere::check(path)]);
         }
         Err(error) => return Err(Check::fail(NAME, format!("{shown}: {error}"), "choose another with LIBRPC_DOMAIN")),
@@ -29,7 +29,11 @@ pub(super) fn directory(domain: &Domain) -> Result<Vec<Check>, Check> {
     let found = format!("{shown}: uid {owner}, gid {group}, mode {mode:o}");
     let other = "choose another with LIBRPC_DOMAIN or --domain";
     if !metadata.is_dir() {
-        return Err(Check::fail(NAME, format!("{shown} is no directory"), other));
+        return Err(Check::fail(
+            NAME,
+            format!("{shown} is {}", if metadata.is_symlink() { "a symbolic link" } else { "not a directory" }),
+            other,
+        ));
     }
     let is_shared = mode == SHARED;
     let check = match domain.group() {
@@ -37,27 +41,29 @@ pub(super) fn directory(domain: &Domain) -> Result<Vec<Check>, Check> {
             return Err(Check::fail(NAME, format!("{found}: not shared with gid {wanted}"), other));
         }
         None if mode & !0o2000 != PRIVATE && !is_shared => {
-            let todo = format!("chmod 700 {shown}, if it is yours and librpc's; else {other}");
+            let todo = format!("chmod 700 {shown} if it is yours and for librpc; otherwise {other}");
             return Err(Check::fail(NAME, format!("{found}: neither private (700) nor shared (3770)"), todo));
         }
         None if owner != me && !is_shared => {
             let todo = format!("{other}, or share one by group (--group)");
             let denied = Check::fail(NAME, format!("{found}: another user's; this is uid {me}"), todo);
-            // Root may look all the same.
+            // Root may look anyway.
             if std::fs::read_dir(path).is_err() {
                 return Err(denied);
             }
             denied
         }
-        None if is_shared => {
-            Check::warn(NAME, format!("{found}: a shared one"), format!("name its group to join it: --group {group}"))
-        }
+        None if is_shared => Check::warn(
+            NAME,
+            format!("{found}: a shared domain"),
+            format!("name its group to join it: --group {group}"),
+        ),
         _ => Check::pass(NAME, found),
     };
     Ok(vec![check, files(domain, owner, is_shared), strange(domain), elsewhere::check(path)])
 }
 
-/// Files of another version, or none of ours: who has opened such a node sees nobody here, and nobody sees it.
+/// Files of another version, or not of librpc. Nobody here sees such a node, and it sees nobody here.
 fn strange(domain: &Domain) -> Check {
     const NAME: &str = "layouts";
     let strange = match domain.strange_files() {
@@ -74,7 +80,7 @@ fn strange(domain: &Domain) -> Check {
     }
 }
 
-/// Owners, modes and kinds of what lies in it.
+/// Owners, modes and kinds of the files.
 fn files(domain: &Domain, owner: u32, is_shared: bool) -> Check {
     const NAME: &str = "files";
     let entries = match std::fs::read_dir(domain.path()) {
@@ -101,26 +107,26 @@ fn files(domain: &Domain, owner: u32, is_shared: bool) -> Check {
         }
     }
     if strange.is_empty() {
-        Check::pass(NAME, format!("{count} in the domain, owners and modes as they should be"))
+        Check::pass(NAME, format!("{count} in the domain, with the right owners and modes"))
     } else {
         Check::warn(NAME, strange.join(", "), "remove what no node uses")
     }
 }
 
-/// What the nodes say, and those that say nothing.
+/// What the nodes say, and which of them say nothing.
 pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Check> {
     let alive = snapshot.nodes.iter().filter(|node| node.state != State::Dead).count();
     let mut checks = vec![
         Check::pass("nodes", format!("{alive} alive, {} channels", snapshot.channels.len())),
-        of_state(snapshot, State::Dead, "dead-nodes", "`librpc clean` removes what they have left"),
+        of_state(snapshot, State::Dead, "dead-nodes", "`librpc clean` removes what they left"),
         of_state(
             snapshot,
             State::Stalled,
             "stalled-nodes",
             "`kill -CONT PID` if it is stopped; otherwise look at what it waits for (`cat /proc/PID/stack`, a debugger)",
         ),
-        of_state(snapshot, State::Refused, "refusing-nodes", "look as a user whom they admit"),
-        of_state(snapshot, State::Broken, "broken-nodes", "restart them with the version of this command"),
+        of_state(snapshot, State::Refused, "refusing-nodes", "look as a user that they admit"),
+        broken(snapshot),
         versions(snapshot),
         containers(snapshot),
     ];
@@ -141,6 +147,19 @@ fn of_state(snapshot: &Snapshot, state: State, check: &'static str, todo: &str) 
     if found.is_empty() { Check::pass(check, "none") } else { Check::warn(check, found, todo) }
 }
 
+/// Nodes that could not be asked, each with the reason.
+fn broken(snapshot: &Snapshot) -> Check {
+    const NAME: &str = "broken-nodes";
+    let broken: Vec<&NodeRow> = snapshot.nodes.iter().filter(|node| node.state == State::Broken).collect();
+    match &broken[..] {
+        [] => Check::pass(NAME, "none"),
+        [first, ..] => {
+            let found = format!("{}: {}", names(broken.iter().copied()), first.why.as_deref().unwrap_or_default());
+            Check::warn(NAME, found, "look at them with `librpc nodes`; if it lasts, restart them")
+        }
+    }
+}
+
 fn versions(snapshot: &Snapshot) -> Check {
     const NAME: &str = "versions";
     let mut versions: BTreeMap<&str, Vec<&NodeRow>> = BTreeMap::new();
@@ -158,7 +177,7 @@ fn versions(snapshot: &Snapshot) -> Check {
     Check::warn(NAME, format!("this command is {own}; {found}"), "run one version everywhere")
 }
 
-/// Which namespaces must be shared, and what it costs where they are not.
+/// Which namespaces must be shared, and what it costs if they are not.
 fn containers(snapshot: &Snapshot) -> Check {
     const NAME: &str = "containers";
     let own: BTreeMap<String, u64> = ["pid", "time", "user", "mnt", "net", "ipc"]
@@ -176,9 +195,9 @@ fn containers(snapshot: &Snapshot) -> Check {
         snapshot.nodes.iter().filter(is_apart).collect()
     };
     let costs = [
-        ("pid", "pid namespace: their pids are not those here, so they cannot be admitted by pid or program"),
-        ("time", "time namespace: latencies between them and here are wrong or missing"),
-        ("user", "user namespace: their uids may be others here"),
+        ("pid", "pid namespace: their pids mean other processes here, so they cannot be admitted by pid or program"),
+        ("time", "time namespace: latencies between there and here are wrong or missing"),
+        ("user", "user namespace: their uids may mean other users here"),
     ];
     let found: Vec<String> = costs
         .into_iter()
@@ -190,7 +209,7 @@ fn containers(snapshot: &Snapshot) -> Check {
     if found.is_empty() {
         let elsewhere = apart("mnt").len();
         let more = if elsewhere > 0 {
-            format!("; {elsewhere} in another mount namespace, which is as good")
+            format!("; {elsewhere} in another mount namespace, which does not matter")
         } else {
             String::new()
         };
@@ -201,17 +220,17 @@ fn containers(snapshot: &Snapshot) -> Check {
 }
 
 fn traffic(snapshot: &Snapshot) -> Check {
-    let found: Vec<String> = warnings::find(snapshot, None)
+    let found: Vec<String> = warnings::find(snapshot)
         .into_iter()
         .filter(|warning| warning.from.is_some())
         .map(|warning| format!("{}: {}", warning.name, warning.text))
         .collect();
     match found.len() {
         0 => Check::pass("traffic", "no inbox is full, and nothing was dropped"),
-        1..=5 => Check::warn("traffic", found.join("; "), "`librpc top` shows whom it waits for"),
+        1..=5 => Check::warn("traffic", found.join("; "), "`librpc top` shows which node waits for which"),
         all => {
             let text = format!("{}; and {} more", found[..5].join("; "), all - 5);
-            Check::warn("traffic", text, "`librpc top` shows whom it waits for")
+            Check::warn("traffic", text, "`librpc top` shows which node waits for which")
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Processes that are members of a domain of the same path, which is another directory: in a container with a `/dev/shm` of its
-//! own, or one that was removed. Each member holds its domain's directory open, and `/proc` shows it to who may look.
+//! Processes that are members of a domain with the same path that is another directory: in a container with its own
+//! `/dev/shm`, or a directory that was removed. Each member keeps its domain's directory open, and `/proc` shows it to those
+//! that may look.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Check;
 
-/// Where a process's directory of this path is.
+/// Which directory a process has open under the domain's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Here,
@@ -36,7 +38,7 @@ pub(super) fn check(domain: &Path) -> Check {
     }
     if !removed.is_empty() {
         found.push(format!("pid {} in a {shown} that was removed", removed.join(", ")));
-        todo.push("it joins anew when it next connects or opens an inbox; restart it if it only receives");
+        todo.push("it joins again when it next connects or opens an inbox; restart it if it only receives");
     }
     if found.is_empty() {
         Check::pass(NAME, format!("no process that can be seen is in another {shown}"))
@@ -45,13 +47,13 @@ pub(super) fn check(domain: &Path) -> Check {
     }
 }
 
-/// Where a process's directory of this path is; `None`: it has none, or does not show it.
+/// Which directory a process has open under this path; `None`: none, or it does not show it.
 fn place(process: &Path, domain: &Path, here: Option<(u64, u64)>) -> Option<Place> {
     let mut found = None;
     for descriptor in fs::read_dir(process.join("fd")).ok()?.flatten() {
         let Ok(target) = fs::read_link(descriptor.path()) else { continue };
         let is_removed =
-            target.to_str().and_then(|text| text.strip_suffix(" (deleted)")).map(Path::new) == Some(domain);
+            target.as_os_str().as_bytes().strip_suffix(b" (deleted)") == Some(domain.as_os_str().as_bytes());
         if !is_removed && target != domain {
             continue;
         }

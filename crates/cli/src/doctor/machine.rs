@@ -1,6 +1,4 @@
-//! The kernel, its limits, and the memory.
-
-use std::path::{Path, PathBuf};
+//! The kernel, its limits, and memory.
 
 use librpc::Kernel;
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -8,18 +6,19 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Check;
 
-const TMPFS_MAGIC: u64 = 0x0102_1994;
-const KIB: u64 = 1024;
+pub(super) const KIB: u64 = 1024;
+/// A channel's file: a ring of the default size, and its header.
+const CHANNEL_BYTES: u64 = librpc::DEFAULT_CAPACITY + 64 * KIB;
 
-pub(super) fn checks(domain: &Path) -> Vec<Check> {
+pub(super) fn checks() -> Vec<Check> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let (version, of_kernel) = (kernel_version(&release), Kernel::probe());
     vec![
         kernel(&release, version),
         proc(),
-        memory_file_system(domain),
         memory(),
         descriptors(),
+        file_size(),
         locked_memory(),
         seals(),
         pidfd(),
@@ -60,39 +59,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// The directory, or whatever of the path to it is there.
-fn nearest(path: &Path) -> PathBuf {
-    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
-}
-
-fn memory_file_system(domain: &Path) -> Check {
-    const NAME: &str = "shm";
-    let at = nearest(domain);
-    let shown = at.display();
-    let found = match rustix::fs::statfs(&at) {
-        Ok(found) => found,
-        Err(error) => return Check::fail(NAME, format!("{shown}: {error}"), "mount a tmpfs at /dev/shm"),
-    };
-    if found.f_type as u64 != TMPFS_MAGIC {
-        let todo = "mount a tmpfs at /dev/shm, or choose a directory on one with LIBRPC_DOMAIN";
-        return Check::fail(NAME, format!("{shown} is not on tmpfs"), todo);
-    }
-    let block = found.f_bsize as u64;
-    let (total, free) = (found.f_blocks * block, found.f_bavail * block);
-    let (files, free_files) = (found.f_files, found.f_ffree);
-    let text = format!("{shown}: {} of {} free, {free_files} of {files} files", size(free), size(total));
-    // A size of 0 is none at all. A node takes a page, a domain one more.
-    let todo = "remove what fills it (`du -ah /dev/shm`), or enlarge it (`mount -o remount,size=… /dev/shm`)";
-    if total > 0 && free < 16 * KIB || files > 0 && free_files < 4 {
-        Check::fail(NAME, format!("{text}: no node can join"), todo)
-    } else if total > 0 && free < total / 10 || files > 0 && free_files < files / 100 {
-        Check::warn(NAME, text, todo)
-    } else {
-        Check::pass(NAME, text)
-    }
-}
-
-/// Rings are anonymous memory, which is no part of /dev/shm.
+/// Rings are anonymous memory, which is not part of /dev/shm.
 fn memory() -> Check {
     const NAME: &str = "memory";
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -109,7 +76,7 @@ fn memory() -> Check {
         group.map_or((total, available), |(max, current)| (max.min(total), max.saturating_sub(current).min(available)));
     let found = format!("{} of {} available for rings", size(available), size(total));
     if available < total / 20 {
-        Check::warn(NAME, found, "rings are memory: free some, or give inboxes a smaller capacity")
+        Check::warn(NAME, found, "rings are memory: free some, or open inboxes with a smaller capacity")
     } else {
         Check::pass(NAME, found)
     }
@@ -125,7 +92,7 @@ fn descriptors() -> Check {
     let text = std::fs::read_to_string("/proc/sys/fs/file-nr").unwrap_or_default();
     let machine: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
     let found = format!("{} for each process (at most {})", limit(now.current), limit(now.maximum));
-    let todo = "raise `ulimit -n`: a node takes 7, an inbox 2, a connection 1 on either side";
+    let todo = "raise `ulimit -n`: a node takes 7, an inbox 2, a connection 1 on each side";
     match (now.current, &machine[..]) {
         (_, [used, _, most]) if *used > most - most / 10 => {
             Check::fail(NAME, format!("the machine has used {used} of {most}"), "raise fs.file-max")
@@ -136,10 +103,29 @@ fn descriptors() -> Check {
     }
 }
 
+/// A process that makes a file larger than this is killed by SIGXFSZ. Rings are files.
+fn file_size() -> Check {
+    const NAME: &str = "file-size";
+    let todo =
+        "raise `ulimit -f` (systemd: LimitFSIZE=): rings are files, and the kernel kills a sender over the limit";
+    match getrlimit(Resource::Fsize).current {
+        None => Check::pass(NAME, "unlimited"),
+        Some(limit) if limit < CHANNEL_BYTES => {
+            Check::fail(NAME, format!("at most {} a file: no channel can be made", size(limit)), todo)
+        }
+        Some(limit) => Check::warn(NAME, format!("at most {} a file", size(limit)), todo),
+    }
+}
+
 fn locked_memory() -> Check {
     let now = getrlimit(Resource::Memlock).current.map(size);
     let now = now.unwrap_or("unlimited".into());
     Check::pass("locked-memory", format!("{now} for each process; librpc locks none"))
+}
+
+/// Whether a file may be this large. A larger one would kill this command.
+pub(super) fn allows_file_of(bytes: u64) -> bool {
+    getrlimit(Resource::Fsize).current.is_none_or(|limit| limit >= bytes)
 }
 
 fn seals() -> Check {
@@ -147,13 +133,15 @@ fn seals() -> Check {
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
     let made = rustix::fs::memfd_create("librpc-doctor", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
     let sealed = made.and_then(|fd| {
-        rustix::fs::ftruncate(&fd, 4096)?;
+        if allows_file_of(4096) {
+            rustix::fs::ftruncate(&fd, 4096)?;
+        }
         rustix::fs::fcntl_add_seals(&fd, seals)?;
         rustix::fs::fcntl_get_seals(&fd)
     });
     match sealed {
-        Ok(found) if found.contains(seals) => Check::pass(NAME, "memory can be made and sealed"),
-        Ok(found) => Check::fail(NAME, format!("only {found:?} hold"), "librpc needs Linux 5.10 or later"),
+        Ok(found) if found.contains(seals) => Check::pass(NAME, "memory can be created and sealed"),
+        Ok(found) => Check::fail(NAME, format!("only {found:?} are kept"), "librpc needs Linux 5.10 or later"),
         Err(error) => {
             Check::fail(NAME, format!("{error}"), "a seccomp filter of this container forbids memfd_create: allow it")
         }
@@ -163,41 +151,44 @@ fn seals() -> Check {
 fn pidfd() -> Check {
     use rustix::process::{PidfdFlags, getpid, pidfd_open};
     match pidfd_open(getpid(), PidfdFlags::empty()) {
-        Ok(_) => Check::pass("pidfd", "there"),
-        Err(error) => Check::warn(
-            "pidfd",
-            error.to_string(),
-            "nothing: the library itself does without, its tests and tools do not",
-        ),
+        Ok(_) => Check::pass("pidfd", "available"),
+        Err(error) => Check::warn("pidfd", error.to_string(), "nothing: only the tests and tools need it"),
     }
 }
 
 fn membarrier(kernel: Kernel) -> Check {
     let name = "membarrier";
     if kernel.has_barriers {
-        Check::pass(name, "used: who goes to sleep has the barrier, senders need no fence for each message")
+        Check::pass(
+            name,
+            "used: a receiver that goes to sleep issues the barrier, so senders need no fence per message",
+        )
     } else {
-        let todo = "nothing: it is only slower. Where a seccomp filter of this container forbids membarrier, allow it";
-        Check::warn(name, "not there: senders have a fence for each message instead", todo)
+        let todo = "nothing: it is only slower. If a seccomp filter of this container forbids membarrier, allow it";
+        Check::warn(name, "not available: senders execute a fence per message instead", todo)
     }
 }
 
 fn pass_rights(kernel: Kernel) -> Check {
     let name = "so-passrights";
     if kernel.refuses_descriptors {
-        Check::pass(name, "used: no descriptors are taken outside a handshake")
+        Check::pass(name, "used: no descriptors are accepted outside a handshake")
     } else {
         let todo =
             "nothing in a private domain; in a shared one, admit only users that you trust not to waste descriptors";
-        Check::warn(name, "not there (Linux 6.16): a member of a shared domain can send descriptors at any time", todo)
+        Check::warn(
+            name,
+            "not available (needs Linux 6.16): a member of a shared domain can send descriptors at any time",
+            todo,
+        )
     }
 }
 
 fn execution(kernel: Kernel) -> Check {
     let name = "noexec-seal";
     match kernel.seals_execution {
-        true => Check::pass(name, "used: nothing is ever executed from shared memory"),
-        false => Check::pass(name, "not there (Linux 6.3): done without"),
+        true => Check::pass(name, "used: shared memory can never be executed"),
+        false => Check::pass(name, "not available (needs Linux 6.3): not required"),
     }
 }
 
@@ -206,7 +197,7 @@ fn backlog() -> Check {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
     match text.trim().parse::<u64>() {
         Ok(most) if most < 128 => {
-            let todo = "raise net.core.somaxconn: many senders that connect at once must try again";
+            let todo = "raise net.core.somaxconn: otherwise many senders that connect at once must try again";
             Check::warn(name, format!("{most} connections may wait for a node"), todo)
         }
         Ok(most) => Check::pass(name, format!("{most} connections may wait for a node")),

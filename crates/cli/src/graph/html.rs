@@ -1,4 +1,4 @@
-//! The graph as a page that needs nothing else: an SVG picture in three columns.
+//! The graph as a page that stands alone: an SVG picture in three columns.
 
 use super::{Flow, Graph, Point};
 use crate::latency::grouped;
@@ -52,8 +52,8 @@ pub(super) fn page(graph: &Graph, domain: &str) -> String {
          body{{font:14px system-ui,sans-serif;margin:2em}}text{{font:14px system-ui,sans-serif;fill:#222}}\
          .rate{{font-size:12px;fill:#555}}rect{{stroke:#456;fill:#eef4fa}}.topic{{fill:#fdf6e3;stroke:#b58900}}\
          .wrong{{fill:#fde8e8;stroke:#c00}}path{{fill:none;stroke:#789}}.lossy{{stroke:#c00}}</style></head>\n\
-         <body><h1>{domain}</h1><p>{} nodes and topics, {} ways. Boxes are nodes, round ones patterns of topics; red is what does \
-         not answer, or loses messages.</p>\n<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         <body><h1>{domain}</h1><p>{} nodes and topics, {} edges. Boxes are nodes, rounded ones are patterns of topics. Red nodes \
+         do not answer, and red edges lose messages.</p>\n<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          xmlns=\"http://www.w3.org/2000/svg\">\n{drawn}</svg></body></html>\n",
         graph.points.len(),
         graph.flows.len(),
@@ -61,7 +61,7 @@ pub(super) fn page(graph: &Graph, domain: &str) -> String {
     )
 }
 
-/// A curve from the right end of one box to the left end of another, or around where that lies behind.
+/// A curve from the right end of one box to the left end of another, or to its right end if it is not further right.
 fn edge((from_x, from_y): (usize, usize), (to_x, to_y): (usize, usize), flow: &Flow, most: f64) -> String {
     let middle = HEIGHT / 2;
     let (x1, y1, y2) = (from_x + WIDTH, from_y + middle, to_y + middle);

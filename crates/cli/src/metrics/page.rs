@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use librpc::Histogram;
+use librpc::{Histogram, Totals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -11,9 +12,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::counters::{Counters, Labels, Told, label};
 use crate::snapshot::{Snapshot, State};
 
-/// The ends of the latency buckets that are told, in ns: where four of the histogram's doublings end.
+/// The upper ends of the latency buckets in ns: every fourth doubling of the histogram's.
 const ENDS_NS: [u64; 14] = {
     let mut ends = [256; 14];
     let mut at = 1;
@@ -24,126 +26,87 @@ const ENDS_NS: [u64; 14] = {
     ends
 };
 
-/// The page.
-pub(super) fn encode(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+/// Writes the page.
+pub(super) fn encode(snapshot: &Snapshot, counters: &Arc<Counters>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page::of(snapshot)));
+    registry.register_collector(Box::new(Page::of(snapshot, counters.clone())));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
 }
 
-/// What a label says, so that it ends where it should: prometheus-client writes it as it is.
-fn label(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// From which node to which, and to what there.
-type Labels = [(&'static str, String); 3];
-
-/// Channels between the same two nodes with the same address, together.
+/// All channels between the same two nodes with the same address.
 #[derive(Debug, Default)]
 struct Sum {
     channels: u64,
-    counters: [u64; COUNTERS.len()],
-    blocked_s: f64,
     queued: u64,
     depth: u64,
     depth_max: u64,
     capacity: u64,
-    latency: Histogram,
 }
 
-const COUNTERS: [(&str, &str, Option<Unit>); 8] = [
-    ("librpc_messages_sent", "Messages put into the receiver's ring", None),
-    ("librpc_messages_received", "Messages handed out by the inbox", None),
-    ("librpc_messages_processed", "Messages acknowledged by the receiver", None),
-    ("librpc_messages_dropped", "New messages dropped because the inbox was full", None),
-    ("librpc_messages_missed", "Messages overwritten before the receiver came to them", None),
-    ("librpc_messages_returned", "Messages that came back to their sender as an error", None),
-    ("librpc_sent", "Payload put into the receiver's ring", Some(Unit::Bytes)),
-    ("librpc_received", "Payload handed out by the inbox", Some(Unit::Bytes)),
+/// Which of the nodes' words a counter is of.
+type Whose = fn(&Counters) -> &BTreeMap<Labels, Told>;
+type CounterOf = (&'static str, &'static str, Option<Unit>, Whose, fn(&Totals) -> u64);
+
+const COUNTERS: [CounterOf; 8] = [
+    ("librpc_messages_sent", "Messages put into the receiver's ring", None, |c| &c.sent, |t| t.sent),
+    ("librpc_messages_received", "Messages handed out by the inbox", None, |c| &c.received, |t| t.received),
+    ("librpc_messages_processed", "Messages acknowledged by the receiver", None, |c| &c.received, |t| t.processed),
+    ("librpc_messages_dropped", "New messages dropped because the inbox was full", None, |c| &c.sent, |t| t.dropped),
+    ("librpc_messages_missed", "Messages overwritten before they were received", None, |c| &c.received, |t| t.missed),
+    ("librpc_messages_returned", "Messages returned to their sender as an error", None, |c| &c.sent, |t| t.returned),
+    ("librpc_sent", "Payload put into the receiver's ring", Some(Unit::Bytes), |c| &c.sent, |t| t.bytes_sent),
+    ("librpc_received", "Payload handed out by the inbox", Some(Unit::Bytes), |c| &c.received, |t| t.bytes_received),
 ];
 
 #[derive(Debug)]
 struct Page {
     channels: BTreeMap<Labels, Sum>,
-    /// By node and address: received, processed, dropped and missed since the inbox was opened.
-    inboxes: BTreeMap<[(&'static str, String); 2], [u64; 4]>,
+    counters: Arc<Counters>,
     nodes: Vec<([(&'static str, String); 2], bool)>,
-    /// Of the nodes that answer; the number is always 1.
+    /// Of the nodes that answer. The number is always 1.
     versions: Vec<([(&'static str, String); 2], i64)>,
     states: BTreeMap<&'static str, u64>,
 }
 
 impl Page {
-    fn of(snapshot: &Snapshot) -> Self {
+    fn of(snapshot: &Snapshot, counters: Arc<Counters>) -> Self {
         let mut channels: BTreeMap<Labels, Sum> = BTreeMap::new();
-        let mut inboxes: BTreeMap<_, [u64; 4]> = BTreeMap::new();
-        for inbox in &snapshot.inboxes {
-            let ended = [inbox.ended.received, inbox.ended.processed, inbox.ended.dropped, inbox.ended.missed];
-            let labels = [("node", label(&inbox.node)), ("address", label(&inbox.addresses.join(" ")))];
-            add(inboxes.entry(labels).or_default(), ended);
-        }
         for row in &snapshot.channels {
             let stats = &row.stats;
-            let address = label(&row.address());
-            let labels = [("from", label(&row.from)), ("to", label(&row.to)), ("address", address.clone())];
+            let labels = [("from", label(&row.from)), ("to", label(&row.to)), ("address", label(&row.address()))];
             let sum = channels.entry(labels).or_default();
             sum.channels += 1;
-            let counters = [
-                stats.sent,
-                stats.received,
-                stats.processed,
-                stats.dropped,
-                stats.missed,
-                stats.returned,
-                stats.bytes_sent,
-                stats.bytes_received,
-            ];
-            add(&mut sum.counters, counters);
-            sum.blocked_s += stats.blocked.as_secs_f64();
             sum.queued = sum.queued.saturating_add(stats.queued);
             sum.depth = sum.depth.saturating_add(stats.depth);
             sum.depth_max = sum.depth_max.saturating_add(stats.depth_max);
             sum.capacity = sum.capacity.saturating_add(stats.capacity);
-            sum.latency += &stats.latency;
-            if row.by_receiver {
-                let labels = [("node", label(&row.to)), ("address", address)];
-                let now = [stats.received, stats.processed, stats.dropped, stats.missed];
-                add(inboxes.entry(labels).or_default(), now);
-            }
         }
-        let names = [State::Alive, State::Stalled, State::Refused, State::Broken, State::Dead];
-        let mut states: BTreeMap<_, u64> = names.map(|state| (state.name(), 0)).into();
+        let mut states: BTreeMap<_, u64> = State::ALL.map(|state| (state.name(), 0)).into();
         let (mut nodes, mut versions) = (Vec::new(), Vec::new());
         for node in &snapshot.nodes {
             *states.entry(node.state.name()).or_default() += 1;
             nodes.push(([("node", label(&node.id)), ("uid", node.uid.to_string())], node.state == State::Alive));
-            // Not with the other labels: a node that does not answer does not say it, and would be another series.
+            // Not among the other labels: a node that does not answer lacks it, and would become another series.
             if let Some(version) = &node.version {
                 versions.push(([("node", label(&node.id)), ("version", label(version))], 1));
             }
         }
-        Self { channels, inboxes, nodes, versions, states }
+        Self { channels, counters, nodes, versions, states }
     }
 }
 
-fn add<const N: usize>(sum: &mut [u64; N], more: [u64; N]) {
-    // Saturating: what other nodes say that they have counted may be any number.
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
-}
-
-/// Says one metric of every one of these.
+/// Writes one metric for all of these.
 fn family<'a, T: 'a, L: AsRef<[(&'static str, String)]> + 'a>(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
     all: impl Iterator<Item = (&'a L, &'a T)>,
-    say: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
+    write: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, unit, kind)?;
     for (labels, value) in all {
-        say(value, metric.encode_family(&labels.as_ref().to_vec())?)?;
+        write(value, metric.encode_family(&labels.as_ref().to_vec())?)?;
     }
     Ok(())
 }
@@ -151,20 +114,24 @@ fn family<'a, T: 'a, L: AsRef<[(&'static str, String)]> + 'a>(
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let to = &mut encoder;
-        for (at, (name, help, unit)) in COUNTERS.iter().enumerate() {
+        for (name, help, unit, whose, of) in &COUNTERS {
             let what = (*name, *help, unit.as_ref(), MetricType::Counter);
-            family(to, what, self.channels.iter(), |sum, metric| ConstCounter::new(sum.counters[at]).encode(metric))?;
+            family(to, what, whose(&self.counters).iter(), |told, metric| {
+                ConstCounter::new(of(&told.totals)).encode(metric)
+            })?;
         }
         let blocked =
             ("librpc_blocked", "Time senders have waited for room", Some(&Unit::Seconds), MetricType::Counter);
-        family(to, blocked, self.channels.iter(), |sum, metric| ConstCounter::new(sum.blocked_s).encode(metric))?;
+        family(to, blocked, self.counters.sent.iter(), |told, metric| {
+            ConstCounter::new(told.totals.blocked.as_secs_f64()).encode(metric)
+        })?;
         type Gauge<'u> = (&'static str, &'static str, Option<&'u Unit>, fn(&Sum) -> u64);
         let gauges: [Gauge<'_>; 5] = [
             ("librpc_channels", "Channels", None, |sum| sum.channels),
-            ("librpc_queue_depth", "Messages in rings, or in work", None, |sum| sum.queued),
-            ("librpc_queue_used", "Room in use in rings", Some(&Unit::Bytes), |sum| sum.depth),
+            ("librpc_queue_depth", "Messages in rings or being processed", None, |sum| sum.queued),
+            ("librpc_queue_used", "Bytes in use in rings", Some(&Unit::Bytes), |sum| sum.depth),
             ("librpc_queue_used_max", "Most room ever in use, ring by ring", Some(&Unit::Bytes), |sum| sum.depth_max),
-            ("librpc_queue_capacity", "Room in rings", Some(&Unit::Bytes), |sum| sum.capacity),
+            ("librpc_queue_capacity", "Size of the rings in bytes", Some(&Unit::Bytes), |sum| sum.capacity),
         ];
         for (name, help, unit, of) in gauges {
             let what = (name, help, unit, MetricType::Gauge);
@@ -172,20 +139,28 @@ impl Collector for Page {
                 ConstGauge::new(i64::try_from(of(sum)).unwrap_or(i64::MAX)).encode(metric)
             })?;
         }
-        let help = "From commit to processed, of the messages that bear a time stamp";
+        let help = "From commit to processed, of the messages that carry a time stamp";
         let latency = ("librpc_delivery_latency", help, Some(&Unit::Seconds), MetricType::Histogram);
-        family(to, latency, self.channels.iter(), |sum, mut metric| histogram(&sum.latency, &mut metric))?;
-        let inboxes = ["received", "processed", "dropped", "missed"];
-        for (at, what) in inboxes.into_iter().enumerate() {
+        family(to, latency, self.counters.received.iter(), |told, mut metric| histogram(&told.latency, &mut metric))?;
+        type Of = fn(&Totals) -> u64;
+        let inboxes: [(&str, Of); 4] = [
+            ("received", |totals| totals.received),
+            ("processed", |totals| totals.processed),
+            ("dropped", |totals| totals.dropped),
+            ("missed", |totals| totals.missed),
+        ];
+        for (what, of) in inboxes {
             let name = format!("librpc_inbox_messages_{what}");
             let help = format!("Messages {what} since the inbox was opened, channels that have ended included");
             let what = (&*name, &*help, None, MetricType::Counter);
-            family(to, what, self.inboxes.iter(), |counts, metric| ConstCounter::new(counts[at]).encode(metric))?;
+            family(to, what, self.counters.inboxes.iter(), |told, metric| {
+                ConstCounter::new(of(&told.totals)).encode(metric)
+            })?;
         }
         let up = ("librpc_node_up", "Whether the node answers", None, MetricType::Gauge);
         let nodes = self.nodes.iter().map(|(labels, up)| (labels, up));
         family(to, up, nodes, |up, metric| ConstGauge::new(i64::from(*up)).encode(metric))?;
-        let version = ("librpc_node_version", "Which version a node runs that answers", None, MetricType::Gauge);
+        let version = ("librpc_node_version", "The version of each node that answers", None, MetricType::Gauge);
         let versions = self.versions.iter().map(|(labels, one)| (labels, one));
         family(to, version, versions, |one, metric| ConstGauge::new(*one).encode(metric))?;
         let nodes = ("librpc_nodes", "Nodes in each state", None, MetricType::Gauge);

@@ -1,7 +1,7 @@
-//! As much of HTTP as a scrape needs: `GET`, one answer for each connection, and nobody who could hold it up.
+//! As much of HTTP as a scrape needs: `GET`, one answer per connection, and no client that could block the others.
 //!
-//! Each connection has a thread of its own, a limit of bytes for what it asks, and a limit of time for all of it, whether it
-//! asks slowly, reads slowly, or does neither. There are never more than [`MOST`] of them.
+//! Each connection has a thread of its own, a size limit for its request, and one time limit for everything, whether it asks
+//! slowly, reads slowly, or does neither. There are never more than [`MOST`] of them.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,11 +15,11 @@ use rustix::io::Errno;
 use crate::interrupt::Interrupt;
 use crate::outcome::say;
 
-/// So many connections are served at the same time; others are told to come again.
+/// How many connections are served at the same time. Others are refused.
 const MOST: usize = 16;
-/// A connection is over within this time.
+/// How long a connection may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The longest head of a request, in bytes.
+/// The longest request head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// What a request is answered with.
@@ -48,7 +48,7 @@ impl Server {
         Ok(self.0.local_addr()?)
     }
 
-    /// Answers until a signal comes. `answer` is given the path that was asked for.
+    /// Answers until a signal comes. `answer` gets the path of the request.
     pub(super) fn serve(
         &self,
         interrupt: &Interrupt,
@@ -64,20 +64,20 @@ impl Server {
             let connection = match self.0.accept() {
                 Ok((connection, _)) => connection,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                // It has gone again, or this process lacks descriptors for a moment.
+                // It is gone again, or this process has no descriptor for it at the moment.
                 Err(_) => {
                     interrupt.wait_for(Duration::from_millis(10))?;
                     continue;
                 }
             };
-            // Each connection's thread holds a part of it.
+            // Each connection's thread holds a reference.
             if Arc::strong_count(&answer) > MOST {
-                let busy = Answer::text("503 Service Unavailable", "too many at once: come again\n");
+                let busy = Answer::text("503 Service Unavailable", "too many connections: try again\n");
                 let _ = connection.set_nonblocking(true).and_then(|()| (&connection).write_all(&whole(&busy)));
                 continue;
             }
             let answer = answer.clone();
-            let serve = move || drop(serve(&connection, &*answer)); // whoever asked may have gone
+            let serve = move || drop(serve(&connection, &*answer)); // the client may be gone
             if let Err(error) = std::thread::Builder::new().name("scrape".into()).spawn(serve) {
                 say(format_args!("a scrape cannot be served: {error}"));
             }
@@ -86,7 +86,7 @@ impl Server {
     }
 }
 
-/// An answer as it travels.
+/// The bytes of an answer.
 fn whole(Answer { status, kind, body }: &Answer) -> Vec<u8> {
     let length = body.len();
     let head =
@@ -120,7 +120,7 @@ fn serve(mut connection: &TcpStream, answer: &impl Fn(&str) -> Answer) -> io::Re
             answer(target.split('?').next().unwrap_or(target))
         }
         (Some(_), Some(_), Some("HTTP/1.1" | "HTTP/1.0")) => Answer::text("405 Method Not Allowed", "only GET\n"),
-        _ => Answer::text("400 Bad Request", "no HTTP\n"),
+        _ => Answer::text("400 Bad Request", "not HTTP\n"),
     };
     let answer = whole(&answer);
     let mut rest = &answer[..];

@@ -1,4 +1,4 @@
-//! What is shown, and what the keys do to it. No terminal in here: everything can be stepped by a test.
+//! What is shown, and what the keys do. There is no terminal in here, so a test can step through everything.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -6,10 +6,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::lines::{self, About, Column, Filter, Line};
 use crate::latency::grouped;
-use crate::snapshot::{Key, Recent, Snapshot, State, since};
+use crate::snapshot::{ChannelRow, Key, Snapshot, State};
 use crate::warnings::{self, Warning};
 
-/// So many looks are remembered for the sparklines.
+/// How many looks the sparklines remember.
 pub(super) const HISTORY: usize = 240;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Tab {
 pub(super) enum Over {
     Nothing,
     Help,
-    /// Everything about the channel that is chosen.
+    /// Everything about the selected channel.
     Detail,
     /// The filter is being typed.
     Filter,
@@ -54,38 +54,35 @@ pub(super) struct App {
     pub(super) filter: Filter,
     pub(super) tab: Tab,
     pub(super) over: Over,
-    /// The column by which the lines are sorted, and whether the smallest come first.
+    /// The column that the lines are sorted by, and whether the smallest come first.
     pub(super) sort: (usize, bool),
     pub(super) chosen: usize,
-    /// How many lines the screen has room for, and the first of them; the drawing says so.
+    /// How many lines the screen has room for, and the first of them. The drawing sets both.
     pub(super) page: usize,
     pub(super) first: usize,
-    /// Why the last look has found nothing.
+    /// Why the last look failed.
     pub(super) trouble: Option<String>,
     pub(super) is_paused: bool,
     pub(super) snapshot: Option<Snapshot>,
-    pub(super) recent: Vec<Option<Recent>>,
     pub(super) warnings: Vec<Warning>,
     pub(super) lines: Vec<Line>,
-    /// Messages per second of all channels, and of each.
+    /// Messages per second, of all channels together and of each one.
     pub(super) total: VecDeque<u64>,
     pub(super) history: HashMap<Key, VecDeque<u64>>,
 }
 
 /// The domain in one line.
-pub(super) fn summary(snapshot: &Snapshot, recent: &[Option<Recent>]) -> String {
+pub(super) fn summary(snapshot: &Snapshot) -> String {
     let nodes = snapshot.nodes.len();
     let of = |state: State| snapshot.nodes.iter().filter(|node| node.state == state).count();
     let mut states = String::new();
-    for (state, name) in [(State::Stalled, "stalled"), (State::Dead, "dead"), (State::Refused, "refused")] {
+    for state in [State::Stalled, State::Dead, State::Refused, State::Broken] {
         if of(state) > 0 {
-            states += &format!(", {} {name}", of(state));
+            states += &format!(", {} {}", of(state), state.name());
         }
     }
-    let rates = recent
-        .iter()
-        .flatten()
-        .fold((0.0, 0.0), |(messages, bytes), recent| (messages + recent.rates.sent, bytes + recent.rates.bytes));
+    let rates = snapshot.channels.iter().map(|row| row.rates());
+    let rates = rates.fold((0.0, 0.0), |(messages, bytes), rates| (messages + rates.sent, bytes + rates.bytes));
     format!(
         "{nodes} nodes{states}, {} inboxes, {} channels, {} messages/s, {} bytes/s",
         snapshot.inboxes.len(),
@@ -103,10 +100,11 @@ fn remember(history: &mut VecDeque<u64>, rate: f64) {
 }
 
 impl App {
-    pub(super) fn new(domain: String, filter: String) -> Self {
+    /// Shows a domain, or what has to do with a node, topic or pattern in it.
+    pub(super) fn new(domain: String, about: Option<String>) -> Self {
         Self {
             domain,
-            filter: Filter::whole(filter),
+            filter: about.map_or(Filter::All, Filter::About),
             tab: Tab::Channels,
             over: Over::Nothing,
             sort: (3, false),
@@ -116,7 +114,6 @@ impl App {
             trouble: None,
             is_paused: false,
             snapshot: None,
-            recent: Vec::new(),
             warnings: Vec::new(),
             lines: Vec::new(),
             total: VecDeque::new(),
@@ -124,27 +121,26 @@ impl App {
         }
     }
 
-    /// Takes what a look has found.
-    pub(super) fn update(&mut self, snapshot: Snapshot) {
+    /// Shows what a look has found.
+    pub(super) fn update(&mut self, mut snapshot: Snapshot) {
         self.trouble = None;
         if self.is_paused {
             return;
         }
-        self.recent = match &self.snapshot {
-            Some(earlier) => since(earlier, &snapshot),
-            None => vec![None; snapshot.channels.len()],
-        };
-        remember(&mut self.total, self.recent.iter().flatten().map(|recent| recent.rates.sent).sum());
+        if let Some(earlier) = &self.snapshot {
+            snapshot.compare_with(earlier);
+        }
+        remember(&mut self.total, snapshot.channels.iter().map(|row| row.rates().sent).sum());
         let keys: HashSet<&Key> = snapshot.channels.iter().map(|row| &row.key).collect();
         self.history.retain(|key, _| keys.contains(key));
-        for (row, recent) in snapshot.channels.iter().zip(&self.recent) {
-            let sent = recent.as_ref().map_or(0.0, |recent| recent.rates.sent);
+        for row in &snapshot.channels {
+            let sent = row.rates().sent;
             match self.history.get_mut(&row.key) {
                 Some(history) => remember(history, sent),
                 None => drop(self.history.insert(row.key.clone(), VecDeque::from([sent.round() as u64]))),
             }
         }
-        self.warnings = warnings::find(&snapshot, Some(&self.recent));
+        self.warnings = warnings::find(&snapshot);
         self.snapshot = Some(snapshot);
         let looked_at = self.channel_key();
         self.arrange();
@@ -160,7 +156,7 @@ impl App {
         }
     }
 
-    /// Makes the lines anew; the one that was chosen stays chosen.
+    /// Makes the lines again. The selected one stays selected.
     fn arrange(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
         let chosen = self.lines.get(self.chosen).map(|line| line.about.clone());
@@ -169,7 +165,7 @@ impl App {
             Tab::Nodes => lines::nodes,
             Tab::Inboxes => lines::inboxes,
         };
-        self.lines = make(snapshot, &self.recent, &self.filter);
+        self.lines = make(snapshot, &self.filter.part(snapshot));
         let (column, smallest_first) = self.sort;
         let is_text = self.tab.columns()[column].is_text;
         self.lines.sort_by(|a, b| {
@@ -190,10 +186,10 @@ impl App {
         self.arrange();
     }
 
-    /// The channel that is chosen, by its place in the snapshot.
-    pub(super) fn channel(&self) -> Option<usize> {
+    /// The selected channel.
+    pub(super) fn channel(&self) -> Option<&ChannelRow> {
         let About::Channel(key) = &self.lines.get(self.chosen)?.about else { return None };
-        self.snapshot.as_ref()?.channels.iter().position(|row| row.key == *key)
+        self.snapshot.as_ref()?.channels.iter().find(|row| row.key == *key)
     }
 
     /// What a key does.
@@ -214,16 +210,14 @@ impl App {
             KeyCode::Enter => self.over = Over::Nothing,
             KeyCode::Esc => {
                 self.over = Over::Nothing;
-                self.filter = Filter::default();
+                self.filter = Filter::All;
             }
             KeyCode::Backspace => {
-                self.filter.text.pop();
-                self.filter.is_whole = false;
+                let mut text = self.filter.text().to_owned();
+                text.pop();
+                self.filter = Filter::typed(text);
             }
-            KeyCode::Char(c) => {
-                self.filter.text.push(c);
-                self.filter.is_whole = false;
-            }
+            KeyCode::Char(c) => self.filter = Filter::typed(format!("{}{c}", self.filter.text())),
             _ => {}
         }
         self.arrange();
@@ -235,8 +229,8 @@ impl App {
             KeyCode::Char('q') => return Goes::Away,
             KeyCode::Char('?' | 'h') => self.over = Over::Help,
             KeyCode::Esc if self.over == Over::Detail => self.over = Over::Nothing,
-            KeyCode::Esc if !self.filter.text.is_empty() => {
-                self.filter = Filter::default();
+            KeyCode::Esc if !self.filter.text().is_empty() => {
+                self.filter = Filter::All;
                 self.arrange();
             }
             KeyCode::Esc => self.show(Tab::Channels),
@@ -272,8 +266,12 @@ impl App {
     fn drill_down(&mut self) {
         match self.lines.get(self.chosen).map(|line| line.about.clone()) {
             Some(About::Channel(_)) => self.over = Over::Detail,
-            Some(About::Node(what) | About::Inbox(what)) => {
-                self.filter = Filter::whole(what);
+            Some(About::Node(id)) => {
+                self.filter = Filter::About(id);
+                self.show(Tab::Channels);
+            }
+            Some(About::Inbox(inbox)) => {
+                self.filter = Filter::Inbox(inbox);
                 self.show(Tab::Channels);
             }
             None => {}

@@ -1,4 +1,4 @@
-//! How it looks: a head line, what is wrong, a table, and the keys. Columns go where there is no room for them.
+//! How it looks: a head line, what is wrong, a table, and the keys. Columns are left out where there is no room.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -12,7 +12,7 @@ use crate::latency::{grouped, readable};
 use crate::report::state_name;
 use crate::snapshot::policy_name;
 
-/// So many warnings are shown; the others are counted.
+/// How many warnings are shown. Further ones are counted.
 const WARNINGS: usize = 5;
 
 const HELP: &str = " 1 2 3, Tab   channels, nodes, inboxes (topics)
@@ -25,11 +25,12 @@ const HELP: &str = " 1 2 3, Tab   channels, nodes, inboxes (topics)
  q, Ctrl-C    quit
 
  DEPTH   how full the ring is     LOST   dropped or overwritten messages
- P99     commit to processed: 99 % took at most that long, of the messages
-         that bear a time stamp (one in 64, and those behind a pause)
+ P99     commit to processed: 99 % took at most this long, of the messages
+         with a time stamp (one in 64, and those after a pause)
 
  slow-consumer  its sender waits      queue-full    over 75 % of the ring
- stalled-node   it does not answer    drops         messages are being lost";
+ stalled-node   it does not answer    drops         messages are being lost
+ too-large      the inbox is too small for some messages";
 
 fn has_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -67,7 +68,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     draw_warnings(frame, warnings, app);
     draw_table(frame, table, app);
     let hint = match app.over {
-        Over::Filter => format!("filter: {}▏  Enter takes it, Esc clears it", app.filter.text),
+        Over::Filter => format!("filter: {}▏  Enter takes it, Esc clears it", app.filter.text()),
         _ => "q quit  ? help  Tab tables  / filter  s sort  r reverse  Enter more  Esc back  p pause".to_owned(),
     };
     frame.render_widget(Paragraph::new(hint).style(Style::new().add_modifier(Modifier::REVERSED)), keys);
@@ -86,14 +87,14 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let what = match &app.snapshot {
         None => "looking …".to_owned(),
         Some(snapshot) if snapshot.nodes.is_empty() => "no nodes".to_owned(),
-        Some(snapshot) => summary(snapshot, &app.recent),
+        Some(snapshot) => summary(snapshot),
     };
     let mut tabs: Vec<String> = Tab::ALL
         .iter()
         .map(|(tab, name)| if *tab == app.tab { format!("[{name}]") } else { format!(" {name} ") })
         .collect();
-    if !app.filter.text.is_empty() {
-        tabs.push(format!(" filter: {}", app.filter.text));
+    if !app.filter.text().is_empty() {
+        tabs.push(format!(" filter: {}", app.filter.text()));
     }
     if app.is_paused {
         tabs.push(" PAUSED".to_owned());
@@ -120,7 +121,7 @@ fn draw_warnings(frame: &mut Frame<'_>, area: Rect, app: &App) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// The columns for which there is room, by their places.
+/// The places of the columns that there is room for.
 pub(super) fn fitting(columns: &[Column], width: u16) -> Vec<usize> {
     let mut chosen: Vec<usize> = (0..columns.len()).collect();
     let needed = |chosen: &[usize]| chosen.iter().map(|&at| columns[at].width + 1).sum::<u16>();
@@ -152,7 +153,7 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &mut App) {
         let mark = if app.sort.0 == at { if app.sort.1 { "▲" } else { "▼" } } else { "" };
         cell(at, format!("{}{mark}", columns[at].title))
     });
-    // Only what is seen is made. The line that is chosen is among it.
+    // Only the visible lines are made. The selected one is among them.
     app.first = app.first.clamp((app.chosen + 1).saturating_sub(app.page), app.chosen);
     app.first = app.first.min(app.lines.len().saturating_sub(app.page));
     let rows = app.lines.iter().skip(app.first).take(app.page).map(|line| {
@@ -187,9 +188,8 @@ fn draw_over(frame: &mut Frame<'_>, title: &str, lines: Vec<Text<'_>>) {
 
 /// Everything about one channel.
 fn draw_detail(frame: &mut Frame<'_>, app: &App) {
-    let (Some(at), Some(snapshot)) = (app.channel(), &app.snapshot) else { return };
-    let (row, recent) = (&snapshot.channels[at], app.recent.get(at).and_then(Option::as_ref));
-    let (stats, rates) = (&row.stats, recent.map(|recent| recent.rates).unwrap_or_default());
+    let Some(row) = app.channel() else { return };
+    let (stats, rates) = (&row.stats, row.rates());
     let ago = |time: Option<std::time::Duration>| {
         time.map_or("never".to_owned(), |time| format!("{} ago", readable(time.as_nanos() as u64)))
     };
@@ -203,7 +203,7 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
         format!(
             "policy     {}, {} of {} bytes",
             policy_name(stats.policy),
-            stats.ring.map_or("a ring without an answer".to_owned(), |number| format!("ring {number}")),
+            stats.ring.map_or("a ring that is not answered yet".to_owned(), |number| format!("ring {number}")),
             grouped(stats.capacity)
         ),
         format!("topics     {}", if topics.is_empty() { "-".to_owned() } else { topics.join(" ") }),
@@ -238,9 +238,9 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
     if let Some(history) = app.history.get(&row.key) {
         lines.insert(lines.len() - 1, format!("history    {}", spark(&newest(history, 40))));
     }
-    let times = row.latency(recent);
+    let times = row.latency();
     lines.push(format!("latency    {} samples in all, now:", grouped(stats.latency.count())));
-    // Each doubling of the time in a line.
+    // A line for each doubling of the time.
     let mut doublings: Vec<(u64, u64)> = Vec::new();
     for bucket in times.buckets() {
         let from = if bucket.from_ns < 128 { 0 } else { 1 << bucket.from_ns.ilog2() };

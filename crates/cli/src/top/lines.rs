@@ -1,12 +1,15 @@
-//! Nodes, inboxes and channels as lines of a table: what is shown of them, and by what they are sorted.
+//! Nodes, inboxes and channels as lines of a table: what is shown of them, and what they are sorted by.
+
+use std::borrow::Cow;
 
 use librpc::Histogram;
 
+use crate::about;
 use crate::latency::{grouped, readable};
-use crate::snapshot::{ChannelRow, Key, Recent, Snapshot, State};
+use crate::snapshot::{ChannelRow, InboxRow, Key, Snapshot, State};
 use crate::warnings::FULL;
 
-/// A column: how wide, and how soon it goes where there is no room (0: never).
+/// A column: its width, and how soon it is left out where there is no room (0: never).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     pub(super) title: &'static str,
@@ -65,20 +68,28 @@ pub(super) const INBOXES: [Column; 8] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum About {
     Node(String),
-    Inbox(String),
+    Inbox(Inbox),
     Channel(Key),
+}
+
+/// Which inbox, and its address for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inbox {
+    incarnation: String,
+    number: u32,
+    address: String,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) about: About,
     pub(super) cells: Vec<String>,
-    /// What each number is, for sorting.
+    /// The value of each number, for sorting.
     pub(super) keys: Vec<f64>,
     pub(super) is_bad: bool,
 }
 
-/// How full, as a bar of eight characters.
+/// A bar of eight characters, and the percentage.
 pub(super) fn bar(part: f64) -> String {
     let eighths = (part.clamp(0.0, 1.0) * 64.0).round() as usize;
     let partial = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
@@ -107,33 +118,76 @@ fn count(count: u64) -> (String, f64) {
     (grouped(count), count as f64)
 }
 
-/// Which lines are shown.
+/// What is shown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
-    /// Empty: all.
-    pub(super) text: String,
-    /// Whether it is the whole name of a node, a topic or a pattern, or something in one.
-    pub(super) is_whole: bool,
+pub(super) enum Filter {
+    #[default]
+    All,
+    /// What has this in its name.
+    Text(String),
+    /// What has to do with this node, topic or pattern.
+    About(String),
+    /// The channels that lead to this inbox.
+    Inbox(Inbox),
 }
 
 impl Filter {
-    pub(super) fn whole(name: String) -> Self {
-        Self { text: name, is_whole: true }
+    /// As it is shown, and typed on; empty: all.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::All => "",
+            Self::Text(text) | Self::About(text) => text,
+            Self::Inbox(inbox) => &inbox.address,
+        }
     }
 
-    fn wants<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> bool {
-        let is_it = |name: &String| if self.is_whole { *name == self.text } else { name.contains(&self.text) };
-        self.text.is_empty() || names.into_iter().any(is_it)
+    /// The filter that the user types. An empty one shows everything.
+    pub(super) fn typed(text: String) -> Self {
+        if text.is_empty() { Self::All } else { Self::Text(text) }
+    }
+
+    /// What is shown of a snapshot.
+    pub(super) fn part<'s>(&self, snapshot: &'s Snapshot) -> Cow<'s, Snapshot> {
+        let text = match self {
+            Self::All => return Cow::Borrowed(snapshot),
+            Self::About(what) => return Cow::Owned(about::part(snapshot, what)),
+            Self::Inbox(wanted) => {
+                let mut part = snapshot.clone();
+                part.inboxes.retain(|inbox| wanted.is(inbox));
+                part.channels.retain(|row| part.inboxes.iter().any(|inbox| row.leads_to(inbox)));
+                part.nodes.retain(|node| part.inboxes.iter().any(|inbox| inbox.node == node.id));
+                return Cow::Owned(part);
+            }
+            Self::Text(text) => text,
+        };
+        let mut part = snapshot.clone();
+        let has = |names: &[String]| names.iter().any(|name| name.contains(text));
+        part.nodes.retain(|node| node.id.contains(text) || has(&node.addresses));
+        part.inboxes.retain(|inbox| inbox.node.contains(text) || has(&inbox.addresses));
+        part.channels.retain(|row| {
+            let topics = row.stats.topics.iter().any(|topic| topic.contains(text));
+            row.from.contains(text) || row.to.contains(text) || has(&row.addresses) || topics
+        });
+        Cow::Owned(part)
     }
 }
 
-pub(super) fn channels(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &Filter) -> Vec<Line> {
-    let rows = snapshot.channels.iter().enumerate();
-    let rows = rows.filter(|(_, row)| filter.wants([&row.from, &row.to, &row.address()]) || row.concerns(&filter.text));
-    rows.map(|(at, row)| {
-        let recent = recent.get(at).and_then(Option::as_ref);
-        let rates = recent.map(|recent| recent.rates).unwrap_or_default();
-        let latency = row.latency(recent);
+impl Inbox {
+    fn is(&self, inbox: &InboxRow) -> bool {
+        (&self.incarnation, self.number) == (&inbox.incarnation, inbox.number)
+    }
+}
+
+impl From<&InboxRow> for Inbox {
+    fn from(inbox: &InboxRow) -> Self {
+        let address = inbox.addresses.first().unwrap_or(&inbox.node).clone();
+        Self { incarnation: inbox.incarnation.clone(), number: inbox.number, address }
+    }
+}
+
+pub(super) fn channels(_: &Snapshot, part: &Snapshot) -> Vec<Line> {
+    let lines = part.channels.iter().map(|row| {
+        let (rates, latency) = (row.rates(), row.latency());
         let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
         let cells = [
             word(&row.from),
@@ -150,11 +204,11 @@ pub(super) fn channels(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &
             time(latency, 1.0),
         ];
         line(About::Channel(row.key.clone()), is_full || rates.lost > 0.0, cells)
-    })
-    .collect()
+    });
+    lines.collect()
 }
 
-/// What several channels are together.
+/// The sum of several channels.
 #[derive(Default)]
 struct Together {
     channels: u64,
@@ -166,12 +220,12 @@ struct Together {
 }
 
 impl Together {
-    fn of(snapshot: &Snapshot, recent: &[Option<Recent>], mut wants: impl FnMut(&ChannelRow) -> (bool, bool)) -> Self {
+    /// Sums up the channels that come in and that go out.
+    fn of(snapshot: &Snapshot, mut direction: impl FnMut(&ChannelRow) -> (bool, bool)) -> Self {
         let mut sum = Self::default();
-        for (at, row) in snapshot.channels.iter().enumerate() {
-            let recent = recent.get(at).and_then(Option::as_ref);
-            let rates = recent.map(|recent| recent.rates).unwrap_or_default();
-            let (comes, goes) = wants(row);
+        for row in &snapshot.channels {
+            let rates = row.rates();
+            let (comes, goes) = direction(row);
             if comes || goes {
                 sum.channels += 1;
             }
@@ -179,7 +233,7 @@ impl Together {
                 sum.incoming += rates.received;
                 sum.fullest = sum.fullest.max(row.fill());
                 sum.lost = sum.lost.saturating_add(row.lost());
-                sum.latency += row.latency(recent);
+                sum.latency += row.latency();
             }
             if goes {
                 sum.outgoing += rates.sent;
@@ -189,48 +243,42 @@ impl Together {
     }
 }
 
-pub(super) fn nodes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &Filter) -> Vec<Line> {
-    let wanted = snapshot.nodes.iter().filter(|node| filter.wants([&node.id].into_iter().chain(&node.addresses)));
-    wanted
-        .map(|node| {
-            let sum = Together::of(snapshot, recent, |row| (row.to == node.id, row.from == node.id));
-            let cells = [
-                word(&node.id),
-                word(node.state.name()),
-                (node.pid.to_string(), f64::from(node.pid)),
-                (node.uid.to_string(), f64::from(node.uid)),
-                (rate(sum.incoming), sum.incoming),
-                (rate(sum.outgoing), sum.outgoing),
-                count(sum.channels),
-                (bar(sum.fullest), sum.fullest),
-                count(sum.lost),
-            ];
-            line(About::Node(node.id.clone()), node.state != State::Alive || sum.fullest >= FULL, cells)
-        })
-        .collect()
+/// The nodes of a part. Their numbers are sums over all of their channels.
+pub(super) fn nodes(snapshot: &Snapshot, part: &Snapshot) -> Vec<Line> {
+    let lines = part.nodes.iter().map(|node| {
+        let sum = Together::of(snapshot, |row| (row.to == node.id, row.from == node.id));
+        let cells = [
+            word(&node.id),
+            word(node.state.name()),
+            (node.pid.to_string(), f64::from(node.pid)),
+            (node.uid.to_string(), f64::from(node.uid)),
+            (rate(sum.incoming), sum.incoming),
+            (rate(sum.outgoing), sum.outgoing),
+            count(sum.channels),
+            (bar(sum.fullest), sum.fullest),
+            count(sum.lost),
+        ];
+        line(About::Node(node.id.clone()), node.state != State::Alive || sum.fullest >= FULL, cells)
+    });
+    lines.collect()
 }
 
-pub(super) fn inboxes(snapshot: &Snapshot, recent: &[Option<Recent>], filter: &Filter) -> Vec<Line> {
-    let wanted =
-        snapshot.inboxes.iter().filter(|inbox| filter.wants([&inbox.node].into_iter().chain(&inbox.addresses)));
-    wanted
-        .map(|inbox| {
-            let is_its = |row: &ChannelRow| row.to == inbox.node && row.stats.inbox == inbox.number;
-            let sum = Together::of(snapshot, recent, |row| (is_its(row), false));
-            let address = inbox.addresses.join(" ");
-            let lost = sum.lost.saturating_add(inbox.ended.dropped).saturating_add(inbox.ended.missed);
-            let cells = [
-                word(&address),
-                word(&inbox.node),
-                word(inbox.policy),
-                count(sum.channels),
-                (rate(sum.incoming), sum.incoming),
-                (bar(sum.fullest), sum.fullest),
-                count(lost),
-                time(&sum.latency, 0.99),
-            ];
-            let first = inbox.addresses.first().cloned().unwrap_or_default();
-            line(About::Inbox(first), sum.fullest >= FULL && inbox.policy != "latest", cells)
-        })
-        .collect()
+/// The inboxes of a part. Their numbers are sums over all of their channels.
+pub(super) fn inboxes(snapshot: &Snapshot, part: &Snapshot) -> Vec<Line> {
+    let lines = part.inboxes.iter().map(|inbox| {
+        let sum = Together::of(snapshot, |row| (row.leads_to(inbox), false));
+        let ended = inbox.ended.unwrap_or_default();
+        let cells = [
+            word(&inbox.addresses.join(" ")),
+            word(&inbox.node),
+            word(inbox.policy),
+            count(sum.channels),
+            (rate(sum.incoming), sum.incoming),
+            (bar(sum.fullest), sum.fullest),
+            count(sum.lost.saturating_add(ended.dropped).saturating_add(ended.missed)),
+            time(&sum.latency, 0.99),
+        ];
+        line(About::Inbox(inbox.into()), sum.fullest >= FULL && inbox.policy != "latest", cells)
+    });
+    lines.collect()
 }

@@ -1,4 +1,4 @@
-//! The terminal: taken over, drawn on, and left as it was, whatever ends the command.
+//! The terminal: taken over, drawn on, and restored, whatever ends the command.
 
 use std::io::{Stdout, stdout};
 
@@ -26,7 +26,7 @@ impl Terminal {
 }
 
 fn leave() {
-    // A terminal that is gone needs no restoring.
+    // A terminal that is gone need not be restored.
     let _ = execute!(stdout(), LeaveAlternateScreen);
     let _ = disable_raw_mode();
 }

@@ -1,15 +1,15 @@
-//! What the tests of the command line share: each has a domain of its own, of which nothing may be left at the end.
+//! What the tests of the command line share. Each test has a domain of its own, and nothing of it may be left at the end.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 pub(crate) use testkit::{Ended, wait_until as until};
-use testkit::{Process, TestDomain, can_unshare, unshare};
+use testkit::{Process, TestDomain, can_unshare, proc, unshare};
 
 /// Longer than any command of these tests takes, also on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -36,10 +36,17 @@ impl Place {
 
     /// Starts a command with pipes.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        Running(Process::start(self.librpc(arguments).stderr(Stdio::piped())).expect("librpc starts"))
+        Running::start(&mut self.librpc(arguments))
     }
 
-    /// Starts a command in namespaces of its own, as `unshare` makes them with these options. `None` if it cannot.
+    /// Starts a command in a shell, which does something first. The script ends with `exec "$@"` or the like.
+    pub(crate) fn start_in_shell(&self, script: &str, arguments: &[&str]) -> Running {
+        let librpc = self.librpc(arguments);
+        let mut shell = testkit::command("sh");
+        Running::start(shell.args(["-c", script, "sh"]).arg(librpc.get_program()).args(librpc.get_args()))
+    }
+
+    /// Starts a command in namespaces of its own, which `unshare` makes with these options. `None`: that is not allowed.
     pub(crate) fn start_unshared(&self, options: &[&str], arguments: &[&str]) -> Option<Running> {
         can_unshare(options).ok()?;
         let mut command = unshare(options, &self.librpc(arguments));
@@ -58,11 +65,16 @@ impl Place {
         running
     }
 
-    /// What `nodes --json` lists.
     pub(crate) fn nodes(&self) -> Vec<serde_json::Value> {
         let listed = self.run(&["nodes", "--json"], b"");
         assert_eq!((listed.code, &*listed.stderr), (0, ""));
         listed.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Waits until a node is listed with an inbox.
+    pub(crate) fn await_inbox(&self, id: &str) {
+        let has_inbox = |node: &serde_json::Value| node["id"] == id && node["inboxes"] != serde_json::json!([]);
+        until(|| self.nodes().iter().any(has_inbox));
     }
 
     /// Waits until a node is listed.
@@ -75,6 +87,15 @@ impl Place {
 pub(crate) struct Running(Process);
 
 impl Running {
+    /// Starts a command with pipes.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(Process::start(command.stderr(Stdio::piped())).expect("the program starts"))
+    }
+
+    pub(crate) fn new(child: Child) -> Self {
+        Self(Process::supervise(child).expect("it runs"))
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.0.pid()
     }
@@ -109,6 +130,12 @@ impl Running {
         line.map(|line| line + "\n").unwrap_or_default()
     }
 
+    /// The next line of stderr, with its newline; empty at the end.
+    pub(crate) fn read_stderr_line(&mut self) -> String {
+        let line = self.0.complains(LIMIT).expect("it writes text");
+        line.map(|line| line + "\n").unwrap_or_default()
+    }
+
     pub(crate) fn close_stdin(&mut self) {
         self.0.close_stdin();
     }
@@ -129,5 +156,21 @@ impl Running {
     /// Waits for its end.
     pub(crate) fn ends(self) -> Ended {
         self.ends_with(b"")
+    }
+
+    /// Waits until its main thread has slept this often, or it has ended.
+    pub(crate) fn sleeps_times(&self, times: u64) {
+        let status = format!("/proc/{}/status", self.pid());
+        let slept = || {
+            let text = std::fs::read_to_string(&status).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+        };
+        let Some(before) = slept() else { return };
+        until(|| slept().is_none_or(|now| now >= before + times));
+    }
+
+    /// Waits until it sleeps, or has ended.
+    pub(crate) fn sleeps(&self) {
+        until(|| !matches!(proc::state(self.pid()), Ok('R' | 'D' | 'T')));
     }
 }

@@ -20,6 +20,8 @@ use crate::link::bell::Bell;
 use crate::link::ledger::Charge;
 use crate::name::Incarnation;
 use crate::registry::target::Target;
+use crate::stats::ended::{EndedTable, Pair};
+use crate::stats::{ChannelState, ChannelStats, Ends};
 use crate::sys::clock::Instant;
 use crate::sys::memory::{Mapping, Shape, no_ack};
 use crate::sys::socket::{Sent, Socket};
@@ -68,6 +70,12 @@ pub(crate) struct ChannelShared {
     state: Mutex<State>,
     changed: Condvar,
     charge: Arc<Charge>,
+    /// Where what it has counted is added when it ends.
+    ended: Arc<EndedTable>,
+}
+
+fn pair(target: &Target) -> Pair {
+    Pair { peer: target.node.clone(), address: target.address.clone() }
 }
 
 #[derive(Debug, Default)]
@@ -109,11 +117,13 @@ impl ChannelShared {
         node: Arc<str>,
         incarnation: Incarnation,
         directory: Arc<Descriptor>,
+        ended: Arc<EndedTable>,
     ) -> Result<Arc<Self>, OsError> {
         let (data, memfd) = Mapping::create(Shape::Data { capacity: target.capacity })?;
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
         let (data, status) = (Arc::new(data), AtomicU32::new(UNSENT));
         let born = fork::Born::now();
+        ended.begin(&pair(&target));
         let (changed, charge, pushing) = (Condvar::default(), Arc::new(charge), AtomicBool::new(false));
         Ok(Arc::new(Self {
             target,
@@ -128,6 +138,7 @@ impl ChannelShared {
             state,
             changed,
             charge,
+            ended,
         }))
     }
 
@@ -350,5 +361,33 @@ impl ChannelShared {
     pub(crate) fn counters(&self) -> Counters {
         let ack = self.ack().map_or_else(no_ack, |ack| ack.reader());
         Counters::read(&self.data.reader(), &ack)
+    }
+    /// The channel as its node's statistics show it.
+    pub(crate) fn stats(&self) -> ChannelStats {
+        let Target { node, incarnation, inbox, policy, capacity, .. } = &self.target;
+        let ends = Ends {
+            peer: node.clone(),
+            peer_incarnation: *incarnation,
+            peer_pid: 0,
+            inbox: *inbox,
+            ring: self.attached().map(|attached| attached.number),
+            state: match self.status() {
+                UNSENT | SENT => ChannelState::Pending,
+                OPEN => ChannelState::Open,
+                _ => ChannelState::Failed,
+            },
+            policy: *policy,
+            capacity: *capacity,
+            topics: Vec::new(),
+        };
+        ChannelStats::read(ends, &self.data.reader(), &self.ack().map_or_else(no_ack, |ack| ack.reader()))
+    }
+}
+
+impl Drop for ChannelShared {
+    fn drop(&mut self) {
+        if self.born.is_here() {
+            self.ended.end(&pair(&self.target), &self.stats());
+        }
     }
 }

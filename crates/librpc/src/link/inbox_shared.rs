@@ -13,6 +13,7 @@ use crate::policy::Policy;
 use crate::registry;
 use crate::registry::node_file::{self, ReadError};
 use crate::stats::channels::{ChannelGuard, ChannelTable};
+use crate::stats::ended::EndedTable;
 use crate::sys::memory::{Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
@@ -100,7 +101,7 @@ pub(crate) struct Announced {
 
 impl Announced {
     /// Its first channel arrives.
-    pub(crate) fn is_done(mut self) {
+    pub(crate) fn finish(mut self) {
         self.connection = None;
     }
 }
@@ -120,17 +121,22 @@ impl Connection {
 }
 
 impl InboxShared {
-    pub(crate) fn new(number: u32, settings: Settings, directory: Arc<Descriptor>) -> Result<Arc<Self>, OsError> {
+    pub(crate) fn new(
+        number: u32,
+        settings: Settings,
+        directory: Arc<Descriptor>,
+        ended: Arc<EndedTable>,
+    ) -> Result<Arc<Self>, OsError> {
         let Settings { address, capacity, policy, receive_own, durable } = settings;
         Ok(Arc::new(Self {
             number,
+            channels: ChannelTable::new(address.clone(), ended),
             address,
             capacity,
             policy,
             own: receive_own,
             durable,
             signal: Signal::new()?,
-            channels: Arc::default(),
             directory,
             ended: AtomicU8::new(0),
             has_own_fence: !barrier::is_registered(),

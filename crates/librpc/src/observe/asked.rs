@@ -78,14 +78,7 @@ impl Asked {
             Ok(_) => return Ok(None),
             Err(error) => return Err(Unobserved::Failed(error.to_string())),
         }
-        let stats = NodeStats {
-            node: node.id.as_str().into(),
-            incarnation: node.incarnation,
-            version: String::new(),
-            namespaces: Vec::new(),
-            inboxes: Vec::new(),
-            outgoing: Vec::new(),
-        };
+        let stats = NodeStats::new(node.id.as_str().into(), node.incarnation);
         let (uid, since) = (node.uid, Instant::now());
         Ok(Some(Self { token, uid, since, socket, place: None, stats, pages: 0, bytes: 0 }))
     }
@@ -181,14 +174,7 @@ mod tests {
 
     /// Nobody is at its socket's other end, so each next question fails.
     fn asked() -> Asked {
-        let stats = NodeStats {
-            node: "endless".into(),
-            incarnation: Incarnation::from_bytes([1; 16]),
-            version: String::new(),
-            namespaces: Vec::new(),
-            inboxes: Vec::new(),
-            outgoing: Vec::new(),
-        };
+        let stats = NodeStats::new("endless".into(), Incarnation::from_bytes([1; 16]));
         let (socket, since) = (Socket::spare().expect("a descriptor"), Instant::now());
         Asked { token: 1, uid: 0, since, socket, place: None, stats, pages: 0, bytes: 0 }
     }

@@ -82,6 +82,14 @@ pub struct Observer {
     born: fork::Born,
 }
 
+/// Why a node was not asked.
+enum NotAsked {
+    Because(Unobserved),
+    NobodyListens,
+    /// This process, or the machine, has no descriptor left.
+    OutOfDescriptors(OsError),
+}
+
 impl Domain {
     /// Asks every node of the domain about itself, all at the same time, and waits up to a limit for each. Joins nothing
     /// and makes nothing; no directory: an empty list. To look again and again, use an [`Observer`].
@@ -189,8 +197,16 @@ impl Observer {
             {
                 match self.ask(look, &holders, &identity, node) {
                     Ok(()) => {}
-                    Err(Some(why)) => drop(look.answers.insert(identity, Some(Err(why)))),
-                    Err(None) => match still_there(look.directory, node) {
+                    Err(NotAsked::Because(why)) => drop(look.answers.insert(identity, Some(Err(why)))),
+                    // It says nothing about the node, which is asked when another one has answered.
+                    Err(NotAsked::OutOfDescriptors(_))
+                        if self.asked.values().any(|asked| look.has_time(asked.since)) =>
+                    {
+                        to_ask.push_front((identity, node));
+                        break;
+                    }
+                    Err(NotAsked::OutOfDescriptors(error)) => return Err(error),
+                    Err(NotAsked::NobodyListens) => match still_there(look.directory, node) {
                         // Perhaps it does not listen yet: it is on its way in.
                         Some(Err(Unobserved::Failed(_))) if look.has_time(begun) => joining.push((identity, node)),
                         gone => drop(look.answers.insert(identity, gone)),
@@ -250,34 +266,40 @@ impl Observer {
         sum(&|other| other == uid) > MAX_BYTES_OF_USER || sum(&|_| true) > MAX_BYTES
     }
 
-    /// Asks a node; otherwise why not. `None`: nobody listens there.
+    /// Asks a node.
     fn ask(
         &mut self,
         look: &Look<'_>,
         holders: &Holders,
         identity: &Identity,
         node: &NodeInfo,
-    ) -> Result<(), Option<Unobserved>> {
-        let failed = |error: OsError| Some(Unobserved::Failed(error.to_string()));
+    ) -> Result<(), NotAsked> {
+        let failed = |error: OsError| NotAsked::Because(Unobserved::Failed(error.to_string()));
         if is_stopped(look.directory, holders, node) {
-            return Err(Some(Unobserved::Stopped));
+            return Err(NotAsked::Because(Unobserved::Stopped));
         }
         let path = node_file::socket_path(look.directory, &node.id);
         let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => socket,
             Err(error) if error.is(Errno::AGAIN) => {
-                return Err(Some(Unobserved::Stalled { since: Duration::ZERO })); // nobody empties its queue
+                return Err(NotAsked::Because(Unobserved::Stalled { since: Duration::ZERO })); // nobody empties its queue
             }
-            Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => return Err(None),
+            Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => {
+                return Err(NotAsked::NobodyListens);
+            }
+            Err(error) if error.is(Errno::MFILE) || error.is(Errno::NFILE) => {
+                return Err(NotAsked::OutOfDescriptors(error));
+            }
             Err(error) => return Err(failed(error)),
         };
         let owner = socket.credentials().map_err(failed)?.uid;
         if owner != node.uid {
             let text = format!("its socket belongs to uid {owner}, its file to uid {}", node.uid);
-            return Err(Some(Unobserved::Failed(text)));
+            return Err(NotAsked::Because(Unobserved::Failed(text)));
         }
         self.tokens += 1;
-        let asked = Asked::new(node, look.after, self.tokens, socket).map_err(Some)?.ok_or(None)?;
+        let asked = Asked::new(node, look.after, self.tokens, socket).map_err(NotAsked::Because)?;
+        let asked = asked.ok_or(NotAsked::NobodyListens)?;
         self.poll.as_ref().expect("it was made before").add(asked.socket(), self.tokens).map_err(failed)?;
         self.asked.insert(identity.clone(), asked);
         Ok(())

@@ -13,6 +13,7 @@ use crate::receive::inbox::{Acknowledge, Inbox};
 use crate::receive::receiver::{Receiver, Wait};
 use crate::registry::layout::{MAX_INBOXES, MAX_LIST_BYTES};
 use crate::registry::registration::AnnounceError;
+use crate::sys::memory::page_size;
 use crate::sys::{OsError, fork};
 use crate::topic::{BadTopic, MAX_PATTERNS};
 
@@ -160,12 +161,12 @@ impl<'n> InboxBuilder<'n> {
         if !is_mappable(capacity, MIN_CAPACITY) {
             return Err(InboxError::Capacity { bytes: capacity });
         }
-        let capacity = capacity.max(crate::sys::process::page_bytes() as u64);
+        let capacity = capacity.max(page_size() as u64);
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.to_string() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
         let settings = Settings { address, capacity, policy, receive_own, durable };
-        let shared = InboxShared::new(number, settings, directory)?;
+        let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
         let receiver = Receiver::new(shared.clone(), wait)?;
         // Dropped on an error, it withdraws what was announced.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };

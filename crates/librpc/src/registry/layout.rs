@@ -27,7 +27,7 @@ pub(crate) const NODE_MAGIC: [u8; 8] = *b"LRPCNODE";
 /// The version of both files.
 pub(crate) const VERSION: u64 = 2;
 /// Both files are allocated in pages of this size.
-pub(crate) const PAGE: u64 = 4096;
+pub(crate) use crate::sys::file::PAGE;
 /// Offset of the change counter.
 pub(crate) const COUNTER_OFFSET: u64 = 64;
 /// Offset of the words of the buckets.

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::name::Incarnation;
+use crate::name::{Address, Incarnation};
 use crate::registry::node_file::{self, NodeFile, ReadError};
 use crate::registry::target::Target;
 use crate::sys::clock::Instant;
@@ -25,10 +25,21 @@ fn living(directory: &Descriptor, node: &str) -> Result<Option<NodeFile>, OsErro
     }
 }
 
+/// What tells an inbox from all others of its node's id: whose it is, its number, and its terms.
+type Terms = (Incarnation, u32, u32, u64, u32);
+
+fn terms_of(target: &Target) -> Terms {
+    (target.incarnation, target.uid, target.inbox, target.capacity, target.policy.number())
+}
+
+fn terms_listed(file: &NodeFile, inbox: &ListedInbox) -> Terms {
+    (file.incarnation, file.uid, inbox.number, inbox.capacity, inbox.policy)
+}
+
 /// Whether a living node lists this inbox, with these terms.
 pub(crate) fn is_listed(directory: &Descriptor, target: &Target) -> Result<bool, OsError> {
     let Some(file) = living(directory, &target.node)? else { return Ok(false) };
-    let is_it = |inbox: &ListedInbox| Target::new(target.node.clone(), &file, inbox).as_ref() == Ok(target);
+    let is_it = |inbox: &ListedInbox| terms_listed(&file, inbox) == terms_of(target);
     Ok(file.inboxes.iter().filter(|inbox| inbox.number == target.inbox).any(is_it))
 }
 
@@ -58,7 +69,7 @@ pub(crate) fn is_alive(directory: &Descriptor, node: &str, incarnation: Incarnat
 /// Several looks that read each node's file once: a node may list thousands of inboxes.
 pub(crate) struct Listings<'d> {
     directory: &'d Descriptor,
-    nodes: HashMap<Arc<str>, HashSet<Target>>,
+    nodes: HashMap<Arc<str>, HashSet<Terms>>,
 }
 
 impl<'d> Listings<'d> {
@@ -70,13 +81,11 @@ impl<'d> Listings<'d> {
     pub(crate) fn contain(&mut self, target: &Target) -> Result<bool, OsError> {
         let node = &target.node;
         if !self.nodes.contains_key(node) {
-            let listed = |file: NodeFile| {
-                file.inboxes.iter().filter_map(|inbox| Target::new(node.clone(), &file, inbox).ok()).collect()
-            };
+            let listed = |file: NodeFile| file.inboxes.iter().map(|inbox| terms_listed(&file, inbox)).collect();
             let listed = living(self.directory, node)?.map_or_else(HashSet::new, listed);
             self.nodes.insert(node.clone(), listed);
         }
-        Ok(self.nodes[node].contains(target))
+        Ok(self.nodes[node].contains(&terms_of(target)))
     }
 }
 
@@ -97,5 +106,5 @@ pub(crate) fn own_inbox(directory: &Descriptor, node: &Arc<str>) -> Result<Looke
         return Ok(LookedUp::Alive);
     };
     let bad = |why| ReadError::Bad { id: node.to_string(), why };
-    Target::new(node.clone(), &file, inbox).map(LookedUp::Inbox).map_err(bad)
+    Target::new(node.clone(), &file, inbox, Address::Node).map(LookedUp::Inbox).map_err(bad)
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use librpc_ring::{is_mappable, layout};
 
-use crate::name::Incarnation;
+use crate::name::{Address, Incarnation};
 use crate::policy::Policy;
 use crate::registry::node_file::NodeFile;
+use crate::sys::memory::page_size;
 use crate::wire::ListedInbox;
 
 /// An inbox as its node's file describes it. Equal are only the same inbox with the same terms.
@@ -17,20 +18,22 @@ pub(crate) struct Target {
     /// The owner of the node's file: the listener must be this user's.
     pub(crate) uid: u32,
     pub(crate) inbox: u32,
+    pub(crate) address: Address,
     pub(crate) capacity: u64,
     pub(crate) policy: Policy,
 }
 
 impl Target {
     /// An inbox that a living node's file lists, checked; otherwise why it is not valid.
-    pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox) -> Result<Self, String> {
+    pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox, address: Address) -> Result<Self, String> {
         let capacity = inbox.capacity;
-        if !is_mappable(capacity, crate::sys::process::page_bytes()) {
+        if !is_mappable(capacity, page_size()) {
             return Err(format!("it lists a capacity of {capacity} bytes, which this system cannot map"));
         }
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
-        Ok(Self { node, incarnation: file.incarnation, uid: file.uid, inbox: inbox.number, capacity, policy })
+        let NodeFile { incarnation, uid, .. } = *file;
+        Ok(Self { node, incarnation, uid, inbox: inbox.number, address, capacity, policy })
     }
 
     /// Whether both are the same inbox. Its numbers alone do not tell: another node's file can list the same ones.

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use crate::name::Address;
 use crate::registry::change_counter::{Buckets, Watch, bucket};
 use crate::registry::layout::{BUCKETS, MAX_INBOXES};
 use crate::registry::node_file::{self, NodeFile, ReadError};
@@ -40,10 +41,11 @@ impl Subscription {
         let ListedAddress::Patterns(patterns) = &inbox.address else { return None };
         let patterns: Option<Arc<[Pattern]>> =
             patterns.iter().take(MAX_PATTERNS).map(|pattern| pattern.parse().ok()).collect();
-        match Target::new(id.into(), file, inbox) {
+        let patterns = patterns?;
+        match Target::new(id.into(), file, inbox, Address::Topics(patterns.clone())) {
             Ok(target) => {
                 let (own, durable) = (inbox.own, inbox.durable.clone());
-                Some(Self { target, patterns: patterns?, own, durable, added })
+                Some(Self { target, patterns, own, durable, added })
             }
             Err(why) => {
                 tracing::warn!(node = id, why, "a subscription is passed over");

@@ -1,78 +1,85 @@
 //! A node's statistics, page by page: a page is a bounded piece of work, whatever the number of channels.
 //!
-//! The order is fixed: each inbox by its number, followed by its channels, then the outgoing channels. A reader that passes
+//! The order is fixed: what was counted on channels that have ended, each inbox by its number, followed by its channels, then
+//! the outgoing channels. A reader that passes
 //! its cursor along misses nothing that is there all the while, and sees nothing twice.
 
-use crate::link::channel_shared::{self, ChannelShared};
+use std::ops::ControlFlow;
+
+use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
-use crate::stats::page::{self, Cursor, INBOXES, Item, OUTGOING};
-use crate::stats::{ChannelState, ChannelStats, Ends, NodeStats};
-use crate::sys::memory::no_ack;
+use crate::stats::NodeStats;
+use crate::stats::page::{self, Cursor, ENDED_INCOMING, ENDED_OUTGOING, INBOXES, Item, OUTGOING};
 use crate::sys::process;
 
 /// Reads what follows a cursor until `take` wants no more, or `most` items were read; returns the cursor of the last one
 /// that was taken. `None`: there is nothing more.
-pub(crate) fn read(
-    node: &NodeShared,
-    mut cursor: Cursor,
-    most: usize,
-    mut take: impl FnMut(Item) -> bool,
-) -> Option<Cursor> {
-    let mut left = most;
-    if cursor.part == INBOXES {
-        let mut inboxes = node.inbox_list();
-        inboxes.sort_by_key(|inbox| inbox.number);
-        let from = cursor.inbox;
-        for inbox in inboxes.into_iter().filter(|inbox| inbox.number >= from) {
-            if inbox.number > cursor.inbox || !cursor.begun {
-                let (number, address, policy, capacity) =
-                    (inbox.number, inbox.address.clone(), inbox.policy, inbox.capacity);
-                let item = Item::Inbox { number, address, policy, capacity, ended: inbox.channels.ended() };
-                if left == 0 || !take(item) {
-                    return Some(cursor);
-                }
-                left -= 1;
-                cursor = Cursor { part: INBOXES, inbox: number, serial: 0, begun: true };
-            }
-            for (serial, channel) in inbox.channels.after(cursor.serial, left + 1) {
-                if left == 0 || !take(Item::Incoming(channel.stats())) {
-                    return Some(cursor);
-                }
-                left -= 1;
-                cursor.serial = serial;
-            }
-        }
-        cursor = Cursor { part: OUTGOING, ..Cursor::default() };
-    }
-    for (serial, ring) in node.rings_behind(cursor.serial, left + 1) {
-        if left == 0 || !take(Item::Outgoing(outgoing(&ring))) {
-            return Some(cursor);
-        }
-        left -= 1;
-        cursor.serial = serial;
-    }
-    None
+pub(crate) fn read(node: &NodeShared, cursor: Cursor, most: usize, take: impl FnMut(Item) -> bool) -> Option<Cursor> {
+    let mut reading = Reading { cursor, left: most, take };
+    reading.all(node).is_break().then_some(reading.cursor)
 }
 
-fn outgoing(ring: &ChannelShared) -> ChannelStats {
-    let target = &ring.target;
-    let ends = Ends {
-        peer: target.node.clone(),
-        peer_incarnation: target.incarnation,
-        peer_pid: 0,
-        inbox: target.inbox,
-        ring: ring.attached().map(|attached| attached.number),
-        state: match ring.status() {
-            channel_shared::UNSENT | channel_shared::SENT => ChannelState::Pending,
-            channel_shared::OPEN => ChannelState::Open,
-            _ => ChannelState::Failed,
-        },
-        policy: target.policy,
-        capacity: target.capacity,
-        topics: Vec::new(),
-    };
-    let ack = ring.ack().map_or_else(no_ack, |ack| ack.reader());
-    ChannelStats::read(ends, &ring.data.reader(), &ack)
+/// How far a reader has got.
+struct Reading<T> {
+    cursor: Cursor,
+    left: usize,
+    take: T,
+}
+
+impl<T: FnMut(Item) -> bool> Reading<T> {
+    /// Goes on from the cursor; breaks off where the reader wants no more.
+    fn all(&mut self, node: &NodeShared) -> ControlFlow<()> {
+        if self.enters(ENDED_INCOMING) {
+            self.list(node.ended_incoming.after(self.cursor.serial, self.left + 1), Item::EndedIncoming)?;
+        }
+        if self.enters(ENDED_OUTGOING) {
+            self.list(node.ended_outgoing.after(self.cursor.serial, self.left + 1), Item::EndedOutgoing)?;
+        }
+        if self.enters(INBOXES) {
+            let mut inboxes = node.inbox_list();
+            inboxes.sort_by_key(|inbox| inbox.number);
+            let from = self.cursor.inbox;
+            for inbox in inboxes.into_iter().filter(|inbox| inbox.number >= from) {
+                if inbox.number > self.cursor.inbox || !self.cursor.begun {
+                    let begun = Cursor { part: INBOXES, inbox: inbox.number, serial: 0, begun: true };
+                    self.add(begun, item(&inbox))?;
+                }
+                let channels = inbox.channels.after(self.cursor.serial, self.left + 1);
+                self.list(channels, |channel| Item::Incoming(channel.stats()))?;
+            }
+        }
+        if self.enters(OUTGOING) {
+            let channels = node.rings_behind(self.cursor.serial, self.left + 1);
+            self.list(channels, |channel| Item::Outgoing(channel.stats()))?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whether the cursor is in this part: at its beginning, if it was in an earlier one.
+    fn enters(&mut self, part: u32) -> bool {
+        if self.cursor.part < part {
+            self.cursor = Cursor { part, ..Cursor::default() };
+        }
+        self.cursor.part == part
+    }
+
+    fn list<I>(&mut self, items: Vec<(u64, I)>, item: impl Fn(I) -> Item) -> ControlFlow<()> {
+        items.into_iter().try_for_each(|(serial, each)| self.add(Cursor { serial, ..self.cursor }, item(each)))
+    }
+
+    fn add(&mut self, cursor: Cursor, item: Item) -> ControlFlow<()> {
+        if self.left == 0 || !(self.take)(item) {
+            return ControlFlow::Break(());
+        }
+        self.left -= 1;
+        self.cursor = cursor;
+        ControlFlow::Continue(())
+    }
+}
+
+fn item(inbox: &InboxShared) -> Item {
+    let InboxShared { number, policy, capacity, .. } = *inbox;
+    Item::Inbox { number, address: inbox.address.clone(), policy, capacity, ended: inbox.channels.ended() }
 }
 
 /// All of it.
@@ -89,14 +96,9 @@ pub(crate) fn whole(node: &NodeShared) -> NodeStats {
 }
 
 fn empty(node: &NodeShared) -> NodeStats {
-    NodeStats {
-        node: node.id.clone(),
-        incarnation: node.incarnation,
-        version: VERSION.to_owned(),
-        namespaces: process::namespaces(),
-        inboxes: Vec::new(),
-        outgoing: Vec::new(),
-    }
+    let mut stats = NodeStats::new(node.id.clone(), node.incarnation);
+    (stats.version, stats.namespaces) = (VERSION.to_owned(), process::namespaces());
+    stats
 }
 
 /// The version of this library.

@@ -130,7 +130,8 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
         reason: Reason::TooMuch,
         text: format!("node {:?} sends to as many inboxes of uid {} as its own limits allow", node.id, target.uid),
     })?;
-    let shared = ChannelShared::create(target.clone(), charge, node.id.clone(), node.incarnation, directory)?;
+    let (id, ended) = (node.id.clone(), node.ended_outgoing.clone());
+    let shared = ChannelShared::create(target.clone(), charge, id, node.incarnation, directory, ended)?;
     if !node.remember(&shared) {
         return Err(closed());
     }

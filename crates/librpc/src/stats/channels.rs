@@ -8,8 +8,9 @@ use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::name::Peer;
+use crate::name::{Address, Peer};
 use crate::policy::Policy;
+use crate::stats::ended::{EndedTable, Pair};
 use crate::stats::{ChannelState, ChannelStats, Ends, Totals};
 use crate::sys::fork;
 use crate::sys::memory::Mapping;
@@ -18,8 +19,14 @@ use crate::sys::memory::Mapping;
 pub(crate) const SHOWN_TOPICS: usize = 32;
 
 /// The channels of an inbox.
-#[derive(Debug, Default)]
-pub(crate) struct ChannelTable(Mutex<State>);
+#[derive(Debug)]
+pub(crate) struct ChannelTable {
+    /// What the inbox receives.
+    address: Address,
+    state: Mutex<State>,
+    /// What the node has counted on channels that have ended, those of other inboxes, too.
+    ended: Arc<EndedTable>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -57,12 +64,21 @@ pub(crate) struct ChannelGuard {
 }
 
 impl ChannelTable {
+    pub(crate) fn new(address: Address, ended: Arc<EndedTable>) -> Arc<Self> {
+        Arc::new(Self { address, state: Mutex::default(), ended })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        self.state.lock()
+    }
+
+    fn pair(&self, record: &ChannelRecord) -> Pair {
+        Pair { peer: record.peer.node.clone(), address: self.address.clone() }
     }
 
     /// Adds a channel.
     pub(crate) fn add(self: &Arc<Self>, record: ChannelRecord) -> ChannelGuard {
+        self.ended.begin(&self.pair(&record));
         let listed = Arc::new(Listed { record, topics: Mutex::default() });
         let mut state = self.state();
         state.last += 1;
@@ -124,6 +140,7 @@ impl Drop for ChannelGuard {
         let gone = state.channels.remove(&self.serial);
         state.ended.add(&stats);
         drop(state);
+        self.table.ended.end(&self.table.pair(&self.listed.record), &stats);
         drop(gone); // where nothing is locked
     }
 }

@@ -5,6 +5,7 @@
 //! [`crate::Account`] hold in it all the same.
 
 pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
+pub(crate) mod ended; //     what was counted on channels that have ended
 pub(crate) mod page; //      the items of a node's statistics, in order
 pub(crate) mod sampling; //  which messages carry a time stamp
 
@@ -34,6 +35,41 @@ pub struct NodeStats {
     pub inboxes: Vec<InboxStats>,
     /// The channels that its outboxes send through.
     pub outgoing: Vec<ChannelStats>,
+    /// What has come over channels that have ended, by sender and address.
+    pub ended_incoming: Vec<EndedChannels>,
+    /// What was sent over channels that have ended, by receiver and address.
+    pub ended_outgoing: Vec<EndedChannels>,
+}
+
+impl NodeStats {
+    /// A node that has said nothing yet.
+    pub(crate) fn new(node: Arc<str>, incarnation: Incarnation) -> Self {
+        Self {
+            node,
+            incarnation,
+            version: String::new(),
+            namespaces: Vec::new(),
+            inboxes: Vec::new(),
+            outgoing: Vec::new(),
+            ended_incoming: Vec::new(),
+            ended_outgoing: Vec::new(),
+        }
+    }
+}
+
+/// What was counted between two ends on channels that have ended, all together. A node remembers the pairs of ends that have a
+/// channel now, and of the others the last 64 in each direction.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndedChannels {
+    /// The node at the other end.
+    pub peer: Arc<str>,
+    /// What the inbox receives.
+    pub address: Address,
+    /// What was counted.
+    pub totals: Totals,
+    /// As in [`ChannelStats::latency`].
+    pub latency: Histogram,
 }
 
 /// What has come to an inbox.
@@ -72,19 +108,46 @@ pub struct Totals {
     pub dropped: u64,
     /// Messages that were overwritten before they could be received.
     pub missed: u64,
+    /// Bytes of the payloads that were put into the rings.
+    pub bytes_sent: u64,
+    /// Messages that came back to their senders as an error.
+    pub returned: u64,
+    /// How long the senders have waited for room.
+    pub blocked: Duration,
 }
 
 impl Totals {
-    /// Adds a channel. What a peer claims to have counted may be any number: no sum goes beyond the greatest.
+    /// Adds a channel. A peer may claim any number: no sum goes beyond the greatest.
     pub fn add(&mut self, channel: &ChannelStats) {
+        *self += Self {
+            channels: 1,
+            sent: channel.sent,
+            received: channel.received,
+            processed: channel.processed,
+            bytes_received: channel.bytes_received,
+            dropped: channel.dropped,
+            missed: channel.missed,
+            bytes_sent: channel.bytes_sent,
+            returned: channel.returned,
+            blocked: channel.blocked,
+        };
+    }
+}
+
+/// Adds what was counted on other channels, up to the greatest number.
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, more: Self) {
         let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
-        add(&mut self.channels, 1);
-        add(&mut self.sent, channel.sent);
-        add(&mut self.received, channel.received);
-        add(&mut self.processed, channel.processed);
-        add(&mut self.bytes_received, channel.bytes_received);
-        add(&mut self.dropped, channel.dropped);
-        add(&mut self.missed, channel.missed);
+        add(&mut self.channels, more.channels);
+        add(&mut self.sent, more.sent);
+        add(&mut self.received, more.received);
+        add(&mut self.processed, more.processed);
+        add(&mut self.bytes_received, more.bytes_received);
+        add(&mut self.dropped, more.dropped);
+        add(&mut self.missed, more.missed);
+        add(&mut self.bytes_sent, more.bytes_sent);
+        add(&mut self.returned, more.returned);
+        self.blocked = self.blocked.saturating_add(more.blocked);
     }
 }
 

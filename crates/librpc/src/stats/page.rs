@@ -4,27 +4,30 @@ use std::time::Duration;
 
 use librpc_ring::Histogram;
 
-use crate::name::{Address, Incarnation};
+use crate::name::{Address, Incarnation, check_node_id};
 use crate::policy::Policy;
-use crate::stats::{ChannelState, ChannelStats, InboxStats, NodeStats, Totals};
+use crate::stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
 use crate::text::harmless;
 use crate::topic::Pattern;
-use crate::wire::{ListedAddress, ListedChannel, ListedItem, ListedPlace, ListedTotals};
+use crate::wire::{ListedAddress, ListedChannel, ListedEnded, ListedItem, ListedPlace, ListedTotals};
 
 /// How far a reader has got: everything up to here was read. By default, nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cursor {
-    /// 0 among the inboxes, 1 among the outgoing channels.
+    /// [`ENDED_INCOMING`] and so on.
     pub(crate) part: u32,
     pub(crate) inbox: u32,
-    /// The serial number of a channel; 0: the inbox itself, or nothing yet.
+    /// The serial number of an item; 0: the inbox itself, or nothing yet.
     pub(crate) serial: u64,
     /// Whether anything was read of this inbox.
     pub(crate) begun: bool,
 }
 
-pub(crate) const INBOXES: u32 = 0;
-pub(crate) const OUTGOING: u32 = 1;
+// What has ended comes first: so a channel that ends while its node is read is not counted twice.
+pub(crate) const ENDED_INCOMING: u32 = 0;
+pub(crate) const ENDED_OUTGOING: u32 = 1;
+pub(crate) const INBOXES: u32 = 2;
+pub(crate) const OUTGOING: u32 = 3;
 
 impl Cursor {
     /// Everything was read.
@@ -49,6 +52,8 @@ pub(crate) enum Item {
     Inbox { number: u32, address: Address, policy: Policy, capacity: u64, ended: Totals },
     Incoming(ChannelStats),
     Outgoing(ChannelStats),
+    EndedIncoming(EndedChannels),
+    EndedOutgoing(EndedChannels),
 }
 
 /// Puts an item where it belongs. A channel comes after its inbox.
@@ -63,6 +68,8 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
             }
         }
         Item::Outgoing(channel) => stats.outgoing.push(channel),
+        Item::EndedIncoming(ended) => stats.ended_incoming.push(ended),
+        Item::EndedOutgoing(ended) => stats.ended_outgoing.push(ended),
     }
 }
 
@@ -85,6 +92,15 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
             let latencies = if has_latencies { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 };
             size_of::<ChannelStats>() + latencies + channel.peer.len() + texts(&channel.topics)
         }
+        ListedItem::EndedIncoming(ended) | ListedItem::EndedOutgoing(ended) => {
+            let has_latencies = ended.latency.len() > 2;
+            let latencies = if has_latencies { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 };
+            let address = match &ended.address {
+                ListedAddress::Patterns(patterns) => texts(patterns),
+                ListedAddress::Node | ListedAddress::Service(_) => 0,
+            };
+            size_of::<ChannelStats>() + latencies + ended.peer.len() + address
+        }
     }
 }
 
@@ -96,18 +112,17 @@ pub(crate) struct BadListing(&'static str);
 impl From<&Item> for ListedItem {
     fn from(item: &Item) -> Self {
         match item {
-            Item::Inbox { number, address, policy, capacity, ended } => {
-                let Totals { channels, sent, received, processed, bytes_received, dropped, missed } = *ended;
-                Self::Inbox(ListedTotals {
-                    number: *number,
-                    address: ListedAddress::from(address),
-                    capacity: *capacity,
-                    policy: policy.number(),
-                    ended: vec![channels, sent, received, processed, bytes_received, dropped, missed],
-                })
-            }
+            Item::Inbox { number, address, policy, capacity, ended } => Self::Inbox(ListedTotals {
+                number: *number,
+                address: ListedAddress::from(address),
+                capacity: *capacity,
+                policy: policy.number(),
+                ended: listed_totals(ended),
+            }),
             Item::Incoming(channel) => Self::Incoming(channel.into()),
             Item::Outgoing(channel) => Self::Outgoing(channel.into()),
+            Item::EndedIncoming(ended) => Self::EndedIncoming(ended.into()),
+            Item::EndedOutgoing(ended) => Self::EndedOutgoing(ended.into()),
         }
     }
 }
@@ -118,17 +133,65 @@ impl TryFrom<ListedItem> for Item {
     fn try_from(item: ListedItem) -> Result<Self, BadListing> {
         Ok(match item {
             ListedItem::Inbox(ListedTotals { number, address, capacity, policy, ended }) => {
-                let [channels, sent, received, processed, bytes_received, dropped, missed, ..] = ended[..] else {
-                    return Err(BadListing("too few totals"));
-                };
-                let ended = Totals { channels, sent, received, processed, bytes_received, dropped, missed };
+                let ended = totals(&ended)?;
                 let policy = Policy::from_number(policy).ok_or(BadListing("a policy of a later version"))?;
                 Self::Inbox { number, address: Address::try_from(address)?, policy, capacity, ended }
             }
             ListedItem::Incoming(channel) => Self::Incoming(channel.try_into()?),
             ListedItem::Outgoing(channel) => Self::Outgoing(channel.try_into()?),
+            ListedItem::EndedIncoming(ended) => Self::EndedIncoming(ended.try_into()?),
+            ListedItem::EndedOutgoing(ended) => Self::EndedOutgoing(ended.try_into()?),
         })
     }
+}
+
+fn listed_totals(totals: &Totals) -> Vec<u64> {
+    let t = totals;
+    let blocked = ns(t.blocked);
+    let first = [t.channels, t.sent, t.received, t.processed, t.bytes_received, t.dropped, t.missed];
+    first.into_iter().chain([t.bytes_sent, t.returned, blocked]).collect()
+}
+
+fn totals(listed: &[u64]) -> Result<Totals, BadListing> {
+    let [channels, sent, received, processed, bytes_received, dropped, missed, bytes_sent, returned, blocked, ..] =
+        *listed
+    else {
+        return Err(BadListing("too few totals"));
+    };
+    let blocked = Duration::from_nanos(blocked);
+    Ok(Totals { channels, sent, received, processed, bytes_received, dropped, missed, bytes_sent, returned, blocked })
+}
+
+impl From<&EndedChannels> for ListedEnded {
+    fn from(ended: &EndedChannels) -> Self {
+        let (peer, address) = (ended.peer.to_string(), (&ended.address).into());
+        Self { peer, address, totals: listed_totals(&ended.totals), latency: latencies(&ended.latency) }
+    }
+}
+
+impl TryFrom<ListedEnded> for EndedChannels {
+    type Error = BadListing;
+
+    fn try_from(ended: ListedEnded) -> Result<Self, BadListing> {
+        check_node_id(&ended.peer).map_err(|_| NO_NODE_ID)?;
+        let (peer, address) = (ended.peer.into(), ended.address.try_into()?);
+        Ok(Self { peer, address, totals: totals(&ended.totals)?, latency: histogram(&ended.latency)? })
+    }
+}
+
+const NO_NODE_ID: BadListing = BadListing("an invalid node id");
+
+/// The sum, the longest, and number and count of each bucket that is not empty.
+fn latencies(histogram: &Histogram) -> Vec<u64> {
+    let mut latencies = vec![histogram.sum_ns(), histogram.max_ns()];
+    latencies.extend(histogram.parts().flat_map(|(bucket, count)| [u64::from(bucket), count]));
+    latencies
+}
+
+fn histogram(latencies: &[u64]) -> Result<Histogram, BadListing> {
+    let [sum, max, buckets @ ..] = latencies else { return Err(BadListing("no latencies")) };
+    let buckets = buckets.chunks_exact(2).map(|pair| (u32::try_from(pair[0]).unwrap_or(u32::MAX), pair[1]));
+    Ok(Histogram::from_parts(buckets, *sum, *max))
 }
 
 impl TryFrom<ListedAddress> for Address {
@@ -153,8 +216,6 @@ fn ns(duration: Duration) -> u64 {
 impl From<&ChannelStats> for ListedChannel {
     fn from(channel: &ChannelStats) -> Self {
         let c = channel;
-        let mut latency = vec![c.latency.sum_ns(), c.latency.max_ns()];
-        latency.extend(c.latency.parts().flat_map(|(bucket, count)| [u64::from(bucket), count]));
         Self {
             peer: c.peer.to_string(),
             incarnation: *c.peer_incarnation.bytes(),
@@ -184,7 +245,7 @@ impl From<&ChannelStats> for ListedChannel {
                 c.queued,
             ],
             last: (c.last_sent.map(ns), c.last_processed.map(ns)),
-            latency,
+            latency: latencies(&c.latency),
         }
     }
 }
@@ -212,9 +273,7 @@ impl TryFrom<ListedChannel> for ChannelStats {
         else {
             return Err(BadListing("too few counters"));
         };
-        let [sum, max, buckets @ ..] = &channel.latency[..] else { return Err(BadListing("no latencies")) };
-        let buckets = buckets.chunks_exact(2).map(|pair| (u32::try_from(pair[0]).unwrap_or(u32::MAX), pair[1]));
-        crate::name::check_node_id(&channel.peer).map_err(|_| BadListing("a node id that is none"))?;
+        check_node_id(&channel.peer).map_err(|_| NO_NODE_ID)?;
         Ok(Self {
             peer: channel.peer.into(),
             peer_incarnation: Incarnation::from_bytes(channel.incarnation),
@@ -243,7 +302,7 @@ impl TryFrom<ListedChannel> for ChannelStats {
             queued,
             last_sent: channel.last.0.map(Duration::from_nanos),
             last_processed: channel.last.1.map(Duration::from_nanos),
-            latency: Histogram::from_parts(buckets, *sum, *max),
+            latency: histogram(&channel.latency)?,
         })
     }
 }
@@ -252,6 +311,13 @@ impl TryFrom<ListedChannel> for ChannelStats {
 mod tests {
     use super::*;
     use crate::wire::{Page, decode, encode};
+
+    impl ChannelStats {
+        /// Each number is another one.
+        pub(crate) fn example() -> Self {
+            channel()
+        }
+    }
 
     fn channel() -> ChannelStats {
         let mut latency = Histogram::default();
@@ -293,13 +359,16 @@ mod tests {
 
     #[test]
     fn a_page_is_pinned_and_says_the_same_again() {
-        let ended =
-            Totals { channels: 1, sent: 2, received: 3, processed: 4, bytes_received: 5, dropped: 6, missed: 7 };
+        let ended = totals(&(1..=10).collect::<Vec<_>>()).unwrap();
         let (address, policy) = (Address::Topics(["a/*".parse().unwrap()].into()), Policy::Block);
+        let (peer, latency) = ("camera".into(), channel().latency);
+        let pair = EndedChannels { peer, address: address.clone(), totals: ended, latency };
         let items = [
             Item::Inbox { number: 1, address, policy, capacity: 4096, ended },
             Item::Incoming(channel()),
             Item::Outgoing(channel()),
+            Item::EndedIncoming(pair.clone()),
+            Item::EndedOutgoing(pair),
         ];
         let next = Some(ListedPlace { part: 1, inbox: 0, serial: 9, begun: false });
         let (version, namespaces) = ("0.1.0".to_owned(), vec![("pid".to_owned(), 4)]);
@@ -314,11 +383,13 @@ mod tests {
     }
 
     const PINNED: &str = "\
-        a40065302e312e3001818263706964040283820081a50001018201818163612f2a0219100003000487010203040506078201\
-        81ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62088d0b0c1910\
-        000d0e0f10111213141516098217f60a881a0001631d1a00015f900101183c0118a501820281ab006663616d657261015007\
-        07070707070707070707070707070702080301040205010602078163612f62088d0b0c1910000d0e0f101112131415160982\
-        17f60a881a0001631d1a00015f900101183c0118a5010384010009f4\
+        a40065302e312e3001818263706964040285820081a50001018201818163612f2a021910000300048a010203040506070809\
+        0a820181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62088d0b\
+        0c1910000d0e0f10111213141516098217f60a881a0001631d1a00015f900101183c0118a501820281ab006663616d657261\
+        01500707070707070707070707070707070702080301040205010602078163612f62088d0b0c1910000d0e0f101112131415\
+        16098217f60a881a0001631d1a00015f900101183c0118a501820381a4006663616d657261018201818163612f2a028a0102\
+        030405060708090a03881a0001631d1a00015f900101183c0118a501820481a4006663616d657261018201818163612f2a02\
+        8a0102030405060708090a03881a0001631d1a00015f900101183c0118a5010384010009f4\
         ";
 
     #[test]

@@ -12,6 +12,9 @@ pub(crate) use super::os::io::Errno;
 
 use super::{Context, Descriptor, OsError, os};
 
+/// The registry's files take whole pages of this many bytes.
+pub(crate) const PAGE: u64 = 4096;
+
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// What a file is opened for.

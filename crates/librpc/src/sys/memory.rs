@@ -11,7 +11,8 @@ use librpc_ring::{ReadOnly, Segment, Writable, ack_segment, data_segments, layou
 use super::os::fs::{MemfdFlags, SealFlags};
 use super::os::io::Errno;
 use super::os::region::{self, Region, Words};
-use super::os::{self, process};
+use super::os;
+pub(crate) use super::os::process::page_size;
 use super::{Context, Descriptor, OsError, file, fork};
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -56,9 +57,9 @@ impl Shape {
                 let [whole, again] = data_segments(capacity);
                 (whole, Some(again))
             }
-            Self::Ack => (ack_segment(process::page_bytes()), None),
+            Self::Ack => (ack_segment(page_size()), None),
             Self::Registry => {
-                let bytes = crate::registry::layout::PAGE as usize;
+                let bytes = super::file::PAGE as usize;
                 (Segment { address_offset: 0, file_offset: 0, bytes }, None)
             }
         }

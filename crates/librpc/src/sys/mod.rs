@@ -1,11 +1,7 @@
 //! The operating system, and the only unsafe code about it: what the rest of the crate asks for, in safe functions.
 #![allow(unsafe_code)]
 
-pub(crate) mod barrier; //    memory barriers in other processes
-mod descriptor; //            descriptors that a forked child does not keep
-pub(crate) mod dispose; //    closing what may block
 pub(crate) mod file; //       files and directories of the registry
-pub(crate) mod fork; //       what tells a forked child from its parent
 pub(crate) mod kernel; //     optional features of the kernel, probed
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings
@@ -23,11 +19,12 @@ pub(crate) mod watch; //      inotify on a directory
 use std::borrow::Cow;
 use std::io;
 
-pub(crate) use descriptor::Descriptor;
 pub use kernel::Kernel;
 #[cfg(feature = "simulated")]
 pub use os::machine;
 pub(crate) use os::{OwnedFd, clock, sync, thread};
+pub(crate) use process::descriptor::Descriptor;
+pub(crate) use process::{barrier, dispose, fork};
 
 /// A system call that failed: what it was for, and the kernel's answer.
 #[derive(Debug, thiserror::Error)]

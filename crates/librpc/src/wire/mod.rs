@@ -34,7 +34,7 @@ pub(crate) use handshake::{
     Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Refusal, Terms, Versions,
 };
 pub(crate) use inbox::{ListedAddress, ListedInbox};
-pub(crate) use page::{ListedChannel, ListedItem, ListedPlace, ListedTotals, Page};
+pub(crate) use page::{ListedChannel, ListedEnded, ListedItem, ListedPlace, ListedTotals, Page};
 pub use reason::Reason;
 
 /// Bytes that are not the message that was due.

@@ -35,7 +35,7 @@ pub(crate) struct ListedPlace {
     pub(crate) begun: bool,
 }
 
-/// An inbox, or a channel.
+/// An inbox, a channel, or channels that have ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum ListedItem {
     #[n(0)]
@@ -44,6 +44,10 @@ pub(crate) enum ListedItem {
     Incoming(#[n(0)] ListedChannel),
     #[n(2)]
     Outgoing(#[n(0)] ListedChannel),
+    #[n(3)]
+    EndedIncoming(#[n(0)] ListedEnded),
+    #[n(4)]
+    EndedOutgoing(#[n(0)] ListedEnded),
 }
 
 /// An inbox, and what came over its channels that have ended.
@@ -58,9 +62,25 @@ pub(crate) struct ListedTotals {
     pub(crate) capacity: u64,
     #[n(3)]
     pub(crate) policy: u32,
-    /// channels, sent, received, processed, bytes received, dropped, missed
+    /// channels, sent, received, processed, bytes received, dropped, missed, bytes sent, returned, blocked in ns
     #[n(4)]
     pub(crate) ended: Vec<u64>,
+}
+
+/// Channels between the same two ends that have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedEnded {
+    #[n(0)]
+    pub(crate) peer: String,
+    #[n(1)]
+    pub(crate) address: ListedAddress,
+    /// As in [`ListedTotals`].
+    #[n(2)]
+    pub(crate) totals: Vec<u64>,
+    /// As in [`ListedChannel`].
+    #[n(3)]
+    pub(crate) latency: Vec<u64>,
 }
 
 /// A channel.

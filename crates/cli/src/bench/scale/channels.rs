@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use librpc::{Node, Sender};
 use serde::Serialize;
 
-use super::super::part::{on_cpu, pin, raise_descriptor_limit, ready};
+use super::super::child::{on_cpu, pin, raise_descriptor_limit, ready};
 use super::super::process::memfd_bytes;
 use super::super::{Bench, Part, median, median_ratio};
 use super::{MESSAGE_BYTES, SETTLE};
@@ -28,11 +28,13 @@ impl Send {
     pub(super) fn line(&self) -> String {
         let [one, many] = [self.one_ns, self.many_ns].map(readable);
         let Self { channels, ratio, .. } = self;
-        format!("a message to a receiver with one channel: {one}; with {channels} idle ones beside: {many} ({ratio} ×)")
+        format!(
+            "a message to a receiver with one channel: {one}; with {channels} idle ones besides: {many} ({ratio} ×)"
+        )
     }
 }
 
-/// Sends to two nodes of one process by turns, of which one has many idle channels; and what a channel takes of memory.
+/// Sends in turn to two nodes of one process, one of which has many idle channels. Also returns the memory of a channel.
 pub(super) fn measure(
     bench: &Bench,
     cpus: (Option<usize>, Option<usize>),
@@ -42,7 +44,7 @@ pub(super) fn measure(
     let domain = bench.domain("channels");
     let receivers = bench.start(&domain, &[Part::Receive { nodes: vec!["few".into(), "many".into()], cpu: cpus.1 }])?;
     let before = memfd_bytes(&receivers.pids())?;
-    let idle = bench.start(&domain, &[Part::Connected { to: "many".into(), count: channels as usize }])?;
+    let idle = bench.start(&domain, &[Part::Connected { to: "many".into(), count: channels }])?;
     bench.interrupt.wait_for(SETTLE)?;
     let pids = [receivers.pids(), idle.pids()].concat();
     let channel_bytes = memfd_bytes(&pids)?.saturating_sub(before) / u64::from(channels);
@@ -67,7 +69,7 @@ pub(super) fn measure(
     Ok((Send { of: "send", channels, one_ns, many_ns, ratio: median_ratio(&pairs) }, channel_bytes))
 }
 
-/// The time until so many messages are processed.
+/// The time until many messages are processed.
 fn send_many(sender: &mut Sender) -> anyhow::Result<u64> {
     let begun = Instant::now();
     for _ in 0..MESSAGES {
@@ -85,7 +87,7 @@ pub(in super::super) fn receive(
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
     let nodes = names.iter().map(|name| domain.open(name)).collect::<anyhow::Result<Vec<_>>>()?;
-    pin(cpu)?; // and so the threads that are started now
+    pin(cpu)?; // and with it the threads that are started now
     std::thread::scope(|scope| {
         let threads = nodes.iter().map(|node| {
             let mut inbox = node.inbox()?;
@@ -106,13 +108,16 @@ pub(in super::super) fn receive(
 pub(in super::super) fn connected(
     domain: &DomainArgs,
     to: &str,
-    count: usize,
+    count: u32,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
     raise_descriptor_limit()?;
     let node = domain.open("connected")?;
-    let connect = |_| node.sender_within(to, Duration::from_secs(10));
-    let senders = (0..count).map(connect).collect::<Result<Vec<_>, _>>()?;
+    let connect = |_| {
+        anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
+        Ok(node.sender_within(to, Duration::from_secs(10))?)
+    };
+    let senders = (0..count).map(connect).collect::<anyhow::Result<Vec<_>>>()?;
     ready()?;
     interrupt.wait()?;
     drop(senders);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use librpc::{Domain, Node};
 use serde::Serialize;
 
-use super::super::part::{raise_descriptor_limit, ready};
+use super::super::child::{raise_descriptor_limit, ready};
 use super::super::process::{Activity, directory_bytes};
 use super::super::{Bench, Part, median, median_ratio};
 use super::SETTLE;
@@ -20,7 +20,7 @@ pub(super) struct Join {
     one_ns: u64,
     many_ns: u64,
     ratio: f64,
-    /// Context switches of the process with all the nodes, while others joined and left.
+    /// Context switches of the process with all the nodes while others joined and left.
     context_switches: u64,
 }
 
@@ -35,11 +35,11 @@ impl Join {
     }
 }
 
-/// Joins two domains by turns, of which one has many nodes; and what the domain and a node take of memory.
+/// Joins two domains in turn, one of which has many nodes. Also returns the memory of a domain and of a node.
 pub(super) fn measure(bench: &Bench, nodes: u32, rounds: usize) -> anyhow::Result<(Join, u64, u64)> {
     let (few, many) = (bench.domain("one"), bench.domain("many"));
     let _one = bench.start(&few, &[Part::Nodes { count: 1 }])?;
-    let crowd = bench.start(&many, &[Part::Nodes { count: nodes as usize }])?;
+    let crowd = bench.start(&many, &[Part::Nodes { count: nodes }])?;
     let crowd_pid = crowd.pids()[0];
     let (domain_bytes, all) = (directory_bytes(few.path())?, directory_bytes(many.path())?);
     let node_bytes = all.saturating_sub(domain_bytes) / u64::from(nodes - 1);
@@ -68,9 +68,12 @@ fn join(domain: &Domain) -> anyhow::Result<u64> {
 }
 
 /// The process of the nodes.
-pub(in super::super) fn nodes(domain: &DomainArgs, count: usize, interrupt: &Interrupt) -> anyhow::Result<()> {
+pub(in super::super) fn nodes(domain: &DomainArgs, count: u32, interrupt: &Interrupt) -> anyhow::Result<()> {
     raise_descriptor_limit()?;
-    let open = |number| domain.open(&format!("node-{number}"));
+    let open = |number| {
+        anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
+        domain.open(&format!("node-{number}"))
+    };
     let nodes = (0..count).map(open).collect::<anyhow::Result<Vec<Node>>>()?;
     ready()?;
     interrupt.wait()?;

@@ -1,7 +1,6 @@
 //! What a publisher pays once when a node joins or leaves, or subscribes or unsubscribes, elsewhere in a domain.
 //!
-//! A third process does so when it is told to. Its own node's inbox carries what it is told; a word is processed when the
-//! deed is done.
+//! A third process does this when it is told to, by a message to its node. The message is processed when it is done.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,8 @@ use anyhow::{Context, bail};
 use librpc::{Domain, Node, Publisher, Sender, Wait};
 use serde::Serialize;
 
+use super::super::child::ready;
 use super::super::end::{self, Via};
-use super::super::part::ready;
 use super::super::{Bench, Part, median, median_ratio};
 use super::MESSAGE_BYTES;
 use crate::children::Children;
@@ -28,13 +27,13 @@ pub(super) struct News {
     /// What happened elsewhere.
     what: &'static str,
     nodes: u32,
-    /// The first publish behind it, in a domain of few nodes and of many: medians.
+    /// Medians of the first publish after it, in a domain of few nodes and of many.
     one_ns: u64,
     many_ns: u64,
     ratio: f64,
     /// The longest in the domain of many.
     max_ns: u64,
-    /// The publish behind that one, in the domain of many.
+    /// The publish after that one, in the domain of many.
     next_ns: u64,
 }
 
@@ -43,36 +42,36 @@ impl News {
         let [one, many, max, next] = [self.one_ns, self.many_ns, self.max_ns, self.next_ns].map(readable);
         let Self { what, nodes, ratio, .. } = self;
         format!(
-            "a publish behind a {what} elsewhere: {one} among few nodes; among {nodes}: {many} ({ratio} ×), at most \
+            "a publish after a {what} elsewhere: {one} among few nodes; among {nodes}: {many} ({ratio} ×), at most \
              {max}; the one after it {next}"
         )
     }
 }
 
-/// A domain with a publisher, whose one subscriber is the visitor.
+/// A domain with a publisher whose only subscriber is the visitor.
 struct Place {
     publisher: Publisher,
-    tell: Sender,
+    orders: Sender,
     _node: Node,
     _processes: [Children; 2],
 }
 
 impl Place {
     fn new(bench: &Bench, domain: &Domain, nodes: u32) -> anyhow::Result<Self> {
-        let crowd = bench.start(domain, &[Part::Nodes { count: nodes as usize }])?;
+        let crowd = bench.start(domain, &[Part::Nodes { count: nodes }])?;
         let visitor = bench.start(domain, &[Part::Visitor])?;
         let node = Node::builder("publisher").domain(domain.clone()).open()?;
         let mut publisher = node.publisher(&end::topic(VISITOR))?;
         anyhow::ensure!(publisher.wait_for_subscriber(LIMIT)?, "no subscriber has come");
-        let tell = node.sender_within(VISITOR, LIMIT)?;
-        Ok(Self { publisher, tell, _node: node, _processes: [crowd, visitor] })
+        let orders = node.sender_within(VISITOR, LIMIT)?;
+        Ok(Self { publisher, orders, _node: node, _processes: [crowd, visitor] })
     }
 
-    /// The first publish behind the deed, and the next one.
+    /// The first publish after the visitor has done this, and the next one.
     fn after(&mut self, what: &str) -> anyhow::Result<[u64; 2]> {
         self.publish()?;
-        self.tell.send(what.as_bytes())?;
-        self.tell.flush(LIMIT).context("the visitor does not do what it is told")?;
+        self.orders.send(what.as_bytes())?;
+        self.orders.flush(LIMIT).context("the visitor does not do what it is told")?;
         Ok([self.publish()?, self.publish()?])
     }
 
@@ -87,7 +86,7 @@ impl Place {
 
 pub(super) fn measure(bench: &Bench, nodes: u32, rounds: usize) -> anyhow::Result<Vec<News>> {
     let mut places =
-        [Place::new(bench, &bench.domain("few-hear"), 1)?, Place::new(bench, &bench.domain("many-hear"), nodes)?];
+        [Place::new(bench, &bench.domain("few-learn"), 1)?, Place::new(bench, &bench.domain("many-learn"), nodes)?];
     let mut times = NEWS.map(|_| [const { Vec::new() }; 2]);
     let mut next = NEWS.map(|_| Vec::new());
     for round in 0..=rounds {
@@ -117,13 +116,13 @@ pub(super) fn measure(bench: &Bench, nodes: u32, rounds: usize) -> anyhow::Resul
 /// The process of the visitor.
 pub(in super::super) fn visitor(domain: &DomainArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let node = domain.open(VISITOR)?;
-    let mut told = end::inbox(&node, Via::Send, Wait::Block, librpc::DEFAULT_CAPACITY, interrupt)?;
+    let mut orders = end::inbox(&node, Via::Send, Wait::Block, librpc::DEFAULT_CAPACITY, interrupt)?;
     let subscriber = end::inbox(&node, Via::Topic, Wait::Block, librpc::DEFAULT_CAPACITY, interrupt)?;
     std::thread::scope(|scope| {
         let taking = scope.spawn(|| take(subscriber));
         ready()?;
         let (mut guest, mut subscription) = (None, None);
-        while let Some(what) = end::next(&mut told, |word| String::from_utf8_lossy(word).into_owned())? {
+        while let Some(what) = end::next(&mut orders, |word| String::from_utf8_lossy(word).into_owned())? {
             match &*what {
                 "join" => guest = Some(domain.open("guest")?),
                 "leave" => guest = None,

@@ -1,11 +1,11 @@
-//! Publishing on many topics, and beside many subscriptions to other topics.
+//! Publishing on many topics, and while there are many subscriptions to other topics.
 
 use std::time::{Duration, Instant};
 
-use librpc::{Node, Outbox, Topic};
+use librpc::{Inbox, Node, Outbox, Topic};
 use serde::Serialize;
 
-use super::super::part::{on_cpu, pin, raise_descriptor_limit, ready};
+use super::super::child::{on_cpu, pin, raise_descriptor_limit, ready};
 use super::super::{Bench, Part, median, median_ratio};
 use super::MESSAGE_BYTES;
 use crate::domain::DomainArgs;
@@ -14,6 +14,7 @@ use crate::latency::readable;
 
 const MESSAGES: usize = 10_000;
 const LIMIT: Duration = Duration::from_secs(10);
+const INBOXES_PER_NODE: u32 = 1000;
 
 /// The CPUs of the publisher and of the subscriptions.
 type Pair = (Option<usize>, Option<usize>);
@@ -45,7 +46,7 @@ impl Publish {
     }
 }
 
-/// Publishes on one topic, and on many, by turns, to the same inbox.
+/// Publishes on one topic and on many, in turn, to the same inbox.
 pub(super) fn measure_topics(bench: &Bench, cpus: Pair, count: u32, rounds: usize) -> anyhow::Result<Publish> {
     let domain = bench.domain("topics");
     let _subscriber = bench.start(&domain, &[Part::Patterns { count: 0, cpu: cpus.1 }])?;
@@ -74,10 +75,10 @@ pub(super) fn measure_topics(bench: &Bench, cpus: Pair, count: u32, rounds: usiz
     Ok(Publish::new("topics", count, times))
 }
 
-/// Publishes in two domains by turns, of which one has many subscriptions to other topics.
+/// Publishes in two domains in turn, one of which has many subscriptions to other topics.
 pub(super) fn measure_patterns(bench: &Bench, cpus: Pair, count: u32, rounds: usize) -> anyhow::Result<Publish> {
     let mut places = Vec::new();
-    for (name, patterns) in [("one-pattern", 0), ("patterns", count as usize)] {
+    for (name, patterns) in [("one-pattern", 0), ("patterns", count)] {
         let domain = bench.domain(name);
         let subscriber = bench.start(&domain, &[Part::Patterns { count: patterns, cpu: cpus.1 }])?;
         let node = Node::builder("publisher").domain(domain).open()?;
@@ -102,7 +103,7 @@ pub(super) fn measure_patterns(bench: &Bench, cpus: Pair, count: u32, rounds: us
     Ok(Publish::new("patterns", count, times))
 }
 
-/// The time until so many messages are processed, on these topics in turn.
+/// The time until many messages are processed, on these topics in turn.
 fn publish_many(outbox: &mut Outbox, topics: &[Topic]) -> anyhow::Result<u64> {
     let begun = Instant::now();
     for &topic in topics.iter().cycle().take(MESSAGES) {
@@ -113,18 +114,38 @@ fn publish_many(outbox: &mut Outbox, topics: &[Topic]) -> anyhow::Result<u64> {
     Ok(begun.elapsed().as_nanos() as u64)
 }
 
+/// Subscriptions to other topics, spread over nodes: the list of a node's inboxes has a limit.
+struct Others {
+    _inboxes: Vec<Inbox>,
+    _nodes: Vec<Node>,
+}
+
+impl Others {
+    fn open(domain: &DomainArgs, count: u32, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        let (mut nodes, mut inboxes) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            anyhow::ensure!(interrupt.signal().is_none(), "interrupted");
+            if number % INBOXES_PER_NODE == 0 {
+                nodes.push(domain.open(&format!("other-{number}"))?);
+            }
+            let node = nodes.last().expect("the first subscription has opened one");
+            inboxes.push(node.subscribe(&format!("other/{number}/**"))?);
+        }
+        Ok(Self { _inboxes: inboxes, _nodes: nodes })
+    }
+}
+
 /// The process of the subscriptions.
 pub(in super::super) fn patterns(
     domain: &DomainArgs,
-    count: usize,
+    count: u32,
     cpu: Option<usize>,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
     raise_descriptor_limit()?;
     let node = domain.open("subscriber")?;
     let mut inbox = node.subscribe("bench/*")?;
-    let others = (0..count).map(|number| node.subscribe(&format!("other/{number}/**")));
-    let _others = others.collect::<Result<Vec<_>, _>>()?;
+    let _others = Others::open(domain, count, interrupt)?;
     let stop = inbox.stop_handle();
     interrupt.then(move || stop.stop());
     pin(cpu)?;

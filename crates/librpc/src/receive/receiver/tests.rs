@@ -76,7 +76,7 @@ impl Stage {
         let directory = Arc::new(file::open_directory(Path::new("/dev/shm")).unwrap());
         let address = Address::Topics(["**".parse().unwrap()].into());
         let settings = Settings { address, capacity: CAPACITY, policy, receive_own: false, durable: None };
-        let shared = InboxShared::new(0, settings, directory).unwrap();
+        let shared = InboxShared::new(0, settings, directory, Arc::default()).unwrap();
         let receiver = Receiver::new(shared.clone(), wait).unwrap();
         Self { shared, receiver, ledger: Ledger::new(Limits::default()), connections: 0 }
     }

@@ -20,8 +20,8 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Bytes of a page.
-pub(crate) fn page_bytes() -> usize {
+/// Bytes of a page of this system.
+pub(crate) fn page_size() -> usize {
     rustix::param::page_size()
 }
 
@@ -42,6 +42,14 @@ pub(crate) fn is_stopped(pid: u32, uid: u32) -> bool {
     let is_owners = std::fs::metadata(&process).is_ok_and(|found| found.uid() == uid);
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
     is_owners && stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
+}
+
+/// Kills this process, or stops it.
+#[cfg(feature = "fault-points")]
+pub(crate) fn die(is_stop: bool) {
+    use rustix::process::{Signal, getpid, kill_process};
+    // It fails for no process that signals itself.
+    let _ = kill_process(getpid(), if is_stop { Signal::STOP } else { Signal::KILL });
 }
 
 /// This process's namespaces, which tell containers apart. What cannot be read is left out.

@@ -2,17 +2,11 @@
 
 use std::any::Any;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
-use super::OwnedFd;
 use super::machine::machine;
-use crate::sys::barrier::State;
-use crate::sys::descriptor::Table;
-use crate::sys::dispose::{Closing, Leftover};
-use crate::sys::fork::Generation;
-use crate::sys::process::{Gated, Here};
 
 /// Bits of the table of descriptors.
 pub(crate) const NOTED: usize = 1 << 14;
@@ -51,59 +45,6 @@ impl<T: Inherit + 'static> Deref for PerProcess<T> {
             |of: &dyn Any| -> Box<dyn Any> { Box::new(of.downcast_ref::<T>().expect("one type for each key").copy()) };
         let found = machine().per_process(std::ptr::from_ref(self).addr(), &make, inherit);
         found.downcast_ref().expect("one type for each key")
-    }
-}
-
-impl Inherit for AtomicU64 {
-    fn copy(&self) -> Self {
-        Self::new(self.load(Ordering::Relaxed))
-    }
-}
-
-impl Inherit for AtomicBool {
-    fn copy(&self) -> Self {
-        Self::new(self.load(Ordering::Relaxed))
-    }
-}
-
-impl Inherit for Here {
-    fn copy(&self) -> Self {
-        let Self { generation, open, barriers, gate } = self;
-        Self { generation: generation.copy(), open: open.copy(), barriers: barriers.copy(), gate: gate.copy() }
-    }
-}
-
-impl Inherit for Generation {
-    fn copy(&self) -> Self {
-        Self { word: self.word.copy(), counted: self.counted.copy() }
-    }
-}
-
-impl Inherit for Table {
-    fn copy(&self) -> Self {
-        Self(std::array::from_fn(|at| self.0[at].copy()))
-    }
-}
-
-impl Inherit for State {
-    fn copy(&self) -> Self {
-        Self { is_registered: self.is_registered.copy(), is_available: self.is_available.copy() }
-    }
-}
-
-impl Inherit for Gated {
-    fn copy(&self) -> Self {
-        Self { generation: self.generation, shared: self.shared.clone(), closing: self.closing.copy() }
-    }
-}
-
-impl Inherit for Closing {
-    fn copy(&self) -> Self {
-        let copy = |leftover: &Leftover| {
-            let descriptors = leftover.descriptors.iter().map(|fd| OwnedFd(fd.0)).collect();
-            Leftover { descriptors, until_closed: Box::new(()) }
-        };
-        Self { waiting: self.waiting.iter().map(copy).collect(), threads: self.threads }
     }
 }
 

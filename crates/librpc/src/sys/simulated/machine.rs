@@ -122,7 +122,7 @@ pub trait Machine: Sync {
     // The process.
     fn pid(&self) -> u32;
     fn uid(&self) -> u32;
-    fn page_bytes(&self) -> usize;
+    fn page_size(&self) -> usize;
     fn random(&self, into: &mut [u8]);
     fn executable(&self, pid: u32) -> Answer<PathBuf>;
     fn is_stopped(&self, pid: u32, uid: u32) -> bool;

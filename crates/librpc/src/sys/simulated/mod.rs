@@ -23,7 +23,7 @@ use machine::machine;
 
 /// An owned descriptor of the simulated machine.
 #[derive(Debug)]
-pub(crate) struct OwnedFd(RawFd);
+pub(crate) struct OwnedFd(pub(in crate::sys) RawFd);
 
 impl FromRawFd for OwnedFd {
     unsafe fn from_raw_fd(fd: RawFd) -> Self {

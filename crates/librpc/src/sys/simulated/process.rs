@@ -26,8 +26,8 @@ pub(crate) fn namespaces() -> Vec<(String, u64)> {
     ["ipc", "mnt", "net", "pid", "time", "user"].into_iter().zip(1..).map(|(name, id)| (name.to_owned(), id)).collect()
 }
 
-pub(crate) fn page_bytes() -> usize {
-    machine().page_bytes()
+pub(crate) fn page_size() -> usize {
+    machine().page_size()
 }
 
 pub(crate) fn file_size_limit() -> Option<u64> {

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::os::barrier::{GLOBAL_EXPEDITED, QUERY, REGISTER_GLOBAL_EXPEDITED, membarrier};
-use super::process::here;
+use super::here;
+use crate::sys::os::barrier::{GLOBAL_EXPEDITED, QUERY, REGISTER_GLOBAL_EXPEDITED, membarrier};
 
 /// What has been found out. A forked child inherits it: its memory is registered as its parent's was.
 pub(super) struct State {
@@ -60,6 +60,6 @@ pub(crate) fn in_own_threads() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     // Where the barrier is forbidden by now, every core has emptied its store buffer long before this sleep ends.
     if is_registered() && !everywhere() {
-        super::thread::sleep(std::time::Duration::from_millis(1));
+        crate::sys::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

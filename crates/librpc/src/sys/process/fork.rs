@@ -12,10 +12,10 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::os::inherit::{self, WipedWord, Word};
-use super::process::{Gated, here};
-use super::sync::MutexGuard;
-use super::{Context, OsError};
+use super::{Gated, here};
+use crate::sys::os::inherit::{self, WipedWord, Word};
+use crate::sys::sync::MutexGuard;
+use crate::sys::{Context, OsError};
 
 /// Counts how often this process, or the one that it is a fork of, has become a child.
 pub(super) struct Generation {
@@ -93,7 +93,7 @@ impl Born {
 }
 
 /// The gate, locked: what a forked child needs is in it, and no other thread of the process forks until this is dropped.
-pub(super) struct Gate(MutexGuard<'static, Gated>);
+pub(in crate::sys) struct Gate(MutexGuard<'static, Gated>);
 
 impl Deref for Gate {
     type Target = Gated;
@@ -110,11 +110,19 @@ impl DerefMut for Gate {
 }
 
 /// Locks the gate, for a moment: nothing that may block is done while it is held, and nothing that locks it again.
-pub(super) fn gate() -> Gate {
+pub(in crate::sys) fn gate() -> Gate {
     let generation = generation();
     let mut gated = lock();
     gated.enter(generation);
     Gate(gated)
+}
+
+/// Does something that no thread forks in the middle of, such as making a value that others would wait for. Not for anything
+/// that makes or closes descriptors.
+#[cfg(all(feature = "fault-points", not(feature = "simulated")))]
+pub(crate) fn undivided<T>(act: impl FnOnce() -> T) -> T {
+    let _gate = gate();
+    act()
 }
 
 fn lock() -> MutexGuard<'static, Gated> {

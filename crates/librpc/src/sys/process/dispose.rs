@@ -3,7 +3,8 @@
 //! The last close of a lingering socket blocks, each close of a FUSE file may, and that of an inotify instance waits for the
 //! kernel. They are closed on expendable threads; what is open meanwhile is on its user's account.
 
-use super::{OwnedFd, fork, thread};
+use super::fork;
+use crate::sys::{OwnedFd, thread};
 
 /// At most this many threads are blocked by what they close.
 const THREADS: u32 = 8;

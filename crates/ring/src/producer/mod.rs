@@ -6,10 +6,12 @@
 //! Commit: first the payload, then a zero word *after* the record, then the record's commit word with release. A sender that
 //! dies before that last store has committed nothing: its receiver still sees zero there.
 
+mod depth; // when a push has more to look at than the ring's next record
+
 use std::sync::atomic::Ordering;
 
+use self::depth::Depth;
 use crate::counters::{SenderCounters, settled};
-use crate::depth::Depth;
 use crate::fault::fault;
 use crate::latest::Announced;
 use crate::layout::{self, WORD, ack, data};

@@ -10,10 +10,9 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fork;
-use super::os::OwnedFd;
-use super::os::inherit::NOTED;
-use super::process::here;
+use super::{fork, here};
+use crate::sys::os::OwnedFd;
+use crate::sys::os::inherit::NOTED;
 
 /// The descriptors that are open, a bit for each. Those of higher numbers are not closed in a child.
 pub(super) struct Table(pub(super) [AtomicU64; NOTED / 64]);

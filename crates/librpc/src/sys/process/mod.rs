@@ -2,40 +2,46 @@
 //!
 //! Everything that a process has once is in one static, and every other file asks [`here`] for it.
 
+pub(crate) mod fork; //        what tells a forked child from its parent
+pub(crate) mod descriptor; //  descriptors that a forked child does not keep
+pub(crate) mod dispose; //     closing what may block
+pub(crate) mod barrier; //     memory barriers in other processes
+#[cfg(feature = "simulated")]
+mod inherited; //              what a simulated child begins with
+
 use std::any::Any;
 use std::sync::Arc;
 
 use super::os::inherit::per_process;
 pub(crate) use super::os::process::*;
-use super::sync::Mutex;
-use super::{barrier, descriptor, dispose, fork, os};
+use super::os::{self, sync::Mutex};
 
 /// What a process has once. A forked child begins with a copy, see [`fork`].
-pub(super) struct Here {
+struct Here {
     /// In which generation of the process we are.
-    pub(super) generation: fork::Generation,
+    generation: fork::Generation,
     /// The descriptors that a child closes.
-    pub(super) open: descriptor::Table,
+    open: descriptor::Table,
     /// What has been found out about barriers.
-    pub(super) barriers: barrier::State,
+    barriers: barrier::State,
     /// What threads share: no thread forks while another one has it locked.
-    pub(super) gate: Mutex<Gated>,
+    gate: Mutex<Gated>,
 }
 
 /// What threads share, and what a forked child needs of it: it is locked by the forking thread, so a child finds it unlocked
 /// and whole.
 pub(super) struct Gated {
     /// The generation that this belongs to.
-    pub(super) generation: u64,
+    generation: u64,
     /// What is shared by all nodes: [`share`].
-    pub(super) shared: Option<std::sync::Weak<dyn Any + Send + Sync>>,
+    shared: Option<std::sync::Weak<dyn Any + Send + Sync>>,
     /// Descriptors that wait to be closed.
-    pub(super) closing: dispose::Closing,
+    closing: dispose::Closing,
 }
 
 impl Gated {
     /// Called with the lock held: a child drops what was its parent's.
-    pub(super) fn enter(&mut self, generation: u64) {
+    fn enter(&mut self, generation: u64) {
         if self.generation != generation {
             self.generation = generation;
             self.shared = None;
@@ -53,9 +59,9 @@ per_process! {
     };
 }
 
-/// This process.
+/// This process. (A simulator has one for each process that it simulates.)
 #[inline(always)]
-pub(super) fn here() -> &'static Here {
+fn here() -> &'static Here {
     &HERE
 }
 

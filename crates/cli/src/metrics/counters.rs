@@ -1,0 +1,275 @@
+//! What was counted between each two nodes, so that no counter falls while the node that counts it lives.
+//!
+//! Each number is taken from the node that counts it: what was sent from the sender, what was received from the receiver. What
+//! it has counted on channels that have ended is included. A node that does not answer just now is left out, because a counter
+//! of 0 would be a reset, and a gap is none. A node that does not admit us never answers: there the other end's word counts.
+//!
+//! A channel that ends while its node is read is not counted at all in that look. So a counter is never shown lower than
+//! before, as long as the same incarnation tells it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use librpc::{Address, ChannelStats, EndedChannels, Histogram, Incarnation, NodeStats, Observed, Totals};
+
+use crate::snapshot::{State, addresses};
+
+/// From which node to which, and to what there.
+pub(super) type Labels = [(&'static str, String); 3];
+/// An inbox, or all of the same address.
+pub(super) type InboxLabels = [(&'static str, String); 2];
+
+/// A label's text, so that it ends where it should: prometheus-client does not escape it.
+pub(super) fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// What one node has counted.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// The incarnation of that node.
+    by: String,
+    /// The inboxes that are counted, if only they are.
+    inboxes: Vec<u32>,
+    pub(super) totals: Totals,
+    pub(super) latency: Histogram,
+}
+
+impl Told {
+    fn new(by: impl ToString) -> Self {
+        Self { by: by.to_string(), inboxes: Vec::new(), totals: Totals::default(), latency: Histogram::default() }
+    }
+
+    fn add(&mut self, channel: &ChannelStats) {
+        self.totals.add(channel);
+        self.latency += &channel.latency;
+    }
+
+    /// Not lower than it was told before.
+    fn at_least(&mut self, before: &Self) {
+        if (&self.by, &self.inboxes) != (&before.by, &before.inboxes) {
+            return;
+        }
+        let (now, was) = (&mut self.totals, &before.totals);
+        for (now, was) in [
+            (&mut now.sent, was.sent),
+            (&mut now.received, was.received),
+            (&mut now.processed, was.processed),
+            (&mut now.bytes_received, was.bytes_received),
+            (&mut now.dropped, was.dropped),
+            (&mut now.missed, was.missed),
+            (&mut now.bytes_sent, was.bytes_sent),
+            (&mut now.returned, was.returned),
+        ] {
+            *now = was.max(*now);
+        }
+        now.blocked = was.blocked.max(now.blocked);
+        if self.latency.count() < before.latency.count() {
+            self.latency = before.latency.clone();
+        }
+    }
+}
+
+/// The counters of a domain at one look.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// What the senders have counted, and what the receivers have.
+    pub(super) sent: BTreeMap<Labels, Told>,
+    pub(super) received: BTreeMap<Labels, Told>,
+    /// Since the inbox was opened.
+    pub(super) inboxes: BTreeMap<InboxLabels, Told>,
+}
+
+/// From which node to which, and to what there.
+type Key = (String, String, String);
+
+/// What each end has told of the same channels.
+#[derive(Default)]
+struct Words {
+    by_sender: BTreeMap<Key, Told>,
+    by_receiver: BTreeMap<Key, Told>,
+}
+
+impl Words {
+    fn hear(&mut self, id: &str, stats: &NodeStats, listed: &HashMap<(Incarnation, u32), String>) {
+        let by = stats.incarnation;
+        let incoming = |peer: &str, address: &Address| (peer.to_owned(), id.to_owned(), text(id, address));
+        let outgoing = |peer: &str, address: String| (id.to_owned(), peer.to_owned(), address);
+        for inbox in &stats.inboxes {
+            for channel in &inbox.channels {
+                let key = incoming(&channel.peer, &inbox.address);
+                self.by_receiver.entry(key).or_insert_with(|| Told::new(by)).add(channel);
+            }
+        }
+        for channel in &stats.outgoing {
+            let Some(address) = listed.get(&(channel.peer_incarnation, channel.inbox)) else { continue };
+            let key = outgoing(&channel.peer, address.clone());
+            self.by_sender.entry(key).or_insert_with(|| Told::new(by)).add(channel);
+        }
+        let add = |told: &mut Told, ended: &EndedChannels| {
+            told.totals += ended.totals;
+            told.latency += &ended.latency;
+        };
+        for ended in &stats.ended_incoming {
+            let key = incoming(&ended.peer, &ended.address);
+            add(self.by_receiver.entry(key).or_insert_with(|| Told::new(by)), ended);
+        }
+        for ended in &stats.ended_outgoing {
+            let key = outgoing(&ended.peer, text(&ended.peer, &ended.address));
+            add(self.by_sender.entry(key).or_insert_with(|| Told::new(by)), ended);
+        }
+    }
+}
+
+fn text(node: &str, address: &Address) -> String {
+    addresses(node, address).join(" ")
+}
+
+impl Counters {
+    /// What these nodes have counted, never less than before.
+    pub(super) fn of(observed: &[Observed], before: &Self) -> Self {
+        let states: HashMap<&str, State> =
+            observed.iter().map(|observed| (&*observed.node.id, State::of(&observed.stats))).collect();
+        let listed = observed.iter().flat_map(|Observed { node, .. }| {
+            node.listed.iter().map(|inbox| ((node.incarnation, inbox.number), inbox.addresses.join(" ")))
+        });
+        let listed = listed.collect();
+        let (mut words, mut counters) = (Words::default(), Self::default());
+        for Observed { node, stats, .. } in observed {
+            let Ok(stats) = stats else { continue };
+            words.hear(&node.id, stats, &listed);
+            for inbox in &stats.inboxes {
+                let labels = [("node", label(&node.id)), ("address", label(&text(&node.id, &inbox.address)))];
+                let told = counters.inboxes.entry(labels).or_insert_with(|| Told::new(node.incarnation));
+                told.inboxes.push(inbox.number);
+                told.totals += inbox.ended;
+                inbox.channels.iter().for_each(|channel| told.add(channel));
+            }
+        }
+        let state = |node: &str| states.get(node).copied();
+        counters.sent = pick(&words.by_sender, &words.by_receiver, |(from, _, _)| state(from));
+        counters.received = pick(&words.by_receiver, &words.by_sender, |(_, to, _)| state(to));
+        not_less(&mut counters.sent, &before.sent);
+        not_less(&mut counters.received, &before.received);
+        not_less(&mut counters.inboxes, &before.inboxes);
+        counters
+    }
+}
+
+/// What the nodes that count tell themselves, if they answer; what the other ends tell, if they never do.
+fn pick(
+    own: &BTreeMap<Key, Told>,
+    others: &BTreeMap<Key, Told>,
+    state: impl Fn(&Key) -> Option<State>,
+) -> BTreeMap<Labels, Told> {
+    let own = own.iter().filter(|(key, _)| state(key) == Some(State::Alive));
+    let others = others.iter().filter(|(key, _)| matches!(state(key), Some(State::Refused | State::Broken)));
+    let labels = |(from, to, address): &Key| [("from", label(from)), ("to", label(to)), ("address", label(address))];
+    own.chain(others).map(|(key, told)| (labels(key), told.clone())).collect()
+}
+
+fn not_less<L: Ord>(now: &mut BTreeMap<L, Told>, before: &BTreeMap<L, Told>) {
+    for (labels, told) in now {
+        before.get(labels).into_iter().for_each(|before| told.at_least(before));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use librpc::{Domain, Node, Unobserved};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    struct Place(Domain);
+
+    impl Place {
+        fn new(test: &str) -> Self {
+            Self(Domain::at(format!("/dev/shm/librpc_unit_{}_{test}", std::process::id())))
+        }
+
+        fn open(&self, id: &str) -> Node {
+            Node::builder(id).domain(self.0.clone()).open().expect("it opens")
+        }
+
+        fn look(&self) -> Vec<Observed> {
+            self.0.observe(LONG).expect("it can be looked at")
+        }
+    }
+
+    /// How many messages are told to be sent, received, and received by the inbox; `None`: that is left out.
+    fn shown(counters: &Counters) -> [Option<u64>; 3] {
+        let [sent, received] = [&counters.sent, &counters.received].map(|told| told.values().next());
+        let inbox = counters.inboxes.values().next();
+        [
+            sent.map(|told| told.totals.sent),
+            received.map(|told| told.totals.received),
+            inbox.map(|told| told.totals.received),
+        ]
+    }
+
+    #[test]
+    fn no_counter_falls_when_a_channel_ends() {
+        let place = Place::new("channel_ends");
+        let (sink, source) = (place.open("sink"), place.open("source"));
+        let handle = sink.inbox_builder().callback(|_| {}).expect("it opens");
+        let (mut first, mut second) =
+            (source.sender("sink").expect("it is there"), source.sender("sink").expect("it is there"));
+        for (sender, messages) in [(&mut first, 100), (&mut second, 50)] {
+            (0..messages).for_each(|_| sender.send(b"hello").expect("it goes"));
+            sender.flush(LONG).expect("it is processed");
+        }
+        let before = Counters::of(&place.look(), &Counters::default());
+        assert_eq!(shown(&before), [Some(150); 3]);
+        drop(first);
+        let mut last = before;
+        while sink.stats().inboxes[0].channels.len() > 1 {
+            let now = Counters::of(&place.look(), &last);
+            assert_eq!(shown(&now), [Some(150); 3], "while the sink has not noticed");
+            last = now;
+        }
+        assert_eq!(shown(&Counters::of(&place.look(), &Counters::default())), [Some(150); 3], "exactly");
+        drop(second);
+        assert_eq!(shown(&Counters::of(&place.look(), &last)), [Some(150); 3]);
+        handle.stop().expect("it ends");
+    }
+
+    #[test]
+    fn the_counters_of_a_node_that_does_not_answer_are_left_out() {
+        let place = Place::new("no_answer");
+        let (sink, source) = (place.open("sink"), place.open("source"));
+        let handle = sink.inbox_builder().callback(|_| {}).expect("it opens");
+        let mut sender = source.sender("sink").expect("it is there");
+        sender.send(b"hello").expect("it goes");
+        sender.flush(LONG).expect("it is processed");
+        let without = |id: &str, why: Unobserved| {
+            let mut observed = place.look();
+            let node = observed.iter_mut().find(|observed| observed.node.id == id).expect("it is listed");
+            node.stats = Err(why);
+            shown(&Counters::of(&observed, &Counters::default()))
+        };
+        let refused = || Unobserved::Refused { reason: librpc::Reason::NotAdmitted, text: String::new() };
+        assert_eq!(without("sink", Unobserved::Stopped), [Some(1), None, None], "not 0, and the sender tells its own");
+        assert_eq!(without("source", Unobserved::Stopped), [None, Some(1), Some(1)]);
+        assert_eq!(without("sink", refused()), [Some(1), Some(1), None], "the sender's word counts");
+        assert_eq!(without("source", refused()), [Some(1), Some(1), Some(1)], "the receiver's word counts");
+        handle.stop().expect("it ends");
+    }
+
+    #[test]
+    fn what_is_told_does_not_fall_unless_another_incarnation_tells_it() {
+        let told = |by: u8, sent: u64| {
+            let mut told = Told::new(by);
+            told.totals.sent = sent;
+            told
+        };
+        let mut now = told(1, 5);
+        now.at_least(&told(1, 7));
+        assert_eq!(now.totals.sent, 7, "a channel has just ended");
+        let mut now = told(2, 5);
+        now.at_least(&told(1, 7));
+        assert_eq!(now.totals.sent, 5, "another process has begun to count");
+    }
+}

@@ -1,0 +1,42 @@
+//! Options that several commands share, and how their values are read.
+
+use std::time::Duration;
+
+/// The longest message that any inbox can take, in bytes: a quarter of the largest ring, less 64.
+pub(crate) const MAX_MESSAGE: usize = (1 << 30) / 4 - 64;
+
+/// The topics that a command subscribes to.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct PatternArgs {
+    /// The topics, as patterns: levels joined by slashes, where `*` is one level and `**` any number, including none
+    #[arg(required = true)]
+    pub(crate) pattern: Vec<String>,
+}
+
+/// What a command shows of a domain.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct AboutArgs {
+    /// Show only this node, topic or pattern, with everything connected to it
+    pub(crate) what: Option<String>,
+}
+
+/// The time between two looks that are compared.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct OverArgs {
+    /// How long to look
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) over: Duration,
+}
+
+/// Reads a number of seconds: more than 0, and short enough for every clock.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds < 1e9);
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.filter(|time| !time.is_zero()).ok_or_else(|| "it must be more than 0 and less than 1e9".into())
+}
+
+/// Reads the size of a message in bytes, within these bounds.
+pub(crate) fn size(text: &str, smallest: usize, largest: usize) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (smallest..=largest).contains(size));
+    size.ok_or_else(|| format!("it must be from {smallest} to {largest} bytes"))
+}

@@ -1,0 +1,35 @@
+//! Messages that never got into an inbox of this process: dropped because it was full, or too large for it.
+//!
+//! The senders count them, in memory that the inbox reads. Their receiver learns of them only by looking here.
+
+use librpc::{Node, Totals};
+
+/// What the inboxes of a node have turned away.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TurnedAway {
+    /// New messages that a full inbox dropped.
+    pub(crate) dropped: u64,
+    /// Messages that came back to their senders: too large or, where the inbox makes them wait, no room in time.
+    pub(crate) returned: u64,
+}
+
+impl TurnedAway {
+    /// So far.
+    pub(crate) fn by(node: &Node) -> Self {
+        let mut totals = Totals::default();
+        for inbox in node.stats().inboxes {
+            totals.dropped = totals.dropped.saturating_add(inbox.ended.dropped);
+            totals.returned = totals.returned.saturating_add(inbox.ended.returned);
+            inbox.channels.iter().for_each(|channel| totals.add(channel));
+        }
+        Self { dropped: totals.dropped, returned: totals.returned }
+    }
+
+    /// What has been added since an earlier look.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            dropped: self.dropped.saturating_sub(earlier.dropped),
+            returned: self.returned.saturating_sub(earlier.returned),
+        }
+    }
+}

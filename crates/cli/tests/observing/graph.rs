@@ -1,0 +1,65 @@
+//! `librpc graph`: pictures, in which names mean nothing.
+
+use rustix::process::Signal;
+
+use crate::common::{place, until};
+use crate::metrics::{get, metrics};
+use crate::{channel, find, lines, sender, stops};
+
+#[test]
+fn the_graph_shows_nodes_topics_and_rates() {
+    let place = place("graph");
+    let watcher = place.start(&["sub", "sensor/**", "--id", "watcher"]);
+    place.await_node("watcher");
+    let mut kitchen = place.start(&["pub", "sensor/kitchen", "--id", "kitchen", "--wait", "10s"]);
+    kitchen.write(b"21\n");
+    until(|| channel(&place, "kitchen").is_some());
+    let draw = |format: &str| place.run(&["graph", "--over", "1ms", "--format", format], b"").stdout().to_owned();
+    let mermaid = draw("mermaid");
+    assert!(mermaid.starts_with("flowchart LR\n") && mermaid.contains("([\"sensor/**\"])"), "{mermaid}");
+    assert!(mermaid.matches("/s\"|").count() == 2, "kitchen to the topic, and the topic to watcher: {mermaid}");
+    let dot = draw("dot");
+    assert!(dot.starts_with("digraph librpc {") && dot.contains("label=\"watcher\", shape=box"), "{dot}");
+    let html = draw("html");
+    assert!(html.contains("<svg") && html.contains("kitchen") && !html.contains("src="), "{html}");
+    kitchen.close_stdin();
+    assert_eq!(kitchen.ends().code, 0);
+    stops(watcher);
+}
+
+/// A node whose id would mean something in every language that it is written into.
+const EVIL: &str = r#"a"b\c<script>`#;x"#;
+
+#[test]
+fn names_mean_nothing_in_pictures_and_pages() {
+    use prometheus_parse::Scrape;
+    let place = place("evil");
+    let sink = place.receiver(EVIL, &[]);
+    let watcher = place.start(&["sub", r#"t"\/**"#, "--id", "watcher"]);
+    place.await_node("watcher");
+    let mut camera = sender(&place, r#"x"} 1"#, EVIL, 2);
+    let (mut server, address) = metrics(&place);
+    let answer = get(&address, "/metrics");
+    let (_, page) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let escaped =
+        r#"librpc_messages_sent_total{from="x\"} 1",to="a\"b\\c<script>`#;x",address="a\"b\\c<script>`#;x"} 2"#;
+    assert!(page.lines().any(|line| line == escaped), "{page}");
+    assert!(page.contains(r#"address="t\"\\/**""#), "{page}");
+    let scrape = Scrape::parse(page.lines().map(|line| Ok(line.to_owned()))).expect("it can be parsed");
+    assert!(scrape.samples.iter().all(|sample| sample.metric.starts_with("librpc_")), "{page}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+    let draw = |format: &str| place.run(&["graph", "--over", "1ms", "--format", format], b"").stdout().to_owned();
+    let mermaid = draw("mermaid");
+    assert!(mermaid.contains(r#"["a#34;b#92;c#60;script#62;#96;#35;#59;x"]"#), "{mermaid}");
+    let dot = draw("dot");
+    assert!(dot.contains(r#"label="a\"b\\c<script>`#;x", shape"#), "{dot}");
+    let html = draw("html");
+    assert!(html.contains("a&quot;b\\c&lt;script&gt;") && !html.contains("<script"), "{html}");
+    let stat = lines(&place, &["stat", EVIL, "--json"]);
+    assert_eq!(find(&stat, "kind", "channel")["to"], EVIL);
+    camera.close_stdin();
+    assert_eq!(camera.ends().code, 0);
+    stops(watcher);
+    stops(sink);
+}
