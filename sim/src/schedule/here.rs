@@ -42,7 +42,10 @@ pub fn catch_panics() {
             Some(_) => format!("\n{}", std::backtrace::Backtrace::force_capture()),
             None => String::new(),
         };
-        LAST_PANIC.with_borrow_mut(|last| *last = format!("{info}{trace}"));
+        let first = LAST_PANIC.replace(format!("{info}{trace}"));
+        if !first.is_empty() {
+            println!("{first}\n{info}{trace}"); // a second one ends the worker: now or never
+        }
     }));
 }
 
@@ -304,7 +307,7 @@ pub fn fork(first: impl FnOnce(), then: impl FnOnce() + 'static) -> Pid {
     });
     let inherit = |(key, of): (usize, Static)| {
         let value: &'static dyn Any = Box::leak((of.inherit)(of.value));
-        (key, of.value, Static { value, ..of })
+        (key, Static { value, ..of })
     };
     let statics = inherited.into_iter().map(inherit).collect();
     let (child, tried) = world(|world| {

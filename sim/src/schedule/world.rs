@@ -95,7 +95,7 @@ pub(super) struct Process {
     continues_at: Option<u64>,
     /// What the program has once per process, by address.
     pub(super) statics: HashMap<usize, Static>,
-    /// Locks by address, and who holds them.
+    /// Locks that are held, and by whom.
     pub(super) held: HashMap<usize, ThreadId>,
     /// Locks that no thread of this forked child will ever release.
     pub(super) stuck: BTreeSet<usize>,
@@ -243,27 +243,18 @@ impl World {
         pid
     }
 
-    /// Makes a child of the running process, which has its parent's statics by now: `statics`, each with where it stood in
-    /// the parent.
-    pub(super) fn fork(&mut self, statics: Vec<(usize, &'static dyn Any, Static)>) -> Pid {
+    /// Makes a child of the running process, with its copies of its parent's statics.
+    pub(super) fn fork(&mut self, statics: HashMap<usize, Static>) -> Pid {
         let (parent, child, running) = (self.pid(), self.next_pid, self.running);
         self.next_pid += 1;
         self.kernel.fork(parent, child);
         let of = &self.processes[&parent];
         let (name, risks, fork_calls) = (format!("child of {}", of.name), of.risks, of.fork_calls.clone());
         // A lock of another thread stays locked in the child, where that thread is not.
-        let stuck = of.held.iter().filter(|&(_, &by)| by != running).map(|(&lock, _)| {
-            let inherited = statics.iter().find_map(|(_, was, is)| {
-                let offset = lock.checked_sub(std::ptr::from_ref(*was).addr())?;
-                (offset < size_of_val(*was)).then(|| std::ptr::from_ref(is.value).addr() + offset)
-            });
-            inherited.unwrap_or(lock)
-        });
-        let stuck = stuck.collect();
+        let stuck = of.held.iter().filter(|&(_, &by)| by != running).map(|(&lock, _)| lock).collect();
         self.add_process(child, &name, risks);
         let process = self.processes.get_mut(&child).expect("it was added just now");
-        process.statics = statics.into_iter().map(|(key, _, is)| (key, is)).collect();
-        (process.fork_calls, process.stuck) = (fork_calls, stuck);
+        (process.statics, process.fork_calls, process.stuck) = (statics, fork_calls, stuck);
         self.note(number("fork"), || format!("forks process {child}"));
         child
     }
@@ -427,7 +418,7 @@ impl World {
         }
         let is_fault = self.by_step.last().is_some_and(|&(at, _)| at <= self.steps)
             || self.by_call.last().is_some_and(|&(at, _)| at <= self.calls);
-        if is_fault || self.failure.is_some() || self.steps > MAX_STEPS {
+        if is_fault || self.failure.is_some() || self.steps > MAX_STEPS || self.clock_ns > MAX_NS {
             return self.reach_fault();
         }
         match &self.plan.order {
@@ -452,7 +443,8 @@ impl World {
     #[cold]
     fn reach_fault(&mut self) -> bool {
         if self.steps > MAX_STEPS || self.clock_ns > MAX_NS {
-            self.fail(format!("{} steps, and still somebody runs", self.steps));
+            let (steps, s) = (self.steps, self.clock_ns / 1_000_000_000);
+            self.fail(format!("{steps} steps, {s} s, and still somebody runs:{}", self.stuck_threads()));
         }
         if self.failure.is_some() {
             return true;

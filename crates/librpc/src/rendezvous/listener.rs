@@ -115,6 +115,8 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Some(reactor) = self.reactor.upgrade() {
+            // Its close alone would not end the watch where a forked child has a copy that is still to be closed.
+            reactor.unwatch(&self.socket);
             self.handshakes.end(&reactor);
         }
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use librpc_ring::{ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
 
+use super::os;
 use super::os::fs::{MemfdFlags, SealFlags};
 use super::os::io::Errno;
-use super::os::region::{self, Region, Words};
-use super::os;
 pub(crate) use super::os::process::page_size;
+use super::os::region::{self, Region, Words};
 use super::{Context, Descriptor, OsError, file, fork};
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;

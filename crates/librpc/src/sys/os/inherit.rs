@@ -17,6 +17,16 @@ macro_rules! per_process {
 }
 pub(crate) use per_process;
 
+/// A static of which each thread has its own. That of a thread that forks, the child's one thread inherits.
+macro_rules! per_thread {
+    (static $name:ident: $type:ty = $value:expr;) => {
+        thread_local! {
+            static $name: $type = const { $value };
+        }
+    };
+}
+pub(crate) use per_thread;
+
 /// A word that a child finds as its parent left it, or, once it has a page of its own ([`WipedWord`]), wiped.
 pub(crate) type Word = &'static AtomicU64;
 

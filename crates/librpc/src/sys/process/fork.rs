@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Gated, here};
-use crate::sys::os::inherit::{self, WipedWord, Word};
+use crate::sys::os::inherit::{self, WipedWord, Word, per_thread};
 use crate::sys::sync::MutexGuard;
 use crate::sys::{Context, OsError};
 
@@ -31,8 +31,8 @@ impl Generation {
     }
 }
 
-thread_local! {
-    static HELD: RefCell<Option<MutexGuard<'static, Gated>>> = const { RefCell::new(None) };
+per_thread! {
+    static HELD: RefCell<Option<MutexGuard<'static, Gated>>> = RefCell::new(None);
 }
 
 /// Sets up fork detection, once per process. Threads that do so at the same time do not wait for one another: a child that

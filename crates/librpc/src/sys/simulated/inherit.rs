@@ -1,7 +1,10 @@
 //! What a forked child has of its parent's memory.
 
 use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::io::Errno;
@@ -23,6 +26,38 @@ pub(crate) use per_process;
 /// A value that each simulated process has once.
 pub(crate) struct PerProcess<T: 'static> {
     make: fn() -> T,
+}
+
+/// A static of which each thread has its own. A forked child begins without: what its parent holds locked, it has unlocked.
+macro_rules! per_thread {
+    (static $name:ident: RefCell<$type:ty> = $value:expr;) => {
+        static $name: $crate::sys::os::inherit::PerThread<$type> = $crate::sys::os::inherit::PerThread::new(|| $value);
+    };
+}
+pub(crate) use per_thread;
+
+/// A value that each simulated thread has once.
+pub(crate) struct PerThread<T: 'static> {
+    make: fn() -> RefCell<T>,
+}
+
+/// Those of the threads of one process, by their numbers.
+type OfThreads<T> = RefCell<BTreeMap<u64, Rc<RefCell<T>>>>;
+
+impl<T> PerThread<T> {
+    pub(crate) const fn new(make: fn() -> RefCell<T>) -> Self {
+        Self { make }
+    }
+
+    /// Other threads may run before this returns, so only this thread's own value is borrowed meanwhile.
+    pub(crate) fn with_borrow_mut<R>(&'static self, with: impl FnOnce(&mut T) -> R) -> R {
+        let make = || -> Box<dyn Any> { Box::new(OfThreads::<T>::default()) };
+        let inherit = |_: &dyn Any| -> Box<dyn Any> { Box::new(OfThreads::<T>::default()) };
+        let all = machine().per_process(std::ptr::from_ref(self).addr(), &make, inherit);
+        let all: &OfThreads<T> = all.downcast_ref().expect("one type for each key");
+        let own = all.borrow_mut().entry(machine().thread()).or_insert_with(|| Rc::new((self.make)())).clone();
+        with(&mut own.borrow_mut())
+    }
 }
 
 /// What a forked child begins with.

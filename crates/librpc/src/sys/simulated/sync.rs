@@ -3,7 +3,7 @@
 use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::inherit::Inherit;
@@ -80,6 +80,8 @@ pub(crate) mod atomic {
 /// A lock.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T> {
+    /// Names it, once it was used. (Not by its address, at which another one may be later.)
+    id: AtomicUsize,
     is_locked: AtomicBool,
     value: UnsafeCell<T>,
 }
@@ -95,11 +97,19 @@ pub(crate) struct MutexGuard<'m, T> {
 
 impl<T> Mutex<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self { is_locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        Self { id: AtomicUsize::new(0), is_locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     fn key(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        match self.id.load(Ordering::Relaxed) {
+            0 => {
+                let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+                self.id.store(id, Ordering::Relaxed);
+                id
+            }
+            id => id,
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -121,12 +131,14 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A forked child has locks of its own. (One that was held by another thread, the machine remembers as locked for ever.)
+/// A forked child has a lock of its own, of the same name. (If another thread held it, the machine remembers that it is locked
+/// for ever.)
 impl<T: Inherit> Inherit for Mutex<T> {
     fn copy(&self) -> Self {
         // SAFETY: no reference to the value is in use: the thread that forks is here, and no other one runs meanwhile. What
         // another thread was in the middle of, a child would copy as it is, too.
-        Self::new(unsafe { &*self.value.get() }.copy())
+        let value = unsafe { &*self.value.get() }.copy();
+        Self { id: self.key().into(), ..Self::new(value) }
     }
 }
 
