@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use librpc::{Inbox, Node, RecvError, SendError, Sender};
 
-use super::Workload;
 use super::scene::{Scene, bytes};
+use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
 pub const WORKLOAD: Workload = Workload {
@@ -14,6 +14,7 @@ pub const WORKLOAD: Workload = Workload {
     about: "a process forks while its threads are busy",
     allowed: Allowed { kills: 1, stops: 1, errors: false, pauses: true, large_pages: false },
     redelivery: false,
+    users: &[USER],
     setup,
 };
 
@@ -68,7 +69,8 @@ fn try_inherited(scene: &Scene, node: &Node, inbox: &mut Inbox, sender: &mut Sen
     }
     match inbox.try_recv() {
         Err(RecvError::Forked) => {}
-        other => scene.wrong(format!("a child receives with its parent's inbox: {:?}", other.map(|message| message.is_some()))),
+        other => scene
+            .wrong(format!("a child receives with its parent's inbox: {:?}", other.map(|message| message.is_some()))),
     }
     if node.inbox().is_ok() || node.try_sender("display").is_ok() || node.subscribe("topic").is_ok() {
         scene.wrong("a child opens something at its parent's node".into());

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use librpc::{Admission, Domain, Node, NodeBuilder};
 
-use super::Workload;
 use super::ledger::To;
 use super::scene::{CAPACITY, Scene, bytes};
+use super::{GROUP, USER, Workload};
 use crate::kernel::{CWD, Kernel, Mode, OFlags, Outcome, Pid, User};
 use crate::schedule::{self, Allowed, Program, call, random};
 
@@ -16,29 +16,24 @@ pub const WORKLOAD: Workload = Workload {
     about: "a member of a shared domain says that it is another",
     allowed: Allowed { kills: 1, stops: 1, errors: true, pauses: true, large_pages: false },
     redelivery: false,
+    users: &[USER, LIAR],
     setup,
 };
 
-const GROUP: u32 = 500;
-const HONEST: User = User { uid: 1000, gid: 1000 };
 const LIAR: User = User { uid: 1001, gid: 1001 };
 
-fn domain(scene: &Scene) -> Domain {
-    scene.domain().shared_with_group(GROUP)
-}
-
 fn builder(id: &str, scene: &Scene) -> NodeBuilder {
-    let admission = Admission::same_user().uid(HONEST.uid).uid(LIAR.uid);
-    Node::builder(id).domain(domain(scene)).admit(admission)
+    let admission = Admission::same_user().uid(USER.uid).uid(LIAR.uid);
+    Node::builder(id).domain(scene.domain()).admit(admission)
 }
 
 fn setup(scene: &Scene) {
     let victim = scene.clone();
-    schedule::start(Program::new("victim", move || be_victim(&victim)).by(HONEST, &[GROUP]).lives());
+    schedule::start(Program::new("victim", move || be_victim(&victim)).by(USER, &[GROUP]).lives());
     let liar = scene.clone();
     schedule::start(Program::new("liar", move || lie(&liar)).by(LIAR, &[GROUP]).spared());
     let sender = scene.clone();
-    scene.start_sender(Program::new("sender", move || send(&sender)).by(HONEST, &[GROUP]));
+    scene.start_sender(Program::new("sender", move || send(&sender)).by(USER, &[GROUP]));
 }
 
 fn be_victim(scene: &Scene) {
@@ -53,7 +48,7 @@ fn lie(scene: &Scene) {
     let open = || node.inbox_builder().capacity(CAPACITY).open();
     let (mut inbox, life) = scene.retry("open an inbox", || scene.opening("liar", To::Node("liar".into()), open));
     for _ in 0..50 {
-        if copy(&domain(scene)).is_ok() {
+        if copy(&scene.domain()).is_ok() {
             break;
         }
         schedule::sleep_until(schedule::clock_ns() + 1_000_000);

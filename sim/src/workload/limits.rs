@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use librpc::Node;
 
-use super::Workload;
 use super::scene::{Scene, bytes};
+use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
 pub const WORKLOAD: Workload = Workload {
@@ -13,6 +13,7 @@ pub const WORKLOAD: Workload = Workload {
     about: "calls with short limits, and with the longest",
     allowed: Allowed { kills: 1, stops: 1, errors: true, pauses: false, large_pages: true },
     redelivery: false,
+    users: &[USER],
     setup,
 };
 
@@ -79,9 +80,8 @@ fn send(scene: &Scene) {
                 let _ = at_once(scene, "flush", || sender.flush(Duration::ZERO));
             }
             _ => {
-                let _ = outgoing.send("display", bytes, |payload| {
-                    at_once(scene, "try_send", || sender.try_send(payload))
-                });
+                let _ =
+                    outgoing.send("display", bytes, |payload| at_once(scene, "try_send", || sender.try_send(payload)));
             }
         }
     }

@@ -12,12 +12,9 @@ mod redelivery; //   a receiver dies and comes back
 mod rejoin; //       somebody removes the domain's files under its nodes
 mod subscribers; //  subscribers come and go while somebody publishes
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use librpc::Domain;
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, User};
 use crate::schedule::{self, Allowed, Plan, Program, Report, start};
 use ledger::Claims;
 use scene::Scene;
@@ -30,8 +27,15 @@ pub struct Workload {
     pub about: &'static str,
     pub allowed: Allowed,
     pub redelivery: bool,
+    /// Who takes part: the users of its domain, which is shared if there are several.
+    users: &'static [User],
     setup: fn(&Scene),
 }
+
+/// The user of most programs.
+const USER: User = User { uid: 1000, gid: 1000 };
+/// The group of a shared domain.
+const GROUP: u32 = 500;
 
 /// All of them.
 pub const ALL: &[Workload] = &[
@@ -51,16 +55,16 @@ const AT_ONCE: u64 = 5_000_000_000;
 
 /// Runs a workload from a seed. `lines_kept`: how much of its trace the report has.
 pub fn run(workload: &Workload, seed: u64, faults: bool, lines_kept: usize) -> Report {
+    let domain = Domain::at("/dev/shm/domain");
     let plan = Plan::new(seed, workload.allowed);
     let plan = if faults { plan } else { plan.without_faults() };
     let at_once_ns = (!plan.has_faults()).then_some(AT_ONCE);
     let claims = Claims { at_once_ns, redelivery: workload.redelivery };
-    let scene = Scene::default();
+    let scene = Scene::new(if workload.users.len() > 1 { domain.shared_with_group(GROUP) } else { domain });
     let setup = || {
         let scene = scene.clone();
-        // Once everybody has gone, somebody looks: then nothing may be left.
-        let setup = workload.setup;
-        start(Program::new("scene", move || direct(&scene, setup)).spared());
+        let workload = *workload;
+        start(Program::new("scene", move || direct(&scene, &workload)).spared());
     };
     let judge = |kernel: &mut Kernel| {
         scene.ledger(|ledger| ledger.judge(claims))?;
@@ -72,22 +76,16 @@ pub fn run(workload: &Workload, seed: u64, faults: bool, lines_kept: usize) -> R
     schedule::run(plan, lines_kept, setup, judge)
 }
 
-/// Starts the programs of a run, waits for their ends, and clears up as the next user of the domain would.
-fn direct(scene: &Scene, setup: fn(&Scene)) {
-    setup(scene);
+/// Starts the programs of a run, waits for their ends, and clears up as the next users of the domain would: first what they
+/// have left themselves, then what had to wait for others.
+fn direct(scene: &Scene, workload: &Workload) {
+    (workload.setup)(scene);
     while schedule::others_are_there() {
         schedule::sleep_until(schedule::clock_ns() + 1_000_000_000);
     }
-    let removed = Rc::new(RefCell::new(Vec::new()));
-    let to = removed.clone();
-    scene.retry("clean the domain", move || clean(&scene_domain(), &to));
-}
-
-fn scene_domain() -> Domain {
-    Scene::default().domain()
-}
-
-fn clean(domain: &Domain, removed: &RefCell<Vec<String>>) -> Result<(), librpc::DomainError> {
-    removed.borrow_mut().extend(domain.clean()?);
-    Ok(())
+    for &user in workload.users.iter().chain(workload.users.split_last().map_or(&[][..], |(_, others)| others)) {
+        let next = scene.clone();
+        let clean = move || drop(next.retry("clean the domain", || next.domain().clean()));
+        schedule::wait_for_end(start(Program::new("cleaner", clean).by(user, &[GROUP]).spared()));
+    }
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::Workload;
 use super::scene::{Outgoing, Scene, bytes};
+use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
 pub const WORKLOAD: Workload = Workload {
@@ -12,6 +12,7 @@ pub const WORKLOAD: Workload = Workload {
     about: "publish or send a little, and end at once",
     allowed: Allowed { kills: 2, stops: 2, errors: true, pauses: true, large_pages: true },
     redelivery: false,
+    users: &[USER],
     setup,
 };
 

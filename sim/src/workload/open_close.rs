@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use librpc::Node;
 
-use super::Workload;
 use super::scene::{Scene, bytes};
+use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
 pub const WORKLOAD: Workload = Workload {
@@ -13,6 +13,7 @@ pub const WORKLOAD: Workload = Workload {
     about: "nodes of the same ids come and go, in all ways",
     allowed: Allowed { kills: 3, stops: 2, errors: true, pauses: true, large_pages: true },
     redelivery: false,
+    users: &[USER],
     setup,
 };
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use librpc::{Acknowledge, Event, Inbox, InboxBuilder, Node};
 
-use super::Workload;
 use super::ledger::{Id, To};
 use super::scene::{CAPACITY, Scene, bytes};
+use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
 pub const NODES: Workload = Workload {
@@ -15,6 +15,7 @@ pub const NODES: Workload = Workload {
     about: "a receiver dies and comes back; its sender goes on",
     allowed: ALLOWED,
     redelivery: true,
+    users: &[USER],
     setup: |scene| setup(scene, &To::Node("display".into())),
 };
 
@@ -23,6 +24,7 @@ pub const DURABLE: Workload = Workload {
     about: "the same with a subscription of a durable name",
     allowed: ALLOWED,
     redelivery: true,
+    users: &[USER],
     setup: |scene| setup(scene, &To::Topic("pose".into())),
 };
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use librpc::Domain;
 
-use super::Workload;
 use super::scene::{Scene, bytes};
+use super::{USER, Workload};
 use crate::kernel::{CWD, Kernel, Mode, OFlags, Pid, User};
 use crate::schedule::{self, Allowed, Program, call, random};
 
@@ -14,6 +14,7 @@ pub const WORKLOAD: Workload = Workload {
     about: "somebody removes the domain's files under its nodes",
     allowed: Allowed { kills: 1, stops: 2, errors: true, pauses: true, large_pages: false },
     redelivery: false,
+    users: &[USER],
     setup,
 };
 
@@ -84,11 +85,11 @@ fn remove(domain: &Domain, how: u8) {
     };
     for name in names {
         let file = format!("{path}/{name}");
-        let _ = call("rm", || format!("rm {file}"), &[], |kernel, pid| kernel.unlink(pid, CWD, &file), |()| String::new());
+        let _ =
+            call("rm", || format!("rm {file}"), &[], |kernel, pid| kernel.unlink(pid, CWD, &file), |()| String::new());
     }
     if how > 1 {
         let rmdir = |kernel: &mut Kernel, pid: Pid| kernel.remove_directory(pid, CWD, &path);
         let _ = call("rmdir", || format!("rmdir {path}"), &[], rmdir, |()| String::new());
     }
 }
-

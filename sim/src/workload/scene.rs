@@ -19,24 +19,28 @@ const QUIET: Duration = Duration::from_secs(60);
 const TRIES: u32 = 400;
 
 /// Shared by all programs of a run.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Scene(Rc<Inner>);
 
-#[derive(Default)]
 struct Inner {
+    domain: Domain,
     ledger: RefCell<Ledger>,
     /// While one of these is there, messages may come.
     senders: RefCell<Vec<Pid>>,
 }
 
 impl Scene {
+    pub fn new(domain: Domain) -> Self {
+        Self(Rc::new(Inner { domain, ledger: RefCell::default(), senders: RefCell::default() }))
+    }
+
     pub fn ledger<R>(&self, with: impl FnOnce(&mut Ledger) -> R) -> R {
         with(&mut self.0.ledger.borrow_mut())
     }
 
     /// The domain of the run.
     pub fn domain(&self) -> Domain {
-        Domain::at("/dev/shm/domain")
+        self.0.domain.clone()
     }
 
     /// Something is wrong.

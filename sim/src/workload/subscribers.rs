@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Workload;
 use super::scene::{Scene, bytes};
+use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
 pub const WORKLOAD: Workload = Workload {
@@ -11,6 +11,7 @@ pub const WORKLOAD: Workload = Workload {
     about: "subscribers come and go while others publish",
     allowed: Allowed { kills: 2, stops: 2, errors: true, pauses: true, large_pages: true },
     redelivery: false,
+    users: &[USER],
     setup,
 };
 
