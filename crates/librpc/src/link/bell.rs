@@ -85,6 +85,8 @@ pub(crate) fn hear(socket: &Socket, hung_up: bool, mut each: impl FnMut(Bell) ->
             Ok(Received::Nothing) if hung_up => return Heard::HungUp,
             Ok(Received::Nothing) if read < MANY => return Heard::Bells,
             Ok(Received::Nothing) => return Heard::Many,
+            // The bells are still there; until they are read, every ring is looked at.
+            Err(error) if error.is_passing() => return Heard::Many,
             Ok(Received::HungUp) | Err(_) => return Heard::HungUp,
         }
     }

@@ -25,7 +25,7 @@ use self::polling::QUANTUM;
 pub(crate) use self::polling::Wanted;
 use self::run::Run;
 use self::stream::Stream;
-use crate::link::inbox_shared::InboxShared;
+use crate::link::inbox_shared::{Arrival, InboxShared};
 use crate::name::Peer;
 use crate::receive::message::{Departure, Message, Taken};
 use crate::sys::OsError;
@@ -77,6 +77,8 @@ pub(crate) struct Receiver {
     channels: Vec<Option<InboundChannel>>,
     vacant: Vec<usize>,
     active: Vec<usize>,
+    /// Channels that are still to be taken in: their connections cannot be watched yet.
+    arrivals: VecDeque<Arrival>,
     /// Channels whose departure is in doubt. They are not active, and nobody rings for them any more.
     doubtful: VecDeque<usize>,
     /// Whose turn it is among the active channels, and how many more records may be taken from it.
@@ -117,6 +119,7 @@ impl Receiver {
             channels: Vec::new(),
             vacant: Vec::new(),
             active: Vec::new(),
+            arrivals: VecDeque::new(),
             doubtful: VecDeque::new(),
             cursor: 0,
             quantum: QUANTUM,
