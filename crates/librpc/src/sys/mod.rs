@@ -41,10 +41,12 @@ impl OsError {
         Self { doing: doing.into(), source: source.into() }
     }
 
-    /// Whether what was lacking may be there again in a moment: descriptors, memory, room in a queue.
+    /// Whether what was lacking may be there again in a moment: descriptors (also those that
+    /// are in a queue), memory, room in a queue.
     pub(crate) fn is_passing(&self) -> bool {
+        use Errno as E;
         use os::io::Errno;
-        let passing = [Errno::AGAIN, Errno::INTR, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        let passing = [E::AGAIN, E::INTR, E::MFILE, E::NFILE, E::NOMEM, E::NOBUFS, E::TOOMANYREFS];
         passing.into_iter().any(|errno| self.is(errno))
     }
 

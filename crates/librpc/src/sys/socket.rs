@@ -119,7 +119,7 @@ impl Socket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match Descriptor::open(|| os::net::accept_with(self, flags)) {
             Ok(descriptor) => Ok(Some(Self::of(descriptor, self.holds_strangers.load(Ordering::Relaxed)))),
-            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
+            Err(Errno::AGAIN) => Ok(None),
             Err(errno) => Err(OsError::new("accept a connection", errno)),
         }
     }
