@@ -192,7 +192,9 @@ impl Ledger {
                     && life.opened.is_some_and(|opened| opened < sent.begun)
                     && life.is_drained
                     && !life.lossy;
-                let was_told = accepted.without.iter().any(|node| node.is_empty() || *node == life.node);
+                // One that is still pending is lost with its sender.
+                let was_told =
+                    accepted.pending > 0 || accepted.without.iter().any(|node| node.is_empty() || *node == life.node);
                 if is_for_it && !was_told && !came.contains(&(id, at)) {
                     let node = &life.node;
                     return Err(format!(

@@ -137,8 +137,8 @@ impl Scene {
     pub fn got(&self, life: usize, message: &Message<'_>) -> Option<Id> {
         match Id::of(message.payload()) {
             Ok(id) => {
-                schedule::say(|| format!("inbox {life} got {id:?}"));
                 let (redelivered, ns) = (message.is_redelivered(), schedule::clock_ns());
+                schedule::say(|| format!("inbox {life} got {id:?}{}", if redelivered { " again" } else { "" }));
                 self.ledger(|ledger| ledger.got.push(Got { message: id, life, redelivered, processed: false, ns }));
                 Some(id)
             }

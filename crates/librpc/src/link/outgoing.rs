@@ -289,6 +289,7 @@ impl Outgoing {
     }
 
     fn refusal(&self, reason: u32, text: &str) -> Next {
+        self.channel.refused();
         match Reason::from_number(reason) {
             Reason::Busy => Next::Retry,
             // The link's hang-up is on its way, or has come.
