@@ -18,6 +18,7 @@ Examples:
   sim --schedules 10000                           every workload, 10,000 schedules together
   sim --schedules 1000000 --seed 7                from seed 7 on
   sim --workload once --seed 42 --trace           one schedule, step by step
+  sim --schedules 1000 --twice                    a seed decides everything
   sim --list                                      the workloads")]
 struct Arguments {
     /// How many schedules to run, of all workloads together.
@@ -35,6 +36,9 @@ struct Arguments {
     /// Nothing goes wrong but the order in which threads take turns.
     #[arg(long)]
     without_faults: bool,
+    /// Runs each schedule twice, and compares the two. (Otherwise one in a hundred is.)
+    #[arg(long)]
+    twice: bool,
     /// How many schedules run at the same time.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -49,6 +53,8 @@ struct Arguments {
     worker: bool,
 }
 
+/// How a failure is seen again.
+const AGAIN: &str = "cargo run --release --manifest-path sim/Cargo.toml --";
 /// So many schedules run in one process: what killed processes leave in its memory ends with it.
 const CHUNK: u64 = 500;
 /// A schedule that takes longer than this on the real clock does not end.
@@ -127,9 +133,16 @@ fn run_one(arguments: &Arguments, workloads: &[Workload], seed: u64, sum: &mut S
         report.lines.iter().for_each(|line| println!("{line}"));
         println!("{} steps, digest {:016x}", report.steps, report.digest);
     }
-    let Some(failure) = &report.failure else { return true };
+    let mut failure = report.failure.map(|failure| failure.what);
+    if failure.is_none() && (arguments.twice || seed.is_multiple_of(100)) {
+        let again = workload::run(workload, seed, !arguments.without_faults, 0);
+        let is_same = (again.digest, again.steps) == (report.digest, report.steps);
+        failure = (!is_same).then(|| "the same seed, run again, led to another run".into());
+    }
+    let Some(what) = failure else { return true };
     sum.failures += 1;
-    println!("FAILED: --workload {} --seed {seed}: {}", workload.name, failure.what.replace('\n', "\n  "));
+    println!("FAILED: --workload {} --seed {seed}: {}", workload.name, what.replace('\n', "\n  "));
+    println!("  again: {AGAIN} --workload {} --seed {seed} --trace", workload.name);
     false
 }
 
@@ -178,9 +191,8 @@ fn run_worker(arguments: &Arguments, seed: u64, schedules: u64, sum: &Mutex<Sum>
     if let Some(workload) = &arguments.workload {
         command.args(["--workload", workload]);
     }
-    if arguments.without_faults {
-        command.arg("--without-faults");
-    }
+    command.args(arguments.without_faults.then_some("--without-faults"));
+    command.args(arguments.twice.then_some("--twice"));
     let mut worker = command.stdout(Stdio::piped()).spawn().context("start a worker")?;
     let mut has_ended = false;
     for line in BufReader::new(worker.stdout.take().expect("it is piped")).lines() {

@@ -30,6 +30,11 @@ pub(crate) use per_thread;
 /// A word that a child finds as its parent left it, or, once it has a page of its own ([`WipedWord`]), wiped.
 pub(crate) type Word = &'static AtomicU64;
 
+/// One that a child finds as its parent left it.
+pub(crate) fn kept(word: &'static AtomicU64) -> Word {
+    word
+}
+
 /// Where the one word that children find wiped is kept.
 pub(crate) struct WipedWord(AtomicPtr<AtomicU64>);
 

@@ -82,7 +82,7 @@ impl Born {
     pub(crate) fn now() -> Self {
         let generation = generation();
         let here = &here().generation;
-        Self { word: here.word.get().unwrap_or_else(|| (&here.counted).into()), generation }
+        Self { word: here.word.get().unwrap_or_else(|| inherit::kept(&here.counted)), generation }
     }
 
     /// Whether this is still that process, and no forked child of it. One load.

@@ -106,10 +106,9 @@ impl Word {
     }
 }
 
-impl From<&'static AtomicU64> for Word {
-    fn from(word: &'static AtomicU64) -> Self {
-        Self::Kept(word)
-    }
+/// One that a child finds as its parent left it.
+pub(crate) fn kept(word: &'static AtomicU64) -> Word {
+    Word::Kept(word)
 }
 
 /// Where the one word that children find wiped is kept.
