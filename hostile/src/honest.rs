@@ -92,7 +92,7 @@ impl Honest {
         let mut last = Instant::now();
         while self.is_on() {
             let message = inbox.recv_timeout(LOOK).expect("an inbox works");
-            if message.is_some_and(|message| message.from() == self.other) {
+            if message.is_some_and(|message| message.sender() == self.other) {
                 note(&self.longest_pause, last);
                 self.received.fetch_add(1, Ordering::Relaxed);
                 last = Instant::now();

@@ -78,7 +78,7 @@ impl Receive {
                     let (stream, number) = read.with_context(|| format!("TORN: {:?}", message.payload()))?;
                     let sequence = message.sequence();
                     anyhow::ensure!(!self.numbered || sequence == number, "NUMBER {sequence} for message {number}");
-                    notes.add(stream, number, message.is_redelivered(), message.from())?;
+                    notes.add(stream, number, message.is_redelivered(), message.sender())?;
                     if self.pause_us > 0 {
                         std::thread::sleep(Duration::from_micros(self.pause_us));
                     }

@@ -124,7 +124,7 @@ impl OutputArgs {
             serde_json::to_writer(&mut *line, &Line::new(message)).context("cannot write JSON")?;
         } else {
             if with_topic {
-                line.extend_from_slice(message.topic().as_bytes());
+                line.extend_from_slice(message.topic().unwrap_or_default().as_bytes());
                 line.push(b' ');
             }
             line.extend_from_slice(message.payload());
@@ -178,8 +178,8 @@ impl<'n> Spectator<'n> {
 #[derive(Serialize)]
 struct Line<'a> {
     from: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
@@ -194,7 +194,7 @@ impl<'a> Line<'a> {
         let payload = std::str::from_utf8(message.payload()).ok();
         let encode = || base64::engine::general_purpose::STANDARD.encode(message.payload());
         Self {
-            from: message.from(),
+            from: message.sender(),
             topic: message.topic(),
             sequence: message.sequence(),
             payload,

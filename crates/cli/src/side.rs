@@ -223,7 +223,7 @@ impl Side {
         loop {
             let message = match inbox.recv_event()? {
                 None => return Ok(None),
-                Some(Event::Message(message)) if message.from() == self.peer => message,
+                Some(Event::Message(message)) if message.sender() == self.peer => message,
                 Some(Event::SenderLeft(peer, departure)) if *peer.node == *self.peer => {
                     let why = match departure {
                         Departure::Died => "died".to_owned(),

@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     to.send(b"hello")?; // in shared memory: this process may die now
 
     let message = inbox.recv()?.expect("nobody stops this inbox");
-    println!("{}: {}", message.from(), String::from_utf8_lossy(message.payload()));
+    println!("{}: {}", message.sender(), String::from_utf8_lossy(message.payload()));
     inbox.try_recv()?; // asking for the next message acknowledges the last one
     to.flush(Duration::from_secs(1))?; // processed
     Ok(())

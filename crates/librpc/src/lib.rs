@@ -5,7 +5,7 @@
 //! let node = librpc::Node::open("display")?; //        in one process
 //! let mut inbox = node.inbox()?;
 //! while let Some(message) = inbox.recv()? {
-//!     println!("{}: {:?}", message.from(), message.payload());
+//!     println!("{}: {:?}", message.sender(), message.payload());
 //! }
 //!
 //! let node = librpc::Node::open("camera")?; //         in another

@@ -41,7 +41,7 @@ fn publish(_: u32) {
     let node = Node::open("publishing").unwrap();
     let mut publisher = node.publisher("nobody/wants/this").unwrap();
     assert!(!publisher.wait_for_subscriber(MOMENT).unwrap());
-    let _subscriber = node.subscriber_builder(["own"]).own(true).open().unwrap();
+    let _subscriber = node.subscriber_builder(["own"]).receive_own(true).open().unwrap();
     assert_eq!(node.publisher("own").unwrap().publish(b"hello").unwrap().inboxes(), 1);
 }
 

@@ -145,7 +145,7 @@ fn inboxes() -> Vec<Case> {
     vec![
         case("InboxBuilder::capacity", CLOSED, |h| went(h.node.inbox_builder().capacity(65_536).open())),
         case("InboxBuilder::policy", CLOSED, |h| went(h.node.inbox_builder().policy(Policy::Latest).open())),
-        case("InboxBuilder::own", CLOSED, |h| went(h.node.inbox_builder().own(true).open())),
+        case("InboxBuilder::receive_own", CLOSED, |h| went(h.node.inbox_builder().receive_own(true).open())),
         case("InboxBuilder::durable", CLOSED, |h| went(h.node.inbox_builder().durable("name").open())),
         case("InboxBuilder::wait", CLOSED, |h| went(h.node.inbox_builder().wait(Wait::Block).open())),
         case("InboxBuilder::acknowledge", CLOSED, |h| {
@@ -184,14 +184,15 @@ fn inboxes() -> Vec<Case> {
             h.stop.stop();
             "ok".into()
         }),
-        case("Message::from", "peer", |h| h.message.from().to_owned()),
+        case("Message::sender", "peer", |h| h.message.sender().to_owned()),
         case("Message::peer", "peer", |h| h.message.peer().node.to_string()),
         case("Message::payload", "before the fork", |h| String::from_utf8_lossy(h.message.payload()).into_owned()),
-        case("Message::topic", "held", |h| h.message.topic().to_owned()),
+        case("Message::topic", "Some(\"held\")", |h| format!("{:?}", h.message.topic())),
         case("Message::missed", "0", |h| h.message.missed().to_string()),
         case("Message::sequence", "0", |h| h.message.sequence().to_string()),
         case("Message::is_redelivered", "false", |h| h.message.is_redelivered().to_string()),
-        case("Message::to_owned", "held", |h| h.message.to_owned().topic.to_string()),
+        case("Message::to_owned", "Some(\"held\")", |h| format!("{:?}", h.message.to_owned().topic)),
+        case("OwnedMessage::sender", "peer", |h| h.message.to_owned().sender().to_owned()),
     ]
 }
 

@@ -258,9 +258,9 @@ pub(super) fn crowd(domain: &DomainArgs, size: usize, cpu: Option<usize>, interr
 
 fn take_all(inbox: &mut librpc::Inbox, tallies: &mut Vec<(String, Tally)>) -> anyhow::Result<()> {
     while let Some(message) = inbox.recv_timeout(Duration::ZERO)? {
-        let known = tallies.iter().position(|(topic, _)| topic == message.topic());
+        let known = tallies.iter().position(|(topic, _)| Some(&**topic) == message.topic());
         let index = known.unwrap_or_else(|| {
-            tallies.push((message.topic().to_owned(), Tally::default()));
+            tallies.push((message.topic().unwrap_or_default().to_owned(), Tally::default()));
             tallies.len() - 1
         });
         tallies[index].1.take(message.payload());

@@ -26,26 +26,26 @@ pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboxError {
-    /// A pattern is none.
+    /// A pattern is not valid.
     #[error(transparent)]
     BadTopic(#[from] BadTopic),
-    /// A durable name is none: it must be as a node's id.
-    #[error("a durable name must be as a node id: {0}")]
+    /// A durable name is not valid: the rules are those of a node id.
+    #[error("a durable name follows the rules of a node id: {0}")]
     BadName(#[source] BadNodeId),
-    /// There are too many patterns, or none.
-    #[error("a subscription to {patterns} patterns: it must be 1 to {MAX_PATTERNS}")]
+    /// There are too many patterns, or there is none.
+    #[error("a subscription has 1 to {MAX_PATTERNS} patterns, not {patterns}")]
     Patterns {
         /// How many there are.
         patterns: usize,
     },
-    /// The node has such an inbox already: one of its own, or a subscription of the same durable name.
+    /// The node has such an inbox already: one for itself, or a subscription with the same durable name.
     #[error("node {node:?} has such an inbox already")]
     Taken {
         /// The node.
         node: String,
     },
     /// The capacity is not valid.
-    #[error("a capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
+    #[error("a capacity of {bytes} bytes is not valid: it must be a power of two from 4,096 to 1,073,741,824")]
     Capacity {
         /// The capacity in bytes.
         bytes: u64,
@@ -86,7 +86,7 @@ pub enum InboxError {
     Os(#[from] OsError),
 }
 
-/// Sets an inbox up: [`crate::Node::inbox_builder`].
+/// Sets up an inbox: [`crate::Node::inbox_builder`].
 #[derive(Debug)]
 pub struct InboxBuilder<'n> {
     pub(super) node: &'n Arc<Owned>,
@@ -125,13 +125,14 @@ impl<'n> InboxBuilder<'n> {
         Self { policy, ..self }
     }
 
-    /// Whether a subscription gets what its own node publishes, too. By default it does not.
-    pub fn own(self, own: bool) -> Self {
-        Self { receive_own: own, ..self }
+    /// Whether a subscription also receives what its own node publishes. By default it does not.
+    pub fn receive_own(self, receive_own: bool) -> Self {
+        Self { receive_own, ..self }
     }
 
-    /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
-    /// redelivery ([`crate::Outbox::set_redelivery`]) keep for it what it has not processed. A node id as text.
+    /// Gives a subscription a name, so that a node of the same id can take it up again after it is gone: publishers with
+    /// redelivery ([`crate::Outbox::set_redelivery`]) keep what it has not processed. The rules for a name are those of a node
+    /// id.
     pub fn durable(self, name: &str) -> Self {
         Self { durable: Some(name.to_owned()), ..self }
     }
@@ -146,8 +147,8 @@ impl<'n> InboxBuilder<'n> {
         Self { acknowledge, ..self }
     }
 
-    /// Opens the inbox. Every send or publish that begins after this has returned, in any process, reaches it. Does not
-    /// block, but for about a millisecond where a subscription is opened in a shared domain.
+    /// Opens the inbox. Every send or publish that begins after this has returned, in any process, reaches it. Does not block,
+    /// except for about a millisecond when a subscription is opened in a shared domain.
     ///
     /// # Errors
     ///

@@ -86,7 +86,7 @@ impl Outbox {
     /// it has processed something, no later one waits for it.
     ///
     /// Every subscription gets it whose opening had returned before this began. The node's own get it only if they ask for
-    /// it ([`crate::InboxBuilder::own`]).
+    /// it ([`crate::InboxBuilder::receive_own`]).
     ///
     /// # Errors
     ///

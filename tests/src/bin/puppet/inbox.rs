@@ -43,7 +43,7 @@ impl Puppet {
         let OpenInbox { name, patterns, capacity, drop_newest, latest, explicit, block, durable, own } = open;
         let mut builder = match name {
             None => self.node()?.inbox_builder(),
-            Some(_) => self.node()?.subscriber_builder(patterns).own(own),
+            Some(_) => self.node()?.subscriber_builder(patterns).receive_own(own),
         };
         if let Some(bytes) = capacity {
             builder = builder.capacity(bytes);
@@ -69,8 +69,8 @@ impl Puppet {
 
 fn copy(message: &librpc::Message<'_>) -> Message {
     Message {
-        from: message.from().into(),
-        topic: message.topic().into(),
+        from: message.sender().into(),
+        topic: message.topic().unwrap_or_default().into(),
         number: message.sequence(),
         text: text(message.payload()),
         missed: message.missed(),
@@ -122,7 +122,7 @@ fn collect(inbox: &mut Inbox, count: u64) -> Outcome {
 
 fn next_event(inbox: &mut Inbox) -> Outcome {
     answer(match inbox.recv_event_timeout(PATIENCE)?.ok_or("nothing happened")? {
-        librpc::Event::Message(message) => Event::Message(message.from().into(), text(message.payload())),
+        librpc::Event::Message(message) => Event::Message(message.sender().into(), text(message.payload())),
         librpc::Event::SenderJoined(peer) => Event::Joined(peer.node.to_string()),
         librpc::Event::SenderLeft(peer, departure) => Event::Left(peer.node.to_string(), format!("{departure:?}")),
         other => Event::Other(format!("{other:?}")),

@@ -28,7 +28,7 @@ const ROUNDS: u32 = 16;
 /// How often doubts are looked at, and how many of them at once.
 const DOUBT_EVERY: Duration = Duration::from_millis(1);
 const DOUBTS_AT_ONCE: usize = 16;
-/// How many bells one look reads, and those of the connection at which that many are reached.
+/// How many bells one look reads, before the rest of those of one connection.
 const BELLS_AT_ONCE: u32 = 256;
 
 impl Receiver {
@@ -60,9 +60,9 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Polls without waiting for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
-    /// drained, before it is told that there is nothing. A sender that rings for nothing holds nobody here: then the
-    /// descriptor stays readable.
+    /// Polls without waiting, for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
+    /// drained, before this returns `None`. A sender that rings for nothing holds nobody here: then the descriptor stays
+    /// readable.
     fn poll_for_event_loop(&mut self, wanted: Wanted) -> Result<Option<Found>, OsError> {
         for _ in 0..ROUNDS {
             match self.poll(wanted) {
@@ -136,7 +136,7 @@ impl Receiver {
         false
     }
 
-    /// Sleeps until something comes, or the deadline; not at all if something has come.
+    /// Sleeps until something comes, or until the deadline; not at all if something has come.
     pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), OsError> {
         if !self.arm_all() {
             return self.look_if_due().map(drop);
@@ -147,7 +147,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// There is nothing, directly after a message: senders that wait are looked for, and a pause may pay.
+    /// There is nothing, directly after a message: waiting senders are looked for, and a pause may pay.
     fn begin_gap(&mut self, may_pause: bool) {
         if !std::mem::replace(&mut self.is_in_gap, true) {
             self.settle();
@@ -193,7 +193,7 @@ impl Receiver {
         });
     }
 
-    /// A look at the bells of other channels, if the last one was long ago; whether it was.
+    /// Looks at the bells of other channels if the last look was long ago; whether it was.
     pub(super) fn look_if_due(&mut self) -> Result<bool, OsError> {
         self.look_if_due_at(Instant::now())
     }
@@ -206,8 +206,8 @@ impl Receiver {
         Ok(is_due)
     }
 
-    /// Looks at the bells and the arrivals, and waits for them until the given time (`None`: without limit). What it leaves
-    /// is there at the next look.
+    /// Looks at the bells and the arrivals, and waits for them until this time (`None`: without limit). What it leaves is there
+    /// at the next look.
     fn look(&mut self, until: Option<Instant>) -> Result<(), OsError> {
         let mut ready = std::mem::take(&mut self.ready);
         let until = match self.doubtful.is_empty() {
