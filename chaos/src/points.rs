@@ -43,7 +43,12 @@ const fn often(name: &'static str, who: Who, commits: Commits) -> Point {
     Point { name, who, often: true, commits }
 }
 
-/// All fault points. A test compares this with the sources of the library.
+/// The fault points that only a shared domain reaches. The battery's domains are private.
+#[cfg(test)]
+const IN_SHARED_DOMAINS: [&str; 4] =
+    ["accept.terms-sent", "connect.terms-received", "connect.data-sent", "sweep.taken-away"];
+
+/// All fault points of a private domain. A test compares this with the sources of the library.
 pub(crate) const POINTS: &[Point] = &[
     once("domain.unfinished", Who::Alone),
     once("domain.made", Who::Alone),
@@ -61,7 +66,6 @@ pub(crate) const POINTS: &[Point] = &[
     often("announce.written", Who::Receiver, Commits::Open),
     often("announce.selected", Who::Receiver, Commits::Open),
     once("accept.accepted", Who::Receiver),
-    once("accept.terms-sent", Who::Receiver),
     once("accept.mapped", Who::Receiver),
     once("accept.attached", Who::Receiver),
     often("consume.taken", Who::Receiver, Commits::Open),
@@ -70,8 +74,6 @@ pub(crate) const POINTS: &[Point] = &[
     often("wake.woken", Who::Receiver, Commits::Open),
     once("connect.connected", Who::Sender),
     once("connect.hello-sent", Who::Sender),
-    once("connect.terms-received", Who::Sender),
-    once("connect.data-sent", Who::Sender),
     once("connect.attached", Who::Sender),
     often("commit.payload-written", Who::Sender, Commits::No),
     often("commit.zero-written", Who::Sender, Commits::No),
@@ -151,6 +153,7 @@ mod tests {
             }
         }
         let mut known: Vec<String> = POINTS.iter().map(|point| point.name.to_owned()).collect();
+        known.extend(super::IN_SHARED_DOMAINS.map(str::to_owned));
         found.sort();
         found.dedup();
         known.sort();

@@ -73,7 +73,7 @@ impl Process {
         Ok(Self { child, pidfd, is_wrapper: false, stdin, stdout })
     }
 
-    /// Starts a program that runs another one, such as [`crate::unshare`]'s. The other one gets the signals.
+    /// Starts a program that runs another one, such as [`crate::unshare()`]'s. The other one gets the signals.
     pub fn start_wrapper(command: &mut Command) -> anyhow::Result<Self> {
         let mut process = Self::start(command)?;
         process.is_wrapper = true;

@@ -325,11 +325,13 @@ fn each_node_of_a_shared_domain_chooses_whom_it_admits() {
     let error = domain.puppet_of(OTHER_UID, GROUP).fails(open("private"));
     assert!(error.contains("it is a shared one"), "{error}");
 
-    // Only its owner can take over a dead node and its id.
+    // Only its own user, or the owner of the domain, can take over a dead node's id.
     third.kill();
-    let mut own_again = domain.puppet_of(OTHER_UID, GROUP);
-    let error = own_again.fails(open("third").group(GROUP));
+    let error = domain.puppet_of(THIRD_UID + 1, GROUP).fails(open("third").group(GROUP));
     assert!(error.contains("was left behind by uid 54322"), "{error}");
+    let mut own_again = domain.puppet_of(OTHER_UID, GROUP);
+    own_again.does(open("third").group(GROUP));
+    own_again.does(leave());
     let mut back = domain.puppet_of(THIRD_UID, GROUP);
     back.does(open("third").group(GROUP));
     back.does(leave());

@@ -89,7 +89,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
             drop(sender);
         }),
         ("Outbox::to_within", |scene, limit, _| assert!(scene.source.outbox().to_within("receiver", limit).is_ok())),
-        ("Outbox::send_within", |scene, limit, _| {
+        ("Outbox::send_timeout", |scene, limit, _| {
             let mut outbox = scene.source.outbox();
             let to = outbox.to("receiver").unwrap();
             outbox.send_timeout(to, b"hello", limit).unwrap();
@@ -109,7 +109,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
             drop(scene.processed());
             scene.source.outbox().flush(limit).unwrap();
         }),
-        ("Outbox::publish_within", |scene, limit, _| {
+        ("Outbox::publish_timeout", |scene, limit, _| {
             let (_subscriber, mut outbox) = (scene.receiver.subscribe("topic").unwrap(), scene.source.outbox());
             let topic = outbox.topic("topic").unwrap();
             assert_eq!(outbox.publish_timeout(topic, b"hello", limit).unwrap().inboxes(), 1);

@@ -96,6 +96,7 @@ fn output(command: &'static [&'static str]) -> Vec<Row> {
         ),
         row(command, "policy", &[("block", On(0)), ("latest", On(0)), ("0", Usage), ("oldest", Usage)]),
         row(command, "admit", &rules),
+        row(command, "admit-only", &rules),
     ]
 }
 

@@ -9,7 +9,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let messages: u64 = std::env::args().nth(1).ok_or("how many messages?")?.parse()?;
-    let domain = librpc::Domain::parse(&format!("cost-{}", std::process::id()));
+    let domain = librpc::Domain::parse(format!("cost-{}", std::process::id()));
     let node = librpc::Node::builder("cost").domain(domain).open()?;
     let mut inbox = node.inbox()?;
     let mut sender = node.sender("cost")?;

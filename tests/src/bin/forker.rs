@@ -130,6 +130,7 @@ fn nodes() -> Vec<Case> {
         case("Domain::nodes", "3", |h| said(h.domain.nodes().map(|nodes| nodes.len()))),
         case("Domain::strange_files", "[]", |h| said(h.domain.strange_files())),
         case("Domain::clean", "[]", |h| said(h.domain.clean())),
+        case("Domain::leftovers", "ok", |h| went(h.domain.leftovers())),
         case("Domain::from_env", "true", |h| (Domain::from_env().path() == h.domain.path()).to_string()),
         case("Domain::parse", "/x/y", |_| Domain::parse("/x/y").path().display().to_string()),
         case("Domain::at", "/x/y", |_| Domain::at("/x/y").path().display().to_string()),
@@ -153,7 +154,7 @@ fn inboxes() -> Vec<Case> {
         }),
         case("InboxBuilder::open", CLOSED, |h| went(h.node.subscriber_builder(["a", "b"]).open())),
         case("InboxBuilder::callback", CLOSED, |h| went(h.node.subscriber_builder(["a"]).callback(|_| {}))),
-        case("CallbackHandle::stop", "()", |h| said(h.callback.stop())),
+        case("CallbackHandle::stop", INBOX, |h| said(h.callback.stop())),
         case("Inbox::recv", INBOX, |mut h| went(h.inbox.recv())),
         case("Inbox::recv (a subscription)", INBOX, |mut h| went(h.subscriber.recv())),
         case("Inbox::try_recv", INBOX, |mut h| went(h.inbox.try_recv())),
@@ -208,7 +209,7 @@ fn outboxes() -> Vec<Case> {
         case("Outbox::try_send", OUTBOX, |mut h| went(h.outbox.try_send(h.to, b"x"))),
         case("Outbox::send_timeout", OUTBOX, |mut h| went(h.outbox.send_timeout(h.to, b"x", LIMIT))),
         case("Outbox::flush", OUTBOX, |mut h| went(h.outbox.flush(LIMIT))),
-        case("Outbox::max_message", "None", |mut h| format!("{:?}", h.outbox.max_message(h.to))),
+        case("Outbox::max_message", OUTBOX, |mut h| said(h.outbox.max_message(h.to))),
         case("Outbox::is_connected", "false", |h| h.outbox.is_connected(h.to).to_string()),
         case("Outbox::account", "true", |mut h| (h.outbox.account(h.to) == librpc::Account::default()).to_string()),
         case("Outbox::reached", "[]", |mut h| format!("{:?}", h.outbox.reached())),
@@ -221,18 +222,21 @@ fn outboxes() -> Vec<Case> {
         case("Outbox::topic", "ok", |mut h| went(h.outbox.topic("new"))),
         case("Outbox::limit_topic_rate", OUTBOX, |mut h| {
             h.outbox.limit_topic_rate(h.topic, Some(rate()));
-            went(h.outbox.publish_timeout(h.topic, b"x", LIMIT))
+            went(h.outbox.publish(h.topic, b"x"))
         }),
+        case("Outbox::publish", OUTBOX, |mut h| went(h.outbox.publish(h.topic, b"x"))),
+        case("Outbox::try_publish", OUTBOX, |mut h| went(h.outbox.try_publish(h.topic, b"x"))),
         case("Outbox::publish_timeout", OUTBOX, |mut h| went(h.outbox.publish_timeout(h.topic, b"x", LIMIT))),
         case("Outbox::subscribers", OUTBOX, |mut h| went(h.outbox.subscribers(h.topic))),
         case("Outbox::wait_for_subscriber", OUTBOX, |mut h| went(h.outbox.wait_for_subscriber(h.topic, LIMIT))),
-        case("Outbox::max_topic_message", "None", |mut h| format!("{:?}", h.outbox.max_topic_message(h.topic))),
+        case("Outbox::max_topic_message", OUTBOX, |mut h| said(h.outbox.max_topic_message(h.topic))),
         case("Outbox::set_redelivery", OUTBOX, |mut h| {
             h.outbox.set_redelivery(Some(LIMIT));
             went(h.outbox.flush(LIMIT))
         }),
-        case("Outbox::take_returned", "[]", |mut h| format!("{:?}", h.outbox.take_returned())),
+        case("Outbox::take_returned", OUTBOX, |mut h| said(h.outbox.take_returned())),
         case("Receipt::inboxes", "1", |h| h.receipt.inboxes().to_string()),
+        case("Receipt::pending", "0", |h| h.receipt.pending().to_string()),
         case("Receipt::undelivered", "0", |h| h.receipt.undelivered().len().to_string()),
         case("SendError::undelivered", "0", |_| SendError::Forked.undelivered().to_string()),
     ]
@@ -266,7 +270,7 @@ fn faces() -> Vec<Case> {
             h.publisher.limit_rate(Some(rate()));
             went(h.publisher.publish(b"x"))
         }),
-        case("Publisher::max_message", "None", |mut h| format!("{:?}", h.publisher.max_message())),
+        case("Publisher::max_message", OUTBOX, |mut h| said(h.publisher.max_message())),
         case("Publisher::account", "true", |mut h| (h.publisher.account() == librpc::Account::default()).to_string()),
         case("Publisher::set_high_water", "ok", |mut h| {
             h.publisher.set_high_water(Some(0.5));
@@ -278,7 +282,7 @@ fn faces() -> Vec<Case> {
             h.publisher.set_redelivery(None);
             went(h.publisher.flush(LIMIT))
         }),
-        case("Publisher::take_returned", "[]", |mut h| format!("{:?}", h.publisher.take_returned())),
+        case("Publisher::take_returned", OUTBOX, |mut h| said(h.publisher.take_returned())),
         case("Sender::set_limit", OUTBOX, |mut h| {
             h.sender.set_limit(LIMIT);
             went(h.sender.send(b"x"))
@@ -286,7 +290,7 @@ fn faces() -> Vec<Case> {
         case("Sender::send", OUTBOX, |mut h| went(h.sender.send(b"x"))),
         case("Sender::try_send", OUTBOX, |mut h| went(h.sender.try_send(b"x"))),
         case("Sender::flush", OUTBOX, |mut h| went(h.sender.flush(LIMIT))),
-        case("Sender::max_message", "None", |mut h| format!("{:?}", h.sender.max_message())),
+        case("Sender::max_message", OUTBOX, |mut h| said(h.sender.max_message())),
         case("Sender::is_connected", "false", |h| h.sender.is_connected().to_string()),
         case("Sender::limit_rate", OUTBOX, |mut h| {
             h.sender.limit_rate(Some(rate()));
@@ -305,7 +309,7 @@ fn faces() -> Vec<Case> {
             h.sender.set_redelivery(Some(LIMIT));
             went(h.sender.flush(LIMIT))
         }),
-        case("Sender::take_returned", "[]", |mut h| format!("{:?}", h.sender.take_returned())),
+        case("Sender::take_returned", OUTBOX, |mut h| said(h.sender.take_returned())),
         case("Debug (of every handle)", "ok", |h| {
             let handles = format!("{:?}{:?}{:?}{:?}", h.node, h.inbox, h.callback, h.stop);
             let text = format!("{handles}{:?}{:?}{:?}{:?}", h.sender, h.publisher, h.outbox, h.observer);
@@ -327,6 +331,7 @@ fn values() -> Vec<Case> {
         case("Limits::handshakes_per_user", "ok", |_| debug(Limits::default().handshakes_per_user(1))),
         case("Limits::channels_per_user", "ok", |_| debug(Limits::default().channels_per_user(1))),
         case("Limits::mapped_bytes_per_user", "ok", |_| debug(Limits::default().mapped_bytes_per_user(1))),
+        case("Limits::topic_bytes_per_user", "ok", |_| debug(Limits::default().topic_bytes_per_user(1))),
         case("Limits::decisions_per_user", "ok", |_| debug(Limits::default().decisions_per_user(1))),
         case("Limits::decisions", "ok", |_| debug(Limits::default().decisions(1))),
         case("Limits::handshake_time", "ok", |_| debug(Limits::default().handshake_time(LIMIT))),
@@ -372,7 +377,7 @@ fn main() {
     let mut outbox = node.outbox();
     let (to, topic) = (outbox.to("peer").unwrap(), outbox.topic("topic").unwrap());
     outbox.send(to, b"sent").unwrap();
-    assert_eq!(outbox.publish_timeout(topic, b"published", LIMIT).unwrap().inboxes(), 1);
+    assert_eq!(outbox.publish(topic, b"published").unwrap().inboxes(), 1);
     let mut observer = Observer::new(domain.clone());
     observer.look(LIMIT).unwrap();
     let quiet = open(&domain, "quiet");

@@ -60,7 +60,7 @@ struct Args {
 impl Args {
     fn domain(&self) -> Domain {
         let own = || format!("crowd-{}", std::process::id());
-        Domain::parse(&self.domain.clone().unwrap_or_else(own))
+        Domain::parse(self.domain.clone().unwrap_or_else(own))
     }
 
     fn command(&self) -> anyhow::Result<PathBuf> {

@@ -142,7 +142,8 @@ impl Collector for Page {
         let help = "From commit to processed, of the messages that carry a time stamp";
         let latency = ("librpc_delivery_latency", help, Some(&Unit::Seconds), MetricType::Histogram);
         family(to, latency, self.counters.received.iter(), |told, mut metric| histogram(&told.latency, &mut metric))?;
-        let inboxes: [(&str, fn(&Totals) -> u64); 4] = [
+        type Of = fn(&Totals) -> u64;
+        let inboxes: [(&str, Of); 4] = [
             ("received", |totals| totals.received),
             ("processed", |totals| totals.processed),
             ("dropped", |totals| totals.dropped),

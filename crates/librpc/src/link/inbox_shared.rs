@@ -101,7 +101,7 @@ pub(crate) struct Announced {
 
 impl Announced {
     /// Its first channel arrives.
-    pub(crate) fn is_done(mut self) {
+    pub(crate) fn finish(mut self) {
         self.connection = None;
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn finish(socket: &Arc<Socket>, owner: Credentials, wanted: Wanted, c
     }
     let Wanted { peer, inbox, connection, announced, is_fenced, .. } = wanted;
     let socket = announced.map(|announced| {
-        announced.is_done();
+        announced.finish();
         socket.clone()
     });
     let record = ChannelRecord { peer: peer.clone(), inbox: inbox.number, ring, policy, capacity, data, ack };

@@ -1,5 +1,7 @@
 //! A sender's hello: what it wants, and who it is.
 
+#![expect(clippy::result_large_err, reason = "a step's outcome is taken apart at once, once per handshake")]
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The sender's end of a channel as one thread uses it: the producer, and what the background thread has learnt.
 //!
 //! A channel is *pending* until its receiver has answered: records go into the ring all the same. What a death leaves is
-//! told in [`crate::ring`], which outlives this where a handshake is still under way.
+//! told in [`crate::link::channel_shared`], which outlives this where a handshake is still under way.
 
 use crate::sys::clock::Instant;
 use std::sync::Arc;

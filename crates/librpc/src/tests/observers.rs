@@ -1,5 +1,6 @@
 //! Nodes that answer an observer as they like: each costs it a limited time, and nobody else anything.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -26,8 +27,10 @@ impl Scene {
         let path = PathBuf::from(format!("/dev/shm/librpc_unit_observers_{}_{number}", std::process::id()));
         let open = |id: &str| Node::builder(id).domain(Domain::at(&path)).open().unwrap();
         let (victim, evil) = (open("victim"), open("evil"));
-        std::fs::remove_file(path.join("evil.sock")).unwrap();
-        let listener = Socket::bind(&path.join("evil.sock")).unwrap();
+        let inode = std::fs::metadata(path.join("evil.node")).unwrap().ino();
+        let socket = path.join(format!("evil.{inode:x}.sock"));
+        std::fs::remove_file(&socket).unwrap();
+        let listener = Socket::bind(&socket).unwrap();
         listener.listen(false).unwrap();
         Self { _victim: victim, _evil: evil, listener, path }
     }

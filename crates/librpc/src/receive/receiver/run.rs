@@ -42,7 +42,7 @@ impl Receiver {
             channel.is_listed = true;
             self.unconsumed.push(index);
         }
-        self.run.left -= 1;
+        self.run.left = self.run.left.saturating_sub(1);
         self.taken =
             Taken { channel: index, sequence: plain.sequence, topic: plain.topic, redelivered: false, missed: 0 };
         !self.shared.has_ended_in_run() || self.untake()
