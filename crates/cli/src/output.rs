@@ -178,8 +178,8 @@ impl<'n> Spectator<'n> {
 #[derive(Serialize)]
 struct Line<'a> {
     from: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
