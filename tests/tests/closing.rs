@@ -24,7 +24,7 @@ fn nothing_is_handed_out_twice_without_its_flag_although_the_node_closes_beside_
         let sink = open(&domain, "sink");
         let mut inbox = sink.inbox_builder().acknowledge(acknowledge).open().unwrap();
         let sender = sender.get_or_insert_with(|| {
-            let mut sender = source.sender("sink").unwrap();
+            let mut sender = source.connect("sink").unwrap();
             sender.set_redelivery(Some(LONG));
             sender
         });
@@ -49,17 +49,20 @@ fn nothing_is_handed_out_twice_without_its_flag_although_the_node_closes_beside_
         sender.send(b"the last one").unwrap();
         next += 1;
         let mut again = BTreeSet::new();
-        while !again.contains(&(next - 1)) {
-            let message = inbox.recv_timeout(LONG).unwrap().expect("what is left is redelivered");
-            let number = message.sequence();
-            assert!(again.insert(number), "message {number} twice");
-            let is_known = !taken.contains(&number) || message.is_redelivered();
-            assert!(is_known, "round {round}: message {number} was handed out before, and is not flagged");
-        }
+        std::thread::scope(|scope| {
+            let flushing = scope.spawn(|| sender.flush(LONG)); // which brings what is left
+            while !again.contains(&(next - 1)) {
+                let message = inbox.recv_timeout(LONG).unwrap().expect("what is left is redelivered");
+                let number = message.sequence();
+                assert!(again.insert(number), "message {number} twice");
+                let is_known = !taken.contains(&number) || message.is_redelivered();
+                assert!(is_known, "round {round}: message {number} was handed out before, and is not flagged");
+            }
+            inbox.ack();
+            flushing.join().unwrap().unwrap();
+        });
         let missing: Vec<_> =
             (next - MESSAGES - 1..next).filter(|n| !taken.contains(n) && !again.contains(n)).collect();
         assert!(missing.is_empty(), "round {round}: {missing:?} are lost");
-        inbox.ack();
-        sender.flush(LONG).unwrap();
     }
 }

@@ -195,7 +195,7 @@ impl<'a> Line<'a> {
         let encode = || base64::engine::general_purpose::STANDARD.encode(message.payload());
         Self {
             from: message.sender(),
-            topic: message.topic().unwrap_or_default(),
+            topic: message.topic(),
             sequence: message.sequence(),
             payload,
             payload_base64: payload.is_none().then(encode),
