@@ -39,6 +39,7 @@ mod documents {
     }
     documents! {
         Readme: "README.md",
+        CrateReadme: "crates/librpc/README.md",
         Deaths: "docs/guide/deaths.md",
         FirstMessage: "docs/guide/first-message.md",
         Monitoring: "docs/guide/monitoring.md",

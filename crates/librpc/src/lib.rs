@@ -1,47 +1,105 @@
 //! The processes of one machine exchange messages through shared memory, as equal nodes, with no broker.
 //!
+//! # The first message
+//!
+//! One process receives:
+//!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let node = librpc::Node::open("display")?; //        in one process
+//! let node = librpc::Node::open("display")?;
 //! let mut inbox = node.inbox()?;
 //! while let Some(message) = inbox.recv()? {
 //!     println!("{}: {:?}", message.sender(), message.payload());
 //! }
-//!
-//! let node = librpc::Node::open("camera")?; //         in another
-//! let mut to = node.connect("display")?; //             waits for it to appear
-//! to.send(b"hello")?; //                               in shared memory: this process may die now
-//! to.flush(std::time::Duration::from_secs(1))?; //     processed
 //! # Ok(()) }
 //! ```
 //!
-//! The modules, in the order in which data flows:
-#[cfg(not(target_os = "linux"))]
-compile_error!("librpc runs on Linux only: it stands on memfd seals, open-file-description locks and epoll");
+//! Another sends:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = librpc::Node::open("camera")?;
+//! let mut to_display = node.connect("display")?; // waits for it to appear
+//! to_display.send(b"hello")?; //                    accepted: this process may die now
+//! to_display.flush(std::time::Duration::from_secs(1))?; // processed
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Node`] is a participant with an id. It receives with an [`Inbox`] and sends with a [`Sender`]. Nodes meet in a
+//! [`Domain`], a directory in shared memory. Nothing has to be started first, and the last node removes the domain.
+//!
+//! A message is *accepted* when `send` returns `Ok`: it survives its sender from then on. It is *processed* when its receiver
+//! asks for the next one, or calls [`Inbox::ack`] under [`Acknowledge::Explicit`]; [`Sender::flush`] waits for that.
+//!
+//! # What else there is
+//!
+//! | subject | in short | begin with |
+//! |---|---|---|
+//! | topics | Subscriptions with patterns (`*` is one level, `**` any number). Each is an inbox of its own, so a slow one delays no other. A receipt says which inboxes have the message. | [`Node::subscribe`], [`Node::publisher`], [`Receipt`], [`Pattern`] |
+//! | many topics and nodes | One outbox reaches them all, and needs one channel per inbox. | [`Node::outbox`], [`Outbox`] |
+//! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
+//! | time limits | Each call that waits has a form with a limit, and one that does not wait. | [`Sender::send_timeout`], [`Sender::try_send`], [`Inbox::recv_timeout`], [`Inbox::try_recv`] |
+//! | slowing down | Messages and bytes per second; a mark that reports when inboxes fill. | [`Rate`], [`Sender::limit_rate`], [`Sender::set_high_water`] |
+//! | redelivery | What a receiver did not process goes to its next incarnation, in order, or comes back. | [`Sender::set_redelivery`], [`InboxBuilder::durable`], [`Message::is_redelivered`], [`Sender::take_returned`] |
+//! | events | An inbox reports senders that join, leave or die. | [`Inbox::recv_event`], [`Event`], [`Departure`] |
+//! | callbacks | Messages on a thread of the inbox's own. | [`InboxBuilder::callback`], [`CallbackHandle`] |
+//! | event loops | An inbox is a descriptor to poll. Or it spins, for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
+//! | stopping | From another thread or a signal handler. A node can wait until its messages are processed. | [`Inbox::stop_handle`], [`Node::close`] |
+//! | admission | Who may send, by uid, gid, pid, executable or a function. The kernel says who it is. | [`Admission`], [`NodeBuilder::admit`], [`Domain::shared_with_group`] |
+//! | limits | How much the peers of one user may cost a node. | [`Limits`], [`NodeBuilder::limits`] |
+//! | statistics | Every channel counts, always: from inside, or from outside without a node. | [`Sender::account`], [`Node::stats`], [`Domain::observe`], [`Observer`] |
+//! | cleaning up | Happens by itself at each start; on demand, too. | [`Domain::clean`], [`Domain::leftovers`], [`Domain::nodes`] |
+//!
+//! # Threads, and what blocks
+//!
+//! A [`Node`] may be used by any thread. An [`Inbox`], an [`Outbox`], a [`Sender`] and a [`Publisher`] are used by one thread at
+//! a time, so no message takes a lock. What may block says so, with its limit. One background thread per process connects and
+//! notices who goes; it runs no code of yours, and it takes no signals.
+//!
+//! # Fork
+//!
+//! A forked child inherits no librpc that works: each inherited handle fails with an error that says so, or reports nothing.
+//! The child keeps none of its parent's nodes alive, and it may open nodes of its own.
+//!
+//! # Errors and logs
+//!
+//! Each operation has its own error type, which names the peer, the value and the limit. What a peer wrote is never trusted: a
+//! peer that lies costs you that peer's channel, as an error value. The library prints nothing. It reports what happens through
+//! `tracing`, and never a single message.
+//!
+//! The [guide](https://github.com/librpc/librpc/tree/main/docs/guide) has a page for each subject, with programs.
 
-mod fault; //       steps at which a test kills the process
-mod kept; //        how many messages wait for receivers that are gone
-mod link; //        one connection from a process to an inbox, and the channels that use it
-mod name; //        node ids, incarnations, addresses, peers
+#[cfg(not(target_os = "linux"))]
+compile_error!("librpc runs on Linux only: it needs memfd seals, open-file-description locks and epoll");
+
+// The modules, in the order in which a message meets them. ARCHITECTURE.md has their floors, and its way as functions.
 mod node; //        a participant with an id
-mod observe; //     asking nodes about themselves, from outside
-mod policy; //      what happens to a message whose inbox is full
+mod send; //        what a node sends with: outbox, route, channel
+mod rendezvous; //  being found: a node's listener, and the handshakes that it answers
+mod link; //        one connection from a node to an inbox, and the channels that use it
 mod receive; //     what a node receives with: inbox, receiver, message
-mod registry; //    the directory in which nodes find one another
+// What they share:
 mod node_shared; // a node, as its parts share it
 mod place; //       a node's files and its listener, kept in place
+mod kept; //        how many messages wait for receivers that are gone
 mod process; //     what a process has once
-mod rendezvous; //  finding an inbox, and being found: dialing, listening, admission
-mod send; //        what a node sends with: outbox, route, channel
+mod observe; //     asking nodes about themselves, from outside
+mod registry; //    the directory in which nodes find one another
 mod stats; //       what a node reports about itself
-mod sys;
-mod text; //        texts that strangers wrote
+mod wire; //        the messages of a handshake, and the list of inboxes in a node's file
+mod name; //        node ids, incarnations, addresses, peers
 mod topic; //       topics and patterns
-mod wire; //        the messages of a handshake, and the list of inboxes in a node's file //         the operating system, and the only unsafe code about it
+mod policy; //      what happens to a message whose inbox is full
+mod text; //        texts that strangers wrote
+mod fault; //       steps at which a test kills the process
+mod sys; //         the operating system, and the only unsafe code about it
 
 #[cfg(feature = "hostile")]
 #[doc(hidden)]
 pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
+#[cfg(feature = "simulated")]
+#[doc(hidden)]
+pub use sys::machine as simulated; // what takes the kernel's place
 #[cfg(test)]
 mod tests;
 
@@ -49,7 +107,6 @@ pub use librpc_ring::{Bucket, Histogram};
 pub use link::{Admission, Limits, Rule};
 pub use name::{Address, Incarnation, InvalidNodeId, MAX_NODE_ID_BYTES, Peer};
 pub use node::{CloseError, Node, NodeBuilder};
-
 pub use observe::{ObserveError, Observed, Observer};
 pub use place::OpenError;
 pub use policy::Policy;

@@ -1,7 +1,7 @@
 //! A node as its inboxes, its outboxes and the background thread share it.
 
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 

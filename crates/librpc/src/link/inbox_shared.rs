@@ -1,8 +1,8 @@
 //! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
 
 use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Weak};
 
 use librpc_ring::Consumer;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::result_large_err, reason = "a step's outcome is taken apart at once, once per handshake")]
 
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedFd;
 use std::sync::Arc;
 
 use crate::link::inbox_shared::InboxShared;

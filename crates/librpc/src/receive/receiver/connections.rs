@@ -22,7 +22,7 @@ use crate::sys::socket::Socket;
 const ARRIVALS_AT_ONCE: usize = 64;
 /// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes. Its sender's
 /// departure is in doubt for this long.
-pub(super) const DOUBT: Duration = Duration::from_millis(100);
+const DOUBT: Duration = Duration::from_millis(100);
 
 /// A sending process.
 pub(super) struct Connection {
@@ -35,7 +35,20 @@ pub(super) struct Connection {
 impl Receiver {
     /// Takes new channels in.
     pub(super) fn take_arrivals(&mut self) {
-        for arrival in self.shared.take_arrivals(ARRIVALS_AT_ONCE) {
+        self.arrivals.extend(self.shared.take_arrivals(ARRIVALS_AT_ONCE));
+        self.take_in();
+    }
+
+    /// Takes in what has arrived. Where the system cannot watch one more connection just now, it waits, and all others after
+    /// it, because later channels may belong to it.
+    pub(super) fn take_in(&mut self) {
+        while let Some(arrival) = self.arrivals.pop_front() {
+            if let Some(socket) = &arrival.socket
+                && let Err(error) = self.poll.add(&**socket, arrival.connection)
+            {
+                tracing::warn!(%error, peer = &*arrival.peer.node, "a connection cannot be watched just now");
+                return self.arrivals.push_front(arrival);
+            }
             self.arrived(arrival);
         }
     }
@@ -45,10 +58,6 @@ impl Receiver {
         let topics = Names::new(self.shared.address.clone(), charge.names());
         let mut charge = Some(charge);
         if let Some(socket) = socket {
-            if let Err(error) = self.poll.add(&*socket, connection) {
-                tracing::warn!(%error, peer = &*peer.node, "a connection cannot be watched, and is closed");
-                return self.shared.forget(connection);
-            }
             // The first ring is paid for as long as the connection lasts, whatever becomes of the ring.
             let _charge = charge.take();
             let connected = Connection { socket, rings: BTreeMap::new(), stray_bells: 0, _charge };

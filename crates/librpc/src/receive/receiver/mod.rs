@@ -16,7 +16,7 @@ mod tests;
 
 use crate::sys::clock::Instant;
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use self::channel::InboundChannel;
@@ -25,7 +25,7 @@ use self::polling::QUANTUM;
 pub(crate) use self::polling::Wanted;
 use self::run::Run;
 use self::stream::Stream;
-use crate::link::inbox_shared::InboxShared;
+use crate::link::inbox_shared::{Arrival, InboxShared};
 use crate::name::Peer;
 use crate::receive::message::{Departure, Message, Taken};
 use crate::sys::OsError;
@@ -73,10 +73,12 @@ pub(crate) struct Receiver {
     shared: Arc<InboxShared>,
     poll: Poll,
     wait: Wait,
-    connections: HashMap<u64, Connection>,
+    connections: BTreeMap<u64, Connection>,
     channels: Vec<Option<InboundChannel>>,
     vacant: Vec<usize>,
     active: Vec<usize>,
+    /// Channels that are still to be taken in: their connections cannot be watched yet.
+    arrivals: VecDeque<Arrival>,
     /// Channels whose departure is in doubt. They are not active, and nobody rings for them any more.
     doubtful: VecDeque<usize>,
     /// Whose turn it is among the active channels, and how many more records may be taken from it.
@@ -113,10 +115,11 @@ impl Receiver {
             shared,
             poll,
             wait,
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             channels: Vec::new(),
             vacant: Vec::new(),
             active: Vec::new(),
+            arrivals: VecDeque::new(),
             doubtful: VecDeque::new(),
             cursor: 0,
             quantum: QUANTUM,

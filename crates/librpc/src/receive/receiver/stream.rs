@@ -52,7 +52,7 @@ impl Stream {
         }
         self.was_paused = may_pause && (is_stream || self.until_trial == 0);
         if self.was_paused {
-            (0..PAUSES).for_each(|_| std::hint::spin_loop());
+            (0..PAUSES).for_each(|_| crate::sys::thread::spin_loop());
         }
         self.until_trial = self.until_trial.max(1);
     }
