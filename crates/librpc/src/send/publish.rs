@@ -39,8 +39,8 @@ impl<'a> Receipt<'a> {
         self.pending
     }
 
-    /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with one that
-    /// has gone since the last publish.
+    /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with inboxes that
+    /// have gone since the last publish ([`SendError::undelivered`] is more than 0).
     pub fn undelivered(&self) -> &'a [SendError] {
         self.undelivered
     }
