@@ -21,7 +21,7 @@ fn receiver() {
 
 fn sender() {
     let node = Node::builder("camera").domain(domain()).open().expect("opens");
-    let mut to = node.sender("display").expect("connects");
+    let mut to = node.connect("display").expect("connects");
     for number in 0..5u8 {
         to.send(&[number]).expect("sends");
     }

@@ -44,7 +44,7 @@ fn be_parent(scene: &Scene) {
     });
     let node = scene.open(&format!("parent-{}", schedule::pid()), scene.domain());
     let inbox = node.inbox_builder().capacity(super::scene::CAPACITY).open();
-    let sender = node.sender("display");
+    let sender = node.connect("display");
     let mut outgoing = scene.outgoing();
     if let (Ok(mut inbox), Ok(mut sender)) = (inbox, sender) {
         for _ in 0..random(|random| random.u32(1..=2)) {
@@ -72,7 +72,7 @@ fn try_inherited(scene: &Scene, node: &Node, inbox: &mut Inbox, sender: &mut Sen
         other => scene
             .wrong(format!("a child receives with its parent's inbox: {:?}", other.map(|message| message.is_some()))),
     }
-    if node.inbox().is_ok() || node.try_sender("display").is_ok() || node.subscribe("topic").is_ok() {
+    if node.inbox().is_ok() || node.try_connect("display").is_ok() || node.subscribe("topic").is_ok() {
         scene.wrong("a child opens something at its parent's node".into());
     }
     sender.set_high_water(Some(0.5));
@@ -86,7 +86,7 @@ fn try_inherited(scene: &Scene, node: &Node, inbox: &mut Inbox, sender: &mut Sen
 fn send_some(scene: &Scene, id: &str) {
     let Ok(node) = Node::builder(id).domain(scene.domain()).open() else { return };
     let mut outgoing = scene.outgoing();
-    if let Ok(mut sender) = node.sender_within("display", Duration::from_secs(1)) {
+    if let Ok(mut sender) = node.connect_timeout("display", Duration::from_secs(1)) {
         for _ in 0..random(|random| random.u32(1..=2)) {
             let _ = outgoing.send("display", random(bytes), |payload| sender.send(payload));
         }

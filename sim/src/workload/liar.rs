@@ -82,7 +82,7 @@ fn send(scene: &Scene) {
     let mut outgoing = scene.outgoing();
     for _ in 0..random(|random| random.u32(1..=4)) {
         for to in ["liar", "victim"] {
-            let Ok(mut sender) = node.sender_within(to, Duration::from_millis(100)) else { continue };
+            let Ok(mut sender) = node.connect_timeout(to, Duration::from_millis(100)) else { continue };
             for _ in 0..random(|random| random.u32(1..=3)) {
                 let _ = outgoing.send(to, random(bytes), |payload| sender.send(payload));
             }

@@ -68,12 +68,12 @@ fn at_once<R>(scene: &Scene, what: &str, call: impl FnOnce() -> R) -> R {
 fn send(scene: &Scene) {
     let node = scene.open("camera", scene.domain());
     let mut outgoing = scene.outgoing();
-    let Ok(mut sender) = node.sender_within("display", Duration::MAX) else { return };
+    let Ok(mut sender) = node.connect_timeout("display", Duration::MAX) else { return };
     for _ in 0..random(|random| random.u32(1..=30)) {
         let bytes = random(bytes);
         match random(|random| random.u8(..4)) {
             0 => {
-                sender.set_limit(Duration::MAX);
+                sender.set_timeout(Duration::MAX);
                 let _ = outgoing.send("display", bytes, |payload| sender.send(payload));
             }
             1 => {
@@ -99,7 +99,7 @@ fn look(scene: &Scene) {
             Err(error) => schedule::say(|| format!("sees nothing: {error}")),
         }
         if let Ok(node) = Node::builder("looker").domain(scene.domain()).open() {
-            let _ = node.try_sender("nobody");
+            let _ = node.try_connect("nobody");
             let _ = node.stats();
         }
     }

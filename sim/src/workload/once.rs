@@ -52,7 +52,7 @@ fn send(scene: &Scene) {
         end(ending);
         return;
     }
-    let Ok(mut sender) = node.sender("display") else { return };
+    let Ok(mut sender) = node.connect("display") else { return };
     for _ in 0..count {
         send_one(&mut outgoing, &mut sender);
     }

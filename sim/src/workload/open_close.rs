@@ -44,7 +44,7 @@ fn live(scene: &Scene, node: Node) {
     let other = IDS[random(|random| random.usize(..IDS.len()))];
     let mut inbox = random(fastrand::Rng::bool).then(|| scene.try_inbox(&node).ok()).flatten();
     if random(fastrand::Rng::bool)
-        && let Ok(mut sender) = node.sender_within(other, Duration::from_millis(random(|random| random.u64(..20))))
+        && let Ok(mut sender) = node.connect_timeout(other, Duration::from_millis(random(|random| random.u64(..20))))
     {
         let mut outgoing = scene.outgoing();
         for _ in 0..random(|random| random.u32(..3)) {

@@ -157,7 +157,7 @@ fn send(scene: &Scene, to: &To) {
     let count = random(|random| random.u32(1..=20));
     match to {
         To::Node(name) => {
-            let destination = scene.retry("connect", || outbox.to(name));
+            let destination = scene.retry("connect", || outbox.connect(name));
             for _ in 0..count {
                 let _ = outgoing.send(name, random(bytes), |payload| outbox.send(destination, payload));
                 pause();

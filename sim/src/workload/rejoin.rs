@@ -41,7 +41,7 @@ fn send(scene: &Scene) {
     for _ in 0..random(|random| random.u32(1..=4)) {
         let node = scene.open("sender", scene.domain());
         let mut outgoing = scene.outgoing();
-        if let Ok(mut sender) = node.sender_within("steady", Duration::from_secs(2)) {
+        if let Ok(mut sender) = node.connect_timeout("steady", Duration::from_secs(2)) {
             for _ in 0..random(|random| random.u32(1..=3)) {
                 let _ = outgoing.send("steady", random(bytes), |payload| sender.send(payload));
             }
@@ -61,7 +61,7 @@ fn clean_and_reach(scene: &Scene) {
     let program = Program::new("late", move || {
         let node = reach.open("late", reach.domain());
         let mut outgoing = reach.outgoing();
-        let mut sender = reach.retry("reach the node that is still there", || node.sender("steady"));
+        let mut sender = reach.retry("reach the node that is still there", || node.connect("steady"));
         reach.retry("send to it", || outgoing.send("steady", 20, |payload| sender.send(payload)));
         let _ = sender.flush(Duration::from_secs(60));
     });
