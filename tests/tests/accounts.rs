@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use librpc::{
-    Account, Admission, ChannelState, Destination, FlushError, Inbox, InboxBuilder, Node, Outbox, Policy, Rate, SendError,
-    Subscriber, Topic,
+    Account, Admission, ChannelState, Destination, FlushError, Inbox, InboxBuilder, Node, Outbox, Policy, Rate,
+    SendError, Subscriber, Topic,
 };
 use librpc_system_tests::{TestDomain, wait_until};
 
