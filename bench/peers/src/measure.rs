@@ -357,7 +357,7 @@ fn now_ns() -> u64 {
 }
 
 fn ready() -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{READY}").context("cannot say that this process is ready")
+    writeln!(std::io::stdout(), "{READY}").context("cannot report that this process is ready")
 }
 
 fn tell(told: &Told) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {node:?} was closed with {unprocessed} messages sent that were not processed")]
+#[error("node {node:?} was closed before {unprocessed} of its messages were processed")]
 pub struct CloseError {
     /// The node.
     pub node: Arc<str>,

@@ -28,13 +28,13 @@ pub enum InvalidTopic {
         topic: Arc<str>,
     },
     /// It is too long.
-    #[error("topic {topic:?} has {} bytes, of at most {MAX_TOPIC_BYTES}", topic.len())]
+    #[error("topic {topic:?} has {} bytes; the limit is {MAX_TOPIC_BYTES}", topic.len())]
     TooLong {
         /// The text.
         topic: Arc<str>,
     },
     /// It bears a control character.
-    #[error("topic {topic:?} has the control character {found:?} in it")]
+    #[error("topic {topic:?} contains the control character {found:?}")]
     InvalidCharacter {
         /// The text.
         topic: Arc<str>,
@@ -42,13 +42,13 @@ pub enum InvalidTopic {
         found: char,
     },
     /// The outbox has as many topics as there can be.
-    #[error("topic {topic:?} is one too many: an outbox has at most {MAX_TOPICS}")]
+    #[error("topic {topic:?} is one too many: an outbox can have {MAX_TOPICS}")]
     TooMany {
         /// The text.
         topic: Arc<str>,
     },
     /// A topic to publish on has a `*` in it, or a pattern one beside other characters of a level.
-    #[error("topic {topic:?} has a `*` that is no level of a pattern: \"*\" and \"**\" stand alone, for subscribers")]
+    #[error("topic {topic:?} has a misplaced `*`: only a subscriber's pattern has \"*\" or \"**\", each as a whole level")]
     Star {
         /// The text.
         topic: Arc<str>,

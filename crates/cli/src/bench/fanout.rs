@@ -121,7 +121,7 @@ impl Source {
         let mut topics = Vec::new();
         for inboxes in INBOXES {
             let topic = outbox.topic(&burst_topic(inboxes))?;
-            anyhow::ensure!(outbox.subscribers(topic)? == inboxes, "not every inbox is there");
+            anyhow::ensure!(outbox.subscribers(topic)? == inboxes, "some inboxes are missing");
             topics.push(topic);
         }
         let topics = topics.try_into().expect("one for each number of inboxes");
@@ -185,7 +185,7 @@ impl Source {
         let begun = Instant::now();
         loop {
             self.sender.send(DRAIN)?;
-            self.sender.flush(LIMIT).context("the crowd does not take its messages")?;
+            self.sender.flush(LIMIT).context("the crowd does not process its messages")?;
             match self.outbox.flush(Duration::from_millis(1)) {
                 Ok(()) => return Ok(()),
                 Err(FlushError::TimedOut { .. }) if begun.elapsed() < LIMIT => {}

@@ -372,7 +372,7 @@ impl Outgoing {
 
 /// The receiver may be reading the ring already: it cannot be offered again, or it would be read twice.
 fn after_data(why: &str) -> Next {
-    let text = format!("{why}; what was sent may have been delivered all the same");
+    let text = format!("{why}; what was sent may have been delivered nevertheless");
     Next::Fail(Failure::Refused { reason: Reason::Resources as u32, text })
 }
 

@@ -45,7 +45,7 @@ pub struct Observed {
 #[non_exhaustive]
 pub enum ObserveError {
     /// It is dead, and nobody has swept it yet.
-    #[error("it is dead, and not swept yet (`librpc clean`)")]
+    #[error("it is dead, and its files are still there (`librpc clean` removes them)")]
     Dead,
     /// It lives, but its process is stopped (SIGSTOP, a debugger): it was not asked.
     #[error("its process is stopped")]

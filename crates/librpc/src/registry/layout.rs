@@ -122,7 +122,7 @@ impl Select {
 /// A file that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadLayout {
-    #[error("it does not begin like a file of librpc")]
+    #[error("it is not a file of librpc")]
     Magic,
     #[error("it has layout version {found}; this librpc speaks version {VERSION}")]
     Version { found: u64 },

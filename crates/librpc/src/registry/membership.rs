@@ -202,7 +202,7 @@ impl Membership {
 
     /// Says that a node's entry has changed.
     pub(crate) fn bump(&self, id: &str) -> Result<(), OsError> {
-        let doing = || format!("say in {} that node {id:?} has changed", self.domain.path().display());
+        let doing = || format!("announce in {} that node {id:?} has changed", self.domain.path().display());
         change_counter::bump(&self.generation, id).context(doing)
     }
 

@@ -46,7 +46,7 @@ pub(super) fn data(
 ) -> Next {
     let data = wire::decode::<Data>(bytes);
     let (Ok(data), [memory]) = (data, descriptors) else {
-        let text = format!("{} descriptors, of 1 with the agreed terms", descriptors.len());
+        let text = format!("{} descriptors, instead of one memory with the agreed terms", descriptors.len());
         return Next::Refuse(Reason::BadHandshake, text);
     };
     match hello::receive(&data, &wanted.terms(), memory) {
@@ -64,7 +64,7 @@ pub(super) fn finish(socket: &Arc<Socket>, owner: Credentials, wanted: Wanted, c
     let Some(data) = wanted.memory.clone() else { return Next::HangUp };
     // What lies behind it could carry descriptors, and its reader would have to close them. An honest sender waits.
     if !socket.shut_to_descriptors() {
-        return Next::refuse(Reason::BadHandshake, "more is said than was due");
+        return Next::refuse(Reason::BadHandshake, "an unexpected message after the memory");
     }
     let (ack, memfd) = match Mapping::create(Shape::Ack) {
         Ok(made) => made,

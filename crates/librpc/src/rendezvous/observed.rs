@@ -30,7 +30,7 @@ pub(super) fn first(node: &Arc<NodeShared>, socket: &Socket, credentials: Creden
         return next;
     }
     if asked.target != *node.incarnation.bytes() {
-        return Next::refuse(Reason::Restarted, "the node was opened anew");
+        return Next::refuse(Reason::Restarted, "the node was opened again");
     }
     let Credentials { pid, uid, gid } = credentials;
     let groups = socket.peer_groups().into();

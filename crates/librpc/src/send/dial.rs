@@ -52,7 +52,7 @@ pub enum ConnectError {
         text: String,
     },
     /// The node, or its file, is not what it should be.
-    #[error("node {node:?} cannot be connected to: {why}")]
+    #[error("cannot connect to node {node:?}: {why}")]
     Broken {
         /// The id.
         node: Arc<str>,

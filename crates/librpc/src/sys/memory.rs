@@ -24,9 +24,9 @@ fn seals() -> SealFlags {
 /// Why a descriptor is not the sealed memory that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadMemory {
-    #[error("the descriptor is no memfd")]
+    #[error("the descriptor is not a memfd")]
     NotMemory,
-    #[error("the memfd bears seals {0:#x}, too few")]
+    #[error("the memfd has too few seals: {0:#x}")]
     Unsealed(u32),
     #[error("the memfd is not on tmpfs (type {0:#x})")]
     NotTmpfs(u64),

@@ -39,7 +39,7 @@ pub use reason::Reason;
 
 /// Bytes that are not the message that was due.
 #[derive(Debug, thiserror::Error)]
-#[error("a message that cannot be read: {0}")]
+#[error("invalid message: {0}")]
 pub(crate) struct BadMessage(#[from] minicbor::decode::Error);
 
 /// The message as bytes.

@@ -71,7 +71,7 @@ impl Place {
     fn after(&mut self, what: &str) -> anyhow::Result<[u64; 2]> {
         self.publish()?;
         self.orders.send(what.as_bytes())?;
-        self.orders.flush(LIMIT).context("the visitor does not do what it is told")?;
+        self.orders.flush(LIMIT).context("the visitor does not follow its orders")?;
         Ok([self.publish()?, self.publish()?])
     }
 
