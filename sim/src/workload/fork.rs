@@ -57,6 +57,7 @@ fn be_parent(scene: &Scene) {
         }
         let _ = outgoing.send("display", random(bytes), |payload| sender.send(payload));
         let _ = sender.flush(Duration::from_secs(1));
+        outgoing.judge(sender.account());
     }
     schedule::join(thread);
 }

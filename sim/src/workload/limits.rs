@@ -86,6 +86,7 @@ fn send(scene: &Scene) {
         }
     }
     let _ = sender.flush(Duration::MAX);
+    outgoing.judge(sender.account());
     if node.close(Duration::MAX).is_err() {
         schedule::say(|| "not everything was processed".into());
     }

@@ -49,6 +49,7 @@ fn send(scene: &Scene) {
         for _ in 0..count {
             outgoing.publish(&mut outbox, (topic, "pose"), random(bytes), Duration::from_secs(1));
         }
+        outgoing.judge(outbox.total());
         end(ending);
         return;
     }
@@ -56,6 +57,7 @@ fn send(scene: &Scene) {
     for _ in 0..count {
         send_one(&mut outgoing, &mut sender);
     }
+    outgoing.judge(sender.account());
     end(ending);
 }
 

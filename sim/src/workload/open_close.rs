@@ -49,6 +49,7 @@ fn live(scene: &Scene, node: Node) {
         let mut outgoing = scene.outgoing();
         for _ in 0..random(|random| random.u32(..3)) {
             let _ = outgoing.send(other, random(bytes), |payload| sender.try_send(payload));
+            outgoing.judge(sender.account());
         }
         if random(fastrand::Rng::bool) {
             let _ = sender.flush(Duration::from_millis(5));

@@ -177,6 +177,7 @@ fn send(scene: &Scene, to: &To) {
             Err(error) => schedule::say(|| format!("not flushed: {error}")),
         }
     }
+    outgoing.judge(outbox.total());
     match outbox.take_returned() {
         Ok(returned) => returned.iter().for_each(|message| scene.returned(&message.payload)),
         Err(error) => scene.wrong(format!("what came back cannot be had: {error}")),

@@ -45,6 +45,7 @@ fn send(scene: &Scene) {
             for _ in 0..random(|random| random.u32(1..=3)) {
                 let _ = outgoing.send("steady", random(bytes), |payload| sender.send(payload));
             }
+            outgoing.judge(sender.account());
         }
         schedule::sleep_until(schedule::clock_ns() + random(|random| random.u64(..2_000_000)));
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use librpc::{Domain, Event, Inbox, InboxError, Message, Node, Outbox, SendError, Topic};
+use librpc::{Account, Domain, Event, Inbox, InboxError, Message, Node, Outbox, SendError, Topic};
 
 use super::ledger::{Accepted, Got, Id, Ledger, Life, Sent, To};
 use crate::kernel::Pid;
@@ -193,7 +193,7 @@ impl Scene {
 
     /// A new sending program's names for its messages.
     pub fn outgoing(&self) -> Outgoing {
-        Outgoing { scene: self.clone(), outbox: self.ledger(Ledger::outbox), next: 0 }
+        Outgoing { scene: self.clone(), outbox: self.ledger(Ledger::outbox), next: 0, accepted: 0 }
     }
 }
 
@@ -205,6 +205,8 @@ pub struct Outgoing {
     scene: Scene,
     outbox: u32,
     next: u32,
+    /// How often an inbox was said to have a message.
+    accepted: u64,
 }
 
 impl Outgoing {
@@ -219,12 +221,26 @@ impl Outgoing {
     }
 
     /// Notes that a message was accepted.
-    pub fn accepted(&self, id: Id, inboxes: usize, pending: usize, without: Vec<String>) {
+    pub fn accepted(&mut self, id: Id, inboxes: usize, pending: usize, without: Vec<String>) {
         let ns = schedule::clock_ns();
+        self.accepted += (inboxes + pending) as u64;
         schedule::say(|| format!("{id:?} was accepted: {inboxes} inboxes, {pending} pending, without {without:?}"));
         self.scene.ledger(|ledger| {
             ledger.sent.get_mut(&id).expect("it was noted").accepted = Some(Accepted { inboxes, pending, without, ns });
         });
+    }
+
+    /// What the outbox says became of the messages must be what its calls have said.
+    pub fn judge(&self, account: Account) {
+        let Account { sent, accepted, processed, queued, dropped, returned, .. } = account;
+        if sent != processed + queued + dropped + returned {
+            self.scene.wrong(format!("an account does not add up: {account:?}"));
+        }
+        if accepted != self.accepted {
+            let own = self.accepted;
+            self.scene
+                .wrong(format!("an account counts {accepted} accepted messages, its calls said {own}: {account:?}"));
+        }
     }
 
     /// Sends a message to a node, and notes it.

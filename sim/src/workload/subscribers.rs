@@ -79,4 +79,5 @@ fn publish(scene: &Scene) {
         }
     }
     let _ = outbox.flush(Duration::from_secs(1));
+    outgoing.judge(outbox.total());
 }

@@ -1,5 +1,8 @@
 //! A node that was asked about itself, and what it has said so far: page by page, each bounded, all of them together too.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use crate::name::Incarnation;
 use crate::observe::ObserveError;
 use crate::registry::NodeInfo;
@@ -7,6 +10,7 @@ use crate::stats::NodeStats;
 use crate::stats::page::{self, Cursor, Item};
 use crate::sys::clock::Instant;
 use crate::sys::dispose::dispose;
+use crate::sys::poll::Poll;
 use crate::sys::socket::{Cut, Received, Sent, Socket};
 use crate::text::harmless;
 use crate::wire::{self, Answer, Observe, PROTOCOL, Page, Reason};
@@ -50,6 +54,27 @@ pub(super) enum Said {
     Nothing(ObserveError),
 }
 
+/// A socket that an epoll set watches. It leaves the set before it is closed, which may be much later.
+#[derive(Debug)]
+struct Watched {
+    socket: Socket,
+    poll: Arc<Poll>,
+}
+
+impl Deref for Watched {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.poll.remove(&self.socket);
+    }
+}
+
 /// A node that was asked and has not said everything yet.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -57,7 +82,7 @@ pub(super) struct Asked {
     pub(super) uid: u32,
     /// Since when it has been waited for.
     pub(super) since: Instant,
-    socket: Socket,
+    socket: Watched,
     place: Option<Cursor>,
     stats: NodeStats,
     pages: usize,
@@ -66,13 +91,15 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Asks a node for everything after a place. `None`: it has hung up.
+    /// Asks a node for everything after a place, and has its answer watched. `None`: it has hung up.
     pub(super) fn new(
         node: &NodeInfo,
         after: Option<Cursor>,
-        token: u64,
+        (token, poll): (u64, Arc<Poll>),
         socket: Socket,
     ) -> Result<Option<Self>, ObserveError> {
+        poll.add(&socket, token).map_err(|error| ObserveError::Failed(error.to_string()))?;
+        let socket = Watched { socket, poll };
         match socket.send(&question(node.incarnation, after), None) {
             Ok(Sent::Done) => {}
             Ok(_) => return Ok(None),
@@ -81,10 +108,6 @@ impl Asked {
         let stats = NodeStats::new(node.id.as_str().into(), node.incarnation);
         let (uid, since) = (node.uid, Instant::now());
         Ok(Some(Self { token, uid, since, socket, place: None, stats, pages: 0, bytes: 0 }))
-    }
-
-    pub(super) fn socket(&self) -> &Socket {
-        &self.socket
     }
 
     /// How many pages have come.

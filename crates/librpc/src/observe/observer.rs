@@ -6,6 +6,7 @@
 //! creates anything; an observer that dies leaves nothing but what the kernel closes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::observe::asked::{Asked, Identity, Said};
@@ -75,7 +76,7 @@ pub enum ObserveError {
 #[derive(Debug)]
 pub struct Observer {
     domain: Domain,
-    poll: Option<Poll>,
+    poll: Option<Arc<Poll>>,
     /// The nodes that have not answered.
     asked: BTreeMap<Identity, Asked>,
     tokens: u64,
@@ -187,7 +188,7 @@ impl Observer {
         let mut to_ask: VecDeque<_> =
             alive.iter().filter(|(identity, _)| !self.asked.contains_key(identity)).cloned().collect();
         if self.poll.is_none() {
-            self.poll = Some(Poll::new()?);
+            self.poll = Some(Arc::new(Poll::new()?));
         }
         let holders = if to_ask.is_empty() { Holders::default() } else { Holders::now() };
         let (mut ready, mut joining, begun) = (Vec::new(), Vec::new(), Instant::now());
@@ -298,9 +299,9 @@ impl Observer {
             return Err(NotAsked::Because(ObserveError::Failed(text)));
         }
         self.tokens += 1;
-        let asked = Asked::new(node, look.after, self.tokens, socket).map_err(NotAsked::Because)?;
+        let poll = self.poll.clone().expect("it was made before");
+        let asked = Asked::new(node, look.after, (self.tokens, poll), socket).map_err(NotAsked::Because)?;
         let asked = asked.ok_or(NotAsked::NobodyListens)?;
-        self.poll.as_ref().expect("it was made before").add(asked.socket(), self.tokens).map_err(failed)?;
         self.asked.insert(identity.clone(), asked);
         Ok(())
     }
