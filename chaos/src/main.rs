@@ -4,6 +4,7 @@
 //! timing as far as real processes allow.
 //!
 //! The parts:
+mod accepted; //  what was sent just before its sender ended
 mod churn; //     nodes that come and go
 mod full; //      no space, no descriptors, no memory
 mod kills; //     kill -9 of either side, anywhere
@@ -53,6 +54,7 @@ Exit codes: 0 all passed, 1 something failed (the command that repeats it is sho
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     All,
+    Accepted,
     Kills,
     Sweepers,
     Stops,
@@ -70,7 +72,8 @@ enum Hidden {
 
 type Run = fn(&mut Battery);
 
-const PARTS: [(Part, &str, Run); 7] = [
+const PARTS: [(Part, &str, Run); 8] = [
+    (Part::Accepted, "accepted", accepted::run),
     (Part::Kills, "kills", kills::run),
     (Part::Sweepers, "sweepers", sweepers::run),
     (Part::Stops, "stops", stops::run),

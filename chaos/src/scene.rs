@@ -27,6 +27,11 @@ impl Scene {
         Self { domain: TestDomain::new().without_assertions(), is_shared: false }
     }
 
+    /// A domain that is shared with the battery's group.
+    pub(crate) fn shared() -> Self {
+        Self { is_shared: true, ..Self::new() }
+    }
+
     /// A domain in which the point is reached.
     pub(crate) fn of(point: &Point) -> Self {
         Self { is_shared: point.is_in_shared_domains(), ..Self::new() }

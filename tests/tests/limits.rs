@@ -133,6 +133,9 @@ fn calls() -> BTreeMap<&'static str, Call> {
             sender.set_timeout(limit);
             sender.send(b"hello").unwrap();
         }),
+        ("Sender::send_timeout", |scene, limit, _| {
+            scene.source.connect("receiver").unwrap().send_timeout(b"hello", limit).unwrap();
+        }),
         ("Sender::flush", |scene, limit, _| scene.processed().flush(limit).unwrap()),
         ("Sender::set_redelivery", |scene, limit, has_time| {
             let mut sender = scene.source.connect("receiver").unwrap();
@@ -145,6 +148,11 @@ fn calls() -> BTreeMap<&'static str, Call> {
                 (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
             publisher.set_timeout(limit);
             assert_eq!(publisher.publish(b"hello").unwrap().inboxes(), 1);
+        }),
+        ("Publisher::publish_timeout", |scene, limit, _| {
+            let (_subscriber, mut publisher) =
+                (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
+            assert_eq!(publisher.publish_timeout(b"hello", limit).unwrap().inboxes(), 1);
         }),
         ("Publisher::flush", |scene, limit, _| scene.source.publisher("t").unwrap().flush(limit).unwrap()),
         ("Publisher::wait_for_subscriber", |scene, limit, _| {

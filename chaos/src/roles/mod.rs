@@ -3,6 +3,7 @@
 mod crowd; //     many nodes that come and go
 mod fork; //      a process that forks without exec
 mod lean; //      a process that runs out of something
+mod once; //      sends one message and ends
 mod receive; //   processes numbered messages
 mod registry; //  joins, leaves, sweeps
 mod rounds; //    two processes that wake each other
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use librpc::{Domain, Node};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use once::{Ending, Once, To};
 pub(crate) use receive::Receive;
 pub(crate) use rounds::{Kind as RoundsKind, Rounds as RoundsRole};
 pub(crate) use send::Send;
@@ -40,6 +42,12 @@ impl DomainAt {
 pub(crate) enum Role {
     Receive(Receive),
     Send(Send),
+    Once(Once),
+    /// Says the number of each [`Once`].
+    Collect {
+        domain: DomainAt,
+        from: To,
+    },
     /// Joins, opens its inbox, leaves.
     Live {
         domain: DomainAt,
@@ -97,6 +105,8 @@ impl Role {
         match self {
             Self::Receive(receive) => receive.play(),
             Self::Send(send) => send.play(),
+            Self::Once(once) => once.play(),
+            Self::Collect { domain, from } => once::collect(&domain, from),
             Self::Live { domain, id } => registry::live(&domain, &id),
             Self::Probe { domain, id } => registry::probe(&domain, &id),
             Self::Clean { domain } => registry::clean(&domain),

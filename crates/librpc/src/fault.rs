@@ -12,13 +12,16 @@ macro_rules! fault {
 }
 pub(crate) use fault;
 
-#[cfg(not(feature = "fault-points"))]
+#[cfg(any(not(feature = "fault-points"), feature = "simulated"))]
 pub(crate) fn prepare() {}
 
-#[cfg(feature = "fault-points")]
+#[cfg(all(feature = "fault-points", not(feature = "simulated")))]
 pub(crate) use points::{prepare, reach};
 
-#[cfg(feature = "fault-points")]
+#[cfg(feature = "simulated")]
+pub(crate) use crate::sys::machine::reach;
+
+#[cfg(all(feature = "fault-points", not(feature = "simulated")))]
 mod points {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -97,6 +97,9 @@ mod sys; //         the operating system, and the only unsafe code about it
 #[cfg(feature = "hostile")]
 #[doc(hidden)]
 pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
+#[cfg(feature = "simulated")]
+#[doc(hidden)]
+pub use sys::machine as simulated; // what takes the kernel's place
 #[cfg(test)]
 mod tests;
 

@@ -214,7 +214,10 @@ fn serve(registration: &Registration, owner: &Owner<'_>) -> Result<u64, OsError>
 impl Former {
     pub(crate) fn give_up(self, id: &str, reactor: &Arc<Reactor>) {
         match self {
-            Self::Place(place) => place.give_up(reactor),
+            Self::Place(place) => {
+                reactor.retire(place.listener);
+                place.registration.leave();
+            }
             Self::Membership(membership) => {
                 // Publishers that watch the former counter look for the new one.
                 if let Err(error) = membership.bump(id) {
@@ -222,7 +225,7 @@ impl Former {
                 }
                 membership.leave();
             }
-            Self::Listener(listener) => drop(reactor.forget(listener)),
+            Self::Listener(listener) => reactor.retire(listener),
         }
     }
 }

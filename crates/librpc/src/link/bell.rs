@@ -3,7 +3,7 @@
 //! A bell says nothing that the shared memory does not say, so it may be lost where the receiver of bells will look anyway:
 //! when its queue is full. Whoever reads many in one go looks at every ring of the connection.
 
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedFd;
 
 use crate::sys::dispose::dispose;
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Sent, Socket};
@@ -85,6 +85,8 @@ pub(crate) fn hear(socket: &Socket, hung_up: bool, mut each: impl FnMut(Bell) ->
             Ok(Received::Nothing) if hung_up => return Heard::HungUp,
             Ok(Received::Nothing) if read < MANY => return Heard::Bells,
             Ok(Received::Nothing) => return Heard::Many,
+            // The bells are still there; until they are read, every ring is looked at.
+            Err(error) if error.is_passing() => return Heard::Many,
             Ok(Received::HungUp) | Err(_) => return Heard::HungUp,
         }
     }

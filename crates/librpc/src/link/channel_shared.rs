@@ -10,8 +10,8 @@
 //! | `SENT` | the kernel holds the memory in the receiver's socket queue: the receiver maps it, and reads it to the end |
 //! | `OPEN` | the receiver has mapped it, and reads it to the end |
 
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 use std::time::Duration;
 
 use librpc_ring::{Counters, Memory, MemoryMut, layout};
@@ -82,6 +82,8 @@ fn pair(target: &Target) -> Pair {
 struct State {
     /// The data memory, until the receiver has it.
     memfd: Option<Descriptor>,
+    /// The receiver may have taken the data memory: it was sent, and no refusal has come.
+    may_be_read: bool,
     attached: Option<Attached>,
     /// The receiver's memory, where its connection was lost while the ring was attached: it tells what was processed.
     last_ack: Option<Arc<Mapping>>,
@@ -168,13 +170,24 @@ impl ChannelShared {
     /// Sends the data memory along with a message. Once this is done, what is committed survives this process.
     pub(crate) fn send_memory(&self, socket: &Socket, message: &[u8]) -> Result<Sent, OsError> {
         use std::os::fd::AsFd;
-        let state = self.state();
+        let mut state = self.state();
         let sent = socket.send(message, state.memfd.as_ref().map(|memfd| memfd.as_fd()))?;
         if sent == Sent::Done {
+            state.may_be_read = true;
             self.raise_status(SENT);
             self.changed.notify_all();
         }
         Ok(sent)
+    }
+
+    /// The receiver has not taken the data memory.
+    pub(crate) fn refused(&self) {
+        self.state().may_be_read = false;
+    }
+
+    /// Whether the receiver reads the ring, or has read it. Before its answer is seen, how far is not known.
+    pub(crate) fn may_be_read(&self) -> bool {
+        self.state().may_be_read
     }
 
     /// Called under the lock: the status never falls.

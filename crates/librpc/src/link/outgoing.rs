@@ -8,7 +8,7 @@
 //! A receiver that dies is a hang-up here. Whether its node still lives then tells a death from a receiver that only lost
 //! patience.
 
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -289,6 +289,7 @@ impl Outgoing {
     }
 
     fn refusal(&self, reason: u32, text: &str) -> Next {
+        self.channel.refused();
         match Reason::from_number(reason) {
             Reason::Busy => Next::Retry,
             // The link's hang-up is on its way, or has come.

@@ -1,6 +1,8 @@
 //! The end of a sender's handshake: its memory is checked, answered with ours, and handed to the inbox as a channel.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+
+use crate::sys::OwnedFd;
 use std::sync::Arc;
 
 use librpc_ring::Consumer;

@@ -1,8 +1,6 @@
 //! A sender's hello: what it wants, and who it is.
 
-#![expect(clippy::result_large_err, reason = "a step's outcome is taken apart at once, once per handshake")]
-
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedFd;
 use std::sync::Arc;
 
 use crate::link::inbox_shared::InboxShared;

@@ -9,8 +9,8 @@
 //! | before its memory came | there are none |
 //! | after it | they are in the memory, which is attached all the same, and read to the end |
 
+use crate::sys::OwnedFd;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -287,8 +287,19 @@ impl Incoming {
 
     /// Looks at what a peer has said. What is not due stays in the socket, and ends with it where that may block.
     fn look(self: &Arc<Self>, reactor: &Arc<Reactor>) {
-        let mut state = self.state();
+        let state = self.state();
         let Some(node) = self.node.upgrade() else { return self.end(reactor, state, None) };
+        self.look_at(reactor, &node, state, |_| {});
+    }
+
+    /// The same for a node that is there. `silent`: what to do where nothing was said.
+    fn look_at(
+        self: &Arc<Self>,
+        reactor: &Arc<Reactor>,
+        node: &Arc<NodeShared>,
+        mut state: MutexGuard<'_, State>,
+        silent: impl FnOnce(MutexGuard<'_, State>),
+    ) {
         let Some(socket) = state.socket.clone() else { return };
         let mut message = [0; MAX_MESSAGE_BYTES];
         let (bytes, descriptors) = match socket.peek(&mut message) {
@@ -303,9 +314,9 @@ impl Incoming {
                 if !matches!(next, Next::Again) {
                     state.strangers = descriptors;
                 }
-                return self.apply(reactor, &node, state, next);
+                return self.apply(reactor, node, state, next);
             }
-            Ok(Received::Nothing) => return,
+            Ok(Received::Nothing) => return silent(state),
             Err(error) if error.is_passing() => return self.again(reactor, state),
             // What it has sent is delivered, if the function says so and the inbox is still there.
             Ok(Received::HungUp) if matches!(&state.step, Step::Deciding(Some(inbox)) if !inbox.is_shut()) => {
@@ -316,20 +327,20 @@ impl Incoming {
         let next = match &state.step {
             Step::Hello if descriptors.is_empty() && Observe::is_one(bytes) => {
                 socket.skip();
-                observed::first(&node, &socket, self.credentials, bytes)
+                observed::first(node, &socket, self.credentials, bytes)
             }
             Step::Observing if descriptors.is_empty() => {
                 socket.skip();
-                observed::next(&node, &socket, bytes)
+                observed::next(node, &socket, bytes)
             }
             Step::Hello => {
-                let looked = hello::look(&node, &socket, self.credentials, bytes, &descriptors);
+                let looked = hello::look(node, &socket, self.credentials, bytes, &descriptors);
                 match looked {
                     Ok(wanted) if wanted.is_of_unknown_connection() => {
                         drop(state);
-                        return self.of_unknown_connection(reactor, &node, wanted);
+                        return self.of_unknown_connection(reactor, node, wanted);
                     }
-                    Ok(wanted) => Next::by_rules(&node, Asked::Sender(wanted)),
+                    Ok(wanted) => Next::by_rules(node, Asked::Sender(wanted)),
                     Err(next) => next,
                 }
             }
@@ -342,7 +353,7 @@ impl Incoming {
         if matches!(next, Next::Refuse(..)) {
             state.strangers = descriptors;
         }
-        self.apply(reactor, &node, state, next);
+        self.apply(reactor, node, state, next);
     }
 
     /// A channel for a connection that is not known. Its opening hello was sent before this one: it is looked at first. If
@@ -400,8 +411,9 @@ impl Source for Incoming {
             }
             (step, _) => {
                 state.step = step;
-                // Either of the two may have been stopped: the sender may try again. Its ring was not taken yet.
-                self.end(reactor, state, Some((Reason::Busy, "the sender is silent".into())));
+                // This process may have been stopped: what a sender said in time counts, even if the sender is gone by now.
+                let is_silent = Some((Reason::Busy, "the sender is silent".into()));
+                self.look_at(reactor, &node, state, |state| self.end(reactor, state, is_silent));
             }
         }
     }

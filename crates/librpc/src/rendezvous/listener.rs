@@ -14,6 +14,7 @@ use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::Socket;
 use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::{OsError, process};
 use crate::wire::Reason;
 
@@ -31,6 +32,8 @@ struct Listener {
     /// Given up to refuse politely when the process has no descriptors left.
     spare: Mutex<Option<Socket>>,
     handshakes: Arc<Handshakes>,
+    /// Its socket was removed, and the node listens on another one. Those who came before are served.
+    is_retired: AtomicBool,
 }
 
 /// Has the background thread serve a node's socket, under this token.
@@ -42,6 +45,7 @@ pub(crate) fn listen(node: &Arc<NodeShared>, socket: Socket, token: u64) -> Resu
         token,
         spare: Mutex::new(Some(Socket::spare()?)),
         handshakes: Arc::default(),
+        is_retired: AtomicBool::new(false),
     });
     node.reactor().watch(token, &listener.socket, listener.clone())
 }
@@ -55,6 +59,7 @@ impl Source for Listener {
             }
             match self.socket.accept() {
                 Ok(Some(socket)) => self.taken(reactor, &node, socket),
+                Ok(None) if self.is_retired.load(Ordering::Relaxed) => return drop(reactor.forget(self.token)),
                 Ok(None) => return,
                 Err(error) => return self.refuse(reactor, &node, &error),
             }
@@ -68,6 +73,12 @@ impl Source for Listener {
             tracing::error!(%error, "a listener cannot go on just now");
             reactor.deadline(self.token, self.clone(), Some(Instant::now() + REST));
         }
+    }
+
+    fn retire(self: Arc<Self>, _reactor: &Arc<Reactor>, _token: u64) {
+        // Relaxed: the hang-up, which wakes the background thread, comes after it. Nobody can connect from here on.
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.socket.hang_up();
     }
 }
 
@@ -111,11 +122,16 @@ impl Listener {
     }
 }
 
-/// A node that leaves hangs up on everyone, also on those who wait for its admission function.
+/// A node that leaves hangs up on everyone, also on those who wait for its admission function. The handshakes of a retired
+/// listener go on.
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Some(reactor) = self.reactor.upgrade() {
-            self.handshakes.end(&reactor);
+            // Its close alone would not end the watch where a forked child has a copy that is still to be closed.
+            reactor.unwatch(&self.socket);
+            if self.node.upgrade().is_none_or(|node| node.has_left()) {
+                self.handshakes.end(&reactor);
+            }
         }
     }
 }

@@ -227,14 +227,18 @@ impl OutboundChannel {
     }
 
     /// Calls `each` with what the receiver, who is gone, has not processed; returns how many could not be found.
-    pub(crate) fn unprocessed(&mut self, each: impl FnMut(Head, u64, &[u8])) -> u64 {
+    pub(crate) fn unprocessed(&mut self, mut each: impl FnMut(Head, u64, &[u8])) -> u64 {
         self.refresh();
-        self.producer.unprocessed(each)
+        // It may have read the ring, and its answer was not seen: then it may have handed out anything.
+        let is_unknown = self.shared.may_be_read() && self.shared.ack().is_none();
+        self.producer.unprocessed(|head, sequence, payload| {
+            each(Head { redelivered: head.redelivered || is_unknown, ..head }, sequence, payload);
+        })
     }
 
-    /// Whether the receiver has ever answered: if not, it has not had the ring.
-    pub(crate) fn was_answered(&self) -> bool {
-        self.shared.ack().is_some()
+    /// Whether the receiver reads the ring, or has read it.
+    pub(crate) fn may_be_read(&self) -> bool {
+        self.shared.may_be_read()
     }
 
     /// How far the receiver has processed, in bytes; `None`: what it says cannot be.
@@ -371,7 +375,7 @@ impl OutboundChannel {
                 return true;
             }
             let Some(pauses) = polling.next(consumed.unwrap_or(0), Instant::now()) else { return false };
-            (0..pauses).for_each(|_| std::hint::spin_loop());
+            (0..pauses).for_each(|_| crate::sys::thread::spin_loop());
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::sys::Descriptor;
 use crate::sys::clock::Instant;
 use crate::wire::Reason;
 
-/// How often a message is tried again at once.
+/// How often a message is tried again at once, and over how many new channels.
 const MAX_RETRIES: u32 = 8;
 
 impl Routes {
@@ -31,6 +31,7 @@ impl Routes {
         patience: Patience,
     ) -> Delivery {
         let publishes = message.topic.is_some();
+        let last_channel = self.list[way.id.at].channels() + u64::from(MAX_RETRIES);
         loop {
             let room_at = match self.deliver_now(way, message, names, patience) {
                 Attempt::Over(delivery) => return delivery,
@@ -38,6 +39,9 @@ impl Routes {
                 Attempt::WaitUntil(room_at) => room_at,
             };
             let route = &mut self.list[way.id.at];
+            if route.channels() > last_channel {
+                return Delivery::Failed(route.refusal()); // it ends each handshake at once, again and again
+            }
             let (node, limit) = (route.to.clone(), patience.timeout);
             let (is_over, is_stuck) = (patience.is_over(), publishes && route.is_stuck());
             if is_over && publishes && !limit.is_zero() {
@@ -127,8 +131,8 @@ impl Routes {
                 None | Some(Loss { error: SendError::ReceiverGone { undelivered: 0, .. }, .. }) => {
                     return Attempt::Retry;
                 }
-                Some(Loss { error: error @ SendError::ReceiverGone { .. }, .. }) => Delivery::Lost(error),
-                Some(Loss { error, .. }) => Delivery::Failed(error),
+                Some(Loss { messages: 0, error }) => Delivery::Failed(error),
+                Some(Loss { error, .. }) => Delivery::Lost(error),
             },
         })
     }

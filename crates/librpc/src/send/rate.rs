@@ -133,7 +133,7 @@ impl Pace {
             }
             match wait.max(self.nap()).min(left.unwrap_or(Duration::MAX)) {
                 long if long > POLLED => thread::sleep(long),
-                _ => std::hint::spin_loop(),
+                _ => crate::sys::thread::spin_loop(),
             }
         }
     }

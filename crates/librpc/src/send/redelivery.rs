@@ -265,7 +265,7 @@ impl Redelivery {
         let Stage::InDoubt(channel) = &mut self.stage else { return Ok(true) };
         // The kernel's word first: what a receiver that is gone has processed does not change any more.
         let lives = lookup::is_listed(directory, channel.target())?;
-        let is_done = !channel.was_answered() || channel.is_drained();
+        let is_done = !channel.may_be_read() || channel.is_drained();
         if lives && !is_done {
             return Ok(false);
         }

@@ -116,6 +116,11 @@ impl Route {
         std::mem::take(&mut self.way)
     }
 
+    /// How many channels it has had.
+    pub(crate) fn channels(&self) -> u64 {
+        self.generation
+    }
+
     pub(crate) fn channel(&mut self) -> Option<&mut OutboundChannel> {
         match &mut self.way {
             Way::Open(channel) => Some(channel),

@@ -104,7 +104,7 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
     }
 }
 
-/// What a page holds that cannot be.
+/// Something in a page is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid statistics: {0}")]
 pub(crate) struct BadListing(&'static str);

@@ -7,11 +7,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
-pub(crate) use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
+use super::os::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags};
+pub(crate) use super::os::io::Errno;
 
-use super::{Context, Descriptor, OsError};
+use super::{Context, Descriptor, OsError, os};
 
 /// The registry's files take whole pages of this many bytes.
 pub(crate) const PAGE: u64 = 4096;
@@ -70,7 +69,7 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    fn of(stat: &rustix::fs::Stat) -> Self {
+    fn of(stat: &os::fs::Stat) -> Self {
         Self {
             identity: (stat.st_dev, stat.st_ino),
             uid: stat.st_uid,
@@ -90,18 +89,18 @@ impl Stat {
 /// Opens a directory by its path.
 pub(crate) fn open_directory(path: &Path) -> Result<Descriptor, OsError> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Descriptor::open(|| rustix::fs::open(path, flags, Mode::empty())).context(|| format!("open {}", path.display()))
+    Descriptor::open(|| os::fs::open(path, flags, Mode::empty())).context(|| format!("open {}", path.display()))
 }
 
 /// Opens a file of a directory.
 pub(crate) fn open(directory: &Descriptor, name: &str, access: Access) -> Result<Descriptor, Errno> {
-    Descriptor::open(|| rustix::fs::openat(directory, name, access.flags(), Mode::empty()))
+    Descriptor::open(|| os::fs::openat(directory, name, access.flags(), Mode::empty()))
 }
 
 /// Opens an open file once more, to read it.
 pub(crate) fn reopen(file: &Descriptor) -> Result<Descriptor, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    Descriptor::open(|| rustix::fs::open(proc_path(file), flags, Mode::empty()))
+    Descriptor::open(|| os::fs::open(proc_path(file), flags, Mode::empty()))
 }
 
 /// A path made absolute by the current directory.
@@ -119,44 +118,44 @@ pub(crate) fn proc_path(fd: impl AsFd) -> PathBuf {
 pub(crate) fn make_nameless(directory: &Descriptor, mode: u32) -> Result<Descriptor, Errno> {
     let mode = Mode::from_raw_mode(mode);
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = Descriptor::open(|| rustix::fs::openat(directory, ".", flags, mode))?;
-    rustix::fs::fchmod(&file, mode)?; // whatever the umask
+    let file = Descriptor::open(|| os::fs::openat(directory, ".", flags, mode))?;
+    os::fs::fchmod(&file, mode)?; // whatever the umask
     Ok(file)
 }
 
 /// Gives a file a name in a directory, unless the name is taken (`EXIST`).
 pub(crate) fn give_name(directory: &Descriptor, file: &Descriptor, name: &str) -> Result<(), Errno> {
-    rustix::fs::linkat(CWD, proc_path(file), directory, name, AtFlags::SYMLINK_FOLLOW)
+    os::fs::linkat(CWD, proc_path(file), directory, name, AtFlags::SYMLINK_FOLLOW)
 }
 
 /// Removes a name from a directory.
 pub(crate) fn unlink(directory: &Descriptor, name: &str) -> Result<(), Errno> {
-    rustix::fs::unlinkat(directory, name, AtFlags::empty())
+    os::fs::unlinkat(directory, name, AtFlags::empty())
 }
 
 /// Renames a file within a directory, unless the new name is taken (`EXIST`).
 pub(crate) fn rename_at(directory: &Descriptor, from: &str, to: &str) -> Result<(), Errno> {
-    rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)
+    os::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)
 }
 
 /// What an open file is.
 pub(crate) fn stat(file: &Descriptor) -> Result<Stat, Errno> {
-    rustix::fs::fstat(file).map(|stat| Stat::of(&stat))
+    os::fs::fstat(file).map(|stat| Stat::of(&stat))
 }
 
 /// What a name in a directory leads to.
 pub(crate) fn stat_at(directory: &Descriptor, name: &str) -> Result<Stat, Errno> {
-    rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Stat::of(&stat))
+    os::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Stat::of(&stat))
 }
 
 /// What a path leads to.
 pub(crate) fn stat_path(path: &Path) -> Result<Stat, Errno> {
-    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Stat::of(&stat))
+    os::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map(|stat| Stat::of(&stat))
 }
 
 /// Reads bytes at an offset; fewer at the file's end.
 pub(crate) fn read_at(file: &Descriptor, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
-    retry_interrupted(|| rustix::io::pread(file, &mut *into, offset))
+    retry_interrupted(|| os::io::pread(file, &mut *into, offset))
 }
 
 /// Writes bytes at an offset.
@@ -165,7 +164,7 @@ pub(crate) fn write_at(file: &Descriptor, bytes: &[u8], offset: u64) -> Result<(
     // On tmpfs a write is short only at a limit; the next one then says which.
     let mut written = 0;
     while written < bytes.len() {
-        match retry_interrupted(|| rustix::io::pwrite(file, &bytes[written..], offset + written as u64))? {
+        match retry_interrupted(|| os::io::pwrite(file, &bytes[written..], offset + written as u64))? {
             0 => return Err(Errno::NOSPC),
             more => written += more,
         }
@@ -176,12 +175,12 @@ pub(crate) fn write_at(file: &Descriptor, bytes: &[u8], offset: u64) -> Result<(
 /// Allocates space, so that no later write or mapping runs out of it.
 pub(crate) fn allocate(file: &Descriptor, offset: u64, bytes: u64) -> Result<(), Errno> {
     check_size(offset + bytes)?;
-    retry_interrupted(|| rustix::fs::fallocate(file, FallocateFlags::empty(), offset, bytes))
+    retry_interrupted(|| os::fs::fallocate(file, FallocateFlags::empty(), offset, bytes))
 }
 
 /// The longest file that this process may make (`ulimit -f`), in bytes; `None`: no limit.
 pub(crate) fn size_limit() -> Option<u64> {
-    getrlimit(Resource::Fsize).current
+    os::process::file_size_limit()
 }
 
 /// Whether a file may become this long: `FBIG` if not. The kernel itself would end the process with SIGXFSZ.
@@ -201,47 +200,47 @@ pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -
 
 /// Makes a directory.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<(), Errno> {
-    rustix::fs::mkdir(path, Mode::from_raw_mode(mode))
+    os::fs::mkdir(path, Mode::from_raw_mode(mode))
 }
 
 /// Removes a directory, if it is empty.
 pub(crate) fn remove_directory(path: &Path) -> Result<(), Errno> {
-    rustix::fs::rmdir(path)
+    os::fs::rmdir(path)
 }
 
 /// Renames a directory, unless the new name is taken (`EXIST`).
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
-    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+    os::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
 }
 
 /// Sets the access mode of what a path leads to.
 pub(crate) fn set_mode_of_path(path: &Path, mode: u32) -> Result<(), Errno> {
-    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
+    os::fs::chmod(path, Mode::from_raw_mode(mode))
 }
 
 /// Sets the access mode of an open file.
 pub(crate) fn set_mode(file: &Descriptor, mode: u32) -> Result<(), Errno> {
-    rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
+    os::fs::fchmod(file, Mode::from_raw_mode(mode))
 }
 
 /// Sets the access mode of what a name in a directory leads to.
 pub(crate) fn set_mode_at(directory: &Descriptor, name: &str, mode: u32) -> Result<(), Errno> {
-    rustix::fs::chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())
+    os::fs::chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())
 }
 
 /// Gives an open file to a group.
 pub(crate) fn set_group(file: &Descriptor, gid: u32) -> Result<(), Errno> {
-    rustix::fs::fchown(file, None, Some(rustix::process::Gid::from_raw(gid)))
+    os::fs::fchown(file, None, Some(rustix::process::Gid::from_raw(gid)))
 }
 
 /// Whether a file is on tmpfs.
 pub(crate) fn is_tmpfs(file: impl AsFd) -> Result<bool, Errno> {
-    Ok(rustix::fs::fstatfs(file)?.f_type as u64 == TMPFS_MAGIC)
+    Ok(os::fs::fstatfs(file)?.f_type as u64 == TMPFS_MAGIC)
 }
 
 /// Whether what a path leads to is on tmpfs.
 pub(crate) fn is_path_on_tmpfs(path: &Path) -> Result<bool, Errno> {
-    Ok(rustix::fs::statfs(path)?.f_type as u64 == TMPFS_MAGIC)
+    Ok(os::fs::statfs(path)?.f_type as u64 == TMPFS_MAGIC)
 }
 
 /// Calls `visit` with the names in a directory, `.` and `..` included, until it returns `false`. Names that are not UTF-8
@@ -253,7 +252,7 @@ pub(crate) fn each_name(
 ) -> Result<(), OsError> {
     let doing = || "list a directory".to_owned();
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let own = match Descriptor::open(|| rustix::fs::openat(directory, ".", flags, Mode::empty())) {
+    let own = match Descriptor::open(|| os::fs::openat(directory, ".", flags, Mode::empty())) {
         Ok(own) => own,
         Err(Errno::NOENT) => return Ok(()), // removed in the meantime
         Err(errno) => return Err(OsError::new(doing(), errno)),
@@ -276,7 +275,7 @@ pub(crate) fn each_name(
 /// The random number that the kernel chose when the machine was started.
 pub(crate) fn boot_id() -> Result<[u8; 16], OsError> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
+    let text = os::path::text(path).context(|| format!("read {path}"))?;
     let digits = text.trim().replace('-', "");
     let id = u128::from_str_radix(&digits, 16).map_err(|_| {
         let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "not a hexadecimal number");

@@ -3,32 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use super::os::fs::FlockOperation;
+use super::os::io::Errno;
+use super::os::ofd::{self, Kind};
+use super::os::{self, path};
 
 /// The byte whose write lock is a node's life.
-const LIFE: libc::off_t = 0;
+const LIFE: u64 = 0;
 /// The byte whose write lock a sweeper holds: another one, so that no sweeper ever looks like life.
-const SWEEP: libc::off_t = 1;
-
-fn one_byte(kind: libc::c_int, byte: libc::off_t) -> libc::flock {
-    // SAFETY: all-zero is a valid `flock`.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as libc::c_short;
-    lock.l_start = byte;
-    lock.l_len = 1;
-    lock
-}
-
-fn call(fd: impl AsFd, command: libc::c_int, lock: &mut libc::flock) -> io::Result<()> {
-    // SAFETY: the descriptor is open, and `lock` is a valid `flock` for the duration of the call.
-    match unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), command, lock) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
+const SWEEP: u64 = 1;
 
 /// Takes the lock of the living. `false`: somebody holds a lock there.
 ///
@@ -44,7 +29,7 @@ pub(crate) struct Holders(BTreeMap<(u64, u64), u32>);
 impl Holders {
     /// All that there are now; none where the kernel does not show them.
     pub(crate) fn now() -> Self {
-        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        let locks = path::text("/proc/locks").unwrap_or_default();
         Self(locks.lines().filter_map(Self::holder).collect())
     }
 
@@ -60,7 +45,7 @@ impl Holders {
         let mut parts = file.split(':');
         let mut number = |radix| parts.next().and_then(|part| u64::from_str_radix(part, radix).ok());
         let (major, minor, inode) = (number(16)?, number(16)?, number(10)?);
-        let device = rustix::fs::makedev(u32::try_from(major).ok()?, u32::try_from(minor).ok()?);
+        let device = os::fs::makedev(u32::try_from(major).ok()?, u32::try_from(minor).ok()?);
         Some(((device, inode), pid.parse().ok()?))
     }
 }
@@ -78,17 +63,15 @@ pub(crate) fn try_sweep(fd: impl AsFd) -> io::Result<bool> {
     Ok(try_write_lock(&fd, SWEEP)? || is_read_locked(&fd, SWEEP)?)
 }
 
-fn is_read_locked(fd: impl AsFd, byte: libc::off_t) -> io::Result<bool> {
-    let mut lock = one_byte(libc::F_WRLCK, byte);
-    call(fd, libc::F_OFD_GETLK, &mut lock)?;
-    Ok(lock.l_type == libc::F_RDLCK as libc::c_short)
+fn is_read_locked(fd: impl AsFd, byte: u64) -> io::Result<bool> {
+    Ok(ofd::in_the_way(fd, byte, Kind::Write)? == Some(Kind::Read))
 }
 
-fn try_write_lock(fd: impl AsFd, byte: libc::off_t) -> io::Result<bool> {
-    match call(fd, libc::F_OFD_SETLK, &mut one_byte(libc::F_WRLCK, byte)) {
+fn try_write_lock(fd: impl AsFd, byte: u64) -> io::Result<bool> {
+    match ofd::set(fd, byte, Kind::Write) {
         Ok(()) => Ok(true),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-        Err(error) => Err(error),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -97,10 +80,9 @@ pub(crate) fn is_owned(fd: impl AsFd) -> io::Result<bool> {
     is_write_locked(fd, LIFE)
 }
 
-fn is_write_locked(fd: impl AsFd, byte: libc::off_t) -> io::Result<bool> {
-    let mut lock = one_byte(libc::F_RDLCK, byte);
-    call(fd, libc::F_OFD_GETLK, &mut lock)?;
-    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+fn is_write_locked(fd: impl AsFd, byte: u64) -> io::Result<bool> {
+    // A reader's lock is in the way of writers alone.
+    Ok(ofd::in_the_way(fd, byte, Kind::Read)?.is_some())
 }
 
 /// Becomes one of the members: `false` while a last member is clearing up.
@@ -119,7 +101,7 @@ pub(crate) fn release(fd: impl AsFd) -> io::Result<()> {
 }
 
 fn flock(fd: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
-    match rustix::fs::flock(fd, operation) {
+    match os::fs::flock(fd, operation) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
@@ -137,7 +119,7 @@ mod tests {
         let (reader, owner, looker) = (open(), open(), open());
         std::fs::remove_file(&path).unwrap();
         // Opened thrice under one name, before it had none.
-        call(&reader, libc::F_OFD_SETLK, &mut one_byte(libc::F_RDLCK, LIFE)).unwrap();
+        ofd::set(&reader, LIFE, Kind::Read).unwrap();
         assert!(!is_owned(&looker).unwrap(), "whoever may read a file may lock it so");
         drop(reader);
         assert!(try_write_lock(&owner, LIFE).unwrap());

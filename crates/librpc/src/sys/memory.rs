@@ -3,15 +3,16 @@
 //! A memory is made, mapped writable by its one writer, and then sealed so that nobody, the writer included, can map it
 //! writable again or change its size. Whoever receives one checks exactly that before believing a byte of it.
 
-use std::os::fd::AsFd;
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use librpc_ring::{Mapped, ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
-use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use librpc_ring::{ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
 
+use super::os;
+use super::os::fs::{MemfdFlags, SealFlags};
+use super::os::io::Errno;
+pub(crate) use super::os::process::page_size;
+use super::os::region::{self, Region, Words};
 use super::{Context, Descriptor, OsError, file, fork};
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -35,11 +36,6 @@ pub(crate) enum BadMemory {
     Version { found: u64, expected: u64 },
     #[error(transparent)]
     Os(#[from] OsError),
-}
-
-/// Bytes of a page of this system.
-pub(crate) fn page_size() -> usize {
-    rustix::param::page_size()
 }
 
 /// How a memory lies in the address space.
@@ -85,21 +81,15 @@ impl Shape {
 /// A mapping of a memory. It is not inherited by forked children.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    base: NonNull<u8>,
-    bytes: usize,
+    region: Region,
     writable: bool,
     born: u64,
 }
 
-// SAFETY: an address and a length. What is done with the memory goes through `Mapped`.
-unsafe impl Send for Mapping {}
-// SAFETY: nothing in it changes while it is shared.
-unsafe impl Sync for Mapping {}
-
 /// Whether the kernel makes memory that nothing is ever executed from.
 pub(crate) fn can_seal_execution() -> bool {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::NOEXEC_SEAL;
-    Descriptor::open(|| rustix::fs::memfd_create("librpc-probe", flags)).is_ok()
+    Descriptor::open(|| os::fs::memfd_create("librpc-probe", flags)).is_ok()
 }
 
 impl Mapping {
@@ -109,14 +99,14 @@ impl Mapping {
         let doing = || format!("make shared memory of {bytes} bytes");
         file::check_size(bytes).context(doing)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = Descriptor::open(|| match rustix::fs::memfd_create("librpc", flags | MemfdFlags::NOEXEC_SEAL) {
-            Err(Errno::INVAL) => rustix::fs::memfd_create("librpc", flags),
+        let fd = Descriptor::open(|| match os::fs::memfd_create("librpc", flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => os::fs::memfd_create("librpc", flags),
             made => made,
         })
         .context(doing)?;
-        rustix::fs::ftruncate(&fd, bytes).context(doing)?;
+        os::fs::ftruncate(&fd, bytes).context(doing)?;
         let mapping = Self::map(fd.as_fd(), shape, true)?;
-        rustix::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
+        os::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
         Ok((mapping, fd))
     }
 
@@ -124,15 +114,15 @@ impl Mapping {
     pub(crate) fn receive(fd: impl AsFd, shape: Shape) -> Result<Self, BadMemory> {
         let fd = fd.as_fd();
         // Only memory file systems answer this; it is asked first because others may be slow to answer anything.
-        let found = rustix::fs::fcntl_get_seals(fd).map_err(|_| BadMemory::NotMemory)?;
+        let found = os::fs::fcntl_get_seals(fd).map_err(|_| BadMemory::NotMemory)?;
         if !found.contains(seals()) {
             return Err(BadMemory::Unsealed(found.bits()));
         }
-        let kind = rustix::fs::fstatfs(fd).context(|| "look at received memory".into())?.f_type as u64;
+        let kind = os::fs::fstatfs(fd).context(|| "look at received memory".into())?.f_type as u64;
         if kind != TMPFS_MAGIC {
             return Err(BadMemory::NotTmpfs(kind));
         }
-        let found = rustix::fs::fstat(fd).context(|| "look at received memory".into())?.st_size as u64;
+        let found = os::fs::fstat(fd).context(|| "look at received memory".into())?.st_size as u64;
         let expected = shape.file_bytes();
         if Some(found) == shape.file_bytes_of_version_1() {
             return Err(BadMemory::Version { found: 1, expected: layout::VERSION });
@@ -148,69 +138,45 @@ impl Mapping {
         Self::map(fd, Shape::Registry, false)
     }
 
-    fn map(fd: std::os::fd::BorrowedFd<'_>, shape: Shape, writable: bool) -> Result<Self, OsError> {
-        let doing = || "map shared memory".to_owned();
+    fn map(fd: BorrowedFd<'_>, shape: Shape, writable: bool) -> Result<Self, OsError> {
         let (whole, again) = shape.segments();
-        let bytes = whole.bytes + again.map_or(0, |again| again.bytes);
-        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // No thread forks until a child would not inherit it.
         let (born, _gate) = (fork::generation(), fork::gate());
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), reserve) }
-            .context(doing)?;
-        let base = NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at address 0");
-        let mapping = Self { base, bytes, writable, born };
-        let fixed = MapFlags::SHARED | MapFlags::FIXED;
-        for Segment { address_offset, file_offset, bytes } in std::iter::once(whole).chain(again) {
-            // SAFETY: replaces a part of the range that was reserved just now and that nobody uses.
-            unsafe {
-                let at = base.add(address_offset).as_ptr().cast();
-                rustix::mm::mmap(at, bytes, access, fixed, fd, file_offset as u64)
-            }
-            .context(doing)?;
-        }
-        // SAFETY: the stretch is ours; the advice changes what a child inherits.
-        unsafe { rustix::mm::madvise(base.as_ptr().cast(), bytes, Advice::LinuxDontFork) }.context(doing)?;
-        Ok(mapping)
+        let region = Region::map(fd, std::iter::once(whole).chain(again), writable);
+        Ok(Self { region: region.context(|| "map shared memory".into())?, writable, born })
     }
 
     /// The memory, to be read.
     pub(crate) fn reader(self: &Arc<Self>) -> Reader {
-        // SAFETY: mapped and readable while the owner lives; page-aligned; no reference to a byte of it is ever made.
-        unsafe { Mapped::new(self.base, self.bytes, Some(self.clone())) }
+        // SAFETY: the owner, this mapping, keeps the region mapped.
+        unsafe { self.region.words(Some(self.clone())) }
     }
 
     /// The memory, to be written: by this process, which made it.
     pub(crate) fn writer(self: &Arc<Self>) -> Writer {
         assert!(self.writable, "only the maker of a memory writes it");
         // SAFETY: as in `reader`, and mapped writable.
-        unsafe { Mapped::new(self.base, self.bytes, self.clone()) }
+        unsafe { self.region.words(self.clone()) }
     }
 }
 
 /// A memory that is read; `None` owns the page of zeros.
-pub(crate) type Reader = Mapped<ReadOnly, Option<Arc<Mapping>>>;
+pub(crate) type Reader = Words<ReadOnly, Option<Arc<Mapping>>>;
 /// A memory that is written.
-pub(crate) type Writer = Mapped<Writable, Arc<Mapping>>;
+pub(crate) type Writer = Words<Writable, Arc<Mapping>>;
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.born == fork::generation() {
-            // SAFETY: the stretch was mapped by `map`; every `Mapped` of it owns a share, so none is left.
-            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+            // SAFETY: all words of it own a share of this, so none is left; it is dropped once.
+            unsafe { self.region.unmap() };
         }
     }
 }
 
 /// A page of zeros for a sender whose receiver has not answered: it never consumes, and it never sleeps.
 pub(crate) fn no_ack() -> Reader {
-    #[repr(align(64))]
-    struct Zeros([u64; layout::ACK_BYTES / 8]);
-    static ZEROS: Zeros = Zeros([0; layout::ACK_BYTES / 8]);
-    let base = NonNull::from(&ZEROS.0).cast::<u8>();
-    // SAFETY: a static is there for ever, and this one is never written; reading it through atomics harms nobody.
-    unsafe { Mapped::new(base, layout::ACK_BYTES, None) }
+    region::zeros(None)
 }
 
 #[cfg(test)]

@@ -1,23 +1,28 @@
 //! The operating system, and the only unsafe code about it: what the rest of the crate asks for, in safe functions.
 #![allow(unsafe_code)]
 
-pub(crate) mod clock; //      the time that both sides of a channel understand
 pub(crate) mod file; //       files and directories of the registry
 pub(crate) mod kernel; //     optional features of the kernel, probed
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
 pub(crate) mod memory; //     sealed memfds and their mappings
+#[cfg(not(feature = "simulated"))]
+mod os; //                    the system calls themselves
+#[cfg(feature = "simulated")]
+#[path = "simulated/mod.rs"]
+mod os; //                    the same of a simulated machine
 pub(crate) mod poll; //       epoll and eventfd
 pub(crate) mod process; //    what this process has once, and what the kernel says about others
 pub(crate) mod reactor; //    the one background thread of a process
 pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
-pub(crate) mod sync; //       locks and condition variables
-pub(crate) mod thread; //     a thread that takes no signals
 pub(crate) mod watch; //      inotify on a directory
 
 use std::borrow::Cow;
 use std::io;
 
 pub use kernel::Kernel;
+#[cfg(feature = "simulated")]
+pub use os::machine;
+pub(crate) use os::{OwnedFd, clock, sync, thread};
 pub(crate) use process::descriptor::Descriptor;
 pub(crate) use process::{barrier, dispose, fork};
 
@@ -36,22 +41,24 @@ impl OsError {
         Self { doing: doing.into(), source: source.into() }
     }
 
-    /// Whether what was lacking may be there again in a moment: descriptors, memory, room in a queue.
+    /// Whether what was lacking may be there again in a moment: descriptors (also those that
+    /// are in a queue), memory, room in a queue.
     pub(crate) fn is_passing(&self) -> bool {
-        use rustix::io::Errno;
-        let passing = [Errno::AGAIN, Errno::INTR, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        use Errno as E;
+        use os::io::Errno;
+        let passing = [E::AGAIN, E::INTR, E::MFILE, E::NFILE, E::NOMEM, E::NOBUFS, E::TOOMANYREFS];
         passing.into_iter().any(|errno| self.is(errno))
     }
 
     /// Whether the kernel answered with this number.
-    pub(crate) fn is(&self, errno: rustix::io::Errno) -> bool {
+    pub(crate) fn is(&self, errno: os::io::Errno) -> bool {
         self.source.raw_os_error() == Some(errno.raw_os_error())
     }
 }
 
 /// What a user can do about a resource that is used up.
 fn hint(error: &io::Error) -> Cow<'static, str> {
-    use rustix::io::Errno;
+    use os::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC) => " (free some space on that tmpfs, or enlarge it)".into(),
         Some(Errno::MFILE) => " (this process has used up its descriptors: raise `ulimit -n`)".into(),

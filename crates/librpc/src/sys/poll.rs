@@ -5,11 +5,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::io::Errno;
+use super::os::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use super::os::event::{EventfdFlags, Timespec, eventfd};
+use super::os::io::Errno;
 
-use super::{Context, Descriptor, OsError};
+use super::{Context, Descriptor, OsError, os};
 
 /// What a descriptor is ready for.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ impl Signal {
     pub(crate) fn raise(&self) {
         if self.0.is_ours() {
             // It fails only if the count is at its maximum: then it is readable already.
-            let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+            let _ = os::io::write(&self.0, &1u64.to_ne_bytes());
         }
     }
 
@@ -93,7 +93,7 @@ impl Signal {
     pub(crate) fn clear(&self) {
         if self.0.is_ours() {
             // It fails only if it is unreadable already.
-            let _ = rustix::io::read(&self.0, &mut [0; 8]);
+            let _ = os::io::read(&self.0, &mut [0; 8]);
         }
     }
 }

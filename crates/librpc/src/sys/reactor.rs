@@ -4,11 +4,11 @@
 //! node of this process does.
 
 use crate::sys::clock::Instant;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::sync::{Mutex, MutexGuard};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::poll::{Poll, Ready, Signal};
 use crate::sys::{Context, OsError, thread};
@@ -19,6 +19,10 @@ pub(crate) trait Source: Send + Sync {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, ready: Ready);
     /// Its deadline has come, and is cleared.
     fn expired(self: Arc<Self>, _reactor: &Arc<Reactor>, _token: u64) {}
+    /// Another one has taken its place. It has itself forgotten when it has nothing left to do.
+    fn retire(self: Arc<Self>, reactor: &Arc<Reactor>, token: u64) {
+        drop(reactor.forget(token));
+    }
 }
 
 /// The thread's table of what it watches.
@@ -31,7 +35,7 @@ pub(crate) struct Reactor {
 
 #[derive(Default)]
 struct Table {
-    sources: HashMap<u64, Arc<dyn Source>>,
+    sources: BTreeMap<u64, Arc<dyn Source>>,
     deadlines: BTreeSet<(Instant, u64)>,
     by_token: HashMap<u64, Instant>,
     stopped: bool,
@@ -82,6 +86,14 @@ impl Reactor {
         let mut table = self.table();
         table.set_deadline(token, None);
         table.sources.remove(&token)
+    }
+
+    /// Has a source end whose place another one has taken. Called where no lock is held.
+    pub(crate) fn retire(self: &Arc<Self>, token: u64) {
+        let source = self.table().sources.get(&token).cloned();
+        if let Some(source) = source {
+            source.retire(self, token);
+        }
     }
 
     /// Sets or clears the deadline of a source, which may have no descriptor.

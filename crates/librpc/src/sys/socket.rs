@@ -2,36 +2,26 @@
 //!
 //! Nothing here blocks, and nothing raises SIGPIPE.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::io::Errno;
-use rustix::net::{
+use super::os::io::Errno;
+use super::os::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
+pub(crate) use super::os::option::Credentials;
+use super::os::{self, OwnedFd, option};
 use super::{Context, Descriptor, OsError};
 
 /// The longest message, in bytes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4096;
 /// The kernel passes at most this many descriptors with one message.
 const MAX_DESCRIPTORS: usize = 253;
-/// Since Linux 6.16: whether a socket takes descriptors. Not in libc yet.
-const SO_PASSRIGHTS: libc::c_int = 83;
-
-/// What the kernel says of the process at the other end, from when it connected or began to listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    /// 0 if the process is in a pid namespace that is not visible from here.
-    pub(crate) pid: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-}
-
 /// How sending a message without waiting went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -80,13 +70,13 @@ impl AsFd for Socket {
 
 /// Whether the kernel knows sockets that take no descriptors.
 pub(crate) fn can_refuse_descriptors() -> bool {
-    Socket::spare().is_ok_and(|socket| socket.set(SO_PASSRIGHTS, 0).is_ok())
+    Socket::spare().is_ok_and(|socket| option::accept_descriptors(&socket, false).is_ok())
 }
 
 impl Socket {
     fn new() -> Result<Self, OsError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Descriptor::open(|| rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None))
+        Descriptor::open(|| os::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None))
             .context(|| "make a socket".into())
             .map(|descriptor| Self::of(descriptor, false))
     }
@@ -104,8 +94,7 @@ impl Socket {
     #[cfg(test)]
     pub(crate) fn pair() -> (Self, Self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let pair =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("two sockets");
+        let pair = os::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("two sockets");
         let of = |fd| Self::of(Descriptor::open(|| Ok::<_, Errno>(fd)).expect("it is open"), false);
         (of(pair.0), of(pair.1))
     }
@@ -115,22 +104,22 @@ impl Socket {
         let doing = || format!("bind {}", path.display());
         let socket = Self::new()?;
         let address = SocketAddrUnix::new(path).context(doing)?;
-        rustix::net::bind(&socket, &address).context(doing)?;
+        os::net::bind(&socket, &address).context(doing)?;
         Ok(socket)
     }
 
     /// Listens. What is accepted takes descriptors with its first message, or only where a handshake expects them.
     pub(crate) fn listen(&self, with_descriptors: bool) -> Result<(), OsError> {
         self.accept_descriptors(with_descriptors);
-        rustix::net::listen(self, 4096).context(|| "listen on a socket".into())
+        os::net::listen(self, 4096).context(|| "listen on a socket".into())
     }
 
     /// Takes the next connection; `None` if nobody is waiting.
     pub(crate) fn accept(&self) -> Result<Option<Self>, OsError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        match Descriptor::open(|| rustix::net::accept_with(self, flags)) {
+        match Descriptor::open(|| os::net::accept_with(self, flags)) {
             Ok(descriptor) => Ok(Some(Self::of(descriptor, self.holds_strangers.load(Ordering::Relaxed)))),
-            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
+            Err(Errno::AGAIN) => Ok(None),
             Err(errno) => Err(OsError::new("accept a connection", errno)),
         }
     }
@@ -141,7 +130,7 @@ impl Socket {
         let socket = Self::new()?;
         let address = SocketAddrUnix::new(path).context(doing)?;
         socket.accept_descriptors(false);
-        rustix::net::connect(&socket, &address).context(doing)?;
+        os::net::connect(&socket, &address).context(doing)?;
         Ok(socket)
     }
 
@@ -154,7 +143,7 @@ impl Socket {
             assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "there is space for one");
         }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::sendmsg(self, &[IoSlice::new(message)], &mut control, flags) {
+        match os::net::sendmsg(self, &[IoSlice::new(message)], &mut control, flags) {
             Ok(_) => Ok(Sent::Done),
             Err(Errno::AGAIN) => Ok(Sent::QueueFull),
             Err(Errno::NOBUFS | Errno::NOMEM) => Ok(Sent::NoMemory),
@@ -181,14 +170,13 @@ impl Socket {
     pub(crate) fn skip(&self) {
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         // It fails only if nothing is there.
-        let _ =
-            rustix::net::recvmsg(self, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), flags);
+        let _ = os::net::recvmsg(self, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), flags);
     }
 
     fn take(&self, into: &mut [u8], space: &mut [MaybeUninit<u8>], how: RecvFlags) -> Result<Received, OsError> {
         let mut control = RecvAncillaryBuffer::new(space);
         let flags = how | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let message = match rustix::net::recvmsg(self, &mut [IoSliceMut::new(into)], &mut control, flags) {
+        let message = match os::net::recvmsg(self, &mut [IoSliceMut::new(into)], &mut control, flags) {
             Ok(message) => message,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
             Err(Errno::CONNRESET) => return Ok(Received::HungUp),
@@ -215,7 +203,7 @@ impl Socket {
     /// Has the other side see a hang-up, although this descriptor stays open.
     pub(crate) fn hang_up(&self) {
         // It fails only where the other side was faster.
-        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both);
+        let _ = os::net::shutdown(self, os::net::Shutdown::Both);
     }
 
     /// Closes it together with descriptors that came through it, where that may block; `until_closed` is held so long.
@@ -232,7 +220,7 @@ impl Socket {
     /// Says whether descriptors may come. Without effect before Linux 6.16, where they always may.
     pub(crate) fn accept_descriptors(&self, accept: bool) {
         // An older kernel refuses the option, which is what "without effect" means.
-        let has_effect = self.set(SO_PASSRIGHTS, libc::c_int::from(accept)).is_ok();
+        let has_effect = option::accept_descriptors(self, accept).is_ok();
         if accept || !has_effect {
             self.holds_strangers.store(true, Ordering::Relaxed);
         }
@@ -240,12 +228,12 @@ impl Socket {
 
     /// Takes no descriptors from here on, and says whether nothing is there that was not read: then none lies in it.
     pub(crate) fn shut_to_descriptors(&self) -> bool {
-        let has_effect = self.set(SO_PASSRIGHTS, 0).is_ok();
+        let has_effect = option::accept_descriptors(self, false).is_ok();
         // Who sends looks at that option under a lock, which asking for the peer's name takes, too: whoever has found it
         // as it was before has sent by now.
-        let _ = rustix::net::getpeername(self);
+        let _ = os::net::getpeername(self);
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let next = rustix::net::recv(self, &mut [0; 1][..], flags);
+        let next = os::net::recv(self, &mut [0; 1][..], flags);
         // A peer that is gone says nothing more.
         let is_empty = matches!(next, Err(Errno::AGAIN | Errno::CONNRESET) | Ok((0, _)));
         if is_empty {
@@ -259,42 +247,14 @@ impl Socket {
         unsafe { ManuallyDrop::take(&mut self.descriptor) }
     }
 
-    fn set(&self, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-        let bytes = size_of::<libc::c_int>() as libc::socklen_t;
-        let fd = self.as_fd().as_raw_fd();
-        // SAFETY: the descriptor is open, and the value is an int of the length given.
-        match unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), bytes) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// Who is at the other end. (Not through rustix, whose type has no place for the pid 0 of an invisible process.)
+    /// Who is at the other end.
     pub(crate) fn credentials(&self) -> Result<Credentials, OsError> {
-        let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
-        let fd = self.as_fd().as_raw_fd();
-        // SAFETY: the descriptor is open, and the buffer is a `ucred` of the length given.
-        let result = unsafe {
-            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut found).cast(), &raw mut bytes)
-        };
-        if result != 0 {
-            return Err(OsError::new("ask who the peer is", io::Error::last_os_error()));
-        }
-        Ok(Credentials { pid: found.pid as u32, uid: found.uid, gid: found.gid })
+        option::peer_credentials(self).context(|| "ask who the peer is".into())
     }
 
     /// The supplementary groups of the process at the other end; empty if there are more than 1,024.
     pub(crate) fn peer_groups(&self) -> Vec<u32> {
-        let mut groups = vec![0u32; 1024];
-        let mut bytes = size_of_val(&groups[..]) as libc::socklen_t;
-        let fd = self.as_fd().as_raw_fd();
-        // SAFETY: the descriptor is open, and the buffer has the length given.
-        let result = unsafe {
-            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut bytes)
-        };
-        groups.truncate(if result == 0 { bytes as usize / size_of::<u32>() } else { 0 });
-        groups
+        option::peer_groups(self).unwrap_or_default()
     }
 }
 
@@ -303,7 +263,7 @@ impl Drop for Socket {
         let may_block = *self.holds_strangers.get_mut();
         let descriptor = self.take_descriptor();
         if may_block && descriptor.is_ours() {
-            let _ = rustix::net::shutdown(&descriptor, rustix::net::Shutdown::Both);
+            let _ = os::net::shutdown(&descriptor, os::net::Shutdown::Both);
             super::dispose::dispose(vec![descriptor.into_owned()], ());
         }
     }

@@ -4,10 +4,10 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use super::os::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::dispose::dispose;
-use super::{Context, Descriptor, OsError};
+use super::{Context, Descriptor, OsError, os};
 
 /// What is to be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Watch {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
         for _ in 0..16 {
             // What cannot be read now is reported again.
-            if rustix::io::read(&*self.0, &mut buffer).is_err() {
+            if os::io::read(&*self.0, &mut buffer).is_err() {
                 break;
             }
         }

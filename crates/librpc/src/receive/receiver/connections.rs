@@ -1,7 +1,7 @@
-//! Who comes, rings and goes: the connections of an inbox.
+//! The connections of an inbox: senders that come, ring, and go.
 //!
-//! A channel is taken in when its handshake is done, and let go when it is read to its end. A connection whose peer rings what
-//! nobody rings is closed, with all its channels.
+//! A channel is taken in when its handshake is done, and released when it was read to its end. A connection with bells that no
+//! honest sender rings is closed, with all its channels.
 
 use crate::sys::clock::Instant;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::sys::socket::Socket;
 const ARRIVALS_AT_ONCE: usize = 64;
 /// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes. Its sender's
 /// departure is in doubt for this long.
-pub(super) const DOUBT: Duration = Duration::from_millis(100);
+const DOUBT: Duration = Duration::from_millis(100);
 
 /// A sending process.
 pub(super) struct Connection {
@@ -35,7 +35,20 @@ pub(super) struct Connection {
 impl Receiver {
     /// Takes new channels in.
     pub(super) fn take_arrivals(&mut self) {
-        for arrival in self.shared.take_arrivals(ARRIVALS_AT_ONCE) {
+        self.arrivals.extend(self.shared.take_arrivals(ARRIVALS_AT_ONCE));
+        self.take_in();
+    }
+
+    /// Takes in what has arrived. Where the system cannot watch one more connection just now, it waits, and all others after
+    /// it, because later channels may belong to it.
+    pub(super) fn take_in(&mut self) {
+        while let Some(arrival) = self.arrivals.pop_front() {
+            if let Some(socket) = &arrival.socket
+                && let Err(error) = self.poll.add(&**socket, arrival.connection)
+            {
+                tracing::warn!(%error, peer = &*arrival.peer.node, "a connection cannot be watched just now");
+                return self.arrivals.push_front(arrival);
+            }
             self.arrived(arrival);
         }
     }
@@ -45,10 +58,6 @@ impl Receiver {
         let topics = Names::new(self.shared.address.clone(), charge.names());
         let mut charge = Some(charge);
         if let Some(socket) = socket {
-            if let Err(error) = self.poll.add(&*socket, connection) {
-                tracing::warn!(%error, peer = &*peer.node, "a connection cannot be watched, and is closed");
-                return self.shared.forget(connection);
-            }
             // The first ring is paid for as long as the connection lasts, whatever becomes of the ring.
             let _charge = charge.take();
             let connected = Connection { socket, rings: BTreeMap::new(), stray_bells: 0, _charge };
@@ -58,7 +67,7 @@ impl Receiver {
             self.channels.push(None);
             self.channels.len() - 1
         });
-        // A ring may arrive behind its connection's end: then it is read to its end, and there is nobody to ring for.
+        // A ring may arrive after its connection's end: then it is read to its end, and nobody is woken.
         let (socket, drain) = match self.connections.get_mut(&connection) {
             Some(found) => {
                 found.rings.insert(ring, index);
@@ -123,7 +132,7 @@ impl Receiver {
             }
             Heard::HungUp => self.hung_up(number),
             Heard::Dishonest => {
-                tracing::warn!("a sender rings what no sender rings: disconnected");
+                tracing::warn!("a sender rings without a reason, and is disconnected");
                 self.hung_up(number);
             }
         }
@@ -134,14 +143,14 @@ impl Receiver {
         self.bells_heard += 1;
         let connection = self.connections.get_mut(&number).expect("the caller has looked it up");
         let Some(&index) = connection.rings.get(&ring) else {
-            // It may be on its way to us: then it will be polled first.
+            // It may be on its way: then it will be polled first.
             connection.stray_bells += 1;
             return connection.stray_bells < bell::STRAY;
         };
         self.activate(index);
         let channel = self.channels[index].as_mut().expect("a listed ring is there");
         channel.bells += 1;
-        // One for each sleep, one when it was attached, one when it is closed.
+        // One for each sleep, one when it was attached, and one when it is closed.
         channel.bells <= channel.consumer.epochs() + 2
     }
 
@@ -153,12 +162,12 @@ impl Receiver {
         for index in connection.rings.into_values() {
             let channel = self.channels[index].as_mut().expect("a listed ring is there");
             channel.drain.get_or_insert(channel.consumer.capacity());
-            channel.socket = None; // a peer that is hung up on hears it now, not when the ring is read
+            channel.socket = None; // a peer that is disconnected learns it now, not when the ring was read
             self.activate(index);
         }
     }
 
-    /// Lets go of a channel, which is empty or corrupt.
+    /// Releases a channel, which is empty or corrupt.
     pub(super) fn leave(&mut self, index: usize, departure: Departure) -> Found {
         let channel = self.channels[index].take().expect("a leaving channel is there");
         self.vacant.push(index);

@@ -9,7 +9,6 @@ use std::time::Duration;
 use librpc_ring::Armed;
 
 use super::channel::InboundChannel;
-use super::connections::DOUBT;
 use super::polling::{Polled, Wanted};
 use super::{Found, POLLS_PER_CLOCK, Receiver, SIGNAL, Until, Wait};
 use crate::fault::fault;
@@ -28,6 +27,8 @@ const ROUNDS: u32 = 16;
 /// How often doubts are looked at, and how many of them at once.
 const DOUBT_EVERY: Duration = Duration::from_millis(1);
 const DOUBTS_AT_ONCE: usize = 16;
+/// How soon a connection that could not be watched is tried again.
+const WATCH_AGAIN: Duration = Duration::from_millis(10);
 /// How many bells one look reads, and those of the connection at which that many are reached.
 const BELLS_AT_ONCE: u32 = 256;
 
@@ -60,9 +61,9 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Polls without waiting for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
-    /// drained, before it is told that there is nothing. A sender that rings for nothing holds nobody here: then the
-    /// descriptor stays readable.
+    /// Polls without waiting, for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
+    /// drained, before this returns `None`. A sender that rings for nothing holds nobody here: then the descriptor stays
+    /// readable.
     fn poll_for_event_loop(&mut self, wanted: Wanted) -> Result<Option<Found>, OsError> {
         for _ in 0..ROUNDS {
             match self.poll(wanted) {
@@ -77,8 +78,8 @@ impl Receiver {
             if self.arm_all() {
                 self.look(Some(self.last_look))?;
                 if self.active.is_empty() && self.found.is_empty() {
-                    if !self.doubtful.is_empty() {
-                        self.shared.signal.raise(); // the caller comes again, until there is no doubt
+                    if !self.doubtful.is_empty() || !self.arrivals.is_empty() {
+                        self.shared.signal.raise(); // the caller comes again, until nothing is left
                     }
                     return Ok(None);
                 }
@@ -131,12 +132,12 @@ impl Receiver {
             if self.shows_something() {
                 return true;
             }
-            std::hint::spin_loop();
+            crate::sys::thread::spin_loop();
         }
         false
     }
 
-    /// Sleeps until something comes, or the deadline; not at all if something has come.
+    /// Sleeps until something comes, or until the deadline; not at all if something has come.
     pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), OsError> {
         if !self.arm_all() {
             return self.look_if_due().map(drop);
@@ -147,7 +148,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// There is nothing, directly after a message: senders that wait are looked for, and a pause may pay.
+    /// There is nothing, directly after a message: waiting senders are looked for, and a pause may pay.
     fn begin_gap(&mut self, may_pause: bool) {
         if !std::mem::replace(&mut self.is_in_gap, true) {
             self.settle();
@@ -193,7 +194,7 @@ impl Receiver {
         });
     }
 
-    /// A look at the bells of other channels, if the last one was long ago; whether it was.
+    /// Looks at the bells of other channels if the last look was long ago; whether it was.
     pub(super) fn look_if_due(&mut self) -> Result<bool, OsError> {
         self.look_if_due_at(Instant::now())
     }
@@ -206,19 +207,11 @@ impl Receiver {
         Ok(is_due)
     }
 
-    /// Looks at the bells and the arrivals, and waits for them until the given time (`None`: without limit). What it leaves
-    /// is there at the next look.
+    /// Looks at the bells and the arrivals, and waits for them until this time (`None`: without limit). What it leaves is there
+    /// at the next look.
     fn look(&mut self, until: Option<Instant>) -> Result<(), OsError> {
         let mut ready = std::mem::take(&mut self.ready);
-        let until = match self.doubtful.is_empty() {
-            true => until,
-            false => Some(until.unwrap_or(Instant::now() + DOUBT).min(Instant::now() + DOUBT_EVERY)),
-        };
-        let until = match self.is_unbarred {
-            false => until,
-            true => Some(until.unwrap_or(Instant::now() + LOOK_UNBARRED).min(Instant::now() + LOOK_UNBARRED)),
-        };
-        self.poll.wait(until, &mut ready)?;
+        self.poll.wait(self.next_look(until), &mut ready)?;
         if self.is_unbarred {
             self.activate_unannounced();
         }
@@ -231,6 +224,7 @@ impl Receiver {
             }
         }
         self.ready = ready;
+        self.take_in();
         self.look_at_doubts();
         self.last_look = Instant::now();
         let mut is_idle = false;
@@ -243,6 +237,18 @@ impl Receiver {
             self.arm(|channel| channel.idle_looks >= IDLE_LOOKS);
         }
         Ok(())
+    }
+
+    /// When the next look is due, at the latest: some things change although nobody rings for them.
+    fn next_look(&self, until: Option<Instant>) -> Option<Instant> {
+        let due = |is_due: bool, after: Duration| is_due.then_some(after);
+        let again = [
+            due(!self.doubtful.is_empty(), DOUBT_EVERY),
+            due(self.is_unbarred, LOOK_UNBARRED),
+            due(!self.arrivals.is_empty(), WATCH_AGAIN),
+        ];
+        let again = again.into_iter().flatten().min().map(|after| Instant::now() + after);
+        until.into_iter().chain(again).min()
     }
 
     fn look_at_doubts(&mut self) {

@@ -3,15 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::here;
-
-const QUERY: libc::c_long = 0;
-const GLOBAL_EXPEDITED: libc::c_long = 1 << 1;
-const REGISTER_GLOBAL_EXPEDITED: libc::c_long = 1 << 2;
+use crate::sys::os::barrier::{GLOBAL_EXPEDITED, QUERY, REGISTER_GLOBAL_EXPEDITED, membarrier};
 
 /// What has been found out. A forked child inherits it: its memory is registered as its parent's was.
 pub(super) struct State {
-    is_registered: AtomicBool,
-    is_available: AtomicBool,
+    pub(super) is_registered: AtomicBool,
+    pub(super) is_available: AtomicBool,
 }
 
 impl State {
@@ -20,14 +17,8 @@ impl State {
     }
 }
 
-fn membarrier(command: libc::c_long) -> bool {
-    // SAFETY: the call takes three numbers, and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-}
-
 fn can_be_had() -> bool {
-    // SAFETY: as above.
-    let commands = unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) };
+    let commands = membarrier(QUERY);
     commands > 0 && commands & GLOBAL_EXPEDITED != 0
 }
 
@@ -38,8 +29,8 @@ pub(crate) fn prepare() {
     let state = &here().barriers;
     // Relaxed, here and below: nothing else is published by these. Two threads may do this twice.
     if !state.is_registered.load(Ordering::Relaxed) {
-        state.is_registered.store(membarrier(REGISTER_GLOBAL_EXPEDITED), Ordering::Relaxed);
-        state.is_available.store(can_be_had() && membarrier(GLOBAL_EXPEDITED), Ordering::Relaxed);
+        state.is_registered.store(membarrier(REGISTER_GLOBAL_EXPEDITED) == 0, Ordering::Relaxed);
+        state.is_available.store(can_be_had() && membarrier(GLOBAL_EXPEDITED) == 0, Ordering::Relaxed);
     }
 }
 
@@ -57,7 +48,7 @@ pub(crate) fn is_available() -> bool {
 /// since forbids it, and what another process is writing just now may not be seen.
 #[must_use]
 pub(crate) fn everywhere() -> bool {
-    let done = membarrier(GLOBAL_EXPEDITED);
+    let done = membarrier(GLOBAL_EXPEDITED) == 0;
     if !done && here().barriers.is_available.swap(false, Ordering::Relaxed) {
         tracing::error!("membarrier is not allowed any more: sleeping receivers look again every millisecond");
     }

@@ -7,17 +7,15 @@
 //! is made and noted, or closed, so no fork falls between.
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::fork;
-use super::here;
+use super::{fork, here};
+use crate::sys::os::OwnedFd;
+use crate::sys::os::inherit::NOTED;
 
-/// Descriptors with higher numbers than this are not closed in a child. (No system allows more than 2^20 by default.)
-const NOTED: usize = 1 << 20;
-
-/// The descriptors that are open, a bit for each.
-pub(super) struct Table([AtomicU64; NOTED / 64]);
+/// The descriptors that are open, a bit for each. Those of higher numbers are not closed in a child.
+pub(super) struct Table(pub(super) [AtomicU64; NOTED / 64]);
 
 impl Table {
     pub(super) const fn new() -> Self {

@@ -3,24 +3,22 @@
 //! The last close of a lingering socket blocks, each close of a FUSE file may, and that of an inotify instance waits for the
 //! kernel. They are closed on expendable threads; what is open meanwhile is on its user's account.
 
-use std::os::fd::OwnedFd;
-
 use super::fork;
-use crate::sys::thread;
+use crate::sys::{OwnedFd, thread};
 
 /// At most this many threads are blocked by what they close.
 const THREADS: u32 = 8;
 
 /// The descriptors that wait, and the threads that close them.
 pub(super) struct Closing {
-    waiting: Vec<Leftover>,
-    threads: u32,
+    pub(super) waiting: Vec<Leftover>,
+    pub(super) threads: u32,
 }
 
 /// What is closed together, and what is held until it is, such as a place on its user's account.
-struct Leftover {
-    descriptors: Vec<OwnedFd>,
-    until_closed: Box<dyn Send>,
+pub(super) struct Leftover {
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) until_closed: Box<dyn Send>,
 }
 
 impl Closing {

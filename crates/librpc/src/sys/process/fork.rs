@@ -10,83 +10,50 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{MutexGuard, PoisonError};
-
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Gated, here};
+use crate::sys::os::inherit::{self, WipedWord, Word, per_thread};
+use crate::sys::sync::MutexGuard;
 use crate::sys::{Context, OsError};
 
 /// Counts how often this process, or the one that it is a fork of, has become a child.
 pub(super) struct Generation {
-    /// Set by [`prepare`], and never changed again: a word of 0 in a child that has not counted yet.
-    page: AtomicPtr<AtomicU64>,
-    /// One more than the number of forks. Inherited; the wiped page has the child count on.
-    counted: AtomicU64,
+    /// Made by [`prepare`]: 0 in a child that has not counted yet.
+    pub(super) word: WipedWord,
+    /// One more than the number of forks. Inherited; the wiped word has the child count on.
+    pub(super) counted: AtomicU64,
 }
 
 impl Generation {
     pub(super) const fn new() -> Self {
-        Self { page: AtomicPtr::new(std::ptr::null_mut()), counted: AtomicU64::new(1) }
-    }
-
-    #[inline(always)]
-    fn page(&self) -> Option<&'static AtomicU64> {
-        // Acquire: pairs with the Release in `prepare`, which comes after the word was written.
-        let page = self.page.load(Ordering::Acquire);
-        // SAFETY: null, or a page that `prepare` has mapped for the rest of the process's life, and that is only ever used
-        // as this atomic.
-        unsafe { page.as_ref() }
+        Self { word: WipedWord::new(), counted: AtomicU64::new(1) }
     }
 }
 
-thread_local! {
-    static HELD: RefCell<Option<MutexGuard<'static, Gated>>> = const { RefCell::new(None) };
+per_thread! {
+    static HELD: RefCell<Option<MutexGuard<'static, Gated>>> = RefCell::new(None);
 }
 
 /// Sets up fork detection, once per process. Threads that do so at the same time do not wait for one another: a child that
 /// is forked meanwhile sets it up by itself.
 pub(crate) fn prepare() -> Result<(), OsError> {
-    let generation = &here().generation;
-    if generation.page().is_some() {
+    let Generation { word, counted } = &here().generation;
+    if word.get().is_some() {
         return Ok(());
     }
-    // Rounded up to a page. (Asking rustix for the size of one ends the process under valgrind.)
-    let bytes = size_of::<AtomicU64>();
-    let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-    let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }
-        .context(|| "map a page that tells a forked child".into())?;
-    // SAFETY: the page was mapped just now, and is ours alone.
-    unsafe { rustix::mm::madvise(page, bytes, Advice::LinuxWipeOnFork) }
-        .context(|| "have the kernel wipe a page on fork".into())?;
-    let page = page.cast::<AtomicU64>();
-    // SAFETY: mapped, aligned, zeroed, and used by nobody else yet.
-    unsafe { &*page }.store(generation.counted.load(Ordering::Relaxed), Ordering::Relaxed);
-    // The handlers first: whoever finds the page relies on them. Registered twice, they do the same as once.
-    // SAFETY: the three functions live as long as the process, and what they do is allowed in a forked child: they lock and
-    // unlock the gate, close descriptors, and use atomics.
-    let failed = unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) };
-    if failed != 0 {
-        let error = std::io::Error::from_raw_os_error(failed);
-        return Err(OsError::new("have a forked child close what it inherits", error));
-    }
-    // Release: pairs with the Acquire in `Generation::page`.
-    let none = std::ptr::null_mut();
-    if generation.page.compare_exchange(none, page, Ordering::Release, Ordering::Relaxed).is_err() {
-        // SAFETY: another thread was faster, and nobody knows of this page.
-        let _ = unsafe { rustix::mm::munmap(page.cast(), bytes) };
-    }
-    Ok(())
+    // The handlers first: whoever finds the word relies on them. Registered twice, they do the same as once. What they do is
+    // allowed in a forked child: they lock and unlock the gate, close descriptors, and use atomics.
+    word.make(counted.load(Ordering::Relaxed), || inherit::at_fork(before_fork, after_fork, in_child))
+        .context(|| "have a forked child know that it is one".into())
 }
 
 /// A number that differs between a process and its forked children. Two loads.
 #[inline]
 pub(crate) fn generation() -> u64 {
-    let Some(page) = here().generation.page() else { return unprepared() };
-    match page.load(Ordering::Relaxed) {
-        0 => enter_child(page),
+    let Some(word) = here().generation.word.get() else { return unprepared() };
+    match word.load(Ordering::Relaxed) {
+        0 => enter_child(word),
         generation => generation,
     }
 }
@@ -106,7 +73,7 @@ fn unprepared() -> u64 {
 /// In which process something was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Born {
-    page: &'static AtomicU64,
+    word: Word,
     generation: u64,
 }
 
@@ -115,13 +82,13 @@ impl Born {
     pub(crate) fn now() -> Self {
         let generation = generation();
         let here = &here().generation;
-        Self { page: here.page().unwrap_or(&here.counted), generation }
+        Self { word: here.word.get().unwrap_or_else(|| inherit::kept(&here.counted)), generation }
     }
 
     /// Whether this is still that process, and no forked child of it. One load.
     #[inline(always)]
     pub(crate) fn is_here(self) -> bool {
-        self.page.load(Ordering::Relaxed) == self.generation || generation() == self.generation
+        self.word.load(Ordering::Relaxed) == self.generation || generation() == self.generation
     }
 }
 
@@ -152,14 +119,14 @@ pub(in crate::sys) fn gate() -> Gate {
 
 /// Does something that no thread forks in the middle of, such as making a value that others would wait for. Not for anything
 /// that makes or closes descriptors.
-#[cfg(feature = "fault-points")]
+#[cfg(all(feature = "fault-points", not(feature = "simulated")))]
 pub(crate) fn undivided<T>(act: impl FnOnce() -> T) -> T {
     let _gate = gate();
     act()
 }
 
 fn lock() -> MutexGuard<'static, Gated> {
-    here().gate.lock().unwrap_or_else(PoisonError::into_inner)
+    here().gate.lock()
 }
 
 extern "C" fn before_fork() {
@@ -173,8 +140,8 @@ extern "C" fn after_fork() {
 }
 
 extern "C" fn in_child() {
-    // Without a page nothing was made yet, and no handler is the place to map one.
-    if here().generation.page().is_some() {
+    // Without the word nothing was made yet, and no handler is the place to map one.
+    if here().generation.word.get().is_some() {
         generation();
     }
     after_fork();
@@ -182,10 +149,10 @@ extern "C" fn in_child() {
 
 /// Closes what was inherited and starts a generation of its own. Also reached where a fork ran no handlers.
 #[cold]
-fn enter_child(page: &AtomicU64) -> u64 {
+fn enter_child(word: Word) -> u64 {
     let here = here();
     let generation = here.generation.counted.fetch_add(1, Ordering::Relaxed) + 1;
-    page.store(generation, Ordering::Relaxed);
+    word.store(generation, Ordering::Relaxed);
     here.open.close_all();
     generation
 }

@@ -6,10 +6,15 @@ pub(crate) mod fork; //        what tells a forked child from its parent
 pub(crate) mod descriptor; //  descriptors that a forked child does not keep
 pub(crate) mod dispose; //     closing what may block
 pub(crate) mod barrier; //     memory barriers in other processes
+#[cfg(feature = "simulated")]
+mod inherited; //              what a simulated child begins with
 
 use std::any::Any;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use super::os::inherit::per_process;
+pub(crate) use super::os::process::*;
+use super::os::{self, sync::Mutex};
 
 /// What a process has once. A forked child begins with a copy, see [`fork`].
 struct Here {
@@ -45,15 +50,18 @@ impl Gated {
     }
 }
 
-/// This process. (A simulator has one for each process that it simulates.)
-#[inline(always)]
-fn here() -> &'static Here {
+per_process! {
     static HERE: Here = Here {
         generation: fork::Generation::new(),
         open: descriptor::Table::new(),
         barriers: barrier::State::new(),
         gate: Mutex::new(Gated { generation: 1, shared: None, closing: dispose::Closing::new() }),
     };
+}
+
+/// This process. (A simulator has one for each process that it simulates.)
+#[inline(always)]
+fn here() -> &'static Here {
     &HERE
 }
 
@@ -79,22 +87,12 @@ pub(crate) fn share<T: Any + Send + Sync>(new: Arc<T>) -> Arc<T> {
     }
 }
 
-/// This process's number.
-pub(crate) fn pid() -> u32 {
-    std::process::id()
-}
-
-/// This process's effective user.
-pub(crate) fn uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
 /// This process's effective user as the parent of its user namespace numbers it; the same number where there is no
 /// such namespace.
 pub(crate) fn outer_uid() -> u32 {
     let (uid, path) = (uid(), "/proc/self/uid_map");
     // Without `/proc` there is nothing to be told about namespaces.
-    let map = std::fs::read_to_string(path).unwrap_or_default();
+    let map = os::path::text(path).unwrap_or_default();
     outer(uid, &map).unwrap_or(uid)
 }
 
@@ -106,46 +104,6 @@ fn outer(uid: u32, map: &str) -> Option<u32> {
         let offset = uid.checked_sub(inside).filter(|&offset| offset < count)?;
         outside.checked_add(offset)
     })
-}
-
-/// Random bytes from the kernel.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert_eq!(filled, Ok(N), "the kernel gives up to 256 random bytes without fail once it has booted");
-    bytes
-}
-
-/// The program that a process runs.
-pub(crate) fn executable(pid: u32) -> std::io::Result<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/exe"))
-}
-
-/// Whether a process of this user is stopped, by a signal or a debugger. What cannot be seen is not.
-pub(crate) fn is_stopped(pid: u32, uid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    let is_owners = std::fs::metadata(&process).is_ok_and(|found| found.uid() == uid);
-    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-    is_owners && stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
-}
-
-/// Kills this process, or stops it.
-#[cfg(feature = "fault-points")]
-pub(crate) fn die(is_stop: bool) {
-    use rustix::process::{Signal, getpid, kill_process};
-    // It fails for no process that signals itself.
-    let _ = kill_process(getpid(), if is_stop { Signal::STOP } else { Signal::KILL });
-}
-
-/// This process's namespaces, which tell containers apart. What cannot be read is left out.
-pub(crate) fn namespaces() -> Vec<(String, u64)> {
-    let read = |name: &str| {
-        let target = std::fs::read_link(format!("/proc/self/ns/{name}")).ok()?;
-        let number = target.to_str()?.split(['[', ']']).nth(1)?.parse().ok()?;
-        Some((name.to_owned(), number))
-    };
-    ["ipc", "mnt", "net", "pid", "time", "user"].into_iter().filter_map(read).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-pub(crate) use std::sync::MutexGuard;
+pub(crate) use std::sync::{MutexGuard, atomic};
 
 const POISONED: &str = "no code panics under a lock of this crate";
 

@@ -1,5 +1,6 @@
 //! A thread that takes no signals: they are the user's, and belong on the user's threads.
 
+pub(crate) use std::hint::spin_loop;
 use std::io;
 use std::mem::MaybeUninit;
 pub(crate) use std::thread::{JoinHandle, sleep, yield_now};

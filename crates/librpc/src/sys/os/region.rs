@@ -1,0 +1,89 @@
+//! Mappings of shared memory: segments of a file, side by side.
+
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+
+use librpc_ring::{Mapped, ReadOnly, Segment, layout};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// The words of a region, which `Owner` keeps mapped.
+pub(crate) type Words<Access, Owner> = Mapped<Access, Owner>;
+
+/// A stretch of the address space. It is not inherited by forked children.
+#[derive(Debug)]
+pub(crate) struct Region {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: an address and a length. What is done with the memory goes through `Words`.
+unsafe impl Send for Region {}
+// SAFETY: nothing in it changes while it is shared.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps segments of a file. What was mapped before a failure is unmapped again.
+    pub(crate) fn map(
+        fd: BorrowedFd<'_>,
+        segments: impl Iterator<Item = Segment> + Clone,
+        writable: bool,
+    ) -> Result<Self, Errno> {
+        let bytes = segments.clone().map(|segment| segment.bytes).sum();
+        let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), reserve) }?;
+        let region = Self { base: NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"), bytes };
+        region.fill(fd, segments, writable).inspect_err(|_| {
+            // SAFETY: the range was reserved above, and nobody has seen it.
+            unsafe { region.unmap() }
+        })?;
+        Ok(region)
+    }
+
+    fn fill(&self, fd: BorrowedFd<'_>, segments: impl Iterator<Item = Segment>, writable: bool) -> Result<(), Errno> {
+        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let fixed = MapFlags::SHARED | MapFlags::FIXED;
+        for Segment { address_offset, file_offset, bytes } in segments {
+            assert!(address_offset + bytes <= self.bytes, "the segments lie side by side");
+            // SAFETY: replaces a part of the range that was reserved just now and that nobody uses.
+            unsafe {
+                let at = self.base.add(address_offset).as_ptr().cast();
+                rustix::mm::mmap(at, bytes, access, fixed, fd, file_offset as u64)
+            }?;
+        }
+        // SAFETY: the range is ours; the advice changes what a child inherits.
+        unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.bytes, Advice::LinuxDontFork) }
+    }
+
+    /// Its words.
+    ///
+    /// # Safety
+    ///
+    /// `owner` keeps the region mapped. `Access = Writable` only if it was mapped writable.
+    pub(crate) unsafe fn words<Access, Owner>(&self, owner: Owner) -> Words<Access, Owner> {
+        // SAFETY: mapped while the owner lives, by this function's contract; page-aligned; no reference to a byte of it is
+        // ever made.
+        unsafe { Mapped::new(self.base, self.bytes, owner) }
+    }
+
+    /// Unmaps it.
+    ///
+    /// # Safety
+    ///
+    /// No words of it are left, and it is unmapped once, by the process that has mapped it.
+    pub(crate) unsafe fn unmap(&self) {
+        // SAFETY: the stretch was mapped by `map`, and nobody uses it, by this function's contract.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A page of zeros, which is always there.
+pub(crate) fn zeros<Owner>(owner: Owner) -> Words<ReadOnly, Owner> {
+    #[repr(align(64))]
+    struct Zeros([u64; layout::ACK_BYTES / 8]);
+    static ZEROS: Zeros = Zeros([0; layout::ACK_BYTES / 8]);
+    let base = NonNull::from(&ZEROS.0).cast::<u8>();
+    // SAFETY: a static is there for ever, and this one is never written; reading it through atomics harms nobody.
+    unsafe { Mapped::new(base, layout::ACK_BYTES, owner) }
+}

@@ -1,0 +1,190 @@
+//! A receiver dies, or ends, again and again, and comes back; its sender lives, and loses nothing: what was accepted is
+//! processed at last, or comes back to the sender. What was in work comes again with its flag.
+
+use std::time::Duration;
+
+use librpc::{Acknowledge, Event, Inbox, InboxBuilder, Node};
+
+use super::ledger::{Id, To};
+use super::scene::{CAPACITY, Scene, bytes};
+use super::{USER, Workload};
+use crate::schedule::{self, Allowed, Program, random};
+
+pub const NODES: Workload = Workload {
+    name: "redelivery",
+    about: "a receiver dies and comes back; its sender goes on",
+    allowed: ALLOWED,
+    redelivery: true,
+    users: &[USER],
+    setup: |scene| setup(scene, &To::Node("display".into())),
+};
+
+pub const DURABLE: Workload = Workload {
+    name: "durable",
+    about: "the same with a subscription of a durable name",
+    allowed: ALLOWED,
+    redelivery: true,
+    users: &[USER],
+    setup: |scene| setup(scene, &To::Topic("pose".into())),
+};
+
+const ALLOWED: Allowed = Allowed { kills: 3, stops: 2, errors: true, pauses: true, large_pages: false };
+
+fn setup(scene: &Scene, to: &To) {
+    let (receivers, hears) = (scene.clone(), to.clone());
+    schedule::start(Program::new("receivers", move || come_back(&receivers, &hears)).spared());
+    let (sender, to) = (scene.clone(), to.clone());
+    scene.start_sender(Program::new("sender", move || send(&sender, &to)).lives());
+}
+
+/// Starts the receiver again whenever it has ended. The last one stays.
+fn come_back(scene: &Scene, hears: &To) {
+    let incarnations = random(|random| random.u32(1..=3));
+    for number in 0..=incarnations {
+        let (receiver, hears) = (scene.clone(), hears.clone());
+        let is_last = number == incarnations;
+        let program = Program::new(&format!("receiver-{number}"), move || receive(&receiver, &hears, is_last));
+        let pid = schedule::start(if is_last { program.lives() } else { program });
+        while schedule::end_of(pid).is_none() {
+            schedule::sleep_until(schedule::clock_ns() + 500_000);
+        }
+    }
+}
+
+fn builder<'n>(node: &'n Node, hears: &To) -> InboxBuilder<'n> {
+    match hears {
+        To::Node(_) => node.inbox_builder(),
+        To::Topic(topic) => node.subscriber_builder([topic]).durable("steady"),
+    }
+}
+
+fn receive(scene: &Scene, hears: &To, is_last: bool) {
+    let node = scene.open("display", scene.domain());
+    let acknowledge = if random(fastrand::Rng::bool) { Acknowledge::Explicit } else { Acknowledge::Implicit };
+    let open = || builder(&node, hears).capacity(CAPACITY).acknowledge(acknowledge).open();
+    let (mut inbox, life) = scene.retry("open the inbox", || scene.opening("display", hears.clone(), open));
+    let mut work = Work { scene, life, acknowledge, unprocessed: Vec::new() };
+    if is_last {
+        return work.receive_to_the_end(&mut inbox);
+    }
+    let count = random(|random| random.u32(..8));
+    for _ in 0..count {
+        work.receive_one(&mut inbox, Duration::from_millis(20));
+    }
+    scene.closing(life);
+    match random(|random| random.u8(..4)) {
+        0 => schedule::exit(),
+        1 => schedule::kill(schedule::pid()),
+        2 => close_beside(node, &mut inbox, &mut work),
+        _ => work.end(), // by dropping the inbox
+    }
+}
+
+/// Closes the node on another thread, while this one goes on receiving.
+fn close_beside(node: Node, inbox: &mut Inbox, work: &mut Work<'_>) {
+    let closing = schedule::spawn("closing", move || drop(node.close(Duration::from_millis(10))));
+    for _ in 0..3 {
+        work.receive_one(inbox, Duration::from_millis(5));
+    }
+    schedule::join(closing);
+    work.end();
+}
+
+/// What one incarnation has in work.
+struct Work<'s> {
+    scene: &'s Scene,
+    life: usize,
+    acknowledge: Acknowledge,
+    unprocessed: Vec<Id>,
+}
+
+impl Work<'_> {
+    /// What was handed out counts as processed from here on, whatever becomes of the call that says so.
+    fn process(&mut self) {
+        self.unprocessed.drain(..).for_each(|id| self.scene.processed(id));
+    }
+
+    fn receive_one(&mut self, inbox: &mut Inbox, limit: Duration) -> bool {
+        if self.acknowledge == Acknowledge::Implicit {
+            self.process();
+        }
+        match inbox.recv_event_timeout(limit) {
+            Ok(Some(Event::Message(message))) => {
+                self.unprocessed.extend(self.scene.got(self.life, &message));
+                if self.acknowledge == Acknowledge::Explicit && random(fastrand::Rng::bool) {
+                    self.process();
+                    inbox.ack();
+                }
+                true
+            }
+            Ok(Some(_)) => true,
+            Ok(None) => false,
+            Err(error) => {
+                schedule::say(|| format!("cannot receive: {error}"));
+                schedule::sleep_until(schedule::clock_ns() + 10_000_000);
+                false
+            }
+        }
+    }
+
+    /// The inbox is about to be dropped.
+    fn end(&mut self) {
+        if self.acknowledge == Acknowledge::Implicit {
+            self.process();
+        }
+    }
+
+    fn receive_to_the_end(&mut self, inbox: &mut Inbox) {
+        loop {
+            let came = self.receive_one(inbox, Duration::from_secs(5));
+            if self.acknowledge == Acknowledge::Explicit {
+                self.process();
+                inbox.ack();
+            }
+            if !came && self.scene.is_over() {
+                self.end();
+                return self.scene.drained(self.life);
+            }
+        }
+    }
+}
+
+fn send(scene: &Scene, to: &To) {
+    let node = scene.open("camera", scene.domain());
+    let mut outgoing = scene.outgoing();
+    let mut outbox = node.outbox();
+    outbox.set_redelivery(Some(Duration::from_secs(600)));
+    let count = random(|random| random.u32(1..=20));
+    match to {
+        To::Node(name) => {
+            let destination = scene.retry("connect", || outbox.connect(name));
+            for _ in 0..count {
+                let _ = outgoing.send(name, random(bytes), |payload| outbox.send(destination, payload));
+                pause();
+            }
+        }
+        To::Topic(name) => {
+            let topic = outbox.topic(name).expect("a topic");
+            for _ in 0..count {
+                outgoing.publish(&mut outbox, (topic, name), random(bytes), Duration::from_secs(1));
+                pause();
+            }
+        }
+    }
+    for _ in 0..20 {
+        match outbox.flush(Duration::from_secs(60)) {
+            Ok(()) => break,
+            Err(error) => schedule::say(|| format!("not flushed: {error}")),
+        }
+    }
+    match outbox.take_returned() {
+        Ok(returned) => returned.iter().for_each(|message| scene.returned(&message.payload)),
+        Err(error) => scene.wrong(format!("what came back cannot be had: {error}")),
+    }
+}
+
+fn pause() {
+    if random(|random| random.u8(..3)) == 0 {
+        schedule::sleep_until(schedule::clock_ns() + random(|random| random.u64(..3_000_000)));
+    }
+}
