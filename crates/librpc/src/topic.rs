@@ -48,7 +48,9 @@ pub enum InvalidTopic {
         topic: Arc<str>,
     },
     /// A topic to publish on has a `*` in it, or a pattern one beside other characters of a level.
-    #[error("topic {topic:?} has a misplaced `*`: only a subscriber's pattern has \"*\" or \"**\", each as a whole level")]
+    #[error(
+        "topic {topic:?} has a misplaced `*`: only a subscriber's pattern has \"*\" or \"**\", each as a whole level"
+    )]
     Star {
         /// The text.
         topic: Arc<str>,

@@ -69,9 +69,7 @@ pub enum SendError {
         undelivered: u64,
     },
     /// The receiver does not want this sender, or what it wrote cannot be.
-    #[error(
-        "cannot send to node {node:?} ({reason:?}): {text}; {undelivered} messages sent before were not processed"
-    )]
+    #[error("cannot send to node {node:?} ({reason:?}): {text}; {undelivered} messages sent before were not processed")]
     Refused {
         /// The receiver.
         node: Arc<str>,
