@@ -205,8 +205,8 @@ impl Node {
     }
 
     /// Connects to a node, and waits up to a limit for it to open its inbox, and then up to 1 s for its answer. A node
-    /// that is there but does not answer, for it is stopped or slow, gets its messages when it goes on: the sender is
-    /// *pending* until then, and a refusal comes back as the error of a later send or flush.
+    /// that is there but does not answer, because it is stopped or slow, gets its messages when it goes on. Until then the
+    /// sender is *pending*, and a refusal comes back as the error of a later send or flush.
     ///
     /// # Errors
     ///

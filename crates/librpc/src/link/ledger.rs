@@ -83,7 +83,7 @@ impl Limits {
         Self { decisions, ..self }
     }
 
-    /// Sets [`Limits::handshake_timeout`](#structfield.handshake_timeout). A time too far away to be a point in time is no limit.
+    /// Sets [`Limits::handshake_timeout`](#structfield.handshake_timeout). A time too far away to be a point in time counts as no limit.
     pub fn handshake_timeout(self, time: Duration) -> Self {
         Self { handshake_timeout: time, ..self }
     }

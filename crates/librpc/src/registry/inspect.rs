@@ -55,7 +55,7 @@ pub struct InboxInfo {
 pub struct StrangeFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Why it cannot be.
+    /// What is wrong with it.
     pub why: String,
 }
 
@@ -74,7 +74,7 @@ impl Domain {
     }
 
     /// The files whose names say that they are nodes', or the domain's own, but whose contents do not: of another version of
-    /// librpc, damaged, or planted. Nobody sees such a node; with such a file of its own the domain cannot be joined.
+    /// librpc, damaged, or planted. Nobody sees such a node. If the file is the domain's own, nobody can join the domain.
     /// Creates nothing, joins nothing.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ impl Account {
         Self { queued: 0, returned: self.returned + self.queued, depth: 0, ..self }
     }
 
-    /// What it says when the inbox is gone, so many messages are kept for its next incarnation, and so many are lost.
+    /// The account once the inbox is gone, with `kept` messages for its next incarnation, and `lost` messages lost.
     pub(crate) fn moved(self, kept: u64, lost: u64) -> Self {
         let accepted = self.accepted.saturating_sub(kept);
         Self {

@@ -66,7 +66,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
     #[inline(always)]
     pub fn publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.publish_timeout(topic, payload, DEFAULT_SEND_TIMEOUT)
@@ -76,7 +76,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
     #[inline(always)]
     pub fn try_publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.publish_timeout(topic, payload, Duration::ZERO)
@@ -91,7 +91,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
     #[inline(always)]
     pub fn publish_timeout(
         &mut self,
@@ -232,7 +232,7 @@ impl Outbox {
         }
     }
 
-    /// Waits up to a limit until a subscription wants a topic; `false`: there is none.
+    /// Waits up to a limit until a subscription wants a topic. `false`: the time is up.
     ///
     /// # Errors
     ///

@@ -230,7 +230,7 @@ pub(crate) struct Ends {
 }
 
 impl ChannelStats {
-    /// Reads a channel's counters where they stand.
+    /// Reads a channel's counters in place.
     pub(crate) fn read(ends: Ends, data: &Reader, ack: &Reader) -> Self {
         let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics } = ends;
         // The receiver's position first, as in `Counters::read`: then it is not ahead of the sender's.

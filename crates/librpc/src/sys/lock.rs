@@ -17,7 +17,8 @@ const SWEEP: u64 = 1;
 
 /// Takes the lock of the living. `false`: somebody holds a lock there.
 ///
-/// An `flock` beside it has the kernel tell others the number of the process, in their own pid namespace: [`Holders`].
+/// Through a second lock, an `flock`, the kernel shows others the number of the process in their own pid namespace:
+/// [`Holders`].
 pub(crate) fn try_own(fd: impl AsFd) -> io::Result<bool> {
     Ok(try_write_lock(&fd, LIFE)? && try_last(&fd)?)
 }

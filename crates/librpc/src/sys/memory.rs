@@ -1,7 +1,7 @@
 //! Sealed memfds and their mappings.
 //!
 //! A memory is made, mapped writable by its one writer, and then sealed so that nobody, the writer included, can map it
-//! writable again or change its size. Whoever receives one checks exactly that before believing a byte of it.
+//! writable again or change its size. A process that receives one checks exactly that before it trusts a byte of it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
