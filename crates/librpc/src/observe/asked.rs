@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_never_ends_is_heard_no_more() {
+    fn an_answer_that_never_ends_is_given_up() {
         let (mut asked, mut why) = (asked(), String::new());
         for serial in 1..=MAX_PAGES as u64 + 1 {
             let namespaces = vec![("pid".into(), serial); 100];

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_readers_lock_is_no_life() {
+    fn a_readers_lock_does_not_count_as_life() {
         let path = format!("/dev/shm/librpc_unit_lock_{}", std::process::id());
         let open = || std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         let (reader, owner, looker) = (open(), open(), open());

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_of_a_namespace_is_told_from_the_machines_own() {
+    fn a_user_of_a_namespace_is_distinguished_from_the_machines_own() {
         assert_eq!(outer(0, "         0          0 4294967295\n"), Some(0));
         assert_eq!(outer(1000, "         0          0 4294967295\n"), Some(1000));
         assert_eq!(outer(0, "0 1000 1\n1 100000 65536\n"), Some(1000));
