@@ -39,8 +39,8 @@ impl<'a> Receipt<'a> {
         self.pending
     }
 
-    /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with inboxes that
-    /// have gone since the last publish ([`SendError::undelivered`] is more than 0).
+    /// Each inbox that did not get the message, with the reason, and each loss with an inbox that has gone since the last
+    /// publish ([`SendError::undelivered`] is more than 0).
     pub fn undelivered(&self) -> &'a [SendError] {
         self.undelivered
     }
@@ -86,8 +86,8 @@ impl Outbox {
     /// where one is full and lets its senders wait. A subscription for which a publish has waited in vain is *stuck*: until
     /// it has processed something, no later one waits for it.
     ///
-    /// Every subscription gets it whose opening had returned before this began. The node's own get it only if they ask for
-    /// it ([`crate::InboxBuilder::receive_own`]).
+    /// Every subscription that was open before this call began gets the message. The node's own subscriptions get it only
+    /// if they ask for it ([`crate::InboxBuilder::receive_own`]).
     ///
     /// # Errors
     ///
