@@ -103,7 +103,7 @@ fn a_sender_that_dies_is_never_reported_as_disconnected() {
 }
 
 #[test]
-fn a_sender_is_told_that_its_receiver_was_killed_and_reconnects_when_it_is_back() {
+fn a_sender_learns_that_its_receiver_was_killed_and_reconnects_when_it_is_back() {
     let domain = TestDomain::new();
     let mut sink = domain.receiver("sink");
     let mut source = domain.node("source");

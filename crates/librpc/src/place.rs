@@ -134,7 +134,7 @@ impl Place {
             }
         };
         let mut place = Self { registration, listener };
-        // Only now: whoever finds the node can connect to it.
+        // Only now: a process that finds the node can connect to it.
         match place.announce(inboxes) {
             Ok(()) => {
                 fault!("join.announced");

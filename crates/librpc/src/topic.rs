@@ -17,7 +17,7 @@ pub const MAX_PATTERNS: usize = 64;
 const ONE: &str = "*";
 const ANY: &str = "**";
 
-/// Why a text is no topic, or no pattern.
+/// Why a text is not a valid topic or pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTopic {
@@ -33,7 +33,7 @@ pub enum InvalidTopic {
         /// The text.
         topic: Arc<str>,
     },
-    /// It bears a control character.
+    /// It contains a control character.
     #[error("topic {topic:?} contains the control character {found:?}")]
     InvalidCharacter {
         /// The text.
@@ -47,7 +47,7 @@ pub enum InvalidTopic {
         /// The text.
         topic: Arc<str>,
     },
-    /// A topic to publish on has a `*` in it, or a pattern one beside other characters of a level.
+    /// A topic to publish on contains a `*`, or a pattern has one together with other characters of a level.
     #[error(
         "topic {topic:?} has a misplaced `*`: only a subscriber's pattern has \"*\" or \"**\", each as a whole level"
     )]
@@ -81,7 +81,7 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), InvalidTopic> {
     check(topic, |_| false)
 }
 
-/// Which topics a subscriber wants: `*` stands for one level, `**` for any number of levels, none too.
+/// Which topics a subscriber wants: `*` is exactly one level, `**` any number of levels, including none.
 ///
 /// ```
 /// let pattern: librpc::Pattern = "sensor/*/temperature".parse()?;
@@ -102,7 +102,7 @@ impl Pattern {
     /// Whether a topic matches.
     pub fn matches(&self, topic: &str) -> bool {
         let (mut pattern, mut levels) = (self.0.split('/'), topic.split('/'));
-        // Where to go on when what follows the last `**` does not match: it then stands for one level more.
+        // Where to go on when what follows the last `**` does not match: it then takes one level more.
         let mut last_any: Option<(std::str::Split<'_, char>, std::str::Split<'_, char>)> = None;
         loop {
             match (pattern.next(), levels.clone().next()) {

@@ -1,7 +1,7 @@
 //! `librpc bench fanout`: what publishing to k inboxes costs the publisher while none of them is full and nobody receives.
 //!
-//! A second process has the inboxes, with rings that hold a whole burst. Between two bursts it is told to take and check
-//! what has come. The limits take turns: sending to one node under the same conditions, and copying k messages.
+//! A second process has the inboxes, with rings that hold a whole burst. Between two bursts it gets the order to take
+//! and check what has come. The limits take turns: sending to one node under the same conditions, and copying k messages.
 
 use std::time::{Duration, Instant};
 

@@ -29,7 +29,7 @@ pub enum InboxError {
     /// A pattern is not valid.
     #[error(transparent)]
     InvalidTopic(#[from] InvalidTopic),
-    /// A durable name is none: it must be as a node's id.
+    /// A durable name is invalid: it follows the rules of node ids.
     #[error("invalid durable name, which follows the rules of node ids: {0}")]
     InvalidName(#[source] InvalidNodeId),
     /// There are too many patterns, or none.
@@ -38,7 +38,7 @@ pub enum InboxError {
         /// How many there are.
         patterns: usize,
     },
-    /// The node has such an inbox already: one of its own, or a subscription of the same durable name.
+    /// The node has this inbox already: its own, or a subscription with the same durable name.
     #[error("node {node:?} already has this inbox: its own, or a subscription of this durable name")]
     Taken {
         /// The node.
@@ -67,7 +67,7 @@ pub enum InboxError {
         /// The length of the list with this inbox, in bytes.
         bytes: usize,
     },
-    /// The domain was removed under the node, and the node cannot join it anew: nobody would find the inbox.
+    /// The domain was removed under the node, and the node cannot join it again: nobody would find the inbox.
     #[error("node {node:?} was removed from its domain, and cannot join again: {source}")]
     Removed {
         /// The node.

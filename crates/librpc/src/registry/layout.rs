@@ -177,7 +177,7 @@ mod golden {
     }
 
     #[test]
-    fn other_magic_and_other_versions_are_told_apart() {
+    fn another_magic_and_other_versions_are_distinguished() {
         let mut bytes = GenerationHeader { boot_id: [0; 16] }.encode();
         bytes[8] = 1;
         assert_eq!(GenerationHeader::decode(&bytes), Err(BadLayout::Version { found: 1 }));

@@ -18,7 +18,7 @@ use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::wire::{self, Answer, Attached, Data, PROTOCOL, Reason, Terms};
 
-/// A sender is admitted: its memory is attached, or it is told what that must be.
+/// A sender is admitted: its memory is attached, or it gets the terms that its memory must have.
 pub(super) fn admitted(node: &NodeShared, socket: &Arc<Socket>, owner: Credentials, wanted: Wanted) -> Next {
     let Data { capacity, policy } = wanted.terms();
     let Some(charge) = node.ledger.channel(owner.uid, capacity) else {
@@ -62,7 +62,7 @@ pub(super) fn data(
 /// same.
 pub(super) fn finish(socket: &Arc<Socket>, owner: Credentials, wanted: Wanted, charge: Charge) -> Next {
     let Some(data) = wanted.memory.clone() else { return Next::HangUp };
-    // What lies behind it could carry descriptors, and its reader would have to close them. An honest sender waits.
+    // What follows could carry descriptors, and its reader would have to close them. An honest sender waits.
     if !socket.shut_to_descriptors() {
         return Next::refuse(Reason::BadHandshake, "an unexpected message after the memory");
     }

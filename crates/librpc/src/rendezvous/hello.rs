@@ -95,9 +95,9 @@ fn identify(node: &NodeShared, hello: &Hello, owner: Credentials, groups: Vec<u3
     }
     match node_file::read(&directory, &hello.node) {
         Ok(Some(file)) if file.alive && file.uid == uid && file.incarnation == incarnation => Ok(peer()),
-        // Our own trouble, which may pass.
+        // A failure on our side, which may pass.
         Err(ReadError::Os(error)) => Err(Next::refuse(Reason::Busy, error.to_string())),
-        // So may this: the domain was removed, and one of the two has not joined anew yet.
+        // So may this: the domain was removed, and one of the two has not joined again yet.
         Ok(None) => Err(Next::refuse(Reason::Busy, format!("there is no node {:?} here just now", hello.node))),
         _ => {
             let why = format!("there is no node {:?} of uid {uid} with this incarnation", hello.node);

@@ -65,7 +65,7 @@ pub(super) struct Incoming {
 struct State {
     socket: Option<Arc<Socket>>,
     step: Step,
-    /// The deadline that is set is no limit: something is to be tried again then.
+    /// The deadline is not a limit: something must be tried again then.
     is_again: bool,
     /// Descriptors that came and are not wanted: closed together with the socket.
     strangers: Vec<OwnedFd>,
@@ -92,7 +92,7 @@ enum Step {
 /// Says why, to a peer that is hung up on next.
 pub(super) fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
     let refusal = Answer::Refusal(Refusal { reason: reason as u32, text: text.to_owned() });
-    // A peer that does not read it is not told.
+    // A peer that does not read it never learns why.
     let _ = socket.send(&wire::encode(&refusal), None);
 }
 

@@ -26,7 +26,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The id is none.
+    /// The id is invalid.
     #[error(transparent)]
     InvalidId(#[from] InvalidNodeId),
     /// There is no living node of this id.

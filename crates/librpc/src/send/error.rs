@@ -68,7 +68,7 @@ pub enum SendError {
         /// How many messages it had not processed. Each loss is reported once.
         undelivered: u64,
     },
-    /// The receiver does not want this sender, or what it wrote cannot be.
+    /// The receiver refuses this sender, or what it wrote is invalid.
     #[error("cannot send to node {node:?} ({reason:?}): {text}; {undelivered} messages sent before were not processed")]
     Refused {
         /// The receiver.

@@ -52,7 +52,7 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, BadMes
     Ok(minicbor::decode(bytes)?)
 }
 
-/// The first items of a list from a stranger's bytes, at most so many, and whether there are more.
+/// The first `most` items of a list from a stranger's bytes, and whether there are more.
 pub(crate) fn decode_list<'b, T: Decode<'b, ()>>(bytes: &'b [u8], most: usize) -> Result<(Vec<T>, bool), BadMessage> {
     let mut decoder = minicbor::Decoder::new(bytes);
     let mut items = decoder.array_iter()?;

@@ -1,6 +1,6 @@
 //! What a publisher pays once when a node joins or leaves, or subscribes or unsubscribes, elsewhere in a domain.
 //!
-//! A third process does this when it is told to, by a message to its node. The message is processed when it is done.
+//! A third process does this on demand, by a message to its node. The message is processed when it is done.
 
 use std::time::{Duration, Instant};
 
