@@ -45,6 +45,7 @@ pub enum InboxCommand {
     Collect { count: u64 },
     Acknowledge,
     NextEvent,
+    Denied,
 }
 
 #[expect(missing_docs, reason = "the functions in `orders` say what each does")]
@@ -98,6 +99,7 @@ pub struct Open {
     pub never_decides: bool,
     pub channels_per_user: Option<u32>,
     pub handshake_timeout: Option<Duration>,
+    pub readers: Vec<(String, u32)>,
 }
 
 impl Open {
@@ -131,6 +133,12 @@ impl Open {
     /// The node limits the channels of each user.
     pub fn channels_per_user(self, channels: u32) -> Self {
         Self { channels_per_user: Some(channels), ..self }
+    }
+
+    /// The node lets only this user read the topics that match this pattern.
+    pub fn readers(mut self, pattern: &str, uid: u32) -> Self {
+        self.readers.push((pattern.into(), uid));
+        self
     }
 
     /// The node limits how long a peer may be silent in its handshake.
@@ -236,6 +244,8 @@ pub enum Event {
     Joined(String),
     /// This node's sender has left: `Closed`, `Died`, ...
     Left(String, String),
+    /// This node does not let the subscription read this topic.
+    Denied(String, String),
     /// Anything else.
     Other(String),
 }

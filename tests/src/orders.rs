@@ -158,6 +158,21 @@ pub fn receive_until(name: &str, last: u64) -> Simple<(u64, u64)> {
     subscription(name, InboxCommand::ReceiveUntil { last })
 }
 
+/// The next event of a subscription. An error if none comes within 30 s.
+pub fn next_event_of(name: &str) -> Simple<Event> {
+    subscription(name, InboxCommand::NextEvent)
+}
+
+/// What the node's subscriptions, this one among them, are denied.
+pub fn denied(name: &str) -> Simple<Vec<String>> {
+    subscription(name, InboxCommand::Denied)
+}
+
+/// Receives a message of a subscription, if there is one.
+pub fn try_receive_from(name: &str) -> Simple<Option<Message>> {
+    subscription(name, InboxCommand::TryReceive)
+}
+
 /// The event that a message with this text came.
 pub fn message(from: &str, text: &str) -> Event {
     Event::Message(from.into(), text.into())

@@ -127,7 +127,20 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
     );
     drop((refused, shy_inbox, shy));
     said.awaits("INFO librpc::node_shared leave: a node has left", &["node=\"shy\""]);
-    drop((inbox, sender, source));
+
+    // Once for each decision, at both ends.
+    let door = open("door").readers("secret", librpc::Admission::nobody()).open().expect("it opens");
+    let subscriber = source.subscribe("secret").expect("it opens");
+    let mut publisher = door.publisher("secret").expect("a topic");
+    for _ in 0..3 {
+        assert_eq!(publisher.publish(b"code").expect("it goes").inboxes(), 0);
+    }
+    let denied = "INFO librpc::send::denial : a subscription is denied a topic";
+    said.awaits(denied, &["node=\"source\"", "may not be read by uid"]);
+    let told = "INFO librpc::rendezvous::incoming accept: a subscription is denied a topic";
+    said.awaits(told, &["by=\"door\"", "topic=\"secret\""]);
+    assert_eq!(said.all().iter().filter(|line| line.contains("is denied a topic")).count(), 2);
+    drop((subscriber, publisher, door, inbox, sender, source));
 }
 
 /// The files of the library.

@@ -1,4 +1,4 @@
-//! `--admit` and `--admit-only`: whom a node lets in.
+//! `--admit` and `--admit-only`: whom a node lets in. `--readers`: who may read what it publishes.
 
 use librpc::{Admission, Rule};
 
@@ -14,6 +14,24 @@ pub(crate) struct AdmitArgs {
     /// The same, but your own user needs a rule, too
     #[arg(long, value_name = "RULE", value_parser = parse_rules)]
     admit_only: Vec<AllOf>,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct ReadersArgs {
+    /// Who may read the topic: only processes that this rule admits, of the own user or of another. Rules as for
+    /// `librpc sub --admit` (may be repeated) [default: every process in the domain]
+    #[arg(long, value_name = "RULE", value_parser = parse_rules)]
+    readers: Vec<AllOf>,
+}
+
+impl ReadersArgs {
+    /// `None`: everybody.
+    pub(crate) fn admission(self) -> Option<Admission> {
+        let only = |rules: Vec<AllOf>| {
+            rules.into_iter().fold(Admission::nobody(), |admission, AllOf(rules)| admission.all_of(rules))
+        };
+        (!self.readers.is_empty()).then(|| only(self.readers))
+    }
 }
 
 /// Rules that must all match.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use librpc::{Admission, Domain, Node, OpenError};
+use librpc::{Admission, Domain, Node, NodeBuilder, OpenError};
 
 use crate::outcome::Usage;
 
@@ -74,9 +74,15 @@ impl DomainArgs {
     }
 
     pub(crate) fn open_admitting(&self, id: &str, admission: Admission) -> anyhow::Result<Node> {
-        let node = Node::builder(id).domain(self.domain()?).admit(admission).open();
+        self.open_with(id, |node| node.admit(admission))
+    }
+
+    /// Opens a node that is set up like this.
+    pub(crate) fn open_with(&self, id: &str, set_up: impl FnOnce(NodeBuilder) -> NodeBuilder) -> anyhow::Result<Node> {
+        let node = set_up(Node::builder(id).domain(self.domain()?)).open();
         node.map_err(|error| match error {
             OpenError::InvalidId(bad) => Usage(bad.to_string()).into(),
+            OpenError::InvalidTopic(bad) => Usage(bad.to_string()).into(),
             error => error.into(),
         })
     }

@@ -4,24 +4,24 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Table, presets};
-use librpc::{NodeInfo, Observed, Observer};
+use librpc::{NodeInfo, NodeStats, ObserveError, Observed, Observer};
 use serde::Serialize;
 
 use crate::domain::DomainArgs;
 use crate::outcome::{CommandResult, Outcome};
-use crate::snapshot::{ANSWER_LIMIT, State};
+use crate::snapshot::{ANSWER_LIMIT, State, denials};
 
 /// Lists the nodes of the domain
 ///
-/// A dead node whose files are still there is shown as dead, and a node that does not answer within 1 s as stalled. Where
-/// there is no domain, nothing is shown.
+/// A dead node whose files are still there is shown as dead, and a node that does not answer within 1 s as stalled. What the
+/// subscriptions of a node may not read is shown after the table. Where there is no domain, nothing is shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc nodes
   librpc nodes --json | jq -r 'select(.alive) | .id'")]
 pub(crate) struct Args {
-    /// Write one object per line: id, pid, uid, incarnation, alive, state, inboxes, opened_unix_s
+    /// Write one object per line: id, pid, uid, incarnation, alive, state, inboxes, opened_unix_s, denials
     #[arg(long)]
     json: bool,
 }
@@ -36,6 +36,9 @@ struct Line<'a> {
     state: State,
     inboxes: &'a [String],
     opened_unix_s: u64,
+    /// The topics that its subscriptions may not read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    denials: Vec<String>,
 }
 
 impl<'a> Line<'a> {
@@ -52,6 +55,7 @@ impl<'a> Line<'a> {
             state,
             inboxes,
             opened_unix_s,
+            denials: denied(node, stats),
         }
     }
 }
@@ -70,9 +74,17 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
             text.push_str(line.trim_end());
             text.push('\n');
         }
+        for Observed { node, stats, .. } in &nodes {
+            denied(node, stats).iter().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
+        }
     }
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(Outcome::Done)
+}
+
+/// The topics that a node's subscriptions may not read, as it says.
+fn denied(node: &NodeInfo, stats: &Result<NodeStats, ObserveError>) -> Vec<String> {
+    stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats))
 }
 
 fn table(nodes: &[Observed]) -> Table {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what was not written is not acknowledged. A message is first written, whole, and then acknowledged.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
@@ -141,6 +142,8 @@ pub(crate) struct Spectator<'n> {
     node: &'n Node,
     policy: Policy,
     turned_away: TurnedAway,
+    /// The topics that were denied, by node.
+    denied: BTreeSet<(String, String)>,
     looked: Instant,
 }
 
@@ -148,7 +151,8 @@ impl<'n> Spectator<'n> {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
 
     pub(crate) fn new(node: &'n Node, policy: Policy) -> Self {
-        Self { node, policy, turned_away: TurnedAway::default(), looked: Instant::now() }
+        let (turned_away, denied) = (TurnedAway::default(), BTreeSet::new());
+        Self { node, policy, turned_away, denied, looked: Instant::now() }
     }
 
     fn look_if_due(&mut self) {
@@ -157,8 +161,13 @@ impl<'n> Spectator<'n> {
         }
     }
 
-    /// Says what else was turned away since the last look.
+    /// Says what else was turned away or denied since the last look.
     fn look(&mut self) {
+        for denial in self.node.stats().denials {
+            if self.denied.insert((denial.by.to_string(), denial.topic.to_string())) {
+                say(format_args!("denied by node {}: {}", denial.by, denial.text));
+            }
+        }
         let now = TurnedAway::by(self.node);
         let TurnedAway { dropped, returned } = now.since(self.turned_away);
         (self.turned_away, self.looked) = (now, Instant::now());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use librpc::{FlushError, Policy, PublishError, Publisher, SendError};
 
+use crate::admit::ReadersArgs;
 use crate::deadline::{Deadline, SLICE};
 use crate::domain::DomainArgs;
 use crate::feed::{Ended, Feed, feed};
@@ -19,13 +20,14 @@ use crate::source::SourceArgs;
 ///
 /// Waits at the end until everything is processed. 0: every subscriber got everything, or there was none. 3: not
 /// everything; stderr has the numbers. 124: no subscriber appeared. A line that is too large only for a subscriber that
-/// drops or overwrites messages anyway counts as delivered.
+/// drops or overwrites messages anyway counts as delivered. A subscriber that may not read the topic does not count.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   echo 21.5 | librpc pub sensor/kitchen/temperature
   seq 1000 | librpc pub numbers --wait 10s        # waits for a subscriber first
-  yes | librpc pub load --rate 10000 --limit 100ms")]
+  yes | librpc pub load --rate 10000 --limit 100ms
+  cat code | librpc pub door/code --readers uid:1000 --readers gid:44+exe:/usr/bin/guard")]
 pub(crate) struct Args {
     /// The topic: levels joined by slashes, as in group/topic
     topic: String,
@@ -34,11 +36,17 @@ pub(crate) struct Args {
     limit: Duration,
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    readers: ReadersArgs,
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
-    let node = args.source.open(domain, "pub")?;
+    let readers = args.readers.admission();
+    let node = args.source.open_with(domain, "pub", |node| match readers {
+        Some(readers) => node.readers(&args.topic, readers),
+        None => node,
+    })?;
     let mut publisher = node.publisher(&args.topic).map_err(|bad| Usage(bad.to_string()))?;
     if let Some(wait) = args.source.wait
         && let Some(outcome) = wait_for_subscriber(&mut publisher, &args.topic, wait, &interrupt)?

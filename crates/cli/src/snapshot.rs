@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use librpc::{Address, ChannelStats, Domain, Histogram, ObserveError, Observed, Observer, Totals};
+use librpc::{Address, ChannelStats, Domain, Histogram, NodeInfo, NodeStats, ObserveError, Observed, Observer, Totals};
 
 /// How long a node may take to answer.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -37,6 +37,8 @@ pub(crate) struct NodeRow {
     pub(crate) version: Option<String>,
     pub(crate) namespaces: Vec<(String, u64)>,
     pub(crate) addresses: Vec<String>,
+    /// What its subscriptions are denied, one line each.
+    pub(crate) denials: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -136,6 +138,16 @@ pub(crate) fn addresses(node: &str, address: &Address) -> Vec<String> {
     }
 }
 
+/// The topics that a node's subscriptions may not read, one line each.
+pub(crate) fn denials(node: &NodeInfo, stats: &NodeStats) -> Vec<String> {
+    let line = |denial: &librpc::Denial| {
+        let listed = node.listed.iter().find(|inbox| inbox.number == denial.inbox);
+        let subscription = listed.map_or_else(|| format!("inbox {}", denial.inbox), |inbox| inbox.addresses.join(" "));
+        format!("subscription {subscription} is denied by node {}: {}", denial.by, denial.text)
+    };
+    stats.denials.iter().map(line).collect()
+}
+
 impl Snapshot {
     pub(crate) fn of(mut observed: Vec<Observed>) -> Self {
         observed.sort_by(|a, b| a.node.id.cmp(&b.node.id));
@@ -192,6 +204,7 @@ impl Snapshot {
                 version,
                 namespaces,
                 addresses: node.inboxes.clone(),
+                denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats)),
             });
         }
         found.add_what_only_senders_see(&observed, &seen);

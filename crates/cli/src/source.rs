@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use librpc::{Node, Rate};
+use librpc::{Node, NodeBuilder, Rate};
 
 use crate::domain::{DomainArgs, unique_id};
 
@@ -30,7 +30,17 @@ pub(crate) struct SourceArgs {
 impl SourceArgs {
     /// Opens the node that sends.
     pub(crate) fn open(&self, domain: &DomainArgs, command: &str) -> anyhow::Result<Node> {
-        domain.open(&self.id.clone().map_or_else(|| unique_id(command), Ok)?)
+        self.open_with(domain, command, |node| node)
+    }
+
+    /// The same, set up like this.
+    pub(crate) fn open_with(
+        &self,
+        domain: &DomainArgs,
+        command: &str,
+        set_up: impl FnOnce(NodeBuilder) -> NodeBuilder,
+    ) -> anyhow::Result<Node> {
+        domain.open_with(&self.id.clone().map_or_else(|| unique_id(command), Ok)?, set_up)
     }
 
     pub(crate) fn rate(&self) -> Option<Rate> {

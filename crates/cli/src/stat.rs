@@ -77,7 +77,7 @@ fn show(args: &Args, snapshot: &Snapshot) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// The channels as a table, followed by the nodes that do not answer.
+/// The channels as a table, followed by the nodes that do not answer, and by the subscriptions that may not read a topic.
 pub(crate) fn table(snapshot: &Snapshot) -> String {
     let has_rates = snapshot.channels.iter().any(|row| row.recent.is_some());
     let mut header = vec!["FROM", "TO", "ADDRESS", "STATE", "SENT", "PROCESSED", "QUEUED", "DROPPED", "MISSED"];
@@ -104,6 +104,9 @@ pub(crate) fn table(snapshot: &Snapshot) -> String {
     for node in snapshot.nodes.iter().filter(|node| node.state != State::Alive) {
         let (state, why) = (node.state.name(), node.why.as_deref().unwrap_or_default());
         text.push_str(&format!("{}: {state}: {why}\n", node.id));
+    }
+    for node in &snapshot.nodes {
+        node.denials.iter().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
     }
     text
 }

@@ -11,7 +11,7 @@ const SLOW: f64 = 0.1;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Warning {
-    /// slow-consumer, queue-full, drops, too-large, stalled-node, dead-node, refused, broken
+    /// slow-consumer, queue-full, drops, too-large, denied, stalled-node, dead-node, refused, broken
     pub(crate) name: &'static str,
     pub(crate) node: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,6 +23,11 @@ pub(crate) struct Warning {
 pub(crate) fn find(snapshot: &Snapshot) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for node in &snapshot.nodes {
+        let denied = |text: &String| {
+            let text = format!("node {}: {text}", node.id);
+            Warning { name: "denied", node: node.id.clone(), from: None, text }
+        };
+        warnings.extend(node.denials.iter().map(denied));
         let (name, what) = match node.state {
             State::Alive => continue,
             State::Stalled => ("stalled-node", "does not answer"),

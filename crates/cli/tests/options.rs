@@ -75,16 +75,15 @@ fn source(command: &'static [&'static str]) -> Vec<Row> {
     ]
 }
 
+/// An option that takes rules of admission; what a command does with a valid one.
+fn rules(command: &'static [&'static str], option: &'static str, taken: Leads) -> Row {
+    let valid = ["uid:0", "gid:1", "pid:4294967295", "exe:/bin/true"].map(|rule| (rule, taken));
+    let invalid = ["uid:4294967296", "uid:-1", "exe:true", "everybody", ""].map(|rule| (rule, Usage));
+    row(command, option, &[&valid[..], &invalid].concat())
+}
+
 /// The options of what writes messages: `recv` and `sub`.
 fn output(command: &'static [&'static str]) -> Vec<Row> {
-    let mut rules = vec![("uid:0", On(0)), ("gid:1", On(0)), ("pid:4294967295", On(0)), ("exe:/bin/true", On(0))];
-    rules.extend([
-        ("uid:4294967296", Usage),
-        ("uid:-1", Usage),
-        ("exe:true", Usage),
-        ("everybody", Usage),
-        ("", Usage),
-    ]);
     vec![
         count(command, "count", On(0), On(0)),
         switch(command, "json"),
@@ -95,8 +94,8 @@ fn output(command: &'static [&'static str]) -> Vec<Row> {
             &[("0", Usage), ("1", Usage), ("4096", On(0)), ("1073741824", On(0)), (MAX, Usage), ("large", Usage)],
         ),
         row(command, "policy", &[("block", On(0)), ("latest", On(0)), ("0", Usage), ("oldest", Usage)]),
-        row(command, "admit", &rules),
-        row(command, "admit-only", &rules),
+        rules(command, "admit", On(0)),
+        rules(command, "admit-only", On(0)),
     ]
 }
 
@@ -112,6 +111,7 @@ fn rows() -> Vec<Row> {
     rows.extend(source(&["pub", "t"]));
     rows.push(time(&["pub", "t"], "wait", To(124), On(143)));
     rows.push(time(&["pub", "t"], "limit", To(0), To(0)));
+    rows.push(rules(&["pub", "t"], "readers", To(0)));
     rows.push(seconds(&["duplex", "a", "b", "--wait", "0s"], To(124), To(124)));
     rows.push(row(
         &["duplex", "a", "b", "--wait", "0s"],

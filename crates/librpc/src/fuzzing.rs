@@ -14,21 +14,22 @@ use crate::registry::node_file::{self, NodeFile};
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
 use crate::sys::OsError;
-use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern};
+use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern, check_topic};
 use crate::wire::Reason;
-use crate::wire::{self, Answer, Attached, Data, Hello, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms};
+use crate::wire::{self, Answer, Attached, Data, Deny, Hello, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms};
 
 /// Takes bytes in, and says whether anything honest could have sent them.
 pub type Door = fn(&[u8]) -> bool;
 
 /// Where bytes come in.
-pub const DOORS: [(&str, Door); 6] = [
+pub const DOORS: [(&str, Door); 7] = [
     ("hello", hello),
     ("answer", answer),
     ("data", data),
     ("node file", node_file),
     ("bell", bell),
     ("topics", topics),
+    ("deny", deny),
 ];
 
 fn decode<T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<T> {
@@ -48,6 +49,13 @@ fn answer(bytes: &[u8]) -> bool {
         Some(_) => true,
         None => false,
     }
+}
+
+fn deny(bytes: &[u8]) -> bool {
+    let is_honest = |deny: Deny| check_node_id(&deny.node).is_ok() && check_topic(&deny.topic).is_ok();
+    let is_taken = decode::<Deny>(bytes).is_some_and(is_honest);
+    assert!(!is_taken || Deny::is_one(bytes), "it is told from the other first messages");
+    is_taken
 }
 
 fn data(bytes: &[u8]) -> bool {
@@ -142,10 +150,16 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         (1, wire::encode(&refusal(Reason::Restarted))),
         (2, wire::encode(&Data { capacity: 4096, policy: 0 })),
         (4, vec![5, 0, 0, 0, 1, 0, 0, 0]),
+        (6, wire::encode(&honest_deny(incarnation, target))),
         (5, b"\0\x01\0\x03a/b\0\x02\0\x03b/c\0\x01\0\x03a/b".to_vec()),
     ];
     samples.extend(lists.iter().map(|list| (3, file(list))));
     samples
+}
+
+fn honest_deny(incarnation: [u8; 16], target: [u8; 16]) -> Deny {
+    let (node, topic, text) = ("camera".into(), "a/b".into(), "node \"camera\" does not let uid 5 read it".into());
+    Deny { lowest: PROTOCOL, highest: PROTOCOL, node, incarnation, target, inbox: 3, topic, text }
 }
 
 /// A hello, as an honest sender would write it: from which incarnation to which, over which connection and whether it opens

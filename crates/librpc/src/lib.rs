@@ -119,7 +119,7 @@ pub use send::{
     Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Outbox, PublishError, Publisher, Rate,
     ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
 };
-pub use stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
+pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 pub use wire::Reason;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fault::fault;
+use crate::link::readers::Readers;
 use crate::link::{Admission, Limits};
 use crate::name::{Address, Incarnation, check_node_id};
-use crate::node_shared::{NodeShared, Owned};
+use crate::node_shared::{NodeShared, Owned, Terms};
 use crate::place::OpenError;
 use crate::receive::{Inbox, InboxBuilder, InboxError, Subscriber};
 use crate::registry::Domain;
@@ -34,6 +35,7 @@ pub struct NodeBuilder {
     /// `None`: that of the environment.
     domain: Option<Domain>,
     admission: Admission,
+    readers: Vec<(String, Admission)>,
     limits: Limits,
 }
 
@@ -48,6 +50,37 @@ impl NodeBuilder {
         Self { admission, ..self }
     }
 
+    /// Who may read what this node publishes on the topics that match a pattern ([`crate::Pattern`]). By default everybody may
+    /// who can subscribe: in a shared domain, every member.
+    ///
+    /// It may be called several times. A subscription gets a topic only if every entry whose pattern matches the topic admits
+    /// the subscriber's process; topics that no pattern matches stay open. The kernel says which process that is, when a
+    /// channel to it is connected. A subscription that is denied a topic gets nothing of it and does not count as a subscriber; its
+    /// node is told why ([`crate::Event::Denied`]) if it admits this node. That is decided once for each topic, subscription
+    /// and channel, by rules alone: an admission with a function ([`Admission::function`]) is an error, because a publish would
+    /// have to wait for it.
+    ///
+    /// ```
+    /// use librpc::{Admission, Node};
+    ///
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_readers_{}", std::process::id()));
+    /// let node = Node::builder("door")
+    ///     .domain(domain)
+    ///     .readers("door/code", Admission::same_user())
+    ///     .readers("door/camera/**", Admission::same_user().gid(44))
+    ///     .open()?;
+    /// # Ok::<(), librpc::OpenError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A pattern that is not valid ([`OpenError::InvalidTopic`]) and a function ([`OpenError::ReadersFunction`]) are reported by
+    /// [`NodeBuilder::open`].
+    pub fn readers(mut self, pattern: &str, admission: Admission) -> Self {
+        self.readers.push((pattern.to_owned(), admission));
+        self
+    }
+
     /// How much the peers of one user may cost.
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
@@ -59,19 +92,28 @@ impl NodeBuilder {
     ///
     /// [`OpenError`].
     pub fn open(self) -> Result<Node, OpenError> {
-        let Self { id, domain, admission, limits } = self;
+        let Self { id, domain, admission, readers, limits } = self;
         let domain = domain.unwrap_or_else(Domain::from_env);
         check_node_id(&id)?;
+        let readers = by_pattern(readers)?;
         let _span = tracing::debug_span!("join", node = id, domain = %domain.path().display()).entered();
         crate::fault::prepare();
         fork::prepare()?;
         barrier::prepare(); // while this process may have but one thread
-        let node = NodeShared::open(&id, &domain, (admission, limits), listener::listen)?;
+        let node = NodeShared::open(&id, &domain, Terms { admission, readers, limits }, listener::listen)?;
         fault!("join.served");
         let domain = domain.path().display();
         tracing::info!(node = &*node.id, %domain, incarnation = %node.incarnation, "a node has joined");
         Ok(Node(Arc::new(Owned::new(node))))
     }
+}
+
+fn by_pattern(readers: Vec<(String, Admission)>) -> Result<Readers, OpenError> {
+    let entry = |(pattern, admission): (String, Admission)| match admission.has_function() {
+        true => Err(OpenError::ReadersFunction { pattern: pattern.into() }),
+        false => Ok((pattern.parse()?, admission)),
+    };
+    Ok(Readers::new(readers.into_iter().map(entry).collect::<Result<_, OpenError>>()?))
 }
 
 /// A participant with an id, which one live node holds at a time.
@@ -103,7 +145,8 @@ impl Node {
 
     /// Sets up a node.
     pub fn builder(id: &str) -> NodeBuilder {
-        NodeBuilder { id: id.to_owned(), domain: None, admission: Admission::default(), limits: Limits::default() }
+        let (admission, limits) = (Admission::default(), Limits::default());
+        NodeBuilder { id: id.to_owned(), domain: None, admission, readers: Vec::new(), limits }
     }
 
     #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::link::admission::Admission;
 use crate::link::channel_shared::ChannelShared;
 use crate::link::inbox_shared::InboxShared;
 use crate::link::ledger::{Ledger, Limits};
+use crate::link::readers::Readers;
 use crate::name::{Address, Incarnation};
 use crate::place::{OpenError, Owner, Place, Restored};
 use crate::process::Process;
@@ -40,6 +41,14 @@ pub(crate) enum NotListed {
     /// The node's files were removed, and cannot be restored.
     Removed(OpenError),
     Failed(AnnounceError),
+}
+
+/// Whom a node lets in, who may read what it publishes, and what others may cost it.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) admission: Admission,
+    pub(crate) readers: Readers,
+    pub(crate) limits: Limits,
 }
 
 /// Has the background thread serve a node's socket, under this token.
@@ -80,6 +89,8 @@ pub(crate) struct NodeShared {
     pub(crate) id: Arc<str>,
     pub(crate) incarnation: Incarnation,
     pub(crate) admission: Admission,
+    /// Who may read what it publishes.
+    pub(crate) readers: Readers,
     /// What those who send here cost.
     pub(crate) ledger: Arc<Ledger>,
     /// What the receivers cost that this node sends to: a peer that may list one inbox could list ten thousand.
@@ -126,16 +137,13 @@ impl std::fmt::Debug for NodeShared {
 
 impl NodeShared {
     /// Takes an id in a domain, and listens there.
-    pub(crate) fn open(
-        id: &str,
-        domain: &Domain,
-        (admission, limits): (Admission, Limits),
-        listen: Listen,
-    ) -> Result<Arc<Self>, OpenError> {
+    pub(crate) fn open(id: &str, domain: &Domain, terms: Terms, listen: Listen) -> Result<Arc<Self>, OpenError> {
+        let Terms { admission, readers, limits } = terms;
         let node = Arc::new(Self {
             id: id.into(),
             incarnation: Incarnation::random(),
             admission,
+            readers,
             ledger: Ledger::new(limits),
             sending: Ledger::new(limits),
             listen,

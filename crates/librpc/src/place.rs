@@ -15,6 +15,7 @@ use crate::registry::registration::{AnnounceError, JoinError, Registration, Stan
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
 use crate::sys::{Descriptor, OsError};
+use crate::topic::InvalidTopic;
 use crate::wire::ListedInbox;
 
 /// Why a node could not be opened.
@@ -47,6 +48,15 @@ pub enum OpenError {
     BeingSwept {
         /// The id.
         id: Arc<str>,
+    },
+    /// A pattern of [`crate::NodeBuilder::readers`] is not valid.
+    #[error(transparent)]
+    InvalidTopic(#[from] InvalidTopic),
+    /// The readers of a topic cannot be decided by a function: a publish would have to wait for it.
+    #[error("who may read {pattern:?} cannot be decided by a function, because a publish would wait for it: use rules")]
+    ReadersFunction {
+        /// The pattern.
+        pattern: Arc<str>,
     },
     /// The domain could not be entered.
     #[error(transparent)]

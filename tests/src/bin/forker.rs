@@ -89,6 +89,9 @@ fn nodes() -> Vec<Case> {
         case("NodeBuilder::admit", "ok", |h| {
             went(Node::builder("child").domain(h.domain.clone()).admit(Admission::nobody()).open())
         }),
+        case("NodeBuilder::readers", "ok", |h| {
+            went(Node::builder("child").domain(h.domain.clone()).readers("**", Admission::nobody()).open())
+        }),
         case("NodeBuilder::limits", "ok", |h| {
             went(Node::builder("child").domain(h.domain.clone()).limits(Limits::default()).open())
         }),

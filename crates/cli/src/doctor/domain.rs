@@ -130,7 +130,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Check> {
         versions(snapshot),
         containers(snapshot),
     ];
-    checks.push(traffic(snapshot));
+    checks.extend([denials(snapshot), traffic(snapshot)]);
     checks
 }
 
@@ -216,6 +216,20 @@ fn containers(snapshot: &Snapshot) -> Check {
         Check::pass(NAME, format!("pid, time and user namespaces are shared by all nodes that answer{more}"))
     } else {
         Check::warn(NAME, found.join("; "), "share what is needed (docker: --pid=host or --pid=container:…)")
+    }
+}
+
+/// Subscriptions that may not read a topic.
+fn denials(snapshot: &Snapshot) -> Check {
+    const NAME: &str = "subscriptions";
+    let denied =
+        |node: &NodeRow| node.denials.iter().map(|denial| format!("{}: {denial}", node.id)).collect::<Vec<_>>();
+    let found: Vec<String> = snapshot.nodes.iter().flat_map(denied).collect();
+    let todo = "if they are to read it, have the publisher admit them (`NodeBuilder::readers`, `librpc pub --readers`)";
+    match found.len() {
+        0 => Check::pass(NAME, "none is denied a topic"),
+        1..=5 => Check::warn(NAME, found.join("; "), todo),
+        all => Check::warn(NAME, format!("{}; and {} more", found[..5].join("; "), all - 5), todo),
     }
 }
 

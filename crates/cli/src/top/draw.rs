@@ -30,7 +30,8 @@ const HELP: &str = " 1 2 3, Tab   channels, nodes, inboxes (topics)
 
  slow-consumer  its sender waits      queue-full    over 75 % of the ring
  stalled-node   it does not answer    drops         messages are being lost
- too-large      the inbox is too small for some messages";
+ too-large      the inbox is too small for some messages
+ denied         a subscription may not read a topic";
 
 fn has_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -1,4 +1,4 @@
-//! Who may connect: decided by what the kernel knows of the peer.
+//! Who may connect, and who may read a topic: decided by what the kernel knows of the peer.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -112,7 +112,7 @@ impl Admission {
 
     /// What the rules say without the function. `None`: ask the function.
     pub(crate) fn by_rules(&self, peer: &Peer) -> Option<Result<(), NotAdmitted>> {
-        match self.looked_at(peer) {
+        match self.rules_on(peer) {
             Err(_) if self.function.is_some() => None,
             decided => Some(decided),
         }
@@ -125,10 +125,26 @@ impl Admission {
             tracing::error!("the admission function panicked: refused");
             false
         });
-        if admitted { Ok(()) } else { self.looked_at(peer) }
+        if admitted { Ok(()) } else { self.rules_on(peer) }
     }
 
-    fn looked_at(&self, peer: &Peer) -> Result<(), NotAdmitted> {
+    /// Whether the rules could admit a process of this user, whatever else it is.
+    pub(crate) fn could_admit(&self, uid: u32) -> bool {
+        let could = |rule: &Rule| match rule {
+            Rule::SameUser => uid == process::uid(),
+            Rule::Uid(admitted) => uid == *admitted,
+            _ => true,
+        };
+        self.any_of.iter().any(|all| all.iter().all(could))
+    }
+
+    /// Whether there is a function to ask.
+    pub(crate) fn has_function(&self) -> bool {
+        self.function.is_some()
+    }
+
+    /// What the rules alone say.
+    pub(crate) fn rules_on(&self, peer: &Peer) -> Result<(), NotAdmitted> {
         let executable = OnceCell::new();
         let program = || executable.get_or_init(|| process::executable(peer.pid)).as_ref().ok();
         if self.any_of.iter().any(|all| all.iter().all(|rule| rule.matches(peer, program))) {

@@ -18,13 +18,14 @@ use librpc_ring::{Counters, Memory, MemoryMut, layout};
 
 use crate::link::bell::Bell;
 use crate::link::ledger::Charge;
-use crate::name::Incarnation;
+use crate::link::readers::{Access, Readers};
+use crate::name::{Incarnation, Peer};
 use crate::registry::target::Target;
 use crate::stats::ended::{EndedTable, Pair};
 use crate::stats::{ChannelState, ChannelStats, Ends};
 use crate::sys::clock::Instant;
 use crate::sys::memory::{Mapping, Shape, no_ack};
-use crate::sys::socket::{Sent, Socket};
+use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{Descriptor, OsError, barrier, fork, thread};
 
@@ -70,6 +71,8 @@ pub(crate) struct ChannelShared {
     state: Mutex<State>,
     changed: Condvar,
     charge: Arc<Charge>,
+    /// Who may read what.
+    readers: Readers,
     /// Where what it has counted is added when it ends.
     ended: Arc<EndedTable>,
 }
@@ -82,6 +85,8 @@ fn pair(target: &Target) -> Pair {
 struct State {
     /// The data memory, until the receiver has it.
     memfd: Option<Descriptor>,
+    /// The process that listens at the other end, where it matters: as the kernel knew it before anything was sent.
+    reader: Option<Arc<Peer>>,
     /// The receiver may have taken the data memory: it was sent, and no refusal has come.
     may_be_read: bool,
     attached: Option<Attached>,
@@ -120,6 +125,7 @@ impl ChannelShared {
         incarnation: Incarnation,
         directory: Arc<Descriptor>,
         ended: Arc<EndedTable>,
+        readers: Readers,
     ) -> Result<Arc<Self>, OsError> {
         let (data, memfd) = Mapping::create(Shape::Data { capacity: target.capacity })?;
         let state = Mutex::new(State { memfd: Some(memfd), ..State::default() });
@@ -140,8 +146,35 @@ impl ChannelShared {
             state,
             changed,
             charge,
+            readers,
             ended,
         }))
+    }
+
+    /// Takes notice of the process that listens at the other end, before anything is sent to it. `false`: it is not the one
+    /// that was there before. What it may read was decided for that one.
+    pub(crate) fn meet(&self, found: Credentials, groups: impl FnOnce() -> Vec<u32>) -> bool {
+        if self.readers.is_empty() {
+            return true;
+        }
+        let (Target { node, incarnation, .. }, Credentials { pid, uid, gid }) = (&self.target, found);
+        let (node, incarnation, groups) = (node.clone(), *incarnation, groups().into());
+        let found = Peer { node, incarnation, pid, uid, gid, groups };
+        let mut state = self.state();
+        **state.reader.get_or_insert_with(|| Arc::new(found.clone())) == found
+    }
+
+    /// Whether the process at the other end may read a topic.
+    pub(crate) fn access(&self, topic: &str) -> Access {
+        match self.readers.is_empty() {
+            true => Access::Granted,
+            false => self.readers.access(topic, self.target.uid, self.reader().as_deref()),
+        }
+    }
+
+    /// The process at the other end; `None`: it is not known yet, or every topic is open to everybody.
+    pub(crate) fn reader(&self) -> Option<Arc<Peer>> {
+        self.state().reader.clone()
     }
 
     /// What the ring costs its receiver's user's account, to be held for as long as something of it is left.

@@ -12,6 +12,7 @@ use crate::name::{Address, Peer};
 use crate::policy::Policy;
 use crate::registry;
 use crate::registry::node_file::{self, ReadError};
+use crate::stats::Denial;
 use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::stats::ended::EndedTable;
 use crate::sys::memory::{Reader, Writer};
@@ -23,6 +24,9 @@ use crate::sys::{Descriptor, OsError, barrier};
 const STOPPED: u8 = 1;
 /// The node was closed.
 const CLOSED: u8 = 2;
+
+/// How many denials an inbox remembers.
+const DENIALS: usize = 8;
 
 /// A channel that has just been connected.
 pub(crate) struct Arrival {
@@ -79,6 +83,16 @@ struct State {
     shut: bool,
     arrivals: VecDeque<Arrival>,
     connections: BTreeMap<u64, Connection>,
+    denials: Denials,
+}
+
+/// The topics that an inbox was denied last, with serial numbers, in order.
+#[derive(Default)]
+struct Denials {
+    list: VecDeque<(u64, Arc<Denial>)>,
+    last: u64,
+    /// Up to which one its owner knows them.
+    taken: u64,
 }
 
 struct Connection {
@@ -259,6 +273,37 @@ impl InboxShared {
         }
         let most = most.min(state.arrivals.len());
         state.arrivals.drain(..most).collect()
+    }
+
+    /// A topic may not be read: its owner is to know. An older denial of the same topic by the same node is forgotten, and so
+    /// is the oldest one where there are too many.
+    pub(crate) fn denied(&self, denial: Arc<Denial>) {
+        let mut state = self.state();
+        if state.shut {
+            return;
+        }
+        let denials = &mut state.denials;
+        denials.list.retain(|(_, old)| (&old.by, old.uid, &old.topic) != (&denial.by, denial.uid, &denial.topic));
+        if denials.list.len() == DENIALS {
+            denials.list.pop_front();
+        }
+        denials.last += 1;
+        denials.list.push_back((denials.last, denial));
+        drop(state);
+        self.signal.raise();
+    }
+
+    /// Takes the denials that were not taken yet. They stay in the list.
+    pub(crate) fn take_denials(&self) -> Vec<Arc<Denial>> {
+        let mut state = self.state();
+        let Denials { list, last, taken } = &mut state.denials;
+        let before = std::mem::replace(taken, *last);
+        list.iter().filter(|(serial, _)| *serial > before).map(|(_, denial)| denial.clone()).collect()
+    }
+
+    /// The denials after this serial number.
+    pub(crate) fn denials_after(&self, serial: u64) -> Vec<(u64, Arc<Denial>)> {
+        self.state().denials.list.iter().filter(|(other, _)| *other > serial).cloned().collect()
     }
 
     /// Ends every receive, now and later.

@@ -10,6 +10,7 @@
 //! there.
 
 pub(crate) mod admission; //       who may connect
+pub(crate) mod readers; //         who may read a topic
 pub(crate) mod ledger; //          what the peers of each user cost
 pub(crate) mod bell; //            what wakes the other end
 pub(crate) mod channel_shared; //  the sender's end of a channel, as threads share it

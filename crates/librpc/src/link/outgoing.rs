@@ -155,6 +155,10 @@ impl Outgoing {
             let text = format!("its socket belongs to uid {}, its file to uid {}", peer.uid, target.uid);
             return Err(NotSent::Failed(Failure::Broken(text)));
         }
+        if !self.channel.meet(peer, || socket.peer_groups()) {
+            tracing::debug!(node = &*target.node, "another process listens now: it gets a channel of its own");
+            return Err(NotSent::Failed(Failure::Gone));
+        }
         let terms = Data { capacity: target.capacity, policy: target.policy.number() };
         let hello = wire::encode(&Hello {
             lowest: PROTOCOL,

@@ -94,7 +94,8 @@ impl Inbox {
         self.message(until(timeout))
     }
 
-    /// Waits for what comes next: a message, or a sender that joins or leaves. `None` as in [`Inbox::recv`].
+    /// Waits for what comes next: a message, a sender that joins or leaves, or a topic that is denied. `None` as in
+    /// [`Inbox::recv`].
     ///
     /// # Errors
     ///
@@ -158,6 +159,7 @@ impl Inbox {
             None => None,
             Some(Found::Message) => Some(Event::Message(self.receiver.message())),
             Some(Found::Joined(peer)) => Some(Event::SenderJoined(peer)),
+            Some(Found::Denied(denial)) => Some(Event::Denied(denial)),
             Some(Found::Left(left)) => Some(Event::SenderLeft(left.0, left.1)),
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
+use crate::stats::Denial;
 
 /// A message that was handed out; its payload is in the receiver's buffer.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +131,8 @@ pub enum Event<'a> {
     SenderJoined(Arc<Peer>),
     /// A sender is gone. Everything that it had sent was received before this.
     SenderLeft(Arc<Peer>, Departure),
+    /// A publisher does not let this subscription read a topic. Its other topics still come.
+    Denied(Arc<Denial>),
 }
 
 /// Why a sender's channel has ended.

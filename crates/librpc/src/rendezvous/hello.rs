@@ -46,7 +46,9 @@ pub(super) fn look(
     }
     let no_inbox = || Next::refuse(Reason::NoInbox, "there is no such inbox");
     let inbox = node.inbox(hello.inbox).ok_or_else(no_inbox)?;
-    let peer = Arc::new(identify(node, &hello, owner, socket.peer_groups())?);
+    // What has come with a hello is delivered also if its sender is dead by now.
+    let is_trusted = hello.data.is_some();
+    let peer = Arc::new(identify(node, (&hello.node, hello.incarnation), owner, socket.peer_groups(), is_trusted)?);
     let memory = match (&hello.data, descriptors) {
         (Some(data), [memory]) => {
             let terms = Data { capacity: inbox.capacity, policy: inbox.policy.number() };
@@ -83,24 +85,30 @@ pub(super) fn receive(data: &Data, terms: &Data, memory: &OwnedFd) -> Result<Arc
 
 /// Who a sender is. In a shared domain a node is the user that owns its file, and it lives. In a private domain the kernel
 /// lets nobody in but the user, and a sender whose memory has come may be dead by now: its messages are delivered all the
-/// same, so its word is taken for its name.
-fn identify(node: &NodeShared, hello: &Hello, owner: Credentials, groups: Vec<u32>) -> Result<Peer, Next> {
+/// same, so its word is taken for its name (`is_trusted`).
+pub(super) fn identify(
+    node: &NodeShared,
+    (id, incarnation): (&str, [u8; 16]),
+    owner: Credentials,
+    groups: Vec<u32>,
+    is_trusted: bool,
+) -> Result<Peer, Next> {
     let Credentials { pid, uid, gid } = owner;
-    let incarnation = Incarnation::from_bytes(hello.incarnation);
+    let incarnation = Incarnation::from_bytes(incarnation);
     let directory = node.directory().ok_or_else(|| Next::refuse(Reason::NoInbox, "the node is closed"))?;
-    check_node_id(&hello.node).map_err(|bad| Next::refuse(Reason::Identity, bad.to_string()))?;
-    let peer = || Peer { node: hello.node.as_str().into(), incarnation, pid, uid, gid, groups: groups.into() };
-    if hello.data.is_some() && (uid == process::uid() || uid == 0) {
+    check_node_id(id).map_err(|bad| Next::refuse(Reason::Identity, bad.to_string()))?;
+    let peer = || Peer { node: id.into(), incarnation, pid, uid, gid, groups: groups.into() };
+    if is_trusted && (uid == process::uid() || uid == 0) {
         return Ok(peer());
     }
-    match node_file::read(&directory, &hello.node) {
+    match node_file::read(&directory, id) {
         Ok(Some(file)) if file.alive && file.uid == uid && file.incarnation == incarnation => Ok(peer()),
         // A failure on our side, which may pass.
         Err(ReadError::Os(error)) => Err(Next::refuse(Reason::Busy, error.to_string())),
         // So may this: the domain was removed, and one of the two has not joined again yet.
-        Ok(None) => Err(Next::refuse(Reason::Busy, format!("there is no node {:?} here just now", hello.node))),
+        Ok(None) => Err(Next::refuse(Reason::Busy, format!("there is no node {id:?} here just now"))),
         _ => {
-            let why = format!("there is no node {:?} of uid {uid} with this incarnation", hello.node);
+            let why = format!("there is no node {id:?} of uid {uid} with this incarnation");
             Err(Next::Refuse(Reason::Identity, why))
         }
     }

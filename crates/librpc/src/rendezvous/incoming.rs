@@ -20,7 +20,8 @@ use crate::link::ledger::Charge;
 use crate::node_shared::NodeShared;
 use crate::rendezvous::attach;
 use crate::rendezvous::step::{Asked, Next, Wanted, not_admitted};
-use crate::rendezvous::{hello, observed};
+use crate::rendezvous::{denied, hello, observed};
+use crate::stats::Denial;
 use crate::sys::clock::Instant;
 use crate::sys::dispose::dispose;
 use crate::sys::poll::Ready;
@@ -28,7 +29,7 @@ use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Socket};
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::thread;
-use crate::wire::{self, Answer, Observe, Reason, Refusal};
+use crate::wire::{self, Answer, Deny, Observe, Reason, Refusal};
 
 /// How long after a step that lacked descriptors or memory it is tried again.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -76,7 +77,7 @@ struct State {
 enum Step {
     /// Nothing was said yet.
     Hello,
-    /// The user's function is being asked; for a sender whose memory came already, about that inbox.
+    /// The user's function is being asked; where everything has come already, for that inbox.
     Deciding(Option<Arc<InboxShared>>),
     /// The user's function is busy with others: it is asked later.
     Undecided(Asked),
@@ -196,14 +197,14 @@ impl Incoming {
                 Next::HangUp => return self.end(reactor, state, None),
                 Next::Ask(asked) => match node.ledger.decision(self.credentials.uid) {
                     Some(decision) => {
-                        state.step = Step::Deciding(asked.inbox_with_memory());
+                        state.step = Step::Deciding(asked.inbox_with_delivery());
                         let charges = (state.charge.clone(), decision);
                         reactor.deadline(self.token, self.clone(), None);
                         drop(state);
                         return self.ask(reactor, node, asked, charges);
                     }
                     // What came with it is not lost.
-                    None if asked.inbox_with_memory().is_some() => {
+                    None if asked.inbox_with_delivery().is_some() => {
                         state.step = Step::Undecided(asked);
                         return self.again(reactor, state);
                     }
@@ -213,6 +214,12 @@ impl Incoming {
                     Some(socket) => observed::turn(node, socket, observe),
                     None => Next::HangUp,
                 },
+                Next::Admitted(Asked::Denier(_, inbox, denial)) => {
+                    let Denial { by, topic, text, .. } = &*denial;
+                    tracing::info!(by = &**by, topic = &**topic, text = &**text, "a subscription is denied a topic");
+                    inbox.denied(denial);
+                    Next::HangUp
+                }
                 Next::Observing => {
                     state.step = Step::Observing;
                     return reactor.deadline(self.token, self.clone(), patience(node));
@@ -328,6 +335,10 @@ impl Incoming {
             Step::Hello if descriptors.is_empty() && Observe::is_one(bytes) => {
                 socket.skip();
                 observed::first(node, &socket, self.credentials, bytes)
+            }
+            Step::Hello if descriptors.is_empty() && Deny::is_one(bytes) => {
+                socket.skip();
+                denied::look(node, &socket, self.credentials, bytes)
             }
             Step::Observing if descriptors.is_empty() => {
                 socket.skip();

@@ -1,15 +1,16 @@
 //! A node's statistics, page by page: a page is a bounded piece of work, whatever the number of channels.
 //!
 //! The order is fixed: what was counted on channels that have ended, each inbox by its number, followed by its channels, then
-//! the outgoing channels. A reader that passes
-//! its cursor along misses nothing that is there all the while, and sees nothing twice.
+//! the outgoing channels, and last what is denied to the inboxes. A reader that passes its cursor along misses nothing that is
+//! there all the while, and sees nothing twice.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
-use crate::stats::NodeStats;
-use crate::stats::page::{self, Cursor, ENDED_INCOMING, ENDED_OUTGOING, INBOXES, Item, OUTGOING};
+use crate::stats::page::{self, Cursor, DENIED, ENDED_INCOMING, ENDED_OUTGOING, INBOXES, Item, OUTGOING};
+use crate::stats::{Denial, NodeStats};
 use crate::sys::process;
 
 /// Reads what follows a cursor until `take` wants no more, or `most` items were read; returns the cursor of the last one
@@ -36,10 +37,7 @@ impl<T: FnMut(Item) -> bool> Reading<T> {
             self.list(node.ended_outgoing.after(self.cursor.serial, self.left + 1), Item::EndedOutgoing)?;
         }
         if self.enters(INBOXES) {
-            let mut inboxes = node.inbox_list();
-            inboxes.sort_by_key(|inbox| inbox.number);
-            let from = self.cursor.inbox;
-            for inbox in inboxes.into_iter().filter(|inbox| inbox.number >= from) {
+            for inbox in self.inboxes(node) {
                 if inbox.number > self.cursor.inbox || !self.cursor.begun {
                     let begun = Cursor { part: INBOXES, inbox: inbox.number, serial: 0, begun: true };
                     self.add(begun, item(&inbox))?;
@@ -52,7 +50,22 @@ impl<T: FnMut(Item) -> bool> Reading<T> {
             let channels = node.channels_after(self.cursor.serial, self.left + 1);
             self.list(channels, |channel| Item::Outgoing(channel.stats()))?;
         }
+        if self.enters(DENIED) {
+            for inbox in self.inboxes(node) {
+                if inbox.number > self.cursor.inbox {
+                    self.cursor = Cursor { part: DENIED, inbox: inbox.number, ..Cursor::default() };
+                }
+                self.list(inbox.denials_after(self.cursor.serial), |denial| Item::Denied(Denial::clone(&denial)))?;
+            }
+        }
         ControlFlow::Continue(())
+    }
+
+    /// The inboxes from the cursor on, in order.
+    fn inboxes(&self, node: &NodeShared) -> impl Iterator<Item = Arc<InboxShared>> + use<T> {
+        let (mut inboxes, from) = (node.inbox_list(), self.cursor.inbox);
+        inboxes.sort_by_key(|inbox| inbox.number);
+        inboxes.into_iter().filter(move |inbox| inbox.number >= from)
     }
 
     /// Whether the cursor is in this part: at its beginning, if it was in an earlier one.

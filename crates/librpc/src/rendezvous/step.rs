@@ -7,6 +7,7 @@ use crate::link::inbox_shared::{Announced, InboxShared};
 use crate::link::ledger::Charge;
 use crate::name::Peer;
 use crate::node_shared::NodeShared;
+use crate::stats::Denial;
 use crate::sys::memory::Mapping;
 use crate::sys::socket::Credentials;
 use crate::wire::{Data, FENCED_BY_RECEIVER, Observe, Reason};
@@ -73,12 +74,16 @@ pub(super) enum Next {
 pub(super) enum Asked {
     Sender(Wanted),
     Observer(Peer, Observe),
+    /// A publisher that does not let an inbox read a topic.
+    Denier(Arc<Peer>, Arc<InboxShared>, Arc<Denial>),
 }
 
 impl Asked {
-    pub(super) fn inbox_with_memory(&self) -> Option<Arc<InboxShared>> {
+    /// The inbox for which everything has come already, whatever becomes of the peer.
+    pub(super) fn inbox_with_delivery(&self) -> Option<Arc<InboxShared>> {
         match self {
             Self::Sender(wanted) => wanted.has_memory().then(|| wanted.inbox.clone()),
+            Self::Denier(_, inbox, _) => Some(inbox.clone()),
             Self::Observer(..) => None,
         }
     }
@@ -87,6 +92,7 @@ impl Asked {
         match self {
             Self::Sender(wanted) => &wanted.peer,
             Self::Observer(peer, _) => peer,
+            Self::Denier(peer, ..) => peer,
         }
     }
 }

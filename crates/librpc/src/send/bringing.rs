@@ -38,8 +38,8 @@ impl Bringing {
         Self { channel, declared: BTreeSet::new(), room_at: Some(0), brought: (0, 0) }
     }
 
-    /// Brings what there is room for, oldest first. A message of a topic that the receiver does not want any more, or that is
-    /// longer than it takes now, goes to `left_out`. A ring's numbers have no gaps: what follows such a message needs another
+    /// Brings what there is room for, oldest first. A message of a topic that the receiver does not want or may not read any
+    /// more, or that is longer than it takes now, goes to `left_out`. A ring's numbers have no gaps: what follows such a message needs another
     /// ring, and that one must not overtake this.
     pub(crate) fn bring(
         &mut self,
@@ -59,7 +59,10 @@ impl Bringing {
             }
             let undeclared = topic.filter(|(number, _)| !self.declared.contains(number));
             let pushed = match undeclared {
-                Some((number, name)) => self.channel.declare(number, name),
+                Some((number, name)) => {
+                    let may_declare = self.channel.may_declare(name);
+                    may_declare.map_or_else(|not| not, |()| self.channel.declare(number, name))
+                }
                 None => self.channel.push(kept.head, &kept.payload),
             };
             match (pushed, undeclared) {
@@ -74,6 +77,7 @@ impl Bringing {
                     self.room_at = Some(room_at);
                     return Brought::Some;
                 }
+                (Pushed::Denied, _) => left_out.extend(backlog.pop()),
                 // It waits for an answer.
                 (Pushed::Unsent, _) => {
                     self.room_at = Some(0);

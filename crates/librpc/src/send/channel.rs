@@ -12,7 +12,8 @@ use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, lay
 use crate::fault::fault;
 use crate::link::LinkRef;
 use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
-use crate::name::Incarnation;
+use crate::link::readers::Access;
+use crate::name::{Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
@@ -47,6 +48,8 @@ pub(crate) enum Pushed {
     },
     /// Only this process has the ring: what is written would not survive it.
     Unsent,
+    /// The process at the other end may not read the topic.
+    Denied,
     Failed,
 }
 
@@ -208,6 +211,26 @@ impl OutboundChannel {
             }
         }
         self.seen = status;
+    }
+
+    /// Whether the process at the other end may read a topic.
+    pub(crate) fn access(&self, topic: &str) -> Access {
+        self.shared.access(topic)
+    }
+
+    /// The process at the other end, where it matters and is known.
+    pub(crate) fn reader(&self) -> Option<Arc<Peer>> {
+        self.shared.reader()
+    }
+
+    /// Whether a topic may be declared to the process at the other end; if not, why.
+    pub(crate) fn may_declare(&self, topic: &str) -> Result<(), Pushed> {
+        match self.access(topic) {
+            Access::Granted => Ok(()),
+            Access::Denied(_) => Err(Pushed::Denied),
+            Access::Unknown if self.is_connected() => Err(Pushed::Unsent),
+            Access::Unknown => Err(Pushed::Failed),
+        }
     }
 
     /// Declares to the receiver what a topic's number means from here on.

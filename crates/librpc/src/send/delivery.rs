@@ -49,7 +49,7 @@ impl Routes {
             }
             match route.is_unsent() {
                 // It waits for an answer: no later publish does.
-                true if publishes && (is_over || is_stuck) => return self.push_pending(way, message, names),
+                true if publishes && (is_over || is_stuck) => return self.push_pending(way, message, names, limit),
                 true if is_over => return Delivery::Failed(SendError::Unanswered { node, limit }),
                 false if is_stuck => return Delivery::Failed(SendError::Stuck { node }),
                 false if is_over => return Delivery::Failed(SendError::Full { node, limit }),
@@ -60,13 +60,23 @@ impl Routes {
     }
 
     /// Puts a message into a ring that only this process has.
-    fn push_pending(&mut self, way: &mut TopicRoute, message: Message<'_>, names: &TopicNames) -> Delivery {
+    fn push_pending(
+        &mut self,
+        way: &mut TopicRoute,
+        message: Message<'_>,
+        names: &TopicNames,
+        limit: Duration,
+    ) -> Delivery {
         let route = &mut self.list[way.id.at];
         let pushed = route.push(&mut way.declared, message, true);
         match self.judge(way.id.at, pushed, names) {
             Attempt::Over(Delivery::Delivered) if self.list[way.id.at].is_unsent() => Delivery::Pending,
             Attempt::Over(delivery) => delivery,
             Attempt::Retry => Delivery::Failed(self.list[way.id.at].refusal()),
+            // Who would read it is not known yet.
+            Attempt::WaitUntil(0) => {
+                Delivery::Failed(SendError::Unanswered { node: self.list[way.id.at].to.clone(), limit })
+            }
             Attempt::WaitUntil(_) => Delivery::Failed(SendError::Stuck { node: self.list[way.id.at].to.clone() }),
         }
     }
@@ -126,6 +136,7 @@ impl Routes {
             }
             Pushed::Full { room_at } => return Attempt::WaitUntil(room_at),
             Pushed::Unsent => return Attempt::WaitUntil(0),
+            Pushed::Denied => Delivery::Denied,
             Pushed::Failed => match self.give_up(at, names) {
                 // Nothing is lost, so there is nothing to report: perhaps the receiver is back.
                 None | Some(Loss { error: SendError::ReceiverGone { undelivered: 0, .. }, .. }) => {
@@ -154,7 +165,7 @@ impl Routes {
     }
 
     /// Connects a route that has no channel.
-    fn reach(&mut self, at: usize, patience: Patience) -> Attempt {
+    pub(super) fn reach(&mut self, at: usize, patience: Patience) -> Attempt {
         let reached = match (self.node.directory(), self.list[at].subscription.clone()) {
             (None, _) => Err(Delivery::Failed(SendError::Closed { node: self.node.id.clone() })),
             (Some(directory), None) => self.reach_node(at, &directory),
@@ -298,7 +309,7 @@ impl Routes {
                 Ok(true)
             }
             Progress::CameBack(messages) => {
-                let text = "it takes shorter messages, or other topics, than before".into();
+                let text = "it takes shorter messages or other topics than before, or may not read them".into();
                 let error = SendError::Refused { node, reason: Reason::Unknown, text, undelivered: messages };
                 Err(Loss { messages, error })
             }

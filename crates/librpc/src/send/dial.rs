@@ -130,8 +130,8 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
         reason: Reason::TooMuch,
         text: format!("node {:?} sends to as many inboxes of uid {} as its own limits allow", node.id, target.uid),
     })?;
-    let (id, ended) = (node.id.clone(), node.ended_outgoing.clone());
-    let shared = ChannelShared::create(target.clone(), charge, id, node.incarnation, directory, ended)?;
+    let (id, ended, readers) = (node.id.clone(), node.ended_outgoing.clone(), node.readers.clone());
+    let shared = ChannelShared::create(target.clone(), charge, id, node.incarnation, directory, ended, readers)?;
     if !node.remember(&shared) {
         return Err(closed());
     }

@@ -46,6 +46,8 @@ pub(crate) enum Delivery {
     Failed(SendError),
     /// The subscription that it was for has ended.
     Ended,
+    /// The subscription that it was for may not read its topic.
+    Denied,
 }
 
 /// How long a message may wait, for all inboxes together.

@@ -5,6 +5,7 @@ pub(crate) mod backlog; //    messages that wait for a receiver's return
 pub(crate) mod bringing; //   bringing them to a receiver that is back
 pub(crate) mod channel; //    the sender's end of a channel
 pub(crate) mod delivery; //   delivering a message to one inbox, step by step
+pub(crate) mod denial; //     subscriptions that may not read a topic
 pub(crate) mod dial; //       connecting to an inbox
 pub(crate) mod error; //      why a message was not sent
 pub(crate) mod message; //    a message on its way, and how far it has come

@@ -149,7 +149,7 @@ impl Outbox {
         match self.routes.deliver(&mut way, Message { topic: None, payload }, &self.topics.names, patience) {
             Delivery::Delivered | Delivery::Pending => Ok(()),
             Delivery::Lost(error) | Delivery::Failed(error) => Err(error),
-            Delivery::Ended => Err(self.routes.list[to.0].refusal()),
+            Delivery::Ended | Delivery::Denied => Err(self.routes.list[to.0].refusal()),
         }
     }
 

@@ -158,7 +158,7 @@ impl Outbox {
         let state = &mut self.topics.list[topic.0];
         let (name, mut legs) = (state.name.clone(), std::mem::take(&mut state.routes));
         let message = Message { topic: Some((topic.number(), &name)), payload };
-        let (mut inboxes, mut closed) = (0, None);
+        let (mut inboxes, mut closed, mut denied) = (0, None, Vec::new());
         // One that is full must not delay the others: first without waiting, then with.
         for may_wait in [false, true] {
             legs.retain_mut(|leg| {
@@ -175,6 +175,10 @@ impl Outbox {
                         Delivery::Delivered => inboxes += 1,
                         Delivery::Pending => self.pending += 1,
                         Delivery::Ended => return false,
+                        Delivery::Denied => {
+                            denied.push(self.routes.deny(leg.id, &name));
+                            return false;
+                        }
                         Delivery::Lost(SendError::Closed { node }) | Delivery::Failed(SendError::Closed { node }) => {
                             closed = Some(PublishError::Closed { node });
                         }
@@ -183,6 +187,7 @@ impl Outbox {
                             self.undelivered.push(error);
                             continue;
                         }
+                        Delivery::Failed(error) if self.routes.owes_nothing(leg.id.at, &name, &error) => {}
                         Delivery::Failed(error) => {
                             self.routes.list[leg.id.at].count_undelivered(&error);
                             self.undelivered.push(error);
@@ -194,11 +199,13 @@ impl Outbox {
             });
         }
         legs.iter_mut().for_each(|leg| leg.is_behind = false);
-        self.topics.list[topic.0].routes = legs;
+        let state = &mut self.topics.list[topic.0];
+        state.routes = legs;
+        state.denied.extend(denied);
         closed.map_or(Ok(inboxes), Err)
     }
 
-    /// How many subscriptions want a topic just now. Does not block.
+    /// How many subscriptions want a topic just now, and may read it ([`crate::NodeBuilder::readers`]). Does not block.
     ///
     /// # Errors
     ///
@@ -228,6 +235,7 @@ impl Outbox {
         });
         match failed {
             Some(error) => Err(error.into()),
+            None if self.node.readers.restrict(&name) => Ok(self.decide_readers(topic)),
             None => Ok(state.routes.len()),
         }
     }
@@ -295,13 +303,15 @@ impl Outbox {
         };
         wanted.retain(|subscription| subscription.own || !is_own(subscription));
         let names = &self.topics.names;
-        let state = &mut self.topics.list[topic.0];
+        let name = self.topics.list[topic.0].name.clone();
         let found = wanted.into_iter().rev().filter_map(|found| {
-            let wants = found.wants(&state.name);
+            let wants = found.wants(&name);
             let route = self.routes.subscription_route(found, names);
             wants.then_some(route)
         });
         let found = found.collect();
+        self.reconsider_denied(topic);
+        let state = &mut self.topics.list[topic.0];
         state.add(found);
         state.version = version;
         self.topics.seen(watch, counter, version);

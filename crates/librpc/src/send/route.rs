@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::link::channel_shared::Failure;
-use crate::name::{Address, Incarnation};
+use crate::link::readers::{Access, Readers};
+use crate::name::{Address, Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::view::Subscription;
 use crate::send::account::{Account, ReachedInbox};
@@ -77,6 +78,8 @@ pub(crate) struct Route {
     /// Counts the channels.
     generation: u64,
     refusal: Option<Refusal>,
+    /// The process at the other end of its last channel, where it matters and was known.
+    reader: Option<Arc<Peer>>,
     /// When a subscription that could not be reached is tried again.
     retry_at: Option<Instant>,
     /// What became of the messages that are on no way.
@@ -113,7 +116,21 @@ impl Route {
     /// Leaves the way as it is closed.
     pub(crate) fn close(&mut self) -> Way {
         self.stuck_at = None;
+        if let Way::Open(channel) = &self.way {
+            self.reader = channel.reader().or(self.reader.take());
+        }
         std::mem::take(&mut self.way)
+    }
+
+    /// Whether the process at the other end may read a topic; that of the last channel, if there is none now.
+    pub(crate) fn access(&self, readers: &Readers, topic: &str) -> Access {
+        match &self.way {
+            Way::Open(channel) => channel.access(topic),
+            _ => match &self.subscription {
+                Some(subscription) => readers.access(topic, subscription.target.uid, self.reader.as_deref()),
+                None => Access::Granted,
+            },
+        }
     }
 
     /// How many channels it has had.
@@ -138,7 +155,8 @@ impl Route {
         is_declared && channel.push_plain(Some(number), payload)
     }
 
-    /// Writes a message, and first what its topic's number means if the receiver may not know it. `may_pend`: also into a ring
+    /// Writes a message, and first what its topic's number means if the receiver may not know it. Whether the receiver may read
+    /// the topic is decided before that, once for each channel. `may_pend`: also into a ring
     /// that only this process has.
     #[inline(never)]
     pub(crate) fn push(&mut self, declared: &mut Declared, message: Message<'_>, may_pend: bool) -> Pushed {
@@ -151,6 +169,11 @@ impl Route {
             let here = Declared { generation: self.generation, chunk: channel.chunk() };
             if *declared == here {
                 return push(channel, message.head(), message.payload);
+            }
+            if declared.generation != self.generation
+                && let Err(undeclared) = channel.may_declare(topic)
+            {
+                return undeclared;
             }
             match declare(channel, number, topic) {
                 Pushed::Yes => *declared = here,

@@ -47,11 +47,21 @@ pub(crate) struct Topics {
 pub(crate) struct TopicState {
     pub(crate) name: Arc<str>,
     pub(crate) routes: Vec<TopicRoute>,
+    /// Subscriptions that may not read it.
+    pub(crate) denied: Vec<DeniedRoute>,
     /// The version of the view up to which its subscriptions are in `routes`.
     pub(crate) version: u64,
     pub(crate) pace: Option<Box<Pace>>,
     /// The message that is being published was offered to all routes; those that have not got it are marked.
     pub(crate) is_offered: bool,
+}
+
+/// A route that a topic may not take.
+#[derive(Debug)]
+pub(crate) struct DeniedRoute {
+    pub(crate) id: RouteId,
+    /// How many channels the route had had when that was decided.
+    pub(crate) channels: u64,
 }
 
 /// A topic's way to one subscription.
@@ -89,6 +99,7 @@ impl TopicState {
     pub(crate) fn add(&mut self, found: Vec<RouteId>) {
         let mut known: HashSet<RouteId> = self.routes.iter().map(|route| route.id).collect();
         self.routes.extend(found.into_iter().filter(|id| known.insert(*id)).map(TopicRoute::new));
+        self.denied.retain(|denied| !known.contains(&denied.id)); // a new listing is decided anew
     }
 }
 
@@ -110,7 +121,14 @@ impl Topics {
             return Err(InvalidTopic::TooMany { topic: name.into() });
         }
         let (name, topic): (Arc<str>, _) = (name.into(), Topic(self.list.len()));
-        let state = TopicState { name: name.clone(), routes: Vec::new(), version: 0, pace: None, is_offered: false };
+        let state = TopicState {
+            name: name.clone(),
+            routes: Vec::new(),
+            denied: Vec::new(),
+            version: 0,
+            pace: None,
+            is_offered: false,
+        };
         self.list.push(state);
         self.names.0.push(name.clone());
         self.by_name.insert(name, topic);

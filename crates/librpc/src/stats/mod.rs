@@ -38,6 +38,8 @@ pub struct NodeStats {
     pub ended_incoming: Vec<EndedChannels>,
     /// What was sent over channels that have ended, by receiver and address.
     pub ended_outgoing: Vec<EndedChannels>,
+    /// The topics that its subscriptions may not read: of each subscription the last 8 that it was told of.
+    pub denials: Vec<Denial>,
 }
 
 impl NodeStats {
@@ -52,6 +54,7 @@ impl NodeStats {
             outgoing: Vec::new(),
             ended_incoming: Vec::new(),
             ended_outgoing: Vec::new(),
+            denials: Vec::new(),
         }
     }
 }
@@ -69,6 +72,22 @@ pub struct EndedChannels {
     pub totals: Totals,
     /// As in [`ChannelStats::latency`].
     pub latency: Histogram,
+}
+
+/// A topic that a subscription may not read, because its publisher does not let it: [`crate::NodeBuilder::readers`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Denial {
+    /// The number of the subscription's inbox, at its node.
+    pub inbox: u32,
+    /// The node that publishes.
+    pub by: Arc<str>,
+    /// Its user, from the kernel.
+    pub uid: u32,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Who does not let whom read it, in that node's words: at most 200 characters.
+    pub text: Arc<str>,
 }
 
 /// What an inbox has received.

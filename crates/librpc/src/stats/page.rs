@@ -1,15 +1,16 @@
 //! The items of which a node's statistics consist, in their fixed order, and how they travel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use librpc_ring::Histogram;
 
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::policy::Policy;
-use crate::stats::{ChannelState, ChannelStats, EndedChannels, InboxStats, NodeStats, Totals};
+use crate::stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 use crate::text::harmless;
-use crate::topic::Pattern;
-use crate::wire::{ListedAddress, ListedChannel, ListedEnded, ListedItem, ListedPlace, ListedTotals};
+use crate::topic::{Pattern, check_topic};
+use crate::wire::{ListedAddress, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals};
 
 /// How far a reader has got: everything up to here was read. By default, nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,9 +29,10 @@ pub(crate) const ENDED_INCOMING: u32 = 0;
 pub(crate) const ENDED_OUTGOING: u32 = 1;
 pub(crate) const INBOXES: u32 = 2;
 pub(crate) const OUTGOING: u32 = 3;
+pub(crate) const DENIED: u32 = 4;
 
 impl Cursor {
-    /// Everything was read.
+    /// Everything was read but what was denied to the inboxes: that is asked for together with a sign of life.
     pub(crate) const END: Self = Self { part: OUTGOING, inbox: 0, serial: u64::MAX, begun: false };
 }
 
@@ -54,6 +56,7 @@ pub(crate) enum Item {
     Outgoing(ChannelStats),
     EndedIncoming(EndedChannels),
     EndedOutgoing(EndedChannels),
+    Denied(Denial),
 }
 
 /// Puts an item where it belongs. A channel comes after its inbox.
@@ -70,6 +73,7 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
         Item::Outgoing(channel) => stats.outgoing.push(channel),
         Item::EndedIncoming(ended) => stats.ended_incoming.push(ended),
         Item::EndedOutgoing(ended) => stats.ended_outgoing.push(ended),
+        Item::Denied(denial) => stats.denials.push(denial),
     }
 }
 
@@ -101,6 +105,9 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
             };
             size_of::<ChannelStats>() + latencies + ended.peer.len() + address
         }
+        ListedItem::Denied(ListedDenial { by, topic, text, .. }) => {
+            size_of::<Denial>() + by.len() + topic.len() + text.len()
+        }
     }
 }
 
@@ -123,6 +130,7 @@ impl From<&Item> for ListedItem {
             Item::Outgoing(channel) => Self::Outgoing(channel.into()),
             Item::EndedIncoming(ended) => Self::EndedIncoming(ended.into()),
             Item::EndedOutgoing(ended) => Self::EndedOutgoing(ended.into()),
+            Item::Denied(denial) => Self::Denied(denial.into()),
         }
     }
 }
@@ -141,6 +149,7 @@ impl TryFrom<ListedItem> for Item {
             ListedItem::Outgoing(channel) => Self::Outgoing(channel.try_into()?),
             ListedItem::EndedIncoming(ended) => Self::EndedIncoming(ended.try_into()?),
             ListedItem::EndedOutgoing(ended) => Self::EndedOutgoing(ended.try_into()?),
+            ListedItem::Denied(denial) => Self::Denied(denial.try_into()?),
         })
     }
 }
@@ -176,6 +185,31 @@ impl TryFrom<ListedEnded> for EndedChannels {
         check_node_id(&ended.peer).map_err(|_| NO_NODE_ID)?;
         let (peer, address) = (ended.peer.into(), ended.address.try_into()?);
         Ok(Self { peer, address, totals: totals(&ended.totals)?, latency: histogram(&ended.latency)? })
+    }
+}
+
+/// At most this many characters of what a publisher says about a denial are kept.
+const DENIAL_CHARS: usize = 200;
+
+/// What a publisher says about a denial, as it is kept.
+pub(crate) fn denial_text(text: &str) -> Arc<str> {
+    harmless(text).chars().take(DENIAL_CHARS).collect::<String>().into()
+}
+
+impl From<&Denial> for ListedDenial {
+    fn from(denial: &Denial) -> Self {
+        let Denial { inbox, by, uid, topic, text } = denial;
+        Self { inbox: *inbox, by: by.to_string(), uid: *uid, topic: topic.to_string(), text: text.to_string() }
+    }
+}
+
+impl TryFrom<ListedDenial> for Denial {
+    type Error = BadListing;
+
+    fn try_from(ListedDenial { inbox, by, uid, topic, text }: ListedDenial) -> Result<Self, BadListing> {
+        check_node_id(&by).map_err(|_| NO_NODE_ID)?;
+        check_topic(&topic).map_err(|_| BadListing("an invalid topic"))?;
+        Ok(Self { inbox, by: by.into(), uid, topic: topic.into(), text: denial_text(&text) })
     }
 }
 
@@ -363,12 +397,15 @@ mod tests {
         let (address, policy) = (Address::Topics(["a/*".parse().unwrap()].into()), Policy::Block);
         let (peer, latency) = ("camera".into(), channel().latency);
         let pair = EndedChannels { peer, address: address.clone(), totals: ended, latency };
+        let (by, topic, text) = ("camera".into(), "a/b".into(), "no".into());
+        let denial = Denial { inbox: 1, by, uid: 6, topic, text };
         let items = [
             Item::Inbox { number: 1, address, policy, capacity: 4096, ended },
             Item::Incoming(channel()),
             Item::Outgoing(channel()),
             Item::EndedIncoming(pair.clone()),
             Item::EndedOutgoing(pair),
+            Item::Denied(denial),
         ];
         let next = Some(ListedPlace { part: 1, inbox: 0, serial: 9, begun: false });
         let (version, namespaces) = ("0.1.0".to_owned(), vec![("pid".to_owned(), 4)]);
@@ -383,13 +420,14 @@ mod tests {
     }
 
     const PINNED: &str = "\
-        a40065302e312e3001818263706964040285820081a50001018201818163612f2a021910000300048a010203040506070809\
+        a40065302e312e3001818263706964040286820081a50001018201818163612f2a021910000300048a010203040506070809\
         0a820181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62088d0b\
         0c1910000d0e0f10111213141516098217f60a881a0001631d1a00015f900101183c0118a501820281ab006663616d657261\
         01500707070707070707070707070707070702080301040205010602078163612f62088d0b0c1910000d0e0f101112131415\
         16098217f60a881a0001631d1a00015f900101183c0118a501820381a4006663616d657261018201818163612f2a028a0102\
         030405060708090a03881a0001631d1a00015f900101183c0118a501820481a4006663616d657261018201818163612f2a02\
-        8a0102030405060708090a03881a0001631d1a00015f900101183c0118a5010384010009f4\
+        8a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820581a50001016663616d65726102060363612f\
+        6204626e6f0384010009f4\
         ";
 
     #[test]

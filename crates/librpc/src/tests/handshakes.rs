@@ -23,26 +23,26 @@ use crate::{Admission, ConnectError, Departure, Domain, Event, Inbox, Limits, No
 
 const CAPACITY: u64 = 65_536; // a page, wherever this runs
 /// Whatever is to happen has happened by then.
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
 /// A domain of one test's own, with a node "victim" in it and a node "evil", whose name the strangers use.
-struct Scene {
+pub(super) struct Scene {
     path: PathBuf,
-    victim: Node,
-    evil: Node,
+    pub(super) victim: Node,
+    pub(super) evil: Node,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Admission::same_user(), Limits::default())
     }
 
-    fn with(admission: Admission, limits: Limits) -> Self {
+    pub(super) fn with(admission: Admission, limits: Limits) -> Self {
         Self::open(admission, limits, |domain| domain)
     }
 
     /// In a shared domain: descriptors are taken after admission only, and who is over a limit is refused at once.
-    fn shared(limits: Limits) -> Self {
+    pub(super) fn shared(limits: Limits) -> Self {
         let gid = rustix::process::getegid().as_raw();
         Self::open(Admission::same_user(), limits, |domain| domain.shared_with_group(gid))
     }
@@ -65,7 +65,7 @@ impl Scene {
         self.victim.inbox_builder().capacity(CAPACITY).open().unwrap()
     }
 
-    fn stranger(&self) -> Stranger {
+    pub(super) fn stranger(&self) -> Stranger {
         let socket = Socket::connect(&self.socket_of("victim")).unwrap();
         socket.accept_descriptors(true);
         Stranger(socket)
@@ -133,7 +133,7 @@ fn memory() -> Descriptor {
 const DATA: Data = Data { capacity: CAPACITY, policy: 0 };
 
 /// A connection to a node, that says what it likes.
-struct Stranger(Socket);
+pub(super) struct Stranger(Socket);
 
 /// Sends whatever it is with any number of descriptors; `false`: it cannot, because it was hung up on. A peer that takes no
 /// descriptors gets none of it.
@@ -150,12 +150,12 @@ fn say(socket: &Socket, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> bool {
 }
 
 impl Stranger {
-    fn says<T: minicbor::Encode<()>>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) {
+    pub(super) fn says<T: minicbor::Encode<()>>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) {
         say(&self.0, &wire::encode(message), descriptors);
     }
 
     /// The next answer; `None`: a hang-up.
-    fn hears(&self) -> Option<(Answer, Vec<OwnedFd>)> {
+    pub(super) fn hears(&self) -> Option<(Answer, Vec<OwnedFd>)> {
         let mut message = [0; MAX_MESSAGE_BYTES];
         let (begun, mut has_ended) = (Instant::now(), false);
         loop {
@@ -176,7 +176,7 @@ impl Stranger {
         }
     }
 
-    fn refusal(&self) -> Reason {
+    pub(super) fn refusal(&self) -> Reason {
         match self.hears() {
             Some((Answer::Refusal(refusal), _)) => {
                 assert!(self.hears().is_none(), "behind a refusal it is hung up");
@@ -363,7 +363,7 @@ fn a_ring_that_never_ends_is_read_for_its_capacity_after_the_hang_up() {
             // The inbox looks at the clock for every few messages, and at the hang-up after some microseconds.
             Some(Event::SenderJoined(_)) => std::thread::sleep(Duration::from_millis(1)),
             Some(Event::SenderLeft(_, left)) => break assert!(matches!(left, Departure::Disconnected), "{left:?}"),
-            None => panic!("it ends"),
+            other => panic!("it ends: {other:?}"),
         }
         assert!(received <= 2 * CAPACITY, "{received} bytes");
     }

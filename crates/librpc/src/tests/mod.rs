@@ -1,4 +1,5 @@
 //! Tests that need the inside of the crate.
 
+mod denials; //    publishers that say what a subscription may not read
 mod handshakes; // peers that say what they like
 mod observers; //  nodes that answer an observer as they like

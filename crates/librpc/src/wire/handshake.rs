@@ -87,6 +87,41 @@ impl Observe {
     }
 }
 
+/// A publisher's message to a subscription that may not read a topic. Tagged, where a [`Hello`] is a map and an [`Observe`] an
+/// array. It has no answer; a node that does not know it refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map, tag(40_001))]
+pub(crate) struct Deny {
+    /// The lowest and the highest version that the publisher speaks.
+    #[n(0)]
+    pub(crate) lowest: u32,
+    #[n(1)]
+    pub(crate) highest: u32,
+    /// The publisher's node.
+    #[n(2)]
+    pub(crate) node: String,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub(crate) incarnation: [u8; 16],
+    /// The incarnation that subscribes.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub(crate) target: [u8; 16],
+    /// The number of the subscription's inbox.
+    #[n(5)]
+    pub(crate) inbox: u32,
+    #[n(6)]
+    pub(crate) topic: String,
+    /// Who does not let whom read it, and why.
+    #[n(7)]
+    pub(crate) text: String,
+}
+
+impl Deny {
+    /// Whether a first message is one.
+    pub(crate) fn is_one(bytes: &[u8]) -> bool {
+        matches!(minicbor::Decoder::new(bytes).datatype(), Ok(Type::Tag))
+    }
+}
+
 /// What the ring must be.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

@@ -21,6 +21,9 @@
 //! Observe  versions, whom  ──────────────▶  admission
 //!        ◀──────────────────────────────   Page: statistics, and where it ends   (or Refusal)
 //! Observe  after that place  ────────────▶  and so on, until a page is the last
+//!
+//! publisher                                subscription's node
+//! Deny     versions, who, what  ─────────▶  admission, keeps it; no answer
 //! ```
 
 use minicbor::{Decode, Encode};
@@ -31,10 +34,10 @@ mod page; //      what the pages of a node's statistics hold
 mod reason; //    why a connection is refused
 
 pub(crate) use handshake::{
-    Answer, Attached, Data, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Refusal, Terms, Versions,
+    Answer, Attached, Data, Deny, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Refusal, Terms, Versions,
 };
 pub(crate) use inbox::{ListedAddress, ListedInbox};
-pub(crate) use page::{ListedChannel, ListedEnded, ListedItem, ListedPlace, ListedTotals, Page};
+pub(crate) use page::{ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals, Page};
 pub use reason::Reason;
 
 /// Bytes that are not the message that was due.
@@ -117,6 +120,28 @@ mod golden {
         assert_eq!(decode::<Observe>(&bytes).unwrap(), next);
         assert!(Observe::is_one(&bytes));
         assert!(!Observe::is_one(&[0xa8, 0x00, 0x01]) && !Observe::is_one(&[]));
+    }
+
+    #[test]
+    fn deny_is_pinned_and_is_nothing_else() {
+        let deny = Deny {
+            lowest: 2,
+            highest: 2,
+            node: "a".into(),
+            incarnation: [0x11; 16],
+            target: [0x22; 16],
+            inbox: 3,
+            topic: "t".into(),
+            text: "no".into(),
+        };
+        let bytes = encode(&deny);
+        let pinned = "d99c41a8000201020261610350111111111111111111111111111111110450222222222222222222222222222222\
+                      220503066174076 26e6f"
+            .replace(' ', "");
+        assert_eq!(hex(&bytes), pinned);
+        assert_eq!(decode::<Deny>(&bytes).unwrap(), deny);
+        assert!(Deny::is_one(&bytes) && !Observe::is_one(&bytes) && !Deny::is_one(&[0xa8, 0x00, 0x01]));
+        assert!(decode::<Versions>(&bytes).is_err(), "a node that does not know it refuses it as no hello");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct ListedPlace {
     pub(crate) begun: bool,
 }
 
-/// An inbox, a channel, or channels that have ended.
+/// An inbox, a channel, channels that have ended, or a topic that an inbox may not read.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum ListedItem {
     #[n(0)]
@@ -48,6 +48,25 @@ pub(crate) enum ListedItem {
     EndedIncoming(#[n(0)] ListedEnded),
     #[n(4)]
     EndedOutgoing(#[n(0)] ListedEnded),
+    #[n(5)]
+    Denied(#[n(0)] ListedDenial),
+}
+
+/// A topic that a subscription may not read.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedDenial {
+    #[n(0)]
+    pub(crate) inbox: u32,
+    /// The publisher's node, and its user.
+    #[n(1)]
+    pub(crate) by: String,
+    #[n(2)]
+    pub(crate) uid: u32,
+    #[n(3)]
+    pub(crate) topic: String,
+    #[n(4)]
+    pub(crate) text: String,
 }
 
 /// An inbox, and what came over its channels that have ended.

@@ -36,7 +36,13 @@ impl Puppet {
                 done()
             }
             InboxCommand::NextEvent => next_event(inbox),
+            InboxCommand::Denied => answer(self.denied()?),
         }
+    }
+
+    /// What the node's subscriptions are denied.
+    fn denied(&self) -> Result<Vec<String>, &'static str> {
+        Ok(self.node()?.stats().denials.into_iter().map(|denial| denial.text.to_string()).collect())
     }
 
     fn open_inbox(&self, open: OpenInbox) -> Result<Inbox, Box<dyn Error>> {
@@ -124,6 +130,7 @@ fn next_event(inbox: &mut Inbox) -> Outcome {
     answer(match inbox.recv_event_timeout(PATIENCE)?.ok_or("nothing happened")? {
         librpc::Event::Message(message) => Event::Message(message.sender().into(), text(message.payload())),
         librpc::Event::SenderJoined(peer) => Event::Joined(peer.node.to_string()),
+        librpc::Event::Denied(denial) => Event::Denied(denial.by.to_string(), denial.topic.to_string()),
         librpc::Event::SenderLeft(peer, departure) => Event::Left(peer.node.to_string(), format!("{departure:?}")),
         other => Event::Other(format!("{other:?}")),
     })

@@ -33,9 +33,10 @@ pub(super) struct Connection {
 }
 
 impl Receiver {
-    /// Takes new channels in.
+    /// Takes new channels in, and takes notice of topics that were denied.
     pub(super) fn take_arrivals(&mut self) {
         self.arrivals.extend(self.shared.take_arrivals(ARRIVALS_AT_ONCE));
+        self.found.extend(self.shared.take_denials().into_iter().map(Found::Denied));
         self.take_in();
     }
 

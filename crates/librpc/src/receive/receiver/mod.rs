@@ -28,6 +28,7 @@ use self::stream::Stream;
 use crate::link::inbox_shared::{Arrival, InboxShared};
 use crate::name::Peer;
 use crate::receive::message::{Departure, Message, Taken};
+use crate::stats::Denial;
 use crate::sys::OsError;
 use crate::sys::poll::{Poll, Ready};
 
@@ -66,6 +67,7 @@ pub(crate) enum Found {
     Message,
     Joined(Arc<Peer>),
     Left(Box<(Arc<Peer>, Departure)>),
+    Denied(Arc<Denial>),
 }
 
 /// The channels of an inbox, polled by its owner.

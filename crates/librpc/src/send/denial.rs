@@ -1,0 +1,115 @@
+//! Subscriptions that may not read a topic: they are taken off its routes, and their nodes are told why.
+//!
+//! Who may read a topic is decided where the topic would be declared on a channel, by what the kernel knows of the process that
+//! listens at the other end. So a message costs nothing more where it may be read, and nothing at all where it may not. The
+//! decision holds for the channel: a route that gets another one is looked at again.
+
+use std::time::Duration;
+
+use crate::link::readers::Access;
+use crate::registry::lookup::Listings;
+use crate::registry::node_file;
+use crate::registry::target::Target;
+use crate::send::error::SendError;
+use crate::send::message::Patience;
+use crate::send::outbox::Outbox;
+use crate::send::route::{RouteId, Way};
+use crate::send::routes::Routes;
+use crate::send::topics::{DeniedRoute, Topic, TopicRoute};
+use crate::sys::OsError;
+use crate::sys::socket::{Sent, Socket};
+use crate::wire::{self, Deny, PROTOCOL};
+
+impl Routes {
+    /// The process at the other end of a route may not read a topic: its node is told, once.
+    pub(super) fn deny(&self, id: RouteId, topic: &str) -> DeniedRoute {
+        let route = &self.list[id.at];
+        let denied = DeniedRoute { id, channels: route.channels() };
+        let Some(subscription) = &route.subscription else { return denied };
+        let Access::Denied(whom) = route.access(&self.node.readers, topic) else { return denied };
+        let (own, node) = (&*self.node.id, &*route.to);
+        let text = format!("topic {topic:?} of node {own:?} may not be read by {whom}");
+        tracing::info!(node, inbox = subscription.target.inbox, text, "a subscription is denied a topic");
+        match self.tell(&subscription.target, topic, text) {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::debug!(node, topic, "a subscription is not told that it is denied a topic: it is gone")
+            }
+            Err(error) => tracing::debug!(%error, node, topic, "a subscription is not told that it is denied a topic"),
+        }
+        denied
+    }
+
+    /// Tells a subscription's node, over a connection of its own. Never waits; the kernel keeps what was said.
+    fn tell(&self, target: &Target, topic: &str, text: String) -> Result<bool, OsError> {
+        let Some(directory) = self.node.directory() else { return Ok(false) };
+        let socket = Socket::connect(&node_file::socket_path(&directory, &target.node)?)?;
+        if socket.credentials()?.uid != target.uid {
+            return Ok(false);
+        }
+        let denial = Deny {
+            lowest: PROTOCOL,
+            highest: PROTOCOL,
+            node: self.node.id.to_string(),
+            incarnation: *self.node.incarnation.bytes(),
+            target: *target.incarnation.bytes(),
+            inbox: target.inbox,
+            topic: topic.to_owned(),
+            text,
+        };
+        Ok(socket.send(&wire::encode(&denial), None)? == Sent::Done)
+    }
+
+    /// Whether a message that failed was owed to nobody: its topic is not for everybody, and no process that may read it was
+    /// ever at the other end. A subscription that cannot be reached must not count as a loss before it has shown that.
+    pub(super) fn owes_nothing(&self, at: usize, topic: &str, error: &SendError) -> bool {
+        let is_by_receiver = matches!(error, SendError::ReceiverGone { .. } | SendError::Refused { .. });
+        let is_owed = || matches!(self.list[at].access(&self.node.readers, topic), Access::Granted);
+        is_by_receiver && error.undelivered() == 0 && !is_owed()
+    }
+
+    /// Whether the process at the other end of a route may read a topic. If it is not known, it is connected to.
+    fn meet(&mut self, at: usize, topic: &str) -> Access {
+        if let Way::Closed = &self.list[at].way {
+            self.reach(at, Patience::new(Duration::ZERO));
+        }
+        self.list[at].access(&self.node.readers, topic)
+    }
+}
+
+impl Outbox {
+    /// Takes the subscriptions off a topic's routes that may not read it; returns how many are known to be allowed to.
+    pub(super) fn decide_readers(&mut self, topic: Topic) -> usize {
+        let (routes, state) = (&mut self.routes, &mut self.topics.list[topic.0]);
+        let mut granted = 0;
+        state.routes.retain(|leg| match routes.meet(leg.id.at, &state.name) {
+            Access::Granted => {
+                granted += 1;
+                true
+            }
+            Access::Unknown => true,
+            Access::Denied(..) => {
+                state.denied.push(routes.deny(leg.id, &state.name));
+                false
+            }
+        });
+        granted
+    }
+
+    /// Puts subscriptions back on a topic's routes that were denied it, and have another channel since. Forgets those that have
+    /// ended.
+    pub(super) fn reconsider_denied(&mut self, topic: Topic) {
+        let (routes, state) = (&mut self.routes, &mut self.topics.list[topic.0]);
+        let Some(directory) = self.node.directory().filter(|_| !state.denied.is_empty()) else { return };
+        let mut listings = Listings::new(&directory);
+        state.denied.retain(|denied| {
+            // A look that fails says nothing: there will be another one.
+            let is_there = routes.is_there(denied.id, &mut listings).unwrap_or(true);
+            let channels = routes.get(denied.id).filter(|_| is_there).map(|route| route.channels());
+            if channels.is_some_and(|channels| channels != denied.channels) {
+                state.routes.push(TopicRoute::new(denied.id));
+            }
+            channels == Some(denied.channels)
+        });
+    }
+}
