@@ -195,6 +195,7 @@ fn inboxes() -> Vec<Case> {
         case("Message::missed", "0", |h| h.message.missed().to_string()),
         case("Message::sequence", "0", |h| h.message.sequence().to_string()),
         case("Message::is_redelivered", "false", |h| h.message.is_redelivered().to_string()),
+        case("OwnedMessage::sender", "peer", |h| h.message.to_owned().sender().to_owned()),
         case("Message::to_owned", "held", |h| h.message.to_owned().topic.unwrap_or_default().to_string()),
     ]
 }

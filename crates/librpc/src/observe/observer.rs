@@ -157,12 +157,16 @@ impl Observer {
         let mut look = Look { directory: &directory, after, limit, answers: BTreeMap::new(), bytes: BTreeMap::new() };
         self.ask_all(&mut look, alive)?;
         let mut answers = look.answers;
+        let is_silent = |node: &NodeInfo| node.alive && !answers.contains_key(&Identity::of(node));
+        // One that has not answered may have been stopped since it was asked.
+        let holders = if nodes.iter().any(is_silent) { Holders::now() } else { Holders::default() };
         let observed = nodes.into_iter().filter_map(|node| {
             let identity = Identity::of(&node);
             let stats = match answers.remove(&identity) {
                 _ if !node.alive => Err(ObserveError::Dead),
                 Some(Some(stats)) => stats,
                 Some(None) => return None, // it has left
+                None if is_stopped(&directory, &holders, &node) => Err(ObserveError::Stopped),
                 None => Err(self.silent(&identity, limit)),
             };
             Some(Observed { node, stats })

@@ -29,9 +29,12 @@ pub(crate) struct Holders(BTreeMap<(u64, u64), u32>);
 
 impl Holders {
     /// All that there are now; none where the kernel does not show them.
+    ///
+    /// The kernel shows a page of them at a time, and passes over some where locks come and go between two pages: what was
+    /// missed once is hardly missed twice.
     pub(crate) fn now() -> Self {
-        let locks = path::text("/proc/locks").unwrap_or_default();
-        Self(locks.lines().filter_map(Self::holder).collect())
+        let locks = [(); 2].map(|()| path::text("/proc/locks").unwrap_or_default());
+        Self(locks.iter().flat_map(|locks| locks.lines()).filter_map(Self::holder).collect())
     }
 
     /// The process that has locked the file of this device and inode. It still does, unless it has died since.
