@@ -1,6 +1,6 @@
 //! What a simulated machine has to offer: the system calls, words, locks, threads and the clock, each as seen by the
 //! simulated thread that calls. Any of them may switch to another simulated thread before it returns.
-#![allow(missing_docs, reason = "most are the system calls that bear their names")]
+#![allow(missing_docs, reason = "most are the system calls of their names")]
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -108,7 +108,7 @@ pub trait Machine: Sync {
     fn make_poll(&self) -> Answer<RawFd>;
     fn poll_add(&self, poll: RawFd, fd: RawFd, token: u64, events: u32) -> Answer<()>;
     fn poll_remove(&self, poll: RawFd, fd: RawFd) -> Answer<()>;
-    /// Waits until something is ready, at most so many ns: tokens and events.
+    /// Waits until something is ready, at most this many ns: tokens and events.
     fn poll_wait(&self, poll: RawFd, at_most: usize, limit_ns: Option<u64>) -> Answer<Vec<(u64, u32)>>;
     fn make_event(&self) -> Answer<RawFd>;
     fn make_watcher(&self) -> Answer<RawFd>;
@@ -147,7 +147,7 @@ pub trait Machine: Sync {
     fn before_lock(&self, lock: usize);
     fn took_lock(&self, lock: usize);
     fn released_lock(&self, lock: usize);
-    /// Waits until this key is notified, at most so many ns; `false`: the time has come.
+    /// Waits until this key is notified, at most this many ns; `false`: the time has come.
     fn wait(&self, key: usize, limit_ns: Option<u64>, why: &'static str) -> bool;
     fn notify_all(&self, key: usize);
 }
