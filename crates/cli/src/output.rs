@@ -178,8 +178,8 @@ impl<'n> Spectator<'n> {
 #[derive(Serialize)]
 struct Line<'a> {
     from: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
     sequence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a str>,
@@ -195,7 +195,7 @@ impl<'a> Line<'a> {
         let encode = || base64::engine::general_purpose::STANDARD.encode(message.payload());
         Self {
             from: message.sender(),
-            topic: message.topic().unwrap_or_default(),
+            topic: message.topic(),
             sequence: message.sequence(),
             payload,
             payload_base64: payload.is_none().then(encode),

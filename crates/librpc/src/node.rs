@@ -147,7 +147,7 @@ impl Node {
     /// let mut publisher = kitchen.publisher("sensor/kitchen/temperature")?;
     /// assert_eq!(publisher.publish(b"21.5")?.inboxes(), 1);
     /// let message = temperatures.recv()?.expect("nobody stops this inbox");
-    /// assert_eq!((message.topic(), message.payload()), ("sensor/kitchen/temperature", &b"21.5"[..]));
+    /// assert_eq!((message.topic(), message.payload()), (Some("sensor/kitchen/temperature"), &b"21.5"[..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -362,8 +362,8 @@ impl NodeShared {
         self.all_rings().list.iter().filter_map(|(_, ring)| ring.upgrade()).collect()
     }
 
-    /// The rings behind this serial number, in order, at most so many.
-    pub(crate) fn rings_behind(&self, serial: u64, most: usize) -> Vec<(u64, Arc<ChannelShared>)> {
+    /// The channels after this serial number, in order, at most this many.
+    pub(crate) fn channels_after(&self, serial: u64, most: usize) -> Vec<(u64, Arc<ChannelShared>)> {
         let rings = self.all_rings();
         let behind = &rings.list[rings.list.partition_point(|&(other, _)| other <= serial)..];
         behind.iter().filter_map(|(serial, ring)| Some((*serial, ring.upgrade()?))).take(most).collect()
@@ -426,7 +426,7 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         address: ListedAddress::from(&inbox.address),
         capacity: inbox.capacity,
         policy: inbox.policy.number(),
-        own: inbox.own,
+        own: inbox.receive_own,
         durable: inbox.durable.clone(),
     };
     inboxes.iter().map(list).collect()

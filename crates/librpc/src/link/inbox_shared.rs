@@ -19,7 +19,7 @@ use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
 use crate::sys::{Descriptor, OsError, barrier};
 
-/// Every receive is over, for so its owner wants it.
+/// Its owner has ended every receive.
 const STOPPED: u8 = 1;
 /// The node was closed.
 const CLOSED: u8 = 2;
@@ -58,7 +58,7 @@ pub(crate) struct InboxShared {
     pub(crate) capacity: u64,
     pub(crate) policy: Policy,
     /// Whether it wants what its own node publishes, too.
-    pub(crate) own: bool,
+    pub(crate) receive_own: bool,
     /// The name under which a subscription may be taken up again.
     pub(crate) durable: Option<String>,
     /// Wakes the inbox: something has arrived, or it is to stop.
@@ -134,7 +134,7 @@ impl InboxShared {
             address,
             capacity,
             policy,
-            own: receive_own,
+            receive_own,
             durable,
             signal: Signal::new()?,
             directory,
@@ -230,8 +230,7 @@ impl InboxShared {
         self.signal.raise();
     }
 
-    /// Takes nothing more, and hangs up on every sender: also on those that the inbox has not seen yet, and while its
-    /// owner still holds it.
+    /// Takes nothing more, and hangs up on every sender, also on those that the inbox has not seen yet.
     pub(crate) fn shut(&self) {
         let mut state = self.state();
         state.shut = true;
@@ -264,7 +263,7 @@ impl InboxShared {
 
     /// Ends every receive, now and later.
     pub(crate) fn stop(&self) {
-        // Release/Acquire only so that a stopper's earlier writes are seen by whoever was stopped.
+        // Release/Acquire only so that the receiver sees what the other thread wrote before it stopped it.
         self.ended.fetch_or(STOPPED, Ordering::Release);
         self.signal.raise();
     }

@@ -98,18 +98,67 @@ pub(crate) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Accounts {
-    of_users: BTreeMap<u32, Cost>,
+    of_users: BTreeMap<u32, Account>,
     /// Decisions of all users.
     decisions: u32,
 }
 
+/// What the peers of one user cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Cost {
+struct Account {
     handshakes: u32,
     channels: u32,
     bytes: u64,
     names: u64,
     decisions: u32,
+}
+
+impl Account {
+    /// The account with one cost more; `None`: that cannot be counted.
+    fn plus(self, cost: Cost) -> Option<Self> {
+        Some(match cost {
+            Cost::Handshake => Self { handshakes: self.handshakes.checked_add(1)?, ..self },
+            Cost::Channel { bytes } => {
+                Self { channels: self.channels.checked_add(1)?, bytes: self.bytes.checked_add(bytes)?, ..self }
+            }
+            Cost::Names { bytes } => Self { names: self.names.checked_add(bytes)?, ..self },
+            Cost::Decision => Self { decisions: self.decisions.checked_add(1)?, ..self },
+        })
+    }
+
+    /// The account without a cost that was added to it.
+    fn minus(self, cost: Cost) -> Self {
+        match cost {
+            Cost::Handshake => Self { handshakes: self.handshakes - 1, ..self },
+            Cost::Channel { bytes } => Self { channels: self.channels - 1, bytes: self.bytes - bytes, ..self },
+            Cost::Names { bytes } => Self { names: self.names - bytes, ..self },
+            Cost::Decision => Self { decisions: self.decisions - 1, ..self },
+        }
+    }
+
+    fn is_within(&self, limits: &Limits) -> bool {
+        self.handshakes <= limits.handshakes_per_user
+            && self.channels <= limits.channels_per_user
+            && self.bytes <= limits.mapped_bytes_per_user
+            && self.names <= limits.topic_bytes_per_user
+            && self.decisions <= limits.decisions_per_user
+    }
+}
+
+/// What a charge is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cost {
+    Handshake,
+    /// With a ring of this many bytes.
+    Channel {
+        bytes: u64,
+    },
+    /// Names of topics.
+    Names {
+        bytes: u64,
+    },
+    /// A call of the admission function.
+    Decision,
 }
 
 /// What a user's account would be over.
@@ -136,10 +185,8 @@ impl Ledger {
     /// Whether nothing is on any account.
     #[cfg(test)]
     pub(crate) fn is_settled(&self) -> bool {
-        {
-            let accounts = self.accounts.lock();
-            accounts.of_users.is_empty() && accounts.decisions == 0
-        }
+        let accounts = self.accounts.lock();
+        accounts.of_users.is_empty() && accounts.decisions == 0
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -154,23 +201,23 @@ impl Ledger {
 
     /// Takes one handshake on a user's account; `None` if that is over the limit.
     pub(crate) fn handshake(self: &Arc<Self>, uid: u32) -> Option<Charge> {
-        self.charge(uid, Cost { handshakes: 1, ..Cost::default() })
+        self.charge(uid, Cost::Handshake)
     }
 
     /// Takes a channel with a ring of this many bytes on a user's account; `None` if that is over a limit.
     pub(crate) fn channel(self: &Arc<Self>, uid: u32, bytes: u64) -> Option<Charge> {
-        self.charge(uid, Cost { channels: 1, bytes, ..Cost::default() })
+        self.charge(uid, Cost::Channel { bytes })
     }
 
     /// A charge for the names of topics, of none so far.
     pub(crate) fn names(self: &Arc<Self>, uid: u32) -> Charge {
-        Charge { ledger: self.clone(), uid, cost: Cost::default(), born: fork::Born::now() }
+        Charge { ledger: self.clone(), uid, cost: Cost::Names { bytes: 0 }, born: fork::Born::now() }
     }
 
     /// Takes a call of the admission function on a user's account, to be held until it has returned, whatever has become of
     /// its peer meanwhile; `None` if that is over a limit.
     pub(crate) fn decision(self: &Arc<Self>, uid: u32) -> Option<Charge> {
-        self.charge(uid, Cost { decisions: 1, ..Cost::default() })
+        self.charge(uid, Cost::Decision)
     }
 
     fn charge(self: &Arc<Self>, uid: u32, cost: Cost) -> Option<Charge> {
@@ -182,27 +229,26 @@ impl Ledger {
     fn take(&self, uid: u32, cost: Cost) -> bool {
         let mut accounts = self.accounts.lock();
         let before = accounts.of_users.get(&uid).copied().unwrap_or_default();
-        let after = Cost {
-            handshakes: before.handshakes.saturating_add(cost.handshakes),
-            channels: before.channels.saturating_add(cost.channels),
-            bytes: before.bytes.saturating_add(cost.bytes),
-            names: before.names.saturating_add(cost.names),
-            decisions: before.decisions.saturating_add(cost.decisions),
-        };
-        let is_over = before.bytes.checked_add(cost.bytes).is_none();
-        let decisions = accounts.decisions.saturating_add(cost.decisions);
-        let is_within = !is_over
-            && after.handshakes <= self.limits.handshakes_per_user
-            && after.channels <= self.limits.channels_per_user
-            && after.bytes <= self.limits.mapped_bytes_per_user
-            && after.names <= self.limits.topic_bytes_per_user
-            && after.decisions <= self.limits.decisions_per_user
-            && decisions <= self.limits.decisions;
-        if is_within {
-            accounts.of_users.insert(uid, after);
-            accounts.decisions = decisions;
+        let decisions = accounts.decisions.saturating_add(u32::from(cost == Cost::Decision));
+        match before.plus(cost) {
+            Some(after) if after.is_within(&self.limits) && decisions <= self.limits.decisions => {
+                accounts.of_users.insert(uid, after);
+                accounts.decisions = decisions;
+                true
+            }
+            _ => false,
         }
-        is_within
+    }
+
+    /// Takes a cost off a user's account.
+    fn give_back(&self, uid: u32, cost: Cost) {
+        let mut accounts = self.accounts.lock();
+        accounts.decisions -= u32::from(cost == Cost::Decision);
+        let account = accounts.of_users.get_mut(&uid).expect("a charge has an account");
+        *account = account.minus(cost);
+        if *account == Account::default() {
+            accounts.of_users.remove(&uid);
+        }
     }
 }
 
@@ -212,34 +258,22 @@ impl Charge {
         self.ledger.names(self.uid)
     }
 
-    /// Adds this many bytes of topics' names.
-    pub(crate) fn add_names(&mut self, bytes: u64) -> Result<(), OverLimit> {
-        if !self.ledger.take(self.uid, Cost { names: bytes, ..Cost::default() }) {
+    /// Adds this many bytes to a charge for names.
+    pub(crate) fn add_names(&mut self, more: u64) -> Result<(), OverLimit> {
+        let Cost::Names { bytes } = &mut self.cost else { unreachable!("only names are added to") };
+        if !self.ledger.take(self.uid, Cost::Names { bytes: more }) {
             return Err(OverLimit { uid: self.uid, limit: self.ledger.limits.topic_bytes_per_user });
         }
-        self.cost.names += bytes;
+        *bytes += more;
         Ok(())
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if !self.born.is_here() {
-            return; // the parent's
-        }
-        if self.cost == Cost::default() {
-            return; // then there may be no account
-        }
-        let mut accounts = self.ledger.accounts.lock();
-        accounts.decisions -= self.cost.decisions;
-        let account = accounts.of_users.get_mut(&self.uid).expect("a charge has an account");
-        account.handshakes -= self.cost.handshakes;
-        account.channels -= self.cost.channels;
-        account.bytes -= self.cost.bytes;
-        account.names -= self.cost.names;
-        account.decisions -= self.cost.decisions;
-        if *account == Cost::default() {
-            accounts.of_users.remove(&self.uid);
+        // A forked child's belongs to the parent. One for no names has no account.
+        if self.born.is_here() && self.cost != (Cost::Names { bytes: 0 }) {
+            self.ledger.give_back(self.uid, self.cost);
         }
     }
 }

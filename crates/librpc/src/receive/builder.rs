@@ -26,7 +26,7 @@ pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboxError {
-    /// A pattern is none.
+    /// A pattern is not valid.
     #[error(transparent)]
     InvalidTopic(#[from] InvalidTopic),
     /// A durable name is none: it must be as a node's id.
@@ -38,14 +38,14 @@ pub enum InboxError {
         /// How many there are.
         patterns: usize,
     },
-    /// The node has such an inbox already: one of its own, or a subscription of the same durable name.
+    /// The node has such an inbox already: one for itself, or a subscription with the same durable name.
     #[error("node {node:?} has such an inbox already")]
     Taken {
         /// The node.
         node: Arc<str>,
     },
     /// The capacity is not valid.
-    #[error("a capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
+    #[error("a capacity of {bytes} bytes is not valid: it must be a power of two from 4,096 to 1,073,741,824")]
     Capacity {
         /// The capacity in bytes.
         bytes: u64,
@@ -86,7 +86,7 @@ pub enum InboxError {
     Os(#[from] OsError),
 }
 
-/// Sets an inbox up: [`crate::Node::inbox_builder`].
+/// Sets up an inbox: [`crate::Node::inbox_builder`].
 #[derive(Debug)]
 pub struct InboxBuilder<'n> {
     pub(super) node: &'n Arc<Owned>,
@@ -130,8 +130,9 @@ impl<'n> InboxBuilder<'n> {
         Self { receive_own: own, ..self }
     }
 
-    /// Gives a subscription a name, under which a node of the same id takes it up again after it is gone: publishers with
-    /// redelivery ([`crate::Outbox::set_redelivery`]) keep for it what it has not processed. A node id as text.
+    /// Gives a subscription a name, so that a node of the same id can take it up again after it is gone: publishers with
+    /// redelivery ([`crate::Outbox::set_redelivery`]) keep what it has not processed. The rules for a name are those of a node
+    /// id.
     pub fn durable(self, name: &str) -> Self {
         Self { durable: Some(name.to_owned()), ..self }
     }
@@ -146,8 +147,8 @@ impl<'n> InboxBuilder<'n> {
         Self { acknowledge, ..self }
     }
 
-    /// Opens the inbox. Every send or publish that begins after this has returned, in any process, reaches it. Does not
-    /// block, but for about a millisecond where a subscription is opened in a shared domain.
+    /// Opens the inbox. Every send or publish that begins after this has returned, in any process, reaches it. Does not block,
+    /// except for about a millisecond when a subscription is opened in a shared domain.
     ///
     /// # Errors
     ///

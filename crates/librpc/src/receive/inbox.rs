@@ -32,7 +32,7 @@ pub enum RecvError {
         /// The node.
         node: Arc<str>,
     },
-    /// The inbox was opened before a fork, and belongs to the parent.
+    /// The inbox was opened before a fork, and belongs to the parent process.
     #[error("this inbox belongs to the process that forked this one: open a node of its own here")]
     Forked,
     /// A system call failed.
@@ -43,9 +43,10 @@ pub enum RecvError {
 /// An inbox that receives what is published to topics: [`crate::Node::subscribe`].
 pub type Subscriber = Inbox;
 
-/// What an inbox receives messages with.
+/// Receives messages.
 ///
-/// It is `Send`, and used by one thread at a time. Dropping it closes it; senders hear that it is gone.
+/// It is `Send`, and used by one thread at a time. Dropping it closes it, and its senders learn that it is gone. In a forked
+/// child it belongs to the parent: each receive fails with [`RecvError::Forked`], and nothing else has an effect.
 pub struct Inbox {
     pub(super) receiver: Receiver,
     pub(super) shared: Arc<InboxShared>,
@@ -61,9 +62,9 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    /// Waits for the next message. `None`: a [`StopHandle`] has ended it, for good.
+    /// Waits for the next message. `None`: a [`StopHandle`] has stopped the inbox, for good.
     ///
-    /// The message before it counts as processed now, unless acknowledgement is explicit.
+    /// The previous message counts as processed now, unless acknowledgement is explicit.
     ///
     /// # Errors
     ///
@@ -83,7 +84,7 @@ impl Inbox {
         self.message(Until::Now)
     }
 
-    /// Waits for the next message up to a limit. `None`: the time is up, or the inbox was stopped.
+    /// Waits for the next message, at most this long. `None`: the time is up, or the inbox was stopped.
     ///
     /// # Errors
     ///
@@ -93,7 +94,7 @@ impl Inbox {
         self.message(until(timeout))
     }
 
-    /// Waits for whatever comes next: a message, or a sender that joins or leaves. `None` as in [`Inbox::recv`].
+    /// Waits for what comes next: a message, or a sender that joins or leaves. `None` as in [`Inbox::recv`].
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl Inbox {
         self.event(Until::Now)
     }
 
-    /// Waits for whatever comes next up to a limit. `None` as in [`Inbox::recv_timeout`].
+    /// Waits for what comes next, at most this long. `None` as in [`Inbox::recv_timeout`].
     ///
     /// # Errors
     ///
@@ -123,21 +124,21 @@ impl Inbox {
         self.event(until(timeout))
     }
 
-    /// The messages as they come, each a value of its own. It ends when the inbox is stopped.
+    /// The messages as they come, each as a value of its own. It ends when the inbox is stopped.
     ///
     /// A message counts as processed when the next one is asked for, unless acknowledgement is explicit.
     pub fn iter(&mut self) -> impl Iterator<Item = Result<OwnedMessage, RecvError>> + '_ {
         std::iter::from_fn(|| self.recv().map(|message| message.map(|message| message.to_owned())).transpose())
     }
 
-    /// Says that every message handed out so far is processed: their senders may know, and use the room.
+    /// Acknowledges every message handed out so far: it is processed, and its room in the ring is free.
     pub fn ack(&mut self) {
         if self.born.is_here() {
             self.receiver.consume(false);
         }
     }
 
-    /// Ends this inbox's receives from another thread, or from a signal handler.
+    /// Stops this inbox's receives from another thread, or from a signal handler.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle(self.shared.clone())
     }
@@ -161,14 +162,14 @@ impl Inbox {
         })
     }
 
-    /// The hot path: one more message is there, as the last one was. Its caller builds the message around it, so that no
-    /// part of that is written and read that nobody asks for.
+    /// The hot path: one more message is there, like the last one. The caller builds the message, so that no part of it is
+    /// written and read again that nobody uses.
     #[inline(never)]
     fn goes_on(&mut self) -> bool {
         self.born.is_here() && self.receiver.goes_on(self.acknowledge == Acknowledge::Implicit)
     }
 
-    /// Waits for the next message; `false` as the receives say `None`.
+    /// Waits for the next message; `false` where the receives return `None`.
     #[inline(never)]
     fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
         Ok(self.step(until, Wanted::Messages)?.is_some())
@@ -188,13 +189,14 @@ impl Inbox {
     }
 }
 
-/// A limit as a point in time; one too far to be a point is none.
+/// A limit as a point in time. One that is too far away is no limit.
 fn until(limit: Duration) -> Until {
     Instant::now().checked_add(limit).map_or(Until::Forever, Until::Deadline)
 }
 
-/// For event loops of others. The descriptor is readable when there may be something to receive; call
-/// [`Inbox::try_recv`] (or [`Inbox::try_recv_event`]) until it says `None`, then wait for the descriptor again.
+/// For other event loops. The descriptor is readable when there may be something to receive. Call [`Inbox::try_recv`] (or
+/// [`Inbox::try_recv_event`]) until it returns `None`, then wait for the descriptor again. In a forked child it is the number
+/// of no open file: waiting for it fails.
 impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.receiver.descriptor().as_fd()
@@ -213,12 +215,13 @@ impl Drop for Inbox {
     }
 }
 
-/// Ends an inbox's receives: [`Inbox::stop_handle`].
+/// Stops an inbox's receives: [`Inbox::stop_handle`].
 #[derive(Clone)]
 pub struct StopHandle(Arc<InboxShared>);
 
 impl StopHandle {
-    /// Has the inbox's receives, the one under way and all later ones, return `None`. Async-signal-safe.
+    /// Makes the inbox's receives return `None`: the one in progress and all later ones. Async-signal-safe. In a forked child it
+    /// has no effect.
     pub fn stop(&self) {
         self.0.stop();
     }

@@ -1,5 +1,6 @@
 //! What an inbox hands out.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::name::Peer;
@@ -16,7 +17,7 @@ pub(crate) struct Taken {
 }
 
 /// A message: a private copy that is valid until the next receive.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Message<'a> {
     peer: &'a Arc<Peer>,
     payload: &'a [u8],
@@ -54,8 +55,8 @@ impl<'a> Message<'a> {
         self.topics.of(self.taken.topic)
     }
 
-    /// How many messages of this outbox were overwritten directly in front of this one, before they could be received:
-    /// always 0, but with [`crate::Policy::Latest`].
+    /// How many messages of this outbox, directly before this one, were overwritten before they could be received. Always 0,
+    /// except with [`crate::Policy::Latest`].
     #[inline]
     pub fn missed(&self) -> u64 {
         self.taken.missed
@@ -81,7 +82,20 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A message that stands on its own.
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("sender", &self.sender())
+            .field("topic", &self.topic())
+            .field("payload", &self.payload)
+            .field("sequence", &self.sequence())
+            .field("missed", &self.missed())
+            .field("redelivered", &self.is_redelivered())
+            .finish()
+    }
+}
+
+/// A message that is a value of its own: [`Message::to_owned`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OwnedMessage {
@@ -99,6 +113,13 @@ pub struct OwnedMessage {
     pub redelivered: bool,
 }
 
+impl OwnedMessage {
+    /// The id of the node that sent it.
+    pub fn sender(&self) -> &str {
+        &self.peer.node
+    }
+}
+
 /// What can happen at an inbox.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -107,7 +128,7 @@ pub enum Event<'a> {
     Message(Message<'a>),
     /// A sender has connected.
     SenderJoined(Arc<Peer>),
-    /// A sender is gone, and everything that it had sent was received before this.
+    /// A sender is gone. Everything that it had sent was received before this.
     SenderLeft(Arc<Peer>, Departure),
 }
 
@@ -115,15 +136,15 @@ pub enum Event<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Departure {
-    /// It has closed its sender; everything that it sent was received.
+    /// It has closed its sender. Everything that it sent was received.
     Closed,
-    /// Its process died; everything that it had committed was received.
+    /// Its process died. Everything that it had committed was received.
     Died,
-    /// It has closed the connection, but its node lives.
+    /// It has closed the connection, and its node lives, or cannot be looked at.
     Disconnected,
-    /// What it wrote cannot be; nothing after that was received.
+    /// It wrote something that is not valid. Nothing after that was received.
     Corrupt(String),
-    /// It has declared more topics than a channel, or its user, may have ([`crate::Limits::topic_bytes_per_user`]); nothing
+    /// It has declared more topics than a channel, or its user, may have ([`crate::Limits::topic_bytes_per_user`]). Nothing
     /// after that was received.
     TooMuch(String),
 }

@@ -1,4 +1,4 @@
-//! What a sender has declared the numbers of its topics to mean, on one channel: a stranger's words, checked once each.
+//! What the numbers of topics mean on one channel, as its sender has declared. Each declaration is checked once.
 //!
 //! The names are stored in one text, and a number's entry says where. Entries are in pages, so a single high number costs one
 //! page. Invariant: all memory that a declaration takes is on the account of the sender's user before it is allocated.

@@ -1,7 +1,5 @@
 //! A sender's hello: what it wants, and who it is.
 
-#![expect(clippy::result_large_err, reason = "a step's outcome is taken apart at once, once per handshake")]
-
 use crate::sys::OwnedFd;
 use std::sync::Arc;
 

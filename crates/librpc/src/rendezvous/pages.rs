@@ -49,7 +49,7 @@ impl<T: FnMut(Item) -> bool> Reading<T> {
             }
         }
         if self.enters(OUTGOING) {
-            let channels = node.rings_behind(self.cursor.serial, self.left + 1);
+            let channels = node.channels_after(self.cursor.serial, self.left + 1);
             self.list(channels, |channel| Item::Outgoing(channel.stats()))?;
         }
         ControlFlow::Continue(())

@@ -131,8 +131,8 @@ impl Routes {
                 None | Some(Loss { error: SendError::ReceiverGone { undelivered: 0, .. }, .. }) => {
                     return Attempt::Retry;
                 }
-                Some(Loss { error: error @ SendError::ReceiverGone { .. }, .. }) => Delivery::Lost(error),
-                Some(Loss { error, .. }) => Delivery::Failed(error),
+                Some(Loss { messages: 0, error }) => Delivery::Failed(error),
+                Some(Loss { error, .. }) => Delivery::Lost(error),
             },
         })
     }

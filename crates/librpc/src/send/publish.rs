@@ -4,6 +4,7 @@
 //! one load more than a send. A subscription that is full, stuck, gone or unwilling delays and stops no other; what it has
 //! not got is in the receipt.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::registry::lookup::Listings;
@@ -38,8 +39,8 @@ impl<'a> Receipt<'a> {
         self.pending
     }
 
-    /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with one that
-    /// has gone since the last publish.
+    /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with inboxes that
+    /// have gone since the last publish ([`SendError::undelivered`] is more than 0).
     pub fn undelivered(&self) -> &'a [SendError] {
         self.undelivered
     }
@@ -280,7 +281,10 @@ impl Outbox {
         let ask = |view: &mut View| {
             view.forget(&routes.take_ended());
             let counter = view.refresh()?;
-            let wanted = view.since(state.version).filter(|subscription| subscription.wants(&state.name));
+            // A durable one may have returned with fewer patterns: its route is to know, whatever the topic.
+            let is_of_use =
+                |subscription: &&Arc<Subscription>| subscription.wants(&state.name) || routes.has_durable(subscription);
+            let wanted = view.since(state.version).filter(is_of_use);
             Ok((counter, view.watch.again(), view.version(), wanted.cloned().collect::<Vec<_>>()))
         };
         let answer = self.node.ask_view(ask)?;
@@ -291,8 +295,13 @@ impl Outbox {
         };
         wanted.retain(|subscription| subscription.own || !is_own(subscription));
         let names = &self.topics.names;
-        let found = wanted.into_iter().rev().map(|wanted| self.routes.subscription_route(wanted, names)).collect();
         let state = &mut self.topics.list[topic.0];
+        let found = wanted.into_iter().rev().filter_map(|found| {
+            let wants = found.wants(&state.name);
+            let route = self.routes.subscription_route(found, names);
+            wants.then_some(route)
+        });
+        let found = found.collect();
         state.add(found);
         state.version = version;
         self.topics.seen(watch, counter, version);

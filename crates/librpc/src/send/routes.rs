@@ -92,6 +92,11 @@ impl Routes {
         self.id(at)
     }
 
+    /// Whether there is a route to the durable subscription of this name.
+    pub(crate) fn has_durable(&self, subscription: &Subscription) -> bool {
+        subscription.durable_key().is_some_and(|key| self.by_durable.contains_key(&key))
+    }
+
     pub(crate) fn id(&self, at: usize) -> RouteId {
         RouteId { at, serial: self.list[at].serial }
     }

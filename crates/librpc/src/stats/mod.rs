@@ -1,8 +1,7 @@
-//! What a node says about itself: its inboxes, and every channel that leads to it or from it.
+//! What a node reports about itself: its inboxes, and every channel that leads to it or from it.
 //!
-//! Each number was counted by the process that wrote that side, and is read where it stands: asking costs those who send
-//! and receive nothing. A snapshot of a channel at work is not of one instant; the inequalities of
-//! [`crate::Account`] hold in it all the same.
+//! The process that writes one side of a channel counts there, and the number is read in place: asking costs nothing on the hot
+//! path. A snapshot of a busy channel is not of one instant, but the inequalities of [`crate::Account`] hold in it.
 
 pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
 pub(crate) mod ended; //     what was counted on channels that have ended
@@ -19,7 +18,7 @@ use crate::policy::Policy;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::Reader;
 
-/// What a node says about itself.
+/// What a node reports about itself.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NodeStats {
@@ -72,7 +71,7 @@ pub struct EndedChannels {
     pub latency: Histogram,
 }
 
-/// What has come to an inbox.
+/// What an inbox has received.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InboxStats {
@@ -151,7 +150,7 @@ impl std::ops::AddAssign for Totals {
     }
 }
 
-/// How far a channel has come.
+/// The state of a channel's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChannelState {
@@ -159,7 +158,7 @@ pub enum ChannelState {
     Pending,
     /// The receiver reads it.
     Open,
-    /// The receiver is gone or has refused; the sender has not noticed yet.
+    /// The receiver is gone or has refused, and the sender has not noticed yet.
     Failed,
 }
 
@@ -171,17 +170,17 @@ pub struct ChannelStats {
     pub peer: Arc<str>,
     /// Its incarnation.
     pub peer_incarnation: Incarnation,
-    /// Its process, as the kernel told the receiver; 0: unknown to this side, or in a pid namespace of its own.
+    /// Its process, as the kernel reports it to the receiver; 0: unknown to this side, or in another pid namespace.
     pub peer_pid: u32,
     /// The number of the inbox, at its node.
     pub inbox: u32,
-    /// The channel's number among those of one process to this inbox; `None`: it is pending.
+    /// The channel's number among those on its connection; `None`: it is pending.
     pub ring: Option<u32>,
-    /// How far it has come.
+    /// The state of its connection.
     pub state: ChannelState,
     /// What happens to a message that finds the ring full.
     pub policy: Policy,
-    /// The topics that were declared on it, the first few of them; known to the receiver only.
+    /// The first topics that were declared on it, at most 32. Only the receiver knows them.
     pub topics: Vec<Arc<str>>,
     /// Bytes of the ring that are in use now.
     pub depth: u64,
@@ -197,7 +196,7 @@ pub struct ChannelStats {
     pub dropped: u64,
     /// Messages that came back to the sender as an error.
     pub returned: u64,
-    /// How long the sender has waited for room, all in all.
+    /// How long the sender has waited for room, in total.
     pub blocked: Duration,
     /// Messages handed out by the inbox.
     pub received: u64,
@@ -207,13 +206,13 @@ pub struct ChannelStats {
     pub processed: u64,
     /// Messages that were overwritten before they could be received.
     pub missed: u64,
-    /// Messages that are in the ring, or in work.
+    /// Messages that are in the ring, or being processed.
     pub queued: u64,
-    /// How long ago a message was sent: of those that bear a time stamp, about one in 64, the last one.
+    /// How long ago the last message with a time stamp was sent. About one message in 64 carries one.
     pub last_sent: Option<Duration>,
-    /// How long ago such a message was processed.
+    /// How long ago the last such message was processed.
     pub last_processed: Option<Duration>,
-    /// From commit to processed, of such messages.
+    /// The time from commit to processed, of such messages.
     pub latency: Histogram,
 }
 
@@ -234,7 +233,7 @@ impl ChannelStats {
     /// Reads a channel's counters where they stand.
     pub(crate) fn read(ends: Ends, data: &Reader, ack: &Reader) -> Self {
         let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics } = ends;
-        // The receiver's position first, as in `Counters::read`: it is not ahead of what the sender's says then.
+        // The receiver's position first, as in `Counters::read`: then it is not ahead of the sender's.
         // Acquire: as there.
         let consumed = ack.load(layout::ack::CONSUMED, std::sync::atomic::Ordering::Acquire);
         let counters = Counters::read(data, ack);

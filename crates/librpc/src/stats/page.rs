@@ -104,9 +104,9 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
     }
 }
 
-/// What a page holds that cannot be.
+/// Something in a page is not valid.
 #[derive(Debug, thiserror::Error)]
-#[error("statistics that cannot be: {0}")]
+#[error("invalid statistics: {0}")]
 pub(crate) struct BadListing(&'static str);
 
 impl From<&Item> for ListedItem {
@@ -202,7 +202,7 @@ impl TryFrom<ListedAddress> for Address {
             ListedAddress::Node => Ok(Self::Node),
             ListedAddress::Patterns(patterns) => {
                 let patterns: Result<Vec<Pattern>, _> = patterns.iter().map(|pattern| pattern.parse()).collect();
-                Ok(Self::Topics(patterns.map_err(|_| BadListing("a pattern that is none"))?.into()))
+                Ok(Self::Topics(patterns.map_err(|_| BadListing("an invalid pattern"))?.into()))
             }
             ListedAddress::Service(_) => Err(BadListing("a service, of a later version")),
         }

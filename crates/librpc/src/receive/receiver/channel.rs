@@ -18,12 +18,12 @@ use crate::sys::socket::Socket;
 /// The receiver's end of a channel.
 pub(super) struct InboundChannel {
     pub(super) consumer: Consumer<Reader, Writer>,
-    /// Its sender has no fence of its own: it counts on a barrier whenever the channel is armed.
+    /// Its sender has no fence of its own, and relies on a barrier whenever the channel is armed.
     pub(super) is_fenced: bool,
     pub(super) peer: Arc<Peer>,
-    /// What the sender has declared its topics' numbers to mean.
+    /// The topics that the sender has declared.
     pub(super) topics: Names,
-    /// Messages that were overwritten in front of the next one.
+    /// Messages that were overwritten directly before the next one.
     pub(super) missed: u64,
     pub(super) stamps: Stamps,
     pub(super) connection: u64,
@@ -32,14 +32,14 @@ pub(super) struct InboundChannel {
     pub(super) active: bool,
     /// Looks since the last message.
     pub(super) idle_looks: u32,
-    /// Whether it stands in [`super::Receiver::unconsumed`]: something was taken from it that may not be consumed.
+    /// Whether it is listed in [`super::Receiver::unconsumed`]: something was taken from it that may not be consumed.
     pub(super) is_listed: bool,
-    /// Messages consumed since the last look that misses no waiting sender.
+    /// Messages consumed since waiting senders were last looked for with a fence.
     pub(super) unsettled: u32,
     pub(super) bells: u64,
-    /// Nothing more will come: it is read until it is empty, at most this many bytes. A hostile ring never ends.
+    /// Nothing more will come. It is read until it is empty, but at most this many bytes: a hostile ring never ends.
     pub(super) drain: Option<u64>,
-    /// Hung up and read to the end, while its node still holds its lock: it is dying, or lives and has disconnected.
+    /// It has hung up and was read to the end, while its node still holds its lock: the node is dying, or has disconnected.
     pub(super) in_doubt_until: Option<Instant>,
     pub(super) _charge: Option<Charge>,
     pub(super) guard: ChannelGuard,
@@ -54,7 +54,7 @@ impl InboundChannel {
         fault!("consume.consumed");
     }
 
-    /// Rings for a sender that waits for it and is seen without a fence; `false`: none is.
+    /// Wakes a waiting sender if it can be seen without a fence; whether it was.
     #[inline(always)]
     pub(super) fn ring_if_seen(&mut self) -> bool {
         let sees_waiting = self.consumer.sees_waiting();
@@ -64,7 +64,7 @@ impl InboundChannel {
         sees_waiting
     }
 
-    /// Rings for a sender that waits for what was consumed since the last time.
+    /// Wakes a sender that waits for what was consumed since the last time.
     pub(super) fn settle(&mut self) {
         if self.unsettled > 0 {
             self.unsettled = 0;

@@ -1,7 +1,7 @@
-//! Who comes, rings and goes: the connections of an inbox.
+//! The connections of an inbox: senders that come, ring, and go.
 //!
-//! A channel is taken in when its handshake is done, and let go when it is read to its end. A connection whose peer rings what
-//! nobody rings is closed, with all its channels.
+//! A channel is taken in when its handshake is done, and released when it was read to its end. A connection with bells that no
+//! honest sender rings is closed, with all its channels.
 
 use crate::sys::clock::Instant;
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ impl Receiver {
             self.channels.push(None);
             self.channels.len() - 1
         });
-        // A ring may arrive behind its connection's end: then it is read to its end, and there is nobody to ring for.
+        // A ring may arrive after its connection's end: then it is read to its end, and nobody is woken.
         let (socket, drain) = match self.connections.get_mut(&connection) {
             Some(found) => {
                 found.rings.insert(ring, index);
@@ -132,7 +132,7 @@ impl Receiver {
             }
             Heard::HungUp => self.hung_up(number),
             Heard::Dishonest => {
-                tracing::warn!("a sender rings what no sender rings: disconnected");
+                tracing::warn!("a sender rings without a reason, and is disconnected");
                 self.hung_up(number);
             }
         }
@@ -143,14 +143,14 @@ impl Receiver {
         self.bells_heard += 1;
         let connection = self.connections.get_mut(&number).expect("the caller has looked it up");
         let Some(&index) = connection.rings.get(&ring) else {
-            // It may be on its way to us: then it will be polled first.
+            // It may be on its way: then it will be polled first.
             connection.stray_bells += 1;
             return connection.stray_bells < bell::STRAY;
         };
         self.activate(index);
         let channel = self.channels[index].as_mut().expect("a listed ring is there");
         channel.bells += 1;
-        // One for each sleep, one when it was attached, one when it is closed.
+        // One for each sleep, one when it was attached, and one when it is closed.
         channel.bells <= channel.consumer.epochs() + 2
     }
 
@@ -162,12 +162,12 @@ impl Receiver {
         for index in connection.rings.into_values() {
             let channel = self.channels[index].as_mut().expect("a listed ring is there");
             channel.drain.get_or_insert(channel.consumer.capacity());
-            channel.socket = None; // a peer that is hung up on hears it now, not when the ring is read
+            channel.socket = None; // a peer that is disconnected learns it now, not when the ring was read
             self.activate(index);
         }
     }
 
-    /// Lets go of a channel, which is empty or corrupt.
+    /// Releases a channel, which is empty or corrupt.
     pub(super) fn leave(&mut self, index: usize, departure: Departure) -> Found {
         let channel = self.channels[index].take().expect("a leaving channel is there");
         self.vacant.push(index);

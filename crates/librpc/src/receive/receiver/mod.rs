@@ -1,8 +1,8 @@
 //! How an inbox finds its next message: it polls the rings that have traffic, and sleeps on the bells of all others.
 //!
-//! A channel is *active* (polled) or *armed* (it will be rung for). Invariant: a channel that is not active is armed, and
-//! its ring was empty in a look after its epoch was stored; so nothing is in it that no bell announces. The work follows
-//! the number of active channels, and an inbox without any does nothing at all.
+//! A channel is *active* (polled) or *armed* (its sender will ring). Invariant: a channel that is not active is armed, and its
+//! ring was empty in a look after its epoch was stored. So it holds nothing that no bell announces. The work grows with the
+//! number of active channels, and an inbox without any does nothing at all.
 
 mod channel; //      a channel, as its inbox polls it
 mod connections; //  who comes, rings and goes
@@ -31,9 +31,9 @@ use crate::receive::message::{Departure, Message, Taken};
 use crate::sys::OsError;
 use crate::sys::poll::{Poll, Ready};
 
-/// How many messages are consumed before the next look, with a fence, for a sender that waits.
+/// After this many consumed messages, waiting senders are looked for with a fence.
 const SETTLE_EVERY: u32 = 64;
-/// How many polls, or messages, there are between two looks at the clock.
+/// How many polls and messages there are between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
 /// The connections' numbers are random; this one is the inbox's own signal.
 const SIGNAL: u64 = 0;
@@ -45,7 +45,7 @@ pub enum Wait {
     /// Polls for about 50 µs, then sleeps until a message comes: 0 % CPU when idle.
     #[default]
     Adaptive,
-    /// Polls without end: the lowest latency, for the price of a core.
+    /// Polls without end: the lowest latency, at the price of a core.
     Spin,
     /// Sleeps at once: the least CPU.
     Block,
@@ -62,7 +62,7 @@ pub(crate) enum Until {
 /// What a receiver finds next.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A message: [`Receiver::taken`].
+    /// A message: [`Receiver::message`].
     Message,
     Joined(Arc<Peer>),
     Left(Box<(Arc<Peer>, Departure)>),
@@ -146,8 +146,8 @@ impl Receiver {
         Message::new(&channel.peer, &channel.topics, &self.payload, &self.taken)
     }
 
-    /// Everything that was taken is processed, and every sender that waits for it is rung for. `lazily`: one that goes to
-    /// sleep at this very moment may be missed until [`Receiver::settle`], and a fence for each message is saved.
+    /// Everything that was taken is processed, and every sender that waits for it is woken. `lazily`: a sender that goes to
+    /// sleep at this very moment may be missed until [`Receiver::settle`], which saves a fence for each message.
     pub(crate) fn consume(&mut self, lazily: bool) {
         while let Some(index) = self.unconsumed.pop() {
             let Some(channel) = &mut self.channels[index] else { continue };
@@ -160,7 +160,7 @@ impl Receiver {
         }
     }
 
-    /// Finds the waiting senders that were missed.
+    /// Wakes the waiting senders that were missed.
     fn settle(&mut self) {
         for &index in &self.active {
             self.channels[index].as_mut().expect("an active channel is there").settle();
@@ -182,7 +182,7 @@ impl Receiver {
         self.active.retain(|&active| active != index);
     }
 
-    /// What another event loop may wait for. It is readable at first: what is there already is to be looked at.
+    /// What another event loop may wait for. It is readable at first, because there may be something already.
     pub(crate) fn descriptor(&self) -> &Poll {
         if !self.foreign.replace(true) {
             self.shared.signal.raise();

@@ -13,7 +13,7 @@ use crate::receive::topic_names::NotLearned;
 
 /// How many records are taken from one channel before it is the next one's turn.
 pub(super) const QUANTUM: u32 = 64;
-/// How many records one poll takes that are no messages.
+/// How many records other than messages one poll takes.
 const SHARE: u32 = 128;
 /// What a departure costs of that: the registry is asked about the sender, with several system calls.
 const DEPARTURE: u32 = 16;
@@ -149,14 +149,14 @@ impl Receiver {
             Err(NotLearned::Corrupt(why)) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(why)))),
             Err(NotLearned::TooMuch(why)) => return Step::Gone(Some(self.leave(index, Departure::TooMuch(why)))),
         }
-        // Learnt is processed, unless a message ahead of it is not.
+        // A topic is processed when it is known, unless a message before it is not.
         if !had_unconsumed {
             channel.consumer.consume();
         }
         Step::Topic
     }
 
-    /// A channel whose sender is gone was read to its end: it leaves, unless it is not clear yet how its sender has ended.
+    /// A channel whose sender is gone was read to its end. It leaves, unless it is not clear yet how its sender has ended.
     #[cold]
     fn drained(&mut self, index: usize) -> Step {
         let departure = self.departure(index);

@@ -1,8 +1,8 @@
-//! A run: messages in a row from one channel, while which nothing but its ring is looked at.
+//! A run: messages in a row from one channel, while nothing else is looked at.
 //!
 //! This is the hot path of a receive. It begins with a message that was found in any other way, and lasts until the ring is
 //! empty, a record is more than a plain message, or something else is due: the turn of other channels, a look at the clock and
-//! at the bells, a sender that waits. All that is counted when the run has ended, not for each message.
+//! the bells, a waiting sender. All that is counted when the run has ended, not for each message.
 
 use librpc_ring::Head;
 
@@ -19,7 +19,7 @@ pub(super) struct Run {
 }
 
 impl Receiver {
-    /// The run has one more message: [`Receiver::taken`]. `false`: everything is to be looked at, with [`Receiver::next`].
+    /// Takes one more message of the run: [`Receiver::message`]. `false`: call [`Receiver::next`], which looks at everything.
     #[inline(always)]
     pub(crate) fn goes_on(&mut self, consume: bool) -> bool {
         self.run.left > 0 && self.take_in_run(consume)
@@ -59,14 +59,14 @@ impl Receiver {
         false
     }
 
-    /// A message was found in this channel: others may follow. Where one may be overwritten, is read to the end, or needs a
-    /// fence, each is looked at as if it were the first.
+    /// A message was found in this channel, and others may follow. The caller makes sure that they cannot be overwritten, need no
+    /// fence, and that the ring is not being read to its end: such messages are looked at one by one.
     pub(super) fn begin_run(&mut self, channel: usize) {
         let length = self.quantum.min(POLLS_PER_CLOCK.saturating_sub(self.polls));
         self.run = Run { channel, length, left: length };
     }
 
-    /// What was due meanwhile is done now.
+    /// Does what has become due during the run.
     pub(super) fn end_run(&mut self) {
         let Run { channel, length, left } = std::mem::take(&mut self.run);
         let taken = length - left;

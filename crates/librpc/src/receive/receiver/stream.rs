@@ -1,21 +1,21 @@
-//! Whether messages come as a stream, behind which it pays to pause.
+//! Whether messages come as a stream, so that it pays to pause.
 //!
-//! A receiver on its sender's heels costs both most of their speed: each line goes back and forth. If it pauses for a moment
-//! when it finds nothing, a batch forms. But one that is waited for, because it answers, must never pause. Nobody says which
-//! it is; so it is tried: if a pause was followed by several messages in a row, they come faster than it was long, and the
-//! next gap is paused, too. If not, it is tried again after ever more gaps.
+//! A receiver that follows its sender closely costs both most of their speed, because each cache line goes back and forth. If it
+//! pauses for a moment when it finds nothing, a batch forms. But a receiver whose answer is waited for must never pause. Nobody
+//! says which it is, so it is tried: if several messages in a row follow a pause, they came faster than the pause was long, and
+//! the next gap is paused, too. Otherwise it is tried again after more and more gaps.
 
-/// So many messages between two gaps are a stream, though nothing was paused.
+/// This many messages between two gaps are a stream, even without a pause.
 const STREAM: u32 = 16;
-/// So many messages behind a pause say that it paid.
+/// If this many messages follow a pause, it has paid.
 const BATCH: u32 = 4;
-/// So long is a pause: one to three microseconds.
+/// The length of a pause: one to three microseconds.
 const PAUSES: u32 = 128;
-/// Gaps between two trials that have not paid, at first and at most: then one message in thousands is late.
+/// Gaps between two trials that have not paid, at first and at most. Then one message in thousands is late.
 const SOONEST: u32 = 16;
 const LATEST: u32 = 8192;
 
-/// What the gaps between messages have taught.
+/// What the gaps between messages have shown.
 #[derive(Debug)]
 pub(super) struct Stream {
     /// Messages since the last gap.
@@ -32,13 +32,13 @@ impl Default for Stream {
 }
 
 impl Stream {
-    /// So many messages have come in a row.
+    /// This many messages have come in a row.
     #[inline(always)]
     pub(super) fn came(&mut self, messages: u32) {
         self.batch = self.batch.saturating_add(messages);
     }
 
-    /// There is nothing, directly behind a message: pauses if that pays. `may_pause`: the caller has time.
+    /// There is nothing, directly after a message: pauses if that pays. `may_pause`: the caller has time.
     pub(super) fn gap(&mut self, may_pause: bool) {
         let batch = std::mem::take(&mut self.batch);
         let is_stream = batch >= if self.was_paused { BATCH } else { STREAM };
@@ -62,12 +62,12 @@ impl Stream {
 mod tests {
     use super::*;
 
-    /// How many of so many gaps were paused, if a pause is followed by this many messages, and no pause by that many.
-    fn paused(gaps: u32, behind_pause: u32, else_: u32) -> u32 {
+    /// How many of these gaps were paused, if this many messages follow a pause, and that many a gap without one.
+    fn paused(gaps: u32, after_pause: u32, otherwise: u32) -> u32 {
         let mut stream = Stream::default();
         let mut paused = 0;
         for _ in 0..gaps {
-            stream.came(if stream.was_paused { behind_pause } else { else_ });
+            stream.came(if stream.was_paused { after_pause } else { otherwise });
             stream.gap(true);
             paused += u32::from(stream.was_paused);
         }

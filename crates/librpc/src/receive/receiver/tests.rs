@@ -1,7 +1,8 @@
 //! A receiver whose senders are rings in this process: whatever they do, it keeps its limits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use librpc_ring::{Consumer, Head, Kind, Producer};
 
@@ -16,6 +17,7 @@ use crate::stats::channels::ChannelRecord;
 use crate::sys::file;
 use crate::sys::memory::{Mapping, Reader, Shape, Writer};
 use crate::sys::socket::Socket;
+use crate::{Domain, Node};
 
 const CAPACITY: u64 = 1 << 20;
 
@@ -25,6 +27,9 @@ struct Stage {
     receiver: Receiver,
     ledger: Arc<Ledger>,
     connections: u64,
+    /// The senders' node.
+    node: Arc<str>,
+    incarnation: Incarnation,
 }
 
 /// A sender's ring, and its end of the connection.
@@ -72,24 +77,30 @@ impl Stage {
         Self::with(Wait::Adaptive, Policy::Block)
     }
 
+    /// Its senders' node is not there: a sender that hangs up has died.
     fn with(wait: Wait, policy: Policy) -> Self {
-        let directory = Arc::new(file::open_directory(Path::new("/dev/shm")).unwrap());
+        let node = ".nobody can have this id";
+        Self::in_domain(Path::new("/dev/shm"), node, Incarnation::from_bytes([7; 16]), wait, policy)
+    }
+
+    fn in_domain(domain: &Path, node: &str, incarnation: Incarnation, wait: Wait, policy: Policy) -> Self {
+        let directory = Arc::new(file::open_directory(domain).unwrap());
         let address = Address::Topics(["**".parse().unwrap()].into());
         let settings = Settings { address, capacity: CAPACITY, policy, receive_own: false, durable: None };
         let shared = InboxShared::new(0, settings, directory, Arc::default()).unwrap();
         let receiver = Receiver::new(shared.clone(), wait).unwrap();
-        Self { shared, receiver, ledger: Ledger::new(Limits::default()), connections: 0 }
+        let ledger = Ledger::new(Limits::default());
+        Self { shared, receiver, ledger, connections: 0, node: node.into(), incarnation }
     }
 
-    /// A sender that has just been connected. Its node is not there: where it hangs up, it has died.
+    /// A sender that has just been connected.
     fn sender(&mut self) -> Sender {
         let (data, ack) = (Mapping::create(Shape::Data { capacity: CAPACITY }), Mapping::create(Shape::Ack));
         let (data, ack) = (Arc::new(data.unwrap().0), Arc::new(ack.unwrap().0));
-        let (policy, incarnation) = (self.shared.policy, Incarnation::from_bytes([7; 16]));
+        let (policy, incarnation) = (self.shared.policy, self.incarnation);
         let producer = Producer::new(data.writer(), ack.reader(), CAPACITY, policy.mode());
         let consumer = Consumer::new(data.reader(), ack.writer(), CAPACITY, policy.mode()).unwrap();
-        let node = ".nobody can have this id".into();
-        let peer = Arc::new(Peer { node, incarnation, pid: 1, uid: 2, gid: 3, groups: [].into() });
+        let peer = Arc::new(Peer { node: self.node.clone(), incarnation, pid: 1, uid: 2, gid: 3, groups: [].into() });
         let (ours, socket) = Socket::pair();
         self.connections += 1;
         let record =
@@ -121,6 +132,11 @@ impl Stage {
         for _ in 0..senders {
             assert!(matches!(self.next(Until::Forever, Wanted::Events), Some(Found::Joined(_))));
         }
+    }
+
+    /// Until when the departures of all senders are in doubt.
+    fn doubts_end(&mut self, at: Instant) {
+        self.receiver.channels.iter_mut().flatten().for_each(|channel| channel.in_doubt_until = Some(at));
     }
 
     /// Takes the next message, which is there.
@@ -203,6 +219,63 @@ fn departures_do_not_hold_a_receive_beyond_its_limit() {
     assert!((1..60).contains(&left), "{left} departures after the limit");
     for _ in left..60 {
         assert!(matches!(stage.next(Until::Forever, Wanted::Events), Some(Found::Left(_))));
+    }
+}
+
+/// A domain that is removed when it is dropped.
+struct TestDomain(PathBuf);
+
+impl TestDomain {
+    fn new(test: &str) -> Self {
+        Self(format!("/dev/shm/librpc_unit_{}_{test}", std::process::id()).into())
+    }
+}
+
+impl Drop for TestDomain {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // it is there unless the last node has removed it
+    }
+}
+
+#[test]
+fn a_look_asks_about_a_bounded_number_of_senders_whose_departure_is_in_doubt() {
+    let domain = TestDomain::new("doubts");
+    let node = Node::builder("alive").domain(Domain::at(&domain.0)).open().unwrap();
+    let mut stage = Stage::in_domain(&domain.0, "alive", node.incarnation(), Wait::Adaptive, Policy::Block);
+    let senders: Vec<_> = (0..60).map(|_| stage.sender()).collect();
+    stage.join(60);
+    stage.doubts_end(Instant::now() + Duration::from_secs(3600));
+    drop(senders);
+    while stage.receiver.doubtful.len() < 60 {
+        // They have hung up without a word, and their node lives.
+        assert!(stage.next(Until::Now, Wanted::Events).is_none());
+        assert!(stage.receiver.found.is_empty());
+    }
+    stage.doubts_end(Instant::now());
+    let mut left = 0;
+    while left < 60 {
+        stage.receiver.sleep(None).unwrap();
+        assert!((1..60).contains(&stage.receiver.found.len()), "{}", stage.receiver.found.len());
+        for found in stage.receiver.found.drain(..) {
+            let Found::Left(departed) = found else { panic!("{found:?}") };
+            assert_eq!(departed.1, Departure::Disconnected);
+            left += 1;
+        }
+    }
+}
+
+#[test]
+fn a_sender_whose_file_cannot_be_read_is_not_said_to_have_died() {
+    let domain = TestDomain::new("unreadable");
+    std::fs::create_dir(&domain.0).unwrap();
+    std::os::unix::fs::symlink("elsewhere", domain.0.join("odd.node")).unwrap(); // no link is followed
+    let incarnation = Incarnation::from_bytes([7; 16]);
+    let mut stage = Stage::in_domain(&domain.0, "odd", incarnation, Wait::Adaptive, Policy::Block);
+    drop(stage.sender());
+    stage.join(1);
+    match stage.next(Until::Forever, Wanted::Events) {
+        Some(Found::Left(departed)) => assert_eq!(departed.1, Departure::Disconnected),
+        other => panic!("{other:?}"),
     }
 }
 

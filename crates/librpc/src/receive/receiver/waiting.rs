@@ -61,9 +61,9 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Polls without waiting for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
-    /// drained, before it is told that there is nothing. A sender that rings for nothing holds nobody here: then the
-    /// descriptor stays readable.
+    /// Polls without waiting, for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
+    /// drained, before this returns `None`. A sender that rings for nothing holds nobody here: then the descriptor stays
+    /// readable.
     fn poll_for_event_loop(&mut self, wanted: Wanted) -> Result<Option<Found>, OsError> {
         for _ in 0..ROUNDS {
             match self.poll(wanted) {
@@ -137,7 +137,7 @@ impl Receiver {
         false
     }
 
-    /// Sleeps until something comes, or the deadline; not at all if something has come.
+    /// Sleeps until something comes, or until the deadline; not at all if something has come.
     pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), OsError> {
         if !self.arm_all() {
             return self.look_if_due().map(drop);
@@ -148,7 +148,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// There is nothing, directly after a message: senders that wait are looked for, and a pause may pay.
+    /// There is nothing, directly after a message: waiting senders are looked for, and a pause may pay.
     fn begin_gap(&mut self, may_pause: bool) {
         if !std::mem::replace(&mut self.is_in_gap, true) {
             self.settle();
@@ -194,7 +194,7 @@ impl Receiver {
         });
     }
 
-    /// A look at the bells of other channels, if the last one was long ago; whether it was.
+    /// Looks at the bells of other channels if the last look was long ago; whether it was.
     pub(super) fn look_if_due(&mut self) -> Result<bool, OsError> {
         self.look_if_due_at(Instant::now())
     }
@@ -207,8 +207,8 @@ impl Receiver {
         Ok(is_due)
     }
 
-    /// Looks at the bells and the arrivals, and waits for them until the given time (`None`: without limit). What it leaves
-    /// is there at the next look.
+    /// Looks at the bells and the arrivals, and waits for them until this time (`None`: without limit). What it leaves is there
+    /// at the next look.
     fn look(&mut self, until: Option<Instant>) -> Result<(), OsError> {
         let mut ready = std::mem::take(&mut self.ready);
         self.poll.wait(self.next_look(until), &mut ready)?;
