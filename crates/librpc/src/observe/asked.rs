@@ -199,6 +199,7 @@ mod tests {
     fn asked() -> Asked {
         let stats = NodeStats::new("endless".into(), Incarnation::from_bytes([1; 16]));
         let (socket, since) = (Socket::spare().expect("a descriptor"), Instant::now());
+        let socket = Watched { socket, poll: Arc::new(Poll::new().unwrap()) };
         Asked { token: 1, uid: 0, since, socket, place: None, stats, pages: 0, bytes: 0 }
     }
 
