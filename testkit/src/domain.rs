@@ -158,7 +158,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// The paths of all that is left of a domain: the directory, what is in it, and what is beside it with its name and an
+/// The paths of all that is left of a domain: the directory, what is in it, and what is next to it with its name and an
 /// extension (a domain that was never finished, for example).
 pub fn left_of(domain: &Path) -> Vec<PathBuf> {
     let extended = format!("{}.", domain.display());

@@ -18,12 +18,12 @@ pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// What a puppet is told to do.
+/// An order to a puppet.
 pub trait Order {
     /// What it answers when it has done that.
     type Answer: DeserializeOwned;
 
-    /// How the puppet is told.
+    /// The order as the puppet reads it.
     fn command(self) -> Command;
 }
 

@@ -35,13 +35,21 @@ fn with_own_handle(
 }
 
 /// Sends two messages to a callback that ends with the first one, which it processes.
-fn ends_with_the_first(callback: impl FnMut(Message<'_>, Option<CallbackHandle>, &Sender<String>) + Send + 'static) {
+fn ends_with_the_first(
+    mut callback: impl FnMut(Message<'_>, Option<CallbackHandle>, &Sender<String>) + Send + 'static,
+) {
     let domain = TestDomain::new();
     let (receiver, source) = (open(&domain, "receiver"), open(&domain, "source"));
+    let (both_sent, are_both_sent) = channel::<()>();
+    let callback = move |message: Message<'_>, own: Option<CallbackHandle>, reports: &Sender<String>| {
+        let _ = are_both_sent.recv(); // an error, once they are
+        callback(message, own, reports);
+    };
     let reported = with_own_handle(receiver.inbox_builder(), callback);
     let mut sender = source.connect("receiver").unwrap();
     sender.send(b"1").unwrap();
     sender.send(b"2").unwrap();
+    drop(both_sent);
     assert_eq!(reported.recv_timeout(LONG).as_deref(), Ok("1"));
     assert!(reported.recv().is_err(), "the thread has ended, and has dropped what it owned");
     let error = sender.flush(LONG).unwrap_err().to_string();

@@ -47,7 +47,7 @@ fn a_full_inbox_holds_its_sender_back_until_there_is_room() {
     // 100 bytes take 120 in the ring, and 8 are always free: (4096 - 8) / 120 = 34.
     assert_eq!(source.does(fill("sink", 100)), 34);
     source.does(set_timeout("sink", ms(50)));
-    assert_eq!(source.fails(send("sink", "1")), "node \"sink\" has made no room within 50ms: its inbox is full");
+    assert_eq!(source.fails(send("sink", "1")), "the inbox of node \"sink\" has stayed full for 50ms");
     assert_eq!(source.fails(flush("sink", ms(10))), "34 messages are not processed yet");
     sink.does(receive());
     sink.does(receive());
@@ -67,7 +67,7 @@ fn messages_over_the_limit_are_refused_with_the_limit() {
     source.does(connect("sink"));
     source.does(send("sink", "x".repeat(65_472)));
     let error = source.fails(send("sink", "x".repeat(65_473)));
-    assert_eq!(error, "a message of 65473 bytes is over the limit of 65472 bytes of node \"sink\"");
+    assert_eq!(error, "a message of 65473 bytes exceeds the limit of node \"sink\", 65472 bytes");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_sender_that_dies_is_never_reported_as_disconnected() {
 }
 
 #[test]
-fn a_sender_is_told_that_its_receiver_was_killed_and_reconnects_when_it_is_back() {
+fn a_sender_learns_that_its_receiver_was_killed_and_reconnects_when_it_is_back() {
     let domain = TestDomain::new();
     let mut sink = domain.receiver("sink");
     let mut source = domain.node("source");
@@ -203,6 +203,6 @@ fn closing_a_node_waits_for_what_it_has_sent() {
     source.does(send_numbers("sink", 1..=3));
     sink.does(receive_numbers(1..=3));
     let error = source.fails(close_alone(ms(20)));
-    assert_eq!(error, "node \"source\" was closed with 3 messages sent that were not processed");
+    assert_eq!(error, "node \"source\" was closed before 3 of its messages were processed");
     assert_eq!(source.fails(send("sink", "4")), "the sending node \"source\" is closed");
 }

@@ -26,13 +26,13 @@ pub(crate) const READY: &str = "ready";
 const WARM_UP: f64 = 0.2;
 /// Between two messages to a sleeper: long enough that it sleeps, whatever it does before.
 const PAUSE: Duration = Duration::from_millis(2);
-/// So many of them are not counted.
+/// The first of them, which are not counted.
 const FIRST_WAKES: usize = 5;
 /// An answer that takes longer is lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
-/// So many polls without anything, then a look at the clock and at what the parent says.
+/// How many empty polls lie between two looks at the clock and at the parent's orders.
 const POLLS_PER_LOOK: u32 = 4096;
-/// So many messages are sent between two looks at the clock.
+/// How many messages are sent between two looks at the clock.
 const SENDS_PER_LOOK: u64 = 64;
 /// What is copied by `memcpy`: as much as a ring of librpc's.
 const COPIED_BYTES: usize = 256 * 1024;
@@ -143,7 +143,7 @@ fn side<C: Contender>(task: &Task, bytes: usize) -> anyhow::Result<()> {
             stop();
         });
     }
-    pin(task.cpu)?; // behind the contender's own threads, which run where the kernel puts them
+    pin(task.cpu)?; // after the contender's own threads, which run where the kernel puts them
     let mut end = End { contender, bytes, over, tally: Tally::default() };
     ready()?;
     if task.side == Side::A {
@@ -357,7 +357,7 @@ fn now_ns() -> u64 {
 }
 
 fn ready() -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{READY}").context("cannot say that this process is ready")
+    writeln!(std::io::stdout(), "{READY}").context("cannot report that this process is ready")
 }
 
 fn tell(told: &Told) -> anyhow::Result<()> {

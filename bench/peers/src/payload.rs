@@ -45,7 +45,7 @@ pub(crate) struct Tally {
     pub(crate) received: u64,
     /// Those with a wrong length, or a wrong word.
     pub(crate) corrupt: u64,
-    /// Those that came again, or behind a later one.
+    /// Those that came again, or after a later one.
     pub(crate) disordered: u64,
     /// The number that is to come next.
     pub(crate) next: u64,

@@ -9,7 +9,7 @@ const RIGHT: f64 = 90.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 30.0;
 
-/// Lies in each picture, so that it can stand alone.
+/// Included in each picture, so that it is self-contained.
 const STYLE: &str = "\
 .peers{font:12px system-ui,sans-serif;color-scheme:light dark}\
 .peers text{fill:#333}.peers .title{font-weight:600}.peers .faint{fill:#777}\

@@ -10,9 +10,9 @@ use crate::measure::{self, Task, Told};
 use crate::place::Place;
 use crate::process::{Interrupt, Process};
 
-/// Beyond its time, a measurement may take so long for the rest.
+/// How long a measurement may take beyond its time.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Behind the sender's end, the last message may take so long.
+/// How long after the sender's end the last message may come.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What is measured.

@@ -7,11 +7,11 @@ const KINDS: [&str; 4] = ["uid:", "gid:", "pid:", "exe:"];
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct AdmitArgs {
-    /// Whom to admit besides the own user: uid:N, gid:N, pid:N or exe:/path. Rules that are joined by + must all match, as in
+    /// Whom to admit besides your own user: uid:N, gid:N, pid:N or exe:/path. Rules joined by + must all match, as in
     /// uid:1000+exe:/usr/bin/camera (may be repeated)
     #[arg(long, value_name = "RULE", value_parser = parse_rules)]
     admit: Vec<AllOf>,
-    /// The same, but the own user is not admitted without such a rule, either
+    /// The same, but your own user needs a rule, too
     #[arg(long, value_name = "RULE", value_parser = parse_rules)]
     admit_only: Vec<AllOf>,
 }

@@ -47,13 +47,13 @@ pub(crate) use dispatch::run as part;
 use machine::Machine;
 pub(crate) use part::Part;
 
-/// Measures what things cost, beside what the machine can do at best
+/// Measures what things cost, compared with the best that the machine can do
 ///
 /// It runs in a domain of its own unless --domain names one.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Each measurement runs between processes of its own. Every message is written, read and checked in full. The limit, what
-the machine can do at best, is measured in turn in the same run: compare only within one run.
+Each measurement runs between processes of its own. Every message is written, read and checked in full. \
+The limit, which is the best that the machine can do, is measured in turn in the same run: compare only within one run.
 
 Examples:
   librpc bench latency --size 64 --pin 0,1

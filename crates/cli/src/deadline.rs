@@ -1,4 +1,4 @@
-//! A point in time to wait for. A limit that is too long to be one is no limit.
+//! A point in time to wait for. A limit that is too long to be one counts as no limit.
 
 use std::time::{Duration, Instant};
 

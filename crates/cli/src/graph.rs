@@ -1,6 +1,6 @@
 //! `librpc graph`: who sends what to whom, as a picture.
 
-mod html; // a page that stands alone
+mod html; // a self-contained page
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -19,7 +19,7 @@ use crate::snapshot::{Looker, Rates, Snapshot, State};
 Examples:
   librpc graph                                     # Mermaid, for Markdown
   librpc graph --format dot | dot -Tsvg > graph.svg
-  librpc graph --format html > graph.html          # a page that stands alone")]
+  librpc graph --format html > graph.html          # a self-contained page")]
 pub(crate) struct Args {
     /// The language of the drawing
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]

@@ -13,7 +13,7 @@ use crate::snapshot::{ANSWER_LIMIT, State};
 
 /// Lists the nodes of the domain
 ///
-/// A dead node that has not been swept yet is shown as dead, and a node that does not answer within 1 s as stalled. Where
+/// A dead node whose files are still there is shown as dead, and a node that does not answer within 1 s as stalled. Where
 /// there is no domain, nothing is shown.
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -15,7 +15,7 @@ pub(crate) struct SourceArgs {
     /// How long to wait for a receiver before stdin is read [default: 10s for send; pub does not wait]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
-    /// If a receiver dies, wait this long for it to come back, and deliver then what it had not processed. On topics, only
+    /// If a receiver dies, wait this long for it to come back, and then deliver what it had not processed. On topics, only
     /// durable subscriptions come back
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) redeliver: Option<Duration>,

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Seek;
 use std::process::Stdio;
 
 use common::{place, until};
@@ -23,6 +24,20 @@ fn a_receiver_leaves_at_a_signal() {
         receiver.signal(signal);
         let received = receiver.ends();
         assert_eq!((received.code, received.stdout(), &*received.stderr), (0, "", ""));
+    }
+}
+
+#[test]
+fn a_receiver_leaves_at_a_signal_as_soon_as_its_node_can_be_seen() {
+    for command in [&["recv", "sink"][..], &["sub", "topic", "--id", "sink"]] {
+        for round in 0..10 {
+            let place = place(&format!("early_{}_{round}", command[0]));
+            let receiver = place.start(command);
+            until(|| place.path().join("sink.node").exists());
+            receiver.signal(Signal::TERM);
+            let ended = receiver.ends();
+            assert_eq!((ended.code, ended.stdout()), (0, ""), "{command:?}: {}", ended.stderr);
+        }
     }
 }
 
@@ -134,6 +149,21 @@ fn a_sender_gives_up_waiting() {
     assert_eq!((sent.code, sent.stdout()), (124, ""));
     assert!(sent.stderr.contains("\"nobody\" is not there"), "{}", sent.stderr);
     assert_eq!(place.run(&["send", "nobody", "--wait", "0s"], b"a\n").code, 124);
+}
+
+#[test]
+fn a_sender_that_gives_up_waiting_has_read_nothing() {
+    let place = place("unread");
+    let path = std::env::temp_dir().join(format!("librpc_test_unread_{}", std::process::id()));
+    std::fs::write(&path, b"a\nb\n").expect("a file");
+    for command in [&["send", "nobody", "--wait", "10ms"][..], &["pub", "topic", "--wait", "10ms"]] {
+        let mut file = std::fs::File::open(&path).expect("a file");
+        let mut librpc = place.librpc(command);
+        let ended = librpc.stdin(file.try_clone().expect("a descriptor")).status().expect("it starts");
+        assert_eq!(ended.code(), Some(124), "{command:?}");
+        assert_eq!(file.stream_position().expect("a file"), 0, "{command:?}");
+    }
+    std::fs::remove_file(path).expect("a file");
 }
 
 #[test]
@@ -297,12 +327,14 @@ fn a_taken_id_is_a_failure_that_names_its_holder() {
 #[test]
 fn every_command_has_help_with_examples() {
     let place = place("help");
-    for command in ["recv", "send", "duplex", "nodes", "clean", "demo", "bench", "completions", "man"] {
+    let messages = ["recv", "send", "sub", "pub", "duplex"];
+    let observers = ["nodes", "stat", "top", "hz", "graph", "metrics", "check", "doctor", "clean"];
+    for command in [&messages[..], &observers, &["demo", "bench", "completions", "man"]].concat() {
         let help = place.run(&[command, "--help"], b"");
         assert_eq!((help.code, &*help.stderr), (0, ""), "{command}");
         assert!(help.stdout().contains("Examples:"), "{command}");
     }
-    for what in ["latency", "throughput", "connect", "scale", "idle"] {
+    for what in ["latency", "throughput", "duplex", "fanout", "wake", "connect", "scale", "idle"] {
         assert!(place.run(&["bench", what, "--help"], b"").stdout().contains("Examples:"), "{what}");
     }
     assert_eq!(place.run(&["--help"], b"").code, 0);

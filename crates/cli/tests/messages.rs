@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::place;
+use std::process::Stdio;
+
+use common::{Running, place};
 use rustix::process::Signal;
 
 const LIMIT: usize = 65_472;
@@ -58,6 +60,27 @@ fn a_last_line_without_newline_counts() {
 #[test]
 fn raw_adds_nothing() {
     assert_eq!(through("raw", &["--raw"], b"a\n\nb\n\xff"), b"ab\xff");
+}
+
+#[test]
+fn each_message_is_one_write() {
+    use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+    // Each write to such a socket is a packet of its own.
+    let (inside, outside) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    for (option, newline) in [(&[][..], "\n"), (&["--raw"], "")] {
+        let place = place("one_write");
+        let mut command = place.librpc(&[&["recv", "sink", "--count", "3"], option].concat());
+        command.stdout(inside.try_clone().expect("a descriptor"));
+        let receiver = Running::new(command.stderr(Stdio::piped()).spawn().expect("it starts"));
+        place.await_inbox("sink");
+        assert_eq!(place.run(&["send", "sink"], b"one\ntwo\nthree\n").code, 0);
+        for message in ["one", "two", "three"] {
+            let mut bytes = [0; 100];
+            let (length, _) = recv(&outside, &mut bytes[..], RecvFlags::empty()).expect("a write");
+            assert_eq!(std::str::from_utf8(&bytes[..length]), Ok(&*format!("{message}{newline}")));
+        }
+        assert_eq!(receiver.ends().code, 0);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, Running, place};
+use common::{Place, Running, place, until};
 use rustix::process::Signal;
 
 /// Starts a subscriber, and waits until it has its inbox.
@@ -28,6 +28,53 @@ fn every_subscriber_gets_what_is_published() {
     let line =
         "{\"from\":\"me\",\"topic\":\"a/b\",\"sequence\":0,\"payload\":\"x\",\"missed\":0,\"redelivered\":false}";
     assert_eq!((two.code, two.stdout().lines().next()), (0, Some(line)));
+}
+
+#[test]
+fn a_subscription_is_listed_by_its_patterns() {
+    let place = place("patterns");
+    let running = subscriber(&place, "sink", &["a/*", "b/**"]);
+    assert_eq!(place.nodes()[0]["inboxes"], serde_json::json!(["a/*", "b/**"]));
+    running.signal(Signal::TERM);
+    assert_eq!(running.ends().code, 0);
+}
+
+#[test]
+fn a_subscriber_whose_reader_is_gone_leaves_and_does_not_acknowledge() {
+    let place = place("sub_epipe");
+    let mut running = subscriber(&place, "sink", &["a"]);
+    running.close_stdout();
+    let published = place.run(&["pub", "a"], b"x\n");
+    assert_eq!(published.code, 3);
+    assert!(published.stderr.contains("sent 1, processed 0"), "{}", published.stderr);
+    assert_eq!(running.ends().code, 0);
+}
+
+#[test]
+fn a_full_inbox_costs_a_publisher_its_limit_once() {
+    let place = place("pub_limit");
+    let running = subscriber(&place, "slow", &["a", "--capacity", "4096"]);
+    running.signal(Signal::STOP);
+    let mut source = place.start(&["pub", "a", "--id", "source", "--limit", "2s"]);
+    // 2 s for each line that finds the inbox full would be hours.
+    source.write(&b"x\n".repeat(10_000));
+    source.close_stdin();
+    let is_tried = || {
+        let stat = place.run(&["stat", "source", "--json"], b"");
+        let mut lines = stat.stdout().lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let channel = lines.find(|line: &serde_json::Value| line["kind"] == "channel");
+        channel.is_some_and(|channel| {
+            ["sent", "returned"].iter().filter_map(|key| channel[key].as_u64()).sum::<u64>() == 10_000
+        })
+    };
+    until(is_tried);
+    running.signal(Signal::CONT);
+    let published = source.ends();
+    running.signal(Signal::INT);
+    let received = running.ends().stdout().lines().count();
+    assert_eq!(published.code, 3, "{}", published.stderr);
+    let sums = format!("sent 10000, processed {received}, queued 0, dropped 0, returned {}", 10_000 - received);
+    assert!(received > 0 && published.stderr.contains(&sums), "{received}: {}", published.stderr);
 }
 
 #[test]

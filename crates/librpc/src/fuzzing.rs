@@ -1,6 +1,6 @@
-//! The doors through which a stranger's bytes come in, for a fuzzer: what decodes them, without sockets and files.
+//! The decoders of a stranger's bytes, for a fuzzer, without sockets and files.
 //!
-//! Each door says whether it took the bytes. What it took must be what it would write itself: that is asserted here.
+//! Each says whether it accepted the bytes. What it accepts must equal what it would write itself: that is asserted here.
 
 use librpc_ring::{Head, Kind};
 use minicbor::{Decode, Encode};
@@ -58,8 +58,8 @@ fn bell(bytes: &[u8]) -> bool {
     Bell::decode(bytes).is_some()
 }
 
-/// The bytes of a `.node` file. The first byte behind its end, if there is one, says how often the file changes under
-/// the reader: as whoever owns it could have it.
+/// The bytes of a `.node` file. The first byte after its end, if there is one, says how often the file changes while it
+/// is read, as its owner could make it change.
 fn node_file(bytes: &[u8]) -> bool {
     let mut reads = 0;
     let pread = |into: &mut [u8], offset: u64| -> Result<usize, OsError> {
@@ -183,7 +183,7 @@ pub fn write_refusal(reason: u32, text: String) -> Vec<u8> {
     wire::encode(&Answer::Refusal(Refusal { reason, text }))
 }
 
-/// A list of so many inboxes: the node's own, then subscriptions with so many patterns each.
+/// A list of `inboxes` inboxes: the node's own, then subscriptions with these patterns each.
 pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
     let listed = |number| {
         let address = match number {

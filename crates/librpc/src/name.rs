@@ -8,7 +8,7 @@ use crate::topic::Pattern;
 /// The longest node id, in bytes.
 pub const MAX_NODE_ID_BYTES: usize = 63;
 
-/// Why a text is no node id.
+/// Why a text is not a valid node id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidNodeId {
@@ -16,13 +16,13 @@ pub enum InvalidNodeId {
     #[error("a node id cannot be empty")]
     Empty,
     /// It is too long.
-    #[error("node id {id:?} has {} bytes, of at most {MAX_NODE_ID_BYTES}", id.len())]
+    #[error("node id {id:?} has {} bytes; the limit is {MAX_NODE_ID_BYTES}", id.len())]
     TooLong {
         /// The text.
         id: Arc<str>,
     },
-    /// It bears a character that a file's name or a line of output should not have.
-    #[error("node id {id:?} has {found:?} in it: no `/`, no control characters, no leading `.`")]
+    /// It contains a character that a file's name or a line of output should not have.
+    #[error("node id {id:?} contains {found:?}: it may have no `/`, no control characters and no leading `.`")]
     InvalidCharacter {
         /// The text.
         id: Arc<str>,

@@ -19,7 +19,7 @@ use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {node:?} was closed with {unprocessed} messages sent that were not processed")]
+#[error("node {node:?} was closed before {unprocessed} of its messages were processed")]
 pub struct CloseError {
     /// The node.
     pub node: Arc<str>,
@@ -27,7 +27,7 @@ pub struct CloseError {
     pub unprocessed: u64,
 }
 
-/// Sets a node up: [`Node::builder`].
+/// Sets up a node: [`Node::builder`].
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     id: String,
@@ -53,7 +53,7 @@ impl NodeBuilder {
         Self { limits, ..self }
     }
 
-    /// Opens the node. Waits at most 2 s, for a last member of the domain that is clearing up.
+    /// Opens the node. Waits at most 2 s for a last member that is removing the domain.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Node {
         Self::builder(id).open()
     }
 
-    /// Sets a node up.
+    /// Sets up a node.
     pub fn builder(id: &str) -> NodeBuilder {
         NodeBuilder { id: id.to_owned(), domain: None, admission: Admission::default(), limits: Limits::default() }
     }
@@ -205,8 +205,8 @@ impl Node {
     }
 
     /// Connects to a node, and waits up to a limit for it to open its inbox, and then up to 1 s for its answer. A node
-    /// that is there but does not answer, for it is stopped or slow, gets its messages when it goes on: the sender is
-    /// *pending* until then, and a refusal comes back as the error of a later send or flush.
+    /// that is there but does not answer, because it is stopped or slow, gets its messages when it goes on. Until then the
+    /// sender is *pending*, and a refusal comes back as the error of a later send or flush.
     ///
     /// # Errors
     ///
@@ -235,13 +235,12 @@ impl Node {
         pages::whole(&self.0)
     }
 
-    /// Waits until everything that the node's senders and outboxes (those that still exist) have sent is processed, up to a
-    /// limit, and leaves. Its inboxes and outboxes
-    /// are closed. An inbox that another thread is receiving from says so there.
+    /// Waits, up to a limit, until everything that the node's existing senders and outboxes have sent is processed. Then it
+    /// leaves, and closes its inboxes and outboxes: a thread that is receiving from one gets an error.
     ///
     /// # Errors
     ///
-    /// [`CloseError`] says how many messages were not processed. The node has left all the same.
+    /// [`CloseError`] says how many messages were not processed. The node has left nevertheless.
     pub fn close(self, timeout: Duration) -> Result<(), CloseError> {
         if !self.0.born.is_here() {
             return Ok(());

@@ -82,7 +82,7 @@ pub(crate) struct NodeShared {
     pub(crate) admission: Admission,
     /// What those who send here cost.
     pub(crate) ledger: Arc<Ledger>,
-    /// What those who are sent to cost: whoever may list an inbox could list ten thousand.
+    /// What the receivers cost that this node sends to: a peer that may list one inbox could list ten thousand.
     pub(crate) sending: Arc<Ledger>,
     listen: Listen,
     is_private: bool,
@@ -194,8 +194,8 @@ impl NodeShared {
         Ok(Condition::Restored)
     }
 
-    /// The same, until there is nothing to restore any more. A failure is reported once, and tried again by whoever comes
-    /// next, and by the background thread.
+    /// The same, until there is nothing to restore any more. A failure is reported once. The next
+    /// caller tries again, and so does the background thread.
     pub(crate) fn join_anew_if_removed(self: &Arc<Self>) {
         if !self.born.is_here() {
             return;
@@ -335,7 +335,7 @@ impl NodeShared {
             }
             listed(&inboxes)
         };
-        // Off the list first: whoever notices the hang-up then finds that the inbox has ended.
+        // Off the list first: a sender that notices the hang-up then finds that the inbox has ended.
         if let Some(place) = place.as_mut()
             && let Err(error) = place.announce(&list)
         {
@@ -393,7 +393,7 @@ impl NodeShared {
         let Some(mut place) = self.place().take() else { return };
         let _span = tracing::debug_span!("leave", node = &*self.id).entered();
         self.process.lookout.forget(self.lookout_key.load(Ordering::Relaxed));
-        // Off the list first: whoever notices the hang-up then finds that the inboxes have ended.
+        // Off the list first: a sender that notices the hang-up then finds that the inboxes have ended.
         if let Err(error) = place.announce(&[]) {
             tracing::warn!(%error, node = &*self.id, "a leaving node's inboxes stay listed for a moment");
         }

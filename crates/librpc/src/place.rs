@@ -43,7 +43,7 @@ pub enum OpenError {
         uid: u32,
     },
     /// Another process has been sweeping what a dead node of this id has left for over 2 s.
-    #[error("a process that makes no progress is sweeping what a dead node {id:?} has left: is it stopped?")]
+    #[error("another process is removing what a dead node {id:?} has left, and makes no progress: is it stopped?")]
     BeingSwept {
         /// The id.
         id: Arc<str>,
@@ -134,7 +134,7 @@ impl Place {
             }
         };
         let mut place = Self { registration, listener };
-        // Only now: whoever finds the node can connect to it.
+        // Only now: a process that finds the node can connect to it.
         match place.announce(inboxes) {
             Ok(()) => {
                 fault!("join.announced");

@@ -1,4 +1,4 @@
-//! What happens to a message whose inbox is full: the inbox chooses, and the sender is told.
+//! What happens to a message whose inbox is full: the inbox chooses, and its senders learn of it.
 
 use librpc_ring::Mode;
 

@@ -15,7 +15,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// This process's; made if there is none.
+    /// This process's. Made on first use.
     pub(crate) fn get() -> Result<Arc<Self>, OsError> {
         if let Some(process) = process::shared() {
             return Ok(process);

@@ -17,7 +17,7 @@ pub const MAX_PATTERNS: usize = 64;
 const ONE: &str = "*";
 const ANY: &str = "**";
 
-/// Why a text is no topic, or no pattern.
+/// Why a text is not a valid topic or pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTopic {
@@ -28,13 +28,13 @@ pub enum InvalidTopic {
         topic: Arc<str>,
     },
     /// It is too long.
-    #[error("topic {topic:?} has {} bytes, of at most {MAX_TOPIC_BYTES}", topic.len())]
+    #[error("topic {topic:?} has {} bytes; the limit is {MAX_TOPIC_BYTES}", topic.len())]
     TooLong {
         /// The text.
         topic: Arc<str>,
     },
-    /// It bears a control character.
-    #[error("topic {topic:?} has the control character {found:?} in it")]
+    /// It contains a control character.
+    #[error("topic {topic:?} contains the control character {found:?}")]
     InvalidCharacter {
         /// The text.
         topic: Arc<str>,
@@ -42,13 +42,15 @@ pub enum InvalidTopic {
         found: char,
     },
     /// The outbox has as many topics as there can be.
-    #[error("topic {topic:?} is one too many: an outbox has at most {MAX_TOPICS}")]
+    #[error("topic {topic:?} is one too many: an outbox can have {MAX_TOPICS}")]
     TooMany {
         /// The text.
         topic: Arc<str>,
     },
-    /// A topic to publish on has a `*` in it, or a pattern one beside other characters of a level.
-    #[error("topic {topic:?} has a `*` that is no level of a pattern: \"*\" and \"**\" stand alone, for subscribers")]
+    /// A topic to publish on contains a `*`, or a pattern has one together with other characters of a level.
+    #[error(
+        "topic {topic:?} has a misplaced `*`: only a subscriber's pattern has \"*\" or \"**\", each as a whole level"
+    )]
     Star {
         /// The text.
         topic: Arc<str>,
@@ -79,7 +81,7 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), InvalidTopic> {
     check(topic, |_| false)
 }
 
-/// Which topics a subscriber wants: `*` stands for one level, `**` for any number of levels, none too.
+/// Which topics a subscriber wants: `*` is exactly one level, `**` any number of levels, including none.
 ///
 /// ```
 /// let pattern: librpc::Pattern = "sensor/*/temperature".parse()?;
@@ -100,7 +102,7 @@ impl Pattern {
     /// Whether a topic matches.
     pub fn matches(&self, topic: &str) -> bool {
         let (mut pattern, mut levels) = (self.0.split('/'), topic.split('/'));
-        // Where to go on when what follows the last `**` does not match: it then stands for one level more.
+        // Where to go on when what follows the last `**` does not match: it then takes one level more.
         let mut last_any: Option<(std::str::Split<'_, char>, std::str::Split<'_, char>)> = None;
         loop {
             match (pattern.next(), levels.clone().next()) {

@@ -1,6 +1,6 @@
 //! Words that another process may write at any time: accessed only through these methods, never through a reference.
 //!
-//! There are two classes of access, so that a model checker can tell them apart. *Synchronising* words (`load`, `store`) carry
+//! There are two classes of access, so that a model checker can distinguish them. *Synchronising* words (`load`, `store`) carry
 //! an ordering. *Plain* words and bytes (`get`, `put`, `read`, `write`) must be ordered by them: an honest peer never touches
 //! them at the same time. A hostile peer may; then the bytes can be anything, but only our copy of them is checked and used.
 //! Where an honest peer may do so too (mode Latest), every word is accessed as a synchronising one (`racing.rs`).

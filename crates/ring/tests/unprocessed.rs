@@ -66,7 +66,7 @@ proptest! {
 }
 
 #[test]
-fn a_claim_that_is_no_boundary_is_not_believed() {
+fn a_claim_that_is_not_at_a_boundary_is_not_believed() {
     for claim in [48, 56, 88, 200, 1 << 40] {
         let (mut sender, mut receiver, _, acks) = ring(0);
         for _ in 0..3 {

@@ -22,7 +22,7 @@ use crate::contender::{Contender, Job, Measure, eventually};
 use crate::payload;
 
 const TERM_BYTES: usize = 64 << 20;
-/// So many messages at most are handed out by one poll.
+/// One poll hands out at most this many messages.
 const FRAGMENTS: usize = 64;
 const ANSWER: Duration = Duration::from_secs(10);
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing is lost: no overflow, and a publisher waits while the subscriber's buffer is full. The buffer holds 2 messages for
 //! latency (the fewer blocks take turns, the warmer they are) and 256 for throughput. One publisher, one subscriber,
-//! two nodes at most. A receiver that sleeps waits for an event, of which the sender notifies it behind each message. All
+//! two nodes at most. A receiver that sleeps waits for an event, of which the sender notifies it after each message. All
 //! files lie in the measurement's own place, and what lies elsewhere has its name.
 
 use std::fmt::Debug;

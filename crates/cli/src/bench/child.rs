@@ -26,7 +26,7 @@ pub(super) fn on_cpu<R: Send>(
 }
 
 pub(super) fn ready() -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{READY}").context("cannot say that this process is ready")
+    writeln!(std::io::stdout(), "{READY}").context("cannot report that this process is ready")
 }
 
 pub(super) fn report(report: &impl Serialize) -> anyhow::Result<()> {

@@ -107,7 +107,7 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The process that connects, this many times or until it is told to leave. At its end it reports the times of the bare
+/// The process that connects, this many times or until it is asked to leave. At its end it reports the times of the bare
 /// system calls.
 pub(super) fn rounds(
     domain: &DomainArgs,
@@ -125,7 +125,7 @@ pub(super) fn rounds(
         match once(&place, (to, via), &mut message, interrupt) {
             Ok(()) => limits.push(bare()?),
             Err(error) => {
-                // When it is told to leave, the receiver may have left before it.
+                // When it is asked to leave, the receiver may have left before it.
                 interrupt.wait_for(Duration::from_secs(1))?;
                 return if interrupt.signal().is_some() { child::report(&limits) } else { Err(error) };
             }

@@ -11,7 +11,7 @@ pub(crate) fn run(domain: &DomainArgs, parent: &ParentArgs, part: &Part) -> Comm
     let interrupt = Interrupt::install()?;
     parent.follow()?;
     match play(domain, part, &interrupt) {
-        // When it is told to leave, others may have left before it.
+        // When it is asked to leave, others may have left before it.
         Err(_) if interrupt.signal().is_some() => Ok(Outcome::Done),
         result => result.map(|()| Outcome::Done),
     }

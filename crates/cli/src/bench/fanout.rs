@@ -1,7 +1,7 @@
 //! `librpc bench fanout`: what publishing to k inboxes costs the publisher while none of them is full and nobody receives.
 //!
-//! A second process has the inboxes, with rings that hold a whole burst. Between two bursts it is told to take and check
-//! what has come. The limits take turns: sending to one node under the same conditions, and copying k messages.
+//! A second process has the inboxes, with rings that hold a whole burst. Between two bursts it gets the order to take
+//! and check what has come. The limits take turns: sending to one node under the same conditions, and copying k messages.
 
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,7 @@ impl Source {
         let mut topics = Vec::new();
         for inboxes in INBOXES {
             let topic = outbox.topic(&burst_topic(inboxes))?;
-            anyhow::ensure!(outbox.subscribers(topic)? == inboxes, "not every inbox is there");
+            anyhow::ensure!(outbox.subscribers(topic)? == inboxes, "some inboxes are missing");
             topics.push(topic);
         }
         let topics = topics.try_into().expect("one for each number of inboxes");
@@ -185,7 +185,7 @@ impl Source {
         let begun = Instant::now();
         loop {
             self.sender.send(DRAIN)?;
-            self.sender.flush(LIMIT).context("the crowd does not take its messages")?;
+            self.sender.flush(LIMIT).context("the crowd does not process its messages")?;
             match self.outbox.flush(Duration::from_millis(1)) {
                 Ok(()) => return Ok(()),
                 Err(FlushError::TimedOut { .. }) if begun.elapsed() < LIMIT => {}

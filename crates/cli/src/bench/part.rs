@@ -13,11 +13,11 @@ pub(crate) enum Part {
     Connected { to: String, count: u32 },
     /// Opens this many nodes.
     Nodes { count: u32 },
-    /// Joins, leaves and subscribes when it is told to.
+    /// Joins, leaves and subscribes on demand.
     Visitor,
     /// Subscribes and takes what comes, with this many other subscriptions besides.
     Patterns { count: u32, cpu: Option<usize> },
-    /// Joins, connects and sends a first message: this many times, or until it is told to leave.
+    /// Joins, connects and sends a first message: this many times, or until it is asked to leave.
     Connect { to: String, via: Via, size: usize, count: Option<u64>, cpu: Option<usize> },
     /// Sends every message back.
     Echo { node: String, to: String, via: Via, cpu: Option<usize> },

@@ -29,7 +29,7 @@ const ROUNDS: u32 = 31;
 const PAUSE: Duration = Duration::from_micros(250);
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// One message to a receiver that sleeps, beside an epoll and eventfd ping-pong
+/// Waking a sleeping receiver with one message, compared with an epoll and eventfd ping-pong
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

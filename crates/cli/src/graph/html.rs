@@ -1,4 +1,4 @@
-//! The graph as a page that stands alone: an SVG picture in three columns.
+//! The graph as a self-contained page: an SVG picture in three columns.
 
 use super::{Flow, Graph, Point};
 use crate::latency::grouped;

@@ -2,11 +2,11 @@
 //!
 //! Each number is taken from the node that counts it: what was sent from the sender, what was received from the receiver. What
 //! it has counted on channels that have ended is included. A node that lives and does not answer just now keeps the counters
-//! that it told last; before it has told any it is left out, because a counter of 0 would look like a reset. A node that does
-//! not admit us never answers: there the other end's word counts.
+//! of its last answer; before its first answer it is left out, because a counter of 0 would look like a reset. A node that
+//! does not admit us never answers: for it the other end's counters are used.
 //!
 //! A channel that ends while its node is read is not counted at all in that look. So a counter is never shown lower than
-//! before, as long as the same incarnation tells it.
+//! before, as long as the same incarnation reports it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -45,7 +45,7 @@ impl Told {
         self.latency += &channel.latency;
     }
 
-    /// Not lower than it was told before.
+    /// Not lower than it was shown before.
     fn at_least(&mut self, before: &Self) {
         if (&self.by, &self.inboxes) != (&before.by, &before.inboxes) {
             return;
@@ -83,7 +83,7 @@ pub(super) struct Counters {
 /// From which node to which, and to what there.
 type Key = (String, String, String);
 
-/// What each end has told of the same channels.
+/// What each end has reported of the same channels.
 #[derive(Default)]
 struct Words {
     by_sender: BTreeMap<Key, Told>,
@@ -158,7 +158,7 @@ impl Counters {
     }
 }
 
-/// What the nodes that count tell themselves, if they answer; what the other ends tell, if they never do.
+/// What the counting nodes report, if they answer; what the other ends report, if they never do.
 fn pick(
     own: &BTreeMap<Key, Told>,
     others: &BTreeMap<Key, Told>,
@@ -170,7 +170,7 @@ fn pick(
     own.chain(others).map(|(key, told)| (labels(key), told.clone())).collect()
 }
 
-/// Nothing is told lower than before, and what silent incarnations have told stays.
+/// Nothing is shown lower than before, and the last reports of silent incarnations stay.
 fn carry_on<L: Ord + Clone>(now: &mut BTreeMap<L, Told>, before: &BTreeMap<L, Told>, silent: &HashSet<String>) {
     for (labels, before) in before {
         match now.get_mut(labels) {
@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// How many messages are told to be sent, received, and received by the inbox; `None`: that is left out.
+    /// How many messages are shown as sent, received, and received by the inbox. `None`: that is left out.
     fn shown(counters: &Counters) -> [Option<u64>; 3] {
         let [sent, received] = [&counters.sent, &counters.received].map(|told| told.values().next());
         let inbox = counters.inboxes.values().next();

@@ -138,7 +138,7 @@ impl Admission {
     }
 }
 
-/// Why a peer is not admitted: no rule matches. Printed behind "does not admit ...".
+/// Why a peer is not admitted: no rule matches. Printed after "does not admit ...".
 #[derive(Debug)]
 pub(crate) struct NotAdmitted {
     /// The program that it runs was asked for, and could not be read.

@@ -1,7 +1,7 @@
-//! Bells: what travels on an open connection, to wake whoever sleeps at its other end.
+//! Bells: what travels on an open connection, to wake its other end.
 //!
 //! A bell says nothing that the shared memory does not say, so it may be lost where the receiver of bells will look anyway:
-//! when its queue is full. Whoever reads many in one go looks at every ring of the connection.
+//! when its queue is full. A side that reads many in one go looks at every ring of the connection.
 
 use crate::sys::OwnedFd;
 
@@ -10,9 +10,9 @@ use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Sent, Socket};
 
 /// How many bells are read in one go.
 const AT_ONCE: usize = 256;
-/// Bells that were read in one go: so many mean that the queue may have been full, and others not rung.
+/// If this many bells are read in one go, the queue may have been full, and others were not rung.
 const MANY: usize = 32;
-/// So many bells for rings that do not exist (any more, or yet), and a connection is closed.
+/// After this many bells for rings that do not exist (any more, or yet), the connection is closed.
 pub(crate) const STRAY: u32 = 1024;
 /// How often a bell is tried for which the kernel lacks memory.
 const NO_MEMORY_TRIES: u32 = 100_000;
@@ -62,7 +62,7 @@ impl Bell {
 pub(crate) enum Heard {
     /// The queue is empty, or it is others' turn.
     Bells,
-    /// As before, and there were so many that some may not have been rung.
+    /// As before, but with so many that others may not have been rung.
     Many,
     /// The peer is gone.
     HungUp,
@@ -93,8 +93,8 @@ pub(crate) fn hear(socket: &Socket, hung_up: bool, mut each: impl FnMut(Bell) ->
     Heard::Many
 }
 
-/// Behind a receiver's answer, and when no more descriptors are taken: reads what has come until then. `Err`: what no honest
-/// receiver sends, and the descriptors that came with it.
+/// Called after a receiver's answer, once no more descriptors are accepted: reads what has come until then. `Err`: what no
+/// honest receiver sends, and the descriptors that came with it.
 pub(crate) fn take_early(socket: &Socket) -> Result<Vec<Bell>, Vec<OwnedFd>> {
     let mut bells = Vec::new();
     let mut message = [0; MAX_MESSAGE_BYTES];

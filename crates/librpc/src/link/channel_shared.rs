@@ -44,7 +44,7 @@ pub(crate) enum Failure {
     Gone,
     /// The receiver does not want it.
     Refused { reason: u32, text: String },
-    /// The receiver wrote, or found, what cannot be.
+    /// The receiver wrote something invalid, or found it.
     Broken(String),
     /// The sender's own node was closed.
     NodeClosed,
@@ -85,7 +85,7 @@ struct State {
     /// The receiver may have taken the data memory: it was sent, and no refusal has come.
     may_be_read: bool,
     attached: Option<Attached>,
-    /// The receiver's memory, where its connection was lost while the ring was attached: it tells what was processed.
+    /// The receiver's memory, if its connection was lost while the ring was attached: it shows what was processed.
     last_ack: Option<Arc<Mapping>>,
     failure: Option<Failure>,
     epoch: u64,
@@ -155,7 +155,7 @@ impl ChannelShared {
 
     #[inline(always)]
     pub(crate) fn status(&self) -> u32 {
-        // Relaxed: whatever stands behind it is read under the lock.
+        // Relaxed: everything that depends on it is read under the lock.
         self.status.load(Ordering::Relaxed)
     }
 
@@ -225,8 +225,8 @@ impl ChannelShared {
         self.raise_status(OPEN);
         self.changed.notify_all();
         drop(state);
-        // Pairs with the fence in `was_answered_meanwhile`: a sender that sees the ring pending behind its commit has
-        // committed before this bell, and is found by it; every other one looks at the armed word itself.
+        // Pairs with the fence in `was_answered_meanwhile`: a sender that still sees the ring pending after its commit
+        // committed before this bell, which finds the record. Every other sender looks at the armed word itself.
         fence(Ordering::SeqCst);
         attached.ring_bell();
     }
@@ -239,7 +239,7 @@ impl ChannelShared {
         self.status() >= OPEN
     }
 
-    /// The connection was lost behind the receiver's answer: it reads what there is, and nobody rings.
+    /// The connection was lost after the receiver's answer: the receiver reads what there is, and nobody rings.
     pub(crate) fn fail_attached(&self, ack: Arc<Mapping>) {
         self.state().last_ack = Some(ack);
         self.fail(Failure::Gone);
@@ -277,7 +277,7 @@ impl ChannelShared {
         self.changed.notify_all();
     }
 
-    /// The receiver has rung: wakes whoever waits.
+    /// The receiver has rung: wakes the threads that wait.
     pub(crate) fn rung(&self) {
         self.state().rung += 1;
         self.changed.notify_all();
@@ -354,8 +354,8 @@ impl ChannelShared {
     }
 
     /// The sender has written its last record: a receiver that sleeps is to see it. (A pending ring's is rung anyway.)
-    /// A node may close a ring that its holder drops afterwards, or at the same time: the bell is rung once, for the
-    /// receiver hangs up on whoever rings without a reason, and with that on all rings of this process.
+    /// A node may close a ring that its holder drops afterwards, or at the same time: the bell is rung only once,
+    /// because the receiver hangs up on a connection that rings without a reason, with all rings on it.
     pub(crate) fn closed(&self) {
         let mut state = self.state();
         if state.attached.is_some() && !std::mem::replace(&mut state.rung_closed, true) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::sys::fork;
 use crate::sys::sync::Mutex;
 
-/// How much the peers of one user may cost a node: those that send to it, and by the same limits, in an account of their own,
-/// those that it sends to. What is over a limit is refused, and the refusal says so.
+/// How much the peers of one user may cost a node. Peers that send to it and peers that it sends to have separate accounts,
+/// with the same limits. A peer over a limit is refused, and the refusal says so.
 ///
 /// ```
 /// let limits = librpc::Limits::default().channels_per_user(100).mapped_bytes_per_user(64 << 20);
@@ -25,14 +25,14 @@ pub struct Limits {
     pub handshakes_per_user: u32,
     /// Channels. Default 16,384.
     pub channels_per_user: u32,
-    /// Bytes of rings that the node maps. Default 16 GiB: of address space; of memory only as much as is written.
+    /// Bytes of rings that the node maps. Default 16 GiB of address space; memory is used only as it is written.
     pub mapped_bytes_per_user: u64,
-    /// Bytes that the names of topics take which are declared on the channels. Default 64 MiB.
+    /// Bytes of the names of topics that are declared on the channels. Default 64 MiB.
     pub topic_bytes_per_user: u64,
     /// Calls of the admission function ([`crate::Admission::function`]) that have not returned, each on a thread of its own. A
     /// sender over this limit tries again by itself. Default 16.
     pub decisions_per_user: u32,
-    /// The same of all users together. Default 64.
+    /// The same, for all users together. Default 64.
     pub decisions: u32,
     /// How long a peer may be silent in its handshake. Default 2 s.
     pub handshake_timeout: Duration,
@@ -83,7 +83,7 @@ impl Limits {
         Self { decisions, ..self }
     }
 
-    /// Sets [`Limits::handshake_timeout`](#structfield.handshake_timeout). A time too far away to be a point in time is no limit.
+    /// Sets [`Limits::handshake_timeout`](#structfield.handshake_timeout). A time too far away to be a point in time counts as no limit.
     pub fn handshake_timeout(self, time: Duration) -> Self {
         Self { handshake_timeout: time, ..self }
     }

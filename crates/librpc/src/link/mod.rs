@@ -192,8 +192,8 @@ impl Link {
         self.state.lock()
     }
 
-    /// Sends a channel's hello with `send`, which must not block: it is told whether the hello opens the connection, and
-    /// says whether it was sent. No hello of another channel is sent meanwhile.
+    /// Sends a channel's hello with `send`, which must not block. Its argument says whether the hello opens the connection;
+    /// it returns whether the hello was sent. No other channel's hello is sent meanwhile.
     pub(crate) fn begin(&self, channel: &Arc<ChannelShared>, send: impl FnOnce(bool) -> bool) -> Begun {
         let mut state = self.state();
         let opens = match state.stage {

@@ -5,8 +5,8 @@
 //! terms. Answers are taken by the background thread, which waits as long as the receiver's process lives: a stopped one
 //! answers when it goes on.
 //!
-//! A receiver that dies is a hang-up here. Whether its node still lives then tells a death from a receiver that only lost
-//! patience.
+//! A receiver that dies is a hang-up here. If its node still lives, the receiver has only lost patience;
+//! otherwise it has died.
 
 use crate::sys::OwnedFd;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ struct State {
     socket: Option<Arc<Socket>>,
     /// The hello on that socket opens the connection.
     opens: bool,
-    /// Keeps a descriptor free for the memory that the receiver sends: once that is on its way, there is no second try.
+    /// Reserves a descriptor for the memory that the receiver sends, because it is sent only once.
     reserve: Option<Socket>,
     retry: Duration,
     /// How often the receiver did not know the connection to which the channel was to be added.
@@ -319,8 +319,8 @@ impl Outgoing {
         }
     }
 
-    /// Takes what the receiver has said, as it stands in the socket: what is no answer stays there, and ends with the socket,
-    /// where that may block.
+    /// Takes the receiver's answer from the socket. Anything else stays there, and is closed with the socket, where that may
+    /// block.
     fn read(self: &Arc<Self>, reactor: &Arc<Reactor>, socket: &Arc<Socket>) {
         let mut message = [0; MAX_MESSAGE_BYTES];
         let (next, descriptors) = match socket.peek(&mut message) {
@@ -372,7 +372,7 @@ impl Outgoing {
 
 /// The receiver may be reading the ring already: it cannot be offered again, or it would be read twice.
 fn after_data(why: &str) -> Next {
-    let text = format!("{why}; what was sent may have been delivered all the same");
+    let text = format!("{why}; what was sent may have been delivered nevertheless");
     Next::Fail(Failure::Refused { reason: Reason::Resources as u32, text })
 }
 

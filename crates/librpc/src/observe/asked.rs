@@ -27,8 +27,8 @@ const MAX_NAME: usize = 40;
 /// At most this many characters of a refusal are kept.
 const MAX_TEXT: usize = 200;
 
-/// What tells a node from every other one, also from one that copies what it says about itself: the name of its file, the
-/// owner of that file, which the kernel knows, and the incarnation.
+/// What distinguishes a node from every other one, including one that copies its answers: the name of its file, the owner of
+/// that file, which the kernel knows, and the incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Identity {
     id: String,
@@ -199,7 +199,7 @@ mod tests {
     fn asked() -> Asked {
         let stats = NodeStats::new("endless".into(), Incarnation::from_bytes([1; 16]));
         let (socket, since) = (Socket::spare().expect("a descriptor"), Instant::now());
-        let socket = Watched { socket, poll: Arc::new(Poll::new().unwrap()) };
+        let socket = Watched { socket, poll: Arc::new(Poll::new().expect("a descriptor")) };
         Asked { token: 1, uid: 0, since, socket, place: None, stats, pages: 0, bytes: 0 }
     }
 
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_never_ends_is_heard_no_more() {
+    fn an_answer_that_never_ends_is_given_up() {
         let (mut asked, mut why) = (asked(), String::new());
         for serial in 1..=MAX_PAGES as u64 + 1 {
             let namespaces = vec![("pid".into(), serial); 100];

@@ -1,7 +1,7 @@
 //! Asking the nodes of a domain about themselves, each through its rendezvous, all at the same time.
 //!
 //! Invariant: an observer has at most one connection to a node that has said nothing: one that nobody has accepted stays in
-//! the node's queue even when it is closed, so it is kept and not begun anew. A process that the kernel shows as stopped
+//! the node's queue even when it is closed, so it is kept, and no second one is made. A process that the kernel shows as stopped
 //! is not asked. What a node has said is kept for one look only. Nothing here waits for one node longer than the limit, nor
 //! creates anything; an observer that dies leaves nothing but what the kernel closes.
 
@@ -46,7 +46,7 @@ pub struct Observed {
 #[non_exhaustive]
 pub enum ObserveError {
     /// It is dead, and nobody has swept it yet.
-    #[error("it is dead, and not swept yet (`librpc clean`)")]
+    #[error("it is dead, and its files are still there (`librpc clean` removes them)")]
     Dead,
     /// It lives, but its process is stopped (SIGSTOP, a debugger): it was not asked.
     #[error("its process is stopped")]
@@ -72,7 +72,7 @@ pub enum ObserveError {
 
 /// Looks at the nodes of a domain, again and again. One process needs one, whatever the number of nodes.
 ///
-/// In a forked child it begins anew: the connections are its parent's.
+/// In a forked child it starts over: the connections are its parent's.
 #[derive(Debug)]
 pub struct Observer {
     domain: Domain,
@@ -120,8 +120,8 @@ impl Observer {
     }
 
     /// Asks every node of the domain about itself, all at the same time, and waits up to a limit for each that was not
-    /// asked before: a node that is known to be stalled is waited for no more, but heard when it goes on. One that has
-    /// begun to answer within the limit, but not ended, has failed, and is asked anew by the next look.
+    /// asked before. It does not wait again for a node that is known to be stalled, but takes its answer when it goes on. A
+    /// node that began to answer within the limit, but did not finish, has failed; the next look asks it again.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl Observer {
                     },
                 }
             }
-            // What has come from those for whom there is no time any more is taken, but not waited for.
+            // Nodes whose time is up: what they have sent is taken, but nobody waits for more.
             let in_time: Vec<Instant> =
                 self.asked.values().map(|asked| asked.since).filter(|&since| look.has_time(since)).collect();
             let (is_over, mut until) = (in_time.is_empty() && joining.is_empty(), look.end(in_time));

@@ -29,36 +29,36 @@ pub enum InboxError {
     /// A pattern is not valid.
     #[error(transparent)]
     InvalidTopic(#[from] InvalidTopic),
-    /// A durable name is none: it must be as a node's id.
-    #[error("a durable name must be as a node id: {0}")]
+    /// A durable name is invalid: it follows the rules of node ids.
+    #[error("invalid durable name, which follows the rules of node ids: {0}")]
     InvalidName(#[source] InvalidNodeId),
     /// There are too many patterns, or none.
-    #[error("a subscription to {patterns} patterns: it must be 1 to {MAX_PATTERNS}")]
+    #[error("a subscription has 1 to {MAX_PATTERNS} patterns, not {patterns}")]
     Patterns {
         /// How many there are.
         patterns: usize,
     },
-    /// The node has such an inbox already: one for itself, or a subscription with the same durable name.
-    #[error("node {node:?} has such an inbox already")]
+    /// The node has this inbox already: its own, or a subscription with the same durable name.
+    #[error("node {node:?} already has this inbox: its own, or a subscription of this durable name")]
     Taken {
         /// The node.
         node: Arc<str>,
     },
     /// The capacity is not valid.
-    #[error("a capacity of {bytes} bytes is not valid: it must be a power of two from 4,096 to 1,073,741,824")]
+    #[error("invalid capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
     Capacity {
         /// The capacity in bytes.
         bytes: u64,
     },
     /// The node has as many inboxes as others believe it to have.
-    #[error("node {node:?} has {MAX_INBOXES} inboxes already, the most that a node may have: open another node")]
+    #[error("node {node:?} already has {MAX_INBOXES} inboxes, the limit of a node: open another node")]
     TooMany {
         /// The node.
         node: Arc<str>,
     },
     /// The addresses of all inboxes of the node, and the durable names, do not fit in its file.
     #[error(
-        "the list of node {node:?}'s inboxes would take {bytes} bytes, of {MAX_LIST_BYTES} at most: use fewer or shorter \
+        "the list of node {node:?}'s inboxes would take {bytes} bytes; the limit is {MAX_LIST_BYTES}: use fewer or shorter \
          patterns, or another node"
     )]
     ListTooLong {
@@ -67,8 +67,8 @@ pub enum InboxError {
         /// The length of the list with this inbox, in bytes.
         bytes: usize,
     },
-    /// The domain was removed under the node, and the node cannot join it anew: nobody would find the inbox.
-    #[error("node {node:?} was removed from its domain, and cannot join anew: {source}")]
+    /// The domain was removed under the node, and the node cannot join it again: nobody would find the inbox.
+    #[error("node {node:?} was removed from its domain, and cannot join again: {source}")]
     Removed {
         /// The node.
         node: Arc<str>,

@@ -140,7 +140,7 @@ pub enum Departure {
     Closed,
     /// Its process died. Everything that it had committed was received.
     Died,
-    /// It has closed the connection, and its node lives, or cannot be looked at.
+    /// It has closed the connection, and its node is alive, or its state is unknown.
     Disconnected,
     /// It wrote something that is not valid. Nothing after that was received.
     Corrupt(String),

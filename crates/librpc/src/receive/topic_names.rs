@@ -88,16 +88,16 @@ impl Names {
     pub(crate) fn learn(&mut self, head: &Head, name: &[u8]) -> Result<bool, NotLearned> {
         let corrupt = |why: String| Err(NotLearned::Corrupt(why));
         let (Kind::Topic, Some(number), Address::Topics(patterns)) = (head.kind, head.topic, &self.address) else {
-            return corrupt(format!("it sends {head:?}, which nobody has asked for"));
+            return corrupt(format!("it sends an unexpected record, {head:?}"));
         };
         let Some(index) = usize::try_from(number).ok().filter(|&index| index < MAX_TOPICS) else {
-            return corrupt(format!("it numbers a topic {number}, of at most {MAX_TOPICS}"));
+            return corrupt(format!("it gives a topic the number {number}; the limit is {MAX_TOPICS}"));
         };
         match self.get(number) {
             Some(known) if known.as_bytes() == name => return Ok(false),
             Some(known) => {
                 let name = String::from_utf8_lossy(name);
-                return corrupt(format!("topic number {number} is {known:?}, and then {name:?}"));
+                return corrupt(format!("it declares topic {number} as {known:?}, then as {name:?}"));
             }
             None => {}
         }
@@ -108,7 +108,7 @@ impl Names {
             return corrupt(bad.to_string());
         }
         if !patterns.iter().any(|pattern| pattern.matches(name)) {
-            return corrupt(format!("it declares topic {name:?}, to which nobody has subscribed"));
+            return corrupt(format!("it declares topic {name:?}, which this inbox did not subscribe to"));
         }
         self.add(index, name)?;
         Ok(true)

@@ -1,6 +1,6 @@
 //! The change counter of a domain, and the words beside it that say where something has changed.
 //!
-//! Invariant: whoever changes the registry first writes the node's file, then the word of the node's *bucket*, then the
+//! Invariant: a change of the registry first writes the node's file, then the word of the node's *bucket*, then the
 //! counter, each a random value that was never there before. So a reader that finds the counter as it was has missed
 //! nothing, and one that does not has to look at the nodes of the changed buckets only. A writer that dies in between has
 //! changed nothing that others rely on: what it was announcing had not returned.
@@ -21,7 +21,7 @@ use crate::sys::{Context, Descriptor, OsError};
 
 /// In a shared domain nothing that another user could truncate is mapped: the counter is read at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// So long after its announcement a subscription in a shared domain is seen by every publish that begins then.
+/// This long after its announcement, every publish that begins sees a subscription in a shared domain.
 pub(crate) const SEEN_AFTER: Duration = Duration::from_micros(1100);
 
 /// The bucket of a node: FNV-1a of its id (Fowler, Noll and Vo), folded to the number of buckets.
@@ -48,7 +48,7 @@ pub(crate) enum Watch {
 }
 
 impl Watch {
-    /// Watches the counter behind this descriptor; in a private domain through a mapping.
+    /// Watches the counter in this file; in a private domain through a mapping.
     pub(crate) fn new(generation: &Descriptor, is_private: bool) -> Result<Self, OsError> {
         let doing = || "watch a domain for changes".to_owned();
         let file = file::reopen(generation).context(doing)?;
@@ -74,7 +74,7 @@ impl Watch {
     #[inline(always)]
     pub(crate) fn counter(&mut self) -> u64 {
         match self {
-            // Acquire: what was written to the registry in front of the counter is read behind it.
+            // Acquire: what was written to the registry before the counter is visible after it.
             Self::Mapped { page, .. } => page.load(layout::COUNTER_OFFSET as usize / 8, Ordering::Acquire),
             Self::Read { file, looked, value } => {
                 let now = Instant::now();
@@ -88,7 +88,7 @@ impl Watch {
         }
     }
 
-    /// The counter as it is now, and the words of the buckets, read behind it.
+    /// The counter as it is now, and the words of the buckets, which are read after it.
     pub(crate) fn buckets(&self) -> Result<(u64, Buckets), OsError> {
         let mut buckets = [0; layout::BUCKETS];
         match self {

@@ -50,7 +50,7 @@ impl Domain {
 
     /// The private domain in this directory, which must be on tmpfs. Only its owner's processes get in.
     ///
-    /// A relative path is made absolute here and now: what the process makes its current directory later changes nothing.
+    /// A relative path is made absolute at once: a later change of the current directory has no effect.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         // Without a current directory a relative path stays as it is, and joining says so.
@@ -105,14 +105,14 @@ pub enum DomainError {
         /// The user to whom that belongs.
         owner: u32,
     },
-    /// The access mode is not what it should be.
+    /// The access mode is wrong.
     #[error("domain {} has mode {found:o}, not {expected:o}{}", path.display(), shared_hint(*found))]
     Mode {
         /// The directory.
         path: PathBuf,
         /// Its mode.
         found: u32,
-        /// What it should be.
+        /// What it must be.
         expected: u32,
     },
     /// It belongs to another group.
@@ -122,7 +122,7 @@ pub enum DomainError {
         path: PathBuf,
         /// Its group.
         found: u32,
-        /// What it should be.
+        /// What it must be.
         expected: u32,
     },
     /// It is not on tmpfs, where files vanish with the machine.

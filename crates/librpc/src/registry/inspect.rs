@@ -45,7 +45,7 @@ pub struct InboxInfo {
     pub addresses: Vec<String>,
     /// Capacity of each of its channels' rings in bytes.
     pub capacity: u64,
-    /// What happens to a message that finds it full; `None`: this version does not know the policy.
+    /// What happens to a message when it is full; `None`: this version does not know the policy.
     pub policy: Option<Policy>,
 }
 
@@ -55,7 +55,7 @@ pub struct InboxInfo {
 pub struct StrangeFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Why it cannot be.
+    /// What is wrong with it.
     pub why: String,
 }
 
@@ -73,8 +73,8 @@ impl Domain {
         }
     }
 
-    /// The files whose names say that they are nodes', or the domain's own, but whose contents do not: of another version of
-    /// librpc, damaged, or planted. Nobody sees such a node; with such a file of its own the domain cannot be joined.
+    /// Files with the name of a node's file, or of the domain's own, that are something else: of another version of librpc,
+    /// damaged, or planted. Nobody sees such a node. If the file is the domain's own, nobody can join the domain.
     /// Creates nothing, joins nothing.
     ///
     /// # Errors

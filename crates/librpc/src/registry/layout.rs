@@ -122,7 +122,7 @@ impl Select {
 /// A file that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadLayout {
-    #[error("it does not begin like a file of librpc")]
+    #[error("it is not a file of librpc")]
     Magic,
     #[error("it has layout version {found}; this librpc speaks version {VERSION}")]
     Version { found: u64 },
@@ -177,7 +177,7 @@ mod golden {
     }
 
     #[test]
-    fn other_magic_and_other_versions_are_told_apart() {
+    fn another_magic_and_other_versions_are_distinguished() {
         let mut bytes = GenerationHeader { boot_id: [0; 16] }.encode();
         bytes[8] = 1;
         assert_eq!(GenerationHeader::decode(&bytes), Err(BadLayout::Version { found: 1 }));

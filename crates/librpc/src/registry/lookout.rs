@@ -22,7 +22,7 @@ use crate::sys::watch::{Interest, Watch};
 
 /// How long a node lives unwatched.
 const UNWATCHED: Duration = Duration::from_secs(1);
-/// How long after a report a node is looked at: whoever removes files removes several.
+/// How long after a report a node is checked: files are seldom removed one at a time.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a node is looked at that cannot be watched.
 const SLOW_LOOK: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub(crate) enum Condition {
     InPlace,
     /// They were not, and are now.
     Restored,
-    /// They are not, or that could not be told; the next look may change that.
+    /// They are not, or that could not be determined. The next look may change that.
     Unsettled,
     /// The node has left.
     Left,

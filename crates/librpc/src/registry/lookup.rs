@@ -1,6 +1,6 @@
 //! Whether an inbox, or a node, is there.
 //!
-//! An error is no answer: it says that the look failed, and nothing about what was looked for.
+//! An error is not an answer: it says that the look failed, and nothing about the inbox or node.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::wire::{ListedAddress, ListedInbox};
 /// How long an inbox that has hung up may still look alive.
 const DYING: Duration = Duration::from_millis(2);
 
-/// The file of a living node. A file that its owner has spoilt is no node's.
+/// The file of a living node. An invalid file counts as no node.
 fn living(directory: &Descriptor, node: &str) -> Result<Option<NodeFile>, OsError> {
     match node_file::read(directory, node) {
         Ok(file) => Ok(file.filter(|file| file.alive)),
@@ -25,7 +25,7 @@ fn living(directory: &Descriptor, node: &str) -> Result<Option<NodeFile>, OsErro
     }
 }
 
-/// What tells an inbox from all others of its node's id: whose it is, its number, and its terms.
+/// What distinguishes an inbox from all others of its node's id: its owner, its number, and its terms.
 type Terms = (Incarnation, u32, u32, u64, u32);
 
 fn terms_of(target: &Target) -> Terms {

@@ -1,7 +1,7 @@
 //! Membership of a domain. The first one in makes the directory, the last one out removes it.
 //!
-//! Invariant: whoever holds a shared `flock` on the file that `generation` names *now* is a member, and the name leads to
-//! one file at a time; so two live registries cannot exist. A process may die at each step:
+//! Invariant: a process that holds a shared `flock` on the file that `generation` names *now* is a member, and the name leads
+//! to one file at a time; so two live registries cannot exist. A process may die at each step:
 //!
 //! | died after | what is left | who clears it |
 //! |---|---|---|
@@ -90,7 +90,7 @@ pub(crate) struct Membership {
     generation: Descriptor,
 }
 
-/// What is to be done where there is no domain.
+/// What to do if there is no domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     Make,
@@ -202,7 +202,7 @@ impl Membership {
 
     /// Says that a node's entry has changed.
     pub(crate) fn bump(&self, id: &str) -> Result<(), OsError> {
-        let doing = || format!("say in {} that node {id:?} has changed", self.domain.path().display());
+        let doing = || format!("announce in {} that node {id:?} has changed", self.domain.path().display());
         change_counter::bump(&self.generation, id).context(doing)
     }
 
@@ -212,7 +212,7 @@ impl Membership {
     }
 
     /// Leaves. The last one removes what the dead have left, and the domain. Never waits. A failure is only logged, because
-    /// whoever comes next clears up.
+    /// the next process cleans up.
     pub(crate) fn leave(self) {
         let path = self.domain.path();
         let is_last = match lock::try_last(&self.generation).context(|| format!("lock {}/generation", path.display())) {
@@ -327,7 +327,7 @@ fn make_directory(domain: &Domain) -> Result<(), DomainError> {
                 opened => opened?,
             };
             fault!("domain.unfinished");
-            // Not locked: somebody who clears up thought that it was left behind, and has removed it. Begin again.
+            // Not locked: another process took it for a leftover, and has removed it. Begin again.
             if !lock::try_last(&held).context(doing)? {
                 return Ok(());
             }

@@ -34,9 +34,9 @@ pub(crate) enum JoinError {
 /// Why a list of inboxes could not be published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnnounceError {
-    #[error("{inboxes} inboxes; a node may have {MAX_INBOXES} at most")]
+    #[error("{inboxes} inboxes; a node has at most {MAX_INBOXES}")]
     TooMany { inboxes: usize },
-    #[error("the list of inboxes takes {bytes} bytes, of {max} at most", max = layout::MAX_LIST_BYTES)]
+    #[error("the list of inboxes takes {bytes} bytes; the limit is {max}", max = layout::MAX_LIST_BYTES)]
     TooLong { bytes: usize },
     #[error(transparent)]
     Os(#[from] OsError),

@@ -3,10 +3,10 @@
 //! A file that `<id>.node` names never gets an owner again: what is dead stays dead. What has to be ruled out is that the id
 //! gets a new owner, with a new file, between the last look at the name and its removal:
 //!
-//! - Whoever may write the file takes the lock of sweepers on it. Until the name is gone, nobody else can remove it or take
+//! - A sweeper that may write the file takes the lock of sweepers on it. Until the name is gone, nobody else can remove it or take
 //!   the id. (Somebody may do so by hand: the node that loses its name by that restores itself.)
-//! - Whoever may not, but may remove it (the owner of a shared domain's directory), first takes the name away, then looks
-//!   what it got: a living node gets its name back.
+//! - A sweeper that may only remove it (the owner of a shared domain's directory) first takes the name away, then checks what
+//!   it got: a living node gets its name back.
 //!
 //! The name of a socket is never used twice, and goes with the file whose inode number it carries.
 //!

@@ -36,7 +36,7 @@ impl Target {
         Ok(Self { node, incarnation, uid, inbox: inbox.number, address, capacity, policy })
     }
 
-    /// Whether both are the same inbox. Its numbers alone do not tell: another node's file can list the same ones.
+    /// Whether both are the same inbox. Numbers are not enough: another node's file can list the same ones.
     pub(crate) fn is_same_inbox(&self, other: &Self) -> bool {
         let key = |target: &Self| (target.uid, target.incarnation, target.inbox);
         key(self) == key(other) && self.node == other.node

@@ -123,7 +123,7 @@ impl View {
         Arc::ptr_eq(&self.directory, directory)
     }
 
-    /// The domain was made anew: everything is to be read again.
+    /// The domain was made again: everything must be read again.
     pub(crate) fn moved(&mut self, directory: Arc<Descriptor>, watch: Watch) {
         (self.directory, self.watch, self.seen) = (directory, watch, None);
     }
@@ -164,7 +164,7 @@ impl View {
                 }
                 Ok(_) => None,
                 Err(ReadError::Bad { why, .. }) => Some(why),
-                // Our own trouble: what is known stays, and the next look begins anew.
+                // A failure on our side: what is known stays, and the next look tries again.
                 Err(ReadError::Os(error)) => return Err(error),
             };
             if let Some(why) = why {

@@ -1,10 +1,10 @@
 //! Waiting for something to appear in a domain.
 //!
-//! Whoever waits watches the directory, and looks again at each change of it. Where the kernel gives no watch, it looks
+//! A thread that waits watches the directory, and looks again at each change of it. Where the kernel gives no watch, it looks
 //! every 20 ms instead.
 //!
-//! Invariant: whoever sleeps watches the directory that the path leads to, and has looked since that watch began. A look may
-//! find that the domain was removed, and make it anew; the former directory, which is still watched, reports nothing more.
+//! Invariant: a thread that sleeps watches the directory that the path leads to, and has looked since that watch began. A look
+//! may find that the domain was removed, and make it again; the former directory, still watched, reports nothing more.
 
 use std::path::Path;
 use std::sync::Arc;

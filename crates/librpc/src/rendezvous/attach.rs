@@ -18,7 +18,7 @@ use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::wire::{self, Answer, Attached, Data, PROTOCOL, Reason, Terms};
 
-/// A sender is admitted: its memory is attached, or it is told what that must be.
+/// A sender is admitted: its memory is attached, or it gets the terms that its memory must have.
 pub(super) fn admitted(node: &NodeShared, socket: &Arc<Socket>, owner: Credentials, wanted: Wanted) -> Next {
     let Data { capacity, policy } = wanted.terms();
     let Some(charge) = node.ledger.channel(owner.uid, capacity) else {
@@ -46,7 +46,7 @@ pub(super) fn data(
 ) -> Next {
     let data = wire::decode::<Data>(bytes);
     let (Ok(data), [memory]) = (data, descriptors) else {
-        let text = format!("{} descriptors, of 1 with the agreed terms", descriptors.len());
+        let text = format!("{} descriptors, instead of one memory with the agreed terms", descriptors.len());
         return Next::Refuse(Reason::BadHandshake, text);
     };
     match hello::receive(&data, &wanted.terms(), memory) {
@@ -62,9 +62,9 @@ pub(super) fn data(
 /// same.
 pub(super) fn finish(socket: &Arc<Socket>, owner: Credentials, wanted: Wanted, charge: Charge) -> Next {
     let Some(data) = wanted.memory.clone() else { return Next::HangUp };
-    // What lies behind it could carry descriptors, and its reader would have to close them. An honest sender waits.
+    // What follows could carry descriptors, and its reader would have to close them. An honest sender waits.
     if !socket.shut_to_descriptors() {
-        return Next::refuse(Reason::BadHandshake, "more is said than was due");
+        return Next::refuse(Reason::BadHandshake, "an unexpected message after the memory");
     }
     let (ack, memfd) = match Mapping::create(Shape::Ack) {
         Ok(made) => made,

@@ -39,10 +39,10 @@ pub(super) fn look(
     // Where strangers may connect, nothing is taken from them before they are admitted.
     let expected = usize::from(hello.data.is_some());
     if descriptors.len() != expected || hello.data.is_some() && !node.is_private() {
-        return Err(Next::refuse(Reason::BadHandshake, "descriptors that are not due"));
+        return Err(Next::refuse(Reason::BadHandshake, "unexpected descriptors"));
     }
     if hello.target != *node.incarnation.bytes() {
-        return Err(Next::refuse(Reason::Restarted, "the node was opened anew"));
+        return Err(Next::refuse(Reason::Restarted, "the node was opened again"));
     }
     let no_inbox = || Next::refuse(Reason::NoInbox, "there is no such inbox");
     let inbox = node.inbox(hello.inbox).ok_or_else(no_inbox)?;
@@ -58,7 +58,7 @@ pub(super) fn look(
     let announced = match hello.opens {
         true => {
             let announced = InboxShared::announce(&inbox, hello.connection, owner, socket);
-            Some(announced.ok_or_else(|| Next::refuse(Reason::BadHandshake, "the connection is there already"))?)
+            Some(announced.ok_or_else(|| Next::refuse(Reason::BadHandshake, "the connection already exists"))?)
         }
         false => None,
     };
@@ -69,7 +69,7 @@ pub(super) fn look(
 /// Checks a sender's memory, and maps it.
 pub(super) fn receive(data: &Data, terms: &Data, memory: &OwnedFd) -> Result<Arc<Mapping>, Next> {
     if data != terms {
-        return Err(Next::refuse(Reason::BadHandshake, "memory of other terms than the inbox has"));
+        return Err(Next::refuse(Reason::BadHandshake, "the memory does not have the inbox's terms"));
     }
     match Mapping::receive(memory, Shape::Data { capacity: terms.capacity }) {
         Ok(memory) => Ok(Arc::new(memory)),
@@ -95,9 +95,9 @@ fn identify(node: &NodeShared, hello: &Hello, owner: Credentials, groups: Vec<u3
     }
     match node_file::read(&directory, &hello.node) {
         Ok(Some(file)) if file.alive && file.uid == uid && file.incarnation == incarnation => Ok(peer()),
-        // Our own trouble, which may pass.
+        // A failure on our side, which may pass.
         Err(ReadError::Os(error)) => Err(Next::refuse(Reason::Busy, error.to_string())),
-        // So may this: the domain was removed, and one of the two has not joined anew yet.
+        // So may this: the domain was removed, and one of the two has not joined again yet.
         Ok(None) => Err(Next::refuse(Reason::Busy, format!("there is no node {:?} here just now", hello.node))),
         _ => {
             let why = format!("there is no node {:?} of uid {uid} with this incarnation", hello.node);

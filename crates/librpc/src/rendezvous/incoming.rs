@@ -65,7 +65,7 @@ pub(super) struct Incoming {
 struct State {
     socket: Option<Arc<Socket>>,
     step: Step,
-    /// The deadline that is set is no limit: something is to be tried again then.
+    /// The deadline is not a limit: something must be tried again then.
     is_again: bool,
     /// Descriptors that came and are not wanted: closed together with the socket.
     strangers: Vec<OwnedFd>,
@@ -92,7 +92,7 @@ enum Step {
 /// Says why, to a peer that is hung up on next.
 pub(super) fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
     let refusal = Answer::Refusal(Refusal { reason: reason as u32, text: text.to_owned() });
-    // A peer that does not read it is not told.
+    // A peer that does not read it never learns why.
     let _ = socket.send(&wire::encode(&refusal), None);
 }
 
@@ -309,7 +309,7 @@ impl Incoming {
                     // This process has none left for those that came: they are still there in a moment.
                     Cut::Descriptors if descriptors.len() < 2 => Next::Again,
                     Cut::Descriptors => Next::refuse(Reason::BadHandshake, "too many descriptors"),
-                    _ => Next::refuse(Reason::BadHandshake, "a message that is too long"),
+                    _ => Next::refuse(Reason::BadHandshake, "the message is too long"),
                 };
                 if !matches!(next, Next::Again) {
                     state.strangers = descriptors;
@@ -348,7 +348,7 @@ impl Incoming {
                 let Step::Data(wanted, charge) = std::mem::replace(&mut state.step, Step::Hello) else { return };
                 attach::data(&socket, self.credentials, wanted, charge, bytes, &descriptors)
             }
-            _ => Next::refuse(Reason::BadHandshake, "a message that is not due"),
+            _ => Next::refuse(Reason::BadHandshake, "an unexpected message"),
         };
         if matches!(next, Next::Refuse(..)) {
             state.strangers = descriptors;
@@ -365,7 +365,7 @@ impl Incoming {
         let next = if wanted.has_memory() || !wanted.is_of_unknown_connection() {
             Next::by_rules(node, Asked::Sender(wanted))
         } else {
-            Next::refuse(Reason::UnknownConnection, "the connection is not there")
+            Next::refuse(Reason::UnknownConnection, "there is no such connection")
         };
         let state = self.state();
         if matches!(state.step, Step::Hello) {

@@ -15,7 +15,7 @@ use crate::sys::process;
 use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::wire::{self, Answer, ListedItem, Observe, Page, Reason, Versions};
 
-/// A page holds at most so many inboxes and channels.
+/// The most inboxes and channels of a page.
 const ITEMS: usize = 64;
 /// No item is added to a page that is longer than this, in bytes; the longest item is shorter than that itself.
 const PAGE_BYTES: usize = 24 * 1024;
@@ -30,7 +30,7 @@ pub(super) fn first(node: &Arc<NodeShared>, socket: &Socket, credentials: Creden
         return next;
     }
     if asked.target != *node.incarnation.bytes() {
-        return Next::refuse(Reason::Restarted, "the node was opened anew");
+        return Next::refuse(Reason::Restarted, "the node was opened again");
     }
     let Credentials { pid, uid, gid } = credentials;
     let groups = socket.peer_groups().into();

@@ -19,7 +19,7 @@ pub(super) struct Wanted {
     pub(super) connection: u64,
     /// Its socket becomes that connection.
     pub(super) announced: Option<Announced>,
-    /// The sender has no fence of its own: the receiver's barrier stands for it.
+    /// The sender has no fence of its own: the receiver's barrier replaces it.
     pub(super) is_fenced: bool,
     /// Its ring, where it came with the hello.
     pub(super) memory: Option<Arc<Mapping>>,

@@ -14,7 +14,7 @@ use crate::policy::Policy;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Account {
-    /// Messages that were to be sent.
+    /// Messages that the outbox was asked to send.
     pub sent: u64,
     /// Those of them that were put into the inbox's ring.
     pub accepted: u64,
@@ -31,7 +31,7 @@ pub struct Account {
     pub bytes: u64,
     /// How long sends have waited for room.
     pub blocked: Duration,
-    /// Bytes of the ring that are in use now, and at most so far, and bytes that the ring has. Of several: the fullest.
+    /// Bytes of the ring that are in use now. Of several inboxes, this and the next two are those of the fullest.
     pub depth: u64,
     /// The highest depth so far, in bytes.
     pub depth_max: u64,
@@ -47,11 +47,11 @@ pub struct ReachedInbox {
     pub node: Arc<str>,
     /// What it receives.
     pub address: Address,
-    /// What happens there to a message that finds it full.
+    /// What happens to a message when it is full.
     pub policy: Policy,
     /// What became of the messages.
     pub account: Account,
-    /// Whether it is left out of publishes until it moves.
+    /// Whether publishes skip it until it has processed something.
     pub is_stuck: bool,
     /// Whether it is over the high-water mark ([`crate::Outbox::set_high_water`]).
     pub is_high: bool,
@@ -63,7 +63,7 @@ impl Account {
         Self { queued: 0, returned: self.returned + self.queued, depth: 0, ..self }
     }
 
-    /// What it says when the inbox is gone, so many messages are kept for its next incarnation, and so many are lost.
+    /// The account once the inbox is gone, with `kept` messages for its next incarnation, and `lost` messages lost.
     pub(crate) fn moved(self, kept: u64, lost: u64) -> Self {
         let accepted = self.accepted.saturating_sub(kept);
         Self {

@@ -25,7 +25,7 @@ pub(crate) struct Bringing {
 /// How far bringing what is kept has come.
 pub(crate) enum Brought {
     All,
-    /// There is no room for more, or it is to process this first.
+    /// There is no room for more, or the receiver must process this first.
     Some,
     /// Everything up to a message that was left out is processed: what follows needs another ring.
     Gap,

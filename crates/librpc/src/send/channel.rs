@@ -1,7 +1,7 @@
 //! The sender's end of a channel as one thread uses it: the producer, and what the background thread has learnt.
 //!
 //! A channel is *pending* until its receiver has answered: records go into the ring all the same. What a death leaves is
-//! told in [`crate::link::channel_shared`], which outlives this where a handshake is still under way.
+//! described in [`crate::link::channel_shared`], which outlives this while a handshake is under way.
 
 use crate::sys::clock::Instant;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(crate) enum Pushed {
 }
 
 impl OutboundChannel {
-    /// Starts a channel whose first message bears this number.
+    /// Starts a channel whose first message carries this number.
     pub(crate) fn new(shared: Arc<ChannelShared>, link: LinkRef, first: u64) -> Self {
         let (target, data) = (&shared.target, shared.data.writer());
         let producer = Producer::continuing(data, no_ack(), target.capacity, target.policy.mode(), first);
@@ -196,7 +196,7 @@ impl OutboundChannel {
     /// Takes notice of what the background thread has learnt.
     #[cold]
     fn refresh(&mut self) {
-        // The status first: what it says is attached is found behind it.
+        // The status first: what it says is attached is there afterwards.
         let status = self.shared.status();
         if self.attached.is_none() {
             self.attached = self.shared.attached();
@@ -210,7 +210,7 @@ impl OutboundChannel {
         self.seen = status;
     }
 
-    /// Tells the receiver what a topic's number means, from here on.
+    /// Declares to the receiver what a topic's number means from here on.
     pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
         self.push_as_it_is(declaration(number), topic.as_bytes())
     }
@@ -241,7 +241,7 @@ impl OutboundChannel {
         self.shared.may_be_read()
     }
 
-    /// How far the receiver has processed, in bytes; `None`: what it says cannot be.
+    /// How far the receiver has processed, in bytes. `None`: its position is invalid.
     pub(crate) fn consumed(&mut self) -> Option<u64> {
         self.refresh();
         self.producer.consumed().ok()

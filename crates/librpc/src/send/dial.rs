@@ -26,7 +26,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The id is none.
+    /// The id is invalid.
     #[error(transparent)]
     InvalidId(#[from] InvalidNodeId),
     /// There is no living node of this id.
@@ -52,7 +52,7 @@ pub enum ConnectError {
         text: String,
     },
     /// The node, or its file, is not what it should be.
-    #[error("node {node:?} cannot be connected to: {why}")]
+    #[error("cannot connect to node {node:?}: {why}")]
     Broken {
         /// The id.
         node: Arc<str>,

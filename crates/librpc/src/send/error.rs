@@ -13,7 +13,7 @@ use crate::wire::Reason;
 #[non_exhaustive]
 pub enum SendError {
     /// The receiver has not made room within the limit.
-    #[error("node {node:?} has made no room within {limit:?}: its inbox is full")]
+    #[error("the inbox of node {node:?} has stayed full for {limit:?}")]
     Full {
         /// The receiver.
         node: Arc<str>,
@@ -31,13 +31,13 @@ pub enum SendError {
         limit: Duration,
     },
     /// The inbox is full, and drops what is new.
-    #[error("node {node:?} has dropped the message: its inbox is full")]
+    #[error("the inbox of node {node:?} is full: the message was dropped")]
     Dropped {
         /// The receiver.
         node: Arc<str>,
     },
     /// An earlier publish has waited for the inbox in vain, and it has not moved since.
-    #[error("node {node:?} is stuck: an earlier publish has waited for its inbox in vain")]
+    #[error("node {node:?} is stuck: an earlier publish waited in vain for room in its inbox")]
     Stuck {
         /// The receiver.
         node: Arc<str>,
@@ -51,7 +51,7 @@ pub enum SendError {
         wait: Duration,
     },
     /// The message can never fit.
-    #[error("a message of {bytes} bytes is over the limit of {max} bytes of node {node:?}")]
+    #[error("a message of {bytes} bytes exceeds the limit of node {node:?}, {max} bytes")]
     TooLarge {
         /// The receiver.
         node: Arc<str>,
@@ -68,10 +68,8 @@ pub enum SendError {
         /// How many messages it had not processed. Each loss is reported once.
         undelivered: u64,
     },
-    /// The receiver does not want this sender, or what it wrote cannot be.
-    #[error(
-        "node {node:?} cannot be sent to ({reason:?}): {text}; {undelivered} messages sent before were not processed"
-    )]
+    /// The receiver refuses this sender, or what it wrote is invalid.
+    #[error("cannot send to node {node:?} ({reason:?}): {text}; {undelivered} messages sent before were not processed")]
     Refused {
         /// The receiver.
         node: Arc<str>,

@@ -186,11 +186,11 @@ impl Outbox {
     /// incarnation does not take is delivered once everything ahead of it is processed. `None`, the default: what is not
     /// processed is reported at once.
     ///
-    /// It happens in this outbox's own calls: sending, publishing, flushing. The time is counted from when the receiver was
-    /// found gone, and anew only when it has returned and processed something. When the time is over, the next call reports
-    /// [`SendError::ReceiverGone`] with the number of messages, and [`Outbox::take_returned`] has them. An inbox that
-    /// returns with [`crate::Policy::Latest`] would overwrite what was kept: that comes back, too. What is kept ends with
-    /// this outbox: flush it before it is dropped.
+    /// Redelivery happens in this outbox's own calls: sending, publishing, flushing. The time begins when the receiver is
+    /// found gone, and begins again only when it has returned and processed something. When the time is up, the next call
+    /// reports [`SendError::ReceiverGone`] with the number of messages, and [`Outbox::take_returned`] returns them. They
+    /// also come back if the inbox returns with [`crate::Policy::Latest`], which would overwrite them. What is kept ends
+    /// with this outbox: flush it before it is dropped.
     pub fn set_redelivery(&mut self, limit: Option<Duration>) {
         self.routes.redelivery = limit;
     }

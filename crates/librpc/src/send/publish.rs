@@ -39,8 +39,8 @@ impl<'a> Receipt<'a> {
         self.pending
     }
 
-    /// What did not go well: each inbox that did not get the message, with the reason, and what was lost with inboxes that
-    /// have gone since the last publish ([`SendError::undelivered`] is more than 0).
+    /// Each inbox that did not get the message, with the reason, and each loss with an inbox that has gone since the last
+    /// publish ([`SendError::undelivered`] is more than 0).
     pub fn undelivered(&self) -> &'a [SendError] {
         self.undelivered
     }
@@ -66,7 +66,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
     #[inline(always)]
     pub fn publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.publish_timeout(topic, payload, DEFAULT_SEND_TIMEOUT)
@@ -76,7 +76,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
     #[inline(always)]
     pub fn try_publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.publish_timeout(topic, payload, Duration::ZERO)
@@ -86,12 +86,12 @@ impl Outbox {
     /// where one is full and lets its senders wait. A subscription for which a publish has waited in vain is *stuck*: until
     /// it has processed something, no later one waits for it.
     ///
-    /// Every subscription gets it whose opening had returned before this began. The node's own get it only if they ask for
-    /// it ([`crate::InboxBuilder::receive_own`]).
+    /// Every subscription that was open before this call began gets the message. The node's own subscriptions get it only
+    /// if they ask for it ([`crate::InboxBuilder::receive_own`]).
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is no error, but is in the receipt.
+    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
     #[inline(always)]
     pub fn publish_timeout(
         &mut self,
@@ -232,7 +232,7 @@ impl Outbox {
         }
     }
 
-    /// Waits up to a limit until a subscription wants a topic; `false`: there is none.
+    /// Waits up to a limit until a subscription wants a topic. `false`: the time is up.
     ///
     /// # Errors
     ///

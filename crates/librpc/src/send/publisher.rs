@@ -79,7 +79,7 @@ impl Publisher {
         self.outbox.subscribers(self.topic)
     }
 
-    /// Waits up to a limit until a subscription wants the topic; `false`: there is none.
+    /// Waits up to a limit until a subscription wants the topic. `false`: the time is up.
     ///
     /// # Errors
     ///

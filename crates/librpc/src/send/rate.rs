@@ -90,7 +90,7 @@ impl Bucket {
     }
 
     fn take(&mut self, tokens: f64) {
-        // A rounding error is no debt.
+        // A rounding error is not a debt.
         (self.tokens, self.wanted) = ((self.tokens - tokens).max(0.0), 0.0);
     }
 

@@ -37,7 +37,7 @@ use crate::wire::Reason;
 
 /// How long after a look for a receiver the next one may be made.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// How long a sender that waits for a receiver relies on being told of its return.
+/// How long a sender that waits for a receiver relies on the watch alone to report its return.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How far a redelivery has come.
@@ -50,7 +50,7 @@ pub(crate) enum Progress {
     Waits,
     /// The receiver does not take this many messages any more: they came back. The rest goes on.
     CameBack(u64),
-    /// This many messages could not be found in the ring: what the receiver claimed cannot be. The rest goes on.
+    /// This many messages could not be found in the ring: what the receiver claimed is invalid. The rest goes on.
     Lost(u64),
     /// It has failed, or the wait is over: everything came back.
     Over(Over),
@@ -251,7 +251,7 @@ impl Redelivery {
     fn doubt(&mut self, mut channel: OutboundChannel) {
         self.backlog.doubt(&mut channel);
         self.policy = channel.policy();
-        // The wait is counted from the first miss. Only a receiver that has got on since begins it anew: one that comes back
+        // The wait is counted from the first miss. Only a receiver that has made progress restarts it: one that comes back
         // and dies again and again must not prolong it for ever.
         if channel.account().processed > 0 {
             self.until = Instant::now().checked_add(self.limit);
@@ -368,7 +368,7 @@ impl Redelivery {
         let earlier = |a: Option<Instant>, b| [a, b].into_iter().flatten().min();
         match &mut self.stage {
             Stage::Back(bringing) => bringing.wait(deadline),
-            // Nothing tells of a lock that the kernel drops, and it is a matter of moments.
+            // Nothing reports that the kernel drops a lock, and it is a matter of moments.
             Stage::InDoubt(_) => pause(deadline),
             Stage::Away => {
                 let until = earlier(earlier(deadline, self.until), Some(Instant::now() + LOOK_AGAIN));

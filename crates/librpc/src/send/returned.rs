@@ -31,7 +31,7 @@ pub struct Returned {
 #[non_exhaustive]
 pub enum ReturnedError {
     /// The outbox has dropped the oldest to make room for newer ones. Reported once; the next call returns the rest.
-    #[error("{messages} messages that came back were dropped: nobody took them, and newer ones needed their room")]
+    #[error("{messages} returned messages were dropped: nobody took them, and newer ones needed the room")]
     Dropped {
         /// How many.
         messages: u64,

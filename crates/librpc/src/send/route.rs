@@ -69,9 +69,9 @@ pub(crate) struct Route {
     pub(crate) to: Arc<str>,
     /// What it leads to, if that is not a node's own inbox.
     pub(crate) subscription: Option<Arc<Subscription>>,
-    /// Tells a route from another one at the same place; 0: there is none.
+    /// Distinguishes a route from another one at the same place. 0: there is no route.
     pub(crate) serial: u64,
-    /// Tells what the subscription has become from what it was; no two routes share one. 0: there is none.
+    /// Changes with the subscription; no two routes share one. 0: there is no subscription.
     pub(crate) listing: u64,
     pub(crate) way: Way,
     /// Counts the channels.

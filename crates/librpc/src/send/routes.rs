@@ -1,7 +1,7 @@
 //! The inboxes that an outbox reaches.
 //!
-//! Invariant: a route is at its place until it ends, and only a subscription's ends. Its serial number tells a topic that has
-//! remembered the place that this has happened, and its listing number that its subscription has changed.
+//! Invariant: a route is at its place until it ends, and only a subscription's ends. A topic remembers the
+//! place, and learns from the route's serial number that it ended, from the listing number that its subscription changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

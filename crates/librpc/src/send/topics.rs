@@ -15,7 +15,7 @@ use crate::topic::{InvalidTopic, MAX_TOPICS, check_topic};
 pub struct Topic(pub(crate) usize);
 
 impl Topic {
-    /// The number that stands for it in messages.
+    /// Its number in messages.
     pub(crate) fn number(self) -> u64 {
         self.0 as u64
     }

@@ -79,7 +79,7 @@ pub struct InboxStats {
     pub number: u32,
     /// What it receives.
     pub address: Address,
-    /// What happens to a message that finds it full.
+    /// What happens to a message when it is full.
     pub policy: Policy,
     /// Capacity of each channel's ring in bytes.
     pub capacity: u64,
@@ -116,7 +116,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a channel. A peer may claim any number: no sum goes beyond the greatest.
+    /// Adds a channel. A peer may claim any number, so sums saturate.
     pub fn add(&mut self, channel: &ChannelStats) {
         *self += Self {
             channels: 1,
@@ -178,15 +178,15 @@ pub struct ChannelStats {
     pub ring: Option<u32>,
     /// The state of its connection.
     pub state: ChannelState,
-    /// What happens to a message that finds the ring full.
+    /// What happens to a message when the ring is full.
     pub policy: Policy,
     /// The first topics that were declared on it, at most 32. Only the receiver knows them.
     pub topics: Vec<Arc<str>>,
     /// Bytes of the ring that are in use now.
     pub depth: u64,
-    /// The most bytes that ever were.
+    /// The most bytes that were ever in use.
     pub depth_max: u64,
-    /// Bytes that the ring has.
+    /// The ring's capacity in bytes.
     pub capacity: u64,
     /// Messages that were put into the ring.
     pub sent: u64,
@@ -230,7 +230,7 @@ pub(crate) struct Ends {
 }
 
 impl ChannelStats {
-    /// Reads a channel's counters where they stand.
+    /// Reads a channel's counters in place.
     pub(crate) fn read(ends: Ends, data: &Reader, ack: &Reader) -> Self {
         let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics } = ends;
         // The receiver's position first, as in `Counters::read`: then it is not ahead of the sender's.

@@ -393,7 +393,7 @@ mod tests {
         ";
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_statistics_are_refused() {
         let spoilt: [fn(&mut ListedChannel); 4] = [
             |channel| channel.counters.truncate(5),
             |channel| channel.latency.clear(),

@@ -2,16 +2,16 @@
 
 use crate::sys::{barrier, memory, socket};
 
-/// The optional kernel features that librpc uses where they are there.
+/// The optional kernel features that librpc uses if they are present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kernel {
-    /// A receiver that goes to sleep can have a barrier in its senders (`membarrier`), which need no fence of their own
-    /// for each message then.
+    /// A receiver that goes to sleep can run a barrier in its senders (`membarrier`), so that they need no fence for each
+    /// message.
     pub has_barriers: bool,
     /// A socket can refuse descriptors (`SO_PASSRIGHTS`, Linux 6.16): none can be sent outside a handshake.
     pub refuses_descriptors: bool,
-    /// Memory can be made that nothing in it is ever executed from (`MFD_NOEXEC_SEAL`, Linux 6.3).
+    /// Memory can be made non-executable for good (`MFD_NOEXEC_SEAL`, Linux 6.3).
     pub seals_execution: bool,
 }
 

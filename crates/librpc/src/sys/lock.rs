@@ -17,7 +17,8 @@ const SWEEP: u64 = 1;
 
 /// Takes the lock of the living. `false`: somebody holds a lock there.
 ///
-/// An `flock` beside it has the kernel tell others the number of the process, in their own pid namespace: [`Holders`].
+/// Through a second lock, an `flock`, the kernel shows others the number of the process in their own pid namespace:
+/// [`Holders`].
 pub(crate) fn try_own(fd: impl AsFd) -> io::Result<bool> {
     Ok(try_write_lock(&fd, LIFE)? && try_last(&fd)?)
 }
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_readers_lock_is_no_life() {
+    fn a_readers_lock_does_not_count_as_life() {
         let path = format!("/dev/shm/librpc_unit_lock_{}", std::process::id());
         let open = || std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         let (reader, owner, looker) = (open(), open(), open());

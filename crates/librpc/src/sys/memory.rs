@@ -1,7 +1,7 @@
 //! Sealed memfds and their mappings.
 //!
 //! A memory is made, mapped writable by its one writer, and then sealed so that nobody, the writer included, can map it
-//! writable again or change its size. Whoever receives one checks exactly that before believing a byte of it.
+//! writable again or change its size. A process that receives one checks exactly that before it trusts a byte of it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -24,9 +24,9 @@ fn seals() -> SealFlags {
 /// Why a descriptor is not the sealed memory that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadMemory {
-    #[error("the descriptor is no memfd")]
+    #[error("the descriptor is not a memfd")]
     NotMemory,
-    #[error("the memfd bears seals {0:#x}, too few")]
+    #[error("the memfd has too few seals: {0:#x}")]
     Unsealed(u32),
     #[error("the memfd is not on tmpfs (type {0:#x})")]
     NotTmpfs(u64),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_memory_of_the_agreed_size_alone_is_taken() {
+    fn only_sealed_memory_of_the_agreed_size_is_accepted() {
         let plain = MemfdFlags::empty();
         assert!(received(memfd(plain, BYTES, seals()).unwrap()).is_ok());
         assert!(received(memfd(plain, BYTES, seals() | SealFlags::EXEC).unwrap()).is_ok(), "one seal more");
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_memory_is_refused() {
+    fn a_descriptor_that_is_not_memory_is_refused() {
         let (pipe, _other) = rustix::pipe::pipe().unwrap();
         let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
         for fd in [OwnedFd::from(std::fs::File::open("/dev/null").unwrap()), std::fs::File::open("/").unwrap().into()] {

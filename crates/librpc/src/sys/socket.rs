@@ -206,7 +206,7 @@ impl Socket {
         let _ = os::net::shutdown(self, os::net::Shutdown::Both);
     }
 
-    /// Closes it together with descriptors that came through it, where that may block; `until_closed` is held so long.
+    /// Closes it together with descriptors that came through it, where that may block. `until_closed` is held until then.
     pub(crate) fn dispose(mut self, with: Vec<OwnedFd>, until_closed: impl Send + 'static) {
         self.hang_up();
         let mut all = with;
@@ -229,8 +229,8 @@ impl Socket {
     /// Takes no descriptors from here on, and says whether nothing is there that was not read: then none lies in it.
     pub(crate) fn shut_to_descriptors(&self) -> bool {
         let has_effect = option::accept_descriptors(self, false).is_ok();
-        // Who sends looks at that option under a lock, which asking for the peer's name takes, too: whoever has found it
-        // as it was before has sent by now.
+        // A send checks that option under a lock, and asking for the peer's name takes the same lock: a send that found the
+        // old value has ended by now.
         let _ = os::net::getpeername(self);
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let next = os::net::recv(self, &mut [0; 1][..], flags);

@@ -25,7 +25,7 @@ const CAPACITY: u64 = 65_536; // a page, wherever this runs
 /// Whatever is to happen has happened by then.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A domain of one test's own, with a node "victim" in it and a node "evil", whose name the strangers bear.
+/// A domain of one test's own, with a node "victim" in it and a node "evil", whose name the strangers use.
 struct Scene {
     path: PathBuf,
     victim: Node,
@@ -135,7 +135,7 @@ const DATA: Data = Data { capacity: CAPACITY, policy: 0 };
 /// A connection to a node, that says what it likes.
 struct Stranger(Socket);
 
-/// Sends whatever it is with any number of descriptors; `false`: it cannot, for it was hung up on. A peer that takes no
+/// Sends whatever it is with any number of descriptors; `false`: it cannot, because it was hung up on. A peer that takes no
 /// descriptors gets none of it.
 fn say(socket: &Socket, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> bool {
     let mut space = vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
@@ -164,7 +164,7 @@ impl Stranger {
                     assert_eq!(cut, Cut::Nothing);
                     return Some((wire::decode(&message[..bytes]).unwrap(), descriptors));
                 }
-                // One that was hung up on with something unread is told that first, once.
+                // One that was hung up on with something unread gets that error first, once.
                 Received::HungUp if has_ended => return None,
                 Received::HungUp => has_ended = true,
                 Received::Nothing => {
@@ -243,14 +243,14 @@ fn nobody_speaks_as_a_node_of_another_user() {
 }
 
 #[test]
-fn whoever_is_not_admitted_is_refused() {
+fn a_peer_that_is_not_admitted_is_refused() {
     let scene = Scene::with(Admission::nobody(), Limits::default());
     let _inbox = scene.inbox();
     assert_eq!(scene.refusal(&scene.hello()), Reason::NotAdmitted);
 }
 
 #[test]
-fn whoever_is_silent_is_put_off_in_time() {
+fn a_silent_peer_is_hung_up_on_in_time() {
     let limits = Limits::default().handshake_timeout(Duration::from_millis(30));
     let scene = Scene::with(Admission::same_user(), limits);
     let _inbox = scene.inbox();
@@ -287,7 +287,7 @@ fn other_terms_other_memory_and_more_than_was_due_are_refused() {
 }
 
 #[test]
-fn what_is_said_behind_the_memory_is_not_left_for_others_to_close() {
+fn what_is_sent_after_the_memory_is_not_left_for_others_to_close() {
     let scene = Scene::new();
     let mut inbox = scene.inbox();
     let (memfd, null) = (memory(), OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
@@ -343,7 +343,7 @@ fn a_sender_that_rings_without_a_reason_is_hung_up_on() {
 }
 
 #[test]
-fn a_ring_that_never_ends_is_read_for_its_capacity_behind_the_hang_up() {
+fn a_ring_that_never_ends_is_read_for_its_capacity_after_the_hang_up() {
     let scene = Scene::new();
     let mut inbox = scene.inbox();
     let stranger = scene.admitted(&scene.hello());
@@ -502,13 +502,13 @@ fn a_listener_of_another_user_than_the_nodes_is_not_believed() {
 }
 
 #[test]
-fn what_a_receiver_says_behind_its_answer_must_be_bells() {
+fn what_a_receiver_sends_after_its_answer_must_be_bells() {
     let scene = Scene::new();
     let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
     let listener = Listener::new(&scene);
     let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     let bell = (1u64 << 32).to_le_bytes();
-    // A bell, and behind it what no receiver sends, with a descriptor that the sender must not keep.
+    // A bell, and after it what no receiver sends, with a descriptor that the sender must not keep.
     for _ in 0..20 {
         let mut sender = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
         let stranger = listener.accepts();
@@ -548,7 +548,7 @@ fn what_waits_to_be_closed_is_on_its_users_account() {
     let mut far_ends = Vec::new();
     let me = rustix::process::geteuid().as_raw();
     let ledger = &scene.victim.shared().ledger;
-    // Each leaves a socket that blocks whoever closes it last: there are eight threads for that.
+    // Each leaves a socket that blocks the thread that closes it last: there are eight threads for that.
     for round in 0.. {
         if ledger.handshake(me).is_none() {
             break;

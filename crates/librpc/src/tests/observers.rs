@@ -80,7 +80,7 @@ fn say(socket: &Socket, serial: u64) {
     socket.send(&wire::encode(&Answer::Page(Page { next, ..Page::default() })), None).unwrap();
 }
 
-/// One that has begun to answer has taken the connection: nothing of it is kept, and the next look asks anew.
+/// One that has begun to answer has taken the connection: nothing of it is kept, and the next look asks again.
 #[test]
 fn a_node_that_never_ends_its_answer_is_given_up_at_the_limit() {
     let (scene, is_over) = (Scene::new(), AtomicBool::new(false));

@@ -39,7 +39,7 @@ pub use reason::Reason;
 
 /// Bytes that are not the message that was due.
 #[derive(Debug, thiserror::Error)]
-#[error("a message that cannot be read: {0}")]
+#[error("invalid message: {0}")]
 pub(crate) struct BadMessage(#[from] minicbor::decode::Error);
 
 /// The message as bytes.
@@ -52,7 +52,7 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, BadMes
     Ok(minicbor::decode(bytes)?)
 }
 
-/// The first items of a list from a stranger's bytes, at most so many, and whether there are more.
+/// The first `most` items of a list from a stranger's bytes, and whether there are more.
 pub(crate) fn decode_list<'b, T: Decode<'b, ()>>(bytes: &'b [u8], most: usize) -> Result<(Vec<T>, bool), BadMessage> {
     let mut decoder = minicbor::Decoder::new(bytes);
     let mut items = decoder.array_iter()?;

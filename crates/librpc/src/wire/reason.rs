@@ -13,7 +13,7 @@ pub enum Reason {
     Version = 3,
     /// The node has no such inbox (any more).
     NoInbox = 4,
-    /// The node has been opened anew since the sender looked.
+    /// The node has been opened again since the sender looked.
     Restarted = 5,
     /// The peers of this user have as many channels, or bytes of rings, as the node allows.
     TooMuch = 6,

@@ -1,6 +1,6 @@
 //! What a publisher pays once when a node joins or leaves, or subscribes or unsubscribes, elsewhere in a domain.
 //!
-//! A third process does this when it is told to, by a message to its node. The message is processed when it is done.
+//! A third process does this on demand, by a message to its node. The message is processed when it is done.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ impl Place {
     fn after(&mut self, what: &str) -> anyhow::Result<[u64; 2]> {
         self.publish()?;
         self.orders.send(what.as_bytes())?;
-        self.orders.flush(LIMIT).context("the visitor does not do what it is told")?;
+        self.orders.flush(LIMIT).context("the visitor does not follow its orders")?;
         Ok([self.publish()?, self.publish()?])
     }
 

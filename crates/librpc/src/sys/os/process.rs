@@ -52,7 +52,7 @@ pub(crate) fn die(is_stop: bool) {
     let _ = kill_process(getpid(), if is_stop { Signal::STOP } else { Signal::KILL });
 }
 
-/// This process's namespaces, which tell containers apart. What cannot be read is left out.
+/// This process's namespaces, which distinguish containers. What cannot be read is left out.
 pub(crate) fn namespaces() -> Vec<(String, u64)> {
     let read = |name: &str| {
         let target = std::fs::read_link(format!("/proc/self/ns/{name}")).ok()?;

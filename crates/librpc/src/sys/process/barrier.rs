@@ -1,4 +1,4 @@
-//! A memory barrier in other processes: `membarrier(2)`. Whoever sleeps pays for it, so that whoever sends need not.
+//! A memory barrier in other processes: `membarrier(2)`. The side that sleeps pays for it, so that the side that sends need not.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,10 +1,10 @@
-//! What tells a forked child from its parent.
+//! How a forked child is distinguished from its parent.
 //!
 //! A child has a copy of everything but the mappings, the other threads, and the descriptors of this crate, which it closes
 //! before it runs anything else. Whatever was made before the fork carries an older *generation* and fails in the child with
 //! a clear error: one load of a page that the kernel wipes on fork shows it.
 //!
-//! Invariant: the forking thread holds the gate. So a child finds everything behind the gate unlocked, every descriptor of
+//! Invariant: the forking thread holds the gate. So a child finds everything that the gate protects unlocked, every descriptor of
 //! this crate noted, and every mapping marked as one that children do not inherit. All other locks of this crate belong to
 //! handles of the parent, which a child never reaches.
 
@@ -42,7 +42,7 @@ pub(crate) fn prepare() -> Result<(), OsError> {
     if word.get().is_some() {
         return Ok(());
     }
-    // The handlers first: whoever finds the word relies on them. Registered twice, they do the same as once. What they do is
+    // The handlers first: a thread that finds the word relies on them. Registered twice, they do the same as once. What they do is
     // allowed in a forked child: they lock and unlock the gate, close descriptors, and use atomics.
     word.make(counted.load(Ordering::Relaxed), || inherit::at_fork(before_fork, after_fork, in_child))
         .context(|| "have a forked child know that it is one".into())
@@ -109,7 +109,7 @@ impl DerefMut for Gate {
     }
 }
 
-/// Locks the gate, for a moment: nothing that may block is done while it is held, and nothing that locks it again.
+/// Locks the gate, briefly: while it is held, nothing may block, and nothing may lock it again.
 pub(in crate::sys) fn gate() -> Gate {
     let generation = generation();
     let mut gated = lock();

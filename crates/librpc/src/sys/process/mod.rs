@@ -2,7 +2,7 @@
 //!
 //! Everything that a process has once is in one static, and every other file asks [`here`] for it.
 
-pub(crate) mod fork; //        what tells a forked child from its parent
+pub(crate) mod fork; //        how a forked child is distinguished from its parent
 pub(crate) mod descriptor; //  descriptors that a forked child does not keep
 pub(crate) mod dispose; //     closing what may block
 pub(crate) mod barrier; //     memory barriers in other processes
@@ -91,7 +91,7 @@ pub(crate) fn share<T: Any + Send + Sync>(new: Arc<T>) -> Arc<T> {
 /// such namespace.
 pub(crate) fn outer_uid() -> u32 {
     let (uid, path) = (uid(), "/proc/self/uid_map");
-    // Without `/proc` there is nothing to be told about namespaces.
+    // Without `/proc` nothing is known about namespaces.
     let map = os::path::text(path).unwrap_or_default();
     outer(uid, &map).unwrap_or(uid)
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_of_a_namespace_is_told_from_the_machines_own() {
+    fn a_user_of_a_namespace_is_distinguished_from_the_machines_own() {
         assert_eq!(outer(0, "         0          0 4294967295\n"), Some(0));
         assert_eq!(outer(1000, "         0          0 4294967295\n"), Some(1000));
         assert_eq!(outer(0, "0 1000 1\n1 100000 65536\n"), Some(1000));

@@ -1,6 +1,6 @@
 //! What a simulated machine has to offer: the system calls, words, locks, threads and the clock, each as seen by the
 //! simulated thread that calls. Any of them may switch to another simulated thread before it returns.
-#![allow(missing_docs, reason = "most are the system calls of their names")]
+#![allow(missing_docs, reason = "most are the system calls that bear their names")]
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -147,7 +147,7 @@ pub trait Machine: Sync {
     fn before_lock(&self, lock: usize);
     fn took_lock(&self, lock: usize);
     fn released_lock(&self, lock: usize);
-    /// Waits until this key is notified, at most this many ns; `false`: the time has come.
+    /// Waits until this key is notified, at most this many ns. `false`: the time is up.
     fn wait(&self, key: usize, limit_ns: Option<u64>, why: &'static str) -> bool;
     fn notify_all(&self, key: usize);
 }

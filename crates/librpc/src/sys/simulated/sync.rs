@@ -86,7 +86,7 @@ pub(crate) struct Mutex<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: only the holder of the lock, of which there is one, reaches the value.
+// SAFETY: a thread that reaches the value holds the lock, alone.
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
 /// A lock that is held.
