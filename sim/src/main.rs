@@ -42,7 +42,7 @@ struct Arguments {
     /// How many schedules run at the same time.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
-    /// Ends after so many failures.
+    /// Ends after this many failures.
     #[arg(long, default_value_t = 10)]
     failures: usize,
     /// Lists the workloads.
@@ -55,7 +55,7 @@ struct Arguments {
 
 /// How a failure is seen again.
 const AGAIN: &str = "cargo run --release --manifest-path sim/Cargo.toml --";
-/// So many schedules run in one process: what killed processes leave in its memory ends with it.
+/// How many schedules run in one process: what killed processes leave in its memory ends with it.
 const CHUNK: u64 = 500;
 /// A schedule that takes longer than this on the real clock does not end.
 const REAL_LIMIT: Duration = Duration::from_secs(120);

@@ -157,7 +157,7 @@ impl Kernel {
     /// `F_GET_SEALS`.
     pub fn seals(&self, pid: Pid, fd: i32) -> Outcome<SealFlags> {
         let content = self.inode(self.file(pid, fd)?.inode).content().map_err(|_| Errno::INVAL)?;
-        // A plain file on tmpfs bears the seal against seals.
+        // A plain file on tmpfs carries the seal against seals.
         Ok(content.seals.unwrap_or(SealFlags::SEAL))
     }
 }

@@ -1,5 +1,5 @@
 //! `flock` and open-file-description locks. Both belong to the open file: they last until its last reference is gone,
-//! whoever has that. None of these calls waits.
+//! the process that has it. None of these calls waits.
 
 use super::open_file::{File, Kind};
 use super::{Errno, InodeId, Kernel, OpenId, Outcome, Pid};

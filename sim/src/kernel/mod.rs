@@ -96,7 +96,7 @@ pub struct Kernel {
     processes: BTreeMap<Pid, Process>,
     next_region: u32,
     used_pages: u64,
-    /// Counts everything that may have made something ready: whoever waits looks again when it has moved.
+    /// Counts everything that may have made something ready. What waits looks again when it has moved.
     changes: u64,
     violations: Vec<String>,
 }

@@ -43,7 +43,7 @@ impl Fiber {
     /// What it borrows is there until the function has returned or the fiber is dropped.
     pub(super) unsafe fn borrowing<'a>(run: impl FnOnce() + 'a) -> Self {
         let run: Box<dyn FnOnce() + 'a> = Box::new(run);
-        // SAFETY: only the lifetime changes, and what it stands for holds by this function's contract.
+        // SAFETY: only the lifetime changes, and what it promises holds by this function's contract.
         let run: Box<dyn FnOnce() + 'static> = unsafe { std::mem::transmute(run) };
         Self::new(run)
     }
@@ -56,7 +56,7 @@ impl Fiber {
     }
 }
 
-/// Gives the real thread back to whoever resumed this fiber; returns when it is resumed again.
+/// Gives the real thread back to the caller that resumed this fiber; returns when it is resumed again.
 pub(super) fn suspend() {
     let yielder = RUNNING.get().expect("called on a fiber");
     // SAFETY: `RUNNING` names the yielder of the fiber that is running, which is this one: it is set when a fiber begins and

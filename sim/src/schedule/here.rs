@@ -429,7 +429,7 @@ pub fn fail(what: String) -> ! {
     unreachable!("nobody runs in a run that has failed")
 }
 
-/// Takes note of something for whoever reads the trace.
+/// Takes note of something for the reader of the trace.
 pub fn say(text: impl FnOnce() -> String) {
     world(|world| world.note(number("say"), text));
 }

@@ -27,7 +27,7 @@ impl Allowed {
 /// How threads take turns.
 #[derive(Clone, Debug)]
 pub(super) enum Order {
-    /// One call in so many, and one word in so many, is followed by another thread's turn, whichever.
+    /// One call in this many, and one word in this many, is followed by any other thread's turn.
     Random { calls: u32, words: u32 },
     /// The thread of the highest priority runs until it waits; at these steps the running one becomes the last.
     Priority { changes: Vec<u64> },
@@ -46,7 +46,7 @@ pub(super) enum Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Kill,
-    /// It goes on after so many ns.
+    /// It goes on after this many ns.
     Stop {
         ns: u64,
     },

@@ -1,7 +1,7 @@
 //! What the programs of a run have done, as they saw it, and whether that can be.
 //!
-//! Programs write here between two steps, so nothing is lost here when one of them is killed. An entry for a message stands
-//! here before the message is sent; whether it was accepted is added when the call has returned.
+//! Programs write here between two steps, so nothing is lost here when one of them is killed. A message is
+//! noted before it is sent; whether it was accepted is added when the call has returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -207,7 +207,7 @@ impl Ledger {
     }
 
     /// A receipt does not count more inboxes than there ever were. (One that was closed just now may be among them: its end
-    /// is told by a later call.)
+    /// is reported by a later call.)
     fn judge_receipts(&self) -> Result<(), String> {
         for (&id, sent) in &self.sent {
             let Some(accepted) = &sent.accepted else { continue };

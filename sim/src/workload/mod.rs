@@ -11,6 +11,7 @@ mod open_close; //   nodes of the same ids come and go
 mod redelivery; //   a receiver dies and comes back
 mod rejoin; //       somebody removes the domain's files under its nodes
 mod subscribers; //  subscribers come and go while somebody publishes
+mod wakes; //        two nodes answer each other, and sleep in between
 
 use librpc::Domain;
 
@@ -48,6 +49,7 @@ pub const ALL: &[Workload] = &[
     liar::WORKLOAD,
     fork::WORKLOAD,
     limits::WORKLOAD,
+    wakes::WORKLOAD,
 ];
 
 /// How long a message may be under way where nothing holds anybody up, in ns.

@@ -107,6 +107,15 @@ impl Scene {
         Ok((inbox, at))
     }
 
+    /// Errors are about nodes that had an inbox.
+    fn know<'n>(&self, nodes: impl Iterator<Item = &'n String>) {
+        for node in nodes {
+            if !self.ledger(|ledger| ledger.lives.iter().any(|life| life.node == *node)) {
+                self.wrong(format!("an error is about node {node:?}, which never had an inbox"));
+            }
+        }
+    }
+
     /// Notes that an inbox is about to end. To be called before whatever ends it.
     pub fn closing(&self, life: usize) {
         schedule::say(|| format!("inbox {life} is being closed"));
@@ -276,7 +285,9 @@ impl Outgoing {
             Ok(receipt) => {
                 let undelivered = receipt.undelivered();
                 undelivered.iter().for_each(|error| schedule::say(|| format!("{id:?}: {error}")));
-                let without = undelivered.iter().map(node_of).collect();
+                let without: Vec<_> = undelivered.iter().map(node_of).collect();
+                self.scene.know(without.iter().flatten());
+                let without = without.into_iter().map(Option::unwrap_or_default).collect();
                 let (inboxes, pending) = (receipt.inboxes(), receipt.pending());
                 self.accepted(id, inboxes, pending, without);
                 Some((id, inboxes))
@@ -289,9 +300,9 @@ impl Outgoing {
     }
 }
 
-/// Whom an error is about; nobody's name if it does not say.
-fn node_of(error: &SendError) -> String {
-    match error {
+/// Which node an error is about; `None`: it does not say.
+fn node_of(error: &SendError) -> Option<String> {
+    Some(match error {
         SendError::Full { node, .. }
         | SendError::Unanswered { node, .. }
         | SendError::Dropped { node }
@@ -299,8 +310,8 @@ fn node_of(error: &SendError) -> String {
         | SendError::TooLarge { node, .. }
         | SendError::ReceiverGone { node, .. }
         | SendError::Refused { node, .. } => node.to_string(),
-        _ => String::new(),
-    }
+        _ => return None,
+    })
 }
 
 /// A number of bytes for a message: mostly few, now and then as many as fit.
