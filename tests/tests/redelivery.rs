@@ -231,7 +231,10 @@ fn returned_messages_wait_until_they_are_taken() {
     source.does(send("sink", "3"));
     sink.kill();
     assert!(source.fails(flush("sink", LONG)).contains("1 messages were not processed"));
-    assert_eq!(source.does(take_returned("sink")), ["0:1", "1:2", "0:3"]);
+    let returned = source.does(take_returned("sink"));
+    assert_eq!(returned[..2], ["0:1", "1:2"]);
+    // Whether the second incarnation had handed it out is not known if it died before its answer was seen.
+    assert_eq!(returned[2].trim_end_matches('!'), "0:3");
 }
 
 #[test]

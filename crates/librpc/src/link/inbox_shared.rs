@@ -120,6 +120,15 @@ impl Announced {
     }
 }
 
+/// Why a connection is not announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAnnounced {
+    /// The inbox takes nothing more.
+    Shut,
+    /// There is one of this number already.
+    Exists,
+}
+
 impl Drop for Announced {
     fn drop(&mut self) {
         let Some(connection) = self.connection else { return };
@@ -177,22 +186,24 @@ impl InboxShared {
         self.state.lock()
     }
 
-    /// Knows a connection whose opening handshake is under way; `None`: there is one of this number already, or the inbox
-    /// takes nothing more.
+    /// Knows a connection whose opening handshake is under way.
     pub(crate) fn announce(
         inbox: &Arc<Self>,
         connection: u64,
         owner: Credentials,
         socket: &Arc<Socket>,
-    ) -> Option<Announced> {
+    ) -> Result<Announced, NotAnnounced> {
         let mut state = inbox.state();
-        if state.shut || state.connections.contains_key(&connection) {
-            return None;
+        if state.shut {
+            return Err(NotAnnounced::Shut);
+        }
+        if state.connections.contains_key(&connection) {
+            return Err(NotAnnounced::Exists);
         }
         let opening = Arc::downgrade(socket);
         let announced = Connection { owner, next_ring: 0, socket: None, opening, waiting: Vec::new() };
         state.connections.insert(connection, announced);
-        Some(Announced { inbox: inbox.clone(), connection: Some(connection) })
+        Ok(Announced { inbox: inbox.clone(), connection: Some(connection) })
     }
 
     /// Whether there is a connection of this number, of this process.

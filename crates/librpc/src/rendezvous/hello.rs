@@ -3,7 +3,7 @@
 use crate::sys::OwnedFd;
 use std::sync::Arc;
 
-use crate::link::inbox_shared::InboxShared;
+use crate::link::inbox_shared::{InboxShared, NotAnnounced};
 use crate::name::{Incarnation, Peer, check_node_id};
 use crate::node_shared::NodeShared;
 use crate::registry::node_file::{self, ReadError};
@@ -60,7 +60,10 @@ pub(super) fn look(
     let announced = match hello.opens {
         true => {
             let announced = InboxShared::announce(&inbox, hello.connection, owner, socket);
-            Some(announced.ok_or_else(|| Next::refuse(Reason::BadHandshake, "the connection already exists"))?)
+            Some(announced.map_err(|why| match why {
+                NotAnnounced::Shut => no_inbox(),
+                NotAnnounced::Exists => Next::refuse(Reason::BadHandshake, "the connection already exists"),
+            })?)
         }
         false => None,
     };
