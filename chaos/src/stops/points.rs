@@ -124,7 +124,7 @@ fn sweeper(point: &Point, start: Start, hold: Duration) -> anyhow::Result<()> {
     bystanders.go_on()?;
     if let Err(error) = scene.probe("dead0") {
         let error = format!("{error:#}");
-        anyhow::ensure!(error.contains("is sweeping what a dead node"), "{error}");
+        anyhow::ensure!(error.contains("is removing what a dead node"), "{error}");
     }
     std::thread::sleep(hold);
     stopped.go_on()?;
