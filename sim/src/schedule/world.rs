@@ -134,7 +134,7 @@ pub(super) struct World {
 }
 
 /// A run that takes more steps than this gets nowhere.
-const MAX_STEPS: u64 = 2_000_000;
+const MAX_STEPS: u64 = 8_000_000;
 /// Nor does one that takes longer than this.
 const MAX_NS: u64 = 24 * 3600 * 1_000_000_000;
 /// What a thread runs at that others are to overtake.
