@@ -3,13 +3,20 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use librpc_sim::kernel::{CWD, Errno, Kernel, Mode, OFlags, Outcome, Receive};
+use librpc_sim::kernel::{CWD, Errno, Kernel, Mode, OFlags, Outcome, Receive, Received};
 use librpc_sim::schedule::{self, Allowed, Plan, Program, Report, call, start, wait_for_poll};
 
 const PATH: &str = "/dev/shm/server";
 
 fn done(_: &()) -> String {
     "done".into()
+}
+
+/// The next message of a socket.
+fn receive(socket: i32) -> Outcome<Received> {
+    let how = Receive { bytes: 100, descriptors: 0, peek: false };
+    let receive = |kernel: &mut Kernel, pid| kernel.receive(pid, socket, how);
+    call("receive", || "receive".into(), &[], receive, |_| "a message".into())
 }
 
 /// A server that echoes one message, then ends.
@@ -31,16 +38,8 @@ fn server() {
     }
     let connection = call("accept", || "accept".into(), &[], accept, ToString::to_string).unwrap();
     call("add", || "add".into(), &[], |kernel, pid| kernel.poll_add(pid, poll, connection, 1, 1), done).unwrap();
-    let how = Receive { bytes: 100, descriptors: 0, peek: false };
     loop {
-        let received = call(
-            "receive",
-            || "receive".into(),
-            &[],
-            |kernel, pid| kernel.receive(pid, connection, how),
-            |_| "a message".into(),
-        );
-        match received {
+        match receive(connection) {
             Err(Errno::AGAIN) => wait_for_poll(poll, None),
             Ok(received) => {
                 let echo = |kernel: &mut Kernel, pid| kernel.send(pid, connection, &received.bytes, &[]).map(drop);
@@ -64,16 +63,8 @@ fn client(heard: &Rc<RefCell<Vec<u8>>>) {
     }
     let say = |kernel: &mut Kernel, pid| kernel.send(pid, socket, b"hello", &[]).map(drop);
     call("send", || "send".into(), &[], say, done).unwrap();
-    let how = Receive { bytes: 100, descriptors: 0, peek: false };
     loop {
-        let received = call(
-            "receive",
-            || "receive".into(),
-            &[],
-            |kernel, pid| kernel.receive(pid, socket, how),
-            |_| String::new(),
-        );
-        match received {
+        match receive(socket) {
             Err(Errno::AGAIN) => schedule::pause(),
             received => return *heard.borrow_mut() = received.unwrap().bytes,
         }

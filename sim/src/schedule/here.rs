@@ -83,14 +83,7 @@ pub fn fault_point(step: &str) {
 #[inline]
 pub fn word<R>(with: impl FnOnce(&mut Kernel, Pid) -> R) -> R {
     turn(false, WORD_NS);
-    world(|world| {
-        let pid = world.pid();
-        let value = with(&mut world.kernel, pid);
-        for violation in world.kernel.take_violations() {
-            world.fail(violation);
-        }
-        value
-    })
+    plain_word(with)
 }
 
 /// A word that nobody else has to do with at this moment.

@@ -62,7 +62,7 @@ impl Bell {
 pub(crate) enum Heard {
     /// The queue is empty, or it is others' turn.
     Bells,
-    /// As before, but with so many that others may not have been rung.
+    /// Bells were read, as many as the queue holds: others may not have been rung.
     Many,
     /// The peer is gone.
     HungUp,

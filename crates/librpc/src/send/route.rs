@@ -122,7 +122,7 @@ impl Route {
         std::mem::take(&mut self.way)
     }
 
-    /// Whether the process at the other end may read a topic; that of the last channel, if there is none now.
+    /// Whether the process at the other end may read a topic. Without a channel, the last answer counts.
     pub(crate) fn access(&self, readers: &Readers, topic: &str) -> Access {
         match &self.way {
             Way::Open(channel) => channel.access(topic),
