@@ -334,21 +334,17 @@ impl NodeShared {
     /// Takes an inbox off the list.
     pub(crate) fn withdraw(&self, inbox: &Arc<InboxShared>) {
         let mut place = self.place();
-        let list = {
-            let mut inboxes = self.inboxes();
-            let before = inboxes.len();
-            inboxes.retain(|other| !Arc::ptr_eq(other, inbox));
-            if inboxes.len() == before {
-                return;
-            }
-            listed(&inboxes)
-        };
-        // Off the list first: a sender that notices the hang-up then finds that the inbox has ended.
+        let (gone, rest): (Vec<_>, Vec<_>) = self.inbox_list().into_iter().partition(|other| Arc::ptr_eq(other, inbox));
+        if gone.is_empty() {
+            return;
+        }
+        // Off the list first: a sender that is turned away, or notices the hang-up, then finds that the inbox has ended.
         if let Some(place) = place.as_mut()
-            && let Err(error) = place.announce(&list)
+            && let Err(error) = place.announce(&listed(&rest))
         {
             tracing::warn!(%error, node = &*self.id, "a closed inbox stays listed");
         }
+        self.inboxes().retain(|other| !Arc::ptr_eq(other, inbox));
         inbox.shut();
     }
 

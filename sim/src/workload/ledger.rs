@@ -55,7 +55,6 @@ pub struct Got {
     pub message: Id,
     pub life: usize,
     pub redelivered: bool,
-    pub processed: bool,
     pub ns: u64,
 }
 
@@ -105,6 +104,8 @@ pub struct Ledger {
     pub got: Vec<Got>,
     /// Messages that a receiver has processed, where that matters.
     pub processed: BTreeSet<Id>,
+    /// Those whose acknowledgement had returned.
+    pub acknowledged: BTreeSet<Id>,
     /// Messages that came back to their senders.
     pub returned: BTreeSet<Id>,
     /// What is wrong already.

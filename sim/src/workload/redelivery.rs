@@ -63,7 +63,7 @@ fn receive(scene: &Scene, hears: &To, is_last: bool) {
     let acknowledge = if random(fastrand::Rng::bool) { Acknowledge::Explicit } else { Acknowledge::Implicit };
     let open = || builder(&node, hears).capacity(CAPACITY).acknowledge(acknowledge).open();
     let (mut inbox, life) = scene.retry("open the inbox", || scene.opening("display", hears.clone(), open));
-    let mut work = Work { scene, life, acknowledge, unprocessed: Vec::new() };
+    let mut work = Work { scene, life, acknowledge, unprocessed: Vec::new(), processed: Vec::new() };
     if is_last {
         return work.receive_to_the_end(&mut inbox);
     }
@@ -76,7 +76,11 @@ fn receive(scene: &Scene, hears: &To, is_last: bool) {
         0 => schedule::exit(),
         1 => schedule::kill(schedule::pid()),
         2 => close_beside(node, &mut inbox, &mut work),
-        _ => work.end(), // by dropping the inbox
+        _ => {
+            work.end();
+            drop(inbox);
+            work.acknowledged();
+        }
     }
 }
 
@@ -96,12 +100,26 @@ struct Work<'s> {
     life: usize,
     acknowledge: Acknowledge,
     unprocessed: Vec<Id>,
+    /// The call that says so has not returned.
+    processed: Vec<Id>,
 }
 
 impl Work<'_> {
     /// What was handed out counts as processed from here on, whatever becomes of the call that says so.
     fn process(&mut self) {
-        self.unprocessed.drain(..).for_each(|id| self.scene.processed(id));
+        self.unprocessed.iter().for_each(|&id| self.scene.processed(id));
+        self.processed.append(&mut self.unprocessed);
+    }
+
+    /// The call that says what is processed has returned.
+    fn acknowledged(&mut self) {
+        self.processed.drain(..).for_each(|id| self.scene.acknowledged(id));
+    }
+
+    fn acknowledge(&mut self, inbox: &mut Inbox) {
+        self.process();
+        inbox.ack();
+        self.acknowledged();
     }
 
     fn receive_one(&mut self, inbox: &mut Inbox, limit: Duration) -> bool {
@@ -110,10 +128,10 @@ impl Work<'_> {
         }
         match inbox.recv_event_timeout(limit) {
             Ok(Some(Event::Message(message))) => {
+                self.acknowledged();
                 self.unprocessed.extend(self.scene.got(self.life, &message));
                 if self.acknowledge == Acknowledge::Explicit && random(fastrand::Rng::bool) {
-                    self.process();
-                    inbox.ack();
+                    self.acknowledge(inbox);
                 }
                 true
             }
@@ -138,8 +156,7 @@ impl Work<'_> {
         loop {
             let came = self.receive_one(inbox, Duration::from_secs(5));
             if self.acknowledge == Acknowledge::Explicit {
-                self.process();
-                inbox.ack();
+                self.acknowledge(inbox);
             }
             if !came && self.scene.is_over() {
                 self.end();

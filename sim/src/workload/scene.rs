@@ -148,7 +148,10 @@ impl Scene {
             Ok(id) => {
                 let (redelivered, ns) = (message.is_redelivered(), schedule::clock_ns());
                 schedule::say(|| format!("inbox {life} got {id:?}{}", if redelivered { " again" } else { "" }));
-                self.ledger(|ledger| ledger.got.push(Got { message: id, life, redelivered, processed: false, ns }));
+                if self.ledger(|ledger| ledger.acknowledged.contains(&id)) {
+                    self.wrong(format!("inbox {life} got {id:?} again, which had been acknowledged"));
+                }
+                self.ledger(|ledger| ledger.got.push(Got { message: id, life, redelivered, ns }));
                 Some(id)
             }
             Err(what) => {
@@ -164,10 +167,18 @@ impl Scene {
         self.ledger(|ledger| ledger.processed.insert(id));
     }
 
+    /// Notes that a message was acknowledged: it never comes again.
+    pub fn acknowledged(&self, id: Id) {
+        self.ledger(|ledger| ledger.acknowledged.insert(id));
+    }
+
     /// Notes that an accepted message came back to its sender.
     pub fn returned(&self, payload: &[u8]) {
         match Id::of(payload) {
             Ok(id) => {
+                if self.ledger(|ledger| ledger.acknowledged.contains(&id)) {
+                    self.wrong(format!("{id:?} came back, although it had been acknowledged"));
+                }
                 schedule::say(|| format!("{id:?} came back"));
                 self.ledger(|ledger| ledger.returned.insert(id));
             }

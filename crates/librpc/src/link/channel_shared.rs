@@ -1,8 +1,9 @@
 //! The sender's end of a channel as its threads share it: the memories, the state of the connection, and the place where
 //! a sender sleeps until its receiver has consumed something.
 //!
-//! Invariant: `status` only ever grows: `UNSENT`, `SENT`, `OPEN`, `FAILED`. Records may be committed in each of the first
-//! three: a ring that was not opened yet is one that nobody reads yet. From `SENT` on what is committed survives the sender.
+//! Invariant: `status` only ever grows: `UNSENT`, `SENT`, `OPEN`, `FAILED`. With one exception: a receiver that turns the
+//! handshake away makes `SENT` `UNSENT`. Records may be committed in each of the first three: a ring that was not opened yet
+//! is one that nobody reads yet. From `SENT` on what is committed survives the sender.
 //!
 //! | the sender dies while the status is | what becomes of the records |
 //! |---|---|
@@ -87,8 +88,8 @@ struct State {
     memfd: Option<Descriptor>,
     /// The process that listens at the other end, where it matters: as the kernel knew it before anything was sent.
     reader: Option<Arc<Peer>>,
-    /// The receiver may have taken the data memory: it was sent, and no refusal has come.
-    may_be_read: bool,
+    /// Who has had the data memory.
+    offer: Offer,
     attached: Option<Attached>,
     /// The receiver's memory, if its connection was lost while the ring was attached: it shows what was processed.
     last_ack: Option<Arc<Mapping>>,
@@ -98,6 +99,18 @@ struct State {
     rung: u64,
     /// The receiver was rung for the end: an honest sender does that once.
     rung_closed: bool,
+}
+
+/// What has become of the data memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Offer {
+    /// The receiver does not have it.
+    #[default]
+    NotTaken,
+    /// It was sent, and the receiver has not answered yet.
+    Unanswered,
+    /// The receiver reads the ring, or has read it; or it never answered, and nobody knows.
+    MayBeRead,
 }
 
 /// What the receiver's answer has brought.
@@ -206,24 +219,34 @@ impl ChannelShared {
         let mut state = self.state();
         let sent = socket.send(message, state.memfd.as_ref().map(|memfd| memfd.as_fd()))?;
         if sent == Sent::Done {
-            state.may_be_read = true;
+            state.offer = Offer::Unanswered;
             self.raise_status(SENT);
             self.changed.notify_all();
         }
         Ok(sent)
     }
 
-    /// The receiver has not taken the data memory.
-    pub(crate) fn refused(&self) {
-        self.state().may_be_read = false;
+    /// The receiver has turned the handshake away, and has not taken the data memory: only this process has the ring again.
+    pub(crate) fn turned_away(&self) {
+        let mut state = self.state();
+        state.offer = Offer::NotTaken;
+        if self.status() == SENT {
+            self.status.store(UNSENT, Ordering::Relaxed);
+            self.changed.notify_all();
+        }
     }
 
-    /// Whether the receiver reads the ring, or has read it. Before its answer is seen, how far is not known.
+    /// Whether the receiver reads the ring, or may have read it.
     pub(crate) fn may_be_read(&self) -> bool {
-        self.state().may_be_read
+        self.state().offer != Offer::NotTaken
     }
 
-    /// Called under the lock: the status never falls.
+    /// Whether the receiver may have answered, and its answer has not been seen.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.state().offer == Offer::Unanswered
+    }
+
+    /// Called under the lock.
     fn raise_status(&self, to: u32) {
         if self.status() < to {
             self.status.store(to, Ordering::Relaxed);
@@ -254,6 +277,7 @@ impl ChannelShared {
     pub(crate) fn attach(&self, attached: Attached) {
         let mut state = self.state();
         state.memfd = None;
+        state.offer = Offer::MayBeRead;
         state.attached = Some(attached.clone());
         self.raise_status(OPEN);
         self.changed.notify_all();
@@ -275,7 +299,17 @@ impl ChannelShared {
     /// The connection was lost after the receiver's answer: the receiver reads what there is, and nobody rings.
     pub(crate) fn fail_attached(&self, ack: Arc<Mapping>) {
         self.state().last_ack = Some(ack);
-        self.fail(Failure::Gone);
+        self.unanswered(Failure::Gone);
+    }
+
+    /// The handshake has ended; there will be no answer. A receiver that had the data memory may have read it.
+    pub(crate) fn unanswered(&self, failure: Failure) {
+        let mut state = self.state();
+        if state.offer == Offer::Unanswered {
+            state.offer = Offer::MayBeRead;
+        }
+        drop(state);
+        self.fail(failure);
     }
 
     /// The receiver's memory, if it ever came.

@@ -55,8 +55,6 @@ struct State {
     socket: Option<Arc<Socket>>,
     /// The hello on that socket opens the connection.
     opens: bool,
-    /// Reserves a descriptor for the memory that the receiver sends, because it is sent only once.
-    reserve: Option<Socket>,
     retry: Duration,
     /// How often the receiver did not know the connection to which the channel was to be added.
     unknown: u32,
@@ -66,7 +64,7 @@ struct State {
 pub(crate) fn begin(reactor: &Arc<Reactor>, link: LinkRef, channel: Arc<ChannelShared>, is_private: bool) {
     let Target { node, inbox, .. } = &channel.target;
     let span = tracing::debug_span!("connect", from = &*channel.node, to = &**node, inbox);
-    let state = State { socket: None, opens: false, reserve: None, retry: RETRY, unknown: 0 };
+    let state = State { socket: None, opens: false, retry: RETRY, unknown: 0 };
     let (token, state) = (reactor.token(), Mutex::new(state));
     let outgoing = Arc::new(Outgoing { channel, link, is_private, token, state, span: span.clone() });
     span.in_scope(|| outgoing.connect(reactor));
@@ -107,13 +105,6 @@ impl Outgoing {
     fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
         if let Some(failure) = self.channel.failure() {
             return self.fail(reactor, failure); // the sender has closed it in the meantime
-        }
-        match Socket::spare() {
-            Ok(reserve) => self.state().reserve = Some(reserve),
-            Err(error) => {
-                tracing::debug!(%error, "not connected yet");
-                return self.retry(reactor);
-            }
         }
         let mut said = Err(NotSent::Later);
         let begun = self.link.begin(&self.channel, |opens| {
@@ -220,7 +211,7 @@ impl Outgoing {
     fn fail(&self, reactor: &Arc<Reactor>, failure: Failure) {
         let (_socket, opens) = self.disconnect(reactor);
         tracing::debug!(node = &*self.channel.target.node, ?failure, "not connected");
-        self.channel.fail(failure.clone());
+        self.channel.unanswered(failure.clone());
         match failure {
             _ if !opens => {}
             // This channel was closed; the others may go on.
@@ -259,10 +250,6 @@ impl Outgoing {
             return broken("its terms are not those that its file announced");
         }
         let Some(socket) = self.state().socket.clone() else { return Next::Wait };
-        match Socket::spare() {
-            Ok(reserve) => self.state().reserve = Some(reserve),
-            Err(_) => return Next::Retry,
-        }
         fault!("connect.terms-received");
         socket.accept_descriptors(true);
         let data = wire::encode(&Data { capacity, policy: policy.number() });
@@ -283,7 +270,10 @@ impl Outgoing {
             (Ok(Answer::Terms(terms)), []) => self.terms(&terms),
             (Ok(Answer::Attached(attached)), [ack]) => match Mapping::receive(ack, Shape::Ack) {
                 Ok(ack) => Next::Attached { number: attached.ring, features: attached.features, ack: Arc::new(ack) },
-                Err(BadMemory::Os(error)) => after_data(&error.to_string()),
+                Err(BadMemory::Os(error)) => {
+                    tracing::debug!(%error, "a receiver's memory is mapped later");
+                    Next::Later
+                }
                 Err(error) => broken(error.to_string()),
             },
             (Ok(Answer::Refusal(refusal)), []) => self.refusal(refusal.reason, &refusal.text),
@@ -293,7 +283,7 @@ impl Outgoing {
     }
 
     fn refusal(&self, reason: u32, text: &str) -> Next {
-        self.channel.refused();
+        self.channel.turned_away();
         match Reason::from_number(reason) {
             Reason::Busy => Next::Retry,
             // The link's hang-up is on its way, or has come.
@@ -336,8 +326,8 @@ impl Outgoing {
             }
             Ok(Received::Message { descriptors, cut, .. }) => {
                 let next = match cut {
-                    // This process has no descriptor left for the memory that came.
-                    Cut::Descriptors if descriptors.len() < 2 => after_data("this process has no descriptors left"),
+                    // This process has no descriptor left for the memory that came: it is still there in a moment.
+                    Cut::Descriptors if descriptors.len() < 2 => Next::Later,
                     Cut::Descriptors => broken("too many descriptors come with its answer"),
                     _ => broken("its answer is too long"),
                 };
@@ -345,12 +335,18 @@ impl Outgoing {
             }
             Ok(Received::Nothing) => (Next::Wait, Vec::new()),
             Err(error) if error.is_passing() => (Next::Later, Vec::new()),
-            Ok(Received::HungUp) | Err(_) if self.may_come_back() => (Next::Retry, Vec::new()),
-            Ok(Received::HungUp) | Err(_) => (Next::Fail(Failure::Gone), Vec::new()),
+            Ok(Received::HungUp) => {
+                // A receiver that takes a ring answers first.
+                self.channel.turned_away();
+                let next = if self.may_come_back() { Next::Retry } else { Next::Fail(Failure::Gone) };
+                (next, Vec::new())
+            }
+            Err(error) => (broken(error.to_string()), Vec::new()),
         };
         match next {
             Next::Wait => {}
             Next::Later => {
+                dispose(descriptors, self.channel.charge());
                 reactor.unwatch(&**socket);
                 reactor.deadline(self.token, self.clone(), Some(Instant::now() + RETRY));
             }
@@ -374,18 +370,11 @@ impl Outgoing {
     }
 }
 
-/// The receiver may be reading the ring already: it cannot be offered again, or it would be read twice.
-fn after_data(why: &str) -> Next {
-    let text = format!("{why}; what was sent may have been delivered nevertheless");
-    Next::Fail(Failure::Refused { reason: Reason::Resources as u32, text })
-}
-
 impl Source for Outgoing {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
         let span = self.span.clone();
         let _span = span.enter();
         let Some(socket) = self.state().socket.clone() else { return };
-        drop(self.state().reserve.take());
         self.read(reactor, &socket);
         // A receiver that was not believed may have left descriptors in the socket.
         if self.channel.failure().is_some()

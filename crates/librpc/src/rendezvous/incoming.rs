@@ -272,8 +272,11 @@ impl Incoming {
         charges: (Option<Arc<Charge>>, Charge),
     ) {
         let (incoming, on, of) = (self.clone(), reactor.clone(), node.clone());
+        let asked = Arc::new(Mutex::new(Some(asked)));
+        let to_ask = asked.clone();
         let ask = move || {
             let _span = incoming.span.enter();
+            let Some(asked) = to_ask.lock().take() else { return };
             let admitted = of.admission.by_function(asked.peer());
             let state = incoming.state();
             if matches!(state.step, Step::Deciding(_)) {
@@ -288,7 +291,18 @@ impl Incoming {
         };
         if let Err(error) = thread::spawn("librpc-admit", ask) {
             tracing::warn!(%error, node = &*node.id, "no thread to ask the admission function on");
-            self.end(reactor, self.state(), Some((Reason::Busy, "the receiver has no thread left".into())));
+            let mut state = self.state();
+            if !matches!(state.step, Step::Deciding(_)) {
+                return;
+            }
+            match asked.lock().take() {
+                // What came with it is not lost.
+                Some(asked) if asked.inbox_with_delivery().is_some() => {
+                    state.step = Step::Undecided(asked);
+                    self.again(reactor, state);
+                }
+                _ => self.end(reactor, state, Some((Reason::Busy, "the receiver has no thread left".into()))),
+            }
         }
     }
 

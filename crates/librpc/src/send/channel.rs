@@ -259,9 +259,14 @@ impl OutboundChannel {
         })
     }
 
-    /// Whether the receiver reads the ring, or has read it.
+    /// Whether the receiver reads the ring, or may have read it.
     pub(crate) fn may_be_read(&self) -> bool {
         self.shared.may_be_read()
+    }
+
+    /// Whether the receiver may have answered, and its answer has not been seen.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.shared.awaits_answer()
     }
 
     /// How far the receiver has processed, in bytes. `None`: its position is invalid.

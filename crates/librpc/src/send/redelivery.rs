@@ -266,7 +266,8 @@ impl Redelivery {
         // The kernel's word first: what a receiver that is gone has processed does not change any more.
         let lives = lookup::is_listed(directory, channel.target())?;
         let is_done = !channel.may_be_read() || channel.is_drained();
-        if lives && !is_done {
+        // How far it has read is in its answer, which may not have been seen yet.
+        if lives && !is_done || channel.awaits_answer() {
             return Ok(false);
         }
         if let Stage::InDoubt(channel) = self.leave_stage() {

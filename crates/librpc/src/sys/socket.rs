@@ -169,14 +169,16 @@ impl Socket {
     /// without any, or with checked memory, is skipped.
     pub(crate) fn skip(&self) {
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let mut none = RecvAncillaryBuffer::default();
         // It fails only if nothing is there.
-        let _ = os::net::recvmsg(self, &mut [IoSliceMut::new(&mut [0])], &mut RecvAncillaryBuffer::default(), flags);
+        let _ = after_a_reset(|| os::net::recvmsg(self, &mut [IoSliceMut::new(&mut [0])], &mut none, flags));
     }
 
     fn take(&self, into: &mut [u8], space: &mut [MaybeUninit<u8>], how: RecvFlags) -> Result<Received, OsError> {
         let mut control = RecvAncillaryBuffer::new(space);
         let flags = how | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let message = match os::net::recvmsg(self, &mut [IoSliceMut::new(into)], &mut control, flags) {
+        let read = || os::net::recvmsg(self, &mut [IoSliceMut::new(into)], &mut control, flags);
+        let message = match after_a_reset(read) {
             Ok(message) => message,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
             Err(Errno::CONNRESET) => return Ok(Received::HungUp),
@@ -233,7 +235,7 @@ impl Socket {
         // old value has ended by now.
         let _ = os::net::getpeername(self);
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let next = os::net::recv(self, &mut [0; 1][..], flags);
+        let next = after_a_reset(|| os::net::recv(self, &mut [0; 1][..], flags));
         // A peer that is gone says nothing more.
         let is_empty = matches!(next, Err(Errno::AGAIN | Errno::CONNRESET) | Ok((0, _)));
         if is_empty {
@@ -255,6 +257,15 @@ impl Socket {
     /// The supplementary groups of the process at the other end; empty if there are more than 1,024.
     pub(crate) fn peer_groups(&self) -> Vec<u32> {
         option::peer_groups(self).unwrap_or_default()
+    }
+}
+
+/// Reads from a socket. Where the peer has closed its end before it read everything, the kernel first says so, once; what the
+/// peer had sent is still there.
+fn after_a_reset<T>(mut read: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    match read() {
+        Err(Errno::CONNRESET) => read(),
+        other => other,
     }
 }
 

@@ -2,4 +2,5 @@
 
 mod denials; //    publishers that say what a subscription may not read
 mod handshakes; // peers that say what they like
+mod listeners; //  listeners that answer a sender as they like
 mod observers; //  nodes that answer an observer as they like
