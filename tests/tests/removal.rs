@@ -48,6 +48,17 @@ fn a_node_restores_its_socket() {
 }
 
 #[test]
+fn a_node_restores_a_socket_that_was_replaced() {
+    is_restored_after(|domain| {
+        let socket = domain.socket_of("sink");
+        remove_file(&socket).unwrap();
+        while std::fs::OpenOptions::new().write(true).create_new(true).open(&socket).is_err() {
+            let _ = remove_file(&socket); // the node was faster
+        }
+    });
+}
+
+#[test]
 fn a_node_restores_its_file() {
     is_restored_after(|domain| remove_file(domain.path().join("sink.node")).unwrap());
 }

@@ -129,14 +129,14 @@ impl Place {
     ) -> Result<Self, OpenError> {
         let id = || Arc::from(owner.id);
         let registration = Registration::join(membership, owner.id, owner.incarnation, limit);
-        let registration = registration.map_err(|error| match error {
+        let mut registration = registration.map_err(|error| match error {
             JoinError::InUse { pid, uid } => OpenError::IdInUse { id: id(), pid, uid },
             JoinError::NotOurs { uid } => OpenError::LeftBehind { id: id(), uid },
             JoinError::BeingSwept => OpenError::BeingSwept { id: id() },
             JoinError::Domain(error) => error.into(),
             JoinError::Os(error) => error.into(),
         })?;
-        let listener = match serve(&registration, owner) {
+        let listener = match serve(&mut registration, owner) {
             Ok(listener) => listener,
             Err(error) => {
                 registration.leave();
@@ -163,7 +163,7 @@ impl Place {
         let membership = match self.registration.standing()? {
             Standing::Current => return Ok(Restored::InPlace),
             Standing::WithoutSocket => {
-                let former = std::mem::replace(&mut self.listener, serve(&self.registration, owner)?);
+                let former = std::mem::replace(&mut self.listener, serve(&mut self.registration, owner)?);
                 return Ok(Restored::Anew(Former::Listener(former)));
             }
             Standing::WithoutGeneration => {
@@ -204,21 +204,15 @@ impl Place {
 }
 
 /// Binds a node's socket, and has it served; returns the listener's token.
-fn serve(registration: &Registration, owner: &Owner<'_>) -> Result<u64, OsError> {
-    let socket = registration.bind()?;
+fn serve(registration: &mut Registration, owner: &Owner<'_>) -> Result<u64, OsError> {
     let token = owner.reactor.token();
     let is_private = registration.membership().domain().group().is_none();
-    let served = socket.listen(is_private).and_then(|()| {
+    registration.listen(|socket| {
+        socket.listen(is_private)?;
         fault!("join.listening");
         (owner.listen)(socket, token)
-    });
-    match served {
-        Ok(()) => Ok(token),
-        Err(error) => {
-            registration.unbind(); // a socket in place is one that is served
-            Err(error)
-        }
-    }
+    })?;
+    Ok(token)
 }
 
 impl Former {

@@ -63,6 +63,8 @@ pub(crate) struct Registration {
     file: Descriptor,
     /// The name of the socket that belongs to the file.
     socket: String,
+    /// The file of the socket that is served; `None`: none is.
+    served: Option<(u64, u64)>,
     lists: Lists,
 }
 
@@ -89,7 +91,7 @@ impl Registration {
                 let half = (PAGE - layout::LISTS_OFFSET) / 2;
                 let areas = [(layout::LISTS_OFFSET, half), (layout::LISTS_OFFSET + half, half)];
                 let lists = Lists { areas, selected: 0, sequence: 0, file_bytes: PAGE };
-                Ok(Self { membership, id: id.to_owned(), file, socket, lists })
+                Ok(Self { membership, id: id.to_owned(), file, socket, served: None, lists })
             }
             Err(error) => {
                 membership.leave();
@@ -167,8 +169,9 @@ impl Registration {
             return Ok(Standing::WithoutGeneration);
         }
         match file::stat_at(directory, &self.socket) {
-            Ok(_) => Ok(Standing::Current),
-            Err(Errno::NOENT) => Ok(Standing::WithoutSocket),
+            Ok(found) if Some(found.identity) == self.served => Ok(Standing::Current),
+            // Nobody listens on another one.
+            Ok(_) | Err(Errno::NOENT) => Ok(Standing::WithoutSocket),
             Err(errno) => Err(OsError::new(doing(), errno)),
         }
     }
@@ -189,8 +192,17 @@ impl Registration {
         std::mem::replace(&mut self.membership, membership)
     }
 
-    /// Binds the node's rendezvous socket, on which nobody listens yet, and lets the members that may connect do so.
-    pub(crate) fn bind(&self) -> Result<Socket, OsError> {
+    /// Binds the node's rendezvous socket, lets the members that may connect do so, and has it served. Where that fails, the
+    /// next look finds the node without a socket.
+    pub(crate) fn listen(&mut self, serve: impl FnOnce(Socket) -> Result<(), OsError>) -> Result<(), OsError> {
+        self.served = None;
+        let (socket, identity) = self.bind()?;
+        serve(socket)?;
+        self.served = Some(identity);
+        Ok(())
+    }
+
+    fn bind(&self) -> Result<(Socket, (u64, u64)), OsError> {
         let (directory, path) = (self.membership.directory(), path_in(self.membership.directory(), &self.socket));
         let socket = match Socket::bind(&path) {
             // Whatever has the name that belongs to our file was left there: inode numbers come back in the end.
@@ -198,17 +210,10 @@ impl Registration {
             bound => bound?,
         };
         fault!("join.bound");
-        let mode = self.membership.file_mode();
-        file::set_mode_at(directory, &self.socket, mode)
-            .context(|| format!("let others connect to node {:?}", self.id))?;
-        Ok(socket)
-    }
-
-    /// Removes the socket's name again.
-    pub(crate) fn unbind(&self) {
-        if let Err(error) = remove(self.membership.directory(), &self.socket) {
-            tracing::warn!(%error, node = self.id, "a socket is left on which nobody listens");
-        }
+        let doing = || format!("let others connect to node {:?}", self.id);
+        file::set_mode_at(directory, &self.socket, self.membership.file_mode()).context(doing)?;
+        let identity = file::stat_at(directory, &self.socket).context(doing)?.identity;
+        Ok((socket, identity))
     }
 
     /// Publishes the list of inboxes. Once this has returned, every lookup that begins afterwards finds it.
@@ -245,7 +250,9 @@ impl Registration {
         fault!("leave.begun");
         let directory = self.membership.directory();
         let warn = |error: OsError| tracing::warn!(%error, node = self.id, "a leaving node has left something behind");
-        self.unbind();
+        if let Err(error) = remove(directory, &self.socket) {
+            warn(error);
+        }
         fault!("leave.socket-removed");
         let name = node_file(&self.id);
         // While the name leads to our file, which we hold, nobody else can take the id.
