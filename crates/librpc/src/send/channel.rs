@@ -323,7 +323,7 @@ impl OutboundChannel {
         self.producer.note_returned(1);
     }
 
-    /// What became of the messages so far.
+    /// What happened to the messages so far.
     pub(crate) fn account(&mut self) -> Account {
         self.refresh();
         // The depth is read first, so that the greatest depth is never below it.
