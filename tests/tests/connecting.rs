@@ -369,7 +369,7 @@ fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
         source.does(open("source"));
         let connected = source.begins(connect("sink"));
         source.wait_until_stopped();
-        std::thread::sleep(ms(100)); // the limit has to pass
+        std::thread::sleep(ms(100)); // no state to wait for: the limit has to pass
         source.go_on();
         source.completes(connected);
         source.does(send("sink", "hello"));
@@ -383,7 +383,7 @@ fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
         let mut source = domain.node("source");
         let connected = source.begins(connect("sink"));
         sink.wait_until_stopped();
-        std::thread::sleep(ms(100)); // the limit has to pass
+        std::thread::sleep(ms(100)); // no state to wait for: the limit has to pass
         sink.go_on();
         source.completes(connected);
         source.does(send("sink", "hello"));
