@@ -141,6 +141,16 @@ pub fn own_steps() -> u64 {
     world(|world| world.threads[world.running.0].steps)
 }
 
+/// Makes this thread lose its core for a while, at one of its next `within` steps: the others continue.
+pub fn lose_core(within: u64, ns: u64) {
+    let after = random(|random| random.u64(1..=within));
+    world(|world| {
+        let running = world.running;
+        let thread = world.thread(running);
+        thread.loses_core = Some((thread.steps + after, ns));
+    });
+}
+
 /// Waits until this key is notified, or until this time; `false`: the time has come.
 pub fn wait(key: u64, until: Option<u64>, why: &'static str) -> bool {
     block(Wait::Key(key), until, why)

@@ -47,6 +47,8 @@ pub(super) struct Thread {
     pub(super) timed_out: bool,
     /// How many steps it has taken.
     pub(super) steps: u64,
+    /// At this step of its own it loses its core for this many ns.
+    pub(super) loses_core: Option<(u64, u64)>,
     /// The kernel's count of changes when this thread last found nothing.
     pub(super) seen: u64,
     /// What it waits for, in words.

@@ -134,6 +134,7 @@ impl World {
             priority,
             timed_out: false,
             steps: 0,
+            loses_core: None,
             seen: 0,
             why: "",
         });
@@ -144,7 +145,10 @@ impl World {
     #[inline]
     pub(super) fn reach(&mut self, is_call: bool, ns: u64) -> bool {
         self.steps += 1;
-        self.threads[self.running.0].steps += 1;
+        let thread = &mut self.threads[self.running.0];
+        thread.steps += 1;
+        let (steps, loses_core) = (thread.steps, &mut thread.loses_core);
+        let core_lost = loses_core.take_if(|(at, _)| *at <= steps);
         self.clock_ns += ns;
         if is_call {
             self.calls += 1;
@@ -152,6 +156,10 @@ impl World {
         let is_overdue = self.steps > MAX_STEPS || self.clock_ns > MAX_NS;
         if self.failure.is_some() || is_overdue || self.faults.are_due(self.steps, self.calls) {
             return self.reach_fault(is_overdue);
+        }
+        if let Some((_, ns)) = core_lost {
+            self.wait(Wait::Time, Some(self.clock_ns + ns), "its core");
+            return true;
         }
         match &self.plan.order {
             Order::Random { calls, words } => self.turns.u32(..if is_call { *calls } else { *words }) == 0,
