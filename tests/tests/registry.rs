@@ -211,7 +211,7 @@ const STEPS: &[&str] = &[
     "last.generation-removed",
 ];
 
-/// A puppet that joins, opens its inbox and leaves, as far as its fault lets it; and its first order.
+/// A puppet that joins, opens its inbox and leaves, as far as its planned fault lets it. Also returns its first order.
 fn join_and_leave(domain: &TestDomain, fault: &str) -> (Puppet, Begun<()>) {
     let mut puppet = domain.doomed(fault);
     let opened = puppet.begins(open("display"));
