@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use librpc::{Admission, Domain, Inbox, Limits, Node, Sender};
+use testkit::wait_for;
 
 /// How long a peer may be silent in its handshake.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
@@ -104,8 +105,8 @@ impl Honest {
     fn send(&self, mut sender: Sender) {
         while self.is_on() {
             if let Err(error) = sender.send(b"hello") {
-                std::thread::sleep(Duration::from_millis(200)); // the other one may have ended a moment earlier
-                assert!(!self.is_on(), "{error}");
+                // The other one may end a moment earlier.
+                wait_for(Duration::from_millis(200), || Ok(!self.is_on())).unwrap_or_else(|_| panic!("{error}"));
             }
             std::thread::sleep(PACE);
         }

@@ -1,7 +1,7 @@
 //! The simulated machine, as librpc sees it.
 //!
-//! Each call is listed with the errors that it can fail with although nothing is wrong: the kernel lacks memory or
-//! descriptors just now, or a signal came. (A refusal, such as EACCES, is no such error: it is an answer.)
+//! Each call is listed with the errors that it can return although nothing is wrong: the kernel lacks memory or
+//! descriptors at the moment, or a signal came. (A refusal such as EACCES is not among these errors. It is an answer.)
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const NOTHING: &[Errno] = &[];
 /// The machine of the simulation that runs on this real thread.
 struct Simulated;
 
-/// Has librpc run on simulated machines from now on.
+/// Makes librpc run on simulated machines from now on.
 pub fn install() {
     librpc::simulated::install(&Simulated);
     schedule::catch_panics();
@@ -312,7 +312,7 @@ impl Machine for Simulated {
     }
 
     fn receive(&self, fd: i32, bytes: usize, descriptors: usize, peek: bool) -> Answer<Message> {
-        // Into one buffer Linux receives without allocating anything.
+        // Linux receives into one buffer without allocating anything.
         let how = Receive { bytes, descriptors, peek };
         let receive = |kernel: &mut Kernel, pid| {
             let received = kernel.receive(pid, fd, how)?;

@@ -55,9 +55,9 @@ struct Arguments {
 
 /// How a failure is seen again.
 const AGAIN: &str = "cargo run --release --manifest-path sim/Cargo.toml --";
-/// How many schedules run in one process: what killed processes leave in its memory ends with it.
+/// How many schedules run in one process. Memory that killed simulated processes leave is freed when it ends.
 const CHUNK: u64 = 500;
-/// A schedule that takes longer than this on the real clock does not end.
+/// A schedule that takes longer than this on the real clock counts as endless.
 const REAL_LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> Result<ExitCode> {
@@ -104,7 +104,7 @@ fn run_here(arguments: &Arguments, workloads: &[Workload]) -> bool {
     let end = arguments.seed + arguments.schedules;
     let mut next = arguments.seed;
     while next < end {
-        // A thread that has panicked in the middle of a run is of no further use: the next ones run on another.
+        // A thread that has panicked in the middle of a run is unusable, so the next runs get another thread.
         let runs = || {
             while next < end {
                 RUNNING.store(next, Ordering::Relaxed);
@@ -146,7 +146,7 @@ fn run_one(arguments: &Arguments, workloads: &[Workload], seed: u64, sum: &mut S
     false
 }
 
-/// What all workers together have done.
+/// The sums over all workers.
 #[derive(Default)]
 struct Sum {
     schedules: u64,
@@ -214,7 +214,7 @@ fn run_worker(arguments: &Arguments, seed: u64, schedules: u64, sum: &Mutex<Sum>
     }
     let status = worker.wait()?;
     if !has_ended && schedules > 1 {
-        return (seed..seed + schedules).try_for_each(|seed| run_worker(arguments, seed, 1, sum)); // which one was it?
+        return (seed..seed + schedules).try_for_each(|seed| run_worker(arguments, seed, 1, sum)); // find the one that failed
     }
     if !has_ended {
         let mut sum = sum.lock().expect("no panic under this lock");

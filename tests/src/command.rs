@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What a puppet sends back: an answer of the order's type, or the text of the error.
 pub type Reply<Answer> = Result<Answer, String>;
 
-/// A command, by what it is about.
+/// A command, by its subject.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Command {
     /// The node.
@@ -135,7 +135,7 @@ impl Open {
         Self { channels_per_user: Some(channels), ..self }
     }
 
-    /// The node lets only this user read the topics that match this pattern.
+    /// The node lets only this user read topics that match this pattern.
     pub fn readers(mut self, pattern: &str, uid: u32) -> Self {
         self.readers.push((pattern.into(), uid));
         self
@@ -250,7 +250,7 @@ pub enum Event {
     Other(String),
 }
 
-/// What has become of the messages of a sender, or of all topics: see [`librpc::Account`].
+/// What happened to the messages of a sender, or of all topics: see [`librpc::Account`].
 #[expect(missing_docs, reason = "as there")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
@@ -261,14 +261,14 @@ pub struct Account {
     pub returned: u64,
 }
 
-/// What a publish has reached.
+/// The outcome of a publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     /// How many inboxes have the message.
     pub inboxes: usize,
-    /// How many inboxes it is pending for.
+    /// For how many inboxes it is pending.
     pub pending: usize,
-    /// Why others do not have it.
+    /// Why other inboxes do not have it.
     pub undelivered: Vec<String>,
 }
 

@@ -20,7 +20,7 @@ pub const fn ms(milliseconds: u64) -> Duration {
 
 /// An order to a puppet.
 pub trait Order {
-    /// What it answers when it has done that.
+    /// The answer once it is done.
     type Answer: DeserializeOwned;
 
     /// The order as the puppet reads it.
@@ -153,7 +153,7 @@ pub fn collect_from(name: &str, count: u64) -> Simple<BTreeMap<String, u64>> {
     subscription(name, InboxCommand::Collect { count })
 }
 
-/// Receives the numbers of a subscription up to this one: how many came, and how many were missed.
+/// Receives the numbers of a subscription up to this one. Returns how many came, and how many were missed.
 pub fn receive_until(name: &str, last: u64) -> Simple<(u64, u64)> {
     subscription(name, InboxCommand::ReceiveUntil { last })
 }
@@ -163,7 +163,7 @@ pub fn next_event_of(name: &str) -> Simple<Event> {
     subscription(name, InboxCommand::NextEvent)
 }
 
-/// What the node's subscriptions, this one among them, are denied.
+/// The topics that the node's subscriptions may not read, including this subscription.
 pub fn denied(name: &str) -> Simple<Vec<String>> {
     subscription(name, InboxCommand::Denied)
 }
@@ -219,7 +219,7 @@ pub fn set_timeout(to: &str, limit: Duration) -> Simple<()> {
     sender(to, SenderCommand::SetLimit(limit))
 }
 
-/// Has the sender wait this long for the return of a receiver that is gone.
+/// Makes the sender wait this long for the return of a receiver that is gone.
 pub fn set_redelivery(to: &str, limit: Duration) -> Simple<()> {
     sender(to, SenderCommand::SetRedelivery(limit))
 }
@@ -234,7 +234,7 @@ pub fn send_numbers(to: &str, numbers: RangeInclusive<u64>) -> Simple<()> {
     sender(to, SenderCommand::SendNumbers(numbers))
 }
 
-/// Sends messages of this size until one is not taken at once: how many were.
+/// Sends messages of this size until one is not accepted at once. Returns how many were accepted.
 pub fn fill(to: &str, bytes: usize) -> Simple<u64> {
     sender(to, SenderCommand::Fill { bytes })
 }
@@ -249,7 +249,7 @@ pub fn progress(to: &str) -> Simple<(u64, u64)> {
     sender(to, SenderCommand::Progress)
 }
 
-/// What has become of the messages of a sender.
+/// What happened to the messages of a sender.
 pub fn account(to: &str) -> Simple<Account> {
     sender(to, SenderCommand::Account)
 }
@@ -275,7 +275,7 @@ pub fn set_publish_limit(limit: Duration) -> Simple<()> {
     topics(TopicsCommand::SetLimit(limit))
 }
 
-/// Has publishes wait this long for the return of a durable subscription that is gone.
+/// Makes publishes wait this long for the return of a durable subscription that is gone.
 pub fn set_topic_redelivery(limit: Duration) -> Simple<()> {
     topics(TopicsCommand::SetRedelivery(limit))
 }
@@ -285,22 +285,22 @@ pub fn publish(topic: &str, text: impl Into<String>) -> Simple<Published> {
     topics(TopicsCommand::Publish { topic: topic.into(), text: text.into() })
 }
 
-/// What a publish answers that has reached this many inboxes, and missed none.
+/// The answer of a publish that has reached this many inboxes, and missed no inbox.
 pub fn reached(inboxes: usize) -> Published {
     Published { inboxes, pending: 0, undelivered: Vec::new() }
 }
 
-/// What a publish answers whose message is pending for this many inboxes, and has reached no other one.
+/// The answer of a publish whose message is pending for this many inboxes, and has reached no inbox yet.
 pub fn pending(inboxes: usize) -> Published {
     Published { pending: inboxes, ..reached(0) }
 }
 
-/// What a publish answers that has reached this many inboxes, and one not, for this reason.
+/// The answer of a publish that has reached this many inboxes, and missed one for this reason.
 pub fn reached_all_but_one(inboxes: usize, reason: &str) -> Published {
     Published { undelivered: vec![reason.into()], ..reached(inboxes) }
 }
 
-/// Publishes one message for each number: how often one got into an inbox, and how often not.
+/// Publishes one message for each number. Returns how many got into an inbox, and how many did not.
 pub fn publish_numbers(topic: &str, numbers: RangeInclusive<u64>) -> Simple<(u64, u64)> {
     topics(TopicsCommand::PublishNumbers { topic: topic.into(), numbers })
 }
@@ -315,7 +315,7 @@ pub fn flush_topics(limit: Duration) -> Simple<()> {
     topics(TopicsCommand::Flush { limit })
 }
 
-/// What has become of everything that was published.
+/// What happened to everything that was published.
 pub fn topics_account() -> Simple<Account> {
     topics(TopicsCommand::Account)
 }
@@ -331,12 +331,12 @@ pub fn descriptors() -> Simple<u64> {
     process(ProcessCommand::Descriptors)
 }
 
-/// Limits the process's descriptors to what it has, and this many more.
+/// Limits the descriptors of the process to those that it has, and this many more.
 pub fn limit_descriptors(spare: u64) -> Simple<()> {
     process(ProcessCommand::LimitDescriptors { spare })
 }
 
-/// Lets the process have plenty of descriptors again.
+/// Allows the process plenty of descriptors again.
 pub fn unlimit_descriptors() -> Simple<()> {
     process(ProcessCommand::UnlimitDescriptors)
 }

@@ -14,7 +14,7 @@ use crate::command::{Command, Reply};
 use crate::orders::{self, InChild, Order};
 use crate::program;
 
-/// A puppet that does not answer for this long hangs. Longer than any order may take.
+/// A puppet that does not answer for this long hangs. It is longer than any order may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Starts puppets in a domain.
@@ -115,7 +115,7 @@ impl Puppet {
     /// Gives an order without waiting for the reply. Orders are done in their turn.
     pub fn begins<O: Order>(&mut self, order: O) -> Begun<O::Answer> {
         let command: Command = order.command();
-        // A puppet that is dying does not read it: that shows in the reply.
+        // A dying puppet does not read it. The reply shows that.
         self.process.tell(&serde_json::to_string(&command).expect("a command is JSON"));
         self.given += 1;
         Begun { number: self.given, answer: PhantomData }
@@ -138,7 +138,7 @@ impl Puppet {
 
     /// Waits for the reply to an order that was given before; `None` if the puppet has died.
     ///
-    /// Replies to earlier orders that nobody has read are passed over.
+    /// Skips unread replies to earlier orders.
     #[track_caller]
     pub fn reply_unless_dead<Answer: DeserializeOwned>(&mut self, begun: Begun<Answer>) -> Option<Reply<Answer>> {
         assert!(begun.number > self.read, "replies are read in the order in which they come");
@@ -177,7 +177,7 @@ impl Puppet {
         });
     }
 
-    /// Waits until the puppet has died, however.
+    /// Waits until the puppet has died, for any reason.
     pub fn ends(&mut self) {
         self.process.ends(HANG).unwrap_or_else(|error| panic!("{error:#}"));
     }
@@ -219,13 +219,13 @@ impl Puppet {
         self.process.wait_until_stopped().unwrap_or_else(|error| panic!("{error:#}"));
     }
 
-    /// Lets a stopped puppet go on.
+    /// Lets a stopped puppet continue.
     #[track_caller]
     pub fn go_on(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Has the puppet drop everything and exit, and waits for its end.
+    /// Makes the puppet drop everything and exit, and waits for its end.
     #[track_caller]
     pub fn exits(mut self) {
         self.process.close_stdin();

@@ -1,11 +1,11 @@
-//! What a send returned `Ok` for, and what a receipt counts, survives its sender: however that ends, and whether the receiver
-//! is running, stopped, or has not accepted yet.
+//! A message for which a send returned `Ok`, or which a receipt counts, survives its sender, however that ends, and
+//! whether the receiver is running, stopped, or has not accepted yet.
 
 use librpc::{Inbox, Node};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppet, Puppets, TestDomain, program};
 
-/// Sends one message from a process that ends at once; returns how many inboxes got it, and how many it is pending for.
+/// Sends one message from a process that ends at once. Returns how many inboxes got it, and for how many it is pending.
 fn oneshot(domain: &TestDomain, members: &str, how: &str, end: &str, number: usize) -> (usize, usize) {
     let output = program("oneshot")
         .args([&domain.path().display().to_string(), members, how, end, &number.to_string()])

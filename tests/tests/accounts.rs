@@ -1,6 +1,6 @@
-//! The accounts of an outbox against a model: random sends, publishes, receives, and inboxes that come and go with every
-//! policy. At rest each message is in exactly one sum, for each destination and in total, and the sums are what the
-//! application has seen: what it sent, what was received, what was dropped, what came back.
+//! The accounts of an outbox compared with a model: random sends, publishes and receives, and inboxes that come and go
+//! with every policy. At rest each message is in exactly one sum, for each destination and in total. The sums match
+//! what the application has seen: messages that it sent, received, found dropped, and got back.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -45,7 +45,7 @@ impl Seen {
     }
 }
 
-/// An inbox, and which sums its messages belong to: a node's own, or those of all that is published.
+/// An inbox, and the sums to which its messages belong: those of a node's own inbox, or those of all topics.
 enum Receiving {
     Own(usize, Inbox),
     Topics(Subscriber),
@@ -58,7 +58,7 @@ struct World {
     outbox: Outbox,
     destinations: BTreeMap<usize, Destination>,
     topics: Vec<Topic>,
-    /// By destination, and of all that was published.
+    /// By destination, and for everything that was published.
     own: Vec<Seen>,
     published: Seen,
 }
@@ -67,7 +67,8 @@ fn at_rest(account: Account) -> bool {
     account.sent == account.processed + account.queued + account.dropped + account.returned
 }
 
-/// An inbox that overwrites may have noticed more than the application did before it was closed: those are in no other sum.
+/// Before it was closed, an inbox that overwrites may have noticed more losses than the application. These messages are
+/// in no other sum.
 fn agree(account: Account, seen: Seen) {
     let Account { sent, processed, dropped, returned, .. } = account;
     let found = Seen { sent, processed, dropped: dropped.min(seen.dropped), returned };
@@ -135,7 +136,7 @@ impl World {
         }
     }
 
-    /// Receives some of what is there. Once the next one is asked for, or the inbox is dropped, they are processed.
+    /// Receives some of the messages. They are processed once the next one is requested, or the inbox is dropped.
     fn receive(&mut self) {
         if self.receiving.is_empty() {
             return;
@@ -209,7 +210,7 @@ impl World {
         for (sink, destination) in &self.destinations {
             let account = self.outbox.account(*destination);
             assert!(at_rest(account) && account.queued == 0, "{account:?}");
-            // What a flush reports of a node may be of either: in total it is exact.
+            // A flush may report a loss at either inbox of a node. The total is exact.
             let own = self.own[*sink];
             agree(account, Seen { returned: account.returned, ..own });
         }
@@ -241,7 +242,7 @@ fn at_rest_each_message_is_in_one_sum_and_the_sums_are_what_was_seen() {
     }
 }
 
-/// What was lost with the channel is one thing, the message that finds the channel failed another.
+/// Messages that are lost with the channel count apart from the message that finds the channel failed.
 #[test]
 fn a_refusal_reports_the_earlier_messages_and_the_one_that_finds_it_each_on_its_own() {
     let domain = TestDomain::new();

@@ -1,4 +1,4 @@
-//! Callbacks that do what any other thread may do: send, publish, subscribe, stop, drop, close.
+//! Callbacks that do everything that other threads may do: send, publish, subscribe, stop, drop, close.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};

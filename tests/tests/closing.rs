@@ -1,4 +1,4 @@
-//! An inbox that is closed while it receives: what was handed out before is flagged when it comes again.
+//! An inbox that is closed while it receives: messages that were handed out before are flagged when they come again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -80,15 +80,15 @@ fn a_receiver_that_dies_at_any_step_of_connecting_is_not_mistaken_for_a_slow_one
         doomed.begins(try_receive());
         let mut source = domain.node("source");
         let connected = source.begins(connect_within("sink", LONG));
-        // Other steps are reached with the first message. The sender may hear of the death before that send or after it.
+        // Other steps are reached with the first message. The sender may learn of the death before or after that send.
         let first = (!step.starts_with("accept.")).then(|| source.begins(send("sink", "1")));
         doomed.dies();
         let mut sink = domain.receiver("sink");
-        source.completes(connected); // to the next incarnation, if need be
+        source.completes(connected); // to the next incarnation, if necessary
         match first {
             Some(first) => {
                 let _ = source.reply(first);
-                // What is accepted before the source hears of the death is lost with the receiver.
+                // Messages that are accepted before the source learns of the death are lost with the receiver.
                 wait_until(|| {
                     let _ = source.tries(send("sink", "2"));
                     sink.does(try_receive()).is_some_and(|message| message.text == "2")
@@ -207,7 +207,7 @@ fn silent_broken_and_flooding_peers_disturb_nobody_else() {
         let peer = raw(&domain, "sink").unwrap();
         let _ = rustix::net::send(&peer, garbage, SendFlags::NOSIGNAL);
     }
-    // There are too many handshakes: a sender waits, and connects when the time of the silent ones is over.
+    // There are too many handshakes, so a sender waits, and connects when the time of the silent ones is up.
     let mut source = domain.node("source");
     source.does(connect_within("sink", LONG));
     source.does(send("sink", "hello"));
@@ -318,7 +318,7 @@ fn each_node_of_a_shared_domain_chooses_whom_it_admits() {
     let error = third.fails(connect("own"));
     assert!(error.contains("refuses (NotAdmitted)"), "{error}");
 
-    // The kernel refuses everybody outside the group.
+    // The kernel refuses every process outside the group.
     let error = domain.puppet_of(THIRD_UID, THIRD_UID).fails(open("outsider").group(GROUP));
     assert!(error.contains("Permission denied"), "{error}");
     let metadata = std::fs::metadata(domain.path()).unwrap();
@@ -369,7 +369,7 @@ fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
         source.does(open("source"));
         let connected = source.begins(connect("sink"));
         source.wait_until_stopped();
-        std::thread::sleep(ms(100)); // the limit has to pass
+        std::thread::sleep(ms(100)); // no state to wait for: the limit has to pass
         source.go_on();
         source.completes(connected);
         source.does(send("sink", "hello"));
@@ -383,7 +383,7 @@ fn a_side_that_is_stopped_for_longer_than_the_handshake_limit_still_connects() {
         let mut source = domain.node("source");
         let connected = source.begins(connect("sink"));
         sink.wait_until_stopped();
-        std::thread::sleep(ms(100)); // the limit has to pass
+        std::thread::sleep(ms(100)); // no state to wait for: the limit has to pass
         sink.go_on();
         source.completes(connected);
         source.does(send("sink", "hello"));

@@ -456,7 +456,7 @@ fn waiting_for_a_node_survives_the_removal_of_the_domain() {
         std::fs::read_dir(&descriptors).unwrap().filter_map(read).any(|info| info.contains("inotify wd"))
     };
     wait_until(is_watching);
-    // Renamed first, so that nobody ever finds half of it.
+    // Renamed first, so that no process ever finds half of it.
     let away = domain.path().with_extension("away");
     std::fs::rename(domain.path(), &away).unwrap();
     std::fs::remove_dir_all(&away).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain, is_root, skip};
 
-/// Files that have a node's name but cannot be opened, or are not files at all.
+/// Files that have a node's name but cannot be opened, or are not even files.
 #[test]
 fn publishers_and_lists_skip_planted_files() {
     let domain = TestDomain::new();
@@ -29,7 +29,7 @@ fn publishers_and_lists_skip_planted_files() {
     let nodes: Vec<String> = domain.domain().nodes().unwrap().into_iter().map(|node| node.id).collect();
     assert_eq!(nodes, ["sink", "source"]);
     for name in ["link", "loop", "socket", "fifo", "empty", "garbage", "locked"] {
-        let _ = std::fs::remove_file(plant(name)); // one that looks like a dead node's was swept
+        let _ = std::fs::remove_file(plant(name)); // a plant that looks like the file of a dead node was swept
     }
     std::fs::remove_dir(plant("directory")).unwrap();
 }
@@ -71,7 +71,7 @@ fn subscribers_cost_a_publisher_no_more_than_its_limits() {
     sink.does(unsubscribe("c"));
     sink.does(unsubscribe("d"));
     sink.does(subscribe("e", "**"));
-    // What has ended does not count any more.
+    // Channels that have ended no longer count.
     loop {
         let published = source.does(publish("t", "again"));
         if published.undelivered.iter().any(|error| error.contains("(TooMuch)")) {

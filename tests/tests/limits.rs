@@ -1,5 +1,5 @@
-//! Every public method that takes a time, with none, with the longest that there is, and with some that are nearly too long:
-//! a limit too far away to be a point in time is no limit.
+//! Every public method that takes a time limit, with zero, with the longest limit, and with some that are nearly too
+//! long. A limit that is too far away for the clock is no limit.
 
 mod sources;
 
@@ -11,7 +11,7 @@ use librpc_system_tests::TestDomain;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Times to wait, and whether there is time for anything.
+/// Time limits, and whether they leave time to do anything.
 fn limits() -> impl Iterator<Item = (Duration, bool)> {
     let nearly = [1, 1_000, 1_000_000, 1_000_000_000].map(|less| Duration::from_secs(i64::MAX as u64 - less));
     let long = [Duration::MAX, Duration::MAX - Duration::from_nanos(1), Duration::from_secs(u64::MAX / 2)];
@@ -95,7 +95,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
             let mut outbox = scene.source.outbox();
             let to = outbox.connect("receiver").unwrap();
             outbox.send_timeout(to, b"hello", limit).unwrap();
-            // One that waits for room: the receiver makes some.
+            // A send that waits for room. The receiver makes room.
             while outbox.try_send(to, &[0; 8192]).is_ok() {}
             let sent = outbox.account(to).accepted;
             std::thread::scope(|scope| {
@@ -180,7 +180,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
     ])
 }
 
-/// The receiver is gone and back: what it had not processed is brought to it, if it is waited for.
+/// The receiver is gone and back. It gets what it had not processed if the sender waits for it.
 fn redeliver(scene: &mut Scene, has_time: bool, flush: impl FnOnce(Duration) -> bool + Send) {
     let gone = std::mem::replace(&mut scene.inbox, scene.receiver.subscribe("other").unwrap());
     drop(gone);
@@ -188,7 +188,7 @@ fn redeliver(scene: &mut Scene, has_time: bool, flush: impl FnOnce(Duration) -> 
     let delivered = std::thread::scope(|scope| {
         let flushing = scope.spawn(move || flush(if has_time { LONG } else { Duration::ZERO }));
         if has_time {
-            assert!(scene.inbox.recv_timeout(LONG).unwrap().is_some(), "it is brought again");
+            assert!(scene.inbox.recv_timeout(LONG).unwrap().is_some(), "it is delivered again");
             scene.inbox.ack();
         }
         flushing.join().unwrap()

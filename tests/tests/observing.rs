@@ -1,4 +1,4 @@
-//! Nodes that are looked at from outside, and files that say what is not so.
+//! Nodes that are observed from outside, and files with false content.
 
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// Where a node's file says these: see `layout.rs` of the registry.
+/// Where these are in a node's file: see `layout.rs` of the registry.
 const INCARNATION: u64 = 16;
 const PID: u64 = 32;
 
@@ -16,8 +16,8 @@ fn of<'o>(observed: &'o [Observed], id: &str) -> &'o Result<NodeStats, ObserveEr
     &observed.iter().find(|observed| observed.node.id == id).expect("it is listed").stats
 }
 
-/// In another pid namespace the number in a node's file is another process's here. What counts is which process the kernel
-/// shows as the holder of the file's lock.
+/// The pid in the file of a node from another pid namespace belongs to another process here. What counts is which
+/// process the kernel shows as the holder of the file's lock.
 #[test]
 fn a_node_is_not_judged_by_the_number_in_its_file() {
     let domain = TestDomain::new();
@@ -38,7 +38,7 @@ fn a_node_is_not_judged_by_the_number_in_its_file() {
     drop((lively, elsewhere));
 }
 
-/// Otherwise those who look would fill its queue, and nobody could connect to it any more.
+/// Otherwise the observers would fill its queue, and no process could connect to it.
 #[test]
 fn looking_at_a_stopped_node_takes_no_place_in_its_queue() {
     let domain = TestDomain::new();
@@ -54,7 +54,8 @@ fn looking_at_a_stopped_node_takes_no_place_in_its_queue() {
     assert_eq!(sink.does(receive()).text, "hello");
 }
 
-/// What one node says is never shown under another's name, although everybody can read and copy an incarnation.
+/// The answer of one node is never shown under another node's name, although every process can read and copy an
+/// incarnation.
 #[test]
 fn a_copied_incarnation_shows_nobody_elses_statistics() {
     let domain = TestDomain::new();

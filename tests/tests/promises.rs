@@ -1,4 +1,4 @@
-//! What the documents say about handles, where several things happen at once.
+//! The promises of the documents about handles, when several things happen at once.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -174,7 +174,7 @@ fn close_waits_for_receivers_that_come_back() {
     }
     drop(inbox);
     wait_until(|| !sender.is_connected());
-    // Its messages are kept now, and the next calls bring them.
+    // Its messages are kept now, and the next calls deliver them.
     let _ = sender.flush(Duration::ZERO);
     std::thread::scope(|scope| {
         let flushing = scope.spawn(|| {

@@ -1,4 +1,5 @@
-//! A receiver dies, and its next incarnation gets what it had not processed: in order, once, and marked if it was in work.
+//! A receiver dies, and its next incarnation gets the messages that it had not processed: in order, once, and flagged
+//! if they were in work.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;

@@ -211,7 +211,7 @@ const STEPS: &[&str] = &[
     "last.generation-removed",
 ];
 
-/// A puppet that joins, opens its inbox and leaves, as far as its fault lets it; and its first order.
+/// A puppet that joins, opens its inbox and leaves, as far as its planned fault lets it. Also returns its first order.
 fn join_and_leave(domain: &TestDomain, fault: &str) -> (Puppet, Begun<()>) {
     let mut puppet = domain.doomed(fault);
     let opened = puppet.begins(open("display"));
@@ -274,7 +274,7 @@ fn a_joiner_that_was_stopped_for_longer_than_it_waits_for_others_still_joins() {
     let (mut stopped, opened) = join_and_leave(&domain, "domain.made:stop");
     stopped.wait_until_stopped();
     domain.node("other").exits(); // removes the domain that the stopped process has made
-    std::thread::sleep(ms(2100)); // the limit has to pass
+    std::thread::sleep(ms(2100)); // no state to wait for: the limit of a stopped process has to pass
     stopped.go_on();
     stopped.completes(opened);
 }

@@ -1,12 +1,12 @@
-//! Somebody removes a node's files under it: one by one, all, or with the directory. The node sees that by itself, although
-//! it is idle, restores what is missing, and can be reached; what is connected goes on.
+//! A running node's files are removed: one by one, all, or with the directory. The node notices that by itself although
+//! it is idle, restores what is missing, and can be reached. Existing connections continue.
 
 use std::fs::{remove_dir_all, remove_file};
 
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Puppets, TestDomain, wait_until};
 
-/// Removes something of an idle node's; then others find the node, and nothing is left when all have gone.
+/// Removes a file of an idle node. Then other nodes find the node, and nothing is left when all are gone.
 #[track_caller]
 fn is_restored_after(remove: impl Fn(&TestDomain)) {
     let domain = TestDomain::new().without_cleaning();
@@ -18,7 +18,7 @@ fn is_restored_after(remove: impl Fn(&TestDomain)) {
         remove(&domain);
         source.does(send("sink", "what is connected goes on"));
         assert_eq!(sink.does(receive()).text, "what is connected goes on");
-        // The sink is idle: nobody but itself makes it look.
+        // The sink is idle, so only it can make itself look.
         wait_until(|| {
             let nodes = domain.domain().nodes().unwrap_or_default();
             let is_listed = nodes.iter().any(|node| node.id == "sink" && node.alive);
@@ -37,7 +37,7 @@ fn is_restored_after(remove: impl Fn(&TestDomain)) {
     domain.assert_gone();
 }
 
-/// Whether the socket is there to which the sink's file leads now.
+/// Whether the socket that the sink's file names now is there.
 fn has_socket(domain: &TestDomain) -> bool {
     domain.path().join("sink.node").exists() && domain.socket_of("sink").exists()
 }

@@ -1,5 +1,6 @@
-//! Redelivery against a model: random sends and publishes to receivers that close and come back with other sizes, policies
-//! and patterns. In the end every message that was accepted was received, or came back; what came twice was flagged.
+//! Redelivery compared with a model: random sends and publishes to receivers that close and come back with other sizes,
+//! policies and patterns. In the end every accepted message was received or came back, and every message that came
+//! twice was flagged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use librpc_system_tests::TestDomain;
 
 const LONG: Duration = Duration::from_secs(60);
 const TOPICS: [&str; 2] = ["a", "b"];
-/// The largest ring, into which everything fits that was accepted before.
+/// The largest ring, which holds everything that was accepted before.
 const LARGEST: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ enum Way {
     Durable,
 }
 
-/// Closes without processing what it has handed out, as a process does that dies.
+/// Closes without processing what it has handed out, like a process that dies.
 struct Receiving {
     way: Way,
     inbox: Inbox,
@@ -156,7 +157,7 @@ impl World {
         }
     }
 
-    /// Everybody is back, and takes everything.
+    /// All receivers are back, and take everything.
     fn settle(&mut self) {
         self.receiving.clear();
         let until = Instant::now() + LONG;

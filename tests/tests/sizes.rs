@@ -1,4 +1,4 @@
-//! README's table of limits: the largest value that is allowed, the first that is not, and what things take.
+//! README's table of limits: the largest value that is allowed, the first that is not, and how much memory things take.
 
 use librpc::{InboxError, InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Node, Policy, SendError};
 use librpc_system_tests::orders::{self, connect, descriptors, inbox, receive, send};
@@ -83,6 +83,6 @@ fn a_process_takes_3_descriptors_a_node_5_an_inbox_2_and_a_connection_1_on_eithe
     source.does(connect("sink"));
     source.does(send("sink", "hello"));
     sink.does(receive());
-    // What the handshake needs is closed in the background.
+    // The descriptors of the handshake are closed in the background.
     wait_until(|| source.does(descriptors()) == alone + 1 && sink.does(descriptors()) == with_inbox + 1);
 }

@@ -1,4 +1,4 @@
-//! What a node has counted does not fall: not when a channel ends, and not when an inbox is opened again.
+//! The counts of a node never fall, neither when a channel ends nor when an inbox is opened again.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn open(domain: &TestDomain, id: &str) -> Node {
     Node::builder(id).domain(domain.domain()).open().expect(id)
 }
 
-/// What was counted on these channels, and on those between the same ends that have ended.
+/// The counts of these channels, and of former channels between the same ends.
 fn sum<'a>(channels: impl Iterator<Item = &'a ChannelStats>, ended: &[EndedChannels], peer: &str) -> Totals {
     let mut sum = Totals::default();
     channels.filter(|channel| &*channel.peer == peer).for_each(|channel| sum.add(channel));

@@ -1,8 +1,9 @@
-//! What has to do with a node, a topic or a pattern that a user names: a part of a snapshot.
+//! The part of a snapshot that is connected to a node, a topic or a pattern.
 //!
-//! A name is first of all a node's id. Then the node counts, with its inboxes, its channels in both directions, and what is
-//! at their other ends. Whatever else it may be, it is a topic or a pattern. Then the inboxes count that would receive such
-//! a topic, the channels that carry one, and their nodes. An inbox of everything (`**`) has nothing to do with a node.
+//! If the name is the id of a node, the part consists of the node, its inboxes, its channels in both directions, and
+//! the other ends of these. Otherwise the name is a topic or a pattern, and the part consists of the inboxes that would
+//! receive such a topic, the channels that carry one, and their nodes. An inbox for everything (`**`) is not connected
+//! to a node.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,13 +11,13 @@ use std::collections::HashSet;
 use crate::snapshot::{ChannelRow, InboxRow, Snapshot};
 use crate::warnings::Warning;
 
-/// A receiver shows this many topics of a channel at most. A list that long may lack some.
+/// A receiver shows at most this many topics of a channel, so a list of this length may be incomplete.
 const SHOWN_TOPICS: usize = 32;
 
 const ONE: &str = "*";
 const ANY: &str = "**";
 
-/// The part of a snapshot that has to do with this.
+/// The part of a snapshot that is connected to this.
 pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
     let is_node = snapshot.nodes.iter().any(|node| node.id == what);
     let is_pattern = what.parse::<librpc::Pattern>().is_ok();
@@ -42,7 +43,7 @@ pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
     Snapshot { at: snapshot.at, nodes, inboxes, channels }
 }
 
-/// The part of a snapshot, and of the warnings about it, that has to do with this; `None`: all.
+/// The part of a snapshot, and of its warnings, that is connected to this; `None`: everything.
 pub(crate) fn select<'s>(
     snapshot: &'s Snapshot,
     warnings: Vec<Warning>,

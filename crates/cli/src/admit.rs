@@ -1,4 +1,4 @@
-//! `--admit` and `--admit-only`: whom a node lets in. `--readers`: who may read what it publishes.
+//! `--admit` and `--admit-only`: which processes a node admits. `--readers`: which may read what it publishes.
 
 use librpc::{Admission, Rule};
 
@@ -41,7 +41,7 @@ struct AllOf(Vec<Rule>);
 fn parse_rules(text: &str) -> Result<AllOf, String> {
     let (mut rules, mut rest) = (Vec::new(), text);
     loop {
-        // A path may have a + in it: only one that another rule follows ends it.
+        // A path may contain a +. Only a + that is followed by another rule ends the path.
         let is_end = |&(at, _): &(usize, &str)| KINDS.iter().any(|kind| rest[at + 1..].starts_with(kind));
         let end = rest.match_indices('+').find(is_end).map(|(at, _)| at);
         rules.push(parse_rule(end.map_or(rest, |end| &rest[..end]))?);

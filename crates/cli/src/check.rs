@@ -13,8 +13,8 @@ use crate::snapshot::{Looker, Snapshot, State};
 
 /// Checks nodes and channels against limits, for monitoring probes
 ///
-/// Exit code 0: all is well. 1: a limit is exceeded, or a node is missing or does not answer. 3: all is well, but messages
-/// were lost while it looked. Where there is no domain, all is well unless --node names a node.
+/// Exit code 0: all is well. 1: a limit is exceeded, or a node is missing or does not answer. 3: all is well, but
+/// messages were lost while it looked. If there is no domain, all is well unless --node names a node.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

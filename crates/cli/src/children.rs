@@ -56,7 +56,7 @@ impl Children {
         Ok(children)
     }
 
-    /// The next report; `None`: all have ended, or the time is over.
+    /// The next report; `None`: all have ended, or the time is up.
     pub(crate) fn next(&mut self, limit: Duration) -> Option<(usize, Report)> {
         if self.running == 0 {
             return None;

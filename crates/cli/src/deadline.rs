@@ -1,8 +1,8 @@
-//! A point in time to wait for. A limit that is too long to be one counts as no limit.
+//! A point in time to wait for. A limit that is too long for the clock counts as no limit.
 
 use std::time::{Duration, Instant};
 
-/// The longest single wait. In between a command looks at signals, and at whether the other side is still there.
+/// The longest single wait. Between two waits, a command checks for signals and for the other side.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ impl Deadline {
         self.0.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// How long to wait next: what is left, but at most this long.
+    /// How long to wait next: the rest of the time, but at most this long.
     pub(crate) fn next_wait(self, most: Duration) -> Duration {
         self.0.map_or(most, |deadline| deadline.saturating_duration_since(Instant::now()).min(most))
     }

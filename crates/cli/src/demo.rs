@@ -74,7 +74,7 @@ pub(crate) fn side(domain: &DomainArgs, args: SideArgs) -> CommandResult {
             reported = Instant::now();
             let latency = *live.latency.lock().expect("no panic under this lock");
             let (received, missing) = (live.received.load(Ordering::Relaxed), live.missing.load(Ordering::Relaxed));
-            let _ = report_news(&News::Running { received, missing, latency }); // if nobody listens, a signal is on its way
+            let _ = report_news(&News::Running { received, missing, latency }); // if this fails the parent is gone, and a signal is coming
         }
     };
     match side.run(domain, &interrupt, look)? {
@@ -228,7 +228,7 @@ fn table(ended: &Ended) -> Table {
         format!("{} → {}", NAMES[1], NAMES[0]),
     ]);
     let [first, second] = ended;
-    // What one sends the other receives, and there the latency is measured.
+    // Each receives what the other one sends, and measures its latency.
     let directions = [(&first.0, second), (&second.0, first)];
     let mut row = |what: &str, value: &dyn Fn(&SideReport, &SideReport, &[Latency; 2]) -> String| {
         let values = directions.map(|(sender, (receiver, latency))| value(sender, receiver, latency));
@@ -250,7 +250,7 @@ fn table(ended: &Ended) -> Table {
     table
 }
 
-/// What is left of the two nodes: themselves, or a domain without anybody in it, by their paths.
+/// The paths of what is left of the two nodes: their files, or a domain without nodes.
 fn left(domain: &Domain) -> anyhow::Result<Vec<String>> {
     let nodes = domain.nodes()?;
     let (path, is_ours) = (domain.path(), |id: &str| NAMES.contains(&id));

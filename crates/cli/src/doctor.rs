@@ -1,4 +1,4 @@
-//! `librpc doctor`: whether the machine and the domain are as librpc needs them, and what to do if they are not.
+//! `librpc doctor`: whether the machine and the domain meet the needs of librpc, and what to do if they do not.
 
 mod domain; //    the directory, its files, and the nodes in it
 mod elsewhere; // processes whose directory of the same path is another one

@@ -37,7 +37,7 @@ impl DomainArgs {
         Ok(domain)
     }
 
-    /// The same, whatever its path leads to.
+    /// The same, without checking where its path leads.
     pub(crate) fn unchecked(&self) -> anyhow::Result<Domain> {
         let domain = match self.name() {
             Some(name) => named(&name)?,
@@ -49,13 +49,13 @@ impl DomainArgs {
         })
     }
 
-    /// What the command line or the environment names. An empty `LIBRPC_DOMAIN` names nothing.
+    /// The name on the command line or in the environment. An empty `LIBRPC_DOMAIN` counts as unset.
     fn name(&self) -> Option<OsString> {
         let from_env = || std::env::var_os("LIBRPC_DOMAIN").filter(|name| !name.is_empty());
         self.domain.clone().or_else(from_env)
     }
 
-    /// The domain that is named. If none is, every domain of this user, the default one first.
+    /// The domain that is named, or otherwise every domain of this user, the default one first.
     pub(crate) fn all_domains(&self) -> anyhow::Result<Vec<Domain>> {
         let mut domains = vec![self.domain()?];
         if self.name().is_none() && self.group.is_none() {
@@ -77,7 +77,7 @@ impl DomainArgs {
         self.open_with(id, |node| node.admit(admission))
     }
 
-    /// Opens a node that is set up like this.
+    /// Opens a node with this setup.
     pub(crate) fn open_with(&self, id: &str, set_up: impl FnOnce(NodeBuilder) -> NodeBuilder) -> anyhow::Result<Node> {
         let node = set_up(Node::builder(id).domain(self.domain()?)).open();
         node.map_err(|error| match error {
@@ -88,7 +88,7 @@ impl DomainArgs {
     }
 }
 
-/// The domain of this name. A path may be any bytes; slashes at its end mean nothing.
+/// The domain of this name. A path may be any bytes; slashes at its end are ignored.
 fn named(name: &OsStr) -> anyhow::Result<Domain> {
     if name.as_bytes().contains(&b'/') {
         let end = name.as_bytes().iter().rposition(|&byte| byte != b'/').map_or(1, |last| last + 1);
@@ -113,7 +113,7 @@ fn own_domains(prefix: &str) -> Vec<Domain> {
     entries.flatten().filter(is_own).map(|entry| Domain::at(entry.path())).collect()
 }
 
-/// Removes what killed runs of this kind (`demo`, `bench`) have left. What cannot be removed waits for `librpc clean`.
+/// Removes what killed runs of this kind (`demo`, `bench`) left. What cannot be removed is left to `librpc clean`.
 pub(crate) fn clear_leftovers(kind: &str) {
     for domain in own_domains(&format!("librpc_{}.{kind}-", rustix::process::geteuid().as_raw())) {
         let _ = domain.clean();
@@ -132,7 +132,7 @@ fn gid(group: &str) -> anyhow::Result<u32> {
     }
 }
 
-/// A node id that nobody else has: `<what>-<8 hex>`.
+/// A unique node id: `<what>-<8 hex>`.
 pub(crate) fn unique_id(what: &str) -> anyhow::Result<String> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("cannot get random bytes")?;
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slashes_at_the_end_of_a_path_mean_nothing() {
+    fn slashes_at_the_end_of_a_path_are_ignored() {
         for (name, path) in [("/a/b", "/a/b"), ("/a/b//", "/a/b"), ("b/", "b"), ("./b", "./b"), ("//", "/")] {
             let domain = named(OsStr::new(name)).expect("a path");
             // A relative one is made absolute at once.

@@ -1,6 +1,6 @@
-//! Stdin, line by line, as messages: what `send` and `pub` share.
+//! Stdin, line by line, as messages: for `send` and `pub`.
 //!
-//! It ends when everything is processed, or it says what is not.
+//! It ends when everything is processed, or reports what is not.
 
 use anyhow::Context;
 
@@ -11,29 +11,29 @@ use crate::outcome::{CommandResult, Outcome, say};
 
 /// Where lines go.
 pub(crate) trait Feed {
-    /// The longest message in bytes that may be delivered. A longer line is not even kept.
+    /// The longest message in bytes that may be delivered. A longer line is not kept in memory.
     fn max_message(&mut self) -> anyhow::Result<usize>;
-    /// Sends a line, and waits as long as it may. What goes wrong with this line alone is reported, and counted.
+    /// Sends a line, and waits up to its limit. A failure of this line alone is reported and counted.
     fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>>;
-    /// Whether the receivers are to be looked at while no line comes.
+    /// Whether to check the receivers while no line comes.
     fn is_watched(&mut self) -> bool;
-    /// Looks at the receivers.
+    /// Checks the receivers.
     fn look(&mut self) -> anyhow::Result<Option<Ended>>;
-    /// Waits for a moment until everything is processed.
+    /// Waits until everything is processed, but only for a moment.
     fn flush(&mut self) -> anyhow::Result<Option<Ended>>;
-    /// Whether nothing is on its way.
+    /// Whether no message is on its way.
     fn all_processed(&mut self) -> bool;
-    /// Whether anything did not arrive.
+    /// Whether any message did not arrive.
     fn has_lost(&mut self) -> bool;
-    /// What became of the messages, in words.
+    /// What happened to the messages, in words.
     fn numbers(&mut self) -> String;
-    /// Whether the numbers are reported even if everything went well.
+    /// Whether to report the numbers even if everything went well.
     fn says_numbers(&mut self) -> bool;
 }
 
 /// Why the lines end before stdin does.
 pub(crate) enum Ended {
-    /// There is nobody left to send to.
+    /// There is no receiver left.
     Lost(String),
     Interrupted(i32),
 }

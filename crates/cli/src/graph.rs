@@ -13,7 +13,7 @@ use crate::snapshot::{Looker, Rates, Snapshot, State};
 
 /// Draws the nodes and topics of the domain, with rates
 ///
-/// Nodes are asked from outside: nothing is joined or created. Where there is no domain, nothing is drawn.
+/// Nodes are asked from outside: nothing is joined or created. If there is no domain, nothing is drawn.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,7 +50,7 @@ impl Point {
     }
 }
 
-/// What goes from one point to another.
+/// The traffic from one point to another.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
     per_second: f64,
@@ -60,7 +60,7 @@ struct Flow {
 
 #[derive(Debug, Default)]
 struct Graph {
-    /// Each with what is wrong with it.
+    /// Each with its warnings.
     points: BTreeMap<Point, Option<&'static str>>,
     flows: BTreeMap<(Point, Point), Flow>,
 }
@@ -140,8 +140,8 @@ impl Graph {
 
     fn mermaid(&self) -> String {
         let numbers = self.numbers();
-        // Anything but a letter may end a label, or mean something in it (Markdown, HTML): it is written as Mermaid's own
-        // entity.
+        // Any character but a letter may end a label or have a meaning in it (Markdown, HTML), so it is written as an
+        // entity of Mermaid.
         let is_plain = |c: char| c.is_alphanumeric() || " ._-/*:+".contains(c);
         let escape_one = |c: char| if is_plain(c) { c.to_string() } else { format!("#{};", u32::from(c)) };
         let escape = |text: &str| text.chars().map(escape_one).collect::<String>();

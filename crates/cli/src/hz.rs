@@ -18,9 +18,9 @@ use crate::turned_away::TurnedAway;
 
 /// Shows how often messages are published to topics
 ///
-/// It subscribes, as `sub` does, with an inbox that may be overwritten, so publishers never wait for it. Messages that it
-/// missed count with the mean size and interval of those that it received. Messages that were too large for it count in the
-/// rate only. For rates without subscribing: `librpc stat TOPIC --watch`.
+/// It subscribes like `sub`, but with an inbox that may be overwritten, so publishers never wait for it. Messages that
+/// it missed count with the mean size and interval of those that it received. Messages that were too large for it count
+/// only in the rate. For rates without subscribing, use `librpc stat TOPIC --watch`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,7 +46,7 @@ pub(crate) struct Args {
 
 /// The shortest time between two lines.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// Large rings of many publishers: address space, of which only what is written becomes memory.
+/// Large rings for many publishers take address space, but only the part that is written becomes memory.
 const MAPPED_BYTES: u64 = 1 << 40;
 /// The longest single wait for a message.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -62,14 +62,14 @@ struct Stretch {
     intervals: Intervals,
 }
 
-/// The times between messages, in ns. Nothing is kept for each of them (Welford's method).
+/// The times between messages, in ns, summed up without keeping each of them (Welford's method).
 #[derive(Default)]
 struct Intervals {
     count: u64,
     shortest: f64,
     longest: f64,
     mean: f64,
-    /// The sum of the squares of their distances to the mean.
+    /// The sum of the squared differences from the mean.
     squares: f64,
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
             break;
         }
         let now = TurnedAway::by(&node);
-        stretch.too_large = now.since(turned_away).returned; // an inbox that is overwritten returns nothing else
+        stretch.too_large = now.since(turned_away).returned; // an inbox that is overwritten returns messages for no other reason
         turned_away = now;
         let line = stretch.line(begun.elapsed().as_secs_f64());
         let text = if args.json { serde_json::to_string(&line)? } else { readable_line(&line) };
@@ -114,7 +114,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-/// Counts what comes until the deadline or a signal.
+/// Counts messages until the deadline or a signal.
 fn listen(
     inbox: &mut Inbox,
     deadline: Deadline,
@@ -136,7 +136,7 @@ fn listen(
 }
 
 impl Intervals {
-    /// Adds the time since the message before, which the messages missed in between share evenly.
+    /// Adds the time since the previous message. Messages missed in between share it evenly.
     fn add(&mut self, ns: f64, missed: u64) {
         let (each, weight) = (ns / (missed as f64 + 1.0), missed as f64 + 1.0);
         self.shortest = if self.count == 0 { each } else { self.shortest.min(each) };

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP as a value to look at, a descriptor to wait for, and a call.
+//! SIGINT, SIGTERM and SIGHUP as a value to check, a descriptor to wait for, and a call.
 //!
 //! A command installs this before it opens a node. From then on a signal does not end the process: the command sees the
 //! signal, and returns.
@@ -27,7 +27,7 @@ pub(crate) struct Interrupt(Arc<State>);
 struct State {
     /// The first signal that came, or 0.
     signal: AtomicI32,
-    /// What to do when it comes; `None`: it was done.
+    /// What to do when a signal comes; `None`: it was done.
     calls: Mutex<Option<Vec<Call>>>,
     /// The end of a pipe that hangs up with the first signal.
     hangs_up: OwnedFd,
@@ -37,7 +37,7 @@ impl Interrupt {
     /// Installs the handlers.
     pub(crate) fn install() -> anyhow::Result<Self> {
         let (hangs_up, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
-        // Under `nohup` a terminal that goes away ends nothing.
+        // Under `nohup`, the end of the terminal must not end the command.
         let wanted = [SIGINT, SIGTERM].into_iter().chain((!is_ignored(SIGHUP)).then_some(SIGHUP));
         let mut signals = Signals::new(wanted).context("cannot install the signal handlers")?;
         let state = Arc::new(State { signal: AtomicI32::new(0), calls: Mutex::new(Some(Vec::new())), hangs_up });
@@ -87,7 +87,7 @@ impl Interrupt {
         }
     }
 
-    /// Calls this when a signal comes, or now if one has come already.
+    /// Calls this when a signal comes, or at once if one has come already.
     pub(crate) fn then(&self, call: impl FnOnce() + Send + 'static) {
         let mut calls = self.0.calls.lock().expect("no panic under this lock");
         match &mut *calls {

@@ -1,4 +1,4 @@
-//! Stdin as lines. Only the `\n` is taken off, the last line may lack it, and memory stays bounded however long a line is.
+//! Stdin as lines. Only the `\n` is removed, which the last line may lack. Memory stays bounded however long a line is.
 //!
 //! Invariant: `start ≤ scanned ≤ end ≤ buffer.len()`; the bytes in `start..scanned` hold no `\n`.
 
@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// What stdin has next.
+/// What comes next on stdin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// A line: [`Lines::bytes`] has it.
@@ -26,7 +26,7 @@ pub(crate) enum Next {
     End,
 }
 
-/// What came of reading more.
+/// The outcome of reading more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// Bytes, or the end.
@@ -84,7 +84,7 @@ impl Lines {
         }
     }
 
-    /// No `\n` is in what was read.
+    /// The bytes read so far contain no `\n`.
     #[cold]
     fn rest(&mut self, limit: impl FnOnce() -> usize) -> Next {
         if self.at_end {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_newline_is_taken_off() {
+    fn only_the_newline_is_removed() {
         for piece in 1..20 {
             let expect: [&[u8]; 5] = [b"a", b"", b" b\r", b"\0\xff", b"last"];
             assert_eq!(lines(b"a\n\n b\r\n\0\xff\nlast", piece, 8, 100), expect.map(|line| Ok(line.to_vec())));

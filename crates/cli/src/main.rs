@@ -1,6 +1,6 @@
 //! The command line of librpc: one file per command, data on stdout, messages for the user on stderr.
 //!
-//! Whatever ends a command, `main` returns. By then the nodes are dropped, and nothing of them stays under `/dev/shm`.
+//! However a command ends, `main` returns. By then the nodes are dropped, and nothing of them stays under `/dev/shm`.
 //!
 //! The commands:
 mod bench; //        measurements
@@ -8,7 +8,7 @@ mod check; //        limits, for monitoring probes
 mod clean; //        removes what dead nodes have left
 mod completions; //  for shells, and the manual
 mod demo; //         two processes that exchange messages
-mod doctor; //       whether machine and domain are as they should be
+mod doctor; //       whether machine and domain meet librpc's needs
 mod duplex; //       both directions at once
 mod graph; //        who sends what to whom, as a picture
 mod hz; //           how often messages are published
@@ -21,7 +21,7 @@ mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout
 mod top; //          a domain at work, live
 // What they share:
-mod about; //        what has to do with a node, topic or pattern
+mod about; //        what is connected to a node, topic or pattern
 mod admit; //        --admit
 mod children; //     processes that a command starts
 mod deadline; //     how long to wait
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { outcome::USAGE } else { 0 };
-            let _ = error.print(); // if stdout is closed, nobody reads it
+            let _ = error.print(); // a closed stdout is no failure
             return ExitCode::from(code);
         }
     };

@@ -1,8 +1,8 @@
 //! `librpc metrics`: a page of metrics for Prometheus. Counters are read when the page is requested.
 
-mod counters; // what was counted, so that it never falls
-mod page; //     what the page says
-mod server; //   as much of HTTP as a scrape needs
+mod counters; // counts that never fall
+mod page; //     the content of the page
+mod server; //   the part of HTTP that a scrape needs
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +48,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-/// Requests at the same time look one after the other.
+/// Simultaneous requests look at the domain one after the other.
 fn page(last: &Mutex<(Observer, Arc<Counters>)>) -> anyhow::Result<Answer> {
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     let observed = last.0.look(ANSWER_LIMIT)?;

@@ -13,8 +13,9 @@ use crate::snapshot::{ANSWER_LIMIT, State, denials};
 
 /// Lists the nodes of the domain
 ///
-/// A dead node whose files are still there is shown as dead, and a node that does not answer within 1 s as stalled. What the
-/// subscriptions of a node may not read is shown after the table. Where there is no domain, nothing is shown.
+/// A dead node whose files are still there is shown as dead, and a node that does not answer within 1 s as stalled.
+/// Topics that the subscriptions of a node may not read are listed after the table. If there is no domain, nothing is
+/// shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -82,7 +83,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     Ok(Outcome::Done)
 }
 
-/// The topics that a node's subscriptions may not read, as it says.
+/// The topics that a node's subscriptions may not read, according to the node.
 fn denied(node: &NodeInfo, stats: &Result<NodeStats, ObserveError>) -> Vec<String> {
     stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats))
 }

@@ -8,14 +8,14 @@ use crate::stdout;
 /// The exit code of wrong usage.
 pub(crate) const USAGE: u8 = 2;
 
-/// How a command ended that did not fail.
+/// How a command that did not fail has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     /// Done, but not everything arrived.
     Loss,
     TimedOut,
-    /// This signal came before the command was over.
+    /// This signal came before the end of the command.
     Interrupted(i32),
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn exit(result: CommandResult) -> ExitCode {
         Ok(Outcome::Loss) => 3,
         Ok(Outcome::TimedOut) => 124,
         Ok(Outcome::Interrupted(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
-        // It is the reader's choice to stop reading, and no failure.
+        // The reader may stop reading: that is no failure.
         Err(error) if error.downcast_ref().is_some_and(stdout::is_gone) => 0,
         Err(error) => {
             say(whole_text(&error));
@@ -61,7 +61,7 @@ fn whole_text(error: &anyhow::Error) -> String {
     text
 }
 
-/// Writes one line for the user to stderr. If stderr is closed, nobody is there to read it.
+/// Writes one line for the user to stderr. Nothing is done if stderr is closed.
 pub(crate) fn say(what: impl fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "librpc: {what}");

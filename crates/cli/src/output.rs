@@ -1,6 +1,6 @@
-//! Messages on stdout: what `recv` and `sub` share.
+//! Messages on stdout, for `recv` and `sub`.
 //!
-//! Invariant: what was not written is not acknowledged. A message is first written, whole, and then acknowledged.
+//! Invariant: no message is acknowledged before it was written in full.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -44,7 +44,7 @@ enum PolicyArg {
     Latest,
 }
 
-/// What has come.
+/// How many messages arrived.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) received: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Tally {
     pub(crate) missed: u64,
 }
 
-/// Opens an inbox. What the command line says wrong about it is wrong usage.
+/// Opens an inbox. Options that are invalid for it are wrong usage.
 pub(crate) fn open(inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
     inbox.open().map_err(|error| match error {
         InboxError::Capacity { .. }
@@ -77,7 +77,7 @@ impl OutputArgs {
         }
     }
 
-    /// Writes messages until there are enough, nobody reads any more, or a signal comes.
+    /// Writes messages until there are enough, the reader of stdout is gone, or a signal comes.
     pub(crate) fn write(
         &self,
         mut inbox: Inbox,
@@ -137,7 +137,7 @@ impl OutputArgs {
     }
 }
 
-/// A receiver that only watches. Its publishers ignore what it does not get, so it must report that itself.
+/// A receiver that only watches. Its publishers ignore messages that it does not get, so it must report them itself.
 pub(crate) struct Spectator<'n> {
     node: &'n Node,
     policy: Policy,
@@ -161,7 +161,7 @@ impl<'n> Spectator<'n> {
         }
     }
 
-    /// Says what else was turned away or denied since the last look.
+    /// Reports what was turned away or denied since the last look.
     fn look(&mut self) {
         for denial in self.node.stats().denials {
             if self.denied.insert((denial.by.to_string(), denial.topic.to_string())) {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 const BATCH: Duration = Duration::from_micros(100);
 /// The most messages between two looks at the clock.
 const BETWEEN_LOOKS: u64 = 64;
-/// A sender that is this late at the end of its time still catches up. One that is later was held back by its receiver.
+/// A sender that is at most this late at the end of its time still catches up. A later one was held back by its
+/// receiver.
 const CATCH_UP: Duration = Duration::from_millis(2);
 /// Catching up takes no longer than this, however high the rate.
 const CATCHING_UP: Duration = Duration::from_millis(20);
@@ -21,7 +22,7 @@ pub(crate) struct Pace {
     sent: u64,
 }
 
-/// What a sender has to do now.
+/// What a sender must do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     /// This many messages, at least one.
@@ -74,12 +75,12 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How much a sender that takes `each` for a message has sent when its time is over.
+    /// How many messages a sender has sent at the end of its time if each takes `each`.
     fn sent(rate: u64, time: Duration, each: Duration) -> u64 {
         let mut pace = Pace::new(rate, time);
         let mut elapsed = Duration::ZERO;
         loop {
-            assert!(elapsed < time + Duration::from_secs(1), "it goes on and on");
+            assert!(elapsed < time + Duration::from_secs(1), "it does not end");
             match pace.due(pace.begun + elapsed) {
                 Due::Messages(messages) => elapsed += each * messages as u32,
                 Due::Nothing(time) => elapsed += time,

@@ -7,7 +7,7 @@
 //! the rest      8-byte words: seed + index of the word; then 0 to 7 zero bytes
 //! ```
 
-/// The smallest message; a stamped one needs 8 bytes more.
+/// The size of the smallest message. A stamped one needs 8 bytes more.
 pub(crate) const MIN_BYTES: usize = 16;
 pub(crate) const MIN_STAMPED_BYTES: usize = 24;
 
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     Data = 1,
     /// With the time at which it was sent, at a rate that fills no queue.
     Stamped = 2,
-    /// The same, sent as fast as possible: its latency is that of a queue.
+    /// The same, sent as fast as possible, so its latency includes the queue.
     StampedUnderLoad = 3,
     /// The last one.
     End = 4,
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 pub(crate) struct Content {
     pub(crate) kind: Kind,
     pub(crate) number: u64,
-    /// Of the stamped kinds.
+    /// Only in the stamped kinds.
     pub(crate) sent_ns: u64,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn write(payload: &mut [u8], kind: Kind, number: u64) {
     }
 }
 
-/// Reads a message; `None` if any byte of it is not as it was written.
+/// Reads a message; `None` if any byte of it differs from what was written.
 pub(crate) fn read(payload: &[u8]) -> Option<Content> {
     let (words, rest) = payload.as_chunks::<WORD>();
     let [first, second, others @ ..] = words else { return None };
@@ -81,7 +81,7 @@ pub(crate) fn read(payload: &[u8]) -> Option<Content> {
         (Kind::Stamped | Kind::StampedUnderLoad, []) => return None,
         _ => (0, others, 2),
     };
-    // No branch per word, so that this costs little compared with the message itself.
+    // Without a branch per word, so that checking costs little compared with the message itself.
     let differs = others.iter().enumerate().fold(0, |differs, (index, word)| {
         differs | (u64::from_le_bytes(*word) ^ seed.wrapping_add(index as u64 + from))
     });

@@ -86,11 +86,11 @@ fn wait_for_subscriber(
 struct Publishing {
     publisher: Publisher,
     messages: u64,
-    /// The most inboxes that one message has reached.
+    /// The largest number of inboxes that one message has reached.
     inboxes: usize,
-    /// Messages that were too large for a subscriber that drops or overwrites messages anyway: no loss of ours.
+    /// Messages that were too large for a subscriber that drops or overwrites messages anyway. They are not our loss.
     passed_by: u64,
-    /// What has been reported: the same trouble with the same inbox is not reported for every line.
+    /// What has been reported, so that the same trouble with the same inbox is not reported for every line.
     said: BTreeSet<String>,
 }
 
@@ -112,7 +112,7 @@ impl Publishing {
     fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
         match self.publisher.flush(limit) {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
-            // The other subscribers go on.
+            // The other subscribers still get the lines.
             Err(FlushError::Lost { causes, .. }) => {
                 causes.iter().for_each(say);
                 Ok(None)
@@ -140,7 +140,7 @@ impl From<&SendError> for Undelivered {
 }
 
 impl Feed for Publishing {
-    /// Each inbox has a limit of its own. The publisher learns it when it publishes.
+    /// Each inbox has its own limit, which the publisher learns when it publishes.
     fn max_message(&mut self) -> anyhow::Result<usize> {
         Ok(MAX_MESSAGE)
     }

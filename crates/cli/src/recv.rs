@@ -8,8 +8,8 @@ use crate::output::{OutputArgs, Tally};
 
 /// Writes the messages sent to a node to stdout, one per line
 ///
-/// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when nobody reads stdout any
-/// more; with 3 if messages were overwritten before they could be written (--policy latest).
+/// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when the reader of stdout
+/// is gone; with 3 if messages were overwritten before they could be written (--policy latest).
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

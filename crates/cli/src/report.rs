@@ -36,7 +36,7 @@ struct Inbox<'a> {
     policy: &'a str,
     capacity_bytes: u64,
     channels: usize,
-    /// Left out where the node does not say.
+    /// Left out if the node does not report it.
     #[serde(flatten)]
     ended: Option<Ended>,
 }
@@ -63,7 +63,7 @@ struct Channel<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ring: Option<u32>,
     state: &'static str,
-    /// Which end says so.
+    /// Which end reports it.
     seen_by: &'static str,
     policy: &'static str,
     pid: u32,

@@ -14,9 +14,9 @@ use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::source::SourceArgs;
 
-/// How long to wait for the node unless the user says so.
+/// How long to wait for the node by default.
 const WAIT: Duration = Duration::from_secs(10);
-/// How long a node may be away before it counts as gone, if nothing shows that it has died. Also the time between two
+/// How long a node may be absent before it counts as gone, unless it is known to be dead. Also the time between two
 /// looks at the registry.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -77,7 +77,7 @@ pub(crate) fn connect(
     }
 }
 
-/// The node that is sent to, as the registry shows it.
+/// The receiving node, as the registry shows it.
 struct Receiver {
     id: String,
     domain: Domain,
@@ -87,8 +87,8 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// Whether it is gone: it has died, or it has left and is not back. A node that is back counts as there, because the
-    /// next line connects again.
+    /// Whether it is gone: it has died, or has left without coming back. A node that is back counts as there, because
+    /// the next line connects again.
     fn is_gone(&mut self, is_connected: bool) -> anyhow::Result<bool> {
         if is_connected {
             (self.next_look, self.is_away) = (None, false);
@@ -104,7 +104,7 @@ impl Receiver {
     }
 }
 
-/// One node, which sets the pace.
+/// The receiving node, which sets the pace.
 struct Sending {
     receiver: Receiver,
     sender: Sender,

@@ -64,7 +64,7 @@ impl Flow {
     }
 }
 
-/// The progress of a side, for those that watch.
+/// The progress of a side, for observers.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) sent: AtomicU64,
@@ -80,9 +80,9 @@ pub(crate) struct Live {
 pub(crate) struct Exchanged {
     pub(crate) sent: Flow,
     pub(crate) received: Flow,
-    /// How many messages the peer says that it sent.
+    /// How many messages the peer reports as sent.
     pub(crate) peer_sent: u64,
-    /// Paced, and under load.
+    /// The latencies: paced, and under load.
     pub(crate) latency: [Latency; 2],
 }
 
@@ -215,7 +215,7 @@ impl Side {
     }
 
     /// Receives until the peer's end message. `None`: stopped.
-    #[expect(clippy::type_complexity, reason = "it has one caller, which takes it apart at once")]
+    #[expect(clippy::type_complexity, reason = "it has one caller, which destructures it at once")]
     fn receive(&self, mut inbox: Inbox, live: &Live) -> anyhow::Result<Option<(Inbox, Flow, u64, [Latency; 2])>> {
         let (mut received, mut next) = (Flow::default(), 0);
         let mut histograms = [histogram(), histogram()];

@@ -1,7 +1,7 @@
 //! What one look at a domain finds: nodes, inboxes and channels as rows, for `stat`, `top`, `metrics`, `graph`, `check`.
 //!
-//! Both ends see a channel. The receiver's word counts, because it maps the memory of both sides. A channel to a node that
-//! does not answer is shown as its sender sees it.
+//! Both ends report a channel. The report of the receiver counts, because it maps the memory of both sides. A channel
+//! to a node that does not answer is shown as its sender sees it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub(crate) enum State {
     Alive,
     /// It lives, but does not answer.
     Stalled,
-    /// It does not admit us, or its version has no statistics.
+    /// It does not admit us, or its version does not have statistics.
     Refused,
     /// It cannot be asked, or its answer is not valid.
     Broken,
@@ -32,12 +32,12 @@ pub(crate) struct NodeRow {
     pub(crate) uid: u32,
     pub(crate) incarnation: String,
     pub(crate) state: State,
-    /// Why it says nothing.
+    /// Why it does not answer.
     pub(crate) why: Option<String>,
     pub(crate) version: Option<String>,
     pub(crate) namespaces: Vec<(String, u64)>,
     pub(crate) addresses: Vec<String>,
-    /// What its subscriptions are denied, one line each.
+    /// The topics that its subscriptions may not read, one line each.
     pub(crate) denials: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct InboxRow {
     pub(crate) policy: &'static str,
     pub(crate) capacity: u64,
     pub(crate) channels: usize,
-    /// What came over channels that have ended; `None`: its node does not say.
+    /// What arrived over channels that have ended; `None`: its node does not answer.
     pub(crate) ended: Option<Totals>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct ChannelRow {
     pub(crate) to: String,
     /// What the inbox receives; empty: unknown.
     pub(crate) addresses: Vec<String>,
-    /// Whether the receiver says so, or only the sender.
+    /// Whether the receiver reports this, or only the sender.
     pub(crate) by_receiver: bool,
     pub(crate) stats: ChannelStats,
     /// What has happened since an earlier look, if there was one.
@@ -86,7 +86,7 @@ pub(crate) struct Rates {
     pub(crate) received: f64,
     pub(crate) bytes: f64,
     pub(crate) lost: f64,
-    /// The part of the time that the sender has waited for room, 0 to 1.
+    /// The part of the time that the sender spent waiting for room, 0 to 1.
     pub(crate) blocked: f64,
 }
 
@@ -233,7 +233,7 @@ impl Snapshot {
         }
     }
 
-    /// Says of every channel what has happened since an earlier look.
+    /// Adds to every channel what has happened since an earlier look.
     pub(crate) fn compare_with(&mut self, earlier: &Self) {
         let before: HashMap<&Key, &ChannelRow> = earlier.channels.iter().map(|row| (&row.key, row)).collect();
         let seconds = (self.at - earlier.at).as_secs_f64().max(1e-6);
@@ -245,11 +245,11 @@ impl Snapshot {
         }
     }
 
-    /// Whether a channel that is not in here did not exist then: the node that shows it now did answer.
+    /// Whether a channel would be in this snapshot if it had existed: the node that shows it now answered then.
     fn would_have_seen(&self, row: &ChannelRow) -> bool {
         let witness = if row.by_receiver { &row.key.to } else { &row.key.from };
         let answered = self.nodes.iter().all(|node| node.incarnation != *witness || node.state == State::Alive);
-        // A channel gets its number when the receiver answers. Before, it was here without one.
+        // A channel gets its number when the receiver answers. Before that, it is shown without one.
         let is_pending = |other: &ChannelRow| {
             let (one, other) = (&row.key, &other.key);
             other.is_pending() && (&one.from, &one.to, one.inbox) == (&other.from, &other.to, other.inbox)
@@ -257,8 +257,8 @@ impl Snapshot {
         answered && !self.channels.iter().any(is_pending)
     }
 
-    /// How many messages were dropped or overwritten since an earlier look: on channels that are still there, that have
-    /// begun, or that have ended since.
+    /// How many messages were dropped or overwritten since an earlier look, whether their channel is still there, has
+    /// begun since, or has ended since.
     pub(crate) fn lost_since(&self, earlier: &Self) -> u64 {
         let before = earlier.losses();
         let lost = self.losses().into_iter().map(|(inbox, now)| match before.get(&inbox) {
@@ -289,9 +289,9 @@ impl Snapshot {
     }
 }
 
-/// Channels that their receivers see, and their senders do not by the same number: by inbox and sender, how many.
+/// How many channels of each inbox and sender the receiver shows under a number that the sender does not show.
 ///
-/// A sender that was asked before its channel got a number shows it as pending, and its receiver may have shown it already.
+/// A sender that was asked before its channel got a number shows it as pending. Its receiver may have shown it already.
 struct Unmatched(HashMap<(String, String, u32), usize>);
 
 impl Unmatched {
@@ -382,7 +382,7 @@ impl ChannelRow {
         recent.filter(|latency| !latency.is_empty()).unwrap_or(&self.stats.latency)
     }
 
-    /// What it leads to, for people: the node, or patterns.
+    /// What it leads to, as shown to the user: the node, or patterns.
     pub(crate) fn address(&self) -> String {
         if self.addresses.is_empty() { format!("inbox {}", self.stats.inbox) } else { self.addresses.join(" ") }
     }
@@ -394,7 +394,7 @@ impl ChannelRow {
 }
 
 impl Recent {
-    /// What has happened on a channel; `None`: it is new, and has counted from 0.
+    /// What has happened on a channel; `None`: it is new, and counts from 0.
     fn between(was: Option<&ChannelRow>, row: &ChannelRow, seconds: f64) -> Self {
         let is = &row.stats;
         let rate = |count: fn(&ChannelRow) -> u64| count(row).saturating_sub(was.map_or(0, count)) as f64 / seconds;
@@ -416,7 +416,7 @@ mod tests {
     use super::*;
     use librpc::{Inbox, Node, Policy, Publisher, SendError};
 
-    /// A domain with a node that subscribes, and drops what finds its small inbox full.
+    /// A domain with a node that subscribes, and drops messages when its small inbox is full.
     struct Place {
         domain: Domain,
         subscriber: Node,
@@ -489,7 +489,7 @@ mod tests {
         later.compare_with(&earlier);
         let rates = later.channels[0].rates();
         assert!(rates.sent > 0.0 && rates.lost > 0.0, "{rates:?}");
-        // A second look at the same says that nothing has happened since.
+        // A second look at the same state shows that nothing has happened since.
         let mut again = place.look();
         again.compare_with(&later);
         assert_eq!(again.channels[0].rates().sent, 0.0);

@@ -1,4 +1,4 @@
-//! The node that sends, how fast it sends, and how long it waits for receivers: what `send` and `pub` share.
+//! The node that sends, how fast it sends, and how long it waits for receivers: for `send` and `pub`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl SourceArgs {
         self.open_with(domain, command, |node| node)
     }
 
-    /// The same, set up like this.
+    /// The same, with this setup.
     pub(crate) fn open_with(
         &self,
         domain: &DomainArgs,

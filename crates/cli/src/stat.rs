@@ -16,9 +16,10 @@ use crate::{about, report, warnings};
 
 /// Shows what every channel of the domain has counted
 ///
-/// Nodes are asked from outside: traffic is not slowed down, and nothing is joined or created. A node that does not answer
-/// within 1 s is shown as stalled, with what its senders know of it. Where there is no domain, nothing is shown. Latencies
-/// run from the commit of a message until it is processed; about one message in 64 is measured, and each one after a pause.
+/// Nodes are asked from outside: traffic is not slowed down, and nothing is joined or created. A node that does not
+/// answer within 1 s is shown as stalled, with what its senders know about it. If there is no domain, nothing is shown.
+/// Latencies run from the commit of a message until it is processed; about one message in 64 is measured, and each one
+/// after a pause.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

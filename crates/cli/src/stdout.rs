@@ -1,4 +1,4 @@
-//! Stdout, written to directly: one `write(2)` for each message that fits, and no write that a signal could not end.
+//! Stdout, written to directly: one `write(2)` for each message that fits. A signal ends every write.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,11 +23,11 @@ ctor::declarative::ctor! {
     }
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     All,
-    /// Nobody reads any more.
+    /// The reader is gone.
     Closed,
     /// A signal came before everything was written.
     Interrupted,
@@ -62,7 +62,7 @@ impl Stdout {
         })
     }
 
-    /// Writes everything, unless nobody reads any more or a signal comes.
+    /// Writes everything, unless the reader is gone or a signal comes.
     pub(crate) fn write(&mut self, mut bytes: &[u8], interrupt: &Interrupt) -> io::Result<Written> {
         if let Kind::Nothing = self.0 {
             return Ok(Written::Closed);
@@ -121,7 +121,7 @@ fn file_type() -> Option<FileType> {
     Some(FileType::from_raw_mode(stat.st_mode))
 }
 
-/// Whether a failed write to stdout says only that nobody reads any more: a pipe's reader has gone, or a terminal.
+/// Whether a failed write to stdout only means that the reader of the pipe, or the terminal, is gone.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     let is_hung_up = || error.raw_os_error() == Some(Errno::IO.raw_os_error());
     error.kind() == io::ErrorKind::BrokenPipe || is_hung_up() && file_type() == Some(FileType::CharacterDevice)

@@ -9,10 +9,10 @@ use crate::output::{OutputArgs, Spectator, Tally};
 
 /// Writes the messages published to topics to stdout, one per line
 ///
-/// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when nobody reads stdout any
-/// more; with 3 if messages were overwritten before they could be written (--policy latest). Messages that did not get
-/// into the inbox, because they were too large or it was full, are reported on stderr, and
-/// so are topics that their publishers do not let it read.
+/// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when the reader of stdout
+/// is gone; with 3 if messages were overwritten before they could be written (--policy latest). Messages that did not
+/// get into the inbox, because they were too large or it was full, are reported on stderr. So are topics that this
+/// process may not read.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -58,7 +58,7 @@ impl Args {
 
 /// The time between the two looks of --once.
 const MOMENT: Duration = Duration::from_millis(250);
-/// How long the screen may be out of date after a key or a look.
+/// How long the screen may stay outdated after a key or a look.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long restoring the terminal may take after a signal.
@@ -71,7 +71,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         return once(&mut looker, args);
     }
     let interrupt = Interrupt::install()?;
-    // Whatever blocks the drawing, a signal ends the command. It has joined nothing, so nothing is left behind.
+    // A signal ends the command even if drawing blocks. It has joined nothing, so nothing is left behind.
     interrupt.then(|| {
         std::thread::sleep(LAST_PATIENCE);
         std::process::exit(0);

@@ -1,10 +1,10 @@
-//! Messages that never got into an inbox of this process: dropped because it was full, or too large for it.
+//! Messages that never got into an inbox of this process: dropped because the inbox was full, or too large for it.
 //!
-//! The senders count them, in memory that the inbox reads. Their receiver learns of them only by looking here.
+//! The senders count them in memory that the inbox can read. The receiver learns of them only from these counters.
 
 use librpc::{Node, Totals};
 
-/// What the inboxes of a node have turned away.
+/// How many messages the inboxes of a node have turned away.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TurnedAway {
     /// New messages that a full inbox dropped.
@@ -14,7 +14,7 @@ pub(crate) struct TurnedAway {
 }
 
 impl TurnedAway {
-    /// So far.
+    /// The numbers so far.
     pub(crate) fn by(node: &Node) -> Self {
         let mut totals = Totals::default();
         for inbox in node.stats().inboxes {
@@ -25,7 +25,7 @@ impl TurnedAway {
         Self { dropped: totals.dropped, returned: totals.returned }
     }
 
-    /// What has been added since an earlier look.
+    /// The difference from an earlier look.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             dropped: self.dropped.saturating_sub(earlier.dropped),

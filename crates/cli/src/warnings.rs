@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::snapshot::{ChannelRow, Snapshot, State};
 
-/// From this part on a ring counts as full: the next message may not fit if it is as large as it may be.
+/// A ring that is filled to this part counts as full: the largest message may not fit.
 pub(crate) const FULL: f64 = 0.75;
-/// From this part of its time on, a sender that waits has a slow consumer.
+/// A sender that waits for this part of its time has a slow consumer.
 const SLOW: f64 = 0.1;
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,7 +19,7 @@ pub(crate) struct Warning {
     pub(crate) text: String,
 }
 
-/// What is wrong now, and what has gone wrong since an earlier look. Where there was none, everything lost so far counts.
+/// What is wrong now, and what has gone wrong since an earlier look. If there was none, everything lost so far counts.
 pub(crate) fn find(snapshot: &Snapshot) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for node in &snapshot.nodes {
@@ -50,7 +50,7 @@ fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
         warnings.push(Warning { name, node: row.to.clone(), from: Some(row.from.clone()), text });
     };
     let (from, to, percent) = (&row.from, row.address(), row.fill() * 100.0);
-    // A ring that is overwritten is full as soon as its receiver pauses. What that costs is reported as drops.
+    // A ring that is overwritten is full as soon as its receiver pauses. The losses are reported as drops.
     let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
     if is_full {
         warn("queue-full", format!("{from} → {to}: {percent:.0} % full, {} messages wait", row.stats.queued));

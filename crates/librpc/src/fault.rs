@@ -36,7 +36,7 @@ mod points {
 
     static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
 
-    /// Has the ring report its steps, too.
+    /// Makes the ring report its steps, too.
     pub(crate) fn prepare() {
         fork::undivided(|| librpc_ring::fault::HOOK.get_or_init(|| reach));
     }

@@ -1,6 +1,7 @@
-//! The decoders of a stranger's bytes, for a fuzzer, without sockets and files.
+//! The decoders of other processes' bytes, for a fuzzer, without sockets and files.
 //!
-//! Each says whether it accepted the bytes. What it accepts must equal what it would write itself: that is asserted here.
+//! Each returns whether it accepted the bytes. This asserts that accepted bytes equal what the library would write
+//! itself.
 
 use librpc_ring::{Head, Kind};
 use minicbor::{Decode, Encode};
@@ -18,7 +19,7 @@ use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern, check_topic};
 use crate::wire::Reason;
 use crate::wire::{self, Answer, Attached, Data, Deny, Hello, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms};
 
-/// Takes bytes in, and says whether anything honest could have sent them.
+/// Decodes bytes. Returns whether an honest peer could have sent them.
 pub type Door = fn(&[u8]) -> bool;
 
 /// Where bytes come in.
@@ -119,7 +120,7 @@ fn topics(mut bytes: &[u8]) -> bool {
     taken
 }
 
-/// What an honest peer would write, for each door: seeds of what a fuzzer mutates.
+/// What an honest peer would write, for each door: the seeds that a fuzzer mutates.
 pub fn samples() -> Vec<(usize, Vec<u8>)> {
     let (incarnation, target) = ([0x11; 16], [0x22; 16]);
     let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
@@ -162,8 +163,8 @@ fn honest_deny(incarnation: [u8; 16], target: [u8; 16]) -> Deny {
     Deny { lowest: PROTOCOL, highest: PROTOCOL, node, incarnation, target, inbox: 3, topic, text }
 }
 
-/// A hello, as an honest sender would write it: from which incarnation to which, over which connection and whether it opens
-/// that, and what the memory is (capacity, policy) that comes along.
+/// A hello, as an honest sender would write it: the two incarnations, the connection and whether this opens it, and the
+/// memory that comes along (capacity, policy).
 pub fn write_hello(
     node: &str,
     (incarnation, target): ([u8; 16], [u8; 16]),

@@ -1,6 +1,6 @@
 //! How many messages the outboxes of a node keep for receivers that are gone: the node's close waits for them.
 //!
-//! The messages are their outboxes' own. Nobody else can deliver them, so this is only a count.
+//! The messages belong to their outboxes. Only these can deliver them, so this is just a count.
 
 use crate::sys::clock::Instant;
 use crate::sys::fork;
@@ -26,14 +26,14 @@ impl KeptCount {
     }
 
     pub(crate) fn remove(&self, messages: u64) {
-        // In a forked child the lock may be held by a thread that is not there.
+        // In a forked child the lock may be held by a thread that does not exist there.
         if messages > 0 && self.born.is_here() {
             *self.messages.lock() -= messages;
             self.fell.notify_all();
         }
     }
 
-    /// Waits up to a deadline until no message is kept any more, and returns how many are.
+    /// Waits until no more messages are kept, up to a deadline. Returns how many still are.
     pub(crate) fn wait_for_none(&self, deadline: Option<Instant>) -> u64 {
         let mut messages = self.messages.lock();
         while *messages > 0 {

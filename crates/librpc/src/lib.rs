@@ -28,44 +28,67 @@
 //! A [`Node`] is a participant with an id. It receives with an [`Inbox`] and sends with a [`Sender`]. Nodes meet in a
 //! [`Domain`], a directory in shared memory. Nothing has to be started first, and the last node removes the domain.
 //!
-//! A message is *accepted* when `send` returns `Ok`: it survives its sender from then on. It is *processed* when its receiver
-//! asks for the next one, or calls [`Inbox::ack`] under [`Acknowledge::Explicit`]; [`Sender::flush`] waits for that.
+//! # Topics
+//!
+//! A node can also publish, for every subscription whose pattern matches the topic:
+//!
+//! ```
+//! # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_topics_{}", std::process::id()));
+//! # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+//! # let (display, kitchen) = (open("display")?, open("kitchen")?);
+//! let mut temperatures = display.subscribe("sensor/*/temperature")?;
+//! let mut publisher = kitchen.publisher("sensor/kitchen/temperature")?;
+//! let receipt = publisher.publish(b"21.5")?;
+//! assert_eq!(receipt.inboxes(), 1); // accepted by one inbox
+//! assert_eq!(temperatures.recv()?.expect("nobody stops this inbox").payload(), b"21.5");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! A message is *accepted* when `send` returns `Ok`: it survives its sender from then on. It is *processed* when its
+//! receiver asks for the next one, or calls [`Inbox::ack`] under [`Acknowledge::Explicit`]; [`Sender::flush`] waits for
+//! that.
 //!
 //! # What else there is
 //!
 //! | subject | in short | begin with |
 //! |---|---|---|
-//! | topics | Subscriptions with patterns (`*` is one level, `**` any number). Each is an inbox of its own, so a slow one delays no other. A receipt says which inboxes have the message. | [`Node::subscribe`], [`Node::publisher`], [`Receipt`], [`Pattern`] |
-//! | many topics and nodes | One outbox reaches them all, and needs one channel per inbox. | [`Node::outbox`], [`Outbox`] |
+//! | subscriptions | A pattern has `*` for one level and `**` for any number. Each subscription has its own inbox, so a slow one delays no other. A receipt says which inboxes got the message. | [`Node::subscribe`], [`Node::subscriber_builder`], [`Receipt`], [`Pattern`] |
+//! | many topics and nodes | One outbox reaches all of them, with one channel per inbox. | [`Node::outbox`], [`Outbox`] |
+//! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
 //! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
 //! | time limits | Each call that waits has a form with a limit, and one that does not wait. | [`Sender::send_timeout`], [`Sender::try_send`], [`Inbox::recv_timeout`], [`Inbox::try_recv`] |
-//! | slowing down | Messages and bytes per second; a mark that reports when inboxes fill. | [`Rate`], [`Sender::limit_rate`], [`Sender::set_high_water`] |
-//! | redelivery | What a receiver did not process goes to its next incarnation, in order, or comes back. | [`Sender::set_redelivery`], [`InboxBuilder::durable`], [`Message::is_redelivered`], [`Sender::take_returned`] |
+//! | slowing down | A limit of messages or bytes per second; a mark that reports when inboxes fill up. | [`Rate`], [`Sender::limit_rate`], [`Sender::set_high_water`] |
+//! | redelivery | Messages that a receiver did not process go to its next incarnation, in order, or come back. | [`Sender::set_redelivery`], [`InboxBuilder::durable`], [`Message::is_redelivered`], [`Sender::take_returned`] |
 //! | events | An inbox reports senders that join, leave or die. | [`Inbox::recv_event`], [`Event`], [`Departure`] |
-//! | callbacks | Messages on a thread of the inbox's own. | [`InboxBuilder::callback`], [`CallbackHandle`] |
-//! | event loops | An inbox is a descriptor to poll. Or it spins, for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
-//! | stopping | From another thread or a signal handler. A node can wait until its messages are processed. | [`Inbox::stop_handle`], [`Node::close`] |
-//! | admission | Who may send, by uid, gid, pid, executable or a function. The kernel says who it is. | [`Admission`], [`NodeBuilder::admit`], [`Domain::shared_with_group`] |
+//! | callbacks | The inbox calls a function for each message, on its own thread. | [`InboxBuilder::callback`], [`CallbackHandle`] |
+//! | event loops | An inbox can be polled as a descriptor, sleep, or spin for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
+//! | stopping | Another thread or a signal handler can stop an inbox. A node that closes can wait until its messages are processed. | [`Inbox::stop_handle`], [`Node::close`] |
+//! | several users | A group shares a domain. Each node admits senders by uid, gid, pid, executable or a function, and the kernel says who they are. | [`Domain::shared_with_group`], [`NodeBuilder::admit`], [`Admission`] |
+//! | readers | A publisher chooses which processes may read a topic. | [`NodeBuilder::readers`], [`Event::Denied`] |
 //! | limits | How much the peers of one user may cost a node. | [`Limits`], [`NodeBuilder::limits`] |
-//! | statistics | Every channel counts, always: from inside, or from outside without a node. | [`Sender::account`], [`Node::stats`], [`Domain::observe`], [`Observer`] |
-//! | cleaning up | Happens by itself at each start; on demand, too. | [`Domain::clean`], [`Domain::leftovers`], [`Domain::nodes`] |
+//! | statistics | Every channel always counts. The counts can be read by the node itself, or from outside without a node. | [`Sender::account`], [`Node::stats`], [`Domain::observe`], [`Observer`] |
+//! | cleaning up | Each node that opens removes what dead ones left. It can also be done on demand. | [`Domain::clean`], [`Domain::leftovers`], [`Domain::nodes`] |
+//! | the machine | Which optional kernel features are in use. | [`Kernel::probe`] |
 //!
 //! # Threads, and what blocks
 //!
-//! A [`Node`] may be used by any thread. An [`Inbox`], an [`Outbox`], a [`Sender`] and a [`Publisher`] are used by one thread at
-//! a time, so no message takes a lock. What may block says so, with its limit. One background thread per process connects and
-//! notices who goes; it runs no code of yours, and it takes no signals.
+//! Several threads may use a [`Node`] at once. An [`Inbox`], an [`Outbox`], a [`Sender`] and a [`Publisher`] are used
+//! by one thread at a time, so no message takes a lock. Each function that may block says so, with its limit. One
+//! background thread per process makes connections and notices when peers go. It runs none of your code, and takes no
+//! signals.
 //!
 //! # Fork
 //!
-//! A forked child inherits no librpc that works: each inherited handle fails with an error that says so, or reports nothing.
-//! The child keeps none of its parent's nodes alive, and it may open nodes of its own.
+//! A forked child cannot use what it inherits: each inherited handle fails with an error that says so, or reports nothing.
+//! The child does not keep its parent's nodes alive, and may open its own.
 //!
 //! # Errors and logs
 //!
-//! Each operation has its own error type, which names the peer, the value and the limit. What a peer wrote is never trusted: a
-//! peer that lies costs you that peer's channel, as an error value. The library prints nothing. It reports what happens through
-//! `tracing`, and never a single message.
+//! Each operation has its own error type, which names the peer, the value and the limit. What a peer wrote is never
+//! trusted: if a peer lies, its channel ends, and you get an error value. The library prints nothing. It reports what
+//! happens through `tracing`, but not individual messages.
 //!
 //! The [guide](https://github.com/librpc/librpc/tree/main/docs/guide) has a page for each subject, with programs.
 
@@ -74,10 +97,10 @@ compile_error!("librpc runs on Linux only: it needs memfd seals, open-file-descr
 
 // The modules, in the order in which a message meets them. ARCHITECTURE.md has their floors, and its way as functions.
 mod node; //        a participant with an id
-mod send; //        what a node sends with: outbox, route, channel
+mod send; //        sending: outbox, route, channel
 mod rendezvous; //  being found: a node's listener, and the handshakes that it answers
 mod link; //        one connection from a node to an inbox, and the channels that use it
-mod receive; //     what a node receives with: inbox, receiver, message
+mod receive; //     receiving: inbox, receiver, message
 // What they share:
 mod node_shared; // a node, as its parts share it
 mod place; //       a node's files and its listener, kept in place
@@ -90,16 +113,16 @@ mod wire; //        the messages of a handshake, and the list of inboxes in a no
 mod name; //        node ids, incarnations, addresses, peers
 mod topic; //       topics and patterns
 mod policy; //      what happens to a message whose inbox is full
-mod text; //        texts that strangers wrote
+mod text; //        texts that other processes wrote
 mod fault; //       steps at which a test kills the process
 mod sys; //         the operating system, and the only unsafe code about it
 
 #[cfg(feature = "hostile")]
 #[doc(hidden)]
-pub mod fuzzing; // where a stranger's bytes come in, for a fuzzer
+pub mod fuzzing; // where bytes of other processes come in, for a fuzzer
 #[cfg(feature = "simulated")]
 #[doc(hidden)]
-pub use sys::machine as simulated; // what takes the kernel's place
+pub use sys::machine as simulated; // what replaces the kernel
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-//! Names: of nodes, and of what an inbox receives.
+//! Names of nodes, and addresses of inboxes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub enum InvalidNodeId {
         /// The text.
         id: Arc<str>,
     },
-    /// It contains a character that a file's name or a line of output should not have.
+    /// It contains a character that a file name or a line of output should not contain.
     #[error("node id {id:?} contains {found:?}: it may have no `/`, no control characters and no leading `.`")]
     InvalidCharacter {
         /// The text.
@@ -81,9 +81,9 @@ impl fmt::Debug for Incarnation {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// What is sent to the node itself.
+    /// Messages to the node itself.
     Node,
-    /// What is published to topics that match one of these patterns.
+    /// Messages on topics that match one of these patterns.
     Topics(Arc<[Pattern]>),
 }
 

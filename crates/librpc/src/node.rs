@@ -24,7 +24,7 @@ use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
 pub struct CloseError {
     /// The node.
     pub node: Arc<str>,
-    /// How many messages: their receivers still get those that they can reach.
+    /// How many messages. Receivers still get those that they can reach.
     pub unprocessed: u64,
 }
 
@@ -32,7 +32,7 @@ pub struct CloseError {
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     id: String,
-    /// `None`: that of the environment.
+    /// `None`: the domain that the environment names.
     domain: Option<Domain>,
     admission: Admission,
     readers: Vec<(String, Admission)>,
@@ -45,20 +45,20 @@ impl NodeBuilder {
         Self { domain: Some(domain), ..self }
     }
 
-    /// Who may connect, by default the processes of the same user.
+    /// Which processes may connect. By default, those of the same user.
     pub fn admit(self, admission: Admission) -> Self {
         Self { admission, ..self }
     }
 
-    /// Who may read what this node publishes on the topics that match a pattern ([`crate::Pattern`]). By default everybody may
-    /// who can subscribe: in a shared domain, every member.
+    /// Which processes may read what this node publishes on the topics that match a pattern ([`crate::Pattern`]). By
+    /// default, every process that can subscribe: in a shared domain, every member.
     ///
-    /// It may be called several times. A subscription gets a topic only if every entry whose pattern matches the topic admits
-    /// the subscriber's process; topics that no pattern matches stay open. The kernel says which process that is, when a
-    /// channel to it is connected. A subscription that is denied a topic gets nothing of it and does not count as a subscriber; its
-    /// node is told why ([`crate::Event::Denied`]) if it admits this node. That is decided once for each topic, subscription
-    /// and channel, by rules alone: an admission with a function ([`Admission::function`]) is an error, because a publish would
-    /// have to wait for it.
+    /// It may be called several times. A subscription gets a topic only if every entry whose pattern matches the topic
+    /// admits the subscriber's process. Topics that match no pattern stay open. The kernel says which process it is
+    /// when a channel to it is connected. A subscription that may not read a topic gets none of its messages and does
+    /// not count as a subscriber; its node learns why ([`crate::Event::Denied`]) if it admits this node. The decision
+    /// is made once for each topic, subscription and channel, by rules only: an admission with a function
+    /// ([`Admission::function`]) is an error, because a publish would have to wait for it.
     ///
     /// ```
     /// use librpc::{Admission, Node};
@@ -99,7 +99,7 @@ impl NodeBuilder {
         let _span = tracing::debug_span!("join", node = id, domain = %domain.path().display()).entered();
         crate::fault::prepare();
         fork::prepare()?;
-        barrier::prepare(); // while this process may have but one thread
+        barrier::prepare(); // while this process may still have only one thread
         let node = NodeShared::open(&id, &domain, Terms { admission, readers, limits }, listener::listen)?;
         fault!("join.served");
         let domain = domain.path().display();
@@ -164,7 +164,7 @@ impl Node {
         self.0.incarnation
     }
 
-    /// Opens the inbox for what is sent to the node itself. Does not block.
+    /// Opens the inbox for messages to the node itself. Does not block.
     ///
     /// # Errors
     ///
@@ -173,7 +173,7 @@ impl Node {
         self.inbox_builder().open()
     }
 
-    /// Sets up the inbox for what is sent to the node itself.
+    /// Sets up the inbox for messages to the node itself.
     pub fn inbox_builder(&self) -> InboxBuilder<'_> {
         InboxBuilder::new(&self.0, Ok(Address::Node))
     }

@@ -101,9 +101,10 @@ pub(crate) struct Place {
 
 /// How a look at a place ended.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Restored {
     InPlace,
-    /// Something was missing, and is there again. To be looked at once more: more may be missing.
+    /// Something was missing, and is there again. Look once more, because more may be missing.
     Anew(Former),
 }
 

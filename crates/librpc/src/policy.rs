@@ -1,4 +1,4 @@
-//! What happens to a message whose inbox is full: the inbox chooses, and its senders learn of it.
+//! What happens to a message whose inbox is full. The inbox chooses, and its senders learn its choice.
 
 use librpc_ring::Mode;
 
@@ -11,8 +11,9 @@ pub enum Policy {
     Block,
     /// The new message is dropped, and counted.
     DropNewest,
-    /// The oldest messages are overwritten: the sender never waits, and the receiver learns exactly how many it has
-    /// missed, and where. For state of which only the latest counts. The longest message is an eighth of the ring.
+    /// The oldest messages are overwritten. The sender never waits, and the receiver learns exactly how many it has
+    /// missed, and where. Suited to state of which only the latest value counts. The longest message is an eighth of
+    /// the ring.
     Latest,
 }
 

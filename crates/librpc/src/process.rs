@@ -15,7 +15,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// This process's. Made on first use.
+    /// That of this process. Made on first use.
     pub(crate) fn get() -> Result<Arc<Self>, OsError> {
         if let Some(process) = process::shared() {
             return Ok(process);
@@ -23,7 +23,7 @@ impl Process {
         let reserved = Lookout::reserve();
         let reactor = Reactor::start()?;
         let lookout = Lookout::new(&reactor, reserved);
-        // Another thread may have started one at the same time: then ours stops again.
+        // Another thread may have started one at the same time. Then ours stops again.
         Ok(process::share(Arc::new(Self { reactor, lookout, born: fork::Born::now() })))
     }
 }

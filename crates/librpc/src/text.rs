@@ -1,6 +1,6 @@
-//! Texts that strangers wrote.
+//! Texts that other processes wrote.
 
-/// What a stranger wrote, without the characters that would mean something to a terminal.
+/// A text from another process, without the characters that a terminal would interpret.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }

@@ -1,6 +1,7 @@
 //! Topics and the patterns that match them: levels joined by `/`.
 //!
-//! A pattern's level is a text that matches itself, `*` for exactly one level, or `**` for any number of them, none too.
+//! A level of a pattern is a text that matches itself, `*` for exactly one level, or `**` for any number of levels,
+//! including none.
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,7 +42,7 @@ pub enum InvalidTopic {
         /// The first bad character.
         found: char,
     },
-    /// The outbox has as many topics as there can be.
+    /// The outbox has reached its limit of topics.
     #[error("topic {topic:?} is one too many: an outbox can have {MAX_TOPICS}")]
     TooMany {
         /// The text.
@@ -102,7 +103,7 @@ impl Pattern {
     /// Whether a topic matches.
     pub fn matches(&self, topic: &str) -> bool {
         let (mut pattern, mut levels) = (self.0.split('/'), topic.split('/'));
-        // Where to go on when what follows the last `**` does not match: it then takes one level more.
+        // Where to continue when the text after the last `**` does not match: the `**` then takes one more level.
         let mut last_any: Option<(std::str::Split<'_, char>, std::str::Split<'_, char>)> = None;
         loop {
             match (pattern.next(), levels.clone().next()) {
@@ -163,7 +164,7 @@ mod tests {
         }
     }
 
-    /// What the words of the definition say, without any care for speed.
+    /// The definition, followed word by word, without regard to speed.
     fn reference(pattern: &[&str], topic: &[&str]) -> bool {
         match (pattern, topic) {
             ([], []) => true,

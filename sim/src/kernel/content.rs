@@ -99,7 +99,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// A file longer than the process's limit is a signal that ends it.
+    /// A file longer than the limit of the process would end it by a signal.
     fn check_file_limit(&mut self, pid: Pid, bytes: u64) -> Outcome<()> {
         match self.process(pid).file_limit {
             Some(limit) if bytes > limit => {

@@ -9,7 +9,7 @@ impl Kernel {
     /// `openat`. A new descriptor.
     pub fn open_at(&mut self, pid: Pid, at: i32, path: &str, flags: OFlags, mode: Mode) -> Outcome<i32> {
         self.check_room(pid)?;
-        // A file that is only named is neither read nor written.
+        // With O_PATH a file can be neither read nor written.
         let access = if flags.contains(OFlags::PATH) { OFlags::RDONLY } else { flags & OFlags::ACCMODE };
         let (readable, writable) = (access != OFlags::WRONLY, access != OFlags::RDONLY);
         let found = self.walk(pid, at, path, !flags.contains(OFlags::NOFOLLOW));
@@ -126,7 +126,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// `unlinkat` of what is no directory.
+    /// `unlinkat` of anything but a directory.
     pub fn unlink(&mut self, pid: Pid, at: i32, path: &str) -> Outcome<()> {
         let found = self.walk(pid, at, path, false)?;
         let inode = found.existing()?;
@@ -139,7 +139,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// `linkat` with `AT_SYMLINK_FOLLOW`: another name for a file, mostly for one that has none yet.
+    /// `linkat` with `AT_SYMLINK_FOLLOW`: another name for a file, mostly for one without a name.
     pub fn link(&mut self, pid: Pid, from: (i32, &str), to: (i32, &str)) -> Outcome<()> {
         let from = self.walk(pid, from.0, from.1, true);
         let found = self.walk(pid, to.0, to.1, false);
@@ -150,7 +150,7 @@ impl Kernel {
         if found.inode.is_some() {
             return Err(Errno::EXIST);
         }
-        // What is open, but on no file system or on another.
+        // An open file that is not on this file system.
         let inode = from.map_err(|_| Errno::XDEV)?.existing()?;
         if self.inode(inode).content().is_ok_and(|content| !content.is_counted) {
             return Err(Errno::XDEV);
@@ -162,7 +162,7 @@ impl Kernel {
         if self.inode(inode).named_in.is_empty() && !self.inode(inode).is_linkable {
             return Err(Errno::NOENT);
         }
-        // `fs.protected_hardlinks`: what is not one's own must be readable and writable.
+        // `fs.protected_hardlinks`: a file of another user must be readable and writable.
         if self.process(pid).user.uid != self.inode(inode).uid {
             self.may(pid, inode, READ | WRITE).map_err(|_| Errno::PERM)?;
         }
@@ -170,7 +170,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// `renameat2`; `replace`: what has the new name already loses it.
+    /// `renameat2`; `replace`: a file that already has the new name loses it.
     pub fn rename(&mut self, pid: Pid, from: (i32, &str), to: (i32, &str), replace: bool) -> Outcome<()> {
         let old = self.walk(pid, from.0, from.1, false)?;
         let new = self.walk(pid, to.0, to.1, false)?;
@@ -200,7 +200,7 @@ impl Kernel {
             None => self.check_entry(pid, new.directory)?,
         }
         self.name(new.directory, &new.name, inode, MOVED_TO);
-        self.remove_name(old.directory, &old.name); // of which nobody here asks to hear
+        self.remove_name(old.directory, &old.name); // no watch here asks for this change
         if let Kind::Directory { parent, .. } = &mut self.inode_mut(inode).kind {
             *parent = Some(new.directory);
         }
@@ -215,7 +215,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether a directory is another one, or lies in it.
+    /// Whether a directory is another one, or is inside it.
     fn is_within(&self, directory: InodeId, of: InodeId) -> bool {
         let parent = |id: &InodeId| match self.inode(*id).kind {
             Kind::Directory { parent, .. } => parent,
@@ -237,7 +237,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// The names in an open directory, in an order that says nothing.
+    /// The names in an open directory, in an arbitrary order.
     pub fn list(&self, pid: Pid, fd: i32) -> Outcome<Vec<String>> {
         let inode = self.inode_of(pid, fd)?;
         Ok(self.inode(inode).entries().ok_or(Errno::NOTDIR)?.keys().cloned().collect())
@@ -265,7 +265,7 @@ impl Kernel {
         self.change_mode(pid, inode, mode.as_raw_mode())
     }
 
-    /// `fchown` of the group alone.
+    /// `fchown` of the group only.
     pub fn chgrp(&mut self, pid: Pid, fd: i32, gid: u32) -> Outcome<()> {
         let inode = self.inode_of(pid, fd)?;
         self.change_group(pid, inode, gid)

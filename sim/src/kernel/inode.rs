@@ -1,4 +1,4 @@
-//! Files as the kernel keeps them, and who may do what with them.
+//! Files as the kernel keeps them, and their permissions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ pub(super) struct Inode {
     pub(super) mode: u32,
     /// The directories that name it, once for each name.
     pub(super) named_in: Vec<InodeId>,
-    /// It never had a name, and may get one.
+    /// It never had a name, but may get one.
     pub(super) is_linkable: bool,
     /// How many open files and mappings refer to it.
     pub(super) opened: u32,
@@ -39,7 +39,7 @@ pub(super) enum Kind {
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
-    /// Pages that take space. A file may be longer than those: the rest is holes.
+    /// Pages that take space. A file may be longer; the rest are holes.
     pub(super) pages: BTreeSet<u64>,
     /// `None`: a file that cannot be sealed.
     pub(super) seals: Option<SealFlags>,
@@ -78,7 +78,7 @@ impl Inode {
         Self::new(Kind::Directory { entries: BTreeMap::new(), parent }, user, mode)
     }
 
-    /// What a directory names; `None`: it is no directory.
+    /// The entries of a directory; `None`: it is not a directory.
     pub(super) fn entries(&self) -> Option<&BTreeMap<String, InodeId>> {
         match &self.kind {
             Kind::Directory { entries, .. } => Some(entries),
@@ -186,7 +186,7 @@ impl Kernel {
         (user, mode)
     }
 
-    /// Changes the mode: its owner may, or root.
+    /// Changes the mode, as only the owner and root may.
     pub(super) fn change_mode(&mut self, pid: Pid, id: InodeId, mode: u32) -> Outcome<()> {
         let process = self.process(pid);
         let (uid, is_member) = (process.user.uid, process.is_in_group(self.inode(id).gid));

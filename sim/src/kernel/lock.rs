@@ -4,7 +4,7 @@
 use super::open_file::{File, Kind};
 use super::{Errno, InodeId, Kernel, OpenId, Outcome, Pid};
 
-/// A lock that somebody wants.
+/// A lock that a process requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lock {
     pub exclusive: bool,
@@ -14,7 +14,7 @@ pub struct Lock {
 /// What is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
-    /// `flock`: the whole file, and apart from the other kind.
+    /// `flock`: the whole file. Independent of the other kind.
     Whole,
     /// `F_OFD_SETLK`: this byte.
     Byte(u64),
@@ -42,8 +42,8 @@ impl Kernel {
         self.inode(inode).locks.iter().find(conflicts).map(|held| held.lock)
     }
 
-    /// Takes a lock, or fails with `EAGAIN`. Another lock of the same kind on the same bytes is converted; `flock` drops it
-    /// first, and so loses it where the new one is not granted.
+    /// Takes a lock, or fails with `EAGAIN`. An existing lock of the same kind on the same bytes is converted. `flock`
+    /// drops it first, and so loses it if the new one is not granted.
     pub fn lock(&mut self, pid: Pid, fd: i32, lock: Lock) -> Outcome<()> {
         let (by, file) = self.lockable(pid, fd)?;
         let is_byte = matches!(lock.kind, LockKind::Byte(_));
@@ -61,14 +61,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// Gives a lock up.
+    /// Releases a lock.
     pub fn unlock(&mut self, pid: Pid, fd: i32, kind: LockKind) -> Outcome<()> {
         let (by, file) = self.lockable(pid, fd)?;
         self.inode_mut(file.inode).locks.retain(|held| held.by != by || held.lock.kind != kind);
         Ok(())
     }
 
-    /// `F_OFD_GETLK`: a lock of others that would be in the way.
+    /// `F_OFD_GETLK`: a lock of another open file that would conflict.
     pub fn blocking_lock(&self, pid: Pid, fd: i32, lock: Lock) -> Outcome<Option<Lock>> {
         let (by, file) = self.lockable(pid, fd)?;
         Ok(self.conflict(file.inode, by, lock))

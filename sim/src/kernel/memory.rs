@@ -1,7 +1,8 @@
 //! Mappings, and the words in them.
 //!
-//! A mapping is a row of parts of one file, as `mmap` with `MAP_FIXED` lays them side by side, or private memory. Whoever
-//! touches what is not mapped there, what it may not write, or what its file does not have, would be killed: a violation.
+//! A mapping is either private memory or a row of parts of one file, as `mmap` with `MAP_FIXED` puts them side by side.
+//! An access outside of the mapping, to a read-only page, or past the end of the file would kill the process, so it is
+//! a violation.
 
 use super::open_file::{File, Kind};
 use super::{Errno, InodeId, Kernel, OpenId, Outcome, Pid, RegionId, SealFlags};
@@ -33,7 +34,7 @@ struct Part {
     bytes: u64,
 }
 
-/// What a forked child has of a mapping.
+/// What a forked child gets of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Inheritance {
     Same,
@@ -51,7 +52,7 @@ impl Region {
         }
     }
 
-    /// What a child has of it.
+    /// What a child gets of it.
     pub(super) fn forked(&self) -> Option<Self> {
         let memory = match (&self.memory, self.inheritance) {
             (_, Inheritance::Nothing) => return None,
@@ -148,7 +149,7 @@ impl Kernel {
             },
             Ok(Place::File(inode, offset)) => {
                 let bytes = &self.inode(inode).content().expect("a file that was mapped").bytes;
-                // A page that the file ends in goes on with zeros.
+                // After the end of the file, its last page contains zeros.
                 let at = |at: usize| bytes.get(at).copied().unwrap_or(0);
                 u64::from_le_bytes(std::array::from_fn(|byte| at(offset + byte)))
             }

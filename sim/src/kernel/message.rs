@@ -1,9 +1,9 @@
-//! What travels on a socket, descriptors included.
+//! The messages on a socket, with their descriptors.
 
 use super::socket::{Socket, State};
 use super::{Errno, Kernel, OpenId, Outcome, Pid};
 
-/// What the kernel counts for a message beside its bytes.
+/// How much the kernel counts for a message in addition to its bytes.
 const OVERHEAD: usize = 768;
 /// The kernel passes at most this many descriptors with one message.
 const MAX_DESCRIPTORS: usize = 253;
@@ -25,22 +25,22 @@ impl Message {
 /// How a message is to be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Receive {
-    /// The longest part of it that there is room for.
+    /// How many bytes there is room for.
     pub bytes: usize,
-    /// The most descriptors that there is room for.
+    /// How many descriptors there is room for.
     pub descriptors: usize,
-    /// It stays there.
+    /// The message stays in the queue.
     pub peek: bool,
 }
 
-/// A message that was read. Without bytes: the end.
+/// A message that was read. Without bytes, it is the end.
 #[derive(Debug, Default)]
 pub struct Received {
     pub bytes: Vec<u8>,
     pub descriptors: Vec<i32>,
     /// It was longer.
     pub bytes_cut: bool,
-    /// It came with more descriptors.
+    /// It had more descriptors.
     pub descriptors_cut: bool,
 }
 

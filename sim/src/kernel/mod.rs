@@ -1,10 +1,12 @@
-//! A model of the kernel: what librpc asks of Linux, as data that one thread steps.
+//! A model of the kernel: the part of Linux that librpc uses, as data that one thread steps.
 //!
-//! Invariant: an object lives exactly as long as something refers to it: an open file by descriptors, mappings and messages
-//! in flight; an inode by names and open files. Numbers are never used twice in one run, not even those of descriptors, so
-//! a use after a close is always seen, and is a *violation*: a mistake of the program that no error value excuses.
+//! Invariant: an object lives exactly while something refers to it. Descriptors, mappings and messages in flight refer
+//! to an open file; names and open files refer to an inode. No number is used twice in one run, not even that of a
+//! descriptor, so every use after a close is detected. It is a *violation*: a bug of the program, for which no error
+//! value is enough.
 //!
-//! No call blocks here. What a real process would sleep in ([`Kernel::ready`]) says "nothing yet", and the scheduler waits.
+//! No call blocks here. Where a real process would sleep ([`Kernel::ready`]), the call answers "nothing yet", and the
+//! scheduler waits.
 
 mod content; //    the bytes of a file: read, write, size, seals, space
 mod directory; //  names: open, link, rename, remove, list
@@ -47,7 +49,8 @@ pub struct InodeId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenId(u32);
 
-/// Names a mapping. A forked child has its parent's mappings under the same names, as it has them at the same addresses.
+/// Names a mapping. A forked child has its parent's mappings under the same names, just as it has them at the same
+/// addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RegionId(pub u32);
 
@@ -62,9 +65,10 @@ pub struct Machine {
     pub descriptors: usize,
     /// How many inotify instances a user may have.
     pub watchers: usize,
-    /// A socket refuses another message while this many bytes of it are not read yet. A short one costs some 800.
+    /// A socket refuses another message while this many bytes of it are unread. A short message counts as about 800
+    /// bytes.
     pub send_buffer: usize,
-    /// The most connections that wait to be accepted by one listener, whatever it asks for.
+    /// The most connections that may wait for one listener to accept them, whatever it requests.
     pub backlog: usize,
     /// Whether a socket can refuse descriptors (`SO_PASSRIGHTS`, Linux 6.16).
     pub refuses_descriptors: bool,
@@ -96,7 +100,7 @@ pub struct Kernel {
     processes: BTreeMap<Pid, Process>,
     next_region: u32,
     used_pages: u64,
-    /// Counts everything that may have made something ready. What waits looks again when it has moved.
+    /// Counts everything that may have made something ready. A waiting thread looks again when this has moved.
     changes: u64,
     violations: Vec<String>,
 }
@@ -134,17 +138,17 @@ impl Kernel {
         self.changes += 1;
     }
 
-    /// The program has made a mistake that no error value excuses.
+    /// The program has made a mistake for which no error value is enough.
     pub fn violation(&mut self, text: String) {
         self.violations.push(text);
     }
 
-    /// What the program has done wrong since this was last asked.
+    /// Takes the mistakes of the program since the last call.
     pub fn take_violations(&mut self) -> Vec<String> {
         std::mem::take(&mut self.violations)
     }
 
-    /// What is there that a machine without librpc does not have: files, open files, processes.
+    /// The files, open files and processes that a machine without librpc does not have.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         self.list_names(ROOT, "", &mut left);

@@ -29,7 +29,7 @@ pub(super) struct File {
     pub(super) inode: InodeId,
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// Where it was found: who watches that directory hears when it is written.
+    /// The directory in which it was found. Watches of that directory report writes to it.
     pub(super) found_in: Option<InodeId>,
 }
 
@@ -55,7 +55,7 @@ impl Kernel {
         self.open_file_mut(id).references += 1;
     }
 
-    /// One reference less; the last one closes the file.
+    /// Drops a reference. The last one closes the file.
     pub(super) fn release(&mut self, id: OpenId) {
         let file = self.open_file_mut(id);
         file.references -= 1;

@@ -10,7 +10,7 @@ const MAX_NAME_BYTES: usize = 255;
 /// Where a path leads.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// The directory that holds the last name, or what there is without one.
+    /// The directory that holds the last name, or the path's end if it has no last name.
     pub(super) directory: InodeId,
     pub(super) name: String,
     /// What is there; `None`: nothing.

@@ -1,4 +1,4 @@
-//! epoll and eventfd. Level-triggered: what is ready is said again each time.
+//! epoll and eventfd. Level-triggered: what is ready is reported each time.
 
 use std::collections::BTreeMap;
 

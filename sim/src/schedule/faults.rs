@@ -73,7 +73,7 @@ fn is_due(faults: &[(u64, Fault)], count: u64) -> bool {
 }
 
 impl World {
-    /// All faults that are due happen; `true`: the running thread does not go on.
+    /// All faults that are due happen. `true`: the running thread does not continue.
     pub(super) fn happen_all(&mut self) -> bool {
         let mut others = false;
         while let Some(fault) = self.faults.take_due(self.steps, self.calls) {
@@ -82,7 +82,7 @@ impl World {
         others
     }
 
-    /// A fault of the plan happens; `true`: the running thread does not go on.
+    /// A fault happens. `true`: the running thread does not continue.
     fn happen(&mut self, fault: Fault) -> bool {
         let pid = self.pid();
         if self.processes[&pid].end.is_some() {

@@ -28,7 +28,7 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Has panics on simulated threads say nothing by themselves: the run's failure says it.
+/// Makes panics on simulated threads print nothing, because the failure of the run reports them.
 pub fn catch_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -62,7 +62,7 @@ pub fn is_simulated() -> bool {
     is_entered()
 }
 
-/// It may be somebody else's turn. While a panic unwinds it is not: what is dropped then would be seen half done.
+/// Another thread may get its turn. But not while a panic unwinds, because other threads would see it half done.
 #[inline]
 fn turn(is_call: bool, ns: u64) {
     if world(|world| world.reach(is_call, ns)) && !std::thread::panicking() {
@@ -76,14 +76,14 @@ pub fn fault_point(step: &str) {
     turn(true, 0);
 }
 
-/// A word that somebody else may change, or wait for.
+/// A word that other threads may change, or wait for.
 #[inline]
 pub fn word<R>(with: impl FnOnce(&mut Kernel, Pid) -> R) -> R {
     turn(false, WORD_NS);
     plain_word(with)
 }
 
-/// A word that nobody else has to do with at this moment.
+/// A word that no other thread uses at this moment.
 #[inline]
 pub fn plain_word<R>(with: impl FnOnce(&mut Kernel, Pid) -> R) -> R {
     world(|world| {
@@ -96,7 +96,7 @@ pub fn plain_word<R>(with: impl FnOnce(&mut Kernel, Pid) -> R) -> R {
     })
 }
 
-/// A call: `text` says which, `errors` how it may fail beside what the kernel says.
+/// A call. `text` describes it; `errors` lists how it may fail in addition to the kernel's answer.
 pub fn call<T>(
     name: &'static str,
     text: impl FnOnce() -> String,
@@ -112,7 +112,7 @@ pub fn call<T>(
     outcome
 }
 
-/// Something of the kernel that is no call of the program's.
+/// Uses the kernel without a call of the program.
 pub fn kernel<R>(with: impl FnOnce(&mut Kernel, Pid) -> R) -> R {
     world(|world| {
         let pid = world.pid();
@@ -126,7 +126,7 @@ pub fn now_ns() -> u64 {
     world(|world| world.clock_ns)
 }
 
-/// The same for somebody who watches: no time passes, and nobody else runs.
+/// The same for an observer: no time passes, and no other thread runs.
 pub fn clock_ns() -> u64 {
     world(|world| world.clock_ns)
 }
@@ -141,7 +141,7 @@ pub fn own_steps() -> u64 {
     world(|world| world.threads[world.running.0].steps)
 }
 
-/// Has this thread lose its core for a while, at one of its next `within` steps: the others go on.
+/// Makes this thread lose its core for a while, at one of its next `within` steps: the others continue.
 pub fn lose_core(within: u64, ns: u64) {
     let after = random(|random| random.u64(1..=within));
     world(|world| {
@@ -151,7 +151,7 @@ pub fn lose_core(within: u64, ns: u64) {
     });
 }
 
-/// Waits until somebody notifies this key, or until this time; `false`: the time has come.
+/// Waits until this key is notified, or until this time; `false`: the time has come.
 pub fn wait(key: u64, until: Option<u64>, why: &'static str) -> bool {
     block(Wait::Key(key), until, why)
 }
@@ -168,7 +168,7 @@ pub fn sleep_until(until: u64) {
 
 fn block(on: Wait, until: Option<u64>, why: &'static str) -> bool {
     if std::thread::panicking() {
-        fail_with_panic(); // it is not to wait for ever, half unwound
+        fail_with_panic(); // a half unwound thread must not wait for ever
     }
     world(|world| world.wait(on, until, why));
     fiber::suspend();
@@ -180,13 +180,13 @@ pub fn notify(key: u64, all: bool) {
     world(|world| world.notify(key, all));
 }
 
-/// Says that this thread gets on only when others do.
+/// Lets the other threads run before this one continues.
 pub fn pause() {
     world(World::yield_priority);
     turn(true, PAUSE_NS);
 }
 
-/// A point at which somebody else may run.
+/// A point at which another thread may run.
 pub fn point() {
     turn(false, 20);
 }
@@ -201,7 +201,7 @@ pub fn thread() -> ThreadId {
     world(|world| world.running)
 }
 
-/// Random numbers for the program: keys, names, whatever it draws.
+/// Random numbers for the program, such as keys and names.
 pub fn random<R>(with: impl FnOnce(&mut Rng) -> R) -> R {
     world(|world| with(&mut world.program))
 }
@@ -240,7 +240,7 @@ pub fn join(id: ThreadId) {
     }
 }
 
-/// A lock is about to be taken. In a forked child it may be one that nobody will ever release.
+/// A lock is about to be taken. In a forked child it may be a lock that will never be released.
 pub fn before_lock(lock: usize) {
     turn(true, LOCK_NS);
     if world(|world| world.process().stuck.contains(&lock)) {
@@ -256,7 +256,7 @@ pub fn took_lock(lock: usize) {
     });
 }
 
-/// This thread holds a lock no longer.
+/// This thread has released a lock.
 pub fn released_lock(lock: usize) {
     world(|world| {
         world.process().held.remove(&lock);

@@ -28,7 +28,7 @@ use world::{World, world};
 #[derive(Debug)]
 pub struct Report {
     pub failure: Option<Failure>,
-    /// Two runs that differ anywhere have different ones.
+    /// Two runs that differ anywhere have different digests.
     pub digest: u64,
     pub steps: u64,
     /// Simulated time.
@@ -55,7 +55,7 @@ pub fn run(
     {
         world.fail(what);
     }
-    // A forked child may borrow from its parent's stack: the younger ones go first.
+    // A forked child may borrow from its parent's stack, so the younger ones are dropped first.
     let mut threads = std::mem::take(&mut world.threads);
     while let Some(thread) = threads.pop() {
         drop(thread);
@@ -117,7 +117,7 @@ fn guarded(run: impl FnOnce()) {
     }
 }
 
-/// Whether a process still has something open, or runs.
+/// Whether a process runs, or still has something open.
 pub fn is_there(pid: crate::kernel::Pid) -> bool {
     world(|world| world.kernel.stage(pid).is_some_and(|stage| stage != Stage::Dies))
 }

@@ -13,7 +13,7 @@ pub struct Allowed {
     pub stops: u32,
     /// Calls may fail.
     pub errors: bool,
-    /// Time may pass while nobody gets on, as on a machine that is busy or suspended.
+    /// Time may pass while no thread makes progress, as on a machine that is busy or suspended.
     pub pauses: bool,
     /// The machine may have pages of 16 or 64 KiB.
     pub large_pages: bool,
@@ -27,9 +27,10 @@ impl Allowed {
 /// How threads take turns.
 #[derive(Clone, Debug)]
 pub(super) enum Order {
-    /// One call in this many, and one word in this many, is followed by any other thread's turn.
+    /// After one call in this many, and one word in this many, it is the turn of a random thread.
     Random { calls: u32, words: u32 },
-    /// The thread of the highest priority runs until it waits; at these steps the running one becomes the last.
+    /// The thread of the highest priority runs until it waits. At these steps the running thread gets the lowest
+    /// priority.
     Priority { changes: Vec<u64> },
 }
 
@@ -46,21 +47,21 @@ pub(super) enum Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Kill,
-    /// It goes on after this many ns.
+    /// It continues after this many ns.
     Stop {
         ns: u64,
     },
-    /// So much time passes for everybody.
+    /// This much time passes for all threads.
     Pause {
         ns: u64,
     },
-    /// This call and the next `more` that can fail at all fail.
+    /// This call fails, and so do the next `more` calls that can fail.
     Errors {
         more: u32,
     },
 }
 
-/// All that a seed decides.
+/// Everything that a seed decides.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -71,7 +72,7 @@ pub struct Plan {
 
 const MS: u64 = 1_000_000;
 
-/// A number between these two, each order of magnitude as likely as the next.
+/// A number between these two. Each order of magnitude is equally likely.
 fn of_any_size(random: &mut Rng, from: u64, to: u64) -> u64 {
     let (from, to) = ((from as f64).ln(), (to as f64).ln());
     (from + (to - from) * random.f64()).exp() as u64
@@ -100,7 +101,7 @@ impl Plan {
             }
         };
         let mut faults = Vec::new();
-        // A quarter of the runs has none: what goes wrong there needs nothing but an unlucky order.
+        // A quarter of the runs has no faults: a failure there only needs an unlucky order.
         if random.u8(..4) > 0 {
             Self::choose_faults(&mut random, allowed, &mut faults);
         }

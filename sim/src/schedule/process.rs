@@ -1,4 +1,4 @@
-//! A simulated process: how it begins, forks and ends.
+//! A simulated process: its start, forks and end.
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -13,11 +13,11 @@ use crate::kernel::{Pid, Stage, User};
 pub struct Risks {
     /// It may be killed at any step.
     pub death: bool,
-    /// Its calls may fail for no reason of its own.
+    /// Its calls may fail although it did nothing wrong.
     pub errors: bool,
 }
 
-/// What a process has once.
+/// A value that each process has once.
 #[derive(Clone, Copy)]
 pub(super) struct Static {
     pub(super) value: &'static dyn Any,
@@ -35,15 +35,15 @@ pub(super) struct Process {
     pub(super) name: String,
     pub(super) risks: Risks,
     pub(super) end: Option<End>,
-    /// When it goes on, if it is stopped.
+    /// When it continues, if it is stopped.
     pub(super) continues_at: Option<u64>,
-    /// What the program has once per process, by address.
+    /// The values that the program has once per process, by address.
     pub(super) statics: HashMap<usize, Static>,
     /// Locks that are held, and by whom.
     pub(super) held: HashMap<usize, ThreadId>,
     /// Locks that no thread of this forked child will ever release.
     pub(super) stuck: BTreeSet<usize>,
-    /// What is called around forks.
+    /// The functions that are called around forks.
     pub(super) fork_calls: Vec<[extern "C" fn(); 3]>,
 }
 
@@ -63,7 +63,7 @@ impl World {
         self.kernel.fork(parent, child);
         let of = &self.processes[&parent];
         let (name, risks, fork_calls) = (format!("child of {}", of.name), of.risks, of.fork_calls.clone());
-        // A lock of another thread stays locked in the child, where that thread is not.
+        // A lock of another thread stays locked in the child, because that thread does not exist there.
         let stuck = of.held.iter().filter(|&(_, &by)| by != running).map(|(&lock, _)| lock).collect();
         self.add_process(child, &name, risks);
         let process = self.processes.get_mut(&child).expect("it was added just now");

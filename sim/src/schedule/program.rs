@@ -31,7 +31,7 @@ impl Program {
         Self { name: name.to_owned(), user, groups: Vec::new(), risks, main: Box::new(main) }
     }
 
-    /// The same of another user.
+    /// The same, run by another user.
     pub fn by(self, user: User, groups: &[u32]) -> Self {
         Self { user, groups: groups.to_vec(), ..self }
     }
@@ -41,7 +41,7 @@ impl Program {
         Self { risks: Risks { death: false, ..self.risks }, ..self }
     }
 
-    /// The same, but it is not killed, and none of its calls fails for no reason.
+    /// The same, but it is not killed, and no errors are injected into its calls.
     pub fn spared(self) -> Self {
         Self { risks: Risks { death: false, errors: false }, ..self }
     }
@@ -68,8 +68,8 @@ fn world_exit() {
     });
 }
 
-/// Forks this process. The child runs `first`, which may borrow what this thread has, and then `then`. This thread goes on
-/// when `first` has returned, or the child is dead.
+/// Forks this process. The child runs `first`, which may borrow from this thread, and then `then`. This thread
+/// continues when `first` has returned, or the child is dead.
 pub fn fork(first: impl FnOnce(), then: impl FnOnce() + 'static) -> Pid {
     let calls = world(|world| world.process().fork_calls.clone());
     calls.iter().rev().for_each(|[before, ..]| before());
@@ -98,8 +98,8 @@ pub fn fork(first: impl FnOnce(), then: impl FnOnce() + 'static) -> Pid {
                 world_exit();
             });
         };
-        // SAFETY: this thread waits below until `first` has returned, or the child will never run again. Where this thread
-        // is killed, its stack stays as it is until the run has ended, and the child's fiber is dropped before it.
+        // SAFETY: this thread waits below until `first` has returned, or the child will never run again. If this thread
+        // is killed, its stack stays unchanged until the run has ended, and the child's fiber is dropped before it.
         let fiber = unsafe { Fiber::borrowing(run) };
         world.add_thread(child, "main".to_owned(), fiber);
         (child, tried)
@@ -127,7 +127,7 @@ pub fn end_of(pid: Pid) -> Option<End> {
     world(|world| world.processes[&pid].end)
 }
 
-/// Whether other processes are there, or something of them.
+/// Whether there are other processes, or remains of them.
 pub fn others_are_there() -> bool {
     world(|world| {
         let pid = world.pid();
@@ -154,7 +154,7 @@ pub fn wait_for_end(pid: Pid) {
     }
 }
 
-/// What the program has once per process under this key: made when it is first asked for, and never given back.
+/// The value that the program has once per process under this key. Made at the first call, and never freed.
 pub fn process_static(
     key: usize,
     make: &dyn Fn() -> Box<dyn Any>,
@@ -167,7 +167,7 @@ pub fn process_static(
     })
 }
 
-/// Has functions called around each fork of this process.
+/// Registers functions that are called around each fork of this process.
 pub fn at_fork(calls: [extern "C" fn(); 3]) {
     world(|world| world.process().fork_calls.push(calls));
 }

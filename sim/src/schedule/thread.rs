@@ -20,13 +20,13 @@ impl ThreadId {
 /// What a thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Somebody notifies this key.
+    /// A notification of this key.
     Key(u64),
     /// This epoll set of its process has something.
     Poll(i32),
     /// Time.
     Time,
-    /// Nobody: a lock whose holder a forked child does not have.
+    /// Nothing: a lock whose holder does not exist in this forked child.
     Never,
 }
 
@@ -41,16 +41,16 @@ pub(super) struct Thread {
     pub(super) pid: Pid,
     pub(super) name: String,
     pub(super) state: State,
-    /// Not there while it runs.
+    /// `None` while it runs.
     pub(super) fiber: Option<Fiber>,
     pub(super) priority: u64,
     pub(super) timed_out: bool,
-    /// How many steps it has made.
+    /// How many steps it has taken.
     pub(super) steps: u64,
-    /// At this step of its own it loses its core, for this many ns.
+    /// At this step of its own it loses its core for this many ns.
     pub(super) loses_core: Option<(u64, u64)>,
-    /// The kernel's changes when it last found nothing.
+    /// The kernel's count of changes when this thread last found nothing.
     pub(super) seen: u64,
-    /// For what, in words.
+    /// What it waits for, in words.
     pub(super) why: &'static str,
 }

@@ -1,11 +1,11 @@
-//! What has happened, step by step: always as a number, in which two runs that differ anywhere differ, and as text if
-//! somebody wants to read it.
+//! What has happened, step by step: always as a number, which is different for two runs that differ anywhere, and as
+//! text on request.
 
 /// The record of a run.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
     digest: u64,
-    /// `None`: nobody reads it.
+    /// `None`: no text was requested.
     lines: Option<Vec<String>>,
     /// How many of the last lines are kept.
     at_most: usize,

@@ -6,10 +6,10 @@ use super::trace::number;
 use super::world::World;
 use crate::kernel::{Pid, Stage};
 
-/// What a thread runs at that others are to overtake.
+/// Threads with a priority below this one have given way to others.
 pub(super) const LAST: u64 = 1 << 32;
 
-/// What is to run next.
+/// What runs next.
 pub(super) enum Next {
     Thread(ThreadId),
     /// The kernel closes one of a dead process's descriptors.
@@ -18,7 +18,7 @@ pub(super) enum Next {
 }
 
 impl World {
-    /// Whether a thread could go on now; wakes it if so.
+    /// Whether a thread can continue now. If so, it is woken.
     fn can_go_on(&mut self, at: usize) -> bool {
         let Thread { pid, state, seen, .. } = self.threads[at];
         let State::Waits { on, until } = state else { return state == State::Ready && self.runs(pid) };
@@ -40,7 +40,7 @@ impl World {
         is_ready || is_over
     }
 
-    /// Who goes on next.
+    /// Chooses what runs next.
     pub(super) fn pick(&mut self) -> Next {
         loop {
             self.wake_stopped();
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    /// Nobody can go on: time passes until somebody can. `false`: never.
+    /// No thread can continue: time passes until one can. `false`: none ever can.
     fn pass_time(&mut self) -> bool {
         let deadline = |thread: &Thread| match thread.state {
             State::Waits { until: Some(until), .. } => Some((thread.pid, until)),
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Closes one more descriptor of a dead process: sockets first, or whichever.
+    /// Closes one more descriptor of a dead process: its sockets first, or in any order.
     pub(super) fn step_of_death(&mut self, pid: Pid) {
         let open = self.kernel.open_descriptors(pid);
         let sockets: Vec<i32> = open.iter().copied().filter(|&fd| self.kernel.is_socket(pid, fd)).collect();
@@ -117,14 +117,14 @@ impl World {
         self.clock_ns += 1000;
     }
 
-    /// The running thread gets on only when others do.
+    /// The other threads get their turn before the running one continues.
     pub(super) fn yield_priority(&mut self) {
         let lowest = self.threads.iter().map(|thread| thread.priority).min().unwrap_or(LAST);
         let running = self.running;
         self.thread(running).priority = lowest.saturating_sub(1);
     }
 
-    /// Who waits for what, where nobody can go on.
+    /// What each thread waits for, when none can continue.
     pub(super) fn stuck_threads(&self) -> String {
         let waits = self.threads.iter().filter(|thread| thread.state != State::Ended);
         let line = |thread: &Thread| {

@@ -1,7 +1,7 @@
 //! The state of a run: the kernel, the clock, and the threads of all processes.
 //!
-//! One thread runs at a time. It stops running where it reaches a *point* (a call, a word that others change, a lock) and
-//! the order of the run says so, or where it waits. Nothing else changes anything, so a seed decides everything.
+//! One thread runs at a time. It stops running when it waits, or when it reaches a *point* (a call, a word that others
+//! change, a lock) and the order of the run says so. Nothing else changes anything, so a seed decides everything.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -42,9 +42,9 @@ pub(super) struct World {
     pub(super) failure: Option<Failure>,
 }
 
-/// A run that takes more steps than this gets nowhere.
+/// A run that takes more steps than this counts as endless.
 const MAX_STEPS: u64 = 8_000_000;
-/// Nor does one that takes longer than this.
+/// So does a run that takes longer than this.
 const MAX_NS: u64 = 24 * 3600 * 1_000_000_000;
 
 thread_local! {
@@ -112,7 +112,7 @@ impl World {
         self.processes.get_mut(&pid).expect("it runs")
     }
 
-    /// Takes note of something that the running thread does.
+    /// Notes something that the running thread does.
     #[inline]
     pub(super) fn note(&mut self, what: u64, text: impl FnOnce() -> String) {
         let id = self.running.0;
@@ -141,7 +141,7 @@ impl World {
         id
     }
 
-    /// The running thread has reached a point. `true`: it is somebody else's turn.
+    /// The running thread has reached a point. `true`: it is another thread's turn.
     #[inline]
     pub(super) fn reach(&mut self, is_call: bool, ns: u64) -> bool {
         self.steps += 1;
@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    /// The run goes wrong here, or has gone wrong. `true`: the running thread does not go on.
+    /// Faults happen here, or the run has failed. `true`: the running thread does not continue.
     #[cold]
     fn reach_fault(&mut self, is_overdue: bool) -> bool {
         if is_overdue {
@@ -183,7 +183,7 @@ impl World {
         self.failure.is_some() || self.happen_all()
     }
 
-    /// Makes a call of the running process, and takes note of it.
+    /// Makes a call of the running process, and notes it.
     pub(super) fn call<T>(
         &mut self,
         name: u64,

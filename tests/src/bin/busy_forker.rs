@@ -1,5 +1,5 @@
-//! A process that forks again and again, from the start, while its other threads do everything that takes a lock in the library.
-//! Each child uses nothing of its parent's, opens a node of its own, and sends to `peer`.
+//! A process that forks again and again, from the start, while its other threads do everything that takes a lock in the
+//! library. Each child uses no handle of its parent, opens its own node, and sends to `peer`.
 //!
 //! `busy_forker FORKS`, in the domain of the environment. Prints what went wrong, or `ok`.
 
@@ -50,7 +50,7 @@ fn observe(_: u32) {
     Domain::from_env().clean().unwrap();
 }
 
-/// Forks, and says how the child has ended, if not well.
+/// Forks. Returns how the child ended, if not well.
 #[allow(unsafe_code)]
 fn fork(number: u32) -> Option<String> {
     // SAFETY: the child runs what the library promises to forked children, and the allocator, which libc prepares for a

@@ -1,5 +1,5 @@
-//! A process that makes every handle of the library, and forks once for each public method: the child calls it on what it
-//! has inherited. A line for each: the method, what the child got, what it should have got.
+//! A process that makes every handle of the library, and forks once for each public method. The child calls the method
+//! on the inherited handle. It prints a line for each: the method, what the child got, and what it should have got.
 
 use std::fmt::{Debug, Display};
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ const INBOX: &str = "this inbox belongs to the process that forked this one: ope
 struct Handles {
     domain: Domain,
     node: Node,
-    /// A node that has never published, nor looked for subscriptions.
+    /// A node that has never published, and never looked for subscriptions.
     quiet: Node,
     inbox: Inbox,
     subscriber: Subscriber,
@@ -175,7 +175,7 @@ fn inboxes() -> Vec<Case> {
             went(h.inbox.recv())
         }),
         case("Inbox::as_fd", "no open file", |h| {
-            // Whatever the child opens, the number means none of it.
+            // Whatever the child opens, the number must not refer to it.
             let _opened: Vec<_> = (0..64).map(|_| std::fs::File::open("/dev/null").expect("it opens")).collect();
             let mut fds = [PollFd::new(&h.inbox, PollFlags::IN)];
             let polled = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
@@ -326,7 +326,7 @@ fn faces() -> Vec<Case> {
     ]
 }
 
-/// What is only a value is the same in a child.
+/// A mere value is the same in a child.
 fn values() -> Vec<Case> {
     vec![
         case("Admission::same_user", "ok", |_| debug(Admission::same_user())),
@@ -421,7 +421,7 @@ fn main() {
         println!("{method}\t{}\t{expected}", ended(child).unwrap_or(got));
     }
 
-    // The parent's handles are as they were: nothing of what the children did has reached it, but one message.
+    // The parent's handles are unchanged: except for one message, nothing that the children did has reached it.
     let Handles { node, inbox, sender, publisher, outbox, callback, observer, .. } = &mut handles;
     sender.send(b"sent after").unwrap();
     assert_eq!(publisher.publish(b"published after").unwrap().inboxes(), 1);
@@ -439,7 +439,7 @@ fn main() {
     println!("the parent goes on\tok\tok");
 }
 
-/// The messages that have come, in the order of their texts: as many as this, and no more.
+/// The messages that arrived, sorted by text: exactly this many.
 fn hear(inbox: &mut Inbox, messages: usize) -> Vec<String> {
     let mut heard = Vec::new();
     while heard.len() < messages {
@@ -452,7 +452,7 @@ fn hear(inbox: &mut Inbox, messages: usize) -> Vec<String> {
     heard
 }
 
-/// Calls a method, says what it got, and drops everything.
+/// Calls a method, prints what it got, and drops everything.
 fn in_child(call: fn(Handles) -> String, handles: Handles, mut writer: std::io::PipeWriter) -> ! {
     // SAFETY: sets an alarm clock, which ends a child that hangs.
     #[allow(unsafe_code)]
@@ -469,7 +469,7 @@ fn in_child(call: fn(Handles) -> String, handles: Handles, mut writer: std::io::
     }
 }
 
-/// How a child has ended, if not well.
+/// How a child ended, if not well.
 fn ended(child: i32) -> Option<String> {
     let mut status = 0;
     // SAFETY: waits for a child of this process, and fills an int.

@@ -1,4 +1,4 @@
-//! A process that enters a sandbox while it runs: from then on the kernel answers one of its system calls otherwise.
+//! A process that enters a sandbox while it runs. From then on the kernel answers one of its system calls differently.
 //!
 //! `sandboxed connects` · `sandboxed receives` · `sandboxed sends`, in the domain of the environment.
 
@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Register this process, so that the barriers of others count for it.
 const REGISTER_GLOBAL_EXPEDITED: u32 = 1 << 2;
 
-/// What the kernel does instead of a system call of this thread, and of those that it starts.
+/// What the kernel does instead of a system call of this thread and of threads that it starts.
 enum Instead {
     /// It fails.
     Fail(i32),
@@ -19,7 +19,7 @@ enum Instead {
     Kill { argument: u32 },
 }
 
-/// Has the kernel do something else instead of a system call, from here on.
+/// Makes the kernel do something else instead of a system call from here on.
 #[allow(unsafe_code)]
 fn enter_sandbox(call: libc::c_long, instead: &Instead) {
     let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
@@ -61,7 +61,7 @@ fn main() {
     }
 }
 
-/// Connects for the first time, where registering for barriers is deadly by now.
+/// Connects for the first time when registering for barriers has become deadly.
 fn connect() {
     let node = Node::open("source").unwrap();
     enter_sandbox(libc::SYS_membarrier, &Instead::Kill { argument: REGISTER_GLOBAL_EXPEDITED });
@@ -71,7 +71,8 @@ fn connect() {
     say("processed");
 }
 
-/// Receives until its stdin ends, and says what; the line `sandbox` forbids it to have barriers in others.
+/// Receives until its stdin ends, and prints what it received. The line `sandbox` forbids it to issue barriers in other
+/// processes.
 fn receive() {
     let node = Node::open("sink").unwrap();
     let mut inbox = node.inbox_builder().wait(Wait::Block).open().unwrap();
@@ -88,7 +89,8 @@ fn receive() {
     }
 }
 
-/// Sends each line of stdin; the line `sandbox` has it ring for nobody any more: as if it had not seen that the other sleeps.
+/// Sends each line of stdin. After the line `sandbox` it no longer rings, as if it had not seen that the other side
+/// sleeps.
 fn send() {
     let node = Node::open("source").unwrap();
     let mut sender = node.connect("sink").unwrap();

@@ -47,7 +47,7 @@ pub(super) fn directory(domain: &Domain) -> Result<Vec<Check>, Check> {
         None if owner != me && !is_shared => {
             let todo = format!("{other}, or share one by group (--group)");
             let denied = Check::fail(NAME, format!("{found}: another user's; this is uid {me}"), todo);
-            // Root may look anyway.
+            // Root may look in any case.
             if std::fs::read_dir(path).is_err() {
                 return Err(denied);
             }
@@ -63,7 +63,7 @@ pub(super) fn directory(domain: &Domain) -> Result<Vec<Check>, Check> {
     Ok(vec![check, files(domain, owner, is_shared), strange(domain), elsewhere::check(path)])
 }
 
-/// Files of another version, or not of librpc. Nobody here sees such a node, and it sees nobody here.
+/// Files of another version, or not of librpc. Nodes of different versions do not see one another.
 fn strange(domain: &Domain) -> Check {
     const NAME: &str = "layouts";
     let strange = match domain.strange_files() {
@@ -113,7 +113,7 @@ fn files(domain: &Domain, owner: u32, is_shared: bool) -> Check {
     }
 }
 
-/// What the nodes say, and which of them say nothing.
+/// What the nodes answer, and which of them do not answer.
 pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Check> {
     let alive = snapshot.nodes.iter().filter(|node| node.state != State::Dead).count();
     let mut checks = vec![

@@ -1,6 +1,6 @@
-//! Processes that are members of a domain with the same path that is another directory: in a container with its own
-//! `/dev/shm`, or a directory that was removed. Each member keeps its domain's directory open, and `/proc` shows it to those
-//! that may look.
+//! Processes whose domain has the same path but is another directory: because they run in a container with its own
+//! `/dev/shm`, or because the directory was removed. Each member keeps the directory of its domain open, and `/proc`
+//! shows it to users with the permission to look.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -49,7 +49,7 @@ fn proc() -> Check {
     }
 }
 
-/// Sizes for people.
+/// Formats a size for the reader.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} B"),

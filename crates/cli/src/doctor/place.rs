@@ -67,7 +67,7 @@ fn file_system(directory: &Path) -> Check {
     }
 }
 
-/// Tries what a node does first: it creates a file without a name, which leaves nothing, and allocates a page for it.
+/// Tries what a node does first: it creates a file without a name, which leaves nothing behind, and allocates a page.
 fn creation(directory: &Path) -> Option<Check> {
     const NAME: &str = "creation";
     if !allows_file_of(PAGE) {

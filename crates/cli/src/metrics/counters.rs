@@ -1,12 +1,12 @@
-//! What was counted between each two nodes, so that no counter falls while the node that counts it lives.
+//! The counts between each pair of nodes. No counter falls while the node that counts it lives.
 //!
-//! Each number is taken from the node that counts it: what was sent from the sender, what was received from the receiver. What
-//! it has counted on channels that have ended is included. A node that lives and does not answer just now keeps the counters
-//! of its last answer; before its first answer it is left out, because a counter of 0 would look like a reset. A node that
-//! does not admit us never answers: for it the other end's counters are used.
+//! Each number comes from the node that counts it: the sender counts sent messages, the receiver received ones. Its
+//! counts on channels that have ended are included. A living node that does not answer keeps the counters of its last
+//! answer. Before its first answer it is left out, because a counter of 0 would look like a reset. A node that does not
+//! admit us never answers, so the counters of the other end are used.
 //!
-//! A channel that ends while its node is read is not counted at all in that look. So a counter is never shown lower than
-//! before, as long as the same incarnation reports it.
+//! A look may miss a channel that ends while its node is read. So a counter is never shown lower than before while the
+//! same incarnation reports it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,12 +14,12 @@ use librpc::{Address, ChannelStats, EndedChannels, Histogram, Incarnation, NodeS
 
 use crate::snapshot::{State, addresses};
 
-/// From which node to which, and to what there.
+/// The sending node, the receiving node, and the address there.
 pub(super) type Labels = [(&'static str, String); 3];
 /// An inbox, or all of the same address.
 pub(super) type InboxLabels = [(&'static str, String); 2];
 
-/// A label's text, so that it ends where it should: prometheus-client does not escape it.
+/// The escaped text of a label: prometheus-client does not escape it.
 pub(super) fn label(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -29,7 +29,7 @@ pub(super) fn label(text: &str) -> String {
 pub(super) struct Told {
     /// The incarnation of that node.
     by: String,
-    /// The inboxes that are counted, if only they are.
+    /// The inboxes that are counted, unless all are.
     inboxes: Vec<u32>,
     pub(super) totals: Totals,
     pub(super) latency: Histogram,
@@ -45,7 +45,7 @@ impl Told {
         self.latency += &channel.latency;
     }
 
-    /// Not lower than it was shown before.
+    /// Raises each counter to the value that was shown before.
     fn at_least(&mut self, before: &Self) {
         if (&self.by, &self.inboxes) != (&before.by, &before.inboxes) {
             return;
@@ -73,17 +73,17 @@ impl Told {
 /// The counters of a domain at one look.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// What the senders have counted, and what the receivers have.
+    /// The counts of the senders, and those of the receivers.
     pub(super) sent: BTreeMap<Labels, Told>,
     pub(super) received: BTreeMap<Labels, Told>,
-    /// Since the inbox was opened.
+    /// The counts since the inbox was opened.
     pub(super) inboxes: BTreeMap<InboxLabels, Told>,
 }
 
-/// From which node to which, and to what there.
+/// The sending node, the receiving node, and the address there.
 type Key = (String, String, String);
 
-/// What each end has reported of the same channels.
+/// The reports of both ends about the same channels.
 #[derive(Default)]
 struct Words {
     by_sender: BTreeMap<Key, Told>,
@@ -126,7 +126,7 @@ fn text(node: &str, address: &Address) -> String {
 }
 
 impl Counters {
-    /// What these nodes have counted, never less than before.
+    /// The counts of these nodes, never less than before.
     pub(super) fn of(observed: &[Observed], before: &Self) -> Self {
         let states: HashMap<&str, State> =
             observed.iter().map(|observed| (&*observed.node.id, State::of(&observed.stats))).collect();
@@ -158,7 +158,7 @@ impl Counters {
     }
 }
 
-/// What the counting nodes report, if they answer; what the other ends report, if they never do.
+/// The reports of the counting nodes if they answer, or of the other ends if they never do.
 fn pick(
     own: &BTreeMap<Key, Told>,
     others: &BTreeMap<Key, Told>,
@@ -170,7 +170,7 @@ fn pick(
     own.chain(others).map(|(key, told)| (labels(key), told.clone())).collect()
 }
 
-/// Nothing is shown lower than before, and the last reports of silent incarnations stay.
+/// No counter is shown lower than before, and the last reports of silent incarnations stay.
 fn carry_on<L: Ord + Clone>(now: &mut BTreeMap<L, Told>, before: &BTreeMap<L, Told>, silent: &HashSet<String>) {
     for (labels, before) in before {
         match now.get_mut(labels) {
@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// How many messages are shown as sent, received, and received by the inbox. `None`: that is left out.
+    /// How many messages are shown as sent, as received, and as received by the inbox. `None`: left out.
     fn shown(counters: &Counters) -> [Option<u64>; 3] {
         let [sent, received] = [&counters.sent, &counters.received].map(|told| told.values().next());
         let inbox = counters.inboxes.values().next();
@@ -264,18 +264,18 @@ mod tests {
         assert_eq!(
             without("sink", ObserveError::Stopped, &nothing),
             [Some(1), None, None],
-            "not 0, and the sender tells its own"
+            "not 0, and the sender reports its own"
         );
         assert_eq!(without("source", ObserveError::Stopped, &nothing), [None, Some(1), Some(1)]);
-        assert_eq!(without("sink", ObserveError::Stopped, &first), [Some(1); 3], "what it told last");
-        assert_eq!(without("source", ObserveError::Stopped, &first), [Some(1); 3], "what it told last");
-        assert_eq!(without("sink", refused(), &nothing), [Some(1), Some(1), None], "the sender's word counts");
-        assert_eq!(without("source", refused(), &nothing), [Some(1), Some(1), Some(1)], "the receiver's word counts");
+        assert_eq!(without("sink", ObserveError::Stopped, &first), [Some(1); 3], "its last report");
+        assert_eq!(without("source", ObserveError::Stopped, &first), [Some(1); 3], "its last report");
+        assert_eq!(without("sink", refused(), &nothing), [Some(1), Some(1), None], "the sender's report counts");
+        assert_eq!(without("source", refused(), &nothing), [Some(1), Some(1), Some(1)], "the receiver's report counts");
         handle.stop().expect("it ends");
     }
 
     #[test]
-    fn what_is_told_does_not_fall_unless_another_incarnation_tells_it() {
+    fn a_counter_does_not_fall_unless_another_incarnation_reports_it() {
         let told = |by: u8, sent: u64| {
             let mut told = Told::new(by);
             told.totals.sent = sent;

@@ -1,4 +1,4 @@
-//! What the page says: names and units as Prometheus wants them.
+//! The content of the page, with names and units as Prometheus wants them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::counters::{Counters, Labels, Told, label};
 use crate::snapshot::{Snapshot, State};
 
-/// The upper ends of the latency buckets in ns: every fourth doubling of the histogram's.
+/// The upper bounds of the latency buckets in ns: every fourth doubling of the library's histogram.
 const ENDS_NS: [u64; 14] = {
     let mut ends = [256; 14];
     let mut at = 1;
@@ -45,7 +45,7 @@ struct Sum {
     capacity: u64,
 }
 
-/// Which of the nodes' words a counter is of.
+/// Which end has reported a counter.
 type Whose = fn(&Counters) -> &BTreeMap<Labels, Told>;
 type CounterOf = (&'static str, &'static str, Option<Unit>, Whose, fn(&Totals) -> u64);
 
@@ -65,7 +65,7 @@ struct Page {
     channels: BTreeMap<Labels, Sum>,
     counters: Arc<Counters>,
     nodes: Vec<([(&'static str, String); 2], bool)>,
-    /// Of the nodes that answer. The number is always 1.
+    /// The nodes that answer. The value is always 1.
     versions: Vec<([(&'static str, String); 2], i64)>,
     states: BTreeMap<&'static str, u64>,
 }
@@ -88,7 +88,7 @@ impl Page {
         for node in &snapshot.nodes {
             *states.entry(node.state.name()).or_default() += 1;
             nodes.push(([("node", label(&node.id)), ("uid", node.uid.to_string())], node.state == State::Alive));
-            // Not among the other labels: a node that does not answer lacks it, and would become another series.
+            // Not one of the other labels: a node that does not answer has no version, so its series would change.
             if let Some(version) = &node.version {
                 versions.push(([("node", label(&node.id)), ("version", label(version))], 1));
             }

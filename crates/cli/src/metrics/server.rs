@@ -1,7 +1,7 @@
-//! As much of HTTP as a scrape needs: `GET`, one answer per connection, and no client that could block the others.
+//! The part of HTTP that a scrape needs: `GET`, and one answer per connection. No client can block the others.
 //!
-//! Each connection has a thread of its own, a size limit for its request, and one time limit for everything, whether it asks
-//! slowly, reads slowly, or does neither. There are never more than [`MOST`] of them.
+//! Each connection has its own thread, a size limit for its request, and one time limit for everything, whether it asks
+//! slowly, reads slowly, or does nothing. There are never more than [`MOST`] connections.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The longest request head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// What a request is answered with.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) status: &'static str,
     pub(super) kind: &'static str,
@@ -64,7 +64,7 @@ impl Server {
             let connection = match self.0.accept() {
                 Ok((connection, _)) => connection,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                // It is gone again, or this process has no descriptor for it at the moment.
+                // The client is gone again, or this process has no descriptor for it at the moment.
                 Err(_) => {
                     interrupt.wait_for(Duration::from_millis(10))?;
                     continue;

@@ -1,4 +1,4 @@
-//! What is shown, and what the keys do. There is no terminal in here, so a test can step through everything.
+//! What is shown, and what the keys do. This does not use a terminal, so a test can step through everything.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -9,7 +9,7 @@ use crate::latency::grouped;
 use crate::snapshot::{ChannelRow, Key, Snapshot, State};
 use crate::warnings::{self, Warning};
 
-/// How many looks the sparklines remember.
+/// How many looks the sparklines show.
 pub(super) const HISTORY: usize = 240;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Tab {
     }
 }
 
-/// What lies over the table.
+/// What covers the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
     Nothing,
@@ -57,7 +57,7 @@ pub(super) struct App {
     /// The column that the lines are sorted by, and whether the smallest come first.
     pub(super) sort: (usize, bool),
     pub(super) chosen: usize,
-    /// How many lines the screen has room for, and the first of them. The drawing sets both.
+    /// How many lines fit on the screen, and which is the first. Drawing sets both.
     pub(super) page: usize,
     pub(super) first: usize,
     /// Why the last look failed.
@@ -100,7 +100,7 @@ fn remember(history: &mut VecDeque<u64>, rate: f64) {
 }
 
 impl App {
-    /// Shows a domain, or what has to do with a node, topic or pattern in it.
+    /// Shows a domain, or only what is connected to a node, topic or pattern in it.
     pub(super) fn new(domain: String, about: Option<String>) -> Self {
         Self {
             domain,
@@ -121,7 +121,7 @@ impl App {
         }
     }
 
-    /// Shows what a look has found.
+    /// Shows the result of a look.
     pub(super) fn update(&mut self, mut snapshot: Snapshot) {
         self.trouble = None;
         if self.is_paused {
@@ -145,7 +145,7 @@ impl App {
         let looked_at = self.channel_key();
         self.arrange();
         if self.over == Over::Detail && self.channel_key() != looked_at {
-            self.over = Over::Nothing; // it has ended
+            self.over = Over::Nothing; // the channel has ended
         }
     }
 
@@ -156,7 +156,7 @@ impl App {
         }
     }
 
-    /// Makes the lines again. The selected one stays selected.
+    /// Makes the lines again, and keeps the selected one selected.
     fn arrange(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
         let chosen = self.lines.get(self.chosen).map(|line| line.about.clone());

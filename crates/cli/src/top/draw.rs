@@ -1,4 +1,4 @@
-//! How it looks: a head line, what is wrong, a table, and the keys. Columns are left out where there is no room.
+//! The screen: a head line, warnings, a table, and the keys. Columns are left out when there is no room.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -154,7 +154,7 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &mut App) {
         let mark = if app.sort.0 == at { if app.sort.1 { "▲" } else { "▼" } } else { "" };
         cell(at, format!("{}{mark}", columns[at].title))
     });
-    // Only the visible lines are made. The selected one is among them.
+    // Only the visible lines are made, which include the selected one.
     app.first = app.first.clamp((app.chosen + 1).saturating_sub(app.page), app.chosen);
     app.first = app.first.min(app.lines.len().saturating_sub(app.page));
     let rows = app.lines.iter().skip(app.first).take(app.page).map(|line| {

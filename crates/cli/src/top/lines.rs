@@ -9,7 +9,7 @@ use crate::latency::{grouped, readable};
 use crate::snapshot::{ChannelRow, InboxRow, Key, Snapshot, State};
 use crate::warnings::FULL;
 
-/// A column: its width, and how soon it is left out where there is no room (0: never).
+/// A column: its width, and how soon it is left out when there is no room (0: never).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     pub(super) title: &'static str,
@@ -123,16 +123,16 @@ fn count(count: u64) -> (String, f64) {
 pub(super) enum Filter {
     #[default]
     All,
-    /// What has this in its name.
+    /// Lines with this text in a name.
     Text(String),
-    /// What has to do with this node, topic or pattern.
+    /// Lines that are connected to this node, topic or pattern.
     About(String),
     /// The channels that lead to this inbox.
     Inbox(Inbox),
 }
 
 impl Filter {
-    /// As it is shown, and typed on; empty: all.
+    /// The text that is shown and edited. Empty: everything is shown.
     pub(super) fn text(&self) -> &str {
         match self {
             Self::All => "",
@@ -220,7 +220,7 @@ struct Together {
 }
 
 impl Together {
-    /// Sums up the channels that come in and that go out.
+    /// Sums up the incoming and the outgoing channels.
     fn of(snapshot: &Snapshot, mut direction: impl FnMut(&ChannelRow) -> (bool, bool)) -> Self {
         let mut sum = Self::default();
         for row in &snapshot.channels {

@@ -1,4 +1,5 @@
-//! A node that was asked about itself, and what it has said so far: page by page, each bounded, all of them together too.
+//! A node that was asked about itself, and its answer so far, page by page. Each page is bounded, and so is the whole
+//! answer.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use crate::sys::socket::{Cut, Received, Sent, Socket};
 use crate::text::harmless;
 use crate::wire::{self, Answer, Observe, PROTOCOL, Page, Reason};
 
-/// No node says more than this.
+/// The largest answer of a node.
 const MAX_PAGES: usize = 10_000;
 /// No page is longer, in bytes.
 const MAX_PAGE_BYTES: usize = 64 * 1024;
-/// What a node says takes no more memory than this, in bytes: some 15,000 channels that have all their latencies.
+/// The most memory that a node's answer may take, in bytes: about 15,000 channels with all their latencies.
 const MAX_BYTES: usize = 64 << 20;
 /// At most this many namespaces are kept, and this many characters of a version and of each namespace's name.
 const MAX_NAMESPACES: usize = 16;
@@ -48,9 +49,9 @@ pub(super) enum Said {
     Some,
     /// That was all: [`Asked::into_stats`].
     All,
-    /// It has closed the connection, or says that it is another one.
+    /// It has closed the connection, or says that it is another node.
     HungUp,
-    /// Nothing that could be used.
+    /// An unusable answer.
     Nothing(ObserveError),
 }
 
@@ -80,18 +81,18 @@ impl Drop for Watched {
 pub(super) struct Asked {
     pub(super) token: u64,
     pub(super) uid: u32,
-    /// Since when it has been waited for.
+    /// When the wait for it began.
     pub(super) since: Instant,
     socket: Watched,
     place: Option<Cursor>,
     stats: NodeStats,
     pages: usize,
-    /// What is kept of its answer, in bytes of memory.
+    /// How much memory its answer takes, in bytes.
     pub(super) bytes: usize,
 }
 
 impl Asked {
-    /// Asks a node for everything after a place, and has its answer watched. `None`: it has hung up.
+    /// Asks a node for everything after a place, and watches for its answer. `None`: it has hung up.
     pub(super) fn new(
         node: &NodeInfo,
         after: Option<Cursor>,
@@ -185,7 +186,7 @@ fn question(target: Incarnation, after: Option<Cursor>) -> Vec<u8> {
     wire::encode(&Observe { lowest: PROTOCOL, highest: PROTOCOL, target: *target.bytes(), behind })
 }
 
-/// The beginning of a text that a stranger wrote.
+/// The beginning of a text from another process.
 fn short(text: &str, most: usize) -> String {
     harmless(text).chars().take(most).collect()
 }
@@ -195,7 +196,7 @@ mod tests {
     use super::*;
     use crate::wire::{ListedChannel, ListedItem, ListedPlace};
 
-    /// Nobody is at its socket's other end, so each next question fails.
+    /// The other end of its socket is closed, so each further question fails.
     fn asked() -> Asked {
         let stats = NodeStats::new("endless".into(), Incarnation::from_bytes([1; 16]));
         let (socket, since) = (Socket::spare().expect("a descriptor"), Instant::now());

@@ -1,4 +1,4 @@
-//! Looking at the nodes of a domain from outside, without a node of one's own.
+//! Observing the nodes of a domain from outside, without a node.
 
 mod asked; //    a node that was asked about itself
 mod observer; // asking all nodes of a domain at the same time

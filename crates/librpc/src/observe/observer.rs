@@ -1,9 +1,9 @@
 //! Asking the nodes of a domain about themselves, each through its rendezvous, all at the same time.
 //!
-//! Invariant: an observer has at most one connection to a node that has said nothing: one that nobody has accepted stays in
-//! the node's queue even when it is closed, so it is kept, and no second one is made. A process that the kernel shows as stopped
-//! is not asked. What a node has said is kept for one look only. Nothing here waits for one node longer than the limit, nor
-//! creates anything; an observer that dies leaves nothing but what the kernel closes.
+//! Invariant: an observer has at most one connection to a node that has not answered. A connection that was not
+//! accepted stays in the node's queue even when it is closed, so the observer keeps it and makes no second one. A
+//! process that the kernel shows as stopped is not asked. An answer is kept for one look only. Nothing here waits for
+//! one node longer than the limit, and nothing is created: the kernel closes everything that a dead observer leaves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,9 +25,10 @@ use crate::wire::Reason;
 
 /// This many nodes are asked at the same time.
 const AT_ONCE: usize = 200;
-/// How long after a node that does not listen yet is asked again.
+/// How soon a node that does not listen yet is asked again.
 const JOINING: Duration = Duration::from_millis(1);
-/// What all nodes of one user, and all together, say in one look takes no more memory than this, in bytes.
+/// The most memory, in bytes, for the answers of all nodes of one user in one look, and for those of all nodes
+/// together.
 const MAX_BYTES_OF_USER: usize = 128 << 20;
 const MAX_BYTES: usize = 512 << 20;
 
@@ -37,15 +38,15 @@ const MAX_BYTES: usize = 512 << 20;
 pub struct Observed {
     /// What the registry says.
     pub node: NodeInfo,
-    /// What the node says, or why it says nothing.
+    /// The node's answer, or why there is none.
     pub stats: Result<NodeStats, ObserveError>,
 }
 
-/// Why a node says nothing about itself.
+/// Why a node did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
-    /// It is dead, and nobody has swept it yet.
+    /// It is dead, and was not swept yet.
     #[error("it is dead, and its files are still there (`librpc clean` removes them)")]
     Dead,
     /// It lives, but its process is stopped (SIGSTOP, a debugger): it was not asked.
@@ -70,9 +71,9 @@ pub enum ObserveError {
     Failed(String),
 }
 
-/// Looks at the nodes of a domain, again and again. One process needs one, whatever the number of nodes.
+/// Observes the nodes of a domain, again and again. One observer is enough for any number of nodes.
 ///
-/// In a forked child it starts over: the connections are its parent's.
+/// In a forked child it starts over, because the connections belong to the parent.
 #[derive(Debug)]
 pub struct Observer {
     domain: Domain,
@@ -120,8 +121,9 @@ impl Observer {
     }
 
     /// Asks every node of the domain about itself, all at the same time, and waits up to a limit for each that was not
-    /// asked before. It does not wait again for a node that is known to be stalled, but takes its answer when it goes on. A
-    /// node that began to answer within the limit, but did not finish, has failed; the next look asks it again.
+    /// asked before. It does not wait again for a node that is known to be stalled, but takes its answer when the node
+    /// continues. If a node began to answer within the limit but did not finish, that is an error, and the next look
+    /// asks it again.
     ///
     /// # Errors
     ///
@@ -165,7 +167,7 @@ impl Observer {
             let stats = match answers.remove(&identity) {
                 _ if !node.alive => Err(ObserveError::Dead),
                 Some(Some(stats)) => stats,
-                Some(None) => return None, // it has left
+                Some(None) => return None, // the node has left
                 None if is_stopped(&directory, &holders, &node) => Err(ObserveError::Stopped),
                 None => Err(self.silent(&identity, limit)),
             };
@@ -174,8 +176,8 @@ impl Observer {
         Ok(observed.collect())
     }
 
-    /// What is said of a node that has not answered. One that has begun to is not waited for in the next look: it has taken
-    /// the connection, so nothing of it stays in the node's queue.
+    /// The result for a node that has not finished its answer. The next look does not wait for the rest of an answer:
+    /// the node has accepted the connection, so nothing stays in its queue.
     fn silent(&mut self, identity: &Identity, limit: Duration) -> ObserveError {
         let Some(asked) = self.asked.get(identity) else { return ObserveError::Stalled { since: Duration::ZERO } };
         match asked.pages() {
@@ -187,7 +189,7 @@ impl Observer {
         }
     }
 
-    /// Asks all that are not asked yet, and takes what comes, until nobody is left for whom there is time.
+    /// Asks all nodes that are not asked yet, and takes answers until the time of all remaining nodes is up.
     fn ask_all(&mut self, look: &mut Look<'_>, alive: Vec<(Identity, &NodeInfo)>) -> Result<(), OsError> {
         let mut to_ask: VecDeque<_> =
             alive.iter().filter(|(identity, _)| !self.asked.contains_key(identity)).cloned().collect();
@@ -203,7 +205,7 @@ impl Observer {
                 match self.ask(look, &holders, &identity, node) {
                     Ok(()) => {}
                     Err(NotAsked::Because(why)) => drop(look.answers.insert(identity, Some(Err(why)))),
-                    // It says nothing about the node, which is asked when another one has answered.
+                    // This says nothing about the node, which is asked once another one has answered.
                     Err(NotAsked::OutOfDescriptors(_))
                         if self.asked.values().any(|asked| look.has_time(asked.since)) =>
                     {
@@ -212,13 +214,13 @@ impl Observer {
                     }
                     Err(NotAsked::OutOfDescriptors(error)) => return Err(error),
                     Err(NotAsked::NobodyListens) => match still_there(look.directory, node) {
-                        // Perhaps it does not listen yet: it is on its way in.
+                        // It may still be joining, and not listen yet.
                         Some(Err(ObserveError::Failed(_))) if look.has_time(begun) => joining.push((identity, node)),
                         gone => drop(look.answers.insert(identity, gone)),
                     },
                 }
             }
-            // Nodes whose time is up: what they have sent is taken, but nobody waits for more.
+            // Nodes whose time is up: their messages so far are taken, but there is no further wait.
             let in_time: Vec<Instant> =
                 self.asked.values().map(|asked| asked.since).filter(|&since| look.has_time(since)).collect();
             let (is_over, mut until) = (in_time.is_empty() && joining.is_empty(), look.end(in_time));
@@ -236,7 +238,7 @@ impl Observer {
         }
     }
 
-    /// Takes what a node says.
+    /// Takes a node's message.
     fn hear(&mut self, look: &mut Look<'_>, token: u64, alive: &[(Identity, &NodeInfo)]) {
         let Some((identity, asked)) = self.asked.iter_mut().find(|(_, asked)| asked.token == token) else { return };
         let (identity, said, uid) = (identity.clone(), asked.step(), asked.uid);
@@ -262,7 +264,7 @@ impl Observer {
         look.answers.insert(identity, answer);
     }
 
-    /// Whether the nodes of a user, or all together, have said too much.
+    /// Whether the answers of a user's nodes, or of all nodes, are too large.
     fn is_too_much(&self, look: &Look<'_>, uid: u32) -> bool {
         let sum = |counts: &dyn Fn(u32) -> bool| {
             let said = look.bytes.iter().filter(|&(&uid, _)| counts(uid)).map(|(_, bytes)| bytes).sum::<usize>();
@@ -287,7 +289,7 @@ impl Observer {
         let socket = match path.and_then(|path| Socket::connect(&path)) {
             Ok(socket) => socket,
             Err(error) if error.is(Errno::AGAIN) => {
-                return Err(NotAsked::Because(ObserveError::Stalled { since: Duration::ZERO })); // nobody empties its queue
+                return Err(NotAsked::Because(ObserveError::Stalled { since: Duration::ZERO })); // its queue is full
             }
             Err(error) if error.is(Errno::NOENT) || error.is(Errno::CONNREFUSED) => {
                 return Err(NotAsked::NobodyListens);
@@ -316,25 +318,26 @@ struct Look<'d> {
     directory: &'d Descriptor,
     after: Option<Cursor>,
     limit: Duration,
-    /// What is known by now; `None`: the node has left.
+    /// The results so far; `None`: the node has left.
     answers: BTreeMap<Identity, Option<Result<NodeStats, ObserveError>>>,
-    /// What the answers take, for each user.
+    /// How much memory the answers of each user take.
     bytes: BTreeMap<u32, usize>,
 }
 
 impl Look<'_> {
-    /// Whether what began then is still waited for.
+    /// Whether the observer still waits for a node that was asked then.
     fn has_time(&self, since: Instant) -> bool {
         since.elapsed() < self.limit
     }
 
-    /// Until when those that were asked then are waited for; `None`: a limit too far away to be a point in time.
+    /// When the wait for nodes that were asked then ends; `None`: never, because the limit is too far away for the
+    /// clock.
     fn end(&self, since: Vec<Instant>) -> Option<Instant> {
         since.into_iter().max().map_or_else(|| Some(Instant::now()), |last| last.checked_add(self.limit))
     }
 }
 
-/// Nobody answers: the node has left (`None`), or is another one now.
+/// No answer will come: the node has left (`None`), or is another one now.
 fn still_there(directory: &Descriptor, node: &NodeInfo) -> Option<Result<NodeStats, ObserveError>> {
     match node_file::read(directory, &node.id) {
         Ok(Some(file)) if file.incarnation != node.incarnation || file.uid != node.uid => None,

@@ -120,7 +120,7 @@ impl<'n> InboxBuilder<'n> {
         Self { capacity: bytes, ..self }
     }
 
-    /// What happens to a message that finds the inbox full. By default its sender waits.
+    /// What happens to a message when the inbox is full. By default its sender waits.
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }
@@ -169,7 +169,7 @@ impl<'n> InboxBuilder<'n> {
         let settings = Settings { address, capacity, policy, receive_own, durable };
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
         let receiver = Receiver::new(shared.clone(), wait)?;
-        // Dropped on an error, it withdraws what was announced.
+        // If this is dropped on an error, it withdraws the announcement.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
         inbox.node.announce(&inbox.shared).map_err(|error| match error {
             NotListed::Closed => InboxError::Closed { node: inbox.node.id.clone() },

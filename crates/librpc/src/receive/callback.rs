@@ -1,4 +1,4 @@
-//! Receiving on a thread of the inbox's own.
+//! Receiving on a separate thread of the inbox.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,12 +10,13 @@ use crate::sys::thread::{self, JoinHandle};
 use crate::sys::{OsError, fork};
 
 impl InboxBuilder<'_> {
-    /// Opens the inbox and calls `callback` with each message, on a thread of its own, which ends when the handle is
-    /// dropped. A message counts as processed when the callback has returned. If it panics, its message stays
+    /// Opens the inbox and calls `callback` with each message, on a separate thread, which ends when the handle is
+    /// dropped. A message counts as processed when the callback has returned. If the callback panics, its message stays
     /// unprocessed, the thread ends, the inbox closes, and [`CallbackHandle::stop`] reports it.
     ///
-    /// The callback may do what any other thread may: send, publish, subscribe, stop or drop its own handle, close the node.
-    /// It must not wait for messages that only itself would process, as [`crate::Node::close`] does up to its limit.
+    /// The callback may do everything that other threads may do: send, publish, subscribe, stop or drop its own handle,
+    /// close the node. It must not wait for messages that only it would process, as [`crate::Node::close`] does up to
+    /// its limit.
     ///
     /// # Errors
     ///
@@ -29,7 +30,7 @@ impl InboxBuilder<'_> {
         let stop = inbox.stop_handle();
         let run = move || {
             let received = receive_all(inbox, &mut callback);
-            // What the callback owns may panic where it is dropped, too.
+            // Dropping what the callback owns may panic, too.
             let dropped = catch_unwind(AssertUnwindSafe(|| drop(callback))).map_err(CallbackError::panicked);
             let ended = received.and(dropped);
             if let Err(CallbackError::Panicked { text }) = &ended {
@@ -84,8 +85,8 @@ pub struct CallbackHandle {
 }
 
 impl CallbackHandle {
-    /// Stops the thread, waits until a callback that is running has returned, and says how it ended. Called by the callback
-    /// itself, it does not wait, and says nothing about the end.
+    /// Stops the thread, waits until a running callback has returned, and reports how the thread ended. If the callback
+    /// itself calls this, it neither waits nor reports the end.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! An inbox: what receives. It belongs to one thread at a time, and a slow one delays no other.
+//! An inbox, which receives messages. It belongs to one thread at a time, and a slow one delays no other.
 
 use crate::sys::clock::Instant;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -40,7 +40,7 @@ pub enum RecvError {
     Os(#[from] OsError),
 }
 
-/// An inbox that receives what is published to topics: [`crate::Node::subscribe`].
+/// An inbox that receives messages on topics: [`crate::Node::subscribe`].
 pub type Subscriber = Inbox;
 
 /// Receives messages.
@@ -105,7 +105,7 @@ impl Inbox {
         self.event(Until::Forever)
     }
 
-    /// What has come, if anything has. Does not block.
+    /// The next event, if there is one. Does not block.
     ///
     /// # Errors
     ///
@@ -125,9 +125,9 @@ impl Inbox {
         self.event(until(timeout))
     }
 
-    /// The messages as they come, each as a value of its own. It ends when the inbox is stopped.
+    /// The messages as they come, each as a copy. It ends when the inbox is stopped.
     ///
-    /// A message counts as processed when the next one is asked for, unless acknowledgement is explicit.
+    /// A message counts as processed when the next one is requested, unless acknowledgement is explicit.
     pub fn iter(&mut self) -> impl Iterator<Item = Result<OwnedMessage, RecvError>> + '_ {
         std::iter::from_fn(|| self.recv().map(|message| message.map(|message| message.to_owned())).transpose())
     }
@@ -164,14 +164,14 @@ impl Inbox {
         })
     }
 
-    /// The hot path: one more message is there, like the last one. The caller builds the message, so that no part of it is
-    /// written and read again that nobody uses.
+    /// The hot path: one more message like the last one. The caller builds the message, so that no unused part of it is
+    /// written and read again.
     #[inline(never)]
     fn goes_on(&mut self) -> bool {
         self.born.is_here() && self.receiver.goes_on(self.acknowledge == Acknowledge::Implicit)
     }
 
-    /// Waits for the next message; `false` where the receives return `None`.
+    /// Waits for the next message. `false`: the receive returns `None`.
     #[inline(never)]
     fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
         Ok(self.step(until, Wanted::Messages)?.is_some())

@@ -1,4 +1,4 @@
-//! What an inbox hands out.
+//! The messages and events that an inbox hands out.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::name::Peer;
 use crate::receive::topic_names::Names;
 use crate::stats::Denial;
 
-/// A message that was handed out; its payload is in the receiver's buffer.
+/// A message that was handed out. Its payload is in the receiver's buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
     pub(crate) channel: usize,
@@ -75,7 +75,7 @@ impl<'a> Message<'a> {
         self.taken.redelivered
     }
 
-    /// A copy that lives as long as you like.
+    /// A copy that does not borrow the inbox.
     pub fn to_owned(&self) -> OwnedMessage {
         let Taken { sequence, missed, redelivered, topic, .. } = *self.taken;
         let (peer, topic) = (self.peer.clone(), self.topics.of(topic).map(Arc::from));
@@ -96,7 +96,7 @@ impl fmt::Debug for Message<'_> {
     }
 }
 
-/// A message that is a value of its own: [`Message::to_owned`].
+/// A copy of a message: [`Message::to_owned`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OwnedMessage {

@@ -1,11 +1,11 @@
-//! What a node receives with.
+//! Receiving: an inbox and its receiver.
 
 pub(crate) mod builder; //      opens an inbox
-pub(crate) mod inbox; //        what receives
-mod callback; //                receiving on a thread of its own
+pub(crate) mod inbox; //        the public side of receiving
+mod callback; //                receiving on a separate thread
 pub(crate) mod receiver; //     how an inbox finds its next message, and sleeps
 pub(crate) mod topic_names; //  what the numbers of topics mean on a channel
-pub(crate) mod message; //      what an inbox hands out
+pub(crate) mod message; //      messages and events that are handed out
 
 pub use builder::{DEFAULT_CAPACITY, InboxBuilder, InboxError};
 pub use callback::{CallbackError, CallbackHandle};

@@ -1,4 +1,4 @@
-//! What the numbers of topics mean on one channel, as its sender has declared. Each declaration is checked once.
+//! The names of the topic numbers on one channel, as its sender declared them. Each declaration is checked once.
 //!
 //! The names are stored in one text, and a number's entry says where. Entries are in pages, so a single high number costs one
 //! page. Invariant: all memory that a declaration takes is on the account of the sender's user before it is allocated.
@@ -16,10 +16,11 @@ use crate::topic::{MAX_TOPIC_BYTES, MAX_TOPICS, check_topic};
 const MAX_TEXT: usize = 8 << 20;
 /// Entries of a page.
 const PAGE: usize = 64;
-/// What a name costs that is shown in statistics, beside its bytes.
+/// What a name that is shown in statistics costs in addition to its bytes.
 const SHOWN_OVERHEAD: usize = 48;
 
-/// Where a name is: its offset in the text in the high 24 bits, its length in the low 8. 0: the number means nothing yet.
+/// Where a name is: its offset in the text in the high 24 bits, its length in the low 8. 0: the number is not declared
+/// yet.
 type Entry = u32;
 
 const _: () = assert!(MAX_TEXT <= 1 << 24 && MAX_TOPIC_BYTES < 1 << 8);
@@ -46,7 +47,7 @@ pub(crate) enum NotLearned {
 }
 
 impl Names {
-    /// No topics yet. What is declared goes on the account of this charge.
+    /// No topics yet. This charge pays for what will be declared.
     pub(crate) fn new(address: Address, charge: Charge) -> Self {
         Self { address, text: String::new(), pages: Vec::new(), names: 0, charge }
     }
@@ -83,7 +84,7 @@ impl Names {
         }
     }
 
-    /// Takes a declaration; returns whether it is new.
+    /// Takes a declaration. Returns whether it is new.
     #[cold]
     pub(crate) fn learn(&mut self, head: &Head, name: &[u8]) -> Result<bool, NotLearned> {
         let corrupt = |why: String| Err(NotLearned::Corrupt(why));
@@ -223,7 +224,7 @@ mod tests {
         (learned, None)
     }
 
-    /// Bytes that are allocated for names, without those that are shown in statistics.
+    /// The bytes that are allocated for names, without those for statistics.
     fn allocated(names: &Names) -> usize {
         let pages = names.pages.iter().flatten().count() * size_of::<Page>();
         names.text.capacity() + names.pages.capacity() * size_of::<Option<Box<Page>>>() + pages

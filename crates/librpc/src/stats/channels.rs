@@ -1,8 +1,8 @@
-//! The channels of an inbox as its statistics see them, from any thread.
+//! The channels of an inbox, for its statistics. Any thread may read them.
 //!
-//! Invariant: a channel is in the table for as long as its [`ChannelGuard`] exists, which travels with the channel. When it
-//! goes, what it had counted is added to the totals of the ended ones. Both sides' memories stay mapped while somebody reads
-//! them here.
+//! Invariant: a channel is in the table while its [`ChannelGuard`] exists, which moves with the channel. When the guard
+//! is dropped, the channel's counts are added to the totals of ended channels. The memories of both sides stay mapped
+//! while they are read here.
 
 use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::stats::{ChannelState, ChannelStats, Ends, Totals};
 use crate::sys::fork;
 use crate::sys::memory::Mapping;
 
-/// The most topics of a channel that are kept, for people to see.
+/// At most this many topics of a channel are kept, for display.
 pub(crate) const SHOWN_TOPICS: usize = 32;
 
 /// The channels of an inbox.
@@ -133,7 +133,7 @@ impl ChannelGuard {
 impl Drop for ChannelGuard {
     fn drop(&mut self) {
         if !self.born.is_here() {
-            return; // the parent's, and its memory is not mapped here
+            return; // it belongs to the parent, and its memory is not mapped here
         }
         let stats = self.listed.stats();
         let mut state = self.table.state();
@@ -141,6 +141,6 @@ impl Drop for ChannelGuard {
         state.ended.add(&stats);
         drop(state);
         self.table.ended.end(&self.table.pair(&self.listed.record), &stats);
-        drop(gone); // where nothing is locked
+        drop(gone); // without a lock
     }
 }

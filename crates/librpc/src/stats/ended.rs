@@ -1,7 +1,7 @@
 //! What was counted on channels that have ended, by the node at the other end and the inbox's address.
 //!
-//! So the sums over all channels between the same two ends do not fall when one of them ends. Invariant: a pair of ends that
-//! has a channel is remembered; of all others, those whose last channel ended latest, at most [`IDLE`].
+//! So the sums over all channels between the same two ends do not fall when one of them ends. Invariant: every pair of
+//! ends with a channel is remembered. Of the others, at most [`IDLE`] are: those whose last channel ended latest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! What a node reports about itself: its inboxes, and every channel that leads to it or from it.
 //!
-//! The process that writes one side of a channel counts there, and the number is read in place: asking costs nothing on the hot
-//! path. A snapshot of a busy channel is not of one instant, but the inequalities of [`crate::Account`] hold in it.
+//! Each side of a channel counts in its own memory, and the numbers are read in place, so reading them costs nothing on
+//! the hot path. A snapshot of a busy channel does not show one instant, but the inequalities of [`crate::Account`]
+//! hold in it.
 
 pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
 pub(crate) mod ended; //     what was counted on channels that have ended
@@ -28,22 +29,22 @@ pub struct NodeStats {
     pub incarnation: Incarnation,
     /// The version of the library that it runs.
     pub version: String,
-    /// Its process's namespaces, by their names under `/proc/self/ns`: which container it is in.
+    /// The namespaces of its process, by their names under `/proc/self/ns`. They show in which container it is.
     pub namespaces: Vec<(String, u64)>,
     /// Its inboxes, each with the channels that lead to it.
     pub inboxes: Vec<InboxStats>,
     /// The channels that its outboxes send through.
     pub outgoing: Vec<ChannelStats>,
-    /// What has come over channels that have ended, by sender and address.
+    /// What was received over channels that have ended, by sender and address.
     pub ended_incoming: Vec<EndedChannels>,
     /// What was sent over channels that have ended, by receiver and address.
     pub ended_outgoing: Vec<EndedChannels>,
-    /// The topics that its subscriptions may not read: of each subscription the last 8 that it was told of.
+    /// The topics that its subscriptions may not read. For each subscription, the last 8 of which it was notified.
     pub denials: Vec<Denial>,
 }
 
 impl NodeStats {
-    /// A node that has said nothing yet.
+    /// A node that has not answered yet.
     pub(crate) fn new(node: Arc<str>, incarnation: Incarnation) -> Self {
         Self {
             node,
@@ -86,7 +87,7 @@ pub struct Denial {
     pub uid: u32,
     /// The topic.
     pub topic: Arc<str>,
-    /// Who does not let whom read it, in that node's words: at most 200 characters.
+    /// The reason, in the publisher's words: at most 200 characters.
     pub text: Arc<str>,
 }
 
@@ -98,13 +99,13 @@ pub struct InboxStats {
     pub number: u32,
     /// What it receives.
     pub address: Address,
-    /// What happens to a message when it is full.
+    /// What happens to a message when the inbox is full.
     pub policy: Policy,
     /// Capacity of each channel's ring in bytes.
     pub capacity: u64,
     /// The channels that lead to it now.
     pub channels: Vec<ChannelStats>,
-    /// What has come over channels that have ended.
+    /// What was received over channels that have ended.
     pub ended: Totals,
 }
 
@@ -181,7 +182,7 @@ pub enum ChannelState {
     Failed,
 }
 
-/// A channel: one outbox to one inbox, as one of the two sees it.
+/// A channel from one outbox to one inbox, as one of the two sees it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ChannelStats {
@@ -235,7 +236,7 @@ pub struct ChannelStats {
     pub latency: Histogram,
 }
 
-/// Who is at the other end of a channel, and what the channel is.
+/// The other end of a channel, and the identity of the channel.
 pub(crate) struct Ends {
     pub(crate) peer: Arc<str>,
     pub(crate) peer_incarnation: Incarnation,
@@ -252,7 +253,7 @@ impl ChannelStats {
     /// Reads a channel's counters in place.
     pub(crate) fn read(ends: Ends, data: &Reader, ack: &Reader) -> Self {
         let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics } = ends;
-        // The receiver's position first, as in `Counters::read`: then it is not ahead of the sender's.
+        // The receiver's position is read first, as in `Counters::read`, so that it is not ahead of the sender's.
         // Acquire: as there.
         let consumed = ack.load(layout::ack::CONSUMED, std::sync::atomic::Ordering::Acquire);
         let counters = Counters::read(data, ack);

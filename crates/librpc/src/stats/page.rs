@@ -1,4 +1,4 @@
-//! The items of which a node's statistics consist, in their fixed order, and how they travel.
+//! The items of a node's statistics, in their fixed order, and their encoding.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) struct Cursor {
     pub(crate) begun: bool,
 }
 
-// What has ended comes first: so a channel that ends while its node is read is not counted twice.
+// Ended channels come first, so a channel that ends while its node is read is not counted twice.
 pub(crate) const ENDED_INCOMING: u32 = 0;
 pub(crate) const ENDED_OUTGOING: u32 = 1;
 pub(crate) const INBOXES: u32 = 2;
@@ -32,7 +32,7 @@ pub(crate) const OUTGOING: u32 = 3;
 pub(crate) const DENIED: u32 = 4;
 
 impl Cursor {
-    /// Everything was read but what was denied to the inboxes: that is asked for together with a sign of life.
+    /// Everything was read except the denied topics, which are requested together with a sign of life.
     pub(crate) const END: Self = Self { part: OUTGOING, inbox: 0, serial: u64::MAX, begun: false };
 }
 
@@ -48,7 +48,7 @@ impl From<ListedPlace> for Cursor {
     }
 }
 
-/// What a cursor passes over in one step.
+/// The items that a cursor passes in one step.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
     Inbox { number: u32, address: Address, policy: Policy, capacity: u64, ended: Totals },
@@ -77,9 +77,9 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
     }
 }
 
-/// What an item takes once it was added, in bytes of memory.
+/// The memory that an item takes once it is added, in bytes.
 pub(crate) fn bytes(item: &ListedItem) -> usize {
-    /// A short text: its address, and what comes before it.
+    /// A short text: its pointer, and the header of its allocation.
     const TEXT: usize = 32;
     let texts = |texts: &[String]| texts.iter().map(|text| TEXT + text.len()).sum::<usize>();
     match item {
@@ -188,10 +188,10 @@ impl TryFrom<ListedEnded> for EndedChannels {
     }
 }
 
-/// At most this many characters of what a publisher says about a denial are kept.
+/// At most this many characters of a publisher's reason for a denial are kept.
 const DENIAL_CHARS: usize = 200;
 
-/// What a publisher says about a denial, as it is kept.
+/// A publisher's reason for a denial, as it is kept.
 pub(crate) fn denial_text(text: &str) -> Arc<str> {
     harmless(text).chars().take(DENIAL_CHARS).collect::<String>().into()
 }

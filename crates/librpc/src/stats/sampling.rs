@@ -1,8 +1,8 @@
 //! Which messages carry a time stamp, and what their receiver counts from it.
 //!
-//! A clock costs as much as half a message, so one message in 64 is stamped, the first of a channel, and each that follows
-//! one which found its receiver asleep: a channel with little traffic stamps nearly all. The sender stamps just before the
-//! commit, the receiver looks at the clock when the message is processed.
+//! Reading the clock costs as much as half a message. So only some messages are stamped: one in 64, the first one of a
+//! channel, and each one after a message that found its receiver asleep. A channel with little traffic stamps nearly
+//! all. The sender stamps just before the commit, and the receiver reads the clock when the message is processed.
 
 use librpc_ring::Consumer;
 
@@ -11,7 +11,8 @@ use crate::sys::memory::{Reader, Writer};
 
 /// One message in this many carries a time stamp.
 const EVERY: u32 = 64;
-/// The most stamped messages of a channel that are remembered until they are processed; further ones are not counted.
+/// At most this many stamped messages of a channel are remembered until they are processed. Further ones are not
+/// counted.
 const PENDING: usize = 256;
 
 /// Which messages a sender stamps.
@@ -22,7 +23,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// Whether the next message is to be stamped. The first one is.
+    /// Whether to stamp the next message. The first one is always stamped.
     #[inline(always)]
     pub(crate) fn is_due(&self) -> bool {
         self.left == 0
@@ -39,7 +40,7 @@ impl Sampler {
         self.left = EVERY - 1;
     }
 
-    /// The next message is to be stamped: this one has found its receiver asleep.
+    /// Stamps the next message, because this one found its receiver asleep.
     pub(crate) fn make_due(&mut self) {
         self.left = 0;
     }
@@ -77,7 +78,7 @@ impl Stamps {
     fn count(&mut self, consumer: &mut Consumer<Reader, Writer>) {
         let now = now_ns();
         consumer.note_received_at(now);
-        // A stamp from the future is a lie, or of a process whose clock has another zero (a time namespace).
+        // A stamp from the future is a lie, or comes from a process whose clock has another zero (a time namespace).
         self.0.drain(..).filter_map(|sent| now.checked_sub(sent)).for_each(|ns| consumer.note_latency(ns));
     }
 }

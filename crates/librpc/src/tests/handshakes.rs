@@ -357,7 +357,7 @@ fn a_ring_that_never_ends_is_read_for_its_capacity_after_the_hang_up() {
         producer.push(Head::MESSAGE, &[7; 48]).expect("what was received makes room");
         match inbox.recv_event_timeout(LONG).unwrap() {
             Some(Event::Message(_)) => received += 64,
-            // The inbox looks at the clock for every few messages, and at the hang-up after some microseconds.
+            // No state to wait for: the inbox reads the clock every few messages, and looks for hang-ups every 30 µs.
             Some(Event::SenderJoined(_)) => std::thread::sleep(Duration::from_millis(1)),
             Some(Event::SenderLeft(_, left)) => break assert!(matches!(left, Departure::Disconnected), "{left:?}"),
             other => panic!("it ends: {other:?}"),

@@ -12,7 +12,7 @@ pub(crate) const PROTOCOL: u32 = 2;
 /// each time it arms.
 pub(crate) const FENCED_BY_RECEIVER: u64 = 1;
 
-/// What every first message begins with, whatever its version.
+/// The beginning of every first message, in all versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(crate) struct Versions {
@@ -55,10 +55,10 @@ pub(crate) struct Hello {
     /// The number of the connection that the channel uses: random, chosen by the sender.
     #[n(7)]
     pub(crate) connection: u64,
-    /// Whether this very socket becomes that connection. Otherwise it closes when the handshake is done.
+    /// Whether this socket becomes that connection. Otherwise it closes after the handshake.
     #[n(8)]
     pub(crate) opens: bool,
-    /// What the memory is that comes with this message; `None`: it comes after the terms.
+    /// The memory that comes with this message; `None`: it comes after the terms.
     #[n(9)]
     pub(crate) data: Option<Data>,
 }
@@ -110,7 +110,7 @@ pub(crate) struct Deny {
     pub(crate) inbox: u32,
     #[n(6)]
     pub(crate) topic: String,
-    /// Who does not let whom read it, and why.
+    /// The reason, in words.
     #[n(7)]
     pub(crate) text: String,
 }
@@ -134,12 +134,12 @@ pub(crate) struct Terms {
     /// Capacity of the ring in bytes.
     #[n(2)]
     pub(crate) capacity: u64,
-    /// What happens to a message that finds the inbox full; it fixes the ring's mode.
+    /// What happens to a message when the inbox is full. This fixes the ring's mode.
     #[n(3)]
     pub(crate) policy: u32,
 }
 
-/// What the sender's memory is. A message of its own where the memory comes after the terms.
+/// The sender's memory. A separate message if the memory comes after the terms.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(crate) struct Data {
@@ -171,7 +171,7 @@ pub(crate) struct Refusal {
     pub(crate) text: String,
 }
 
-/// What the receiver says to a sender, or a node to an observer.
+/// The answer of a receiver to a sender, or of a node to an observer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Answer {
     #[n(0)]

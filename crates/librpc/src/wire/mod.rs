@@ -40,7 +40,7 @@ pub(crate) use inbox::{ListedAddress, ListedInbox};
 pub(crate) use page::{ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals, Page};
 pub use reason::Reason;
 
-/// Bytes that are not the message that was due.
+/// Bytes that are not the expected message.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid message: {0}")]
 pub(crate) struct BadMessage(#[from] minicbor::decode::Error);
@@ -50,12 +50,12 @@ pub(crate) fn encode<T: Encode<()>>(message: &T) -> Vec<u8> {
     minicbor::to_vec(message).expect("a vector takes every byte")
 }
 
-/// A message from a stranger's bytes.
+/// Decodes a message from another process.
 pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, BadMessage> {
     Ok(minicbor::decode(bytes)?)
 }
 
-/// The first `most` items of a list from a stranger's bytes, and whether there are more.
+/// The first `most` items of a list from another process, and whether there are more.
 pub(crate) fn decode_list<'b, T: Decode<'b, ()>>(bytes: &'b [u8], most: usize) -> Result<(Vec<T>, bool), BadMessage> {
     let mut decoder = minicbor::Decoder::new(bytes);
     let mut items = decoder.array_iter()?;
@@ -98,7 +98,7 @@ mod golden {
 
     #[test]
     fn the_versions_of_any_hello_can_be_read() {
-        // A hello of version 1 lacks what version 2 has added.
+        // A hello of version 1 lacks the fields that version 2 added.
         let old =
             "a8000101010200036161045011111111111111111111111111111111055022222222222222222222222222222222060307f6";
         let bytes: Vec<u8> =

@@ -11,13 +11,13 @@ pub enum Reason {
     NotAdmitted = 2,
     /// The two speak no common version of the handshake.
     Version = 3,
-    /// The node has no such inbox (any more).
+    /// The node does not have this inbox, or no longer has it.
     NoInbox = 4,
     /// The node has been opened again since the sender looked.
     Restarted = 5,
     /// The peers of this user have as many channels, or bytes of rings, as the node allows.
     TooMuch = 6,
-    /// The sender is not the node that it says it is.
+    /// The sender is not the node that it claims to be.
     Identity = 7,
     /// The sender broke the order of the handshake, or sent no sealed memory.
     BadHandshake = 8,

@@ -40,7 +40,7 @@ impl Puppet {
         }
     }
 
-    /// What the node's subscriptions are denied.
+    /// The topics that the node's subscriptions may not read.
     fn denied(&self) -> Result<Vec<String>, &'static str> {
         Ok(self.node()?.stats().denials.into_iter().map(|denial| denial.text.to_string()).collect())
     }

@@ -76,7 +76,7 @@ fn answer(answer: impl Serialize) -> Outcome {
     Ok(serde_json::to_value(answer)?)
 }
 
-/// The answer to a command that asks for nothing.
+/// The answer to a command without a result.
 fn done() -> Outcome {
     answer(())
 }

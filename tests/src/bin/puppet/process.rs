@@ -28,8 +28,8 @@ impl Puppet {
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             self.report_from_child(to, writer);
-            // The child outlives its parent, so that a test sees the parent's death although a copy of it lives on.
-            // SAFETY: waits for a signal that ends the child: the test's, or in the end the alarm.
+            // The child outlives its parent, so a test can check that the parent's death is seen although its copy is
+            // alive. SAFETY: waits for a signal that ends the child: the test's, or in the end the alarm.
             unsafe {
                 libc::alarm(60);
                 libc::pause();
@@ -44,7 +44,7 @@ impl Puppet {
         answer(InChild { pid, sent, received })
     }
 
-    /// Tries everything that the child has inherited, then drops it: that undoes nothing of the parent's.
+    /// Tries everything that the child has inherited, then drops it, which must not undo anything of the parent's.
     fn report_from_child(&mut self, to: &str, mut writer: impl Write) {
         let sent: Reply<()> = match self.sender(to) {
             Ok(sender) => sender.send(b"from the child").map_err(|error| error.to_string()),

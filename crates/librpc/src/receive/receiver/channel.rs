@@ -18,7 +18,7 @@ use crate::sys::socket::Socket;
 /// The receiver's end of a channel.
 pub(super) struct InboundChannel {
     pub(super) consumer: Consumer<Reader, Writer>,
-    /// Its sender has no fence of its own, and relies on a barrier whenever the channel is armed.
+    /// Its sender executes no fences, and relies on a barrier whenever the channel is armed.
     pub(super) is_fenced: bool,
     pub(super) peer: Arc<Peer>,
     /// The topics that the sender has declared.
@@ -37,9 +37,11 @@ pub(super) struct InboundChannel {
     /// Messages consumed since waiting senders were last looked for with a fence.
     pub(super) unsettled: u32,
     pub(super) bells: u64,
-    /// Nothing more will come. It is read until it is empty, but at most this many bytes: a hostile ring never ends.
+    /// The sender is gone. The ring is read until it is empty, but only up to this many bytes, because a hostile ring
+    /// never ends.
     pub(super) drain: Option<u64>,
-    /// It has hung up and was read to the end, while its node still holds its lock: the node is dying, or has disconnected.
+    /// It has hung up and was read to the end, but its node still holds its lock. The node is dying, or has
+    /// disconnected.
     pub(super) in_doubt_until: Option<Instant>,
     pub(super) _charge: Option<Charge>,
     pub(super) guard: ChannelGuard,

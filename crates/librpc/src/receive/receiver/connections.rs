@@ -20,8 +20,8 @@ use crate::sys::socket::Socket;
 
 /// How many channels are taken in at once.
 const ARRIVALS_AT_ONCE: usize = 64;
-/// A dying process hangs up before it gives up its lock, by microseconds, or by as long as the scheduler likes. Its sender's
-/// departure is in doubt for this long.
+/// A dying process hangs up before it releases its lock: microseconds before, or longer if the scheduler delays it. The
+/// departure of its sender is in doubt for this long.
 const DOUBT: Duration = Duration::from_millis(100);
 
 /// A sending process.
@@ -33,15 +33,15 @@ pub(super) struct Connection {
 }
 
 impl Receiver {
-    /// Takes new channels in, and takes notice of topics that were denied.
+    /// Takes in new channels, and notices of denied topics.
     pub(super) fn take_arrivals(&mut self) {
         self.arrivals.extend(self.shared.take_arrivals(ARRIVALS_AT_ONCE));
         self.found.extend(self.shared.take_denials().into_iter().map(Found::Denied));
         self.take_in();
     }
 
-    /// Takes in what has arrived. Where the system cannot watch one more connection just now, it waits, and all others after
-    /// it, because later channels may belong to it.
+    /// Takes in new channels. If the system cannot watch one more connection at the moment, that one waits, and so do
+    /// all later ones, because they may belong to the same connection.
     pub(super) fn take_in(&mut self) {
         while let Some(arrival) = self.arrivals.pop_front() {
             if let Some(socket) = &arrival.socket
@@ -68,7 +68,7 @@ impl Receiver {
             self.channels.push(None);
             self.channels.len() - 1
         });
-        // A ring may arrive after its connection's end: then it is read to its end, and nobody is woken.
+        // A ring may arrive after the end of its connection. Then it is read to its end, and no sender is woken.
         let (socket, drain) = match self.connections.get_mut(&connection) {
             Some(found) => {
                 found.rings.insert(ring, index);
@@ -102,8 +102,8 @@ impl Receiver {
         self.activate(index);
     }
 
-    /// How the sender of a channel that was read to its end has left; `None`: it has hung up without a word, and its node
-    /// still seems to live. One that dies does so in a moment.
+    /// How the sender of a channel that was read to its end has left. `None`: it hung up without a word, and its node
+    /// still seems to live. If the node is dying, that shows within moments.
     pub(super) fn departure(&mut self, index: usize) -> Option<Departure> {
         let channel = self.channels[index].as_mut().expect("a drained channel is there");
         if channel.consumer.is_closed() {

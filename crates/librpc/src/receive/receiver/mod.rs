@@ -1,11 +1,11 @@
 //! How an inbox finds its next message: it polls the rings that have traffic, and sleeps on the bells of all others.
 //!
-//! A channel is *active* (polled) or *armed* (its sender will ring). Invariant: a channel that is not active is armed, and its
-//! ring was empty in a look after its epoch was stored. So it holds nothing that no bell announces. The work grows with the
-//! number of active channels, and an inbox without any does nothing at all.
+//! A channel is *active* (polled) or *armed* (its sender will ring). Invariant: a channel that is not active is armed,
+//! and its ring was found empty after its epoch was stored. So a bell announces everything that it holds. The work
+//! grows with the number of active channels, and an inbox without active channels does nothing.
 
 mod channel; //      a channel, as its inbox polls it
-mod connections; //  who comes, rings and goes
+mod connections; //  senders that come, ring and go
 mod polling; //      one bounded look at the rings
 mod run; //          messages in a row from one channel
 mod stream; //       whether it pays to pause
@@ -32,7 +32,7 @@ use crate::stats::Denial;
 use crate::sys::OsError;
 use crate::sys::poll::{Poll, Ready};
 
-/// After this many consumed messages, waiting senders are looked for with a fence.
+/// After this many consumed messages, the inbox looks for waiting senders with a fence.
 const SETTLE_EVERY: u32 = 64;
 /// How many polls and messages there are between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
@@ -81,7 +81,7 @@ pub(crate) struct Receiver {
     active: Vec<usize>,
     /// Channels that are still to be taken in: their connections cannot be watched yet.
     arrivals: VecDeque<Arrival>,
-    /// Channels whose departure is in doubt. They are not active, and nobody rings for them any more.
+    /// Channels whose departure is in doubt. They are not active, and their senders no longer ring.
     doubtful: VecDeque<usize>,
     /// Whose turn it is among the active channels, and how many more records may be taken from it.
     cursor: usize,
@@ -90,14 +90,14 @@ pub(crate) struct Receiver {
     /// Polls and messages since the last look at the clock.
     polls: u32,
     stream: Stream,
-    /// Whether there was nothing in a poll since the last message.
+    /// Whether a poll has found nothing since the last message.
     is_in_gap: bool,
     last_look: Instant,
     /// Bells read in this look.
     bells_heard: u32,
-    /// What the last look has found: no more than one look may do.
+    /// What the last look found, within the bounds of one look.
     found: VecDeque<Found>,
-    /// A barrier was forbidden: an armed ring may hold something that no bell announces.
+    /// A barrier was forbidden, so an armed ring may hold something that no bell announces.
     is_unbarred: bool,
     /// Whether another event loop waits for the descriptor.
     foreign: Cell<bool>,

@@ -1,8 +1,8 @@
 //! One poll: a bounded look at the rings that have traffic.
 //!
-//! Everything that a sender can make an inbox do is counted. Messages and topics count towards the channel's quantum, so that
-//! no channel starves another. Topics and departures also count towards the poll's share, because the caller goes on waiting
-//! after them: so no receive outlives its limit.
+//! All work that a sender can cause is counted. Messages and topics count towards the channel's quantum, so that no
+//! channel starves another. Topics and departures also count towards the poll's share, because the caller continues to
+//! wait after them. So no receive exceeds its time limit.
 
 use librpc_ring::{Head, Mode, Record};
 
@@ -11,11 +11,11 @@ use crate::fault::fault;
 use crate::receive::message::{Departure, Taken};
 use crate::receive::topic_names::NotLearned;
 
-/// How many records are taken from one channel before it is the next one's turn.
+/// How many records are taken from one channel before the next one gets its turn.
 pub(super) const QUANTUM: u32 = 64;
 /// How many records other than messages one poll takes.
 const SHARE: u32 = 128;
-/// What a departure costs of that: the registry is asked about the sender, with several system calls.
+/// How much of that a departure costs: asking the registry about the sender takes several system calls.
 const DEPARTURE: u32 = 16;
 
 /// What a caller waits for.
@@ -26,11 +26,11 @@ pub(crate) enum Wanted {
     Events,
 }
 
-/// What a poll has come to.
+/// The outcome of a poll.
 #[derive(Debug)]
 pub(super) enum Polled {
     Found(Found),
-    /// It has done its share, or something that is not wanted: there may be more.
+    /// It has done its share, or found something that the caller does not want. There may be more.
     Unfinished,
     /// The rings are empty.
     Nothing,
@@ -45,12 +45,12 @@ pub(super) enum Step {
     /// A topic's declaration.
     Topic,
     Nothing,
-    /// The channel is polled no more: it has left, or its departure is in doubt.
+    /// The channel is no longer polled: it has left, or its departure is in doubt.
     Gone(Option<Found>),
 }
 
 impl Receiver {
-    /// Takes what comes next, if it is there.
+    /// Takes the next message or event, if there is one.
     pub(super) fn poll(&mut self, wanted: Wanted) -> Polled {
         if self.shared.has_ended() {
             self.settle();
@@ -67,7 +67,7 @@ impl Receiver {
         }
     }
 
-    /// Whether there is anything for [`Receiver::poll`]: all that is looked at between two looks at the clock.
+    /// Whether there is anything for [`Receiver::poll`]. Between two looks at the clock, only this is checked.
     #[inline(always)]
     pub(super) fn shows_something(&self) -> bool {
         let has_some = |&index: &usize| {
@@ -149,14 +149,14 @@ impl Receiver {
             Err(NotLearned::Corrupt(why)) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(why)))),
             Err(NotLearned::TooMuch(why)) => return Step::Gone(Some(self.leave(index, Departure::TooMuch(why)))),
         }
-        // A topic is processed when it is known, unless a message before it is not.
+        // A topic is processed once it is known, unless an earlier message is unprocessed.
         if !had_unconsumed {
             channel.consumer.consume();
         }
         Step::Topic
     }
 
-    /// A channel whose sender is gone was read to its end. It leaves, unless it is not clear yet how its sender has ended.
+    /// A channel whose sender is gone was read to its end. It leaves as soon as it is clear how its sender ended.
     #[cold]
     fn drained(&mut self, index: usize) -> Step {
         let departure = self.departure(index);

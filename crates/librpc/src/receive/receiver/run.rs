@@ -1,8 +1,8 @@
-//! A run: messages in a row from one channel, while nothing else is looked at.
+//! A run: messages in a row from one channel, while nothing else is checked.
 //!
-//! This is the hot path of a receive. It begins with a message that was found in any other way, and lasts until the ring is
-//! empty, a record is more than a plain message, or something else is due: the turn of other channels, a look at the clock and
-//! the bells, a waiting sender. All that is counted when the run has ended, not for each message.
+//! This is the hot path of a receive. It begins after a message that the slow path found. It lasts until the ring is
+//! empty, a record is more than a plain message, or something else is due: the turn of other channels, a look at the
+//! clock and the bells, a waiting sender. All of that is counted at the end of the run, not for each message.
 
 use librpc_ring::Head;
 
@@ -19,7 +19,8 @@ pub(super) struct Run {
 }
 
 impl Receiver {
-    /// Takes one more message of the run: [`Receiver::message`]. `false`: call [`Receiver::next`], which looks at everything.
+    /// Takes one more message of the run: [`Receiver::message`]. `false`: call [`Receiver::next`], which checks
+    /// everything.
     #[inline(always)]
     pub(crate) fn goes_on(&mut self, consume: bool) -> bool {
         self.run.left > 0 && self.take_in_run(consume)
@@ -59,8 +60,9 @@ impl Receiver {
         false
     }
 
-    /// A message was found in this channel, and others may follow. The caller makes sure that they cannot be overwritten, need no
-    /// fence, and that the ring is not being read to its end: such messages are looked at one by one.
+    /// A message was found in this channel, and others may follow. The caller ensures that they cannot be overwritten,
+    /// that they need no fence, and that the ring is not being read to its end. Otherwise messages are taken one by
+    /// one.
     pub(super) fn begin_run(&mut self, channel: usize) {
         let length = self.quantum.min(POLLS_PER_CLOCK.saturating_sub(self.polls));
         self.run = Run { channel, length, left: length };

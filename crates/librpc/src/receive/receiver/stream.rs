@@ -1,17 +1,18 @@
-//! Whether messages come as a stream, so that it pays to pause.
+//! Whether messages come as a stream, so that pausing is worthwhile.
 //!
-//! A receiver that follows its sender closely costs both most of their speed, because each cache line goes back and forth. If it
-//! pauses for a moment when it finds nothing, a batch forms. But a receiver whose answer is waited for must never pause. Nobody
-//! says which it is, so it is tried: if several messages in a row follow a pause, they came faster than the pause was long, and
-//! the next gap is paused, too. Otherwise it is tried again after more and more gaps.
+//! A receiver that follows its sender closely costs both most of their speed, because each cache line goes back and
+//! forth. If it pauses for a moment when it finds nothing, a batch forms. But if the sender waits for an answer, the
+//! receiver must never pause. It cannot know which is the case, so it tries. If several messages in a row follow a
+//! pause, they came faster than the pause was long, and the receiver pauses at the next gap, too. Otherwise it tries
+//! again after more and more gaps.
 
 /// This many messages between two gaps are a stream, even without a pause.
 const STREAM: u32 = 16;
-/// If this many messages follow a pause, it has paid.
+/// If this many messages follow a pause, it was worthwhile.
 const BATCH: u32 = 4;
 /// The length of a pause: one to three microseconds.
 const PAUSES: u32 = 128;
-/// Gaps between two trials that have not paid, at first and at most. Then one message in thousands is late.
+/// How many gaps pass after a trial that was not worthwhile, at first and at most. So one message in thousands is late.
 const SOONEST: u32 = 16;
 const LATEST: u32 = 8192;
 
@@ -38,7 +39,7 @@ impl Stream {
         self.batch = self.batch.saturating_add(messages);
     }
 
-    /// There is nothing, directly after a message: pauses if that pays. `may_pause`: the caller has time.
+    /// A message was followed by a gap. Pauses if that is worthwhile. `may_pause`: the caller has time.
     pub(super) fn gap(&mut self, may_pause: bool) {
         let batch = std::mem::take(&mut self.batch);
         let is_stream = batch >= if self.was_paused { BATCH } else { STREAM };
@@ -62,7 +63,8 @@ impl Stream {
 mod tests {
     use super::*;
 
-    /// How many of these gaps were paused, if this many messages follow a pause, and that many a gap without one.
+    /// In how many of these gaps the receiver pauses, given how many messages follow a pause, and how many follow a gap
+    /// without a pause.
     fn paused(gaps: u32, after_pause: u32, otherwise: u32) -> u32 {
         let mut stream = Stream::default();
         let mut paused = 0;

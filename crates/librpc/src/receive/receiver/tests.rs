@@ -1,4 +1,4 @@
-//! A receiver whose senders are rings in this process: whatever they do, it keeps its limits.
+//! A receiver whose senders are rings in this process. Whatever they do, it stays within its limits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::{Domain, Node};
 
 const CAPACITY: u64 = 1 << 20;
 
-/// An inbox, and what its senders' handshakes have brought.
+/// An inbox, and the results of its senders' handshakes.
 struct Stage {
     shared: Arc<InboxShared>,
     receiver: Receiver,
@@ -77,7 +77,7 @@ impl Stage {
         Self::with(Wait::Adaptive, Policy::Block)
     }
 
-    /// Its senders' node is not there: a sender that hangs up has died.
+    /// The node of its senders does not exist, so a sender that hangs up counts as dead.
     fn with(wait: Wait, policy: Policy) -> Self {
         let node = ".nobody can have this id";
         Self::in_domain(Path::new("/dev/shm"), node, Incarnation::from_bytes([7; 16]), wait, policy)
@@ -127,7 +127,7 @@ impl Stage {
         self.next(Until::Deadline(Instant::now()), wanted)
     }
 
-    /// Takes the senders in that have come.
+    /// Takes in the new senders.
     fn join(&mut self, senders: usize) {
         for _ in 0..senders {
             assert!(matches!(self.next(Until::Forever, Wanted::Events), Some(Found::Joined(_))));

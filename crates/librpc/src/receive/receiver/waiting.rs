@@ -1,7 +1,7 @@
 //! The ways in which a receive waits: it polls once, or for another event loop, or it spins and then sleeps.
 //!
-//! Whatever peers do, the clock and the bells are looked at again after a bounded piece of work: [`POLLS_PER_CLOCK`] polls, or
-//! what one poll or one look may do.
+//! Whatever peers do, the clock and the bells are checked again after a bounded amount of work: [`POLLS_PER_CLOCK`]
+//! polls, or the work that one poll or one look may do.
 
 use crate::sys::clock::Instant;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use super::{Found, POLLS_PER_CLOCK, Receiver, SIGNAL, Until, Wait};
 use crate::fault::fault;
 use crate::sys::{OsError, barrier};
 
-/// How often an inbox looks at its rings that has no barrier in its senders any more.
+/// How often an inbox looks at its rings once it can no longer issue barriers in its senders.
 const LOOK_UNBARRED: Duration = Duration::from_millis(1);
 /// While it polls, an inbox looks at its bells this often, so that armed channels do not starve.
 const LOOK_EVERY: Duration = Duration::from_micros(30);
-/// How long an adaptive inbox polls before it sleeps: about what sleeping and waking costs.
+/// How long an adaptive inbox polls before it sleeps: about as long as sleeping and waking takes.
 const SPIN: Duration = Duration::from_micros(50);
 /// After this many looks without a message a channel is armed, although others have traffic.
 const IDLE_LOOKS: u32 = 8;
 /// After this many polls, a call that must not block returns.
 const ROUNDS: u32 = 16;
-/// How often doubts are looked at, and how many of them at once.
+/// How often doubts are checked, and how many of them at once.
 const DOUBT_EVERY: Duration = Duration::from_millis(1);
 const DOUBTS_AT_ONCE: usize = 16;
 /// How soon a connection that could not be watched is tried again.
@@ -44,7 +44,7 @@ impl Receiver {
         }
     }
 
-    /// Polls without waiting. Nobody may call again soon, so a look that is due is taken now.
+    /// Polls without waiting. The next call may be far away, so a look that is due happens now.
     fn poll_once(&mut self, wanted: Wanted) -> Result<Option<Found>, OsError> {
         for _ in 0..ROUNDS {
             let polled = self.poll(wanted);
@@ -61,9 +61,9 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Polls without waiting, for a caller that goes on to wait for the descriptor: everything is armed, and the signal is
-    /// drained, before this returns `None`. A sender that rings for nothing holds nobody here: then the descriptor stays
-    /// readable.
+    /// Polls without waiting, for a caller that then waits for the descriptor. Before this returns `None`, everything
+    /// is armed, and the signal is drained. A sender that rings for nothing cannot keep the caller here: then the
+    /// descriptor stays readable.
     fn poll_for_event_loop(&mut self, wanted: Wanted) -> Result<Option<Found>, OsError> {
         for _ in 0..ROUNDS {
             match self.poll(wanted) {
@@ -89,7 +89,7 @@ impl Receiver {
         Ok(None)
     }
 
-    /// Spins while that may pay, then sleeps, up to a deadline.
+    /// Spins while that may be worthwhile, then sleeps, up to a deadline.
     fn wait(&mut self, deadline: Option<Instant>, wanted: Wanted) -> Result<Option<Found>, OsError> {
         let mut spin_until = None;
         loop {
@@ -148,7 +148,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// There is nothing, directly after a message: waiting senders are looked for, and a pause may pay.
+    /// A message was followed by a gap. Looks for waiting senders, and pauses if that is worthwhile.
     fn begin_gap(&mut self, may_pause: bool) {
         if !std::mem::replace(&mut self.is_in_gap, true) {
             self.settle();
