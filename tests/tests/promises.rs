@@ -127,7 +127,9 @@ fn hesitating(domain: &TestDomain) -> (Node, mpsc::Sender<()>, mpsc::Receiver<()
         }
         true
     });
-    let sink = Node::builder("sink").domain(domain.domain()).admit(admission).open().unwrap();
+    // Nobody is hung up on for being silent.
+    let limits = Limits::default().handshake_timeout(Duration::MAX);
+    let sink = Node::builder("sink").domain(domain.domain()).admit(admission).limits(limits).open().unwrap();
     (sink, decide, asked)
 }
 
