@@ -1,5 +1,5 @@
-//! Aeron's crates ask the linker for libbsd, of which they use nothing where the C library has `arc4random` itself: an
-//! empty library of that name spares the user its package. A real one that Aeron's own build has found is still loaded.
+//! Aeron's crates ask the linker for libbsd, but use nothing of it if the C library has `arc4random` itself. An empty
+//! library of that name spares the user the package. If Aeron's own build has found a real one, that is still loaded.
 
 use std::path::PathBuf;
 

@@ -13,7 +13,8 @@ use crate::worker::{Start, Worker};
 /// How many processes send to a receiver while it is stopped.
 const WHILE_STOPPED: u64 = 50;
 const ENDINGS: [Ending; 3] = [Ending::Return, Ending::Exit, Ending::Kill];
-/// An inbox is listed from here on, and its process has accepted nobody. A node that is opened lists nothing first.
+/// The step and its count: from here on an inbox is listed, and its process has accepted no connection yet. (The first
+/// time, the node lists nothing.)
 const LISTED: (&str, u32) = ("announce.selected", 2);
 
 pub(crate) fn run(battery: &mut Battery) {
@@ -61,7 +62,7 @@ fn running(rounds: &Rounds, scene: Scene) -> anyhow::Result<String> {
     Ok("each arrived".into())
 }
 
-/// The receiver is stopped, and goes on when its senders are gone.
+/// The receiver is stopped, and continues when its senders are gone.
 fn stopped(rounds: &Rounds) -> anyhow::Result<String> {
     let scene = Scene::new();
     for receives in [To::Node, To::Topic] {
@@ -85,7 +86,7 @@ fn stopped(rounds: &Rounds) -> anyhow::Result<String> {
     Ok(format!("{WHILE_STOPPED} at a time"))
 }
 
-/// The receiver is stopped as soon as its inbox is listed: it has accepted nobody yet.
+/// The receiver is stopped as soon as its inbox is listed, before it accepts a connection.
 fn not_accepting(rounds: &Rounds) -> anyhow::Result<String> {
     rounds.each(|number, _| {
         let scene = Scene::new();

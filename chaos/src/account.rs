@@ -6,7 +6,8 @@
 //!
 //! `sent − reported ≤ processed ≤ sent − reported + in work`
 //!
-//! What is in work when a receiver is killed is both processed and reported lost: at most one message, or one batch.
+//! What is in work when a receiver is killed may count both as processed and as reported lost: at most one message, or
+//! one batch.
 
 use std::fmt;
 
@@ -164,7 +165,7 @@ impl Stream {
         let (mut again, mut allowed) = (0, 0);
         for run in &self.runs {
             if receiver != Some(run.receiver) {
-                // The death of the incarnation before explains this many.
+                // The death of the previous incarnation explains this many.
                 (again, allowed) = (0, if receiver.is_some() { in_work } else { 0 });
                 receiver = Some(run.receiver);
             }

@@ -71,7 +71,7 @@ fn of_a_receiver(rounds: &Rounds) -> anyhow::Result<String> {
         limit(used + round % 15)?;
         let send = Send { count: Some(100), ..Send::between("source", "sink") };
         let mut source = scene.sender(send.clone())?;
-        std::thread::sleep(Duration::from_millis(50)); // there is no state to wait for: it may be refused, pending, or connected
+        std::thread::sleep(Duration::from_millis(50)); // there is no one state to wait for: the sender may be refused, pending, or connected
         scene.probe("bystander")?;
         limit(1024)?;
         let mut said = source.worker.says(HANG).with_context(|| {

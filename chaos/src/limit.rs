@@ -1,13 +1,13 @@
-//! Time limits that allow for what the machine itself keeps processes waiting.
+//! Time limits that allow for the time during which the machine itself keeps processes waiting.
 //!
-//! A process that wants to run while others have the processors is not late by its own fault. The kernel knows for each
-//! thread how long that was (`/proc/PID/task/TID/schedstat`). So a limit does not end the wait; it is judged afterwards: the
-//! time taken, less the time that the battery's own threads spent in the run queues, must be within the limit. A sleep, a
-//! back-off or a lost wake-up of the library does not count as such time, because the thread is in no run queue then. Nor
-//! does computing.
+//! A process that is ready to run while others have the processors is not late by its own fault. The kernel counts that
+//! time for each thread (`/proc/PID/task/TID/schedstat`). So a limit does not end the wait, but is judged afterwards:
+//! the time taken, less the time that the battery's own threads spent in the run queues, must be within the limit. A
+//! sleep, a back-off or a lost wake-up of the library is not excused, because the thread is not in a run queue then.
+//! Neither is computing.
 //!
-//! The times of all threads are added up, because one may wait for another. When several are queued at once, that allows
-//! more than was lost. On a machine without that file nothing is allowed for.
+//! The times of all threads are added up, because one may wait for another. When several are queued at once, that
+//! excuses more than was lost. On a machine without that file nothing is excused.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -30,7 +30,7 @@ pub(crate) fn excused() -> Option<(u64, Duration)> {
     Some(std::mem::take(&mut *excused)).filter(|(times, _)| *times > 0)
 }
 
-/// The limit within which the survivors of a death go on. It begins now.
+/// The limit within which the survivors of a death must continue. It begins now.
 pub(crate) fn go_on() -> Limit {
     Limit::new(Duration::from_secs(1))
 }
@@ -74,7 +74,7 @@ impl Limit {
         if self.begun.is_some() { HANG } else { self.limit }
     }
 
-    /// What was waited for has happened. An error if it was late by its own fault.
+    /// Call this when the awaited state is there. An error if it was late by its own fault.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let Some((begun, before)) = &self.begun else { return Ok(()) };
         let (took, limit) = (begun.elapsed(), self.limit);
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(excused().map(|(times, _)| times), Some(1));
         assert!(excused().is_none());
 
-        // Long compared with what the threads of other tests wait for.
+        // This is long compared with the time that the threads of other tests are queued.
         let limit = Limit::new(Duration::from_millis(1));
         std::thread::sleep(Duration::from_secs(3));
         let error = limit.check().unwrap_err().to_string();

@@ -1,4 +1,5 @@
-//! The fault points, which process reaches each, and how to bring one there. docs/fault-points.md says what each means.
+//! The fault points, which process reaches each, and how to make a process reach it. docs/fault-points.md says what
+//! each means.
 
 use crate::roles::{Receive, Send};
 
@@ -90,7 +91,7 @@ pub(crate) const POINTS: &[Point] = &[
 ];
 
 impl Point {
-    /// At which of the times that it is reached the process is killed or stopped.
+    /// The process is killed or stopped when it reaches the point for this time.
     pub(crate) fn nth(&self, rng: &mut fastrand::Rng) -> u32 {
         match self.name {
             "announce.written" | "announce.selected" => rng.u32(1..=2), // joining, and opening the inbox
@@ -99,7 +100,7 @@ impl Point {
         }
     }
 
-    /// Whether only the owner of the directory reaches it, who sweeps a dead node of another user.
+    /// Whether only the owner of the directory reaches it, by sweeping a dead node of another user.
     pub(crate) fn is_between_users(&self) -> bool {
         self.name == "sweep.taken-away"
     }
@@ -110,18 +111,18 @@ impl Point {
         has_terms || self.name == "domain.unfinished" || self.is_between_users()
     }
 
-    /// Whether only a sleeping receiver leads there: the sender pauses between its messages.
+    /// Whether it is reached only if the receiver sleeps. Then the sender pauses between its messages.
     fn wants_sleep(&self) -> bool {
         matches!(self.name, "send.must-ring" | "arm.armed" | "wake.woken")
     }
 
-    /// Whether only a sender that waits for room reaches it: the ring is small and the receiver slow.
+    /// Whether it is reached only if the sender waits for room. Then the ring is small and the receiver slow.
     fn wants_full_ring(&self) -> bool {
         self.name == "wait.announced"
     }
 }
 
-/// A receiver that reaches the point, or with which a sender does.
+/// A receiver that reaches the point, or whose sender reaches it.
 pub(crate) fn receive_for(point: &Point) -> Receive {
     let full = point.wants_full_ring();
     Receive {
@@ -132,7 +133,7 @@ pub(crate) fn receive_for(point: &Point) -> Receive {
     }
 }
 
-/// A sender that reaches the point, or with which a receiver does.
+/// A sender that reaches the point, or whose receiver reaches it.
 pub(crate) fn send_for(point: &Point) -> Send {
     let full = point.wants_full_ring();
     Send {

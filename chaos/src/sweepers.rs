@@ -18,7 +18,7 @@ pub(crate) fn run(battery: &mut Battery) {
     battery.section("among-the-living", battery.pick(1000, 30), among_the_living);
 }
 
-/// Up to three processes clean up at once, and are killed: at a step or at any moment.
+/// Up to three processes clean up at once, and are killed at a step or at any moment.
 fn doomed_sweepers(scene: &Scene, dead: u32, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
     let steps: Vec<_> = POINTS
         .iter()

@@ -12,7 +12,7 @@ use crate::roles::{Role, RoundsKind, RoundsRole};
 use crate::scene::Scene;
 use crate::worker::Worker;
 
-/// A count that has not changed for this long means a hang. Nothing here takes a thousandth of it.
+/// A count that does not change for this long means a hang. Nothing here takes a thousandth of it.
 const STILL: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(battery: &mut Battery) {

@@ -117,7 +117,7 @@ impl Worker {
         Ok(said)
     }
 
-    /// Asks it to end, waits until it has, and returns what it said meanwhile.
+    /// Asks it to end, waits for its end, and returns what it said meanwhile.
     pub(crate) fn finish(&mut self) -> anyhow::Result<Vec<String>> {
         self.close_stdin();
         let mut lines = Vec::new();

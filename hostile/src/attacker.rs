@@ -1,7 +1,7 @@
-//! The live attacker: an admitted peer that follows the protocol until it does not.
+//! The live attacker: an admitted peer that follows the protocol until it begins its attack.
 //!
-//! Each round is one attack, chosen by its seed. The attacker owns a node as anybody may, so it can spoil its own lock, file
-//! and socket. The kernel must refuse what it may not do, such as shrinking sealed memory.
+//! Each round is one attack, chosen by its seed. Like every user, the attacker owns a node, so it can spoil the node's
+//! lock, file and socket. The kernel must refuse everything else, such as shrinking sealed memory.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -35,7 +35,7 @@ pub(crate) struct Attacker {
     incarnation: [u8; 16],
     /// Whether the domain is private: there the ring comes with the hello.
     pub(crate) is_private: bool,
-    /// How many rings it has attached: the victim's that it reads, and its own that the victim reads.
+    /// How many rings are attached: those of the victim that the attacker reads, and its own that the victim reads.
     pub(crate) attached: u64,
 }
 
@@ -159,7 +159,7 @@ impl Attacker {
         Ok(())
     }
 
-    /// Attaches a proper ring, and then writes into it what no sender writes.
+    /// Attaches a valid ring, and then writes into it what no sender writes.
     fn ring(&mut self, never_ends: bool) -> anyhow::Result<()> {
         let spoilt = self.random.once_in(8).then(|| (self.random.below(5) as usize, self.random.odd()));
         let (words, fd) = ring(RING_BYTES, seals(), spoilt)?;
@@ -256,7 +256,7 @@ impl Attacker {
         Ok(())
     }
 
-    /// Offers files that nobody can close before the attacker allows it: more of them than there are closing threads.
+    /// Offers files that cannot be closed before the attacker allows it: more files than there are closing threads.
     fn fuse(&mut self) -> anyhow::Result<()> {
         let mut files = Vec::new(); // dropped after the file system, or they could not be closed here either
         let stuck = match Stuck::mount() {

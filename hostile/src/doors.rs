@@ -1,4 +1,4 @@
-//! Everything that decodes a stranger's bytes, against mutated messages, files and declarations.
+//! Feeds mutated messages, files and declarations to everything that decodes bytes of other processes.
 //!
 //! An *execution* is one message, file or series of declarations that the library decodes.
 
@@ -7,7 +7,7 @@ use testkit::Random;
 
 use crate::ring::Tally;
 
-/// No handshake message is longer. A file may be, but its contents are bounded anyway.
+/// No handshake message is longer. A file may be longer, but its contents are bounded in any case.
 const LONGEST: usize = 4096;
 const MESSAGES_PER_SCENE: u64 = 4096;
 

@@ -1,5 +1,5 @@
-//! Handshakes over real sockets: many malformed ones at a time with a living node of another process, beside an honest
-//! pair.
+//! Malformed handshakes over real sockets, many at a time, with a living node of another process, while an honest pair
+//! is at work.
 //!
 //! Invariant: every handshake ends within a bounded time, with an answer, a refusal or a hang-up. After all of them the
 //! victim holds what it held before.
@@ -23,11 +23,11 @@ use crate::pair::{Pair, start};
 use crate::script::{Facts, Script, Step, samples, write_script};
 use crate::socket::{Answer, answer, connect, send, socket};
 
-/// How many handshakes run at a time: fewer than a user may have.
+/// How many handshakes run at a time. Below the limit of a user.
 const AT_A_TIME: usize = 64;
 /// How many attached connections are kept, to send bells and to add rings to.
 const KEPT: usize = 16;
-/// A handshake without an answer for this long has found a hang.
+/// A handshake that gets no answer for this long has found a hang.
 const NO_ANSWER: Duration = Duration::from_secs(20);
 /// How much the victim may grow, over any number of handshakes.
 const GROWTH_KIB: u64 = 4096;
@@ -56,7 +56,7 @@ struct Handshakes {
     random: Random,
 }
 
-/// Descriptors of every kind. The first is a proper ring.
+/// Descriptors of every kind. The first is a valid ring.
 fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
     let bytes = RING_BYTES;
     let ring = |bytes, seals, spoilt| ring(bytes, seals, spoilt).map(|(_, fd)| fd);
@@ -92,7 +92,7 @@ fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
     offers.push(std::net::UdpSocket::bind("127.0.0.1:0")?.into());
     offers.push(eventfd(0, EventfdFlags::CLOEXEC)?);
     offers.push(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-    // A user has few of these, and a test must not depend on one.
+    // A user has few of these, and a test must not depend on them.
     offers.extend(inotify::init(inotify::CreateFlags::CLOEXEC).ok());
     let me = rustix::process::getpid();
     offers.extend(rustix::process::pidfd_open(me, rustix::process::PidfdFlags::empty()).ok());
@@ -134,7 +134,7 @@ impl Handshakes {
         Ok(Handshake { number, script, connection, socket, is_attached: false, since: Instant::now() })
     }
 
-    /// Runs until it would wait. Returns the name of its end when it has one.
+    /// Runs until it would have to wait. Returns the name of its end once it has ended.
     fn advance(&mut self, handshake: &mut Handshake) -> Option<&'static str> {
         while let Some(step) = handshake.script.front() {
             match step {
@@ -157,7 +157,7 @@ impl Handshakes {
                         1 => {
                             self.facts.connections.push_front(handshake.connection);
                             self.facts.connections.truncate(KEPT);
-                            // What follows gets no answer, but perhaps a hang-up.
+                            // The next steps get no answer, but perhaps a hang-up.
                             handshake.script.retain(|step| !matches!(step, Step::Await));
                             handshake.is_attached = true;
                             continue;
@@ -235,7 +235,7 @@ pub(crate) fn attack(
         if let Some(stuck) = under_way.iter().find(|handshake| handshake.since.elapsed() > NO_ANSWER) {
             anyhow::bail!("handshake {:#x} gets no answer; these steps are left: {:?}", stuck.number, stuck.script);
         }
-        // When half of them wait, the others get their turn: the victim answers many at once.
+        // When half of them wait, the others get their turn, because the victim answers many at once.
         if under_way.len() == before || under_way.len() > AT_A_TIME / 2 {
             let mut waiting: Vec<_> = under_way.iter().map(|one| PollFd::new(&one.socket, PollFlags::IN)).collect();
             let _ = poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 }));

@@ -115,7 +115,7 @@ impl Honest {
         let mut publisher = self.node.publisher("p/x").expect("a topic");
         publisher.set_timeout(Duration::from_millis(5));
         while self.is_on() {
-            // What the inboxes of the attacker do with it is in the receipt.
+            // The receipt says what became of it in the attacker's inboxes. That may be anything.
             publisher.publish(b"topic").map(drop).expect("publishing works");
             std::thread::sleep(2 * PACE);
         }
@@ -148,7 +148,7 @@ impl Honest {
         }
     }
 
-    /// Notes what the machine does to a thread that wants nothing. Only its load is the attacker's doing.
+    /// Notes how long the machine delays a thread that only sleeps. The attacker affects that only by its load.
     fn sleep(&self) {
         while self.is_on() {
             let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! A live attacker beside an honest pair, which must not notice it.
+//! A live attacker beside an honest pair, which must not notice the attacks.
 
 use std::collections::BTreeMap;
 use std::path::Path;

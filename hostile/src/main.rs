@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::ring::Tally;
 
-/// Attacks on librpc: whatever a hostile peer does, it must not harm anybody else.
+/// Attacks on librpc: whatever a hostile peer does, it must not harm other processes.
 #[derive(Parser)]
 #[command(name = "librpc-hostile", version, after_help = AFTER_HELP)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! Memory that an attacker offers: sealed and mapped as an honest peer does it, or not quite.
+//! Memory that an attacker offers: sealed and mapped as an honest peer does it, or with a flaw.
 
 #![allow(unsafe_code)]
 
@@ -14,15 +14,15 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 /// The capacity of every inbox that an attacker sends to, in bytes.
 pub(crate) const CAPACITY: u64 = 256 * 1024;
-/// The size of a proper ring memory.
+/// The size of a valid ring memory.
 pub(crate) const RING_BYTES: u64 = HEADER_BYTES as u64 + CAPACITY;
 
-/// A proper ring memory, except for its size, its seals, and perhaps one word of its header.
+/// A valid ring memory, except for its size, its seals, and perhaps one word of its header.
 pub(crate) fn ring(bytes: u64, seals: SealFlags, spoilt: Option<(usize, u64)>) -> anyhow::Result<(Words, OwnedFd)> {
     let (words, fd) = memory(bytes, seals)?;
     let header = [(data::MAGIC, DATA_MAGIC), (data::VERSION, VERSION), (data::CAPACITY, CAPACITY)];
     for (word, value) in header.into_iter().chain(spoilt) {
-        words.store(word, value, Ordering::Relaxed); // nobody else has it yet
+        words.store(word, value, Ordering::Relaxed); // no other process has it yet
     }
     Ok((words, fd))
 }

@@ -8,16 +8,18 @@ use anyhow::Context;
 use testkit::proc::Usage;
 use testkit::{HANG, Process, TestDomain, wait_for};
 
-/// No honest process is without a message for longer than this, apart from what the machine keeps its threads waiting.
+/// No honest process may be without a message for longer than this, not counting the time that the machine delays its
+/// threads.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// The same for a new connection, if the attacker is another user. One of the same user shares the limits of the pair.
+/// The same for a new connection, if the attacker is another user. An attacker of the same user shares the limits of
+/// the pair.
 const LONGEST_CONNECT: Duration = Duration::from_secs(2);
-/// The threads of a victim at work: its own, the library's, and those of its scope.
+/// How many threads a victim at work has: its main thread, the library's, and those of its scope.
 const THREADS: u64 = 8;
-/// How often the victim is looked at: looking costs it time, too.
+/// How often the victim is observed. Observing costs it time, too.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Starts this program with other words, as this user and this user's group.
+/// Starts this program with other arguments, as this user and in the group of the same number.
 pub(crate) fn start(words: &[&str], user: Option<u32>) -> anyhow::Result<Process> {
     let mut command = testkit::command(std::env::current_exe()?);
     command.args(words);
@@ -35,7 +37,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Both, exchanging messages. The coming attacker is another user, or the same.
+    /// Starts both, which exchange messages. The later attacker is this user, or the pair's own.
     pub(crate) fn start(domain: &TestDomain, attacker: Option<u32>) -> anyhow::Result<Self> {
         let path = domain.path().to_str().context("a path under /dev/shm")?;
         let uid = attacker.map(|uid| uid.to_string());
@@ -89,7 +91,7 @@ impl Pair {
 
     /// Waits until the victim holds little more than before.
     pub(crate) fn settle(&mut self, before: &Usage) -> anyhow::Result<Usage> {
-        // Lingering sockets are closed in the end, after 5 s for each eight of them.
+        // Lingering sockets are closed at last: every eight of them take 5 s.
         let mut now = self.victim()?;
         let is_settled = || {
             std::thread::sleep(INTERVAL);
@@ -117,7 +119,7 @@ impl Pair {
                 "{received} honest messages, longest pause {pause} ms, longest connect {connect} ms, longest sleep of a \
                  thread {sleep} ms"
             );
-            // A message needs three threads on its way, a connection and its message need more.
+            // A message passes through three threads on its way, a new connection and its first message through more.
             let slept = Duration::from_millis(sleep);
             anyhow::ensure!(Duration::from_millis(pause) < LONGEST_PAUSE + 3 * slept, "{note}");
             let has_limits_of_its_own = self.attacker.is_some();

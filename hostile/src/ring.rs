@@ -12,7 +12,7 @@ use testkit::{Random, RingMemory};
 
 /// The length of a scene. Each scene begins with new rings.
 const CALLS_PER_SCENE: u64 = 4096;
-/// No number and no position above this is believed.
+/// The library must not believe any number or position above this.
 const FAR: u64 = u64::MAX / 2;
 
 /// Counts that show how far an attack got.
@@ -118,7 +118,7 @@ pub(crate) fn receiver(seed: u64) -> Tally {
     tally
 }
 
-/// About where the receiver is. In mode Latest it does not report where it has continued.
+/// Roughly where the receiver is. In mode Latest it does not report where it continued.
 fn next_position(consumer: &Consumer<RingMemory, RingMemory>, acks: &RingMemory) -> u64 {
     let _ = consumer;
     acks.cell(ack::TAKEN).get()
@@ -141,7 +141,7 @@ fn check_corrupt(corrupt: &Corrupt, longest: u64) {
     }
 }
 
-/// Writes something that is mostly plausible.
+/// Writes values that are mostly plausible.
 #[inline]
 fn spoil_data(random: &mut Random, memory: &RingMemory, capacity: u64, position: u64, number: u64, mode: Mode) {
     let at = data::RING + (position & (capacity - 1)) as usize / WORD;
@@ -225,7 +225,7 @@ pub(crate) fn sender(seed: u64) -> Tally {
                 match producer.push(head, &payload[..bytes as usize]) {
                     Ok(number) => {
                         tally.taken += 1;
-                        // It has looked, or its earlier knowledge was enough.
+                        // It has read the claim, or did not need to.
                         let believed = if is_good { claimed } else { good };
                         assert!(mode == Mode::Latest || end <= believed + capacity, "unread data was overwritten");
                         starts.push_back((committed, number));
@@ -282,7 +282,7 @@ pub(crate) fn sender(seed: u64) -> Tally {
             }
             _ => producer.note_dropped(),
         }
-        // A call that has looked at a good claim believes it from now on.
+        // A call that has read a valid claim believes it from now on.
         if is_good && memory_believes(&mut producer, claimed) {
             good = claimed;
         }
@@ -294,7 +294,7 @@ pub(crate) fn sender(seed: u64) -> Tally {
     tally
 }
 
-/// Makes the sender look, so that it believes the same claim as this test.
+/// Makes the sender read the claim, so that it believes the same one as this test.
 fn memory_believes(producer: &mut Producer<RingMemory, RingMemory>, claimed: u64) -> bool {
     producer.consumed() == Ok(claimed)
 }

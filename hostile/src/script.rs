@@ -1,8 +1,8 @@
 //! What a hostile peer sends in one handshake: the messages of an honest one, with spoilt fields, lengths, order,
 //! descriptors and end. All of it follows from the number of the handshake.
 //!
-//! The messages are encoded here and not by the library, so that keys may be missing, doubled, in any order and of any
-//! type.
+//! The messages are encoded here instead of by the library, so that keys may be missing, doubled, in any order and of
+//! any type.
 
 use std::collections::VecDeque;
 
@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     pub(crate) honest: [u8; 16],
     /// The numbers of its connections to the victim.
     pub(crate) connections: VecDeque<u64>,
-    /// How many descriptors it can offer. The first is a proper ring.
+    /// How many descriptors it can offer. The first is a valid ring.
     pub(crate) offers: u64,
     /// Whether the domain is private: there the ring comes with the hello.
     pub(crate) is_private: bool,
@@ -140,7 +140,7 @@ impl Draft {
     }
 }
 
-/// What a proper ring is.
+/// The description of a valid ring.
 fn data() -> [Value; 2] {
     [Value::Number(CAPACITY), Value::Number(0)]
 }
@@ -237,7 +237,7 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
             vec![Draft::hello(random, facts, connection, false), Draft::of(true, data())]
         }
     };
-    // A quarter of the drafts stay honest; the others are wrong early or late.
+    // A quarter of the drafts stay honest; the others go wrong early or late.
     let changes = [0, 0, 1, 1, 1, 2, 2, 4][random.below(8) as usize];
     for _ in 0..changes {
         let at = random.below(drafts.len() as u64) as usize;

@@ -1,7 +1,7 @@
 //! A domain of one test's own. Dropping it removes it.
 //!
-//! Invariant: every domain made here lies at `/dev/shm/librpc_test_<pid>_<name>`, so that what a process leaves behind
-//! can be found, and what killed processes left can be distinguished from what others still use.
+//! Invariant: every domain made here is at `/dev/shm/librpc_test_<pid>_<name>`. So the leftovers of a process can be
+//! found, and those of killed processes can be distinguished from domains in use.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl TestDomain {
         Self { path: path.into(), at_end: AtEnd::Clean }
     }
 
-    /// Dropping it asserts that nothing is left, without any cleaning: everybody must have left the domain properly.
+    /// Dropping it asserts that nothing is left, without any cleaning: every node must have left the domain properly.
     #[must_use]
     pub fn without_cleaning(mut self) -> Self {
         self.at_end = AtEnd::AssertGone;
@@ -151,7 +151,7 @@ fn list(directory: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Removes a file, or a directory with all that is in it. What is gone already, or cannot be removed, is passed over.
+/// Removes a file, or a directory with all that is in it. Ignores what is gone already or cannot be removed.
 fn remove(path: &Path) {
     if std::fs::remove_dir_all(path).is_err() {
         let _ = std::fs::remove_file(path);
@@ -173,7 +173,7 @@ pub fn left_by_this_process() -> Vec<PathBuf> {
     list(Path::new(SHM)).into_iter().filter(|path| path.to_string_lossy().starts_with(&own)).collect()
 }
 
-/// Removes the domains of processes that no longer run: one that was killed could not do it itself.
+/// Removes the domains of processes that no longer run: a killed process could not do it itself.
 pub fn remove_what_killed_runs_left() {
     for path in list(Path::new(SHM)) {
         let name = name(&path);

@@ -1,8 +1,9 @@
 //! Ring memory of one thread. A test can read and spoil every word of it, count the reads, and have reads return something
 //! else than what is stored.
 //!
-//! Invariant: what the library has written stays in the cells as it is. Only what a read *returns* may be a lie, as if the
-//! peer were writing at that very moment. An access out of range panics: that would be the library's mistake.
+//! Invariant: what the library writes stays in the cells unchanged. Only the value that a read *returns* may be a lie,
+//! as if the peer were writing at that very moment. An access out of range panics, because it would be a bug of the
+//! library.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -23,7 +24,7 @@ struct Inner {
     /// Where the ring begins, if it is mapped a second time after the end.
     ring: Option<usize>,
     reads: Cell<usize>,
-    /// One read in 2^this returns a lie; 64: none does.
+    /// One read in 2^this returns a lie; 64: no read does.
     lies: Cell<u32>,
     random: Cell<u64>,
 }
@@ -48,7 +49,7 @@ impl RingMemory {
     #[inline(always)]
     pub fn cell(&self, word: usize) -> &Cell<u64> {
         match self.0.ring {
-            // The second mapping of the ring, and nothing after it.
+            // The second mapping of the ring. Nothing follows it.
             Some(ring) if word >= self.0.words.len() => &self.0.words[ring..][word - self.0.words.len()],
             _ => &self.0.words[word],
         }

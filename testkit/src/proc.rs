@@ -73,7 +73,7 @@ pub fn sleeps(pid: u32) -> anyhow::Result<u64> {
     threads(pid)?.into_iter().map(sleeps).sum()
 }
 
-/// What each thread of a process is doing, for the error message about one that hangs.
+/// What each thread of a process is doing, for the error message about a process that hangs.
 pub fn what_it_does(pid: u32) -> String {
     let Ok(threads) = threads(pid) else { return format!("  pid {pid} has ended") };
     let line = |thread: PathBuf| {

@@ -1,7 +1,7 @@
-//! A supervised child process, which is killed when it is dropped, and so with its test.
+//! A supervised child process. Dropping it kills it, so it does not outlive its test.
 //!
-//! Whatever it is asked for has a time limit. When that is over the process hangs, and what its threads are doing becomes
-//! the error.
+//! Every request to it has a time limit. When the limit is over, the process counts as hanging, and the error shows
+//! what its threads are doing.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -33,7 +33,7 @@ pub fn die_with_parent() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A child process that can be talked to. Killed when dropped.
+/// A child process with pipes to talk through. Killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -49,9 +49,9 @@ pub struct Process {
 pub struct Ended {
     /// The exit code as a shell reports it: 128 and the signal's number for a process that a signal ended.
     pub code: i32,
-    /// What it wrote to stdout and nobody had read yet.
+    /// What it wrote to stdout and was not read yet.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr and nobody had read yet, if that is a pipe.
+    /// What it wrote to stderr and was not read yet, if that is a pipe.
     pub stderr: String,
 }
 
@@ -116,13 +116,13 @@ impl Process {
         self.wait_until_stopped()
     }
 
-    /// Waits until it is stopped, by whatever.
+    /// Waits until it is stopped by a signal, from any process.
     pub fn wait_until_stopped(&self) -> anyhow::Result<()> {
         let pid = self.pid();
         wait_for(HANG, || proc::is_stopped(pid)).with_context(|| format!("stopping\n{}", proc::what_it_does(pid)))
     }
 
-    /// Lets it go on after a stop.
+    /// Lets it continue after a stop.
     pub fn go_on(&self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }
@@ -142,7 +142,7 @@ impl Process {
         self.stdout = None;
     }
 
-    /// Writes a line to its stdin. A process that is dying does not read it: that shows in what it says.
+    /// Writes a line to its stdin. A dying process does not read it; its missing answer shows that.
     pub fn tell(&mut self, line: &str) {
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin.write_all(format!("{line}\n").as_bytes());
@@ -198,7 +198,7 @@ impl Process {
         Ok(())
     }
 
-    /// Writes this to its stdin, closes that, and waits for its end. It need not read everything.
+    /// Writes this to its stdin, closes it, and waits for the end of the process, which need not read everything.
     pub fn finishes_with(&mut self, input: &[u8], limit: Duration) -> anyhow::Result<Ended> {
         let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.stderr.take());
         std::thread::scope(|scope| {

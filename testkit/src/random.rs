@@ -32,7 +32,7 @@ impl Random {
         self.below(times) == 0
     }
 
-    /// A number that is mostly at the edge of something: 0, a power of two, the largest.
+    /// A number that is mostly an edge case: 0, near a power of two, the largest.
     pub fn odd(&mut self) -> u64 {
         match self.below(8) {
             0 => 0,

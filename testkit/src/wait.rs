@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// What takes longer than this hangs. Far longer than anything here takes, also on a busy machine.
+/// Anything that takes longer than this hangs. It is far longer than anything here takes, even on a busy machine.
 pub const HANG: Duration = Duration::from_secs(30);
 
-/// How often a state is looked at.
+/// How often a state is checked.
 const INTERVAL: Duration = Duration::from_micros(100);
 
 /// Waits until this is so. Panics after [`HANG`].

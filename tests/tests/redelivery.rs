@@ -1,7 +1,10 @@
 //! A receiver dies, and its next incarnation gets what it had not processed: in order, once, and marked if it was in work.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
+use librpc::{Node, Rate};
 use librpc_system_tests::orders::*;
 use librpc_system_tests::{Begun, ForkedChild, Puppet, Puppets, TestDomain};
 
@@ -373,4 +376,43 @@ fn a_forked_child_does_not_redeliver() {
     let flushed = source.begins(flush("sink", LONG));
     receives(&mut sink, &["0:1!", "1:2", "2:3", "3:4"]);
     flushed_then_receives(&mut source, flushed, &mut sink, "4:5");
+}
+
+#[test]
+fn a_rate_limit_holds_while_its_receiver_is_killed_again_and_again() {
+    const COUNT: u64 = 300;
+    const BURST: u32 = 20;
+    const PER_SECOND: u32 = 200;
+    let domain = TestDomain::new();
+    let node = Node::builder("source").domain(domain.domain()).open().unwrap();
+    let mut sink = domain.receiver("sink");
+    let mut sender = node.connect("sink").unwrap();
+    sender.set_redelivery(Some(LONG));
+    sender.set_timeout(LONG);
+    let [per_second, burst] = [PER_SECOND, BURST].map(|number| NonZeroU32::new(number).unwrap());
+    sender.limit_rate(Some(Rate::messages(per_second, burst)));
+    let sending = std::thread::spawn(move || {
+        let begun = Instant::now();
+        for number in 0..COUNT {
+            sender.send(number.to_string().as_bytes()).unwrap();
+        }
+        let took = begun.elapsed();
+        sender.flush(LONG).unwrap();
+        (sender.account(), took)
+    });
+    let mut received = BTreeSet::new();
+    for _ in 0..10 {
+        for _ in 0..10 {
+            received.insert(sink.does(receive()).text);
+        }
+        sink.kill();
+        sink = domain.receiver("sink");
+    }
+    while (received.len() as u64) < COUNT {
+        received.insert(sink.does(receive()).text);
+    }
+    sink.begins(receive()); // acknowledges the last one
+    let (account, took) = sending.join().unwrap();
+    assert_eq!((account.sent, account.processed, account.returned), (COUNT, COUNT, 0));
+    assert!(took >= Duration::from_secs(COUNT - u64::from(BURST)) / PER_SECOND, "faster than the limit: {took:?}");
 }

@@ -1,4 +1,4 @@
-//! What a contender has to be able to do, and the list of all.
+//! What a contender must be able to do, and the list of all contenders.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,10 +28,10 @@ impl Measure {
     pub(crate) const ALL: [Self; 3] = [Self::Latency, Self::Throughput, Self::Wake];
 }
 
-/// What a side is opened for.
+/// How a side is to be opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    /// A directory of this measurement's own, in memory.
+    /// A directory in memory, for this measurement only.
     pub(crate) place: PathBuf,
     pub(crate) side: Side,
     pub(crate) measure: Measure,
@@ -39,7 +39,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Whether the receiver sleeps while there is nothing; otherwise it polls.
+    /// Whether the receiver sleeps while there is no message; otherwise it polls.
     pub(crate) fn sleeps(&self) -> bool {
         self.measure == Measure::Wake
     }
@@ -58,14 +58,14 @@ pub(crate) trait Contender: Sized {
     /// Opens this side, and waits for the other.
     fn open(job: &Job) -> anyhow::Result<Self>;
 
-    /// Writes the message of this number (`payload::write`), and sends it; waits while there is no room.
+    /// Writes the message with this number (`payload::write`) and sends it. Waits while there is no room.
     fn send(&mut self, number: u64) -> anyhow::Result<()>;
 
-    /// Hands out what has come. One that polls may return without anything; one that sleeps returns after a second or so at
-    /// the latest, if it can.
+    /// Hands out the messages that have arrived. A polling contender may return without one. A sleeping one returns
+    /// after about a second at the latest, if it can.
     fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> anyhow::Result<()>;
 
-    /// What has `receive` return from another thread, if it waits without end.
+    /// Makes `receive` return, from another thread, if it waits without limit.
     fn stop(&self) -> Box<dyn FnOnce() + Send> {
         Box::new(|| {})
     }
@@ -108,7 +108,7 @@ impl Name {
         matches!(self, Self::CacheLine | Self::Memcpy | Self::Eventfd)
     }
 
-    /// Whether the contender can be measured so; what is not a message has its one measure only.
+    /// Whether the contender has this measure. One that exchanges no messages has exactly one measure.
     pub(crate) fn takes_part(self, measure: Measure) -> bool {
         match self {
             Self::CacheLine => measure == Measure::Latency,
@@ -135,7 +135,7 @@ impl Name {
     }
 }
 
-/// As the command line spells it.
+/// The name on the command line.
 pub(crate) fn spelt(value: &impl clap::ValueEnum) -> String {
     value.to_possible_value().expect("none is hidden").get_name().to_owned()
 }

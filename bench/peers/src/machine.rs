@@ -1,4 +1,4 @@
-//! What a run took place on: a figure without it is worth nothing.
+//! The machine of a run: without it, a figure means nothing.
 
 use std::time::SystemTime;
 
@@ -7,12 +7,12 @@ pub(crate) struct Machine {
     pub(crate) cpus: usize,
     pub(crate) memory_gib: u64,
     pub(crate) kernel: String,
-    /// Load averages over a minute, before and after.
+    /// The load averages over a minute, before and after the run.
     pub(crate) load: (String, String),
     pub(crate) begun: String,
     /// librpc's own commit.
     pub(crate) commit: String,
-    /// Of the peers, as in the lock file.
+    /// The versions of the peers, from the lock file.
     pub(crate) versions: Vec<(String, String)>,
 }
 
@@ -40,7 +40,7 @@ impl Machine {
         Self { load: (self.load.0, load()), ..self }
     }
 
-    /// In one line.
+    /// The machine in one line.
     pub(crate) fn line(&self) -> String {
         let Self { processor, cpus, memory_gib, kernel, load: (before, after), begun, commit, .. } = self;
         format!(

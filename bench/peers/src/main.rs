@@ -1,17 +1,17 @@
-//! The same work through librpc and its peers, side by side on one machine, beside what the machine could do at best.
+//! Measures the same work with librpc and with its peers, on one machine, beside the best that the machine could do.
 //!
 //! The modules, in the order in which a run passes through them:
-mod contender; //  what a contender has to be able to do
-mod contenders; // each of them
-mod machine; //    what it ran on
-mod measure; //    what the two sides do, the same for all
-mod payload; //    what a message holds, and how it is checked
+mod contender; //  what a contender must be able to do
+mod contenders; // the contenders, a file each
+mod machine; //    the machine of a run
+mod measure; //    what the two sides do, the same for every contender
+mod payload; //    the content of a message, and how it is checked
 mod picture; //    figures as SVG
-mod place; //      where files lie, and that none stays
-mod process; //    this program again, as the two sides
-mod report;
+mod place; //      where files are, and their removal
+mod process; //    the processes of the two sides
+mod report; //     all results on one page
 mod rounds; //     contenders take turns; medians, ratios
-mod table; //      figures as text //     all of it on one page
+mod table; //      figures as text
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -181,7 +181,7 @@ fn all(run: &Run) -> anyhow::Result<ExitCode> {
 }
 
 fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}"); // nobody reads it: the files are written all the same
+    let _ = writeln!(std::io::stdout(), "{text}"); // a closed stdout must not stop the files from being written
 }
 
 fn write(path: &std::path::Path, text: &str) -> anyhow::Result<()> {

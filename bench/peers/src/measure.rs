@@ -1,7 +1,8 @@
-//! The two sides of a measurement, each a process: what is done is the same for every contender.
+//! The two sides of a measurement, each a process. They do the same for every contender.
 //!
-//! A side opens, says "ready", and measures: A when it is told to go, B at once. It reports on one line, and leaves when its
-//! standard input ends: nobody closes while the other may still read. B stops waiting for the last message then, too.
+//! A side opens, says "ready", and measures: A when it gets the order to go, B at once. It reports on one line, and
+//! leaves when its standard input ends, so that no side closes while the other one may still read. The end of the input
+//! also ends B's wait for the last message.
 
 use std::hint::black_box;
 use std::io::{BufRead, Read, Write};
@@ -22,22 +23,22 @@ use crate::contenders::{
 use crate::payload::{BEGIN, LAST, MIN_BYTES, Tally};
 
 pub(crate) const READY: &str = "ready";
-/// Of the time, before what is counted begins.
+/// This part of the time passes before counting begins.
 const WARM_UP: f64 = 0.2;
-/// Between two messages to a sleeper: long enough that it sleeps, whatever it does before.
+/// The pause between two messages to a sleeper: long enough that it is asleep.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The first of them, which are not counted.
+/// How many of the first messages are not counted.
 const FIRST_WAKES: usize = 5;
-/// An answer that takes longer is lost.
+/// An answer that takes longer counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
-/// How many empty polls lie between two looks at the clock and at the parent's orders.
+/// How many empty polls pass between two looks at the clock and at the parent's orders.
 const POLLS_PER_LOOK: u32 = 4096;
 /// How many messages are sent between two looks at the clock.
 const SENDS_PER_LOOK: u64 = 64;
-/// What is copied by `memcpy`: as much as a ring of librpc's.
+/// How many bytes `memcpy` copies: the size of a ring of librpc.
 const COPIED_BYTES: usize = 256 * 1024;
 
-/// One side, as the command line says it.
+/// One side, as given on the command line.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Task {
     #[arg(long)]
@@ -85,7 +86,7 @@ impl Task {
     }
 }
 
-/// What a side has to say in the end.
+/// The report of a side at its end.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Told {
     pub(crate) sent: u64,
@@ -94,9 +95,9 @@ pub(crate) struct Told {
     pub(crate) p50_ns: u64,
     pub(crate) p99_ns: u64,
     pub(crate) p999_ns: u64,
-    /// From the message with which measuring began to the last one.
+    /// The time from the message with which measuring began to the last one.
     pub(crate) messages_per_s: f64,
-    /// When messages were sent, or came, by their numbers.
+    /// When messages were sent or received, by their numbers.
     pub(crate) times_ns: Vec<(u64, u64)>,
 }
 
@@ -121,11 +122,11 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
     }
 }
 
-/// A process that a contender needs beside the two.
+/// A process that a contender needs in addition to the two sides.
 pub(crate) fn helper(name: Name, measure: Measure, place: &std::path::Path) -> anyhow::Result<()> {
     match name {
         Name::Aeron => aeron::drive(place, measure, ready, || {
-            let _ = until_told(); // the end of the input and a broken one are the same
+            let _ = until_told(); // the end of the input and an error are the same
         }),
         _ => bail!("{} needs no process beside the two", name.title()),
     }
@@ -143,7 +144,7 @@ fn side<C: Contender>(task: &Task, bytes: usize) -> anyhow::Result<()> {
             stop();
         });
     }
-    pin(task.cpu)?; // after the contender's own threads, which run where the kernel puts them
+    pin(task.cpu)?; // after the contender has started its own threads, which stay unpinned
     let mut end = End { contender, bytes, over, tally: Tally::default() };
     ready()?;
     if task.side == Side::A {
@@ -169,7 +170,7 @@ fn side<C: Contender>(task: &Task, bytes: usize) -> anyhow::Result<()> {
     }
 }
 
-/// One end, and what has come there.
+/// One end, and what has arrived there.
 struct End<C> {
     contender: C,
     bytes: usize,
@@ -178,7 +179,7 @@ struct End<C> {
 }
 
 impl<C: Contender> End<C> {
-    /// Receives until there is something; `None` if the parent has said that it is over, or the time is up.
+    /// Receives until there is a message; `None` if the parent has ended the measurement, or the time is up.
     #[inline]
     fn next(&mut self, limit: Option<Duration>, mut each: impl FnMut(Option<u64>)) -> anyhow::Result<Option<()>> {
         let (mut polls, mut begun, mut came) = (0, None, false);
@@ -236,7 +237,7 @@ impl<C: Contender> End<C> {
             if self.next(None, |number| came = number)?.is_none() || came.is_some_and(|number| number & LAST != 0) {
                 return Ok(Told { sent, tally: self.tally, ..Told::default() });
             }
-            // A spoilt one is answered, too: it is counted, and the game goes on.
+            // A spoilt message is counted and answered, too, so that the exchange continues.
             self.contender.send(came.unwrap_or(self.tally.next))?;
             sent += 1;
         }
@@ -310,12 +311,12 @@ impl<C: Contender> End<C> {
     }
 }
 
-/// Up to an hour, three digits. (One without bounds takes what is beyond its first 2 µs for nothing when it saturates.)
+/// Up to an hour, three digits. (A histogram without bounds that saturates ignores everything beyond its first 2 µs.)
 fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_max(3_600_000_000_000, 3)?)
 }
 
-/// How long the wakes took, first ones aside: from before a message was sent until it was in its receiver's hands.
+/// How long the wakes took, without the first ones: from before a message was sent until its receiver had it.
 pub(crate) fn wakes(sent: &Told, received: &Told) -> anyhow::Result<Histogram<u64>> {
     let mut histogram = histogram()?;
     for (number, came) in &received.times_ns {
@@ -326,7 +327,7 @@ pub(crate) fn wakes(sent: &Told, received: &Told) -> anyhow::Result<Histogram<u6
     Ok(histogram)
 }
 
-/// Pieces of this size that one thread copies in a second, from one buffer to another.
+/// How many pieces of this size one thread copies per second from one buffer to another.
 fn copies_per_second(bytes: usize, time: Duration) -> f64 {
     let pieces = (COPIED_BYTES / bytes).max(1);
     let (from, mut to) = (vec![7u8; pieces * bytes], vec![0u8; pieces * bytes]);
@@ -350,7 +351,7 @@ fn pin(cpu: Option<usize>) -> anyhow::Result<()> {
     rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
-/// A clock that is the same for all processes.
+/// A clock that all processes share.
 fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
@@ -364,7 +365,7 @@ fn tell(told: &Told) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{}", serde_json::to_string(told)?).context("cannot report")
 }
 
-/// Until standard input ends.
+/// Waits until standard input ends.
 fn until_told() -> anyhow::Result<()> {
     std::io::stdin().lock().read_to_end(&mut Vec::new())?;
     Ok(())

@@ -1,18 +1,18 @@
-//! What a message holds, and how it is checked: every word of it follows from its number.
+//! The content of a message, and how it is checked: every word follows from the message's number.
 //!
-//! The sender writes every byte, the receiver reads every byte: nobody wins by not looking.
+//! The sender writes every byte and the receiver reads every byte, so no contender gains by skipping that.
 
 use serde::{Deserialize, Serialize};
 
-/// The smallest message: its number alone.
+/// The smallest message: only its number.
 pub(crate) const MIN_BYTES: usize = 8;
-/// In the number of the last message.
+/// Set in the number of the last message.
 pub(crate) const LAST: u64 = 1 << 63;
-/// In the number of the message with which measuring begins.
+/// Set in the number of the message with which measuring begins.
 pub(crate) const BEGIN: u64 = 1 << 62;
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Writes the message of this number. The length is a multiple of 8.
+/// Writes the message with this number. The length is a multiple of 8.
 #[inline]
 pub(crate) fn write(number: u64, into: &mut [u8]) {
     let mixed = number.wrapping_mul(MIX);
@@ -23,7 +23,7 @@ pub(crate) fn write(number: u64, into: &mut [u8]) {
     }
 }
 
-/// The number of a message that came; `None` if any word of it is not what it was.
+/// The number of a received message; `None` if any word of it differs from what was written.
 #[inline]
 pub(crate) fn read(message: &[u8]) -> Option<u64> {
     let (first, others) = message.split_at_checked(MIN_BYTES)?;
@@ -38,21 +38,21 @@ fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("chunks of eight"))
 }
 
-/// What one side has received.
+/// The messages that one side has received.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Tally {
-    /// Whole ones, in order.
+    /// Whole, and in order.
     pub(crate) received: u64,
-    /// Those with a wrong length, or a wrong word.
+    /// With a wrong length or a wrong word.
     pub(crate) corrupt: u64,
-    /// Those that came again, or after a later one.
+    /// Received twice, or after a later one.
     pub(crate) disordered: u64,
-    /// The number that is to come next.
+    /// The number that is expected next.
     pub(crate) next: u64,
 }
 
 impl Tally {
-    /// Takes a message in, of which the length is known. `None` if it is corrupt; otherwise its number, flags and all.
+    /// Counts a message of a known length. `None` if it is corrupt; otherwise its number, with the flags.
     #[inline]
     pub(crate) fn take(&mut self, message: &[u8], bytes: usize) -> Option<u64> {
         let Some(flagged) = read(message).filter(|_| message.len() == bytes) else {

@@ -1,4 +1,4 @@
-//! Figures as SVG: a row a contender, on a logarithmic axis. It needs no script, and looks right in light and dark.
+//! Figures as SVG: one row per contender, on a logarithmic axis. It needs no script, and suits light and dark pages.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ const STYLE: &str = "\
 pub(crate) struct Row {
     pub(crate) label: String,
     pub(crate) ours: bool,
-    /// The first is a dot, and named; a line goes on to the others, with a tick at each.
+    /// The first is a dot with its value; a line leads on to the others, with a tick at each.
     pub(crate) values: Vec<f64>,
     pub(crate) value: String,
 }
@@ -30,11 +30,11 @@ pub(crate) struct Row {
 pub(crate) struct Panel {
     pub(crate) title: String,
     pub(crate) rows: Vec<Row>,
-    /// A dashed line, and what it says.
+    /// A dashed line, and its text.
     pub(crate) limit: Option<(f64, String)>,
 }
 
-/// Panels below each other, all on one axis.
+/// Panels, one below the other, all on one axis.
 pub(crate) fn panels(name: &str, panels: &[Panel], unit: impl Fn(f64) -> String) -> String {
     let values = || {
         let rows = panels.iter().flat_map(|panel| panel.rows.iter().flat_map(|row| row.values.iter().copied()));

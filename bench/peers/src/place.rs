@@ -1,4 +1,5 @@
-//! Where a run's files lie: a directory in memory, which goes with the run. What killed runs have left goes with the next.
+//! Where the files of a run are: a directory in memory, removed at the end of the run. The next run removes what killed
+//! runs left.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use anyhow::Context;
 const MEMORY: &str = "/dev/shm";
 const PREFIX: &str = "librpc-peers-";
 
-/// A run's directory. Dropped, it is removed, and everything in memory that has its name.
+/// The directory of a run. Dropping it removes it, and everything else in memory that carries its name.
 pub(crate) struct Place(PathBuf);
 
 impl Place {
@@ -18,14 +19,14 @@ impl Place {
         Ok(Self(path))
     }
 
-    /// A directory for one measurement.
+    /// Makes a directory for one measurement.
     pub(crate) fn inner(&self, number: usize) -> anyhow::Result<PathBuf> {
         let path = self.0.join(number.to_string());
         std::fs::create_dir(&path)?;
         Ok(path)
     }
 
-    /// Removes what a measurement has left.
+    /// Removes what a measurement left.
     pub(crate) fn forget(&self, number: usize) {
         clear(&self.0.join(number.to_string()));
     }
@@ -37,13 +38,13 @@ impl Drop for Place {
     }
 }
 
-/// What begins the names of files that a measurement has to make outside its directory.
+/// The prefix of the names of files that a measurement has to make outside its directory.
 pub(crate) fn prefix_of(path: &Path) -> String {
     let below = path.strip_prefix(MEMORY).unwrap_or(path);
     format!("{}_", below.to_string_lossy().replace('/', "_"))
 }
 
-/// Removes a directory, and what has its name elsewhere in memory.
+/// Removes a directory, and what carries its name elsewhere in memory.
 fn clear(path: &Path) {
     let _ = std::fs::remove_dir_all(path); // a measurement may have removed its own
     let prefix = prefix_of(path);
@@ -54,7 +55,7 @@ fn clear(path: &Path) {
     }
 }
 
-/// Removes the places of runs that are over.
+/// Removes the directories of runs that have ended.
 fn clear_leftovers() {
     for entry in std::fs::read_dir(MEMORY).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -1,4 +1,4 @@
-//! The processes of a measurement: this program again. They end with their parent, however it ends.
+//! The processes of a measurement, which run this program. They end with their parent, however it ends.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-/// Whether a signal has told this program to stop.
+/// Whether a signal asked this program to stop.
 pub(crate) type Interrupt = Arc<AtomicBool>;
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// A running process. Dropped, it is killed, and waited for.
+/// A running process. Dropping it kills it and waits for its end.
 pub(crate) struct Process {
     child: Child,
     input: Option<ChildStdin>,
@@ -37,7 +37,7 @@ impl Process {
         Ok(Self { input: child.stdin.take(), child, lines, what })
     }
 
-    /// What it says next.
+    /// Its next line.
     pub(crate) fn line(&mut self, limit: Duration, interrupt: &Interrupt) -> anyhow::Result<String> {
         let begun = Instant::now();
         loop {
@@ -66,7 +66,7 @@ impl Process {
         self.input = None;
     }
 
-    /// Waits until it has left by itself, for it removes its files then.
+    /// Waits until it has ended by itself, because it removes its files then.
     pub(crate) fn leave(mut self, limit: Duration) {
         self.over();
         let begun = Instant::now();
@@ -83,7 +83,7 @@ impl Drop for Process {
     }
 }
 
-/// Has the kernel kill this process when its parent ends.
+/// Makes the kernel kill this process when its parent ends.
 pub(crate) fn follow(parent: Option<i32>) -> anyhow::Result<()> {
     let Some(parent) = parent else { return Ok(()) };
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -1,4 +1,4 @@
-//! A run on one page, with pictures, that needs nothing else; and its pieces, for other documents.
+//! A run as one self-contained page with pictures, and its parts for other documents.
 
 use std::fmt::Write;
 
@@ -59,7 +59,7 @@ pub(crate) fn page(run: &Run<'_>) -> String {
     )
 }
 
-/// The pictures and the table, each a file.
+/// Writes the pictures and the table, a file each.
 pub(crate) fn pieces(run: &Run<'_>) -> Vec<(&'static str, String)> {
     let mut pieces: Vec<_> = run.plan.measures.iter().map(|measure| (file(*measure), picture(run, *measure))).collect();
     let [how, machine, peers] = [how(run.plan), run.machine.line(), run.machine.peers()];

@@ -1,4 +1,4 @@
-//! Rounds, in which the contenders take turns, and what is made of them: medians, and ratios within a round.
+//! Rounds, in which the contenders take turns, and their results: medians, and ratios within a round.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::process::{Interrupt, Process};
 
 /// How long a measurement may take beyond its time.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long after the sender's end the last message may come.
+/// How long after the end of the sender the last message may arrive.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What is measured.
@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     pub(crate) cpus: Option<(usize, usize)>,
 }
 
-/// What one measurement of a round has shown.
+/// The result of one measurement of a round.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Sample {
     pub(crate) round: usize,
@@ -52,7 +52,7 @@ pub(crate) enum Figures {
 }
 
 impl Figures {
-    /// What ratios are made of: the median time, or the rate.
+    /// The figure that ratios compare: the median time, or the rate.
     pub(crate) fn main(&self) -> f64 {
         match self {
             Self::Time { p50_ns, .. } => *p50_ns,
@@ -87,7 +87,7 @@ impl Faults {
     }
 }
 
-/// All rounds; each sample is shown as it comes, and a failure as well, which is no reason to stop.
+/// Runs all rounds. Shows each sample as it comes, and each failure, which does not end the run.
 pub(crate) fn run(
     plan: &Plan,
     interrupt: &Interrupt,
@@ -99,7 +99,7 @@ pub(crate) fn run(
         for (measure, bytes) in plan.matters() {
             let mut names: Vec<_> = plan.names.iter().copied().filter(|name| name.takes_part(measure)).collect();
             let turn = round % names.len().max(1);
-            names.rotate_left(turn); // nobody always follows the same one
+            names.rotate_left(turn); // so no contender always follows the same one
             for name in names {
                 let of = Of { measure, bytes, name };
                 number += 1;
@@ -115,7 +115,7 @@ pub(crate) fn run(
 }
 
 impl Plan {
-    /// Each measure with each size; waking does not depend on the size, and has the first one.
+    /// Each measure with each size. Waking does not depend on the size, so it is measured with the first one.
     fn matters(&self) -> Vec<(Measure, usize)> {
         let sizes = |measure| if measure == Measure::Wake { &self.sizes[..1] } else { &self.sizes[..] };
         self.measures.iter().flat_map(|measure| sizes(*measure).iter().map(|bytes| (*measure, *bytes))).collect()
@@ -165,7 +165,7 @@ fn run_one(
     let answered = match told(&mut b, GRACE) {
         Ok(answered) => answered,
         Err(_) => {
-            b.over(); // the last message is lost: what has come?
+            b.over(); // the last message is lost: count what arrived
             told(&mut b, PATIENCE)?
         }
     };
@@ -191,20 +191,20 @@ fn run_one(
     Ok(Sample { round, of, figures, faults })
 }
 
-/// What all rounds of a measurement have shown.
+/// The results of all rounds of a measurement.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Summary {
     #[serde(flatten)]
     pub(crate) of: Of,
     pub(crate) rounds: usize,
-    /// Medians, each of its own.
+    /// The median of each figure, taken separately.
     #[serde(flatten)]
     pub(crate) figures: Figures,
-    /// The lowest and the highest round's median time, or rate.
+    /// The lowest and the highest median time, or rate, of a round.
     pub(crate) range: (f64, f64),
-    /// To librpc, in the same round; the median of these.
+    /// The median of the ratios to librpc in the same round.
     pub(crate) ratio: Option<f64>,
-    /// All rounds'.
+    /// The sum over all rounds.
     pub(crate) faults: Faults,
 }
 
@@ -250,7 +250,7 @@ fn medians(samples: &[&Sample]) -> Figures {
     }
 }
 
-/// The value in the middle, or between the two there.
+/// The value in the middle, or halfway between the two in the middle.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn ratios_are_made_within_a_round() {
-        // The machine becomes three times as fast: the medians' ratio would be another one.
+        // The machine becomes three times as fast, so the ratio of the medians would be different.
         let ours = [10.0, 30.0, 30.0].into_iter().enumerate().map(|(round, rate)| sample(round, Name::Librpc, rate));
         let theirs = [5.0, 5.0, 15.0].into_iter().enumerate().map(|(round, rate)| sample(round, Name::Pipe, rate));
         let summaries = summaries(&ours.chain(theirs).collect::<Vec<_>>());

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::contender::Measure;
 use crate::rounds::{Figures, Sample, Summary};
 
-/// A time in the unit in which it has few digits.
+/// A time in the unit that needs the fewest digits.
 pub(crate) fn time(ns: f64) -> String {
     match ns {
         ..1e3 => format!("{ns:.0} ns"),
@@ -15,7 +15,7 @@ pub(crate) fn time(ns: f64) -> String {
     }
 }
 
-/// Messages a second.
+/// Messages per second.
 pub(crate) fn rate(messages_per_s: f64) -> String {
     match messages_per_s {
         ..1e4 => format!("{messages_per_s:.0}/s"),
@@ -42,7 +42,7 @@ pub(crate) fn title(measure: Measure) -> &'static str {
     }
 }
 
-/// One sample, while the run goes on.
+/// One sample, shown during the run.
 pub(crate) fn line(sample: &Sample) -> String {
     let of = sample.of;
     let faults = if sample.faults.none() { String::new() } else { format!("  {:?}", sample.faults) };
@@ -60,7 +60,7 @@ fn words(figures: &Figures) -> [String; 3] {
 pub(crate) const HEAD: [&str; 8] =
     ["", "bytes", "contender", "p50, or rate", "p99", "p99.9", "to librpc", "lost, corrupt, disordered"];
 
-/// A summary's cells, below `HEAD`.
+/// The cells of a summary, below `HEAD`.
 pub(crate) fn cells(summary: &Summary) -> [String; 8] {
     let of = summary.of;
     let [main, p99, p999] = words(&summary.figures);

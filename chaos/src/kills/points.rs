@@ -14,9 +14,9 @@ use crate::roles::{Role, Send};
 use crate::scene::{Arrivals, Scene};
 use crate::worker::{Start, Worker};
 
-/// After this many rounds a survivor has everything that it will ever need.
+/// After this many rounds a survivor has allocated everything that it needs.
 pub(super) const WARM: u64 = 20;
-/// The stream of the sender at the end, which is not killed.
+/// The stream of the last sender, which is not killed.
 pub(super) const LAST: u64 = u64::MAX;
 
 pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
@@ -39,7 +39,7 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     let mut healthy = None;
     for (round, mut rng) in rounds.together() {
         let start = Start::killed_at(point.name, point.nth(&mut rng));
-        // At a point of leaving it has to leave soon.
+        // At a point that is reached while leaving, it must leave soon.
         let count = leaves.then(|| rng.u64(0..50));
         let mut source = scene.sender_as(Send { stream: round, count, ..send_for(point) }, &start)?;
         source.worker.dies().with_context(|| format!("round {round}"))?;

@@ -82,7 +82,7 @@ impl Round {
         })
     }
 
-    /// Nobody is left. The next process is not hindered by what they left, and leaves nothing.
+    /// Both sides are dead. What they left does not hinder the next process, which leaves nothing.
     fn kill_both(mut self, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
         if rng.bool() {
             self.source.worker.kill()?;

@@ -22,7 +22,7 @@ use crate::worker::Start;
 pub(crate) const RULES: Rules = Rules { redelivery: true, in_work: 1 };
 /// The most that a sender keeps, in bytes: too little to look like growth.
 const CAPACITY: u64 = 64 * 1024;
-/// One death in this many is the sender's, too.
+/// In one death of this many, the sender dies, too.
 const SENDER_DIES: u32 = 50;
 
 /// Where messages are redelivered to.
@@ -50,7 +50,7 @@ pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::
     let mut source = scene.sender(inbox.send(send_for(point)))?;
     let mut arrivals = Arrivals::default();
     let mut healthy = None;
-    // The first one is killed late, so that there is something to redeliver even if none of the others ever answers.
+    // The first one is killed late, so that there is something to redeliver even if no later receiver ever answers.
     let mut first = scene.receiver(inbox.receive(receive_for(point)))?;
     first.wait_until_ready()?;
     first.goes_on(20, HANG).with_context(|| format!("the sender: {:?}", source.worker.has_said()))?;
@@ -123,7 +123,7 @@ impl Redelivering {
         killed.worker.kill()?;
         let mut this = Self { scene, source, receive, killed, sink: None };
         if point.name != "redeliver.absorbed" {
-            // More than are redelivered before the point.
+            // This is more than is redelivered before the point is reached.
             let is_enough = || Ok(this.source.log.sent()? >= this.killed.log.progress()? + 50);
             wait_for(HANG, is_enough).context("the sender should keep 50 messages")?;
             this.next_receiver()?;

@@ -23,10 +23,10 @@ pub(super) fn fork(domain: &DomainAt, id: &str, to: &str) -> anyhow::Result<()> 
     let child = unsafe { libc::fork() };
     if child == 0 {
         let forked = sender.send(&payload).is_err() && inbox.try_recv().is_err();
-        drop((sender, inbox, node)); // undoes nothing of the parent's
+        drop((sender, inbox, node)); // this must not undo anything of the parent's
         let _ =
             say(if forked { "the child can use nothing" } else { "error: the child can use what it has inherited" });
-        // SAFETY: waits for a signal that ends the child: the supervisor's, or in the end the alarm.
+        // SAFETY: `pause` only waits for a signal, which ends the child: the supervisor's, or at last the alarm.
         unsafe {
             libc::alarm(120);
             libc::pause();

@@ -67,7 +67,7 @@ pub(super) fn full_shm(mount_point: PathBuf) -> anyhow::Result<()> {
             let (blocks, inodes) = steps_of.next().context("an endless sequence")?;
             anyhow::ensure!(blocks.min(inodes) < 100, "100 blocks and files are not enough");
             let options = std::ffi::CString::new(format!("size={}k,nr_inodes={inodes}", blocks * 4))?;
-            // Invalid while more than that is in use: the background thread may be closing something.
+            // The kernel refuses this while more is in use: the background thread may still be closing something.
             let remount = || match mount_remount(&mount_point, MountFlags::empty(), &*options) {
                 Err(Errno::INVAL) => Ok(false),
                 done => Ok(done.map(|()| true)?),
@@ -92,14 +92,14 @@ pub(super) fn full_shm(mount_point: PathBuf) -> anyhow::Result<()> {
 
 /// Both sides in one process, with fewer and fewer descriptors.
 pub(super) fn descriptors(domain: PathBuf, most: u64) -> anyhow::Result<()> {
-    exchange(&domain)?; // makes what each process needs once
+    exchange(&domain)?; // allocates what each process needs once
     let maximum = getrlimit(Resource::Nofile).maximum;
     let plenty = getrlimit(Resource::Nofile).current;
     let open = || -> anyhow::Result<u64> { Ok(std::fs::read_dir("/proc/self/fd")?.count() as u64 - 1) };
     let used = open()?;
     let (mut steps, mut failed) = (0, 0);
     for more in (0..=most).rev() {
-        // The limit is on the numbers of descriptors, and none below it are free.
+        // The limit applies to the numbers of descriptors, and all numbers below it are in use.
         setrlimit(Resource::Nofile, Rlimit { current: Some(used + more), maximum })?;
         steps += 1;
         if let Err(error) = exchange(&domain) {

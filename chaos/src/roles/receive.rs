@@ -17,7 +17,7 @@ pub(crate) struct Receive {
     pub(crate) id: String,
     /// It opens a durable subscription to [`TOPIC`] instead of the node's own inbox.
     pub(crate) durable: bool,
-    /// Each stream is everything that its sender sends, so the library's numbers must be those of the stream.
+    /// Each sender sends only its stream, so the library's numbers must be those of the stream.
     pub(crate) numbered: bool,
     pub(crate) log: String,
     /// In bytes; 0 for the default.

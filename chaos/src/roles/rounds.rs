@@ -1,5 +1,5 @@
-//! Two processes that wake each other. Nothing here has a time limit, so a lost wake-up stays lost, and the supervisor sees
-//! that the counts do not change.
+//! Two processes that wake each other. Nothing here has a time limit, so a lost wake-up stays lost, and the supervisor
+//! sees that the counts stop.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub(crate) struct Rounds {
     pub(crate) log: String,
     pub(crate) kind: Kind,
     pub(crate) seed: u64,
-    /// The longest random pause before each message, in turns of a loop: races need every distance.
+    /// The longest random pause before each message, in turns of a loop. To find races, the two sides must meet at
+    /// every distance.
     pub(crate) most_turns: u32,
 }
 

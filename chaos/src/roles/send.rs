@@ -1,4 +1,4 @@
-//! Sends numbered messages, and notes what it has sent and which losses were reported to it.
+//! Sends numbered messages, and notes which messages it has sent and which losses were reported to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,14 +129,14 @@ impl Send {
 /// Where messages go.
 enum Way {
     Node(Sender),
-    /// With whether anything was published yet.
+    /// The flag: whether anything was published yet.
     Topic(Publisher, bool),
 }
 
 /// The outcome of a send.
 enum Went {
     Well,
-    /// This message was not sent, and this many before it are lost.
+    /// This message was not sent, and this many earlier ones are lost.
     Gone {
         undelivered: u64,
         why: String,

@@ -14,7 +14,7 @@ use crate::roles::{Receive, Role, Send};
 use crate::scene::{Arrivals, Scene, Sent};
 use crate::worker::{Start, Worker};
 
-/// The parent dies first. That is a death, although its copy lives on.
+/// The parent dies first. That is a death, although its forked child lives on.
 pub(super) fn fork(rounds: &Rounds) -> anyhow::Result<String> {
     rounds.each(|_, _| {
         let scene = Scene::new();

@@ -29,7 +29,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow
     Ok(String::new())
 }
 
-/// Two processes that have nothing to do with the stopped one.
+/// Two processes that do not communicate with the stopped one.
 struct Bystanders(Receiver, Sender);
 
 impl Bystanders {
@@ -68,7 +68,7 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
     let stopped = if stopped_receiver { &sink.worker } else { &source.worker };
     stopped.wait_until_stopped()?;
     bystanders.go_on()?;
-    // A newcomer is not delayed either.
+    // A new process is not delayed either.
     scene.probe("newcomer")?;
     std::thread::sleep(hold);
     bystanders.go_on()?;
@@ -92,7 +92,8 @@ fn one_side(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The first node that joins and the last that leaves. Two steps are known to delay others, who get an error that says so.
+/// The first node that joins and the last one that leaves. Two steps are known to delay others, which get an error that
+/// says so.
 fn alone(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
     let scene = Scene::of(point);
     let role = Role::Live { domain: scene.domain(), id: "display".into() };

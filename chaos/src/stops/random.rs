@@ -16,14 +16,14 @@ pub(super) fn run(rounds: &Rounds, longest: Duration) -> anyhow::Result<String> 
     for (round, mut rng) in rounds.together() {
         std::thread::sleep(Duration::from_micros(rng.u64(0..5000)));
         let hold = Duration::from_micros(rng.u64(0..longest.as_micros() as u64));
-        // Mostly short stops: a long one shows no more.
+        // Most stops are short, because a long one shows no more.
         let hold = if rng.u32(0..10) == 0 { hold } else { hold / 20 };
         pair.stop_one(rng.bool(), hold).with_context(|| format!("round {round}"))?;
     }
     pair.end()
 }
 
-/// Stops so long that a library with heartbeats would declare the process dead.
+/// Stops that are long enough for a library with heartbeats to declare the process dead.
 pub(super) fn long(rounds: &Rounds, hold: Duration) -> anyhow::Result<String> {
     let mut pair = Pair::start(1)?;
     for (round, _) in rounds.together() {

@@ -215,6 +215,12 @@ impl NodeShared {
         }
     }
 
+    /// Nobody restores the node's files any more.
+    #[cfg(test)]
+    pub(crate) fn neglect(&self) {
+        self.process.lookout.forget(self.lookout_key.load(Ordering::Relaxed));
+    }
+
     fn look_and_report(self: &Arc<Self>) -> Condition {
         self.restore_place().unwrap_or_else(|error| {
             if !self.is_displaced.swap(true, Ordering::Relaxed) {

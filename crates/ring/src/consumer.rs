@@ -1,11 +1,11 @@
 //! The receiver's side: find, check, copy, take, consume.
 //!
-//! Invariant: `consumed ≤ taken ≤ position`, where `position` is where the receiver looks next. (In mode Latest it may be
-//! further ahead: nothing was taken between.) Whatever the sender wrote is read once into a private copy and checked there; a
-//! failed check is a value, [`Corrupt`].
+//! Invariant: `consumed ≤ taken ≤ position`, where `position` is where the receiver looks next. (In mode Latest,
+//! `position` may be further ahead, past records that were skipped.) Everything that the sender wrote is read once into
+//! a private copy and checked there. A failed check is a value, [`Corrupt`].
 //!
-//! `taken` is stored before a message is handed out, `consumed` after it was processed. A receiver that dies leaves both
-//! behind: exactly the records between them may have been handed out, and were not processed (`unprocessed.rs`).
+//! `taken` is stored before a message is handed out, `consumed` after it was processed. Both outlive a receiver that
+//! dies: exactly the records between them may have been handed out without being processed (`unprocessed.rs`).
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -105,12 +105,12 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         })
     }
 
-    /// Takes the next record and appends its payload to `into`. Returns `None` if there is nothing to take now. It copies one
-    /// record, in mode Latest at most two, whatever the sender does meanwhile.
+    /// Takes the next record and appends its payload to `into`. Returns `None` if there is nothing to take now. One
+    /// call copies one record, or at most two in mode Latest, whatever the sender does meanwhile.
     ///
-    /// `taken` is stored before this returns, in the order of the program: so a message that was handed out is always found
-    /// flagged if this process dies. A receiver whose ring may be taken over while its process lives must look for that
-    /// *after* this and before it hands the message out (`unprocessed.rs` says how).
+    /// `taken` is stored before this returns, in program order, so a message that was handed out is always found
+    /// flagged if this process dies. A receiver whose ring may be taken over while its process lives must check for
+    /// that *after* this call and before it hands the message out (`unprocessed.rs` says how).
     ///
     /// # Errors
     ///
@@ -260,8 +260,8 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         }
     }
 
-    /// Takes back the last message, which had this head and length: it is not handed out, and nothing is taken any more
-    /// (`unprocessed.rs` says when). A sender that takes over in the meantime may still flag it.
+    /// Takes back the last message, which had this head and length: it is not handed out, and no further message is
+    /// taken (`unprocessed.rs` says when). A sender that takes over in the meantime may still flag it.
     #[cold]
     pub fn untake(&mut self, head: &Head, payload_bytes: usize) {
         let begin = self.taken - head.record_bytes(payload_bytes);

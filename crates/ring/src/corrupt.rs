@@ -29,7 +29,7 @@ pub enum Corrupt {
         /// The highest number that a ring may begin with.
         max: u64,
     },
-    /// No sender writes such a commit word there.
+    /// An honest sender does not write such a commit word there.
     #[error("invalid commit word {word:#018x} at position {position}")]
     Commit {
         /// The position of the record.

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! This holds at every moment for an observer that reads from left to right. Each side counts before it publishes: the
-//! sender before it stores the commit word, the receiver `received` before `processed` before `consumed`. It stores the words
-//! that the other side's counters depend on with release, and observers load with acquire. At rest the sum is exact:
-//! committed = processed + missed + queued. A sender that dies between counter and commit word has counted one message that
-//! nobody will ever see.
+//! sender before it stores the commit word, the receiver `received` before `processed` before `consumed`. Each side
+//! stores with release the words on which counters of the other side depend, and observers load them with acquire. At
+//! rest the sum is exact: committed = processed + missed + queued. A sender that dies between counter and commit word
+//! has counted one message that will never be received.
 
 use std::sync::atomic::Ordering;
 
@@ -31,8 +31,9 @@ pub struct SenderCounters {
     pub returned: u64,
     /// Time spent waiting for room, in ns.
     pub blocked_ns: u64,
-    /// The greatest depth: the most bytes that were ever unprocessed. Exact from a sixteenth of the capacity on. A smaller
-    /// depth counts only if somebody asked for it ([`crate::Producer::depth`]), so compare it with the depth of now.
+    /// The greatest depth: the most bytes that were ever unprocessed. Exact from a sixteenth of the capacity on. A
+    /// smaller depth counts only if [`crate::Producer::depth`] was called at that time, so compare this with the
+    /// current depth.
     pub depth_max: u64,
     /// The timestamp of the last message that carries one, in ns; 0 if none did.
     pub last_sent: u64,

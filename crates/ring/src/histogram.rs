@@ -149,8 +149,8 @@ impl Histogram {
         self.max_ns
     }
 
-    /// The latency in ns that this part of the messages (0 to 1) did not exceed: the end of a bucket, at most a sixteenth (or
-    /// 8 ns) too much, and never more than the maximum. `None` if no message was counted.
+    /// The latency in ns that this part of the messages (0 to 1) did not exceed. It is the end of a bucket: at most a
+    /// sixteenth (or 8 ns) too much, and never more than the maximum. `None` if no message was counted.
     pub fn quantile(&self, part: f64) -> Option<u64> {
         let count = self.count();
         let rank = ((count as f64 * part).ceil() as u64).clamp(1, count.max(1));
@@ -176,7 +176,8 @@ impl Histogram {
         whole.fold(0, |sum, &count| sum.saturating_add(count))
     }
 
-    /// What was counted since an earlier reading of the same ring. The maximum is then the end of the longest one's bucket.
+    /// What was counted since an earlier reading of the same ring. Its maximum is the end of the last bucket that is
+    /// not empty.
     pub fn since(&self, earlier: &Self) -> Self {
         let before = |bucket: usize| earlier.counts.get(bucket).copied().unwrap_or(0);
         let counts: Vec<u64> =

@@ -33,7 +33,7 @@ use crate::record::{MIN_RECORD_BYTES, Record};
 
 /// How often one call looks at the ring: at the next record and, if the receiver was overtaken, at the mark.
 const LOOKS: usize = 2;
-/// No position lies after this one: a ring that moves 10 GB/s gets here in 29 years.
+/// No position is greater than this one: a ring that moves 10 GB/s reaches it in 29 years.
 const MAX_POSITION: u64 = u64::MAX / 2;
 
 /// What the sender has announced to overwrite.
@@ -47,7 +47,7 @@ pub(crate) struct Announced {
 impl Announced {
     pub(crate) fn new(capacity: u64, mode: Mode) -> Self {
         match mode {
-            // One chunk without end, announced once and for all.
+            // One endless chunk, announced once.
             Mode::Lossless => Self { chunk_bytes: 1 << 63, intent: u64::MAX, marked_chunk: 0 },
             // The mark of the first chunk is zero, as the memory is.
             Mode::Latest => Self { chunk_bytes: capacity / 8, intent: 0, marked_chunk: 0 },

@@ -1,9 +1,10 @@
 //! Words that another process may write at any time: accessed only through these methods, never through a reference.
 //!
-//! There are two classes of access, so that a model checker can distinguish them. *Synchronising* words (`load`, `store`) carry
-//! an ordering. *Plain* words and bytes (`get`, `put`, `read`, `write`) must be ordered by them: an honest peer never touches
-//! them at the same time. A hostile peer may; then the bytes can be anything, but only our copy of them is checked and used.
-//! Where an honest peer may do so too (mode Latest), every word is accessed as a synchronising one (`racing.rs`).
+//! There are two classes of access, so that a model checker can distinguish them. *Synchronising* words (`load`,
+//! `store`) carry an ordering. *Plain* words and bytes (`get`, `put`, `read`, `write`) are ordered by them, so an
+//! honest peer never touches a plain word at the same time. A hostile peer may. Then the bytes can be anything, but
+//! only our copy of them is checked and used. Where an honest peer may do so, too (mode Latest), every word is accessed
+//! as a synchronising one (`racing.rs`).
 
 #![allow(unsafe_code)]
 
@@ -141,8 +142,8 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
 
     #[inline(always)]
     fn will_write(&self, word: usize) {
-        // The compiler's own prefetch for writing becomes one for reading unless it is told that the processor has the former.
-        // Every processor that matters has it, and others treat it as a no-op.
+        // The compiler turns its own prefetch for writing into one for reading unless a target feature promises the
+        // former. Every processor that matters has it, and others treat it as a no-op.
         let line = self.base.as_ptr().wrapping_add(word);
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         // SAFETY: a prefetch has no effect on memory, whatever the address.
@@ -184,8 +185,8 @@ impl<Owner> MemoryMut for Mapped<Writable, Owner> {
     }
 }
 
-/// Our own bug. A function of its own, because an inline assertion makes each access store the numbers that its message may
-/// need.
+/// An access out of range is our own bug. This is a separate function because an inline assertion would make each
+/// access store the numbers for its message.
 #[cold]
 #[inline(never)]
 fn out_of_range(word: usize, bytes: usize, words: usize) -> ! {

@@ -1,4 +1,4 @@
-//! What a receiver that is gone has left unprocessed, as its sender finds it in its own ring.
+//! The messages that a receiver left unprocessed when it was gone, as its sender finds them in its own ring.
 //!
 //! ```text
 //!        consumed             taken                committed
@@ -6,12 +6,12 @@
 //!  processed │ in work: flagged │ never handed out     │
 //! ```
 //!
-//! Invariant: a message that may have been handed out, and is not consumed, is flagged as redelivered. The receiver stores
-//! `taken` before a message leaves [`crate::Consumer::pop`], so at its death every message that was handed out lies before
-//! `taken`, at whichever instruction that death came.
+//! Invariant: a message that may have been handed out and is not consumed is flagged as redelivered. The receiver
+//! stores `taken` before a message leaves [`crate::Consumer::pop`]. So at whichever instruction it dies, every message
+//! that was handed out is before `taken`.
 //!
-//! A receiver may also be gone while its process lives: its inbox was closed. Then `taken` must not move any more when the
-//! sender reads it, and that is the receiver's part of the agreement:
+//! A receiver may also be gone while its process lives, because its inbox was closed. Then `taken` must no longer move
+//! once the sender reads it. Ensuring that is the receiver's part of the agreement:
 //!
 //! ```text
 //! receiver                                  the thread that closes the inbox       sender
@@ -72,8 +72,8 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         0
     }
 
-    /// Goes through our own records from a position to the last one. Returns `false` if no record begins there; the words at
-    /// a false position may be the payload of a record, so any word is possible.
+    /// Goes through our own records from a position to the last one. Returns `false` if no record begins at the
+    /// position. The words at a false position may belong to a payload, so they may have any value.
     fn walk(&self, begin: u64, mut each: impl FnMut(u64, Commit)) -> bool {
         let (mut position, mut sequence) = (begin, None);
         while position < self.counters.committed {

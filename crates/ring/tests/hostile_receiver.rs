@@ -68,7 +68,8 @@ proptest! {
     fn a_sender_survives_a_receiver_that_writes_anything(capacity in capacity(), steps in vec(hostile(), 0..300)) {
         let (mut sender, _, data, ack) = ring(capacity, Mode::Lossless);
         let max = layout::max_payload_bytes(capacity, Mode::Lossless) as usize;
-        // Where each record that may still be in the ring begins; then the last valid claim, and what the sender has pushed.
+        // The beginning of each record that may still be in the ring, the last valid claim, and what the sender has
+        // pushed.
         let mut starts: VecDeque<u64> = VecDeque::new();
         let (mut good, mut committed, mut pushed, mut armed) = (0, 0, 0, 0);
         for step in steps {

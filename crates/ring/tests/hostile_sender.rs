@@ -93,7 +93,7 @@ fn work(capacity: u64, mode: Mode) -> usize {
     if mode == Mode::Latest { 2 * (record + 2) } else { record }
 }
 
-/// Takes what is there, and checks that it is within the limits.
+/// Takes the next record, and checks that it is within the limits.
 fn receive<D: Memory>(receiver: &mut Consumer<D, Plain>, into: &mut Vec<u8>) -> Result<Option<Record>, Corrupt> {
     into.clear();
     let found = receiver.pop(into);
@@ -182,8 +182,8 @@ proptest! {
         }
     }
 
-    /// Random words that do not change: after at most as many calls as there are records, the receiver may sleep, or the ring is
-    /// corrupt.
+    /// Random words that do not change: after at most one call per possible record, the receiver may sleep, or the ring
+    /// is corrupt.
     #[test]
     fn a_ring_that_nobody_writes_ends(
         capacity in capacity(),

@@ -1,5 +1,5 @@
-//! Mode Latest against a list of everything that was sent: what a receiver gets, skips and counts, in whatever order the two
-//! sides act.
+//! Mode Latest compared with a list of everything that was sent: what a receiver gets, skips and counts, in every order
+//! of the steps of both sides.
 
 mod plain;
 #[allow(dead_code, reason = "the queue is the other mode's reference")]
@@ -166,7 +166,7 @@ impl Both {
         assert!(self.sender.counters().depth_max >= self.depth(), "the greatest depth is at least the present one");
     }
 
-    /// Reads everything that is left. Then every message was processed or missed, and a flush would end.
+    /// Reads everything that is left. Afterwards every message was processed or missed, and a flush would end.
     fn rest(&mut self) {
         while self.position < self.committed {
             self.step(Step::Pop);
@@ -311,7 +311,7 @@ fn the_fast_paths_are_only_for_lossless_rings() {
     assert_eq!(both.receiver.pop_plain(&mut Vec::new(), |_| true), None);
 }
 
-/// A new chunk does not make the depth what it was when the sender last read the receiver's position.
+/// At a new chunk, the sender must not use the depth from when it last read the receiver's position.
 #[test]
 fn the_greatest_depth_is_never_overstated() {
     let mut both = Both::new(512);

@@ -2,9 +2,9 @@
 //! end. (`loom_waking.rs` has the models of sleep, `loom_latest.rs` those of mode Latest.) Each model is shown to be able to
 //! fail: the same model runs over memories that lack one ordering or step each.
 //!
-//! A model that passes has ended, in every execution, with all messages received whole and in order. No `--cfg loom` is
-//! needed: the ring is generic over its words. loom's fences order more than those of C11 (each passes on everything that came
-//! before the last one), so the orderings of loads and stores are proved by models without fences.
+//! When a model passes, every execution ended with all messages received whole and in order. No `--cfg loom` is needed,
+//! because the ring is generic over its words. loom's fences order more than those of C11 (each passes on everything
+//! before the previous fence), so models without fences prove the orderings of loads and stores.
 
 #[allow(dead_code, reason = "these models do not sleep")]
 mod lossless;
@@ -72,7 +72,7 @@ fn the_last_messages_of_a_sender_that_leaves_arrive() {
 /// Two accesses without an order.
 const RACE: &str = "Causality violation";
 
-/// The receiver took the end for reached too early.
+/// The failure of a model in which the receiver ends too early.
 const LOST_MESSAGE: &str = "ended before the last message";
 
 #[test]

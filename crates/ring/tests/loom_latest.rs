@@ -1,8 +1,8 @@
 //! Mode Latest in every interleaving and permitted reordering, as `loom.rs` does for the other mode: a sender that overwrites
 //! what the receiver is reading, and the same models over memories that lack one thing each.
 //!
-//! A model that passes has ended, in every execution, with no torn message handed out, the last one received, each one received
-//! or counted as missed, and nobody asleep.
+//! When a model passes, every execution ended with no torn message handed out, with the last message received, with
+//! every message received or counted as missed, and with both sides awake.
 
 mod model;
 
@@ -20,7 +20,7 @@ const SMALL: usize = 24;
 /// A payload whose record takes 104 bytes with its three optional words: nine fill the ring.
 const LARGE: usize = 64;
 
-/// What message number n says.
+/// The content of message number n.
 fn message(number: u64, bytes: usize) -> (Head, Vec<u8>) {
     let word = (bytes == LARGE).then_some(number << 8 | 0xff);
     (Head { time: word, topic: word, correlation: word, ..Head::MESSAGE }, vec![number as u8 + 1; bytes])
@@ -140,7 +140,7 @@ fn overtaking(weakness: Weakness) {
     });
 }
 
-/// The sender goes once round the ring while the receiver looks: all marks that it finds are new to it.
+/// The sender goes once round the ring while the receiver looks, so every mark that the receiver finds is new.
 ///
 /// This model cannot show what a relaxed `intent` would break: a mark that is too old is eight stores old, and loom remembers
 /// seven.
@@ -174,7 +174,8 @@ fn both_sleep(weakness: Weakness) {
     });
 }
 
-/// The receiver's word is zero, not because nothing was committed, but because a payload of zeros was written there.
+/// The word at the receiver's position is zero because a payload of zeros was written there, although messages were
+/// committed.
 fn sleep_at_an_overwritten_word(weakness: Weakness) {
     explore(Some(2), move || {
         let (mut sender, mut receiver) = begun(weakness, SMALL, 0, 25);

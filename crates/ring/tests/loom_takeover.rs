@@ -1,8 +1,9 @@
 //! An inbox that is closed while its receiver is at work, and a sender that takes over, in every interleaving and permitted
 //! reordering: a message that was handed out is either processed or flagged.
 //!
-//! `unprocessed.rs` in the sources says what the three parties do. The receiver here plays its part of the agreement, and the
-//! closing thread is the sender's thread: the hang-up orders them. The same model without one step each must fail.
+//! `unprocessed.rs` in the sources says what the three parties do. Here the receiver plays its part of the agreement,
+//! and the sender's thread also closes the inbox, because the hang-up orders these two. The same model must fail when
+//! any one step is missing.
 
 mod model;
 

@@ -1,8 +1,8 @@
 //! Every interleaving and every permitted reordering of sleep and wake-up, in both directions, and the proof that each model can
 //! fail: the same models over memories that lack one ordering, fence or step each.
 //!
-//! A model that passes has ended, in every execution, with all messages received and nobody asleep (loom reports a sleeper that
-//! nobody will wake as a deadlock).
+//! When a model passes, every execution ended with all messages received and both sides awake. (loom reports a sleeper
+//! that will never be woken as a deadlock.)
 
 #[allow(dead_code, reason = "these models do not check every message of a full ring")]
 mod lossless;
@@ -196,7 +196,7 @@ fn fails_without_the_senders_second_look() {
     caught(both_sleep, Weakness::NoSecondLook(Role::Waiting), LOST_WAKE_UP);
 }
 
-/// Everything may have been consumed between the two looks. Then nothing changes any more.
+/// Everything may have been consumed between the two looks. Then nothing changes after the second one.
 #[test]
 fn fails_with_a_wait_for_any_change() {
     caught(wait_for_room, Weakness::WaitsForAnyChange(Role::Waiting), LOST_WAKE_UP);

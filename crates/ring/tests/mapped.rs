@@ -71,15 +71,16 @@ impl Receiver {
     }
 }
 
-/// Runs both sides, each in a thread, to their ends, over the smallest ring, so that both have to wait often. A lost wake-up is
-/// an endless sleep: the limit turns that into a failure, and wakes nobody. Returns how often each side slept.
+/// Runs both sides to their ends, each in a thread, over the smallest ring, so that both have to wait often. A lost
+/// wake-up is an endless sleep. The limit only turns that into a failure; it wakes no side. Returns how often each side
+/// slept.
 fn run(
     mode: Mode,
     send: impl FnOnce(&mut Sender) + Send + 'static,
     receive: impl FnOnce(&mut Receiver) + Send + 'static,
 ) -> [u64; 2] {
     const LIMIT: Duration = Duration::from_secs(120);
-    // One pair at a time: two sides that share a processor never meet.
+    // Only one pair runs at a time, because two sides that share a processor never meet.
     static MACHINE: Mutex<()> = Mutex::new(());
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let capacity = smallest_capacity();
@@ -113,7 +114,7 @@ fn run(
     sleeps
 }
 
-/// What message number n says: a range of these bytes.
+/// The content of message number n is a range of these bytes.
 struct Plan {
     noise: Vec<u8>,
     longest: usize,
@@ -188,14 +189,14 @@ fn two_million_messages_arrive_whole_and_in_order() {
 /// How often the two sides meet while one of them goes to sleep.
 const MEETINGS: u64 = 200_000;
 
-/// Polls until it is true, and lets others run meanwhile.
+/// Polls until it is true, and yields to other threads meanwhile.
 fn poll(mut is_so: impl FnMut() -> bool) {
     while !(0..100).any(|_| is_so()) {
         thread::yield_now();
     }
 }
 
-/// Delays a sleeper such that it is just in time in half of the cases: that is when the two sides meet.
+/// Delays a sleeper so that it is just in time in half of the cases. That is when the two sides meet.
 #[derive(Default)]
 struct Aim {
     /// In spins: one for a sleeper that did not sleep last time, one for a sleeper that did, because ringing the bell costs the
@@ -213,13 +214,13 @@ impl Aim {
 
     fn learn(&mut self, slept: bool) {
         let delay = &mut self.delay[usize::from(self.slept)];
-        // The limit is for a machine with a single processor, where nobody is ever just in time.
+        // The limit is needed on a machine with a single processor, where a sleeper is never just in time.
         *delay = if slept { (*delay + 8).min(10_000) } else { delay.saturating_sub(8) };
         self.slept = slept;
     }
 }
 
-/// The receiver goes to sleep after each message, just when the next one is committed, which is the last for now.
+/// The receiver goes to sleep after each message, just when the sender commits the next one and then pauses.
 #[test]
 fn a_receiver_that_goes_to_sleep_while_the_sender_commits_wakes_up() {
     let send = |side: &mut Sender| {
@@ -243,7 +244,7 @@ fn a_receiver_that_goes_to_sleep_while_the_sender_commits_wakes_up() {
     run(Mode::Lossless, send, receive);
 }
 
-/// The sender goes to sleep after each message, just when it is consumed, which is the last for now.
+/// The sender goes to sleep after each message, just when the receiver consumes it and then pauses.
 #[test]
 fn a_sender_that_goes_to_sleep_while_the_receiver_consumes_wakes_up() {
     let send = |side: &mut Sender| {
@@ -267,7 +268,7 @@ fn a_sender_that_goes_to_sleep_while_the_receiver_consumes_wakes_up() {
     run(Mode::Lossless, send, receive);
 }
 
-/// Whether an access panics, as our own bugs must.
+/// Whether an access panics, as our own bugs must do.
 fn is_refused<T>(access: impl FnOnce() -> T) -> bool {
     catch_unwind(AssertUnwindSafe(access)).is_err()
 }

@@ -18,7 +18,7 @@ use mapping::{Mapping, Memfd, smallest_capacity};
 type Reader = Mapped<ReadOnly, Arc<Mapping>>;
 type Writer = Mapped<Writable, Arc<Mapping>>;
 
-/// One test at a time: two sides that share a processor never meet.
+/// Only one test runs at a time, because two sides that share a processor never meet.
 fn alone() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,7 +167,7 @@ impl Memory for Blind {
     }
 }
 
-/// What the tests above would see if the receiver did not check the intent. So they can fail.
+/// What the tests above would see if the receiver did not check the intent. It shows that they can fail.
 #[test]
 fn a_receiver_that_does_not_see_the_intent_gets_torn_messages() {
     let _alone = alone();
@@ -197,7 +197,8 @@ fn a_receiver_that_does_not_see_the_intent_gets_torn_messages() {
     sending.join().expect("a sender that ends");
 }
 
-/// For an observer that reads the dependent counters first, no counter runs ahead of those that it depends on, and none falls.
+/// For an observer that reads the dependent counters first, no counter gets ahead of those that it depends on, and no
+/// counter falls.
 #[test]
 fn an_observer_sees_consistent_counters() {
     let _alone = alone();

@@ -20,8 +20,9 @@ fn check(data: &Plain, ack: &Plain) {
     assert!(receiver.bytes <= sender.bytes, "{receiver:?} of {sender:?}");
 }
 
-/// After each store of the sender, the receiver takes and processes whatever it finds, and after each store of the receiver an
-/// observer reads the counters. In mode Latest the receiver is also overtaken: it wakes up only for every 40th message.
+/// After each store of the sender, the receiver takes and processes everything that it finds, and after each store of
+/// the receiver an observer reads the counters. In mode Latest the receiver is also overtaken, because it runs only for
+/// every 40th message.
 #[test]
 fn no_counter_runs_ahead_at_any_step() {
     for (mode, every) in [(Mode::Lossless, 1), (Mode::Latest, 1), (Mode::Latest, 40)] {

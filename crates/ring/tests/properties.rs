@@ -1,4 +1,4 @@
-//! The ring against a queue: they are equal, in whatever order the two sides act.
+//! The ring compared with a queue: they are equal after any steps of the two sides, in any order.
 
 mod plain;
 mod reference;
@@ -43,7 +43,7 @@ proptest! {
         prop_assert_eq!(both.sender.is_high(), depth >= 8, "a new mark is checked at once");
     }
 
-    /// What only the caller knows is counted where observers read it.
+    /// Counts that only the caller knows are stored where observers read them.
     #[test]
     fn notes_are_counted(dropped in 0..9u64, returned in vec(0..99u64, 0..5), blocked in vec(0..99u64, 0..5), at: u32) {
         let (mut sender, mut receiver, data, ack) = ring(512, Mode::Lossless);
@@ -62,7 +62,7 @@ proptest! {
         prop_assert_eq!(counters.receiver.last_received, at + 1);
     }
 
-    /// In both directions. A sleeper that has woken is not rung for.
+    /// In both directions. The bell is not rung for a sleeper that has woken.
     #[test]
     fn the_bell_is_rung_once_per_epoch(epochs in vec(0..4u64, 0..20)) {
         let (mut sender, mut receiver, data, ack) = ring(layout::MIN_CAPACITY, Mode::Lossless);
@@ -98,7 +98,7 @@ proptest! {
     }
 }
 
-/// A receiver that arms looks for everything that may have happened, each time under a new epoch.
+/// A receiver that arms checks for everything that may have happened, each time under a new epoch.
 #[test]
 fn arming_looks_once_more() {
     let (mut sender, mut receiver, data, ack) = ring(512, Mode::Lossless);
@@ -119,7 +119,7 @@ fn arming_looks_once_more() {
     assert_eq!(receiver.epochs(), 5);
 }
 
-/// The depth of now is a depth that the ring has had.
+/// The current depth counts as a depth that the ring has had.
 #[test]
 fn the_greatest_depth_is_at_least_the_depth_that_was_asked_for() {
     let (mut sender, mut receiver, data, ack) = ring(256 * 1024, Mode::Lossless);

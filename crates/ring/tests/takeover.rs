@@ -16,7 +16,7 @@ use stepped::Stepped;
 
 const CAPACITY: u64 = 512;
 
-/// What has happened to the messages, by their numbers. The receiver's side of it is what the application knows.
+/// What has happened to the messages, by their numbers. For the receiver's side, it is what the application knows.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     pushed: u64,
@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 type Sender = Rc<RefCell<Producer<Plain, Plain>>>;
 
-/// What the sender finds if the receiver dies now, and what must be so.
+/// What the sender finds if the receiver dies now, and what must be true of it.
 fn take_over(sender: &Sender, known: Known, flagged: &[bool]) {
     let mut found = Vec::new();
     let lost = sender.borrow_mut().unprocessed(|head, number, _| found.push((number, head.redelivered)));

@@ -1,4 +1,4 @@
-//! What a receiver that is gone has left unprocessed, as its sender finds it.
+//! The messages that a receiver left unprocessed when it was gone, as its sender finds them.
 
 mod plain;
 
@@ -81,7 +81,7 @@ fn a_claim_that_is_not_at_a_boundary_is_not_believed() {
     }
 }
 
-/// Where the receiver's words contradict each other, no message is known not to have been handed out.
+/// If the receiver's words contradict each other, every message may have been handed out.
 #[test]
 fn a_receiver_that_contradicts_itself_may_have_handed_out_anything() {
     // Records of 40 bytes: the first is processed, the second in work, the third untouched.

@@ -1,19 +1,28 @@
 //! Which thread of which process takes the next step, and what goes wrong there.
 
-mod fiber; // threads that switch only where they say so
-mod here; //  what a running thread asks for
-mod plan; //  what a seed decides before a run begins
-mod trace; // what has happened, as a number and as text
-mod world; // the state of a run
+mod faults; //  what goes wrong, and when
+mod fiber; //   threads that switch only where they say so
+mod here; //    what a running thread asks for: calls, words, locks, time
+mod plan; //    what a seed decides before a run begins
+mod process; // a simulated process
+mod program; // what a running thread asks for: processes, forks, ends
+mod thread; //  a simulated thread
+mod trace; //   what has happened, as a number and as text
+mod turns; //   whose turn it is
+mod world; //   the state of a run
 
 pub use here::*;
 pub use plan::{Allowed, Plan};
-pub use world::{End, Failure, Risks, ThreadId};
+pub use process::{End, Risks};
+pub use program::*;
+pub use thread::ThreadId;
+pub use world::Failure;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::kernel::{Kernel, Stage};
-use world::{Next, World, world};
+use turns::Next;
+use world::{World, world};
 
 /// How a run went.
 #[derive(Debug)]
@@ -57,7 +66,7 @@ pub fn run(
         digest: world.trace.digest(),
         steps: world.steps,
         ns: world.clock_ns,
-        errors_injected: world.errors_injected,
+        errors_injected: world.faults.errors_injected,
         kills,
         lines: world.trace.into_lines(),
     }
@@ -83,7 +92,7 @@ fn step() -> bool {
                 let thread = world.thread(id);
                 thread.fiber = Some(fiber);
                 if ended {
-                    thread.state = world::State::Ended;
+                    thread.state = thread::State::Ended;
                 }
             });
             true

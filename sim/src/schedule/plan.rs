@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use crate::kernel::{Errno, Machine};
+use crate::kernel::Machine;
 
 /// What may happen to the processes of a run.
 #[derive(Clone, Copy, Debug)]
@@ -155,9 +155,4 @@ impl Plan {
     pub fn without_faults(self) -> Self {
         Self { faults: Vec::new(), ..self }
     }
-}
-
-/// An error that this call can fail with, chosen at random.
-pub(super) fn error_of(random: &mut Rng, errors: &[Errno]) -> Option<Errno> {
-    random.choice(errors).copied()
 }

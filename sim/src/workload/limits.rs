@@ -18,7 +18,7 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 /// A call that is not to wait makes at most this many steps, whatever the others do.
-const AT_ONCE_STEPS: u64 = 2000;
+const AT_ONCE_STEPS: u64 = 100;
 
 fn setup(scene: &Scene) {
     let receiver = scene.clone();

@@ -63,7 +63,7 @@ fn receive(scene: &Scene, hears: &To, is_last: bool) {
     let acknowledge = if random(fastrand::Rng::bool) { Acknowledge::Explicit } else { Acknowledge::Implicit };
     let open = || builder(&node, hears).capacity(CAPACITY).acknowledge(acknowledge).open();
     let (mut inbox, life) = scene.retry("open the inbox", || scene.opening("display", hears.clone(), open));
-    let mut work = Work { scene, life, acknowledge, unprocessed: Vec::new(), processed: Vec::new() };
+    let mut work = Work { scene, life, acknowledge, unprocessed: Vec::new(), processed: Vec::new(), is_closed: false };
     if is_last {
         return work.receive_to_the_end(&mut inbox);
     }
@@ -86,8 +86,10 @@ fn receive(scene: &Scene, hears: &To, is_last: bool) {
 
 /// Closes the node on another thread, while this one goes on receiving.
 fn close_beside(node: Node, inbox: &mut Inbox, work: &mut Work<'_>) {
+    work.is_closed = true;
     let closing = schedule::spawn("closing", move || drop(node.close(Duration::from_millis(10))));
     for _ in 0..3 {
+        schedule::lose_core(40, random(|random| random.u64(..20_000_000)));
         work.receive_one(inbox, Duration::from_millis(5));
     }
     schedule::join(closing);
@@ -102,6 +104,8 @@ struct Work<'s> {
     unprocessed: Vec<Id>,
     /// The call that says so has not returned.
     processed: Vec<Id>,
+    /// Somebody may have closed the inbox: its sender may have taken over what is acknowledged after that.
+    is_closed: bool,
 }
 
 impl Work<'_> {
@@ -113,7 +117,9 @@ impl Work<'_> {
 
     /// The call that says what is processed has returned.
     fn acknowledged(&mut self) {
-        self.processed.drain(..).for_each(|id| self.scene.acknowledged(id));
+        if !self.is_closed {
+            self.processed.drain(..).for_each(|id| self.scene.acknowledged(id));
+        }
     }
 
     fn acknowledge(&mut self, inbox: &mut Inbox) {

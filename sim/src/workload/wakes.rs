@@ -40,6 +40,10 @@ fn ask(scene: &Scene) {
             receive(scene, &mut inbox, life);
         }
         send(scene, &mut outgoing, &mut sender, "answers");
+        if number == 0 {
+            schedule::lose_core(20, 1_000_000);
+            let _ = sender.account(); // which takes notice of the answer, too
+        }
         schedule::sleep_until(schedule::clock_ns() + random(|random| random.u64(..30_000)));
     }
     (0..all.min(at_once)).for_each(|_| receive(scene, &mut inbox, life));

@@ -5,7 +5,7 @@ use crate::contenders::line::Lines;
 
 pub(crate) struct CacheLine {
     lines: Lines,
-    /// What was loaded last.
+    /// The last value loaded.
     seen: u64,
 }
 

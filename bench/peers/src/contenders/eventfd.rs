@@ -1,5 +1,5 @@
-//! Limit: a word in shared memory, an eventfd that says so, and epoll on the other side: the least that wakes a process which
-//! may wait for more than one thing.
+//! Limit: a word in shared memory, an eventfd that announces it, and epoll on the other side. This is the cheapest way
+//! to wake a process that may wait for more than one thing.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -21,7 +21,7 @@ pub(crate) struct Eventfd {
     ours: OwnedFd,
     theirs: OwnedFd,
     poll: OwnedFd,
-    /// The number that is to come next.
+    /// The number that is expected next.
     next: u64,
 }
 
@@ -32,7 +32,7 @@ impl Contender for Eventfd {
             Side::B => UnixListener::bind(path)?.accept()?.0,
             Side::A => eventually("B does not listen", || UnixStream::connect(&path))?,
         };
-        // Each hears its own, and rings the other's.
+        // Each side waits for its own, and rings the other's.
         let ours = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         pass(&socket, &ours)?;
         let theirs = passed(&socket)?;
@@ -53,7 +53,7 @@ impl Contender for Eventfd {
         let (ready, _) = epoll::wait(&self.poll, &mut events, Some(&second))?;
         if !ready.is_empty() {
             rustix::io::read(&self.ours, &mut [0; 8])?;
-            // A receiver that wakes late finds the last word only: the ones before came with it.
+            // A receiver that wakes late finds only the last number. It answers for all earlier ones.
             let now = self.lines.load() - 1;
             for number in self.next..now & !LAST {
                 take(&number.to_le_bytes());

@@ -1,9 +1,9 @@
-//! iceoryx2: publish and subscribe, one service for each direction; a message is loaned, written in place and sent.
+//! iceoryx2: publish and subscribe, one service for each direction. A message is loaned, written in place and sent.
 //!
-//! Nothing is lost: no overflow, and a publisher waits while the subscriber's buffer is full. The buffer holds 2 messages for
-//! latency (the fewer blocks take turns, the warmer they are) and 256 for throughput. One publisher, one subscriber,
-//! two nodes at most. A receiver that sleeps waits for an event, of which the sender notifies it after each message. All
-//! files lie in the measurement's own place, and what lies elsewhere has its name.
+//! Nothing is lost: overflow is off, and a publisher waits while the subscriber's buffer is full. The buffer holds 2
+//! messages for latency (a few blocks stay in the cache) and 256 for throughput. There is one publisher and one
+//! subscriber, and at most two nodes. A sleeping receiver waits for an event, with which the sender notifies it after
+//! each message. All files are in the measurement's own directory; those that must be elsewhere carry its name.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -21,20 +21,20 @@ use crate::payload;
 pub(crate) struct Iceoryx2 {
     publisher: Publisher<ipc::Service, [u8], ()>,
     subscriber: Subscriber<ipc::Service, [u8], ()>,
-    /// Of the other side's sleep, and of ours.
+    /// Wakes the other side, and this side.
     bells: Option<(Notifier<ipc::Service>, Listener<ipc::Service>)>,
     bytes: usize,
     _node: Node<ipc::Service>,
 }
 
-/// Its errors are not all of them errors to `anyhow`.
+/// Not all of its errors can be converted into errors of `anyhow`.
 fn words(error: impl Debug) -> anyhow::Error {
     anyhow!("iceoryx2: {error:?}")
 }
 
 impl Iceoryx2 {
-    /// A subscriber is attached by its first receive only; until then, what its buffer does not hold is dropped, overflow or
-    /// not. So both sides must have received something before it counts: A greets first, and B answers.
+    /// A subscriber is attached by its first receive. Until then, messages that do not fit into its buffer are dropped
+    /// even without overflow. So both sides must receive something before measuring begins: A greets, and B answers.
     fn greet(&mut self, side: Side) -> anyhow::Result<()> {
         if side == Side::A {
             self.send(0)?;

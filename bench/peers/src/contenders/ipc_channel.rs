@@ -1,4 +1,5 @@
-//! ipc-channel: two bytes channels, which spare it the serialisation. B's end of both travels through its one-shot server.
+//! ipc-channel: two channels of bytes, which need no serialisation. B receives its ends of both through a one-shot
+//! server.
 
 use ipc_channel::IpcError;
 use ipc_channel::TryRecvError;

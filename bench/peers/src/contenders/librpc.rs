@@ -1,8 +1,8 @@
-//! librpc: two nodes, of which each publishes on a topic that the other has subscribed to.
+//! librpc: two nodes, each of which publishes on a topic that the other one subscribes to.
 //!
-//! A subscription that polls does so without end (`Wait::Spin`); one that sleeps does so at once (`Wait::Block`). Everything
-//! else is at its default: rings of 256 KiB, a message counts as processed when the next one is asked for, a full ring makes
-//! the publisher wait.
+//! A polling subscription never sleeps (`Wait::Spin`); a sleeping one sleeps at once (`Wait::Block`). All other options
+//! have their defaults: rings hold 256 KiB, a message counts as processed when the next one is requested, and a full
+//! ring makes the publisher wait.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use librpc::{Domain, Node, Publisher, Subscriber, Wait};
 use crate::contender::{Contender, Job};
 use crate::payload;
 
-/// How long the other side may take to come, or to make room.
+/// How long the other side may take to appear, or to make room.
 const LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Librpc {

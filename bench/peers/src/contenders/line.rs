@@ -1,4 +1,4 @@
-//! Two words in shared memory, each on cache lines of its own and written by one side: what a limit needs.
+//! Two words in shared memory, each written by one side and on cache lines of its own. The limits are built on them.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::contender::{Job, eventually};
 
-/// A pair of lines apart: processors fetch two at a time.
+/// The words are two cache lines apart, because processors fetch lines in pairs.
 const APART_BYTES: usize = 256;
 const MAPPED_BYTES: usize = 4096;
 
@@ -36,7 +36,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Says that this side is there, and waits for the other. Numbers are stored with one added: zero is "nothing yet".
+    /// Announces this side, and waits for the other one. A number is stored plus one, because zero means "nothing yet".
     fn meet(&self) -> anyhow::Result<()> {
         self.store(u64::MAX);
         eventually("the other side does not come", || match self.load() {

@@ -1,5 +1,4 @@
-//! Two pipes, one for each direction; named ones, so that two processes find them. The sender blocks while the pipe is full; a
-//! receiver that polls does so without blocking.
+//! Two named pipes, one for each direction. The sender blocks while the pipe is full; a polling receiver never blocks.
 
 use std::fs::File;
 
@@ -23,10 +22,10 @@ impl Contender for Pipe {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        // For writing, too: so it does not seem to end before the other side has come.
+        // Opened for writing, too, so that it does not end before the other side has opened it.
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reading = File::from(rustix::fs::open(&back, flags, Mode::empty())?);
-        // Refused until the other side reads; then writing blocks.
+        // Opening fails until the other side reads. After that, writing blocks.
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let writing =
             File::from(eventually("the other side does not read", || rustix::fs::open(&out, flags, Mode::empty()))?);

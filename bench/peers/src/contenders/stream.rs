@@ -1,6 +1,6 @@
-//! Messages in a stream of bytes, for pipes and sockets: four bytes of length before each.
+//! Messages in a stream of bytes, for pipes and sockets. Four bytes of length precede each message.
 //!
-//! A message is one `write`; what has come is taken with one `read`, many messages at a time.
+//! Each message takes one `write`. One `read` takes everything that has arrived, often many messages.
 
 use std::io::{ErrorKind, Read, Write};
 

@@ -1,6 +1,6 @@
-//! A Unix stream socket. The sender blocks while the socket is full; a receiver that polls does so without blocking.
+//! A Unix stream socket. The sender blocks while the socket is full; a polling receiver never blocks.
 //!
-//! A stream, since its reader may take many messages with one call: packets (`SOCK_SEQPACKET`) cost a call each.
+//! It is a stream because its reader can take many messages with one call: packets (`SOCK_SEQPACKET`) cost a call each.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rustix::net::sockopt;
 use crate::contender::{Contender, Job, Side, eventually};
 use crate::contenders::stream::{Incoming, Outgoing};
 
-/// What the kernel gives at most, as a rule; asking for more does no harm.
+/// As a rule the kernel's limit. Requesting more does no harm.
 const BUFFER_BYTES: usize = 1 << 20;
 
 pub(crate) struct UnixSocket {
@@ -42,7 +42,7 @@ impl Contender for UnixSocket {
     }
 }
 
-/// Reads without blocking, though the socket's writes do block.
+/// Reads without blocking, although writes to the socket block.
 struct Polled {
     stream: UnixStream,
     polls: bool,

@@ -1,7 +1,7 @@
 //! ZeroMQ, libzmq built from source: a pair of sockets over `ipc://`.
 //!
-//! Its I/O thread needs a core as much as the receiver does: so the receiver blocks and does not poll. The marks at which a
-//! sender waits are raised to 10,000 messages. A message is written where it lies, and not copied.
+//! Its I/O thread needs a core as much as the receiver does, so the receiver blocks instead of polling. The high-water
+//! marks, at which a sender waits, are raised to 10,000 messages. A message is written in place and not copied.
 
 use anyhow::Context as _;
 use zmq::{Context, Message, PAIR, Socket};

@@ -1,4 +1,4 @@
-//! What became of the messages: every one that was sent is in exactly one of these sums.
+//! What happened to the messages: every message that was sent is in exactly one of these sums.
 
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::name::Address;
 use crate::policy::Policy;
 
-/// What became of the messages that an outbox was given for one inbox, or for several together.
+/// What happened to the messages for one inbox, or for several inboxes together.
 ///
-/// When nothing is under way, `sent = processed + queued + dropped + returned` exactly. A message that is published to
+/// While no call is running, `sent = processed + queued + dropped + returned` exactly. A message that is published to
 /// three inboxes counts three times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,13 +25,14 @@ pub struct Account {
     /// Those that the inbox's policy has dropped: new ones ([`crate::Policy::DropNewest`]), or overwritten ones of which
     /// the receiver knows ([`crate::Policy::Latest`]).
     pub dropped: u64,
-    /// Those that came back, in an error or as the number in one: there was no room, or the receiver is gone.
+    /// Those that were returned with an error, or are counted in one: there was no room, or the receiver is gone.
     pub returned: u64,
     /// Bytes of payload that were put into inboxes.
     pub bytes: u64,
     /// How long sends have waited for room.
     pub blocked: Duration,
-    /// Bytes of the ring that are in use now. Of several inboxes, this and the next two are those of the fullest.
+    /// Bytes of the ring that are in use now. For several inboxes, this field and the next two are those of the fullest
+    /// one.
     pub depth: u64,
     /// The highest depth so far, in bytes.
     pub depth_max: u64,
@@ -39,7 +40,7 @@ pub struct Account {
     pub capacity: u64,
 }
 
-/// One inbox that an outbox reaches, and what became of the messages to it.
+/// One inbox that an outbox reaches, and what happened to the messages to it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReachedInbox {
@@ -47,9 +48,9 @@ pub struct ReachedInbox {
     pub node: Arc<str>,
     /// What it receives.
     pub address: Address,
-    /// What happens to a message when it is full.
+    /// What happens to a message when the inbox is full.
     pub policy: Policy,
-    /// What became of the messages.
+    /// What happened to the messages.
     pub account: Account,
     /// Whether publishes skip it until it has processed something.
     pub is_stuck: bool,
@@ -58,7 +59,7 @@ pub struct ReachedInbox {
 }
 
 impl Account {
-    /// What the account says once the inbox is gone: what was queued came back.
+    /// The account once the inbox is gone: what was queued counts as returned.
     pub(crate) fn ended(self) -> Self {
         Self { queued: 0, returned: self.returned + self.queued, depth: 0, ..self }
     }

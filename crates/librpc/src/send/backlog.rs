@@ -1,8 +1,8 @@
 //! What waits for a receiver's return: the messages that it had not processed, and those sent since.
 //!
 //! Invariant: the messages are in the order in which they were sent, each exactly once: a message is in the ring to the
-//! receiver or here. They take no more room than the ring that they were in. All of this is the sender's private memory: it
-//! ends with the sender, and what a former receiver still maps sees nothing new.
+//! receiver or here. They take no more room than the ring that they were in. All of this is private memory of the
+//! sender: it ends with the sender, and a former receiver that still maps the ring sees none of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Kept {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Absorbed {
     pub(crate) kept: u64,
-    /// Those of them that the receiver had been given.
+    /// Those of them that the receiver may have been given.
     pub(crate) in_work: u64,
     /// Those that could not be found.
     pub(crate) lost: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Absorbed {
 pub(crate) struct Backlog {
     messages: VecDeque<Kept>,
     bytes: u64,
-    /// Bytes in the ring of a receiver that has hung up, and may read on.
+    /// Bytes in the ring of a receiver that has hung up, but may still be reading.
     bytes_in_doubt: u64,
     /// As many bytes as the ring had.
     capacity: u64,
@@ -91,7 +91,7 @@ impl Backlog {
         Absorbed { kept, in_work, lost }
     }
 
-    /// Remembers a topic's name, so that the outbox need not be asked for it when the topic is declared again.
+    /// Remembers a topic's name, which is needed when the topic is declared again.
     pub(crate) fn name_topic(&mut self, number: u64, name: &Arc<str>) {
         self.topics.entry(number).or_insert_with(|| name.clone());
     }
@@ -127,7 +127,7 @@ impl Backlog {
         self.messages.front()
     }
 
-    /// The oldest message goes elsewhere.
+    /// Takes out the oldest message.
     pub(crate) fn pop(&mut self) -> Option<Kept> {
         let kept = self.messages.pop_front()?;
         self.bytes -= kept.bytes();
@@ -135,7 +135,7 @@ impl Backlog {
         Some(kept)
     }
 
-    /// A message that was kept, as its sender gets it back.
+    /// A kept message in the form in which the application gets it back.
     pub(crate) fn returned(&self, node: &Arc<str>, kept: Kept) -> Returned {
         let topic = self.topic(&kept.head).cloned().unwrap_or_default();
         let Kept { head, sequence, payload } = kept;

@@ -1,4 +1,4 @@
-//! Bringing what is kept to a receiver that is back, in a fresh ring whose numbers go on.
+//! Delivering what was kept to a receiver that is back, in a fresh ring that continues the numbers.
 
 use std::collections::BTreeSet;
 
@@ -16,18 +16,19 @@ pub(crate) struct Bringing {
     pub(crate) channel: OutboundChannel,
     /// The topics that were declared on it.
     declared: BTreeSet<u64>,
-    /// Where there is room for the oldest message; `None`: the ring is to be left once everything is processed.
+    /// Once this position is consumed there is room for the oldest message. `None`: leave the ring once everything is
+    /// processed.
     room_at: Option<u64>,
-    /// How many messages were brought, and how many of them had been in work.
+    /// How many messages were delivered again, and how many of them had been in work.
     pub(crate) brought: (u64, u64),
 }
 
-/// How far bringing what is kept has come.
+/// How far this has got.
 pub(crate) enum Brought {
     All,
-    /// There is no room for more, or the receiver must process this first.
+    /// There is no room for more, or the receiver must first process what it has.
     Some,
-    /// Everything up to a message that was left out is processed: what follows needs another ring.
+    /// Everything ahead of a message that was left out is processed. What follows it needs another ring.
     Gap,
     /// The receiver is gone again, or refuses.
     Failed,
@@ -38,9 +39,10 @@ impl Bringing {
         Self { channel, declared: BTreeSet::new(), room_at: Some(0), brought: (0, 0) }
     }
 
-    /// Brings what there is room for, oldest first. A message of a topic that the receiver does not want or may not read any
-    /// more, or that is longer than it takes now, goes to `left_out`. A ring's numbers have no gaps: what follows such a message needs another
-    /// ring, and that one must not overtake this.
+    /// Writes kept messages into the ring while there is room, oldest first. A message goes to `left_out` if the
+    /// receiver no longer wants its topic, may no longer read it, or takes only shorter messages now. The numbers of a
+    /// ring have no gaps, so what follows such a message needs another ring, and must wait until this ring is
+    /// processed.
     pub(crate) fn bring(
         &mut self,
         backlog: &mut Backlog,
@@ -78,7 +80,7 @@ impl Bringing {
                     return Brought::Some;
                 }
                 (Pushed::Denied, _) => left_out.extend(backlog.pop()),
-                // It waits for an answer.
+                // This waits for an answer.
                 (Pushed::Unsent, _) => {
                     self.room_at = Some(0);
                     return Brought::Some;
@@ -89,7 +91,7 @@ impl Bringing {
         if self.channel.sequence() == backlog.next() { Brought::All } else { self.at_gap() }
     }
 
-    /// The next message's number is not the next of the ring.
+    /// The number of the next message does not continue the ring's numbers.
     fn at_gap(&mut self) -> Brought {
         self.room_at = None;
         match (self.channel.is_drained(), self.channel.is_connected()) {
@@ -99,7 +101,7 @@ impl Bringing {
         }
     }
 
-    /// Waits until there is room for more, or the ring may be left, up to a deadline.
+    /// Waits until there is room for more or the ring is processed, up to a deadline.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) {
         match self.room_at {
             Some(room_at) => self.channel.wait_for(room_at, deadline),
@@ -108,7 +110,7 @@ impl Bringing {
     }
 }
 
-/// What became of messages that are kept no more, and in no channel.
+/// What happened to the messages that are no longer kept, and not in a channel.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     pub(crate) account: Account,

@@ -1,7 +1,7 @@
-//! The sender's end of a channel as one thread uses it: the producer, and what the background thread has learnt.
+//! The sender's end of a channel, used by one thread: the producer, and what the background thread has found out.
 //!
-//! A channel is *pending* until its receiver has answered: records go into the ring all the same. What a death leaves is
-//! described in [`crate::link::channel_shared`], which outlives this while a handshake is under way.
+//! A channel is *pending* until its receiver has answered; records go into the ring even so.
+//! [`crate::link::channel_shared`] describes what a death leaves. It outlives this end while a handshake is under way.
 
 use crate::sys::clock::Instant;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::sys::memory::{Reader, Writer, no_ack};
 #[derive(Debug)]
 pub(crate) struct OutboundChannel {
     shared: Arc<ChannelShared>,
-    /// Keeps the connection.
+    /// Keeps the connection open.
     _link: LinkRef,
     producer: Producer<Writer, Reader>,
-    /// The ring's status when it was last taken notice of.
+    /// The channel's status when this end last looked at it.
     seen: u32,
     attached: Option<Attached>,
     sampler: Sampler,
@@ -38,7 +38,7 @@ pub(crate) struct OutboundChannel {
 /// How a push went.
 pub(crate) enum Pushed {
     Yes,
-    /// There is room when this position is consumed.
+    /// There is room once the receiver has consumed up to this position.
     Full {
         room_at: u64,
     },
@@ -46,7 +46,7 @@ pub(crate) enum Pushed {
         bytes: usize,
         max: usize,
     },
-    /// Only this process has the ring: what is written would not survive it.
+    /// Only this process has the ring, so a record would not survive it.
     Unsent,
     /// The process at the other end may not read the topic.
     Denied,
@@ -62,8 +62,8 @@ impl OutboundChannel {
         Self { shared, _link: link, producer, seen: channel_shared::UNSENT, attached: None, sampler }
     }
 
-    /// The hot path of [`OutboundChannel::push`]: a message with nothing but, perhaps, a topic to a lossless inbox that is there.
-    /// `false`: nothing was written, there is more to look at.
+    /// The hot path of [`OutboundChannel::push`], for a connected lossless inbox and a message with no optional word
+    /// except, perhaps, a topic. `false`: nothing was written; call [`OutboundChannel::push`].
     #[inline(always)]
     pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
         if self.seen != channel_shared::OPEN || self.sampler.is_due() {
@@ -124,8 +124,8 @@ impl OutboundChannel {
         }
     }
 
-    /// The same where the receiver has not answered yet, or is gone. `may_pend`: also where only this process has the ring,
-    /// so that the record would not survive it.
+    /// The same when the receiver has not answered yet, or is gone. With `may_pend` it also writes into a ring that
+    /// only this process has, where the record would not survive the process.
     #[cold]
     #[inline(never)]
     fn push_slowly(&mut self, head: Head, payload: &[u8], may_pend: bool) -> Pushed {
@@ -157,8 +157,8 @@ impl OutboundChannel {
         Pushed::Yes
     }
 
-    /// Writes and commits a message although only this process has the ring: it is lost if the process ends before the
-    /// receiver has been given the ring.
+    /// Writes and commits a message even if only this process has the ring. Then the message is lost if the process
+    /// ends before the receiver has been given the ring.
     pub(crate) fn push_pending(&mut self, head: Head, payload: &[u8]) -> Pushed {
         self.push_slowly(head, payload, true)
     }
@@ -196,10 +196,10 @@ impl OutboundChannel {
         }
     }
 
-    /// Takes notice of what the background thread has learnt.
+    /// Takes over what the background thread has found out.
     #[cold]
     fn refresh(&mut self) {
-        // The status first: what it says is attached is there afterwards.
+        // The status is read first: if it says that the ack memory is attached, it is there afterwards.
         let status = self.shared.status();
         if self.attached.is_none() {
             self.attached = self.shared.attached();
@@ -218,7 +218,7 @@ impl OutboundChannel {
         self.shared.access(topic)
     }
 
-    /// The process at the other end, where it matters and is known.
+    /// The process at the other end, if that matters and is known.
     pub(crate) fn reader(&self) -> Option<Arc<Peer>> {
         self.shared.reader()
     }
@@ -233,7 +233,7 @@ impl OutboundChannel {
         }
     }
 
-    /// Declares to the receiver what a topic's number means from here on.
+    /// Declares the number of a topic to the receiver, for the records that follow.
     pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
         self.push_as_it_is(declaration(number), topic.as_bytes())
     }
@@ -243,16 +243,17 @@ impl OutboundChannel {
         self.push_slowly(declaration(number), topic.as_bytes(), true)
     }
 
-    /// The part of the ring in which a declaration made now holds, if the receiver may be overtaken; else always the same.
+    /// The part of the ring in which a declaration made now holds. Always the same if the receiver cannot be overtaken.
     #[inline(always)]
     pub(crate) fn chunk(&self) -> u64 {
         self.producer.chunk()
     }
 
-    /// Calls `each` with what the receiver, who is gone, has not processed; returns how many could not be found.
+    /// Calls `each` with every message that the receiver, which is gone, has not processed. Returns how many could not
+    /// be found.
     pub(crate) fn unprocessed(&mut self, mut each: impl FnMut(Head, u64, &[u8])) -> u64 {
         self.refresh();
-        // It may have read the ring, and its answer was not seen: then it may have handed out anything.
+        // It may have read the ring although its answer was not seen. Then it may have handed out anything.
         let is_unknown = self.shared.may_be_read() && self.shared.ack().is_none();
         self.producer.unprocessed(|head, sequence, payload| {
             each(Head { redelivered: head.redelivered || is_unknown, ..head }, sequence, payload);
@@ -264,7 +265,7 @@ impl OutboundChannel {
         self.shared.may_be_read()
     }
 
-    /// Whether the receiver may have answered, and its answer has not been seen.
+    /// Whether the receiver may have sent an answer that has not been seen here.
     pub(crate) fn awaits_answer(&self) -> bool {
         self.shared.awaits_answer()
     }
@@ -285,7 +286,7 @@ impl OutboundChannel {
         self.producer.sequence()
     }
 
-    /// Bytes of the ring.
+    /// The capacity of the ring, in bytes.
     pub(crate) fn capacity(&self) -> u64 {
         self.producer.capacity()
     }
@@ -295,12 +296,13 @@ impl OutboundChannel {
         &self.shared.target
     }
 
-    /// What becomes of a message that finds the inbox full.
+    /// What happens to a message when the inbox is full.
     pub(crate) fn policy(&self) -> Policy {
         self.shared.target.policy
     }
 
-    /// Has the ring be *high* from this part of its capacity on, until it is half as full.
+    /// Makes the ring count as *high* once it is filled to this part of its capacity, until it is filled to half of
+    /// that.
     pub(crate) fn set_high_water(&mut self, part: Option<f64>) {
         let capacity = self.producer.capacity() as f64;
         self.producer.set_high_water(part.map(|part| (capacity * part) as u64));
@@ -311,7 +313,7 @@ impl OutboundChannel {
         self.producer.is_high()
     }
 
-    /// Counts a message that was dropped, for so the inbox wants it.
+    /// Counts a message that was dropped, as the inbox's policy demands.
     pub(crate) fn count_dropped(&mut self) {
         self.producer.note_dropped();
     }
@@ -321,10 +323,10 @@ impl OutboundChannel {
         self.producer.note_returned(1);
     }
 
-    /// What became of the messages so far.
+    /// What happened to the messages so far.
     pub(crate) fn account(&mut self) -> Account {
         self.refresh();
-        // The depth first: from then on the greatest one is at least as much.
+        // The depth is read first, so that the greatest depth is never below it.
         let depth = self.producer.depth().unwrap_or_else(|error| {
             self.shared.fail(Failure::Broken(error.to_string()));
             0
@@ -346,13 +348,13 @@ impl OutboundChannel {
         }
     }
 
-    /// Waits until the receiver has answered, or has failed, up to a deadline.
+    /// Waits until the receiver has answered or failed, up to a deadline.
     pub(crate) fn wait_for_answer(&self, deadline: Instant) {
         self.shared.wait_for_answer(deadline);
     }
 
-    /// Waits until the receiver has consumed up to a position, or has failed. While it polls, it is not content with less
-    /// than a quarter of the ring: a sender on its receiver's heels costs both most of their speed.
+    /// Waits until the receiver has consumed up to a position, or has failed. While this polls, it waits for at least a
+    /// quarter of the ring: a sender that follows its receiver closely costs both most of their speed.
     pub(crate) fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
         if self.is_unsent() {
             return self.wait_until_sent(deadline);
@@ -391,7 +393,8 @@ impl OutboundChannel {
         layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
     }
 
-    /// Polls for a position while that pays, up to a deadline; `true`: the receiver has come there, or the ring has failed.
+    /// Polls for a position while that is worthwhile, up to a deadline. `true`: the receiver has reached it, or the
+    /// ring has failed.
     fn spin(&mut self, position: u64, deadline: Option<Instant>) -> bool {
         let mut polling = Polling::new(Instant::now(), deadline);
         loop {

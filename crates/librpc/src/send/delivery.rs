@@ -1,4 +1,4 @@
-//! Delivering a message to one inbox, in steps that do not wait: push it, connect first, or go on with a redelivery.
+//! Delivering a message to one inbox, in steps that do not wait: push it, connect first, or continue a redelivery.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use crate::sys::Descriptor;
 use crate::sys::clock::Instant;
 use crate::wire::Reason;
 
-/// How often a message is tried again at once, and over how many new channels.
+/// At most this many times a message is tried again at once, and over at most this many new channels.
 const MAX_RETRIES: u32 = 8;
 
 impl Routes {
-    /// Delivers a message, and waits for room as long as there is patience.
+    /// Delivers a message, and waits for room until the patience ends.
     pub(crate) fn deliver(
         &mut self,
         way: &mut TopicRoute,
@@ -40,7 +40,7 @@ impl Routes {
             };
             let route = &mut self.list[way.id.at];
             if route.channels() > last_channel {
-                return Delivery::Failed(route.refusal()); // it ends each handshake at once, again and again
+                return Delivery::Failed(route.refusal()); // the receiver ends every handshake at once
             }
             let (node, limit) = (route.to.clone(), patience.timeout);
             let (is_over, is_stuck) = (patience.is_over(), publishes && route.is_stuck());
@@ -48,7 +48,7 @@ impl Routes {
                 route.set_stuck();
             }
             match route.is_unsent() {
-                // It waits for an answer: no later publish does.
+                // This one waits for the answer. Later publishes do not.
                 true if publishes && (is_over || is_stuck) => return self.push_pending(way, message, names, limit),
                 true if is_over => return Delivery::Failed(SendError::Unanswered { node, limit }),
                 false if is_stuck => return Delivery::Failed(SendError::Stuck { node }),
@@ -73,7 +73,7 @@ impl Routes {
             Attempt::Over(Delivery::Delivered) if self.list[way.id.at].is_unsent() => Delivery::Pending,
             Attempt::Over(delivery) => delivery,
             Attempt::Retry => Delivery::Failed(self.list[way.id.at].refusal()),
-            // Who would read it is not known yet.
+            // It is not known yet which process would read it.
             Attempt::WaitUntil(0) => {
                 Delivery::Failed(SendError::Unanswered { node: self.list[way.id.at].to.clone(), limit })
             }
@@ -98,7 +98,7 @@ impl Routes {
                 other => return other,
             }
         }
-        // A receiver that accepts connections and ends them at once, again and again.
+        // A receiver that accepts connections and ends each at once.
         Attempt::Over(Delivery::Failed(self.list[way.id.at].refusal()))
     }
 
@@ -124,7 +124,7 @@ impl Routes {
         self.judge(at, pushed, names)
     }
 
-    /// What is to be done after a push.
+    /// What to do after a push.
     fn judge(&mut self, at: usize, pushed: Pushed, names: &TopicNames) -> Attempt {
         let route = &mut self.list[at];
         let node = route.to.clone();
@@ -155,7 +155,7 @@ impl Routes {
         }
     }
 
-    /// Waits until a message may be delivered that could not be, up to a deadline.
+    /// Waits until another attempt to deliver a message may succeed, up to a deadline.
     pub(super) fn wait(&mut self, at: usize, room_at: u64, deadline: Option<Instant>) {
         match &mut self.list[at].way {
             Way::Closed => {}
@@ -231,7 +231,7 @@ impl Routes {
         })
     }
 
-    /// Leaves a route's failed channel, and says what is lost with it; `None`: it is kept for the receiver's return.
+    /// Leaves a route's failed channel. Returns what is lost with it; `None`: it is kept for the receiver's return.
     pub(super) fn give_up(&mut self, at: usize, names: &TopicNames) -> Option<Loss> {
         if self.keep_for_redelivery(at, names) {
             return None;
@@ -248,7 +248,8 @@ impl Routes {
         Some(route.failed(channel.failure(), Some(channel.incarnation()), account.queued, &self.node.id))
     }
 
-    /// Keeps what a receiver that is gone has not processed, if that is wanted and it may return; `false`: not so.
+    /// Keeps what a receiver that is gone has not processed, if the outbox redelivers and the receiver may return.
+    /// `false`: it keeps nothing.
     pub(super) fn keep_for_redelivery(&mut self, at: usize, names: &TopicNames) -> bool {
         let Some(limit) = self.redelivery else { return false };
         let route = &mut self.list[at];
@@ -262,7 +263,7 @@ impl Routes {
         self.begin_redelivery(at, limit, names).is_some()
     }
 
-    /// A receiver has refused for good, or is corrupt: its messages come back.
+    /// A receiver has refused for good, or is corrupt. Its messages come back.
     fn return_refused(&mut self, at: usize, names: &TopicNames) -> Option<Loss> {
         let limit = self.redelivery?;
         let channel = self.list[at].channel()?;
@@ -287,7 +288,7 @@ impl Routes {
         }
     }
 
-    /// Brings what is kept to the receiver if it is back. `true`: everything is through.
+    /// Delivers what is kept if the receiver is back. `true`: everything is in its ring.
     pub(super) fn redeliver(&mut self, at: usize) -> Result<bool, Loss> {
         let Way::Redelivery(redelivery) = &mut self.list[at].way else { return Ok(true) };
         let progress = redelivery.advance();

@@ -1,8 +1,8 @@
-//! Subscriptions that may not read a topic: they are taken off its routes, and their nodes are told why.
+//! Subscriptions that may not read a topic: they are removed from its routes, and their nodes learn why.
 //!
-//! Who may read a topic is decided where the topic would be declared on a channel, by what the kernel knows of the process that
-//! listens at the other end. So a message costs nothing more where it may be read, and nothing at all where it may not. The
-//! decision holds for the channel: a route that gets another one is looked at again.
+//! The decision is made when the topic would be declared on a channel, from what the kernel says about the process at
+//! the other end. So it costs a permitted message nothing, and a message that is not permitted is not sent at all. It
+//! holds for the life of the channel: when a route gets another channel, it is made again.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::sys::socket::{Sent, Socket};
 use crate::wire::{self, Deny, PROTOCOL};
 
 impl Routes {
-    /// The process at the other end of a route may not read a topic: its node is told, once.
+    /// The process at the other end of a route may not read a topic. Its node is notified once.
     pub(super) fn deny(&self, id: RouteId, topic: &str) -> DeniedRoute {
         let route = &self.list[id.at];
         let denied = DeniedRoute { id, channels: route.channels() };
@@ -30,7 +30,7 @@ impl Routes {
         let (own, node) = (&*self.node.id, &*route.to);
         let text = format!("topic {topic:?} of node {own:?} may not be read by {whom}");
         tracing::info!(node, inbox = subscription.target.inbox, text, "a subscription is denied a topic");
-        match self.tell(&subscription.target, topic, text) {
+        match self.notify(&subscription.target, topic, text) {
             Ok(true) => {}
             Ok(false) => {
                 tracing::debug!(node, topic, "a subscription is not told that it is denied a topic: it is gone")
@@ -40,8 +40,8 @@ impl Routes {
         denied
     }
 
-    /// Tells a subscription's node, over a connection of its own. Never waits; the kernel keeps what was said.
-    fn tell(&self, target: &Target, topic: &str, text: String) -> Result<bool, OsError> {
+    /// Notifies a subscription's node, over a separate connection. Never waits: the kernel keeps the message.
+    fn notify(&self, target: &Target, topic: &str, text: String) -> Result<bool, OsError> {
         let Some(directory) = self.node.directory() else { return Ok(false) };
         let socket = Socket::connect(&node_file::socket_path(&directory, &target.node)?)?;
         if socket.credentials()?.uid != target.uid {
@@ -60,15 +60,16 @@ impl Routes {
         Ok(socket.send(&wire::encode(&denial), None)? == Sent::Done)
     }
 
-    /// Whether a message that failed was owed to nobody: its topic is not for everybody, and no process that may read it was
-    /// ever at the other end. A subscription that cannot be reached must not count as a loss before it has shown that.
+    /// Whether a failed message is no loss: its topic has limited readers, and no process that may read it was ever at
+    /// the other end. A subscription that cannot be reached counts as a loss only once it has shown that it may read
+    /// the topic.
     pub(super) fn owes_nothing(&self, at: usize, topic: &str, error: &SendError) -> bool {
         let is_by_receiver = matches!(error, SendError::ReceiverGone { .. } | SendError::Refused { .. });
         let is_owed = || matches!(self.list[at].access(&self.node.readers, topic), Access::Granted);
         is_by_receiver && error.undelivered() == 0 && !is_owed()
     }
 
-    /// Whether the process at the other end of a route may read a topic. If it is not known, it is connected to.
+    /// Whether the process at the other end of a route may read a topic. Connects to it if that is not known.
     fn meet(&mut self, at: usize, topic: &str) -> Access {
         if let Way::Closed = &self.list[at].way {
             self.reach(at, Patience::new(Duration::ZERO));
@@ -78,7 +79,8 @@ impl Routes {
 }
 
 impl Outbox {
-    /// Takes the subscriptions off a topic's routes that may not read it; returns how many are known to be allowed to.
+    /// Removes the subscriptions that may not read a topic from its routes. Returns how many are known to be allowed to
+    /// read it.
     pub(super) fn decide_readers(&mut self, topic: Topic) -> usize {
         let (routes, state) = (&mut self.routes, &mut self.topics.list[topic.0]);
         let mut granted = 0;
@@ -96,14 +98,14 @@ impl Outbox {
         granted
     }
 
-    /// Puts subscriptions back on a topic's routes that were denied it, and have another channel since. Forgets those that have
-    /// ended.
+    /// Puts denied subscriptions back on a topic's routes if they have had another channel since. Forgets those that
+    /// have ended.
     pub(super) fn reconsider_denied(&mut self, topic: Topic) {
         let (routes, state) = (&mut self.routes, &mut self.topics.list[topic.0]);
         let Some(directory) = self.node.directory().filter(|_| !state.denied.is_empty()) else { return };
         let mut listings = Listings::new(&directory);
         state.denied.retain(|denied| {
-            // A look that fails says nothing: there will be another one.
+            // A failed look decides nothing. There will be another one.
             let is_there = routes.is_there(denied.id, &mut listings).unwrap_or(true);
             let channels = routes.get(denied.id).filter(|_| is_there).map(|route| route.channels());
             if channels.is_some_and(|channels| channels != denied.channels) {

@@ -17,7 +17,7 @@ use crate::send::channel::OutboundChannel;
 use crate::sys::OsError;
 use crate::wire::Reason;
 
-/// How often the connection to a node that lives may be lost while connecting.
+/// At most this many attempts to connect to a living node may lose the connection.
 const LOST_CONNECTIONS: u32 = 2;
 /// How long a connecting sender waits for the answer of a node that is there.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -120,8 +120,8 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
     })
 }
 
-/// Begins to connect to an inbox. In a private domain the kernel holds the channel for its receiver when this has returned,
-/// unless descriptors, memory or the receiver's queue are used up just now. Messages are numbered from `first` on.
+/// Begins to connect to an inbox. When this returns in a private domain, the kernel holds the channel for the receiver,
+/// unless descriptors, memory or the receiver's queue are used up. The first message gets the number `first`.
 pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> Result<OutboundChannel, ConnectError> {
     let closed = || ConnectError::Closed { node: node.id.clone() };
     let (reactor, directory) = (node.reactor(), node.directory().ok_or_else(closed)?);
@@ -136,7 +136,7 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
         return Err(closed());
     }
     let link = node.links.link(reactor, target);
-    // It writes the ring's header, which the receiver checks.
+    // This writes the ring's header, which the receiver checks.
     let channel = OutboundChannel::new(shared.clone(), link.clone(), first);
     outgoing::begin(reactor, link, shared, node.is_private());
     Ok(channel)

@@ -12,31 +12,31 @@ use crate::wire::Reason;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The receiver has not made room within the limit.
+    /// The receiver did not make room within the limit.
     #[error("the inbox of node {node:?} has stayed full for {limit:?}")]
     Full {
         /// The receiver.
         node: Arc<str>,
-        /// How long this send has waited.
+        /// How long this send waited.
         limit: Duration,
     },
-    /// The receiver has not been given the channel yet, so the message would not survive this process: it was not sent. In a
-    /// shared domain the receiver has to admit the sender first; in a private one its queue, or this process's descriptors,
-    /// are used up.
+    /// The receiver has not been given the channel yet, so the message would not survive this process: it was not sent.
+    /// In a shared domain the receiver must admit the sender first. In a private one, this happens when the receiver's
+    /// queue or this process's descriptors are used up.
     #[error("node {node:?} has not answered within {limit:?}: the message was not sent")]
     Unanswered {
         /// The receiver.
         node: Arc<str>,
-        /// How long this send has waited.
+        /// How long this send waited.
         limit: Duration,
     },
-    /// The inbox is full, and drops what is new.
+    /// The inbox is full, and its policy drops new messages.
     #[error("the inbox of node {node:?} is full: the message was dropped")]
     Dropped {
         /// The receiver.
         node: Arc<str>,
     },
-    /// An earlier publish has waited for the inbox in vain, and it has not moved since.
+    /// An earlier publish waited for the inbox in vain, and the receiver has made no progress since.
     #[error("node {node:?} is stuck: an earlier publish waited in vain for room in its inbox")]
     Stuck {
         /// The receiver.
@@ -94,7 +94,7 @@ pub enum SendError {
     Os(#[from] OsError),
 }
 
-/// Why a flush did not find everything processed.
+/// Why a flush ended before everything was processed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
@@ -104,14 +104,14 @@ pub enum FlushError {
         /// How many messages.
         unprocessed: u64,
     },
-    /// Receivers are gone or refuse, and what they had not processed is lost, or came back. Reported once.
+    /// Receivers are gone or refuse. What they had not processed is lost or came back. Reported once.
     #[error("{lost} messages were not processed: {}{}", Listed(causes), Later(*unprocessed))]
     Lost {
         /// How many messages, of all such receivers.
         lost: u64,
         /// How many other messages are not processed yet.
         unprocessed: u64,
-        /// What became of each such receiver, with its own number of messages.
+        /// What happened to each such receiver, with its own number of messages.
         causes: Vec<SendError>,
     },
     /// The outbox was made before a fork, and belongs to the parent.
@@ -139,7 +139,7 @@ impl fmt::Display for Later {
 }
 
 impl SendError {
-    /// Why a message could not be sent to a node that could not be connected to.
+    /// The error of a send to a node that could not be connected to.
     pub(crate) fn from_connect(error: ConnectError, node: Arc<str>) -> Self {
         let refused = |node, reason, text: String| Self::Refused { node, reason, text: text.into(), undelivered: 0 };
         match error {
@@ -153,7 +153,7 @@ impl SendError {
         }
     }
 
-    /// How many messages sent before are lost with this error.
+    /// How many messages that were sent earlier are lost with this error.
     pub fn undelivered(&self) -> u64 {
         match self {
             Self::ReceiverGone { undelivered, .. } | Self::Refused { undelivered, .. } => *undelivered,

@@ -22,12 +22,12 @@ impl Message<'_> {
     }
 }
 
-/// How one attempt to deliver a message went.
+/// The outcome of one attempt to deliver a message.
 #[derive(Debug)]
 pub(crate) enum Attempt {
-    /// Something has changed: try again.
+    /// Something has changed. Try again at once.
     Retry,
-    /// The inbox is full until this position is consumed, or has not been given the ring: wait for that.
+    /// The inbox is full, or has not been given the ring yet. Wait until this position is consumed.
     WaitUntil(u64),
     /// It is over.
     Over(Delivery),
@@ -38,15 +38,16 @@ pub(crate) enum Attempt {
 pub(crate) enum Delivery {
     /// It is in the inbox's ring, or is kept for the receiver's return.
     Delivered,
-    /// It is in a ring that only this process has: the receiver gets it if this process lives until it answers.
+    /// It is in a ring that only this process has. The receiver gets it if this process lives until the receiver
+    /// answers.
     Pending,
     /// Its receiver is gone, and messages sent earlier are lost. This one may be tried again.
     Lost(SendError),
     /// It is not delivered.
     Failed(SendError),
-    /// The subscription that it was for has ended.
+    /// The subscription has ended.
     Ended,
-    /// The subscription that it was for may not read its topic.
+    /// The subscription may not read the topic.
     Denied,
 }
 

@@ -1,20 +1,20 @@
-//! What a node sends with: an outbox reaches inboxes over routes, each route has a channel.
+//! Sending: an outbox reaches inboxes over routes, and each route has a channel.
 
-pub(crate) mod account; //    what became of the messages
+pub(crate) mod account; //    what happened to the messages
 pub(crate) mod backlog; //    messages that wait for a receiver's return
-pub(crate) mod bringing; //   bringing them to a receiver that is back
+pub(crate) mod bringing; //   delivering them to a receiver that is back
 pub(crate) mod channel; //    the sender's end of a channel
 pub(crate) mod delivery; //   delivering a message to one inbox, step by step
 pub(crate) mod denial; //     subscriptions that may not read a topic
 pub(crate) mod dial; //       connecting to an inbox
 pub(crate) mod error; //      why a message was not sent
 pub(crate) mod message; //    a message on its way, and how far it has come
-pub(crate) mod outbox; //     what sends
+pub(crate) mod outbox; //     any number of destinations and topics
 pub(crate) mod polling; //    how long a sender polls for room
 pub(crate) mod publish; //    getting a message to all subscriptions of a topic
 pub(crate) mod publisher; //  an outbox with one topic
 pub(crate) mod rate; //       how fast a destination may be sent to
-pub(crate) mod redelivery; // what becomes of messages whose receiver is gone
+pub(crate) mod redelivery; // what happens to messages whose receiver is gone
 pub(crate) mod returned; //   messages that came back
 pub(crate) mod route; //      one inbox that an outbox reaches
 pub(crate) mod routes; //     all of them

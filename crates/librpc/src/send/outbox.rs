@@ -1,4 +1,4 @@
-//! An outbox: what sends. It owns one channel per inbox that it reaches, and belongs to one thread at a time.
+//! An outbox, which sends messages. It owns one channel per inbox that it reaches, and belongs to one thread at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::sys::fork;
 /// How long a send waits for room by default.
 pub const DEFAULT_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A node that an outbox sends to. Of use with that outbox only.
+/// A node that an outbox sends to. Valid with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination(usize);
 
-/// What sends: one channel per inbox that it reaches, in order, without a lock.
+/// Sends messages to any number of inboxes: in order, without a lock, over one channel per inbox.
 ///
 /// It is `Send`, and used by one thread at a time. What it sends to one inbox arrives in the order in which it was sent,
 /// whatever the topic.
@@ -37,7 +37,7 @@ pub struct Outbox {
     /// The inboxes that it reaches: nodes' own, and subscriptions.
     pub(crate) routes: Routes,
     pub(crate) topics: Topics,
-    /// What was not delivered by the last publish, and how many inboxes it is pending for.
+    /// What the last publish did not deliver, and for how many inboxes it is pending.
     pub(crate) undelivered: Vec<SendError>,
     pub(crate) pending: usize,
     pub(crate) born: fork::Born,
@@ -179,18 +179,18 @@ impl Outbox {
         }
     }
 
-    /// Has this outbox survive its receivers: when one is gone, what it had not processed is kept, and what is sent
-    /// meanwhile, as much as its ring holds. It is delivered when the same node opens its inbox again, or a subscription of
-    /// the same node with the same durable name, within this time. Then messages arrive in order; those that were in work
-    /// are flagged ([`crate::Message::is_redelivered`]), and each keeps its number: what follows one that the next
-    /// incarnation does not take is delivered once everything ahead of it is processed. `None`, the default: what is not
-    /// processed is reported at once.
+    /// Lets this outbox survive its receivers. When a receiver is gone, the outbox keeps what it had not processed and
+    /// what is sent meanwhile, up to the capacity of its ring. Everything is delivered when the same node opens its
+    /// inbox again within this time, or a subscription with the same durable name. Messages arrive in order, each with
+    /// its number, and those that were in work are flagged ([`crate::Message::is_redelivered`]). If the next
+    /// incarnation does not take a message, what follows it is delivered once everything ahead of it is processed.
+    /// `None`, the default: what is not processed is reported at once.
     ///
-    /// Redelivery happens in this outbox's own calls: sending, publishing, flushing. The time begins when the receiver is
-    /// found gone, and begins again only when it has returned and processed something. When the time is up, the next call
-    /// reports [`SendError::ReceiverGone`] with the number of messages, and [`Outbox::take_returned`] returns them. They
-    /// also come back if the inbox returns with [`crate::Policy::Latest`], which would overwrite them. What is kept ends
-    /// with this outbox: flush it before it is dropped.
+    /// Redelivery happens in this outbox's own calls: sending, publishing, flushing. The time starts when the receiver
+    /// is found gone, and starts again only once it has returned and processed something. When the time is up, the next
+    /// call reports [`SendError::ReceiverGone`] with the number of messages, and [`Outbox::take_returned`] returns
+    /// them. They also come back if the inbox returns with [`crate::Policy::Latest`], which would overwrite them.
+    /// Messages that are kept end with this outbox: flush it before you drop it.
     pub fn set_redelivery(&mut self, limit: Option<Duration>) {
         self.routes.redelivery = limit;
     }
@@ -199,7 +199,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`ReturnedError`]: nobody has taken them for long, and the oldest were dropped. The next call returns the rest.
+    /// [`ReturnedError`] if the oldest were dropped because they were not taken in time. The next call returns the
+    /// rest.
     pub fn take_returned(&mut self) -> Result<Vec<Returned>, ReturnedError> {
         if !self.born.is_here() {
             return Err(ReturnedError::Forked);
@@ -219,13 +220,13 @@ impl Outbox {
         self.routes.max_message(to.0)
     }
 
-    /// Whether a destination's receiver is there, or has not answered yet, as far as is known without asking: the death
+    /// Whether a destination's receiver is there, or has not answered yet, as far as is known without asking. The death
     /// of its process is known within milliseconds. Does not block.
     pub fn is_connected(&self, to: Destination) -> bool {
         self.born.is_here() && self.routes.list[to.0].is_connected()
     }
 
-    /// What became of the messages to a destination. Does not block.
+    /// What happened to the messages to a destination. Does not block.
     pub fn account(&mut self, to: Destination) -> Account {
         if !self.born.is_here() {
             return Account::default();
@@ -233,7 +234,8 @@ impl Outbox {
         self.routes.list[to.0].account()
     }
 
-    /// Every inbox that this outbox reaches now: how full it is, and what became of the messages to it. Does not block.
+    /// Every inbox that this outbox reaches now: how full it is, and what happened to the messages to it. Does not
+    /// block.
     pub fn inboxes(&mut self) -> Vec<ReachedInbox> {
         if !self.born.is_here() {
             return Vec::new();
@@ -241,15 +243,16 @@ impl Outbox {
         self.routes.inboxes()
     }
 
-    /// Has an inbox count as *high* when its ring is filled to this part (0 to 1), until it is filled to half of that.
-    /// `None`: no such mark. It costs nothing below the mark; above it, each send looks at what the receiver has processed.
+    /// Makes an inbox count as *high* once its ring is filled to this part (0 to 1), until it is filled to half of
+    /// that. `None`: no such mark. Below the mark it costs nothing; above it, each send looks at what the receiver has
+    /// processed.
     pub fn set_high_water(&mut self, part: Option<f64>) {
         if self.born.is_here() {
             self.routes.set_high_water(part);
         }
     }
 
-    /// The next inbox that has passed the high-water mark in either direction since this was asked last. Does not block.
+    /// The next inbox that has passed the high-water mark in either direction since the last call. Does not block.
     pub fn next_high_water_change(&mut self) -> Option<ReachedInbox> {
         if !self.born.is_here() {
             return None;
@@ -257,7 +260,7 @@ impl Outbox {
         self.routes.next_high_water_change()
     }
 
-    /// What became of everything that was sent and published. Does not block.
+    /// What happened to everything that was sent and published. Does not block.
     pub fn total(&mut self) -> Account {
         if !self.born.is_here() {
             return Account::default();
@@ -266,7 +269,7 @@ impl Outbox {
     }
 }
 
-/// Brings receivers that are back what was kept for them. It does not wait for those that are not.
+/// Delivers what was kept to receivers that are back. It does not wait for the others.
 impl Drop for Outbox {
     fn drop(&mut self) {
         if !self.born.is_here() {

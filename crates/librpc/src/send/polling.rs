@@ -7,10 +7,10 @@ use crate::sys::clock::Instant;
 /// Pauses between two looks at what the receiver has consumed: each look takes the cache line away from it.
 const PAUSES: u32 = 32;
 const MAX_PAUSES: u32 = 256;
-/// How long a sender polls while its receiver does not get on.
+/// How long a sender polls while its receiver makes no progress.
 const IDLE: Duration = Duration::from_micros(20);
 
-/// One wait of a sender. It polls while the receiver gets on, and looks ever less often.
+/// One wait of a sender. It polls while the receiver makes progress, and looks less and less often.
 #[derive(Debug)]
 pub(crate) struct Polling {
     deadline: Option<Instant>,
@@ -24,8 +24,8 @@ impl Polling {
         Self { deadline, consumed: 0, moved: now, pauses: PAUSES }
     }
 
-    /// After a look that has found the receiver at this position: how many pauses to make before the next look; `None`: poll
-    /// no longer.
+    /// Takes the position at which the last look found the receiver. Returns how many pauses to make before the next
+    /// look; `None`: stop polling.
     pub(crate) fn next(&mut self, consumed: u64, now: Instant) -> Option<u32> {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             return None;

@@ -1,8 +1,8 @@
 //! Publishing: which subscriptions a topic reaches, and getting a message to all of them.
 //!
-//! A topic's routes are found once, and stay until the registry's change counter moves: in the steady state a publish costs
-//! one load more than a send. A subscription that is full, stuck, gone or unwilling delays and stops no other; what it has
-//! not got is in the receipt.
+//! A topic's routes are looked up once, and hold until the registry's change counter moves. In the steady state a
+//! publish costs one load more than a send. A subscription that is full, stuck, gone or unwilling neither delays nor
+//! stops the others; the receipt says what it did not get.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::send::topics::{Topic, TopicState};
 use crate::sys::clock::Instant;
 use crate::topic::InvalidTopic;
 
-/// What became of one publish.
+/// The outcome of one publish.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it says which inboxes did not get the message"]
 pub struct Receipt<'a> {
@@ -47,8 +47,8 @@ impl<'a> Receipt<'a> {
 }
 
 impl Outbox {
-    /// A topic to publish on. It is declared once to each subscription that it reaches, and then travels as a number; a
-    /// thousand topics of one outbox need no more channels than one. Does not block.
+    /// A topic to publish on. It is declared once to each subscription that it reaches, and then sent as a number. A
+    /// thousand topics of one outbox need no more channels than one topic. Does not block.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
+    /// [`PublishError`] if no subscription got it. If only some did not, that is not an error: the receipt names them.
     #[inline(always)]
     pub fn publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.publish_timeout(topic, payload, DEFAULT_SEND_TIMEOUT)
@@ -76,7 +76,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
+    /// [`PublishError`] if no subscription got it. If only some did not, that is not an error: the receipt names them.
     #[inline(always)]
     pub fn try_publish(&mut self, topic: Topic, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.publish_timeout(topic, payload, Duration::ZERO)
@@ -91,7 +91,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. If only some did not, that is in the receipt, and no error.
+    /// [`PublishError`] if no subscription got it. If only some did not, that is not an error: the receipt names them.
     #[inline(always)]
     pub fn publish_timeout(
         &mut self,
@@ -106,8 +106,9 @@ impl Outbox {
         Ok(Receipt { inboxes, pending, undelivered: &self.undelivered })
     }
 
-    /// The hot path: the routes are as they were, and every inbox takes the message at once. `None`: there is more to it. What
-    /// it returns fits into registers: a receipt that is built here and copied by its caller would wait for all stores.
+    /// The hot path: the routes have not changed, and every inbox takes the message at once. `None`: call
+    /// [`Self::publish_fully`]. The result fits into registers: a caller that copies a receipt built here would wait
+    /// for all stores.
     #[inline(never)]
     fn publish_plain(&mut self, topic: Topic, payload: &[u8]) -> Option<usize> {
         if !self.born.is_here() || !self.undelivered.is_empty() {
@@ -122,7 +123,7 @@ impl Outbox {
         (!state.is_offered).then_some(inboxes)
     }
 
-    /// Publishes a message that some have got already, or that nobody has.
+    /// Publishes a message that some inboxes may have got already.
     #[cold]
     #[inline(never)]
     fn publish_fully(&mut self, topic: Topic, payload: &[u8], timeout: Duration) -> Result<usize, PublishError> {
@@ -144,7 +145,7 @@ impl Outbox {
         let state = &self.topics.list[topic.0];
         let at_once = state.routes.iter().filter(|route| !route.is_behind).count();
         let inboxes = at_once + self.publish_slowly(topic, payload, patience)?;
-        // What nobody has accepted costs no tokens, unless nobody was there to accept it.
+        // A message that no subscription accepted costs no tokens, unless there was no subscription.
         if let Some(pace) = &mut self.topics.list[topic.0].pace
             && (inboxes + self.pending > 0 || self.undelivered.is_empty())
         {
@@ -153,13 +154,13 @@ impl Outbox {
         Ok(inboxes)
     }
 
-    /// Publishes to the subscriptions that did not take the message at once; returns how many have got it now.
+    /// Publishes to the subscriptions that did not take the message at once. Returns how many of them got it now.
     fn publish_slowly(&mut self, topic: Topic, payload: &[u8], patience: Patience) -> Result<usize, PublishError> {
         let state = &mut self.topics.list[topic.0];
         let (name, mut legs) = (state.name.clone(), std::mem::take(&mut state.routes));
         let message = Message { topic: Some((topic.number(), &name)), payload };
         let (mut inboxes, mut closed, mut denied) = (0, None, Vec::new());
-        // One that is full must not delay the others: first without waiting, then with.
+        // A full inbox must not delay the others, so the first pass does not wait, and the second does.
         for may_wait in [false, true] {
             legs.retain_mut(|leg| {
                 while leg.is_behind && closed.is_none() {
@@ -182,7 +183,7 @@ impl Outbox {
                         Delivery::Lost(SendError::Closed { node }) | Delivery::Failed(SendError::Closed { node }) => {
                             closed = Some(PublishError::Closed { node });
                         }
-                        // What is lost is reported; then the message is tried again.
+                        // The loss is reported, then the message is tried again.
                         Delivery::Lost(error) => {
                             self.undelivered.push(error);
                             continue;
@@ -274,7 +275,7 @@ impl Outbox {
         Ok(legs.iter().filter_map(|leg| self.routes.list[leg.id.at].max_message()).min())
     }
 
-    /// Why there is no domain to look for subscriptions in.
+    /// Why subscriptions cannot be looked up.
     fn closed(&self) -> PublishError {
         match self.born.is_here() {
             true => PublishError::Closed { node: self.node.id.clone() },
@@ -282,14 +283,14 @@ impl Outbox {
         }
     }
 
-    /// Looks for subscriptions that a topic does not reach yet.
+    /// Finds the subscriptions that a topic does not reach yet.
     #[cold]
     fn find_routes(&mut self, topic: Topic) -> Result<(), PublishError> {
         let (routes, state) = (&mut self.routes, &self.topics.list[topic.0]);
         let ask = |view: &mut View| {
             view.forget(&routes.take_ended());
             let counter = view.refresh()?;
-            // A durable one may have returned with fewer patterns: its route is to know, whatever the topic.
+            // A durable subscription may have returned with fewer patterns. Its route must know that for every topic.
             let is_of_use =
                 |subscription: &&Arc<Subscription>| subscription.wants(&state.name) || routes.has_durable(subscription);
             let wanted = view.since(state.version).filter(is_of_use);

@@ -35,7 +35,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
+    /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.outbox.publish_timeout(self.topic, payload, self.timeout)
@@ -45,7 +45,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
+    /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     #[inline]
     pub fn try_publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.outbox.publish_timeout(self.topic, payload, Duration::ZERO)
@@ -55,7 +55,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]: nobody got it. That some did not is said in the receipt.
+    /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     #[inline]
     pub fn publish_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Receipt<'_>, PublishError> {
         self.outbox.publish_timeout(self.topic, payload, timeout)
@@ -102,7 +102,7 @@ impl Publisher {
         self.outbox.max_topic_message(self.topic)
     }
 
-    /// What became of the messages, each counted once per inbox. Does not block.
+    /// What happened to the messages, each counted once per inbox. Does not block.
     pub fn account(&mut self) -> Account {
         self.outbox.total()
     }
@@ -122,7 +122,7 @@ impl Publisher {
         self.outbox.inboxes()
     }
 
-    /// Has this survive its receivers. See [`Outbox::set_redelivery`].
+    /// Lets this publisher survive its receivers. See [`Outbox::set_redelivery`].
     pub fn set_redelivery(&mut self, limit: Option<Duration>) {
         self.outbox.set_redelivery(limit);
     }

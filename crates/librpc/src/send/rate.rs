@@ -1,6 +1,7 @@
 //! Rate limits of a destination: token buckets for messages and for bytes.
 //!
-//! A message waits until its tokens are there. They are taken once it is accepted, so one that is not costs nothing.
+//! A message waits until its tokens are there. They are taken once it is accepted, so a message that is not accepted
+//! costs nothing.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use crate::sys::clock::Instant;
 use crate::sys::thread;
 
-/// Shorter waits are polled: a sleep is no more precise than this.
+/// Waits shorter than this are polled, because a sleep is no more precise.
 const POLLED: Duration = Duration::from_micros(150);
-/// The shortest sleep that the burst allows: what becomes due meanwhile follows at once.
+/// A sleep lasts at least this long if the burst allows it: messages that become due during the sleep follow at once.
 const NAP: Duration = Duration::from_millis(1);
 
 /// How fast an outbox may send to one destination.
@@ -65,10 +66,11 @@ impl Rate {
 struct Bucket {
     per_second: f64,
     burst: f64,
-    /// The tokens of the message that waits, or was refused last: the bucket holds as many, even if that is over the burst.
+    /// The tokens for the message that waits or was refused last. The bucket may hold this many, even if that is more
+    /// than the burst.
     wanted: f64,
     tokens: f64,
-    /// When `tokens` was right.
+    /// When `tokens` was computed.
     at: Instant,
 }
 
@@ -115,7 +117,8 @@ impl Pace {
         Self { messages: rate.messages.map(bucket), bytes: rate.bytes.map(bucket), waits: rate.waits }
     }
 
-    /// Waits until a message may be sent, up to a deadline if waiting is wanted at all. Takes nothing: [`Pace::take`] does.
+    /// Waits until a message may be sent, up to a deadline, unless the rate is set to fail at once. Takes no tokens:
+    /// [`Pace::take`] does.
     ///
     /// # Errors
     ///
@@ -214,7 +217,7 @@ mod tests {
         let now = begun + Duration::from_secs(60);
         let wait = bucket.wait(800.0, now);
         assert!(wait >= millis(700) && wait < millis(701), "{wait:?}");
-        // Asking again costs nothing, and what was said stays true.
+        // Asking again costs nothing, and the first answer still holds.
         let later = now + millis(300);
         let rest = bucket.wait(800.0, later);
         assert!(rest >= millis(400) && rest < millis(401), "{rest:?}");

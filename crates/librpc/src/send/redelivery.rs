@@ -1,10 +1,10 @@
-//! Redelivery: what a receiver that is gone has not processed goes to its next incarnation.
+//! Redelivery: the messages that a receiver did not process before it was gone go to its next incarnation.
 //!
-//! When a receiver is gone, the outbox takes the unprocessed messages out of the ring, keeps them, and keeps what is sent
-//! meanwhile, as much as the ring would hold. When the same address is there in a new incarnation, everything goes to it in
-//! order, in a fresh ring whose numbers go on; what had been handed out is flagged. All of this happens in the outbox's own
-//! calls (send, publish, flush), step by step: [`Redelivery::advance`] goes as far as it can without waiting. A sender that
-//! dies loses what it keeps: then both were dead.
+//! When a receiver is gone, the outbox takes the unprocessed messages out of the ring and keeps them. It also keeps
+//! what is sent meanwhile, up to the capacity of the ring. When the same address appears in a new incarnation,
+//! everything goes there in order, in a fresh ring that continues the numbers; what may have been handed out is
+//! flagged. All of this happens in the outbox's own calls (send, publish, flush), step by step: [`Redelivery::advance`]
+//! goes as far as it can without waiting. What is kept is lost with the sender: then both sides were dead.
 //!
 //! ```text
 //!              it is gone             it is back            everything is through
@@ -35,31 +35,32 @@ use crate::sys::clock::Instant;
 use crate::sys::{Descriptor, OsError, thread};
 use crate::wire::Reason;
 
-/// How long after a look for a receiver the next one may be made.
+/// The shortest time between two looks for a receiver.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// How long a sender that waits for a receiver relies on the watch alone to report its return.
+/// How long a waiting sender relies on the watch alone to report the receiver's return.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How far a redelivery has come.
+/// How far a redelivery has got.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Progress {
-    /// Everything is in the receiver's ring, and so is what is sent from now on.
+    /// Everything is in the receiver's ring, and so will be whatever is sent from now on.
     Done(OutboundChannel),
     /// Nothing more can be done now.
     Waits,
-    /// The receiver does not take this many messages any more: they came back. The rest goes on.
+    /// The receiver no longer takes this many of the messages: they came back. The rest is still being delivered.
     CameBack(u64),
-    /// This many messages could not be found in the ring: what the receiver claimed is invalid. The rest goes on.
+    /// This many messages could not be found in the ring, because the receiver's claims are invalid. The rest is still
+    /// being delivered.
     Lost(u64),
-    /// It has failed, or the wait is over: everything came back.
+    /// It failed, or the wait is over. Everything came back.
     Over(Over),
 }
 
 /// The end of a redelivery.
 #[derive(Debug)]
 pub(crate) struct Over {
-    /// Why; `None`: the receiver has not returned in time.
+    /// Why; `None`: the receiver did not return in time.
     pub(crate) failure: Option<Failure>,
     /// The last incarnation that was known.
     pub(crate) incarnation: Option<Incarnation>,
@@ -70,46 +71,46 @@ pub(crate) struct Over {
 /// What is known of the receiver.
 #[derive(Debug)]
 enum Stage {
-    /// It has hung up, and still holds its lock: it is dying, or it lives, and reads what it has been sent to the end. Until
-    /// that is clear, what it has not processed is not known.
+    /// It has hung up, but still holds its lock. Either it is dying, or it lives and reads the ring to the end. Until
+    /// that is clear, nobody knows what it will leave unprocessed.
     InDoubt(OutboundChannel),
     /// It is gone.
     Away,
-    /// It is back, and is brought what was kept.
+    /// It is back, and what was kept is being delivered.
     Back(Bringing),
 }
 
-/// What an outbox keeps for one inbox, and how it gets there.
+/// What an outbox keeps for one inbox, and how far its delivery has got.
 #[derive(Debug)]
 pub(crate) struct Redelivery {
     node: Arc<NodeShared>,
     to: Arc<str>,
     /// The subscription whose return is waited for; `None`: the node's own inbox.
     subscription: Option<Arc<Subscription>>,
-    /// Whose node it is: another user's of the same name gets nothing.
+    /// The user of its node. A node of another user with the same id gets nothing.
     uid: u32,
     stage: Stage,
     backlog: Backlog,
     /// What happens to a message for which there is no room.
     policy: Policy,
-    /// How long the receiver may stay away, and until when that is; `None`: for ever.
+    /// How long the receiver may stay away, and when that time ends; `None`: never.
     limit: Duration,
     until: Option<Instant>,
     looked: Option<Instant>,
     /// The inbox that is gone.
     gone: Option<Target>,
-    /// What became of the messages that are neither kept nor in a channel.
+    /// What happened to the messages that are neither kept nor in a channel.
     past: Past,
-    /// How many messages could not be found in a ring, and are not reported yet.
+    /// How many messages could not be found in a ring and have not been reported yet.
     lost: u64,
-    /// How many messages receivers that returned were brought, and how many of them had been in work.
+    /// How many messages returned receivers have got, and how many of them had been in work.
     brought: (u64, u64),
-    /// `redeliver`, as long as this lasts.
+    /// The span `redeliver`, from the receiver's end to the end of this.
     span: tracing::Span,
 }
 
 impl Redelivery {
-    /// The receiver of this channel has hung up. `name`: what a topic's number means.
+    /// The receiver of this channel has hung up. `name` returns the name of a topic by its number.
     pub(crate) fn new<'t>(
         node: Arc<NodeShared>,
         to: Arc<str>,
@@ -204,11 +205,11 @@ impl Redelivery {
         self.backlog.push(message.head(), message.payload)
     }
 
-    /// It is over: everything comes back.
+    /// Ends it: everything comes back.
     pub(crate) fn end(&mut self, failure: Option<Failure>) -> Progress {
         let mut messages = 0;
         match self.leave_stage() {
-            // Its receiver still gets what it has been brought.
+            // Its receiver still gets what is in the ring.
             Stage::Back(Bringing { mut channel, .. }) if failure == Some(Failure::NodeClosed) => {
                 let account = channel.account();
                 messages += account.queued;
@@ -251,8 +252,8 @@ impl Redelivery {
     fn doubt(&mut self, mut channel: OutboundChannel) {
         self.backlog.doubt(&mut channel);
         self.policy = channel.policy();
-        // The wait is counted from the first miss. Only a receiver that has made progress restarts it: one that comes back
-        // and dies again and again must not prolong it for ever.
+        // The wait starts when the receiver is first missed. Only a receiver that has made progress restarts it: one
+        // that comes back and dies again and again must not prolong it for ever.
         if channel.account().processed > 0 {
             self.until = Instant::now().checked_add(self.limit);
         }
@@ -260,13 +261,13 @@ impl Redelivery {
         self.stage = Stage::InDoubt(channel);
     }
 
-    /// Takes what a receiver that has hung up has not processed, once that is clear; `false`: it is in doubt.
+    /// Takes what a receiver that has hung up has not processed, once that is clear. `false`: it is still in doubt.
     fn settle(&mut self, directory: &Descriptor) -> Result<bool, OsError> {
         let Stage::InDoubt(channel) = &mut self.stage else { return Ok(true) };
-        // The kernel's word first: what a receiver that is gone has processed does not change any more.
+        // Ask the kernel first: once the receiver is gone, what it has processed no longer changes.
         let lives = lookup::is_listed(directory, channel.target())?;
         let is_done = !channel.may_be_read() || channel.is_drained();
-        // How far it has read is in its answer, which may not have been seen yet.
+        // Its answer, which may not have been seen yet, leads to how far it has read.
         if lives && !is_done || channel.awaits_answer() {
             return Ok(false);
         }
@@ -294,7 +295,7 @@ impl Redelivery {
         fault!("redeliver.absorbed");
     }
 
-    /// Looks for the receiver's next incarnation, and begins to connect to it.
+    /// Looks for the receiver's next incarnation and begins to connect to it.
     fn look(&mut self, directory: &Descriptor) -> Result<Found, OsError> {
         if !self.settle(directory)? {
             return Ok(Found::Nobody);
@@ -322,14 +323,14 @@ impl Redelivery {
         let is_next = |target: &Target| target.uid == self.uid && self.gone.as_ref() != Some(target);
         let Some(target) = found.filter(is_next) else { return Ok(Found::Nobody) };
         if target.policy == Policy::Latest {
-            // It would overwrite what was kept.
+            // Such an inbox would overwrite what was kept.
             let text = "it has returned as an inbox that overwrites old messages".to_owned();
             return Ok(Found::Useless(Failure::Refused { reason: Reason::Unknown as u32, text }));
         }
         match dial::to_target(&self.node, &target, self.backlog.first()) {
             Ok(channel) => {
                 let (node, messages) = (&*self.to, self.backlog.len());
-                tracing::debug!(parent: &self.span, node, messages, "a receiver is back: it is brought what was kept");
+                tracing::debug!(parent: &self.span, node, messages, "a receiver is back: it gets what was kept");
                 self.policy = channel.policy();
                 self.stage = Stage::Back(Bringing::new(channel));
                 Ok(Found::Back)
@@ -339,7 +340,7 @@ impl Redelivery {
         }
     }
 
-    /// Brings what is kept to the receiver; also returns how many messages it does not take.
+    /// Delivers what is kept to the receiver. Also returns how many messages it does not take.
     fn bring(&mut self) -> (Brought, u64) {
         let Stage::Back(bringing) = &mut self.stage else { return (Brought::Failed, 0) };
         let mut left_out = Vec::new();
@@ -349,12 +350,12 @@ impl Redelivery {
             self.past.came_back(self.backlog.returned(&self.to, kept));
         }
         if messages > 0 {
-            tracing::warn!(node = &*self.to, messages, "a receiver that is back does not take these any more");
+            tracing::warn!(node = &*self.to, messages, "a receiver that is back no longer takes these messages");
         }
         (brought, messages)
     }
 
-    /// Leaves a ring that is drained, before a gap; the next one may lead to the same inbox.
+    /// Leaves a ring that is processed up to a gap. The next ring may lead to the same inbox.
     fn leave_drained(&mut self) {
         self.gone = None;
         self.looked = None;
@@ -369,7 +370,7 @@ impl Redelivery {
         let earlier = |a: Option<Instant>, b| [a, b].into_iter().flatten().min();
         match &mut self.stage {
             Stage::Back(bringing) => bringing.wait(deadline),
-            // Nothing reports that the kernel drops a lock, and it is a matter of moments.
+            // Nothing reports that the kernel has dropped a lock, and it does so within moments.
             Stage::InDoubt(_) => pause(deadline),
             Stage::Away => {
                 let until = earlier(earlier(deadline, self.until), Some(Instant::now() + LOOK_AGAIN));
@@ -392,11 +393,11 @@ impl Redelivery {
             })
         };
         wait::wait_for(&node.process().lookout, domain.path(), until, look)?;
-        self.looked = None; // the next step looks for itself
+        self.looked = None; // the next step must look again
         Ok(())
     }
 
-    /// A subscription is there that takes this one up again.
+    /// A subscription has appeared that takes this one up again.
     pub(crate) fn follow(&mut self, next: Arc<Subscription>) {
         self.subscription = Some(next);
         self.looked = None;
@@ -422,12 +423,12 @@ impl Redelivery {
         due
     }
 
-    /// Takes what became of the messages that are neither kept nor in a channel.
+    /// Takes the account of the messages that are neither kept nor in a channel.
     pub(crate) fn take_past(&mut self) -> Past {
         std::mem::take(&mut self.past)
     }
 
-    /// What became of the messages; those that are kept are queued.
+    /// What happened to the messages. Those that are kept count as queued.
     pub(crate) fn account(&mut self) -> Account {
         let (kept, capacity) = (self.backlog.len(), self.backlog.capacity());
         let depth = self.backlog.bytes();
@@ -459,17 +460,17 @@ impl Redelivery {
         self.backlog.len()
     }
 
-    /// A number that grows as the receiver gets on.
+    /// A number that grows as the receiver makes progress.
     pub(crate) fn position(&self) -> u64 {
         self.backlog.first()
     }
 }
 
-/// What a look for a receiver has found.
+/// What a look for the receiver found.
 enum Found {
     Back,
     Nobody,
-    /// It is there, but cannot be brought anything.
+    /// It is there, but nothing can be delivered to it.
     Useless(Failure),
 }
 

@@ -1,12 +1,12 @@
 //! Messages that came back when the wait for their receivers was over, until the application takes them.
 //!
-//! They are bounded, because nobody need ever take them. What one wait has brought back is kept whole; older messages make
-//! room for it, and are counted.
+//! They are bounded, because an application may never take them. The messages of one wait are kept complete; older
+//! messages are dropped to make room for them, and counted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// How many messages, and bytes of payload, are kept from one wait to the next.
+/// At most this many messages and bytes of payload are kept from one wait to the next.
 const MAX_MESSAGES: usize = 65_536;
 const MAX_BYTES: usize = 64 << 20;
 
@@ -41,7 +41,7 @@ pub enum ReturnedError {
     Forked,
 }
 
-/// The messages that nobody has taken yet.
+/// The messages that the application has not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct ReturnedMessages {
     list: VecDeque<Returned>,

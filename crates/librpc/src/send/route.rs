@@ -1,4 +1,4 @@
-//! One inbox that an outbox reaches: the way there, and what became of the messages that went over earlier ones.
+//! One inbox that an outbox reaches: the way there, and what happened to the messages that took earlier ways.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,8 @@ use crate::wire::Reason;
 /// How long after a failed attempt to reach a subscription the next one is made.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Where a topic's number was last declared: on which channel of a route (0: on none), and in which chunk of its ring.
+/// Where a topic's number was last declared: on which channel of a route (0: on no channel), and in which chunk of its
+/// ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Declared {
     generation: u64,
@@ -68,7 +69,7 @@ pub(crate) struct Loss {
 #[derive(Debug, Default)]
 pub(crate) struct Route {
     pub(crate) to: Arc<str>,
-    /// What it leads to, if that is not a node's own inbox.
+    /// The subscription that it leads to; `None`: a node's own inbox.
     pub(crate) subscription: Option<Arc<Subscription>>,
     /// Distinguishes a route from another one at the same place. 0: there is no route.
     pub(crate) serial: u64,
@@ -78,21 +79,21 @@ pub(crate) struct Route {
     /// Counts the channels.
     generation: u64,
     refusal: Option<Refusal>,
-    /// The process at the other end of its last channel, where it matters and was known.
+    /// The process at the other end of its last channel, if that matters and was known.
     reader: Option<Arc<Peer>>,
     /// When a subscription that could not be reached is tried again.
     retry_at: Option<Instant>,
-    /// What became of the messages that are on no way.
+    /// What happened to the messages that are no longer on any way.
     pub(crate) before: Account,
-    /// A publish has waited in vain while the receiver was at this position: until it moves, none waits again.
+    /// A publish waited in vain while the receiver was at this position. No publish waits again until it moves.
     stuck_at: Option<u64>,
-    /// Whether it was over the high-water mark when the outbox was asked last.
+    /// Whether it was over the high-water mark at the outbox's last call.
     was_high: bool,
     /// How fast messages may be sent here.
     pub(crate) pace: Option<Box<Pace>>,
 }
 
-/// Out of line: what is only logged at an end must not move what is done for each message.
+/// Out of line: code that runs once per channel must not displace code that runs for each message.
 #[cold]
 #[inline(never)]
 fn log_end(node: &str, undelivered: u64) {
@@ -113,7 +114,7 @@ impl Route {
         (self.refusal, self.stuck_at) = (None, None);
     }
 
-    /// Leaves the way as it is closed.
+    /// Takes the way and leaves a closed one.
     pub(crate) fn close(&mut self) -> Way {
         self.stuck_at = None;
         if let Way::Open(channel) = &self.way {
@@ -145,19 +146,19 @@ impl Route {
         }
     }
 
-    /// The hot path of [`Route::push`]: a topic that the receiver knows, and nothing else to look at. `false`: nothing was
-    /// written.
+    /// The hot path of [`Route::push`]: the receiver knows the topic, and nothing else needs a check. `false`: nothing
+    /// was written.
     #[inline(never)] // the loop over the routes has no registers to spare
     pub(crate) fn push_plain(&mut self, declared: &Declared, number: u64, payload: &[u8]) -> bool {
-        // A lossless ring is one chunk without end; into any other nothing is pushed here.
+        // A lossless ring is one endless chunk. This pushes into no other ring.
         let is_declared = *declared == Declared { generation: self.generation, chunk: 0 };
         let Way::Open(channel) = &mut self.way else { return false };
         is_declared && channel.push_plain(Some(number), payload)
     }
 
-    /// Writes a message, and first what its topic's number means if the receiver may not know it. Whether the receiver may read
-    /// the topic is decided before that, once for each channel. `may_pend`: also into a ring
-    /// that only this process has.
+    /// Writes a message, and before it the declaration of its topic if the receiver may not know that. Before that, it
+    /// decides whether the receiver may read the topic, once for each channel. `may_pend`: also into a ring that only
+    /// this process has.
     #[inline(never)]
     pub(crate) fn push(&mut self, declared: &mut Declared, message: Message<'_>, may_pend: bool) -> Pushed {
         let Way::Open(channel) = &mut self.way else { return Pushed::Failed };
@@ -165,7 +166,8 @@ impl Route {
         let declare = if may_pend { OutboundChannel::declare_pending } else { OutboundChannel::declare };
         let Some((number, topic)) = message.topic else { return push(channel, message.head(), message.payload) };
         loop {
-            // A receiver that is overtaken goes on at the beginning of a chunk, and knows what was declared from there on.
+            // A receiver that is overtaken continues at the beginning of a chunk, and sees what is declared from there
+            // on.
             let here = Declared { generation: self.generation, chunk: channel.chunk() };
             if *declared == here {
                 return push(channel, message.head(), message.payload);
@@ -187,7 +189,7 @@ impl Route {
         matches!(&self.way, Way::Open(channel) if channel.is_unsent())
     }
 
-    /// What has become of a receiver, as an error; a refusal is remembered.
+    /// What happened to the receiver, as an error. A refusal is remembered.
     pub(crate) fn failed(
         &mut self,
         failure: Option<Failure>,
@@ -220,7 +222,7 @@ impl Route {
         SendError::Refused { node, reason, text, undelivered }
     }
 
-    /// Why its receiver will not take this sender, whatever is tried.
+    /// The refusal that is final for this sender, if there is one.
     pub(crate) fn final_refusal(&self) -> Option<&Refusal> {
         self.refusal.as_ref().filter(|refusal| refusal.is_final)
     }
@@ -235,7 +237,7 @@ impl Route {
         self.retry_at.is_none_or(|at| Instant::now() >= at)
     }
 
-    /// Another attempt to connect begins: the next one is to wait for a while.
+    /// An attempt to connect begins. The next one has to wait for a while.
     pub(crate) fn retry_later(&mut self) {
         self.retry_at = Some(Instant::now() + RETRY);
     }
@@ -248,13 +250,13 @@ impl Route {
                 let (reason, text) = (*reason, text.clone());
                 self.refusal = Some(Refusal { incarnation: None, reason, text, is_final: false });
             }
-            // It says nothing about the receiver.
+            // This says nothing about the receiver.
             SendError::Os(_) => self.retry_at = Some(Instant::now()),
             _ => self.refusal = None,
         }
     }
 
-    /// Why it is not tried just now.
+    /// Why no attempt is made just now.
     pub(crate) fn refusal(&self) -> SendError {
         let node = self.to.clone();
         match self.refusal.clone() {
@@ -277,7 +279,7 @@ impl Route {
         }
     }
 
-    /// A number that grows as the receiver gets on.
+    /// A number that grows as the receiver makes progress.
     fn position(&mut self) -> Option<u64> {
         match &mut self.way {
             Way::Closed => None,
@@ -286,12 +288,12 @@ impl Route {
         }
     }
 
-    /// Whether a publish has waited for it in vain, and it has not moved since.
+    /// Whether a publish waited for it in vain, and it has not moved since.
     pub(crate) fn is_stuck(&mut self) -> bool {
         self.stuck_at.is_some_and(|at| self.position() == Some(at))
     }
 
-    /// A publish has waited for it in vain.
+    /// A publish waited for it in vain.
     pub(crate) fn set_stuck(&mut self) {
         self.stuck_at = self.position();
     }
@@ -311,7 +313,7 @@ impl Route {
         matches!(&self.way, Way::Open(channel) if channel.is_connected())
     }
 
-    /// What becomes of a message that finds the inbox full.
+    /// What happens to a message when the inbox is full.
     pub(crate) fn policy(&self) -> Policy {
         match &self.way {
             Way::Open(channel) => channel.policy(),
@@ -320,7 +322,7 @@ impl Route {
         }
     }
 
-    /// What became of the messages so far.
+    /// What happened to the messages so far.
     pub(crate) fn account(&mut self) -> Account {
         let mut account = self.before;
         match &mut self.way {
@@ -331,7 +333,7 @@ impl Route {
         account
     }
 
-    /// What it leads to, and what became of the messages there; `None`: there is no such inbox now.
+    /// The inbox that it leads to, and what happened to the messages there; `None`: there is no such inbox now.
     pub(crate) fn inbox(&mut self) -> Option<ReachedInbox> {
         let (account, is_stuck) = (self.account(), self.is_stuck());
         let channel = self.channel()?;
@@ -343,7 +345,7 @@ impl Route {
         Some(ReachedInbox { node: self.to.clone(), address, policy, account, is_stuck, is_high })
     }
 
-    /// Whether the high-water mark was passed, in either direction, since this was asked last.
+    /// Whether the high-water mark was passed, in either direction, since the last call.
     pub(crate) fn has_passed_high_water(&mut self) -> bool {
         let is_high = self.channel().is_some_and(OutboundChannel::is_high);
         std::mem::replace(&mut self.was_high, is_high) != is_high

@@ -1,7 +1,8 @@
 //! The inboxes that an outbox reaches.
 //!
-//! Invariant: a route is at its place until it ends, and only a subscription's ends. A topic remembers the
-//! place, and learns from the route's serial number that it ended, from the listing number that its subscription changed.
+//! Invariant: a route keeps its place until it ends, and only the route of a subscription ends. A topic remembers the
+//! place. A new serial number there means that the route has ended, a new listing number that its subscription has
+//! changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,15 +34,15 @@ pub(crate) struct Flushed {
 #[derive(Debug)]
 pub(crate) struct Routes {
     pub(super) node: Arc<NodeShared>,
-    /// Those that have ended leave a default route.
+    /// A route that has ended leaves a default route in its place.
     pub(crate) list: Vec<Route>,
     pub(super) by_target: HashMap<Target, usize>,
     pub(super) by_durable: HashMap<DurableKey, usize>,
     pub(super) vacant: Vec<usize>,
     pub(super) last_serial: u64,
-    /// What became of messages to subscriptions that have ended.
+    /// What happened to the messages to subscriptions that have ended.
     pub(super) ended: Account,
-    /// The subscriptions that have ended: the view is to forget them.
+    /// The subscriptions that have ended, which the view must forget.
     pub(super) ended_targets: HashSet<Target>,
     /// What was lost with receivers, and is not reported yet.
     pub(super) losses: Vec<Loss>,
@@ -82,7 +83,7 @@ impl Routes {
         Ok(at)
     }
 
-    /// The route to a subscription: the one that there is, or a new one, which the first message connects.
+    /// The route to a subscription: the existing one, or a new one, which the first message connects.
     pub(crate) fn subscription_route(&mut self, subscription: Arc<Subscription>, names: &TopicNames) -> RouteId {
         let known = self.by_target.get(&subscription.target).copied();
         let Some(at) = known.or_else(|| self.taken_up_by(&subscription, names)) else {
@@ -147,8 +148,8 @@ impl Routes {
         }
     }
 
-    /// Has a route lead to what its subscription has become. Topics that it was found for are to be looked at again: they
-    /// may not be wanted any more.
+    /// Makes a route lead to its subscription as it is listed now. The topics that use the route must be checked again,
+    /// because the subscription may no longer want them.
     pub(super) fn follow(&mut self, at: usize, next: &Arc<Subscription>) {
         let former = self.list[at].subscription.replace(next.clone());
         if former.as_ref().is_some_and(|former| Arc::ptr_eq(former, next)) {
@@ -185,12 +186,12 @@ impl Routes {
         self.vacant.push(at);
     }
 
-    /// Takes the subscriptions that have ended: one that is listed again is new.
+    /// Takes the subscriptions that have ended. One that is listed again is a new one.
     pub(crate) fn take_ended(&mut self) -> HashSet<Target> {
         std::mem::take(&mut self.ended_targets)
     }
 
-    /// Lets go of the channels of receivers that are gone. What is lost with them is reported by the next publish or flush.
+    /// Releases the channels of receivers that are gone. The next publish or flush reports what is lost with them.
     pub(crate) fn forget_gone(&mut self, names: &TopicNames) {
         for at in 0..self.list.len() {
             let is_gone = self.list[at].subscription.is_some()
@@ -214,13 +215,13 @@ impl Routes {
         !self.losses.is_empty()
     }
 
-    /// Whether nothing that is known of a topic's route has changed.
+    /// Whether a topic's route is as the topic knows it.
     pub(crate) fn is_known(&self, way: &TopicRoute) -> bool {
         let route = &self.list[way.id.at];
         way.listing == route.listing && (route.is_connected() || matches!(route.way, Way::Redelivery(_)))
     }
 
-    /// Whether a subscription is still there; one that is not has ended.
+    /// Whether a subscription is still there. If not, it has ended.
     pub(crate) fn is_there(&mut self, id: RouteId, listings: &mut Listings<'_>) -> Result<bool, OsError> {
         let Some(route) = self.get(id) else { return Ok(false) };
         let is_listed = match (&route.way, &route.subscription) {
@@ -281,8 +282,8 @@ impl Routes {
         }
     }
 
-    /// Goes once as far as it can without waiting, with everything that is kept: the last chance before an outbox is dropped.
-    /// Returns how many messages are lost with it.
+    /// Advances every redelivery once, as far as it can without waiting: the last chance before the outbox is dropped.
+    /// Returns how many messages are lost with the outbox.
     pub(crate) fn finish(&mut self, names: &TopicNames) -> u64 {
         let mut kept = 0;
         for at in 0..self.list.len() {
@@ -297,7 +298,7 @@ impl Routes {
         kept
     }
 
-    /// Takes what has come back. Once the node is closed, that is everything that is kept.
+    /// Takes the messages that have come back. Once the node is closed, these are all messages that are kept.
     pub(crate) fn take_returned(&mut self) -> Result<Vec<Returned>, ReturnedError> {
         if self.node.directory().is_none() {
             for at in 0..self.list.len() {
@@ -308,7 +309,7 @@ impl Routes {
         self.returned.take()
     }
 
-    /// The longest message that a node's own inbox takes; `None`: it is gone.
+    /// The longest message that a node's own inbox takes; `None`: the inbox is gone.
     pub(crate) fn max_message(&mut self, at: usize) -> Result<Option<usize>, SendError> {
         let route = &self.list[at];
         let is_known = match &route.way {
@@ -335,7 +336,7 @@ impl Routes {
         self.list.iter_mut().filter_map(Route::inbox).collect()
     }
 
-    /// The next inbox that has passed the high-water mark. One that is gone has not.
+    /// The next inbox that has passed the high-water mark. Inboxes that are gone do not count.
     pub(crate) fn next_high_water_change(&mut self) -> Option<ReachedInbox> {
         let passed = |route: &mut Route| if route.has_passed_high_water() { route.inbox() } else { None };
         self.list.iter_mut().find_map(passed)

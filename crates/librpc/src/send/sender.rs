@@ -97,7 +97,7 @@ impl Sender {
         self.account().processed
     }
 
-    /// What became of the messages. Does not block.
+    /// What happened to the messages. Does not block.
     pub fn account(&mut self) -> Account {
         self.outbox.account(self.to)
     }
@@ -112,7 +112,7 @@ impl Sender {
         self.outbox.next_high_water_change()
     }
 
-    /// Has this survive its receivers. See [`Outbox::set_redelivery`].
+    /// Lets this sender survive its receivers. See [`Outbox::set_redelivery`].
     pub fn set_redelivery(&mut self, limit: Option<Duration>) {
         self.outbox.set_redelivery(limit);
     }

@@ -10,7 +10,7 @@ use crate::send::rate::Pace;
 use crate::send::route::{Declared, Route, RouteId};
 use crate::topic::{InvalidTopic, MAX_TOPICS, check_topic};
 
-/// A topic of an outbox: [`crate::Outbox::topic`]. Of use with that outbox only.
+/// A topic of an outbox: [`crate::Outbox::topic`]. Valid with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topic(pub(crate) usize);
 
@@ -37,7 +37,7 @@ pub(crate) struct Topics {
     pub(crate) names: TopicNames,
     pub(crate) list: Vec<TopicState>,
     by_name: HashMap<Arc<str>, Topic>,
-    /// The domain's change counter, and what it said when the routes were found; `None`: they are to be found again.
+    /// The domain's change counter, and its value when the routes were looked up; `None`: look them up again.
     watch: Option<(Watch, u64)>,
     version: u64,
 }
@@ -52,7 +52,7 @@ pub(crate) struct TopicState {
     /// The version of the view up to which its subscriptions are in `routes`.
     pub(crate) version: u64,
     pub(crate) pace: Option<Box<Pace>>,
-    /// The message that is being published was offered to all routes; those that have not got it are marked.
+    /// The message that is being published was offered to all routes, and those that have not got it are marked.
     pub(crate) is_offered: bool,
 }
 
@@ -60,11 +60,11 @@ pub(crate) struct TopicState {
 #[derive(Debug)]
 pub(crate) struct DeniedRoute {
     pub(crate) id: RouteId,
-    /// How many channels the route had had when that was decided.
+    /// The route's channel count at the time of that decision.
     pub(crate) channels: u64,
 }
 
-/// A topic's way to one subscription.
+/// A topic's route to one subscription.
 #[derive(Debug)]
 pub(crate) struct TopicRoute {
     pub(crate) id: RouteId,
@@ -76,7 +76,7 @@ pub(crate) struct TopicRoute {
 }
 
 impl TopicState {
-    /// Publishes to those that take the message at once; returns how many have.
+    /// Publishes to the routes that take the message at once. Returns how many did.
     #[inline(always)]
     pub(crate) fn offer(&mut self, routes: &mut [Route], topic: Topic, payload: &[u8]) -> usize {
         let (number, mut inboxes) = (topic.number(), 0);
@@ -95,23 +95,23 @@ impl TopicState {
         inboxes
     }
 
-    /// Adds routes that it does not have yet.
+    /// Adds the routes that it does not have yet.
     pub(crate) fn add(&mut self, found: Vec<RouteId>) {
         let mut known: HashSet<RouteId> = self.routes.iter().map(|route| route.id).collect();
         self.routes.extend(found.into_iter().filter(|id| known.insert(*id)).map(TopicRoute::new));
-        self.denied.retain(|denied| !known.contains(&denied.id)); // a new listing is decided anew
+        self.denied.retain(|denied| !known.contains(&denied.id)); // a new listing needs a new decision
     }
 }
 
 impl TopicRoute {
-    /// A way over this route, of which nothing is known yet.
+    /// A topic's use of this route, about which nothing is known yet.
     pub(crate) fn new(id: RouteId) -> Self {
         Self { id, listing: 0, declared: Declared::default(), is_behind: false }
     }
 }
 
 impl Topics {
-    /// The topic of this name: the one that there is, or a new one.
+    /// The topic of this name: the existing one, or a new one.
     pub(crate) fn declare(&mut self, name: &str) -> Result<Topic, InvalidTopic> {
         check_topic(name)?;
         if let Some(&known) = self.by_name.get(name) {
@@ -135,18 +135,18 @@ impl Topics {
         Ok(topic)
     }
 
-    /// The registry was read up to this version of the view, when the counter said this.
+    /// The registry was read up to this version of the view, while the counter had this value.
     pub(crate) fn seen(&mut self, watch: Watch, counter: u64, version: u64) {
         self.watch = Some((watch, counter));
         self.version = version;
     }
 
-    /// Has the next publish look at everything.
+    /// Makes the next publish look everything up again.
     pub(crate) fn look_again(&mut self) {
         self.watch = None;
     }
 
-    /// The topic, if its routes are those of the registry as it is now. One load, where the domain is private.
+    /// The topic, if its routes match the registry as it is now. In a private domain that takes one load.
     #[inline(always)]
     pub(crate) fn current(&mut self, topic: Topic) -> Option<&mut TopicState> {
         let (watch, seen) = self.watch.as_mut()?;

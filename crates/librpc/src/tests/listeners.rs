@@ -12,13 +12,14 @@ use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
 use crate::tests::handshakes::{CAPACITY, LONG, Scene, Stranger, say};
 use crate::wire::{Answer, Attached, Refusal, Terms};
-use crate::{ConnectError, Limits, Reason, SendError};
+use crate::{ConnectError, FlushError, Limits, Reason, SendError};
 
 /// A listener in the place of the node "evil".
 struct Listener(Socket);
 
 impl Listener {
     fn new(scene: &Scene) -> Self {
+        scene.evil.shared().neglect(); // it would take its place back
         let path = scene.socket_of("evil");
         std::fs::remove_file(&path).unwrap();
         let socket = Socket::bind(&path).unwrap();
@@ -139,6 +140,24 @@ fn what_a_receiver_says_before_it_hangs_up_is_heard() {
     }
     let refused = sender.send(b"x").unwrap_err();
     assert!(matches!(refused, SendError::Refused { reason: Reason::NotAdmitted, .. }), "{refused}");
+}
+
+#[test]
+fn what_a_receiver_without_a_valid_answer_may_have_read_comes_back_flagged() {
+    let scene = Scene::new();
+    let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
+    let listener = Listener::new(&scene);
+    let mut sender = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
+    sender.set_redelivery(Some(LONG));
+    sender.try_send(b"perhaps it reads this").unwrap();
+    let stranger = listener.accepts();
+    assert_eq!(stranger.takes().len(), 1, "the ring comes with the hello");
+    say(&stranger.0, b"no answer", &[]);
+    assert!(stranger.hears().is_none(), "it is hung up on");
+    let lost = sender.flush(LONG).unwrap_err();
+    assert!(matches!(lost, FlushError::Lost { lost: 1, .. }), "{lost}");
+    let returned = sender.take_returned().unwrap();
+    assert!(returned[0].was_in_work, "{returned:?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::mode::Mode;
 use crate::producer::Producer;
 use crate::push_error::PushError;
 
-/// What the sender knows about how far the receiver is behind.
+/// What the sender knows about how far the receiver lags.
 #[derive(Debug)]
 pub(crate) struct Depth {
     capacity: u64,

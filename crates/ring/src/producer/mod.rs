@@ -41,8 +41,8 @@ pub struct Producer<D, A> {
     /// the fast path skips.
     pub(crate) check_at: u64,
     pub(crate) depth: Depth,
-    /// Whether the receiver was some messages behind at the last check: then this is a stream, and lines are prefetched. In
-    /// a dialogue a prefetch is one more thing to wait for.
+    /// Whether the receiver lagged by some messages at the last check. Then this is a stream, and lines are prefetched.
+    /// In a dialogue a prefetch would only cost time.
     runs_ahead: bool,
     pub(crate) announced: Announced,
     pub(crate) counters: SenderCounters,

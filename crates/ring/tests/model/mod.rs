@@ -47,11 +47,11 @@ pub(crate) enum Weakness {
     NoAcquireFence,
     /// The receiver never sees that it was overtaken.
     NoLookAtIntent,
-    /// A side that has announced sleep in it sleeps whatever the second look finds. The models do this.
+    /// A side that has announced sleep in it ignores what the second look finds, and sleeps. The models do this.
     NoSecondLook(Role),
     /// Every sleep announced in it has the same epoch.
     SameEpoch(Role),
-    /// After a store to it nobody rings. The models do this.
+    /// No side rings after a store to it. The models do this.
     NoBellAfter(Role),
     /// A side that has announced sleep in it waits for any change of the position, not for the position that it needs. The
     /// models do this.
@@ -113,7 +113,7 @@ impl Words {
         &found.unwrap_or_else(|| panic!("no model of header word {index}")).1
     }
 
-    /// The role of a synchronising word; `None` if only those read it whom this model does not have.
+    /// The role of a synchronising word; `None` if its only readers are not in this model.
     fn role(&self, index: usize) -> Option<Role> {
         match (self.which, index) {
             (Which::Data, data::WAITING) => Some(Role::Waiting),
@@ -241,10 +241,10 @@ impl Channel {
     }
 }
 
-/// Goes through all executions with at most this many preemptions; `None` for all executions.
+/// Explores all executions with at most this many preemptions; `None`: all executions.
 ///
-/// loom recommends 2 or 3: nearly every bug needs no more, and the number of executions grows exponentially. Where it is 5
-/// here, `None` ends too, but takes several times as long.
+/// loom recommends 2 or 3: nearly every bug needs no more, and the number of executions grows exponentially. Models
+/// that use 5 here also end with `None`, but take several times as long.
 pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
@@ -274,5 +274,5 @@ pub(crate) fn caught(model: fn(Weakness), weakness: Weakness, how: &str) {
     assert!(message.contains(how), "not {how:?} but {message:?}");
 }
 
-/// A side sleeps for ever.
+/// The failure of a model in which a side sleeps for ever.
 pub(crate) const LOST_WAKE_UP: &str = "deadlock";

@@ -1,4 +1,4 @@
-//! What the ring must do, done by a queue, and random steps to compare the two.
+//! A queue that does what the ring must do, and random steps to compare the two.
 
 use std::collections::VecDeque;
 
