@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use librpc::{Admission, FlushError, Inbox, Limits, Node, Outbox, Policy, SendError};
+use librpc::{Admission, FlushError, Inbox, InboxError, Limits, MAX_PATTERNS, Node, Outbox, Policy, SendError};
 use librpc_system_tests::orders::{limit_descriptors, publish, reached, subscribe, subscribers, unlimit_descriptors};
 use librpc_system_tests::{Puppets, TestDomain, wait_until};
 
@@ -328,4 +328,27 @@ fn an_inbox_that_is_gone_hides_no_other_at_the_high_water_mark() {
     assert!(matches!(outbox.flush(Duration::ZERO), Err(FlushError::Lost { lost: 3, .. })));
     assert_eq!(changes(&mut outbox), ["full".into()]);
     drop(second);
+}
+
+#[test]
+fn a_list_of_inboxes_that_is_too_long_is_an_error_that_says_what_to_do() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let topic = |inbox: usize, number: usize| format!("{inbox}/{number}/{}", "x".repeat(240));
+    let mut inboxes = Vec::new();
+    let error = loop {
+        let patterns = (0..MAX_PATTERNS).map(|number| topic(inboxes.len(), number));
+        match sink.subscriber_builder(patterns).open() {
+            Ok(inbox) => inboxes.push(inbox),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, InboxError::ListTooLong { bytes, .. } if bytes > 1 << 20), "{error}");
+    assert!(error.to_string().contains("use fewer or shorter patterns"), "{error}");
+    // The others are listed as before, and there is room again once one of them has gone.
+    let mut publisher = source.publisher(&topic(0, 0)).unwrap();
+    assert_eq!(publisher.subscribers().unwrap(), 1);
+    inboxes.pop();
+    let _inbox = sink.subscriber_builder((0..MAX_PATTERNS).map(|number| topic(0, number))).open().unwrap();
+    assert_eq!(publisher.subscribers().unwrap(), 2);
 }
