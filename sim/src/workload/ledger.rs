@@ -32,6 +32,15 @@ pub struct Accepted {
 pub enum To {
     Node(String),
     Topic(String),
+    /// What an inbox may hear: every topic.
+    AllTopics,
+}
+
+impl To {
+    /// Whether an inbox that hears this gets what is sent there.
+    pub fn includes(&self, sent: &Self) -> bool {
+        self == sent || matches!((self, sent), (Self::AllTopics, Self::Topic(_)))
+    }
 }
 
 /// An inbox, from its opening to its end.
@@ -148,7 +157,7 @@ impl Ledger {
                 return Err(format!("{message:?} came, and was never sent"));
             };
             let of = &self.lives[life];
-            if sent.to != of.hears {
+            if !of.hears.includes(&sent.to) {
                 return Err(format!("{message:?} to {:?} came to an inbox of {:?}", sent.to, of.hears));
             }
             let before = last.insert((life, message.outbox), message.number);
@@ -163,7 +172,7 @@ impl Ledger {
             let may_come_again = match sent.to {
                 To::Node(_) => claims.redelivery && redelivered,
                 // A node may have several subscriptions to a topic, unless they have a durable name.
-                To::Topic(_) => !claims.redelivery || redelivered,
+                To::Topic(_) | To::AllTopics => !claims.redelivery || redelivered,
             };
             if again && !may_come_again {
                 return Err(format!("{message:?} came again to {:?}, without its flag", of.node));
@@ -189,7 +198,7 @@ impl Ledger {
         for (&id, sent) in &self.sent {
             let Some(accepted) = &sent.accepted else { continue };
             for (at, life) in self.lives.iter().enumerate() {
-                let is_for_it = life.hears == sent.to
+                let is_for_it = life.hears.includes(&sent.to)
                     && life.opened.is_some_and(|opened| opened < sent.begun)
                     && life.is_drained
                     && !life.lossy;
@@ -212,7 +221,7 @@ impl Ledger {
     fn judge_receipts(&self) -> Result<(), String> {
         for (&id, sent) in &self.sent {
             let Some(accepted) = &sent.accepted else { continue };
-            let could = self.lives.iter().filter(|life| life.hears == sent.to).count();
+            let could = self.lives.iter().filter(|life| life.hears.includes(&sent.to)).count();
             if matches!(sent.to, To::Topic(_)) && accepted.inboxes > could {
                 return Err(format!("{id:?}: its receipt names {} inboxes, and there were {could}", accepted.inboxes));
             }

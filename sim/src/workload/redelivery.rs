@@ -53,7 +53,7 @@ fn come_back(scene: &Scene, hears: &To) {
 
 fn builder<'n>(node: &'n Node, hears: &To) -> InboxBuilder<'n> {
     match hears {
-        To::Node(_) => node.inbox_builder(),
+        To::Node(_) | To::AllTopics => node.inbox_builder(),
         To::Topic(topic) => node.subscriber_builder([topic]).durable("steady"),
     }
 }
@@ -186,6 +186,7 @@ fn send(scene: &Scene, to: &To) {
                 pause();
             }
         }
+        To::AllTopics => {}
         To::Topic(name) => {
             let topic = outbox.topic(name).expect("a topic");
             for _ in 0..count {

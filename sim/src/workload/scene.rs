@@ -138,8 +138,17 @@ impl Scene {
 
     /// Subscribes to a topic and notes it.
     pub fn subscribe(&self, node: &Node, topic: &str) -> (Inbox, usize) {
-        let open = || node.subscriber_builder([topic]).capacity(CAPACITY).open();
-        self.retry("subscribe", || self.opening(node.id(), To::Topic(topic.to_owned()), open))
+        self.subscribe_to(node, &[topic], &To::Topic(topic.to_owned()))
+    }
+
+    /// The same for every topic.
+    pub fn subscribe_to_all(&self, node: &Node) -> (Inbox, usize) {
+        self.subscribe_to(node, &["**"], &To::AllTopics)
+    }
+
+    fn subscribe_to(&self, node: &Node, patterns: &[&str], hears: &To) -> (Inbox, usize) {
+        let open = || node.subscriber_builder(patterns).capacity(CAPACITY).open();
+        self.retry("subscribe", || self.opening(node.id(), hears.clone(), open))
     }
 
     /// Notes a message that came.

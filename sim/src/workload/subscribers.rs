@@ -47,8 +47,10 @@ fn come_and_go(scene: &Scene) {
             let (scene, node) = (scene.clone(), node.clone());
             schedule::spawn("churn", move || {
                 for _ in 0..random(|random| random.u32(1..=4)) {
-                    let topic = TOPICS[random(|random| random.usize(..2))];
-                    let (mut inbox, life) = scene.subscribe(&node, topic);
+                    let (mut inbox, life) = match random(|random| random.usize(..3)) {
+                        2 => scene.subscribe_to_all(&node),
+                        topic => scene.subscribe(&node, TOPICS[topic]),
+                    };
                     for _ in 0..random(|random| random.u32(..4)) {
                         if let Ok(Some(message)) =
                             inbox.recv_timeout(Duration::from_micros(random(|random| random.u64(..500))))

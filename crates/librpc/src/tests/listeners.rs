@@ -1,7 +1,7 @@
 //! Listeners that say what they like to a sender that connects to them.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{FileExt, chown};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,7 +12,7 @@ use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
 use crate::tests::handshakes::{CAPACITY, LONG, Scene, Stranger, say};
 use crate::wire::{Answer, Attached, Refusal, Terms};
-use crate::{ConnectError, FlushError, Limits, Reason, SendError};
+use crate::{ConnectError, Domain, FlushError, Limits, Node, Reason, SendError};
 
 /// A listener in the place of the node "evil".
 struct Listener(Socket);
@@ -158,6 +158,28 @@ fn what_a_receiver_without_a_valid_answer_may_have_read_comes_back_flagged() {
     assert!(matches!(lost, FlushError::Lost { lost: 1, .. }), "{lost}");
     let returned = sender.take_returned().unwrap();
     assert!(returned[0].was_in_work, "{returned:?}");
+}
+
+#[test]
+fn a_node_that_copies_anothers_file_gets_none_of_its_messages() {
+    let scene = Scene::new();
+    let honest = Node::builder("honest").domain(Domain::at(&scene.path)).open().unwrap();
+    let mut inbox = honest.inbox_builder().capacity(CAPACITY).open().unwrap();
+    let listener = Listener::new(&scene);
+    let file_of = |node: &str| scene.path.join(format!("{node}.node"));
+    let copy = std::fs::read(file_of("honest")).unwrap();
+    std::fs::OpenOptions::new().write(true).open(file_of("evil")).unwrap().write_all_at(&copy, 0).unwrap();
+    let mut to_evil = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
+    to_evil.try_send(b"to evil").unwrap();
+    let stranger = listener.accepts();
+    let _ack = stranger.attaches(|_| {});
+    stranger.takes(); // the bell: the connection is open
+    let mut to_honest = scene.victim.connect_timeout("honest", LONG).unwrap();
+    for text in ["once", "and again, when it sleeps"] {
+        to_honest.send(text.as_bytes()).unwrap();
+        let message = inbox.recv_timeout(LONG).unwrap().expect("it comes");
+        assert_eq!(message.payload(), text.as_bytes());
+    }
 }
 
 #[test]
