@@ -127,8 +127,8 @@ fn hesitating(domain: &TestDomain) -> (Node, mpsc::Sender<()>, mpsc::Receiver<()
         }
         true
     });
-    // Nobody is hung up on for being silent.
-    let limits = Limits::default().handshake_timeout(Duration::MAX);
+    // Nobody is hung up on for being silent during a test.
+    let limits = Limits::default().handshake_timeout(60 * LONG);
     let sink = Node::builder("sink").domain(domain.domain()).admit(admission).limits(limits).open().unwrap();
     (sink, decide, asked)
 }
@@ -199,6 +199,26 @@ fn close_waits_for_receivers_that_come_back() {
         closing.join().unwrap().unwrap();
     });
     assert!(sender.take_returned().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_kept_comes_back_once_its_node_is_closed() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    sender.set_redelivery(Some(LONG));
+    for number in 0..3 {
+        sender.send(format!("{number}").as_bytes()).unwrap();
+    }
+    drop(inbox);
+    wait_until(|| !sender.is_connected());
+    let kept = sender.flush(Duration::ZERO);
+    assert!(matches!(kept, Err(FlushError::TimedOut { unprocessed: 3 })), "{kept:?}");
+    assert_eq!(source.close(Duration::ZERO).unwrap_err().unprocessed, 3);
+    let returned = sender.take_returned().unwrap();
+    let payloads: Vec<&[u8]> = returned.iter().map(|message| &*message.payload).collect();
+    assert_eq!(payloads, [b"0", b"1", b"2"]);
 }
 
 #[test]
