@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use librpc::{Admission, FlushError, Inbox, Limits, Node, SendError};
+use librpc::{Admission, FlushError, Inbox, InboxError, Limits, MAX_PATTERNS, Node, Outbox, Policy, SendError};
 use librpc_system_tests::orders::{limit_descriptors, publish, reached, subscribe, subscribers, unlimit_descriptors};
 use librpc_system_tests::{Puppets, TestDomain, wait_until};
 
@@ -62,31 +62,37 @@ fn a_failed_look_drops_no_subscriber() {
 
 #[test]
 fn a_durable_subscription_may_return_with_fewer_patterns() {
-    let domain = TestDomain::new();
-    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
-    let subscribe = |patterns: &[&str]| sink.subscriber_builder(patterns).durable("again").open().unwrap();
-    let mut inbox = subscribe(&["x", "y"]);
-    let mut outbox = source.outbox();
-    outbox.set_redelivery(Some(LONG));
-    let (x, y) = (outbox.topic("x").unwrap(), outbox.topic("y").unwrap());
-    for (topic, payload) in [(x, b"x1"), (y, b"y1")] {
-        assert_eq!(outbox.publish(topic, payload).unwrap().inboxes(), 1);
-    }
-    assert_eq!([next(&mut inbox), next(&mut inbox)], ["x1", "y1"]);
-    inbox.ack();
-    drop(inbox);
-    let mut inbox = subscribe(&["y"]);
-    for round in 2..5 {
-        assert_eq!(outbox.publish(x, b"x").unwrap().inboxes(), 0, "nobody wants it any more");
-        let payload = format!("y{round}");
-        assert_eq!(outbox.publish(y, payload.as_bytes()).unwrap().inboxes(), 1);
-        std::thread::scope(|scope| {
-            let flushing = scope.spawn(|| outbox.flush(LONG));
-            assert_eq!(next(&mut inbox), payload);
-            inbox.ack();
-            flushing.join().unwrap().unwrap();
-        });
-        assert_eq!((outbox.subscribers(x).unwrap(), outbox.subscribers(y).unwrap()), (0, 1));
+    // Whether what it still wants is published first, or what it does not.
+    for wanted_first in [false, true] {
+        let domain = TestDomain::new();
+        let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+        let subscribe = |patterns: &[&str]| sink.subscriber_builder(patterns).durable("again").open().unwrap();
+        let mut inbox = subscribe(&["x", "y"]);
+        let mut outbox = source.outbox();
+        outbox.set_redelivery(Some(LONG));
+        let (x, y) = (outbox.topic("x").unwrap(), outbox.topic("y").unwrap());
+        for (topic, payload) in [(x, b"x1"), (y, b"y1")] {
+            assert_eq!(outbox.publish(topic, payload).unwrap().inboxes(), 1);
+        }
+        assert_eq!([next(&mut inbox), next(&mut inbox)], ["x1", "y1"]);
+        inbox.ack();
+        drop(inbox);
+        let mut inbox = subscribe(&["y"]);
+        for round in 2..5 {
+            let payload = format!("y{round}");
+            let mut publish = [(x, "x", 0), (y, &*payload, 1)];
+            publish.rotate_left(usize::from(wanted_first));
+            for (topic, payload, inboxes) in publish {
+                assert_eq!(outbox.publish(topic, payload.as_bytes()).unwrap().inboxes(), inboxes, "{payload}");
+            }
+            std::thread::scope(|scope| {
+                let flushing = scope.spawn(|| outbox.flush(LONG));
+                assert_eq!(next(&mut inbox), payload);
+                inbox.ack();
+                flushing.join().unwrap().unwrap();
+            });
+            assert_eq!((outbox.subscribers(x).unwrap(), outbox.subscribers(y).unwrap()), (0, 1));
+        }
     }
 }
 
@@ -121,7 +127,9 @@ fn hesitating(domain: &TestDomain) -> (Node, mpsc::Sender<()>, mpsc::Receiver<()
         }
         true
     });
-    let sink = Node::builder("sink").domain(domain.domain()).admit(admission).open().unwrap();
+    // Nobody is hung up on for being silent during a test.
+    let limits = Limits::default().handshake_timeout(60 * LONG);
+    let sink = Node::builder("sink").domain(domain.domain()).admit(admission).limits(limits).open().unwrap();
     (sink, decide, asked)
 }
 
@@ -177,15 +185,62 @@ fn close_waits_for_receivers_that_come_back() {
     // Its messages are kept now, and the next calls deliver them.
     let _ = sender.flush(Duration::ZERO);
     std::thread::scope(|scope| {
-        let flushing = scope.spawn(|| {
-            let flushed = sender.flush(LONG);
-            source.close(LONG).map_err(|error| error.to_string()).and(flushed.map_err(|error| error.to_string()))
+        let (begin, begun) = mpsc::channel();
+        let closing = scope.spawn(move || {
+            begin.send(()).unwrap();
+            source.close(LONG)
         });
+        begun.recv().unwrap();
         let mut inbox = sink.inbox().unwrap();
+        let flushing = scope.spawn(|| sender.flush(LONG));
         assert_eq!([next(&mut inbox), next(&mut inbox), next(&mut inbox)], ["0", "1", "2"]);
         inbox.ack();
         flushing.join().unwrap().unwrap();
+        closing.join().unwrap().unwrap();
     });
+    assert!(sender.take_returned().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_kept_comes_back_once_its_node_is_closed() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    sender.set_redelivery(Some(LONG));
+    for number in 0..3 {
+        sender.send(format!("{number}").as_bytes()).unwrap();
+    }
+    drop(inbox);
+    wait_until(|| !sender.is_connected());
+    let kept = sender.flush(Duration::ZERO);
+    assert!(matches!(kept, Err(FlushError::TimedOut { unprocessed: 3 })), "{kept:?}");
+    assert_eq!(source.close(Duration::ZERO).unwrap_err().unprocessed, 3);
+    let returned = sender.take_returned().unwrap();
+    let payloads: Vec<&[u8]> = returned.iter().map(|message| &*message.payload).collect();
+    assert_eq!(payloads, [b"0", b"1", b"2"]);
+}
+
+#[test]
+fn what_is_kept_comes_back_if_the_inbox_returns_as_one_that_overwrites() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    sender.set_redelivery(Some(LONG));
+    for number in 0..3 {
+        sender.send(format!("{number}").as_bytes()).unwrap();
+    }
+    drop(inbox);
+    wait_until(|| !sender.is_connected());
+    let mut inbox = sink.inbox_builder().policy(Policy::Latest).open().unwrap();
+    let lost = sender.flush(LONG);
+    assert!(matches!(lost, Err(FlushError::Lost { lost: 3, unprocessed: 0, .. })), "{lost:?}");
+    let returned = sender.take_returned().unwrap();
+    let payloads: Vec<&[u8]> = returned.iter().map(|message| &*message.payload).collect();
+    assert_eq!(payloads, [b"0", b"1", b"2"]);
+    sender.send(b"new").unwrap();
+    assert_eq!(next(&mut inbox), "new");
 }
 
 #[test]
@@ -280,14 +335,40 @@ fn an_inbox_that_is_gone_hides_no_other_at_the_high_water_mark() {
     let mut outbox = source.outbox();
     outbox.set_high_water(Some(0.5));
     let (to_gone, to_full) = (outbox.connect("gone").unwrap(), outbox.connect("full").unwrap());
-    for to in [to_gone, to_full] {
-        for _ in 0..3 {
-            outbox.send(to, &[0; 900]).unwrap();
-        }
-    }
+    let fill = |outbox: &mut Outbox, to| (0..3).for_each(|_| outbox.send(to, &[0; 900]).unwrap());
+    let changes = |outbox: &mut Outbox| -> Vec<_> {
+        std::iter::from_fn(|| outbox.next_high_water_change()).map(|inbox| inbox.node).collect()
+    };
+    fill(&mut outbox, to_gone);
+    assert_eq!(changes(&mut outbox), ["gone".into()]);
+    fill(&mut outbox, to_full);
     drop(first);
     wait_until(|| !outbox.is_connected(to_gone));
-    let changes: Vec<_> = std::iter::from_fn(|| outbox.next_high_water_change()).map(|inbox| inbox.node).collect();
-    assert!(changes.iter().any(|node| &**node == "full"), "{changes:?}");
+    // Its channel is gone, too: it is over the mark no longer, and there is no inbox to name.
+    assert!(matches!(outbox.flush(Duration::ZERO), Err(FlushError::Lost { lost: 3, .. })));
+    assert_eq!(changes(&mut outbox), ["full".into()]);
     drop(second);
+}
+
+#[test]
+fn a_list_of_inboxes_that_is_too_long_is_an_error_that_says_what_to_do() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let topic = |inbox: usize, number: usize| format!("{inbox}/{number}/{}", "x".repeat(240));
+    let mut inboxes = Vec::new();
+    let error = loop {
+        let patterns = (0..MAX_PATTERNS).map(|number| topic(inboxes.len(), number));
+        match sink.subscriber_builder(patterns).open() {
+            Ok(inbox) => inboxes.push(inbox),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, InboxError::ListTooLong { bytes, .. } if bytes > 1 << 20), "{error}");
+    assert!(error.to_string().contains("use fewer or shorter patterns"), "{error}");
+    // The others are listed as before, and there is room again once one of them has gone.
+    let mut publisher = source.publisher(&topic(0, 0)).unwrap();
+    assert_eq!(publisher.subscribers().unwrap(), 1);
+    inboxes.pop();
+    let _inbox = sink.subscriber_builder((0..MAX_PATTERNS).map(|number| topic(0, number))).open().unwrap();
+    assert_eq!(publisher.subscribers().unwrap(), 2);
 }

@@ -55,10 +55,9 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
 }
 
 fn look(domain: &Domain) -> anyhow::Result<Removed> {
-    let nodes = domain.nodes()?;
-    let goes = nodes.iter().all(|node| !node.alive) && domain.path().is_dir();
-    let nodes = nodes.into_iter().filter(|node| !node.alive).map(|node| node.id).collect();
-    Ok(Removed { nodes, domain: goes.then(|| domain.path().display().to_string()), dry_run: true })
+    let leftovers = domain.leftovers()?;
+    let goes = leftovers.domain.then(|| domain.path().display().to_string());
+    Ok(Removed { nodes: leftovers.nodes, domain: goes, dry_run: true })
 }
 
 fn clean(domain: &Domain) -> anyhow::Result<Removed> {

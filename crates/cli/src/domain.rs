@@ -59,7 +59,7 @@ impl DomainArgs {
     pub(crate) fn all_domains(&self) -> anyhow::Result<Vec<Domain>> {
         let mut domains = vec![self.domain()?];
         if self.name().is_none() && self.group.is_none() {
-            domains.extend(own_domains(&format!("librpc_{}.", rustix::process::geteuid().as_raw())));
+            domains.extend(own_domains(""));
         }
         Ok(domains)
     }
@@ -99,9 +99,11 @@ fn named(name: &OsStr) -> anyhow::Result<Domain> {
 }
 
 /// The private domains of this user under /dev/shm whose names begin like this.
-fn own_domains(prefix: &str) -> Vec<Domain> {
+fn own_domains(name: &str) -> Vec<Domain> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+    let first = Domain::parse(name); // the library knows this user's number, also in a user namespace
+    let prefix = first.path().file_name().unwrap_or_default();
     let Ok(entries) = std::fs::read_dir("/dev/shm") else { return Vec::new() };
     let is_own = |entry: &std::fs::DirEntry| {
         let private = |metadata: std::fs::Metadata| {
@@ -115,7 +117,7 @@ fn own_domains(prefix: &str) -> Vec<Domain> {
 
 /// Removes what killed runs of this kind (`demo`, `bench`) left. What cannot be removed is left to `librpc clean`.
 pub(crate) fn clear_leftovers(kind: &str) {
-    for domain in own_domains(&format!("librpc_{}.{kind}-", rustix::process::geteuid().as_raw())) {
+    for domain in own_domains(&format!("{kind}-")) {
         let _ = domain.clean();
     }
 }

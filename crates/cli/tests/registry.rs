@@ -80,6 +80,77 @@ fn clean_leaves_the_living_alone() {
 }
 
 #[test]
+fn a_dry_run_shows_what_clean_removes() {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let place = place("dry_run");
+    let path = place.path();
+    let run = |arguments: &[&str]| {
+        let ended = place.run(arguments, b"");
+        (ended.code, ended.stdout().replace("would remove", "removed"), ended.stderr)
+    };
+    let both = || {
+        let looked = run(&["clean", "--dry-run"]);
+        assert!(path.exists());
+        assert_eq!(looked, run(&["clean"]), "what it shows is what goes");
+        looked
+    };
+    let nothing = (0, String::new(), String::new());
+    std::fs::DirBuilder::new().mode(0o700).create(path).expect("there is room");
+    // A directory that is not librpc's, or not only.
+    std::fs::write(path.join("mine"), b"").expect("there is room");
+    assert_eq!(both(), nothing);
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let refused = both();
+    assert!(refused.0 == 1 && refused.2.contains("has mode 755"), "{refused:?}");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
+    // Somebody has removed the change counter.
+    let dead = place.receiver("dead", &[]);
+    dead.signal(Signal::KILL);
+    dead.ends();
+    std::fs::remove_file(path.join("generation")).expect("it is there");
+    assert_eq!(both(), (0, "removed node dead\n".to_owned(), String::new()));
+    std::fs::remove_file(path.join("mine")).expect("it is there");
+    assert_eq!(both().1, format!("removed domain {}\n", path.display()));
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_root_of_a_user_namespace_takes_no_domain_of_the_machines_root() {
+    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::process::CommandExt;
+    let root = rustix::process::geteuid().is_root();
+    let uid = if root { 12_345 } else { rustix::process::geteuid().as_raw() };
+    let name = format!("test-{}-namespace", std::process::id());
+    let path = std::path::PathBuf::from(format!("/dev/shm/librpc_{uid}.{name}"));
+    let inside = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_librpc")]).args(arguments);
+        command.env_remove("LIBRPC_DOMAIN");
+        if root {
+            command.uid(uid).gid(uid);
+        }
+        command.output().expect("unshare runs")
+    };
+    if !inside(&["--version"]).status.success() {
+        return testkit::skip("user namespaces are not allowed");
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(&path).expect("there is room");
+    if root {
+        std::os::unix::fs::chown(&path, Some(uid), Some(uid)).expect("root may");
+    }
+    let [default, named, all] =
+        [&["doctor"][..], &["doctor", "--domain", &name], &["clean", "--dry-run"]].map(|arguments| {
+            let output = inside(arguments);
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+        });
+    std::fs::remove_dir(&path).expect("it is empty");
+    let shown = path.display();
+    assert!([' ', ':'].iter().any(|next| default.contains(&format!("/dev/shm/librpc_{uid}{next}"))), "{default}");
+    assert!(named.contains(&format!("{shown}: uid 0,")), "{named}");
+    assert!(all.contains(&format!("would remove domain {shown}\n")), "{all}");
+}
+
+#[test]
 fn two_domains_never_see_each_other() {
     let (here, there) = (place("here"), place("there"));
     let receiver = here.receiver("sink", &["--count", "1"]);

@@ -173,3 +173,22 @@ fn choose_another() -> String {
         None => "choose another with LIBRPC_DOMAIN".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_is_made_absolute_at_once() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(Domain::at("./dom").path(), here.join("dom"));
+        assert_eq!(Domain::parse("a/dom").path(), here.join("a/dom"));
+    }
+
+    #[test]
+    fn a_path_that_could_not_be_made_absolute_is_an_error() {
+        let domain = Domain { path: "dom".into(), group: None };
+        assert!(matches!(domain.leftovers(), Err(DomainError::Relative { .. })));
+        assert!(matches!(domain.clean(), Err(DomainError::Relative { .. })));
+    }
+}
