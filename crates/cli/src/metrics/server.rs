@@ -3,13 +3,14 @@
 //! Each connection has its own thread, a size limit for its request, and one time limit for everything, whether it asks
 //! slowly, reads slowly, or does nothing. There are never more than [`MOST`] connections.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::interrupt::Interrupt;
@@ -19,6 +20,11 @@ use crate::outcome::say;
 const MOST: usize = 16;
 /// How long a connection may take.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long a client that was answered has to read the answer. A connection that is closed with something unread is reset, and
+/// the answer with it.
+const LINGER: Duration = Duration::from_secs(1);
+/// How many refused clients get that time.
+const MOST_REFUSED: usize = 64;
 /// The longest request head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -55,12 +61,15 @@ impl Server {
         answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
     ) -> anyhow::Result<()> {
         let answer = Arc::new(answer);
+        let mut refused = VecDeque::new();
         while interrupt.signal().is_none() {
             let mut waited = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
-            match poll(&mut waited, None) {
+            let linger = Timespec { tv_sec: LINGER.as_secs() as i64, tv_nsec: 0 };
+            match poll(&mut waited, (!refused.is_empty()).then_some(&linger)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).context("cannot wait for connections"),
             }
+            refused.retain(|(since, _): &(Instant, TcpStream)| since.elapsed() < LINGER);
             let connection = match self.0.accept() {
                 Ok((connection, _)) => connection,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -74,6 +83,11 @@ impl Server {
             if Arc::strong_count(&answer) > MOST {
                 let busy = Answer::text("503 Service Unavailable", "too many connections: try again\n");
                 let _ = connection.set_nonblocking(true).and_then(|()| (&connection).write_all(&whole(&busy)));
+                let _ = connection.shutdown(Shutdown::Write);
+                if refused.len() == MOST_REFUSED {
+                    refused.pop_front();
+                }
+                refused.push_back((Instant::now(), connection));
                 continue;
             }
             let answer = answer.clone();
@@ -109,7 +123,8 @@ fn serve(mut connection: &TcpStream, answer: &impl Fn(&str) -> Answer) -> io::Re
             read => head.extend_from_slice(&bytes[..read]),
         }
         if head.len() > MAX_HEAD {
-            return connection.write_all(&whole(&Answer::text("431 Request Header Fields Too Large", "too long\n")));
+            connection.write_all(&whole(&Answer::text("431 Request Header Fields Too Large", "too long\n")))?;
+            return linger(connection);
         }
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -128,6 +143,19 @@ fn serve(mut connection: &TcpStream, answer: &impl Fn(&str) -> Answer) -> io::Re
         connection.set_write_timeout(left()?)?;
         let written = connection.write(rest)?;
         rest = &rest[written..];
+    }
+    linger(connection)
+}
+
+/// Waits until the client has hung up, for a while.
+fn linger(mut connection: &TcpStream) -> io::Result<()> {
+    connection.shutdown(Shutdown::Write)?;
+    let (until, mut bytes) = (Instant::now() + LINGER, [0; 1024]);
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        connection.set_read_timeout(Some(left))?;
+        if connection.read(&mut bytes)? == 0 {
+            break;
+        }
     }
     Ok(())
 }
