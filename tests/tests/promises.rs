@@ -171,6 +171,22 @@ fn a_node_that_is_closed_hangs_up_on_peers_that_it_has_not_decided_about() {
 }
 
 #[test]
+fn an_inbox_that_is_dropped_hangs_up_on_peers_that_its_node_has_not_decided_about() {
+    let domain = TestDomain::new();
+    let (sink, decide, asked) = hesitating(&domain);
+    let inbox = sink.inbox().unwrap();
+    let slow = open(&domain, "slow");
+    let mut sender = slow.try_connect("sink").unwrap();
+    sender.try_send(b"to nobody").unwrap();
+    asked.recv_timeout(LONG).unwrap();
+    drop(inbox);
+    wait_until(|| !sender.is_connected());
+    let lost = sender.send(b"x").unwrap_err();
+    assert!(matches!(lost, SendError::ReceiverGone { undelivered: 1, .. }), "{lost}");
+    drop(decide);
+}
+
+#[test]
 fn close_waits_for_receivers_that_come_back() {
     let domain = TestDomain::new();
     let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
