@@ -97,7 +97,9 @@ fn in_child(number: u32) -> i32 {
     let node = Node::open(&format!("child-{number}")).unwrap();
     let mut sender = node.connect("peer").unwrap();
     sender.send(b"from a child").unwrap();
-    sender.flush(LIMIT).unwrap();
+    if let Err(error) = sender.flush(LIMIT) {
+        panic!("{error}: {:?}, {:?}", sender.account(), node.stats());
+    }
     assert!(!node.publisher("nobody").unwrap().wait_for_subscriber(MOMENT).unwrap());
     while inotify_instances() > inherited {
         std::thread::yield_now(); // it is closed by a thread of the child's own
