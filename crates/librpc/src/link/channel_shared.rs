@@ -226,7 +226,12 @@ impl ChannelShared {
         Ok(sent)
     }
 
-    /// The receiver has turned the handshake away, and has not taken the data memory: only this process has the ring again.
+    /// The receiver has not taken the data memory.
+    pub(crate) fn not_taken(&self) {
+        self.state().offer = Offer::NotTaken;
+    }
+
+    /// The receiver has turned the handshake away, and it is tried again: until then only this process has the ring.
     pub(crate) fn turned_away(&self) {
         let mut state = self.state();
         state.offer = Offer::NotTaken;

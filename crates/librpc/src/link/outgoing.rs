@@ -222,6 +222,7 @@ impl Outgoing {
 
     fn retry(self: Arc<Self>, reactor: &Arc<Reactor>) {
         let (_socket, opens) = self.disconnect(reactor);
+        self.channel.turned_away();
         if opens {
             self.link.opens_later();
         }
@@ -283,7 +284,7 @@ impl Outgoing {
     }
 
     fn refusal(&self, reason: u32, text: &str) -> Next {
-        self.channel.turned_away();
+        self.channel.not_taken();
         match Reason::from_number(reason) {
             Reason::Busy => Next::Retry,
             // The link's hang-up is on its way, or has come.
@@ -337,7 +338,7 @@ impl Outgoing {
             Err(error) if error.is_passing() => (Next::Later, Vec::new()),
             Ok(Received::HungUp) => {
                 // A receiver that takes a ring answers first.
-                self.channel.turned_away();
+                self.channel.not_taken();
                 let next = if self.may_come_back() { Next::Retry } else { Next::Fail(Failure::Gone) };
                 (next, Vec::new())
             }
