@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use librpc::{Admission, FlushError, Inbox, InboxError, Limits, MAX_PATTERNS, Node, Outbox, Policy, SendError};
+use librpc::{Admission, FlushError, Inbox, InboxError, Limits, MAX_PATTERNS, Node, Outbox, Policy, SendError, Sender};
 use librpc_system_tests::orders::{limit_descriptors, publish, reached, subscribe, subscribers, unlimit_descriptors};
 use librpc_system_tests::{Puppets, TestDomain, wait_until};
 
@@ -149,15 +149,20 @@ fn only_the_peer_that_is_decided_about_waits() {
     assert_eq!(next(&mut inbox), "slow");
 }
 
+/// A hesitating node with an inbox, and a sender that it has not decided about, with a message.
+fn undecided(domain: &TestDomain) -> (Node, Inbox, mpsc::Sender<()>, Sender) {
+    let (sink, decide, asked) = hesitating(domain);
+    let inbox = sink.inbox().unwrap();
+    let mut sender = open(domain, "slow").try_connect("sink").unwrap();
+    sender.try_send(b"to nobody").unwrap();
+    asked.recv_timeout(LONG).unwrap();
+    (sink, inbox, decide, sender)
+}
+
 #[test]
 fn a_node_that_is_closed_hangs_up_on_peers_that_it_has_not_decided_about() {
     let domain = TestDomain::new();
-    let (sink, decide, asked) = hesitating(&domain);
-    let inbox = sink.inbox().unwrap();
-    let slow = open(&domain, "slow");
-    let mut sender = slow.try_connect("sink").unwrap();
-    sender.try_send(b"to nobody").unwrap();
-    asked.recv_timeout(LONG).unwrap();
+    let (sink, inbox, decide, mut sender) = undecided(&domain);
     drop(inbox);
     drop(sink);
     wait_until(|| !sender.is_connected());
@@ -173,12 +178,7 @@ fn a_node_that_is_closed_hangs_up_on_peers_that_it_has_not_decided_about() {
 #[test]
 fn an_inbox_that_is_dropped_hangs_up_on_peers_that_its_node_has_not_decided_about() {
     let domain = TestDomain::new();
-    let (sink, decide, asked) = hesitating(&domain);
-    let inbox = sink.inbox().unwrap();
-    let slow = open(&domain, "slow");
-    let mut sender = slow.try_connect("sink").unwrap();
-    sender.try_send(b"to nobody").unwrap();
-    asked.recv_timeout(LONG).unwrap();
+    let (_sink, inbox, decide, mut sender) = undecided(&domain);
     drop(inbox);
     wait_until(|| !sender.is_connected());
     let lost = sender.send(b"x").unwrap_err();
@@ -186,10 +186,8 @@ fn an_inbox_that_is_dropped_hangs_up_on_peers_that_its_node_has_not_decided_abou
     drop(decide);
 }
 
-#[test]
-fn close_waits_for_receivers_that_come_back() {
-    let domain = TestDomain::new();
-    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+/// A sender with redelivery that has sent "0", "1" and "2" to an inbox which is gone.
+fn left_alone(sink: &Node, source: &Node) -> Sender {
     let inbox = sink.inbox().unwrap();
     let mut sender = source.connect("sink").unwrap();
     sender.set_redelivery(Some(LONG));
@@ -198,6 +196,14 @@ fn close_waits_for_receivers_that_come_back() {
     }
     drop(inbox);
     wait_until(|| !sender.is_connected());
+    sender
+}
+
+#[test]
+fn close_waits_for_receivers_that_come_back() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut sender = left_alone(&sink, &source);
     // Its messages are kept now, and the next calls deliver them.
     let _ = sender.flush(Duration::ZERO);
     std::thread::scope(|scope| {
@@ -221,14 +227,7 @@ fn close_waits_for_receivers_that_come_back() {
 fn what_is_kept_comes_back_once_its_node_is_closed() {
     let domain = TestDomain::new();
     let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
-    let inbox = sink.inbox().unwrap();
-    let mut sender = source.connect("sink").unwrap();
-    sender.set_redelivery(Some(LONG));
-    for number in 0..3 {
-        sender.send(format!("{number}").as_bytes()).unwrap();
-    }
-    drop(inbox);
-    wait_until(|| !sender.is_connected());
+    let mut sender = left_alone(&sink, &source);
     let kept = sender.flush(Duration::ZERO);
     assert!(matches!(kept, Err(FlushError::TimedOut { unprocessed: 3 })), "{kept:?}");
     assert_eq!(source.close(Duration::ZERO).unwrap_err().unprocessed, 3);
@@ -241,14 +240,7 @@ fn what_is_kept_comes_back_once_its_node_is_closed() {
 fn what_is_kept_comes_back_if_the_inbox_returns_as_one_that_overwrites() {
     let domain = TestDomain::new();
     let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
-    let inbox = sink.inbox().unwrap();
-    let mut sender = source.connect("sink").unwrap();
-    sender.set_redelivery(Some(LONG));
-    for number in 0..3 {
-        sender.send(format!("{number}").as_bytes()).unwrap();
-    }
-    drop(inbox);
-    wait_until(|| !sender.is_connected());
+    let mut sender = left_alone(&sink, &source);
     let mut inbox = sink.inbox_builder().policy(Policy::Latest).open().unwrap();
     let lost = sender.flush(LONG);
     assert!(matches!(lost, Err(FlushError::Lost { lost: 3, unprocessed: 0, .. })), "{lost:?}");

@@ -84,6 +84,13 @@ fn inotify_instances() -> usize {
     descriptors().filter(|path| path.ends_with("anon_inode:inotify")).count()
 }
 
+/// What each thread of this process is called, and in which system call it is.
+fn threads() -> Vec<[String; 2]> {
+    let of =
+        |task: PathBuf| ["comm", "syscall"].map(|file| std::fs::read_to_string(task.join(file)).unwrap_or_default());
+    std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| Some(of(task.ok()?.path()))).collect()
+}
+
 fn in_child(number: u32) -> i32 {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     if maps.contains("memfd:librpc") {
@@ -98,7 +105,7 @@ fn in_child(number: u32) -> i32 {
     let mut sender = node.connect("peer").unwrap();
     sender.send(b"from a child").unwrap();
     if let Err(error) = sender.flush(LIMIT) {
-        panic!("{error}: {:?}, {:?}", sender.account(), node.stats());
+        panic!("{error}: {:?}, {:?}; threads: {:?}", sender.account(), node.stats(), threads());
     }
     assert!(!node.publisher("nobody").unwrap().wait_for_subscriber(MOMENT).unwrap());
     while inotify_instances() > inherited {

@@ -38,7 +38,7 @@ const MAX_BYTES: usize = 512 << 20;
 pub struct Observed {
     /// What the registry says.
     pub node: NodeInfo,
-    /// The node's answer, or why there is none.
+    /// The node's answer, or why it has not answered.
     pub stats: Result<NodeStats, ObserveError>,
 }
 
