@@ -18,7 +18,7 @@ fn main() {
     let forks: u32 = std::env::args().nth(1).expect("a number of forks").parse().expect("a number");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let work: [fn(u32); 3] = [connect, publish, observe];
+        let work: [fn(u32); 5] = [connect, publish, observe, start_threads, start_threads];
         for work in work {
             let stop = &stop;
             scope.spawn(move || (0..).take_while(|_| !stop.load(Ordering::Relaxed)).for_each(work));
@@ -48,6 +48,11 @@ fn publish(_: u32) {
 fn observe(_: u32) {
     Observer::new(Domain::from_env()).look(LIMIT).unwrap();
     Domain::from_env().clean().unwrap();
+}
+
+/// std takes a lock when a thread begins, and when it ends.
+fn start_threads(_: u32) {
+    std::thread::spawn(|| {}).join().unwrap();
 }
 
 /// Forks. Returns how the child ended, if not well.
@@ -111,6 +116,12 @@ fn in_child(number: u32) -> i32 {
     while inotify_instances() > inherited {
         std::thread::yield_now(); // it is closed by a thread of the child's own
     }
+    let (says, said) = std::sync::mpsc::channel();
+    let called =
+        node.inbox_builder().callback(move |message| says.send(message.sender().to_string()).unwrap()).unwrap();
+    node.connect(node.id()).unwrap().send(b"to itself").unwrap();
+    assert_eq!(said.recv_timeout(LIMIT).unwrap(), format!("child-{number}"));
+    called.stop().unwrap();
     drop(sender);
     node.close(LIMIT).unwrap();
     0
