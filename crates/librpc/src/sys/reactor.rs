@@ -9,9 +9,10 @@ use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::sys::poll::{Poll, Ready, Signal};
-use crate::sys::{Context, OsError, thread};
+use crate::sys::{Context, OsError, dispose, thread};
 
 /// What the thread watches.
 pub(crate) trait Source: Send + Sync {
@@ -42,6 +43,8 @@ struct Table {
 }
 
 const WAKE: u64 = 0;
+/// How soon what could not be closed is tried again.
+const CLOSE_AGAIN: Duration = Duration::from_millis(100);
 
 impl Reactor {
     /// Starts the thread.
@@ -118,6 +121,8 @@ impl Reactor {
                 }
                 table.deadlines.first().map(|&(at, _)| at)
             };
+            let closes_later = (!dispose::go_on()).then(|| Instant::now() + CLOSE_AGAIN);
+            let until = until.into_iter().chain(closes_later).min();
             if let Err(error) = self.poll.wait(until, &mut ready) {
                 tracing::error!(%error, "librpc's thread cannot wait, and ends");
                 return;

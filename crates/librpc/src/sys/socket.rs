@@ -60,6 +60,7 @@ pub(crate) enum Received {
 pub(crate) struct Socket {
     descriptor: ManuallyDrop<Descriptor>,
     holds_strangers: AtomicBool,
+    listens: AtomicBool,
 }
 
 impl AsFd for Socket {
@@ -82,7 +83,8 @@ impl Socket {
     }
 
     fn of(descriptor: Descriptor, holds_strangers: bool) -> Self {
-        Self { descriptor: ManuallyDrop::new(descriptor), holds_strangers: holds_strangers.into() }
+        let descriptor = ManuallyDrop::new(descriptor);
+        Self { descriptor, holds_strangers: holds_strangers.into(), listens: false.into() }
     }
 
     /// A socket of no use but its descriptor.
@@ -111,6 +113,7 @@ impl Socket {
     /// Listens. What is accepted takes descriptors with its first message, or only where a handshake expects them.
     pub(crate) fn listen(&self, with_descriptors: bool) -> Result<(), OsError> {
         self.accept_descriptors(with_descriptors);
+        self.listens.store(true, Ordering::Relaxed);
         os::net::listen(self, 4096).context(|| "listen on a socket".into())
     }
 
@@ -212,6 +215,7 @@ impl Socket {
     pub(crate) fn dispose(mut self, with: Vec<OwnedFd>, until_closed: impl Send + 'static) {
         self.hang_up();
         let mut all = with;
+        all.extend(self.take_queued());
         if *self.holds_strangers.get_mut() {
             all.push(self.take_descriptor().into_owned());
             std::mem::forget(self);
@@ -244,6 +248,20 @@ impl Socket {
         is_empty
     }
 
+    /// Hangs up on everybody who waits in a listener's queue, and takes their sockets. Its close would do that, too, but may be
+    /// a long time coming.
+    fn take_queued(&self) -> Vec<OwnedFd> {
+        let mut queued = Vec::new();
+        while self.listens.load(Ordering::Relaxed)
+            && let Ok(Some(mut socket)) = self.accept()
+        {
+            socket.hang_up();
+            queued.push(socket.take_descriptor().into_owned());
+            std::mem::forget(socket);
+        }
+        queued
+    }
+
     fn take_descriptor(&mut self) -> Descriptor {
         // SAFETY: called by `dispose`, which forgets the socket, and by `drop`: once.
         unsafe { ManuallyDrop::take(&mut self.descriptor) }
@@ -271,11 +289,14 @@ fn after_a_reset<T>(mut read: impl FnMut() -> Result<T, Errno>) -> Result<T, Err
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let may_block = *self.holds_strangers.get_mut();
-        let descriptor = self.take_descriptor();
-        if may_block && descriptor.is_ours() {
-            let _ = os::net::shutdown(&descriptor, os::net::Shutdown::Both);
-            super::dispose::dispose(vec![descriptor.into_owned()], ());
+        let is_ours = self.descriptor.is_ours();
+        let may_block = *self.holds_strangers.get_mut() || *self.listens.get_mut();
+        if !may_block || !is_ours {
+            return drop(self.take_descriptor());
         }
+        self.hang_up();
+        let mut all = self.take_queued();
+        all.push(self.take_descriptor().into_owned());
+        super::dispose::dispose(all, ());
     }
 }

@@ -45,10 +45,31 @@ pub(crate) fn dispose(descriptors: Vec<OwnedFd>, until_closed: impl Send + 'stat
     closing.waiting.push(leftover);
     closing.threads += u32::from(needs_thread);
     drop(gated);
-    if needs_thread && let Err(error) = thread::spawn("librpc-close", close) {
-        fork::gate().closing.threads -= 1;
-        tracing::warn!(%error, "no thread to close a stranger's descriptors on: they wait for the next ones");
+    if needs_thread {
+        start_thread();
     }
+}
+
+/// Closes what still waits because there was no thread to close it on. `false`: there is still none.
+pub(crate) fn go_on() -> bool {
+    let mut gated = fork::gate();
+    let closing = &mut gated.closing;
+    if closing.waiting.is_empty() || closing.threads > 0 {
+        return true;
+    }
+    closing.threads = 1;
+    drop(gated);
+    start_thread()
+}
+
+/// Starts a thread that is counted already; `false`: it cannot be started just now.
+fn start_thread() -> bool {
+    let started = thread::spawn("librpc-close", close);
+    if let Err(error) = &started {
+        fork::gate().closing.threads -= 1;
+        tracing::warn!(%error, "no thread to close a stranger's descriptors on: they are closed later");
+    }
+    started.is_ok()
 }
 
 fn close() {
