@@ -82,6 +82,15 @@ pub(crate) const POINTS: &[Point] = &[
     once("leave.begun", Who::Sender),
     once("leave.socket-removed", Who::Sender),
     once("leave.file-removed", Who::Sender),
+    once("lend.grown", Who::Sender),
+    once("lend.asked", Who::Sender),
+    often("lend.pushed", Who::Sender, Commits::Yes),
+    once("lend.retired", Who::Sender),
+    once("lend.mapped", Who::Receiver),
+    often("hold.copied", Who::Receiver, Commits::Open),
+    often("hold.kept", Who::Receiver, Commits::Open),
+    often("hold.sampled", Who::Receiver, Commits::Open),
+    often("hold.released", Who::Receiver, Commits::Open),
     once("redeliver.absorbed", Who::Redeliverer),
     often("redeliver.brought", Who::Redeliverer, Commits::Open),
     once("sweep.locked", Who::Sweeper),
@@ -116,6 +125,21 @@ impl Point {
         matches!(self.name, "send.must-ring" | "arm.armed" | "wake.woken")
     }
 
+    /// Whether it is reached only with payloads that do not fit into the ring.
+    fn wants_large_payloads(&self) -> bool {
+        self.name.starts_with("lend.") || self.name.starts_with("hold.")
+    }
+
+    /// Whether it is reached only if memories for payloads are made and given back all the time.
+    fn wants_little_memory(&self) -> bool {
+        matches!(self.name, "lend.grown" | "lend.retired")
+    }
+
+    /// Whether it is reached only if samples are held.
+    fn wants_samples(&self) -> bool {
+        matches!(self.name, "hold.kept" | "hold.sampled" | "hold.released")
+    }
+
     /// Whether it is reached only if the sender waits for room. Then the ring is small and the receiver slow.
     fn wants_full_ring(&self) -> bool {
         self.name == "wait.announced"
@@ -129,6 +153,7 @@ pub(crate) fn receive_for(point: &Point) -> Receive {
         capacity: if full { 4096 } else { 0 },
         pause_us: if full { 100 } else { 0 },
         block: point.wants_sleep(),
+        samples: point.wants_samples(),
         ..Receive::by("sink")
     }
 }
@@ -139,6 +164,8 @@ pub(crate) fn send_for(point: &Point) -> Send {
     Send {
         bytes: if full { 900 } else { 200 },
         burst: if full { 64 } else { 1 },
+        lends: point.wants_large_payloads(),
+        squeezed: point.wants_little_memory(),
         pause_us: if point.wants_sleep() { 300 } else { 0 },
         ..Send::between("source", "sink")
     }

@@ -150,7 +150,7 @@ fn spoil_data(random: &mut Random, memory: &RingMemory, capacity: u64, position:
     match random.below(32) {
         // A possible record, or one that is spoilt in one place.
         draw @ 0..=17 => {
-            let (kind, flags) = (1 + random.below(4), random.below(16));
+            let (kind, flags) = (1 + random.below(4), random.below(32));
             let optional = u64::from((flags & 7).count_ones()) * 8;
             let bytes = if random.once_in(8) { random.below(longest + 64) } else { random.below(64) };
             let length = bytes.min(longest.saturating_sub(16 + optional));

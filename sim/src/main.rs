@@ -124,7 +124,7 @@ fn run_here(arguments: &Arguments, workloads: &[Workload]) -> bool {
 /// Runs one schedule; `false`: it has failed.
 fn run_one(arguments: &Arguments, workloads: &[Workload], seed: u64, sum: &mut Sum) -> bool {
     let workload = &workloads[(seed % workloads.len() as u64) as usize];
-    let lines = if arguments.trace { 1_000_000 } else { 0 };
+    let lines = if arguments.trace { 8_000_000 } else { 0 };
     let report = workload::run(workload, seed, !arguments.without_faults, lines);
     sum.steps += report.steps;
     sum.kills += report.kills as u64;

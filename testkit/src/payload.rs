@@ -25,6 +25,11 @@ fn sum(seed: u64, bytes: &[u8]) -> u64 {
 pub fn write(payload: &mut Vec<u8>, stream: u64, number: u64, most: usize) {
     let span = most.saturating_sub(HEAD_BYTES);
     let length = if span == 0 { HEAD_BYTES } else { HEAD_BYTES + (number as usize).wrapping_mul(7919) % (span + 1) };
+    write_exactly(payload, stream, number, length);
+}
+
+/// Writes the payload of a message, of this length in bytes: at least [`HEAD_BYTES`].
+pub fn write_exactly(payload: &mut Vec<u8>, stream: u64, number: u64, length: usize) {
     payload.clear();
     payload.extend_from_slice(&stream.to_le_bytes());
     payload.extend_from_slice(&number.to_le_bytes());

@@ -155,6 +155,7 @@ pub struct OpenInbox {
     pub name: Option<String>,
     pub patterns: Vec<String>,
     pub capacity: Option<u64>,
+    pub max_message: Option<usize>,
     pub drop_newest: bool,
     pub latest: bool,
     pub explicit: bool,
@@ -167,6 +168,11 @@ impl OpenInbox {
     /// The capacity of its rings, in bytes.
     pub fn capacity(self, bytes: u64) -> Self {
         Self { capacity: Some(bytes), ..self }
+    }
+
+    /// The longest message that it takes, in bytes.
+    pub fn max_message(self, bytes: usize) -> Self {
+        Self { max_message: Some(bytes), ..self }
     }
 
     /// A full inbox drops new messages.

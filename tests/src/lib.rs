@@ -42,6 +42,7 @@ mod documents {
         CrateReadme: "crates/librpc/README.md",
         Deaths: "docs/guide/deaths.md",
         FirstMessage: "docs/guide/first-message.md",
+        LargePayloads: "docs/guide/large-payloads.md",
         Monitoring: "docs/guide/monitoring.md",
         MovingFromV3: "docs/guide/moving-from-v3.md",
         Policies: "docs/guide/policies.md",

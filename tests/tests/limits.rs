@@ -154,6 +154,27 @@ fn calls() -> BTreeMap<&'static str, Call> {
                 (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
             assert_eq!(publisher.publish_timeout(b"hello", limit).unwrap().inboxes(), 1);
         }),
+        ("Inbox::recv_sample_timeout", |scene, limit, has_time| {
+            scene.source.connect("receiver").unwrap().send(b"hello").unwrap();
+            assert!(scene.inbox.recv_sample_timeout(limit).unwrap().is_some() || !has_time);
+        }),
+        ("Outbox::publish_loan", |scene, limit, has_time| {
+            let _subscriber = scene.receiver.subscribe("t").unwrap();
+            let mut outbox = scene.source.outbox();
+            let topic = outbox.topic("t").unwrap();
+            let loan = outbox.loan_topic(topic, 100_000).unwrap();
+            let receipt = outbox.publish_loan(topic, loan, limit).unwrap();
+            assert!(receipt.inboxes() == 1 || !has_time);
+        }),
+        ("Outbox::send_loan", |scene, limit, has_time| {
+            let mut outbox = scene.source.outbox();
+            let to = outbox.connect("receiver").unwrap();
+            let loan = outbox.loan(to, 100_000).unwrap();
+            match outbox.send_loan(to, loan, limit) {
+                Ok(()) => {}
+                Err(unsent) => assert!(!has_time && unsent.loan.is_some(), "{unsent}"),
+            }
+        }),
         ("Publisher::flush", |scene, limit, _| scene.source.publisher("t").unwrap().flush(limit).unwrap()),
         ("Publisher::wait_for_subscriber", |scene, limit, _| {
             let (_subscriber, mut publisher) =

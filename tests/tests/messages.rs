@@ -62,12 +62,13 @@ fn a_full_inbox_holds_its_sender_back_until_there_is_room() {
 #[test]
 fn messages_over_the_limit_are_refused_with_the_limit() {
     let domain = TestDomain::new();
-    let _sink = domain.receiver("sink");
+    let mut sink = domain.node("sink");
+    sink.does(inbox().max_message(100_000));
     let mut source = domain.node("source");
     source.does(connect("sink"));
-    source.does(send("sink", "x".repeat(65_472)));
-    let error = source.fails(send("sink", "x".repeat(65_473)));
-    assert_eq!(error, "a message of 65473 bytes exceeds the limit of node \"sink\", 65472 bytes");
+    source.does(send("sink", "x".repeat(100_000)));
+    let error = source.fails(send("sink", "x".repeat(100_001)));
+    assert_eq!(error, "a message of 100001 bytes exceeds the limit of node \"sink\", 100000 bytes");
 }
 
 #[test]

@@ -252,7 +252,7 @@ fn what_is_too_large_for_the_next_incarnation_is_returned() {
     }
     sink.kill();
     let mut sink = domain.node("sink");
-    sink.does(inbox().capacity(4096));
+    sink.does(inbox().max_message(4096));
     let error = source.fails(flush("sink", LONG));
     assert!(error.contains("takes shorter messages") && error.contains("1 messages sent before"), "{error}");
     assert_eq!(source.does(take_returned("sink")), [format!("1:{long}")]);
@@ -278,7 +278,7 @@ fn numbers_continue_wherever_a_message_is_left_out() {
     }
     sink.kill();
     let mut sink = domain.node("sink");
-    sink.does(inbox().capacity(4096));
+    sink.does(inbox().max_message(4096));
     let assert_reports = |error: String, count: u64| {
         let text = format!("{count} messages sent before");
         assert!(error.contains("takes shorter messages") && error.contains(&text), "{count}: {error}");

@@ -22,7 +22,7 @@ fn a_ring_has_4_kib_to_1_gib() {
 }
 
 #[test]
-fn a_message_takes_a_quarter_of_the_ring_or_an_eighth_in_mode_latest() {
+fn a_message_is_in_the_ring_up_to_a_quarter_of_it_or_an_eighth_in_mode_latest_and_lent_above() {
     let domain = TestDomain::new();
     let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
     for (policy, capacity, limit) in [
@@ -32,12 +32,24 @@ fn a_message_takes_a_quarter_of_the_ring_or_an_eighth_in_mode_latest() {
     ] {
         let mut inbox = sink.inbox_builder().policy(policy).capacity(capacity).open().unwrap();
         let mut sender = source.connect("sink").unwrap();
-        assert_eq!(sender.max_message().unwrap(), Some(limit));
-        sender.send(&vec![7; limit]).unwrap();
-        assert_eq!(inbox.recv().unwrap().expect("nobody stops it").payload(), vec![7; limit]);
-        let refused = sender.send(&vec![7; limit + 1]);
-        assert!(matches!(refused, Err(SendError::TooLarge { .. })), "{refused:?}");
+        assert_eq!(sender.max_message().unwrap(), Some(1 << 30));
+        for (bytes, is_lent) in [(limit, false), (limit + 1, true)] {
+            sender.send(&vec![7; bytes]).unwrap();
+            let sample = inbox.recv_sample().unwrap().expect("nobody stops it");
+            assert_eq!((sample.is_lent(), sample.to_vec()), (is_lent, vec![7; bytes]));
+        }
     }
+}
+
+#[test]
+fn a_message_has_at_most_1_gib_by_default() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let _inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    // Pages that nobody has written take no memory.
+    let refused = sender.try_send(&vec![0; (1 << 30) + 1]);
+    assert!(matches!(refused, Err(SendError::TooLarge { max: 1_073_741_824, .. })), "{refused:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 /// Which of the two processes this is: A asks or sends, B answers or receives.
@@ -22,10 +22,24 @@ pub(crate) enum Measure {
     Throughput,
     /// One message to a process that sleeps
     Wake,
+    /// A large message handed over: it is written before, and read afterwards
+    InPlace,
 }
 
+/// From this size on, only the contenders take part whose messages can stay where they were written.
+pub(crate) const LARGE: usize = 64 * 1024;
+
 impl Measure {
-    pub(crate) const ALL: [Self; 3] = [Self::Latency, Self::Throughput, Self::Wake];
+    pub(crate) const ALL: [Self; 4] = [Self::Latency, Self::Throughput, Self::Wake, Self::InPlace];
+
+    /// Whether messages of this size are measured so.
+    pub(crate) fn has(self, bytes: usize) -> bool {
+        match self {
+            Self::Throughput => true,
+            Self::Latency | Self::Wake => bytes < LARGE,
+            Self::InPlace => bytes >= LARGE,
+        }
+    }
 }
 
 /// How a side is to be opened.
@@ -42,6 +56,11 @@ impl Job {
     /// Whether the receiver sleeps while there is no message; otherwise it polls.
     pub(crate) fn sleeps(&self) -> bool {
         self.measure == Measure::Wake
+    }
+
+    /// Whether messages are large: then they stay where they were written.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes >= LARGE
     }
 
     /// The names of what this side sends to, and what it receives from.
@@ -65,7 +84,27 @@ pub(crate) trait Contender: Sized {
     /// after about a second at the latest, if it can.
     fn receive(&mut self, take: &mut impl FnMut(&[u8])) -> anyhow::Result<()>;
 
-    /// Makes `receive` return, from another thread, if it waits without limit.
+    /// For [`Measure::InPlace`]: writes the message with this number, where it stays.
+    fn prepare(&mut self, _number: u64) -> anyhow::Result<()> {
+        bail!("it has no messages in place")
+    }
+
+    /// Sends the message that is prepared.
+    fn hand_over(&mut self) -> anyhow::Result<()> {
+        bail!("it has no messages in place")
+    }
+
+    /// Takes a message that has arrived, and leaves it where it is. `false`: there is none.
+    fn take(&mut self) -> anyhow::Result<bool> {
+        bail!("it has no messages in place")
+    }
+
+    /// Reads the message that was taken, and gives it back.
+    fn read(&mut self, _read: &mut impl FnMut(&[u8])) -> anyhow::Result<()> {
+        bail!("it has no messages in place")
+    }
+
+    /// Makes `receive` and `take` return, from another thread, if it waits without limit.
     fn stop(&self) -> Box<dyn FnOnce() + Send> {
         Box::new(|| {})
     }
@@ -108,14 +147,17 @@ impl Name {
         matches!(self, Self::CacheLine | Self::Memcpy | Self::Eventfd)
     }
 
-    /// Whether the contender has this measure. One that exchanges no messages has exactly one measure.
-    pub(crate) fn takes_part(self, measure: Measure) -> bool {
+    /// Whether the contender has this measure, with messages of this size. One that exchanges no messages has exactly one
+    /// measure.
+    pub(crate) fn takes_part(self, measure: Measure, bytes: usize) -> bool {
         match self {
+            Self::Librpc | Self::Iceoryx2 => true,
             Self::CacheLine => measure == Measure::Latency,
             Self::Memcpy => measure == Measure::Throughput,
             Self::Eventfd => measure == Measure::Wake,
+            _ if bytes >= LARGE => false,
             Self::Aeron => measure != Measure::Wake, // its subscribers poll
-            _ => true,
+            Self::Zeromq | Self::IpcChannel | Self::UnixSocket | Self::Pipe => true,
         }
     }
 

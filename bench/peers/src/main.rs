@@ -36,6 +36,7 @@ Examples:
   peers run
   peers run --rounds 9 --seconds 1 --report peers.html --pictures .
   peers run --only librpc,aeron --measures latency --sizes 64 --json
+  peers run --sizes 65536,262144,1048576,8388608,52428800 --seconds 1
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, or without a contender that failed,
 130 interrupted"
@@ -66,7 +67,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Run {
-    /// Bytes of a message, multiples of 8
+    /// Bytes of a message, multiples of 8. From 65536 on, only librpc and iceoryx2 take part, with loans
     #[arg(long, value_name = "B,..", value_delimiter = ',', default_value = "64,256,1024", value_parser = parse_bytes)]
     sizes: Vec<usize>,
     /// How many rounds
@@ -90,7 +91,7 @@ struct Run {
     /// Writes a page with everything
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Writes the pictures (latency.svg, throughput.svg, wake.svg) and the table (peers.md) into this directory
+    /// Writes the pictures (latency.svg, throughput.svg, wake.svg, in-place.svg) and the table (peers.md) into this directory
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
 }
@@ -106,10 +107,12 @@ fn parse_pair(text: &str) -> Result<Pin, String> {
     pair.map(|pair| Pin(Some(pair))).ok_or_else(|| "two CPU numbers are expected, as in 0,1, or none".to_owned())
 }
 
+const MAX_BYTES: usize = 256 << 20;
+
 fn parse_bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(bytes) if bytes % 8 == 0 && (payload::MIN_BYTES..=32 * 1024).contains(&bytes) => Ok(bytes),
-        _ => Err("a multiple of 8, from 8 to 32768, is expected".to_owned()),
+        Ok(bytes) if bytes % 8 == 0 && (payload::MIN_BYTES..=MAX_BYTES).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("a multiple of 8, from 8 to {MAX_BYTES}, is expected")),
     }
 }
 

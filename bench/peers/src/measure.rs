@@ -27,15 +27,16 @@ pub(crate) const READY: &str = "ready";
 const WARM_UP: f64 = 0.2;
 /// The pause between two messages to a sleeper: long enough that it is asleep.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How many of the first messages are not counted.
-const FIRST_WAKES: usize = 5;
+/// How many of the first messages are not counted, where each is timed by the clock of both sides.
+const FIRST: usize = 5;
 /// An answer that takes longer counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 /// How many empty polls pass between two looks at the clock and at the parent's orders.
 const POLLS_PER_LOOK: u32 = 4096;
-/// How many messages are sent between two looks at the clock.
+/// How many messages, or how many bytes, are sent between two looks at the clock.
 const SENDS_PER_LOOK: u64 = 64;
-/// How many bytes `memcpy` copies: the size of a ring of librpc.
+const BYTES_PER_LOOK: u64 = 4 << 20;
+/// How many bytes `memcpy` copies: the size of a ring of librpc. (A large message is copied from and to memory of its own size.)
 const COPIED_BYTES: usize = 256 * 1024;
 
 /// One side, as given on the command line.
@@ -157,6 +158,8 @@ fn side<C: Contender>(task: &Task, bytes: usize) -> anyhow::Result<()> {
         (Measure::Throughput, Side::B) => end.receive_many()?,
         (Measure::Wake, Side::A) => end.wake(task)?,
         (Measure::Wake, Side::B) => end.sleep()?,
+        (Measure::InPlace, Side::A) => end.hand_over(task)?,
+        (Measure::InPlace, Side::B) => end.take_over()?,
     };
     tell(&told)?;
     match task.side {
@@ -248,7 +251,7 @@ impl<C: Contender> End<C> {
         let mut number = 0;
         for (until, flag) in [(task.time(WARM_UP), BEGIN), (task.time(1.0), LAST)] {
             while begun.elapsed() < until {
-                for _ in 0..SENDS_PER_LOOK {
+                for _ in 0..(BYTES_PER_LOOK / self.bytes as u64).clamp(1, SENDS_PER_LOOK) {
                     self.contender.send(number)?;
                     number += 1;
                 }
@@ -283,7 +286,7 @@ impl<C: Contender> End<C> {
 
     fn wake(&mut self, task: &Task) -> anyhow::Result<Told> {
         let (begun, mut times_ns) = (Instant::now(), Vec::new());
-        while begun.elapsed() < task.time(1.0) || times_ns.len() < FIRST_WAKES {
+        while begun.elapsed() < task.time(1.0) || times_ns.len() < FIRST {
             std::thread::sleep(PAUSE);
             let number = times_ns.len() as u64;
             times_ns.push((number, now_ns()));
@@ -311,16 +314,54 @@ impl<C: Contender> End<C> {
     }
 }
 
+impl<C: Contender> End<C> {
+    /// Hands over messages that are written before. Once the answer has come, the other side waits for the next one.
+    fn hand_over(&mut self, task: &Task) -> anyhow::Result<Told> {
+        let (begun, mut times_ns) = (Instant::now(), Vec::new());
+        while begun.elapsed() < task.time(1.0) || times_ns.len() <= FIRST {
+            let number = times_ns.len() as u64;
+            self.contender.prepare(number)?;
+            times_ns.push((number, now_ns()));
+            self.contender.hand_over()?;
+            anyhow::ensure!(self.next(Some(LOST_AFTER), |_| {})?.is_some(), "a message without an answer");
+        }
+        let sent = times_ns.len() as u64;
+        self.contender.send(sent | LAST)?;
+        Ok(Told { sent: sent + 1, tally: self.tally, times_ns, ..Told::default() })
+    }
+
+    /// Notes when each message has arrived, then reads and answers it.
+    fn take_over(&mut self) -> anyhow::Result<Told> {
+        let (mut times_ns, mut sent) = (Vec::new(), 0);
+        while !self.over.load(Ordering::Relaxed) {
+            if !self.contender.take()? {
+                continue;
+            }
+            let now = now_ns();
+            let (tally, bytes, mut came) = (&mut self.tally, self.bytes, None);
+            self.contender.read(&mut |message| came = tally.take(message, bytes))?;
+            match came {
+                Some(number) if number & LAST != 0 => break,
+                Some(number) => times_ns.push((number, now)),
+                None => {}
+            }
+            self.contender.send(came.unwrap_or(self.tally.next))?;
+            sent += 1;
+        }
+        Ok(Told { sent, tally: self.tally, times_ns, ..Told::default() })
+    }
+}
+
 /// Up to an hour, three digits. (A histogram without bounds that saturates ignores everything beyond its first 2 µs.)
 fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_max(3_600_000_000_000, 3)?)
 }
 
-/// How long the wakes took, without the first ones: from before a message was sent until its receiver had it.
-pub(crate) fn wakes(sent: &Told, received: &Told) -> anyhow::Result<Histogram<u64>> {
+/// How long the messages took, without the first ones: from before each was sent until its receiver had it.
+pub(crate) fn one_way(sent: &Told, received: &Told) -> anyhow::Result<Histogram<u64>> {
     let mut histogram = histogram()?;
     for (number, came) in &received.times_ns {
-        if let Some((_, went)) = sent.times_ns.get(*number as usize).filter(|_| *number as usize >= FIRST_WAKES) {
+        if let Some((_, went)) = sent.times_ns.get(*number as usize).filter(|_| *number as usize >= FIRST) {
             histogram.saturating_record(came.saturating_sub(*went));
         }
     }
@@ -330,7 +371,8 @@ pub(crate) fn wakes(sent: &Told, received: &Told) -> anyhow::Result<Histogram<u6
 /// How many pieces of this size one thread copies per second from one buffer to another.
 fn copies_per_second(bytes: usize, time: Duration) -> f64 {
     let pieces = (COPIED_BYTES / bytes).max(1);
-    let (from, mut to) = (vec![7u8; pieces * bytes], vec![0u8; pieces * bytes]);
+    // Not 0: such memory is touched by the first copy only.
+    let (from, mut to) = (vec![7u8; pieces * bytes], vec![1u8; pieces * bytes]);
     let (begun, mut copied) = (Instant::now(), 0usize);
     while begun.elapsed() < time {
         for (from, to) in from.chunks_exact(bytes).zip(to.chunks_exact_mut(bytes)) {

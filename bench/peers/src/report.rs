@@ -74,6 +74,7 @@ fn file(measure: Measure) -> &'static str {
         Measure::Latency => "latency.svg",
         Measure::Throughput => "throughput.svg",
         Measure::Wake => "wake.svg",
+        Measure::InPlace => "in-place.svg",
     }
 }
 
@@ -82,6 +83,7 @@ fn heading(measure: Measure) -> &'static str {
         Measure::Latency => "One-way latency",
         Measure::Throughput => "Messages a second, in one direction",
         Measure::Wake => "Waking a receiver that sleeps",
+        Measure::InPlace => "Handing over a large message",
     }
 }
 
@@ -95,6 +97,10 @@ fn explained(measure: Measure) -> &'static str {
         Measure::Wake => {
             "From before sending until the message is in the hands of a process that slept. Dot and ticks as above. Left is \
              better."
+        }
+        Measure::InPlace => {
+            "From before sending until the message is in the hands of a process that polls. It is written before, and read \
+             afterwards, in full. Dot and ticks as above. Left is better."
         }
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn run(
     let (mut samples, mut number) = (Vec::new(), 0);
     for round in 0..plan.rounds {
         for (measure, bytes) in plan.matters() {
-            let mut names: Vec<_> = plan.names.iter().copied().filter(|name| name.takes_part(measure)).collect();
+            let mut names: Vec<_> = plan.names.iter().copied().filter(|name| name.takes_part(measure, bytes)).collect();
             let turn = round % names.len().max(1);
             names.rotate_left(turn); // so no contender always follows the same one
             for name in names {
@@ -118,7 +118,8 @@ impl Plan {
     /// Each measure with each size. Waking does not depend on the size, so it is measured with the first one.
     fn matters(&self) -> Vec<(Measure, usize)> {
         let sizes = |measure| if measure == Measure::Wake { &self.sizes[..1] } else { &self.sizes[..] };
-        self.measures.iter().flat_map(|measure| sizes(*measure).iter().map(|bytes| (*measure, *bytes))).collect()
+        let all = self.measures.iter().flat_map(|measure| sizes(*measure).iter().map(|bytes| (*measure, *bytes)));
+        all.filter(|(measure, bytes)| measure.has(*bytes)).collect()
     }
 }
 
@@ -177,9 +178,12 @@ fn run_one(
             Figures::Time { p50_ns, p99_ns, p999_ns }
         }
         Measure::Throughput => Figures::Rate { messages_per_s: answered.messages_per_s },
-        Measure::Wake => {
-            let wakes = measure::wakes(&asked, &answered)?;
-            let [p50_ns, p99_ns, p999_ns] = [0.5, 0.99, 0.999].map(|part| wakes.value_at_quantile(part) as f64);
+        Measure::Wake | Measure::InPlace => {
+            if measure == Measure::InPlace {
+                faults.add(Faults::between(&answered, &asked));
+            }
+            let times = measure::one_way(&asked, &answered)?;
+            let [p50_ns, p99_ns, p999_ns] = [0.5, 0.99, 0.999].map(|part| times.value_at_quantile(part) as f64);
             Figures::Time { p50_ns, p99_ns, p999_ns }
         }
     };

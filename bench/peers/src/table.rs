@@ -39,6 +39,7 @@ pub(crate) fn title(measure: Measure) -> &'static str {
         Measure::Latency => "one way",
         Measure::Throughput => "one direction",
         Measure::Wake => "sleeping receiver",
+        Measure::InPlace => "in place",
     }
 }
 
@@ -47,7 +48,7 @@ pub(crate) fn line(sample: &Sample) -> String {
     let of = sample.of;
     let faults = if sample.faults.none() { String::new() } else { format!("  {:?}", sample.faults) };
     let (round, title, bytes, name) = (sample.round + 1, title(of.measure), of.bytes, of.name.title());
-    format!("round {round}  {title:<17} {bytes:>5} B  {name:<22} {}{faults}", words(&sample.figures).join("  "))
+    format!("round {round}  {title:<17} {bytes:>8} B  {name:<22} {}{faults}", words(&sample.figures).join("  "))
 }
 
 fn words(figures: &Figures) -> [String; 3] {

@@ -12,7 +12,7 @@ mod send; //      sends numbered messages
 use std::io::Write;
 use std::path::PathBuf;
 
-use librpc::{Domain, Node};
+use librpc::{Domain, Limits, Node};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use once::{Ending, Once, To};
@@ -131,7 +131,11 @@ pub(crate) fn say(line: &str) -> anyhow::Result<()> {
 }
 
 fn open(domain: &DomainAt, id: &str) -> anyhow::Result<Node> {
-    Ok(Node::builder(id).domain(domain.domain()).open()?)
+    open_with(domain, id, Limits::default())
+}
+
+fn open_with(domain: &DomainAt, id: &str, limits: Limits) -> anyhow::Result<Node> {
+    Ok(Node::builder(id).domain(domain.domain()).limits(limits).open()?)
 }
 
 /// Calls this when the supervisor closes stdin.

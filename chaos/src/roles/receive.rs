@@ -1,15 +1,18 @@
 //! Processes numbered messages, and notes what it has processed before it acknowledges it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::Context;
-use librpc::{Acknowledge, Event, Wait};
+use librpc::{Acknowledge, Event, Inbox, Sample, Wait};
 use serde::{Deserialize, Serialize};
 use testkit::payload;
 
 use super::{DomainAt, TOPIC, at_end_of_stdin, open, say};
 use crate::log::Log;
+
+/// How many samples are held.
+const HELD: usize = 3;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Receive {
@@ -24,6 +27,8 @@ pub(crate) struct Receive {
     pub(crate) capacity: u64,
     /// Whether it sleeps at once when there is no message.
     pub(crate) block: bool,
+    /// It receives samples, and holds a few of them.
+    pub(crate) samples: bool,
     /// How many messages it acknowledges at once; 0 or 1 for each at the next receive.
     pub(crate) batch: u64,
     /// How long each message takes, in microseconds.
@@ -61,6 +66,11 @@ impl Receive {
         at_end_of_stdin(move || stop.stop())?;
         let mut notes = Notes { log: Log::open(&self.log)?, slots: 0, runs: BTreeMap::new(), dirty: Vec::new() };
         say("ready")?; // from here on it opens nothing: its descriptors may be limited
+        if self.samples {
+            receive_samples(&mut inbox, &mut notes)?;
+            drop(inbox);
+            return node.close(Duration::from_secs(10)).context("closing");
+        }
         let mut unacknowledged = 0;
         loop {
             // It notes and acknowledges before it sleeps, and after each batch.
@@ -101,6 +111,23 @@ impl Receive {
         drop(inbox);
         node.close(Duration::from_secs(10)).context("closing")
     }
+}
+
+/// Reads each sample when it comes, and once more when it is dropped.
+fn receive_samples(inbox: &mut Inbox, notes: &mut Notes) -> anyhow::Result<()> {
+    let mut held = VecDeque::new();
+    let read = |sample: &Sample| payload::read(&sample.to_vec()).context("TORN: a sample");
+    while let Some(sample) = inbox.recv_sample()? {
+        let (stream, number) = read(&sample)?;
+        notes.add(stream, number, sample.is_redelivered(), sample.sender())?;
+        notes.save()?;
+        held.push_back(((stream, number), sample));
+        if held.len() > HELD {
+            let (before, sample) = held.pop_front().context("there is one")?;
+            anyhow::ensure!(read(&sample)? == before, "TORN: a sample that was held, {before:?}");
+        }
+    }
+    Ok(())
 }
 
 struct Notes {

@@ -5,12 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use librpc::{FlushError, Node, Publisher, SendError, Sender};
+use librpc::{FlushError, Limits, Node, Publisher, SendError, Sender};
 use serde::{Deserialize, Serialize};
 use testkit::payload;
 
-use super::{DomainAt, TOPIC, at_end_of_stdin, open, say};
+use super::{DomainAt, TOPIC, at_end_of_stdin, open_with, say};
 use crate::log::SegmentLog;
+
+/// The length of a payload that does not fit into a ring.
+const LENT_BYTES: usize = 100_000;
+/// The length of the others, of a sender whose memory is short, and how much it has.
+const LONG_BYTES: usize = 3_000_000;
+const SQUEEZED_BYTES: u64 = 5 << 20;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Send {
@@ -25,6 +31,10 @@ pub(crate) struct Send {
     pub(crate) stream: u64,
     /// The longest payload in bytes; 0 for the shortest that can be checked.
     pub(crate) bytes: usize,
+    /// Its payloads do not fit into a ring.
+    pub(crate) lends: bool,
+    /// They are of two lengths, and its memory does not take both at the same time.
+    pub(crate) squeezed: bool,
     /// How many messages it sends between two notes; 0 or 1 to note each.
     pub(crate) burst: u64,
     /// How many in all; `None` for as many as possible until it is asked to end.
@@ -51,7 +61,11 @@ impl Send {
 
     pub(super) fn play(self) -> anyhow::Result<()> {
         let mut notes = SegmentLog::open(&self.log, self.domain.is_shared)?;
-        let node = open(&self.domain, &self.id)?;
+        let limits = match self.squeezed {
+            false => Limits::default(),
+            true => Limits::default().payload_bytes(SQUEEZED_BYTES),
+        };
+        let node = open_with(&self.domain, &self.id, limits)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopper = stop.clone();
         at_end_of_stdin(move || stopper.store(true, Ordering::Relaxed))?; // Relaxed: it only ends the loop
@@ -69,7 +83,7 @@ impl Send {
             }
             notes.save()?;
             while notes.now.sent < notes.now.begun {
-                payload::write(&mut payload, self.stream, notes.now.sent, self.bytes);
+                self.write(&mut payload, notes.now.sent);
                 match way.send(&payload)? {
                     Went::Well => notes.now.sent += 1,
                     Went::Gone { undelivered: 0, .. } => {
@@ -106,6 +120,14 @@ impl Send {
 }
 
 impl Send {
+    fn write(&self, payload: &mut Vec<u8>, number: u64) {
+        let length = if self.squeezed && number.is_multiple_of(2) { LONG_BYTES } else { LENT_BYTES };
+        match self.lends || self.squeezed {
+            true => payload::write_exactly(payload, self.stream, number, length),
+            false => payload::write(payload, self.stream, number, self.bytes),
+        }
+    }
+
     /// Waits until the receiver is there.
     fn way(&self, node: &Node) -> anyhow::Result<Way> {
         // Longer than any section takes, because on a busy machine all its receivers may die before they answer.

@@ -5,6 +5,7 @@ mod connect; //      join, connect, first message
 mod duplex; //       both directions at once
 mod fanout; //       one publish, many inboxes
 mod idle; //         what an idle receiver does: nothing
+mod large; //        large messages, in place and in full
 mod latency; //      a round trip
 mod scale; //        many channels, nodes, topics, patterns
 mod throughput; //   one direction
@@ -60,6 +61,7 @@ Examples:
   librpc bench throughput --size 256 --seconds 5 --json
   librpc bench duplex --size 256 --rate 1000000 --pin 0,1
   librpc bench fanout --pin 0,1
+  librpc bench large --subscribers 4
   librpc bench wake
   librpc bench connect --count 100
   librpc bench scale
@@ -78,6 +80,7 @@ enum What {
     Throughput(throughput::Args),
     Duplex(duplex::Args),
     Fanout(fanout::Args),
+    Large(large::Args),
     Wake(wake::Args),
     Connect(connect::Args),
     Scale(scale::Args),
@@ -96,6 +99,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         What::Throughput(args) => throughput::run(&bench, args),
         What::Duplex(args) => duplex::run(&bench, args),
         What::Fanout(args) => fanout::run(&bench, args),
+        What::Large(args) => large::run(&bench, args),
         What::Wake(args) => wake::run(&bench, args),
         What::Connect(args) => connect::run(&bench, args),
         What::Scale(args) => scale::run(&bench, args),

@@ -3,6 +3,7 @@
 mod domain; //    the directory, its files, and the nodes in it
 mod elsewhere; // processes whose directory of the same path is another one
 mod machine; //   the kernel, its limits, and memory
+mod payloads; //  the memory for large payloads
 mod place; //     the file system that the domain is on
 
 use std::io::Write;
@@ -72,7 +73,10 @@ pub(crate) fn run(args: &DomainArgs, options: &Args) -> CommandResult {
         Ok(found) => {
             checks.extend(found);
             match Looker::new(domain.clone()).look() {
-                Ok(snapshot) => checks.extend(domain::nodes(&snapshot)),
+                Ok(snapshot) => {
+                    checks.extend(domain::nodes(&snapshot));
+                    checks.push(payloads::check(&snapshot));
+                }
                 Err(error) => checks.push(Check::fail("nodes", error.to_string(), "see the lines above")),
             }
         }

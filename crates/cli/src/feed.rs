@@ -1,20 +1,47 @@
-//! Stdin, line by line, as messages: for `send` and `pub`.
+//! Stdin, line by line, or files as messages: for `send` and `pub`.
 //!
 //! It ends when everything is processed, or reports what is not.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use crate::deadline::SLICE;
+use crate::file::{self, Content, MessageFile};
 use crate::interrupt::Interrupt;
 use crate::lines::{Filled, Lines, Next};
 use crate::outcome::{CommandResult, Outcome, say};
 
-/// Where lines go.
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a> {
+    Line(u64),
+    File(&'a Path),
+}
+
+impl fmt::Display for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(number) => write!(f, "line {number}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What a message contains.
+#[derive(Clone, Copy)]
+pub(crate) enum Payload<'a> {
+    Bytes(&'a [u8]),
+    File(&'a MessageFile),
+}
+
+/// Where messages go.
 pub(crate) trait Feed {
     /// The longest message in bytes that may be delivered. A longer line is not kept in memory.
     fn max_message(&mut self) -> anyhow::Result<usize>;
-    /// Sends a line, and waits up to its limit. A failure of this line alone is reported and counted.
-    fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>>;
+    /// Sends a message, and waits up to its limit. A failure of this message alone is reported and counted.
+    fn send(&mut self, from: Source, payload: Payload, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>>;
     /// Whether to check the receivers while no line comes.
     fn is_watched(&mut self) -> bool;
     /// Checks the receivers.
@@ -31,17 +58,24 @@ pub(crate) trait Feed {
     fn says_numbers(&mut self) -> bool;
 }
 
-/// Why the lines end before stdin does.
+/// Why it ends before all messages are sent.
 pub(crate) enum Ended {
     /// There is no receiver left.
     Lost(String),
     Interrupted(i32),
 }
 
-/// Sends each line of stdin, and waits until everything is processed.
-pub(crate) fn feed(mut to: impl Feed, interrupt: &Interrupt) -> CommandResult {
+/// Sends these files, or else each line of stdin, and waits until everything is processed.
+pub(crate) fn feed(mut to: impl Feed, files: &[PathBuf], interrupt: &Interrupt) -> CommandResult {
     let mut too_long = false;
-    let ended = lines(&mut to, interrupt, &mut too_long)?;
+    let ended = match files {
+        [] => lines(&mut to, interrupt, &mut too_long)?,
+        files => send_files(&mut to, files, interrupt, &mut too_long)?,
+    };
+    let ended = match ended {
+        None => flush(&mut to, interrupt)?,
+        ended => ended,
+    };
     Ok(match ended {
         Some(Ended::Lost(why)) => {
             say(format_args!("{why}: {}", to.numbers()));
@@ -60,9 +94,39 @@ pub(crate) fn feed(mut to: impl Feed, interrupt: &Interrupt) -> CommandResult {
     })
 }
 
-/// Reports a line that is over the limit.
-pub(crate) fn say_too_long(number: u64, bytes: u64, max: usize) {
-    say(format_args!("line {number} was not sent: it has {bytes} bytes, the limit is {max}"));
+/// Reports a message that is over the limit.
+pub(crate) fn say_too_long(from: Source, bytes: u64, max: usize) {
+    say(format_args!("{from} was not sent: it has {bytes} bytes, the limit is {max}"));
+}
+
+fn send_files(
+    to: &mut impl Feed,
+    files: &[PathBuf],
+    interrupt: &Interrupt,
+    too_long: &mut bool,
+) -> anyhow::Result<Option<Ended>> {
+    for path in files {
+        let from = Source::File(path);
+        let max = to.max_message()?;
+        let ended = match file::content(path, max, interrupt)? {
+            Content::Stored(file) => to.send(from, Payload::File(&file), interrupt)?,
+            Content::Read(bytes) => to.send(from, Payload::Bytes(&bytes), interrupt)?,
+            Content::Interrupted(signal) => Some(Ended::Interrupted(signal)),
+            Content::TooLong(bytes) => {
+                *too_long = true;
+                match bytes {
+                    Some(bytes) => say_too_long(from, bytes, max),
+                    None => say(format_args!("{from} was not sent: it has more than {max} bytes, the limit")),
+                }
+                None
+            }
+        };
+        let interrupted = interrupt.signal().map(Ended::Interrupted);
+        if let Some(ended) = ended.or(interrupted) {
+            return Ok(Some(ended));
+        }
+    }
+    Ok(None)
 }
 
 fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyhow::Result<Option<Ended>> {
@@ -80,20 +144,21 @@ fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyh
         }
         match next {
             Next::Line(line) => {
-                if let Some(ended) = to.line(lines.number(), lines.bytes(line), interrupt)? {
+                let from = Source::Line(lines.number());
+                if let Some(ended) = to.send(from, Payload::Bytes(lines.bytes(line)), interrupt)? {
                     return Ok(Some(ended));
                 }
             }
             Next::TooLong(bytes) => {
                 *too_long = true;
-                say_too_long(lines.number(), bytes, to.max_message()?);
+                say_too_long(Source::Line(lines.number()), bytes, to.max_message()?);
             }
             Next::Nothing => {
                 if let Some(ended) = read(to, interrupt, &mut lines)? {
                     return Ok(Some(ended));
                 }
             }
-            Next::End => return flush(to, interrupt),
+            Next::End => return Ok(None),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
 use crate::latency::{grouped, readable};
-use crate::options::PatternArgs;
+use crate::options::{PatternArgs, RoomArgs};
 use crate::outcome::{CommandResult, Outcome};
 use crate::output;
 use crate::turned_away::TurnedAway;
@@ -35,9 +35,8 @@ pub(crate) struct Args {
     /// End after N lines
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
-    /// The size of each publisher's ring, a power of two. The longest message is an eighth of it, less 64 bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
-    capacity: u64,
+    #[command(flatten)]
+    room: RoomArgs,
     /// Write one object per line: seconds, messages, rate, bytes_per_s, missed, too_large,
     /// interval_{min,mean,max,stddev}_ns
     #[arg(long)]
@@ -46,7 +45,7 @@ pub(crate) struct Args {
 
 /// The shortest time between two lines.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// Large rings for many publishers take address space, but only the part that is written becomes memory.
+/// Large messages of many publishers take address space, but no memory of this process.
 const MAPPED_BYTES: u64 = 1 << 40;
 /// The longest single wait for a message.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -92,8 +91,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let mut limits = Limits::default();
     limits.mapped_bytes_per_user = MAPPED_BYTES;
     let node = Node::builder(&unique_id("hz")?).domain(domain.domain()?).limits(limits).open()?;
-    let inbox = node.subscriber_builder(&args.patterns.pattern).policy(Policy::Latest).capacity(args.capacity);
-    let mut inbox = output::open(inbox)?;
+    let inbox = args.room.apply(node.subscriber_builder(&args.patterns.pattern));
+    let mut inbox = output::open(inbox.policy(Policy::Latest))?;
     let stop = inbox.stop_handle();
     interrupt.then(move || stop.stop());
     let (mut last, mut lines, mut turned_away) = (None, 0, TurnedAway::default());
@@ -104,7 +103,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
             break;
         }
         let now = TurnedAway::by(&node);
-        stretch.too_large = now.since(turned_away).returned; // an inbox that is overwritten returns messages for no other reason
+        stretch.too_large = now.since(turned_away).returned; // or its publisher had no memory for them: an inbox that is overwritten returns messages for no other reason
         turned_away = now;
         let line = stretch.line(begun.elapsed().as_secs_f64());
         let text = if args.json { serde_json::to_string(&line)? } else { readable_line(&line) };
@@ -123,10 +122,11 @@ fn listen(
 ) -> anyhow::Result<Stretch> {
     let mut stretch = Stretch::default();
     while !deadline.has_passed() && interrupt.signal().is_none() {
-        let Some(message) = inbox.recv_timeout(deadline.next_wait(LONGEST_WAIT))? else { continue };
+        // As a sample, so that nothing large is copied only to be counted.
+        let Some(message) = inbox.recv_sample_timeout(deadline.next_wait(LONGEST_WAIT))? else { continue };
         let now = Instant::now();
         stretch.received += 1;
-        stretch.received_bytes += message.payload().len() as u64;
+        stretch.received_bytes += message.len() as u64;
         stretch.missed = stretch.missed.saturating_add(message.missed());
         if let Some(last) = last.replace(now) {
             stretch.intervals.add((now - last).as_nanos() as f64, message.missed());
@@ -176,7 +176,7 @@ fn readable_line(line: &Line) -> String {
     let missed = if line.missed > 0 { format!("  missed {}", grouped(line.missed)) } else { String::new() };
     let too_large = match line.too_large {
         0 => String::new(),
-        count => format!("  {} too large for hz (see --capacity)", grouped(count)),
+        count => format!("  {} too large for hz (see --max-message)", grouped(count)),
     };
     format!(
         "{:.1} Hz  {} bytes/s  interval {} to {}, mean {}, deviation {}{missed}{too_large}",

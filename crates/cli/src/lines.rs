@@ -98,11 +98,12 @@ impl Lines {
             *skipped += self.end as u64;
             (self.scanned, self.end) = (0, 0);
         } else if self.end == self.buffer.len() {
-            if self.end > limit() {
+            let limit = limit();
+            if self.end > limit {
                 self.skipped = Some(self.end as u64);
                 (self.scanned, self.end) = (0, 0);
             } else {
-                self.buffer.resize(2 * self.end, 0);
+                self.buffer.resize((2 * self.end).min(limit.saturating_add(1)), 0);
             }
         }
         Next::Nothing

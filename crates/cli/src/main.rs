@@ -14,9 +14,9 @@ mod graph; //        who sends what to whom, as a picture
 mod hz; //           how often messages are published
 mod metrics; //      a page for Prometheus
 mod nodes; //        lists a domain
-mod publish; //      pub: lines of stdin to a topic
+mod publish; //      pub: lines of stdin, or files, to a topic
 mod recv; //         messages to stdout
-mod send; //         lines of stdin to a node
+mod send; //         lines of stdin, or files, to a node
 mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout
 mod top; //          a domain at work, live
@@ -26,7 +26,8 @@ mod admit; //        --admit
 mod children; //     processes that a command starts
 mod deadline; //     how long to wait
 mod domain; //       --domain, --group, opening a node
-mod feed; //         stdin as messages
+mod feed; //         lines of stdin or files, as messages
+mod file; //         files as messages
 mod interrupt; //    signals as a value, a descriptor and a call
 mod latency; //      percentiles
 mod lines; //        stdin as lines

@@ -2,8 +2,28 @@
 
 use std::time::Duration;
 
-/// The longest message that any inbox can take, in bytes: a quarter of the largest ring, less 64.
-pub(crate) const MAX_MESSAGE: usize = (1 << 30) / 4 - 64;
+use librpc::{DEFAULT_CAPACITY, InboxBuilder};
+
+/// The longest message that an inbox takes by default, in bytes.
+pub(crate) const MAX_MESSAGE: usize = 1 << 30;
+
+/// How large messages may be that a command receives, and where they wait.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct RoomArgs {
+    /// The size of each sender's ring, a power of two. It sets how many messages can wait, not how large they are: one
+    /// larger than a quarter of it (with --policy latest: an eighth) waits in its sender's memory
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CAPACITY)]
+    capacity: u64,
+    /// The largest message that is taken. A larger one is an error of its sender
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_MESSAGE)]
+    max_message: usize,
+}
+
+impl RoomArgs {
+    pub(crate) fn apply<'n>(&self, inbox: InboxBuilder<'n>) -> InboxBuilder<'n> {
+        inbox.capacity(self.capacity).max_message(self.max_message)
+    }
+}
 
 /// The topics that a command subscribes to.
 #[derive(clap::Args, Clone, Debug)]

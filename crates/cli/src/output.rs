@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
-use librpc::{Acknowledge, DEFAULT_CAPACITY, Inbox, InboxBuilder, InboxError, Message, Node, Policy};
+use librpc::{Acknowledge, Inbox, InboxBuilder, InboxError, Message, Node, Policy};
 use serde::Serialize;
 
 use crate::interrupt::Interrupt;
 use crate::latency::counted;
+use crate::options::RoomArgs;
 use crate::outcome::{Usage, say};
 use crate::stdout::{Stdout, Written};
 use crate::turned_away::TurnedAway;
@@ -28,10 +29,8 @@ pub(crate) struct OutputArgs {
     /// Write nothing between the messages
     #[arg(long)]
     raw: bool,
-    /// The size of each sender's ring, a power of two. The longest message is a quarter of it (with --policy latest: an
-    /// eighth), less 64 bytes
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CAPACITY)]
-    capacity: u64,
+    #[command(flatten)]
+    room: RoomArgs,
     /// What happens to a message when the inbox is full: its sender waits, it is dropped, or it overwrites older ones
     #[arg(long, value_enum, default_value_t = PolicyArg::Block)]
     policy: PolicyArg,
@@ -66,7 +65,7 @@ pub(crate) fn open(inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
 impl OutputArgs {
     /// Opens an inbox as the options say.
     pub(crate) fn open(&self, inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
-        open(inbox.capacity(self.capacity).policy(self.policy()).acknowledge(Acknowledge::Explicit))
+        open(self.room.apply(inbox).policy(self.policy()).acknowledge(Acknowledge::Explicit))
     }
 
     pub(crate) fn policy(&self) -> Policy {
@@ -96,8 +95,11 @@ impl OutputArgs {
             };
             if let Some(message) = &message {
                 let missed = message.missed();
-                self.format(message, with_topic, &mut line)?;
-                match stdout.write(&line, interrupt).context("cannot write to stdout")? {
+                let bytes = match self.is_plain(with_topic) {
+                    true => message.payload(),
+                    false => self.format(message, with_topic, &mut line)?,
+                };
+                match stdout.write(bytes, interrupt).context("cannot write to stdout")? {
                     Written::All => inbox.ack(),
                     Written::Closed | Written::Interrupted => break,
                 }
@@ -119,7 +121,12 @@ impl OutputArgs {
         Ok(tally)
     }
 
-    fn format(&self, message: &Message<'_>, with_topic: bool, line: &mut Vec<u8>) -> anyhow::Result<()> {
+    /// Whether a message is written as it is.
+    fn is_plain(&self, with_topic: bool) -> bool {
+        self.raw && !with_topic
+    }
+
+    fn format<'l>(&self, message: &Message<'_>, with_topic: bool, line: &'l mut Vec<u8>) -> anyhow::Result<&'l [u8]> {
         line.clear();
         if self.json {
             serde_json::to_writer(&mut *line, &Line::new(message)).context("cannot write JSON")?;
@@ -133,7 +140,7 @@ impl OutputArgs {
         if !self.raw {
             line.push(b'\n');
         }
-        Ok(())
+        Ok(line)
     }
 }
 
@@ -176,8 +183,8 @@ impl<'n> Spectator<'n> {
         }
         if returned > 0 {
             let why = match self.policy {
-                Policy::Block => "too large for this inbox (see --capacity), or it was full for too long",
-                _ => "too large for this inbox (see --capacity)",
+                Policy::Block => "too large for this inbox (see --max-message), or it was full for too long",
+                _ => "too large for this inbox (see --max-message)",
             };
             say(format_args!("{} returned to the publisher: {why}", counted(returned, "message")));
         }

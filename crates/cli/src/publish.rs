@@ -1,6 +1,6 @@
-//! `librpc pub`: each line of stdin is published.
+//! `librpc pub`: each line of stdin, or each file, is published.
 //!
-//! Every subscriber gets the lines at its own speed. A full one costs at most the limit, and only once while it is stuck.
+//! Every subscriber gets the messages at its own speed. A full one costs at most the limit, and only once while it is stuck.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,16 +10,17 @@ use librpc::{FlushError, Policy, PublishError, Publisher, SendError};
 use crate::admit::ReadersArgs;
 use crate::deadline::{Deadline, SLICE};
 use crate::domain::DomainArgs;
-use crate::feed::{Ended, Feed, feed};
+use crate::feed::{Ended, Feed, Payload, Source, feed};
+use crate::file::FileArgs;
 use crate::interrupt::Interrupt;
 use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::source::SourceArgs;
 
-/// Publishes each line of stdin on a topic
+/// Publishes each line of stdin, or each of some files, on a topic
 ///
 /// Waits at the end until everything is processed. 0: every subscriber got everything, or there was none. 3: not
-/// everything; stderr has the numbers. 124: no subscriber appeared. A line that is too large only for a subscriber that
+/// everything; stderr has the numbers. 124: no subscriber appeared. A message that is too large only for a subscriber that
 /// drops or overwrites messages anyway counts as delivered. A subscriber that may not read the topic does not count.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -27,6 +28,7 @@ Examples:
   echo 21.5 | librpc pub sensor/kitchen/temperature
   seq 1000 | librpc pub numbers --wait 10s        # waits for a subscriber first
   yes | librpc pub load --rate 10000 --limit 100ms
+  librpc pub camera/front --file frame-*.raw --rate 60  # of any size
   cat code | librpc pub door/code --readers uid:1000 --readers gid:44+exe:/usr/bin/guard")]
 pub(crate) struct Args {
     /// The topic: levels joined by slashes, as in group/topic
@@ -35,6 +37,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     limit: Duration,
     #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
     readers: ReadersArgs,
@@ -42,6 +46,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
+    args.files.check()?;
     let readers = args.readers.admission();
     let node = args.source.open_with(domain, "pub", |node| match readers {
         Some(readers) => node.readers(&args.topic, readers),
@@ -56,7 +61,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     publisher.set_timeout(args.limit);
     publisher.limit_rate(args.source.rate());
     publisher.set_redelivery(args.source.redeliver);
-    feed(Publishing { publisher, messages: 0, inboxes: 0, passed_by: 0, said: BTreeSet::new() }, &interrupt)
+    let to = Publishing { publisher, messages: 0, inboxes: 0, passed_by: 0, unpublished: 0, said: BTreeSet::new() };
+    feed(to, &args.files.files, &interrupt)
 }
 
 /// Waits for a subscriber. Returns how the command ends if none appears.
@@ -90,14 +96,16 @@ struct Publishing {
     inboxes: usize,
     /// Messages that were too large for a subscriber that drops or overwrites messages anyway. They are not our loss.
     passed_by: u64,
-    /// What has been reported, so that the same trouble with the same inbox is not reported for every line.
+    /// Files for which there was no memory.
+    unpublished: u64,
+    /// What has been reported, so that the same trouble with the same inbox is not reported for every message.
     said: BTreeSet<String>,
 }
 
 impl Publishing {
-    fn say_once(&mut self, number: u64, text: String) {
+    fn say_once(&mut self, from: Source, text: String) {
         if !self.said.contains(&text) {
-            say(format_args!("line {number}: {text}"));
+            say(format_args!("{from}: {text}"));
             self.said.insert(text);
         }
     }
@@ -112,7 +120,7 @@ impl Publishing {
     fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
         match self.publisher.flush(limit) {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
-            // The other subscribers still get the lines.
+            // The other subscribers still get the messages.
             Err(FlushError::Lost { causes, .. }) => {
                 causes.iter().for_each(say);
                 Ok(None)
@@ -122,7 +130,7 @@ impl Publishing {
     }
 }
 
-/// Why an inbox did not get a line.
+/// Why an inbox did not get a message.
 enum Undelivered {
     TooLarge { node: String, bytes: usize, max: usize },
     Other(String),
@@ -145,9 +153,20 @@ impl Feed for Publishing {
         Ok(MAX_MESSAGE)
     }
 
-    fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+    fn send(&mut self, from: Source, payload: Payload, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
         loop {
-            match self.publisher.publish(line) {
+            let published = match payload {
+                Payload::Bytes(bytes) => self.publisher.publish(bytes),
+                Payload::File(file) => match file.load(|bytes| self.publisher.loan(bytes))? {
+                    Ok(loan) => self.publisher.publish_loan(loan),
+                    Err(error) => {
+                        self.unpublished += 1;
+                        say(format_args!("{from} was not sent: {error}"));
+                        return Ok(interrupt.signal().map(Ended::Interrupted));
+                    }
+                },
+            };
+            match published {
                 Ok(receipt) => {
                     let undelivered: Vec<_> = receipt.undelivered().iter().map(Undelivered::from).collect();
                     self.messages += 1;
@@ -156,12 +175,12 @@ impl Feed for Publishing {
                         match why {
                             Undelivered::TooLarge { node, max, .. } if self.only_looks_on(&node) => {
                                 self.passed_by += 1;
-                                self.say_once(number, format!("node {node:?} takes at most {max} bytes"));
+                                self.say_once(from, format!("node {node:?} takes at most {max} bytes"));
                             }
                             Undelivered::TooLarge { node, bytes, max } => say(format_args!(
-                                "line {number} was not sent to node {node:?}: it has {bytes} bytes, the limit is {max}"
+                                "{from} was not sent to node {node:?}: it has {bytes} bytes, the limit is {max}"
                             )),
-                            Undelivered::Other(text) => self.say_once(number, text),
+                            Undelivered::Other(text) => self.say_once(from, text),
                         }
                     }
                     return Ok(interrupt.signal().map(Ended::Interrupted));
@@ -195,7 +214,7 @@ impl Feed for Publishing {
 
     fn has_lost(&mut self) -> bool {
         let account = self.publisher.account();
-        account.dropped + account.returned > self.passed_by
+        self.unpublished > 0 || account.dropped + account.returned > self.passed_by
     }
 
     fn numbers(&mut self) -> String {

@@ -26,6 +26,15 @@ struct Node<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
     inboxes: &'a [String],
+    /// Left out if it does not answer.
+    #[serde(flatten)]
+    payloads: Option<Payloads>,
+}
+
+#[derive(Serialize)]
+struct Payloads {
+    payload_bytes: u64,
+    payload_limit_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -80,6 +89,10 @@ struct Channel<'a> {
     depth_bytes: u64,
     depth_max_bytes: u64,
     capacity_bytes: u64,
+    /// Null if the sender does not answer.
+    lent: Option<u64>,
+    lent_bytes: Option<u64>,
+    held: u64,
     last_sent_ago_ns: Option<u64>,
     last_processed_ago_ns: Option<u64>,
     latency_samples: u64,
@@ -132,6 +145,9 @@ impl<'a> From<&'a ChannelRow> for Channel<'a> {
             depth_bytes: stats.depth,
             depth_max_bytes: stats.depth_max,
             capacity_bytes: stats.capacity,
+            lent: row.lent.map(|lent| lent.payloads),
+            lent_bytes: row.lent.map(|lent| lent.bytes),
+            held: stats.held,
             last_sent_ago_ns: stats.last_sent.map(|ago| ago.as_nanos() as u64),
             last_processed_ago_ns: stats.last_processed.map(|ago| ago.as_nanos() as u64),
             latency_samples: samples,
@@ -164,7 +180,10 @@ impl<'a> From<&'a NodeRow> for Node<'a> {
     fn from(row: &'a NodeRow) -> Self {
         let NodeRow { id, pid, uid, incarnation, state, why, version, addresses, .. } = row;
         let (why, version) = (why.as_deref(), version.as_deref());
-        Self { node: id, pid: *pid, uid: *uid, incarnation, state: *state, why, version, inboxes: addresses }
+        let payloads = row
+            .payloads
+            .map(|payloads| Payloads { payload_bytes: payloads.bytes, payload_limit_bytes: payloads.limit });
+        Self { node: id, pid: *pid, uid: *uid, incarnation, state: *state, why, version, inboxes: addresses, payloads }
     }
 }
 

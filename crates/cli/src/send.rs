@@ -1,14 +1,15 @@
-//! `librpc send`: each line of stdin is a message.
+//! `librpc send`: each line of stdin, or each file, is a message.
 //!
 //! The receiver sets the pace, and nothing is dropped. It ends when everything is processed, or says what is not.
 
 use std::time::{Duration, Instant};
 
-use librpc::{ConnectError, Domain, FlushError, Node, SendError, Sender};
+use librpc::{ConnectError, Domain, FlushError, Loan, LoanError, Node, SendError, Sender, UnsentLoan};
 
 use crate::deadline::{Deadline, SLICE};
 use crate::domain::DomainArgs;
-use crate::feed::{Ended, Feed, feed, say_too_long};
+use crate::feed::{Ended, Feed, Payload, Source, feed, say_too_long};
+use crate::file::FileArgs;
 use crate::interrupt::Interrupt;
 use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
@@ -20,7 +21,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// looks at the registry.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// Sends each line of stdin as a message to a node
+/// Sends each line of stdin, or each of some files, as a message to a node
 ///
 /// Waits for the node first, and at the end until it has processed everything. 0: everything was processed. 3: not
 /// everything, or the node has died; stderr has the numbers. 124: the node did not appear.
@@ -30,16 +31,20 @@ Examples:
   echo hello | librpc send display
   seq 1000000 | librpc send display --wait 1m
   seq 1000000 | librpc send display --redeliver 30s   # survives a restart of the receiver
+  librpc send display --file frame-1.raw frame-2.raw  # of any size
   tail -f log | librpc send display --id tail")]
 pub(crate) struct Args {
     /// The id of the node to send to
     node: String,
+    #[command(flatten)]
+    files: FileArgs,
     #[command(flatten)]
     source: SourceArgs,
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
+    args.files.check()?;
     let node = args.source.open(domain, "send")?;
     let mut sender = match connect(&node, &args.node, args.source.wait.unwrap_or(WAIT), &interrupt)? {
         Ok(sender) => sender,
@@ -49,7 +54,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     sender.limit_rate(args.source.rate());
     sender.set_redelivery(args.source.redeliver);
     let receiver = Receiver { id: args.node, domain: domain.domain()?, next_look: None, is_away: false };
-    feed(Sending { receiver, sender, redelivers: args.source.redeliver.is_some(), too_long: false }, &interrupt)
+    let to = Sending { receiver, sender, redelivers: args.source.redeliver.is_some(), too_long: false };
+    feed(to, &args.files.files, &interrupt)
 }
 
 /// Waits for a node and connects to it, or says how the command ends without it.
@@ -122,6 +128,26 @@ impl Sending {
         }
     }
 
+    /// Sends a message. A file is read into a loan, which is kept until it is sent.
+    #[inline]
+    fn send_once(&mut self, payload: Payload, loan: &mut Option<Loan>) -> anyhow::Result<Result<(), SendError>> {
+        let file = match payload {
+            Payload::Bytes(bytes) => return Ok(self.sender.send(bytes)),
+            Payload::File(file) => file,
+        };
+        let filled = match loan.take() {
+            Some(filled) => filled,
+            None => match file.load(|bytes| self.sender.loan(bytes))? {
+                Ok(filled) => filled,
+                Err(source) => return Ok(Err(SendError::NoMemory { node: self.receiver.id.as_str().into(), source })),
+            },
+        };
+        Ok(self.sender.send_loan(filled).map_err(|UnsentLoan { error, loan: unsent }| {
+            *loan = unsent;
+            error
+        }))
+    }
+
     fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
         match self.sender.flush(limit) {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
@@ -136,16 +162,19 @@ impl Feed for Sending {
         Ok(self.sender.max_message()?.unwrap_or(MAX_MESSAGE))
     }
 
-    /// Sends a line. Waits as long as the receiver lives.
+    /// Waits as long as the receiver lives.
     #[inline]
-    fn line(&mut self, number: u64, line: &[u8], interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+    fn send(&mut self, from: Source, payload: Payload, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+        let mut loan = None;
         loop {
-            let error = match self.sender.send(line) {
+            let error = match self.send_once(payload, &mut loan)? {
                 Ok(()) => return Ok(None),
                 Err(error) => error,
             };
             match error {
-                SendError::Full { .. } | SendError::RateLimited { .. } => {
+                SendError::Full { .. }
+                | SendError::RateLimited { .. }
+                | SendError::NoMemory { source: LoanError::Exhausted { .. }, .. } => {
                     if let Some(signal) = interrupt.signal() {
                         return Ok(Some(Ended::Interrupted(signal)));
                     }
@@ -156,12 +185,12 @@ impl Feed for Sending {
                 SendError::Dropped { .. } => return Ok(None),
                 SendError::TooLarge { bytes, max, .. } => {
                     self.too_long = true;
-                    say_too_long(number, bytes as u64, max);
+                    say_too_long(from, bytes as u64, max);
                     return Ok(None);
                 }
                 SendError::ReceiverGone { .. } | SendError::Refused { .. } => {
                     let why = self.why(&error);
-                    return Ok(Some(Ended::Lost(format!("{why}; line {number} was not sent"))));
+                    return Ok(Some(Ended::Lost(format!("{why}; {from} was not sent"))));
                 }
                 error => return Err(error.into()),
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use hdrhistogram::Histogram;
-use librpc::{DEFAULT_CAPACITY, Departure, Event, FlushError, Inbox, SendError, Sender};
+use librpc::{Departure, Event, FlushError, Inbox, SendError, Sender};
 
 use crate::deadline::SLICE;
 use crate::domain::DomainArgs;
@@ -101,8 +101,7 @@ impl Side {
         mut look: impl FnMut(&Live),
     ) -> anyhow::Result<Result<Exchanged, Outcome>> {
         let node = domain.open(&self.node)?;
-        let capacity = DEFAULT_CAPACITY.max(4 * (self.size as u64 + 64)).next_power_of_two();
-        let inbox = node.inbox_builder().capacity(capacity).open()?;
+        let inbox = node.inbox()?;
         let mut sender = match connect(&node, &self.peer, self.wait, interrupt)? {
             Ok(sender) => sender,
             Err(outcome) => return Ok(Err(outcome)),

@@ -39,6 +39,22 @@ pub(crate) struct NodeRow {
     pub(crate) addresses: Vec<String>,
     /// The topics that its subscriptions may not read, one line each.
     pub(crate) denials: Vec<String>,
+    /// Its memory for large payloads; `None`: it does not answer.
+    pub(crate) payloads: Option<Payloads>,
+}
+
+/// A node's memory for large payloads, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payloads {
+    pub(crate) bytes: u64,
+    pub(crate) limit: u64,
+}
+
+/// The large payloads of a channel that wait or are held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lent {
+    pub(crate) payloads: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +91,8 @@ pub(crate) struct ChannelRow {
     /// Whether the receiver reports this, or only the sender.
     pub(crate) by_receiver: bool,
     pub(crate) stats: ChannelStats,
+    /// What its sender has lent; `None`: the sender does not answer.
+    pub(crate) lent: Option<Lent>,
     /// What has happened since an earlier look, if there was one.
     pub(crate) recent: Option<Recent>,
 }
@@ -164,7 +182,8 @@ impl Snapshot {
                         seen.insert(key.clone());
                         let (from, to) = (channel.peer.to_string(), node.id.clone());
                         let (addresses, stats) = (addresses.clone(), channel.clone());
-                        let row = ChannelRow { key, from, to, addresses, by_receiver: true, stats, recent: None };
+                        let row =
+                            ChannelRow { key, from, to, addresses, by_receiver: true, stats, lent: None, recent: None };
                         found.channels.push(row);
                     }
                     found.inboxes.push(InboxRow {
@@ -205,6 +224,8 @@ impl Snapshot {
                 namespaces,
                 addresses: node.inboxes.clone(),
                 denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats)),
+                payloads: (stats.as_ref().ok())
+                    .map(|stats| Payloads { bytes: stats.payload_bytes, limit: stats.payload_limit }),
             });
         }
         found.add_what_only_senders_see(&observed, &seen);
@@ -218,19 +239,23 @@ impl Snapshot {
             observed.node.listed.iter().map(|inbox| ((observed.node.incarnation, inbox.number), &inbox.addresses))
         });
         let listed: HashMap<_, _> = listed.collect();
+        let mut lent = HashMap::new();
         for Observed { node, stats, .. } in observed {
             for (order, channel) in stats.iter().flat_map(|stats| stats.outgoing.iter().enumerate()) {
                 let key = Key::new(&node.incarnation, &channel.peer_incarnation, channel, order);
+                let of_channel = Lent { payloads: channel.lent, bytes: channel.lent_bytes };
+                lent.insert(key.clone(), of_channel);
                 if seen.contains(&key) || key.is_pending() && unmatched.take(&key) {
                     continue;
                 }
                 let addresses = listed.get(&(channel.peer_incarnation, channel.inbox)).copied().cloned();
                 let (from, to, stats) = (node.id.clone(), channel.peer.to_string(), channel.clone());
                 let addresses = addresses.unwrap_or_default();
-                let row = ChannelRow { key, from, to, addresses, by_receiver: false, stats, recent: None };
+                let row = ChannelRow { key, from, to, addresses, by_receiver: false, stats, lent: None, recent: None };
                 self.channels.push(row);
             }
         }
+        self.channels.iter_mut().for_each(|row| row.lent = lent.get(&row.key).copied());
     }
 
     /// Adds to every channel what has happened since an earlier look.
@@ -369,6 +394,11 @@ impl ChannelRow {
     /// Messages that are lost for good.
     pub(crate) fn lost(&self) -> u64 {
         self.stats.dropped.saturating_add(self.stats.missed)
+    }
+
+    /// Whether any large payload of it waits or is held.
+    pub(crate) fn lends(&self) -> bool {
+        self.stats.held > 0 || self.lent.is_some_and(|lent| lent.payloads > 0)
     }
 
     /// The rates since the earlier look; 0 if they are unknown.

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
-use crate::latency::{grouped, readable};
+use crate::latency::{grouped, readable, size};
 use crate::options::AboutArgs;
 use crate::outcome::{CommandResult, Outcome};
 use crate::snapshot::{ChannelRow, Looker, Snapshot, State};
@@ -18,7 +18,8 @@ use crate::{about, report, warnings};
 ///
 /// Nodes are asked from outside: traffic is not slowed down, and nothing is joined or created. A node that does not
 /// answer within 1 s is shown as stalled, with what its senders know about it. If there is no domain, nothing is shown.
-/// Latencies run from the commit of a message until it is processed; about one message in 64 is measured, and each one
+/// LENT is how much memory the large payloads of a channel take that wait or are held by the receiver, and HELD how many
+/// it holds as samples. Latencies run from the commit of a message until it is processed; about one message in 64 is measured, and each one
 /// after a pause.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -78,11 +79,16 @@ fn show(args: &Args, snapshot: &Snapshot) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// The channels as a table, followed by the nodes that do not answer, and by the subscriptions that may not read a topic.
+/// The channels as a table, followed by the nodes that do not answer, the memory for large payloads, and the subscriptions that
+/// may not read a topic.
 pub(crate) fn table(snapshot: &Snapshot) -> String {
     let has_rates = snapshot.channels.iter().any(|row| row.recent.is_some());
     let mut header = vec!["FROM", "TO", "ADDRESS", "STATE", "SENT", "PROCESSED", "QUEUED", "DROPPED", "MISSED"];
     header.extend(["RETURNED", "BLOCKED", "DEPTH", "MOST", "P50", "P99", "P99.9", "MAX"]);
+    let lends = snapshot.channels.iter().any(ChannelRow::lends);
+    if lends {
+        header.extend(["LENT", "HELD"]);
+    }
     if has_rates {
         header.extend(["MSG/S", "BYTES/S"]);
     }
@@ -90,6 +96,9 @@ pub(crate) fn table(snapshot: &Snapshot) -> String {
     table.load_preset(presets::NOTHING).set_header(header);
     for row in &snapshot.channels {
         let mut cells = cells(row);
+        if lends {
+            cells.extend([row.lent.map_or("-".to_owned(), |lent| size(lent.bytes)), grouped(row.stats.held)]);
+        }
         if has_rates {
             let rate = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| grouped(rate.round() as u64));
             let rates = row.recent.as_ref().map(|recent| recent.rates);
@@ -107,6 +116,10 @@ pub(crate) fn table(snapshot: &Snapshot) -> String {
         text.push_str(&format!("{}: {state}: {why}\n", node.id));
     }
     for node in &snapshot.nodes {
+        if let Some(payloads) = node.payloads.filter(|payloads| payloads.bytes > 0) {
+            let (bytes, limit) = (size(payloads.bytes), size(payloads.limit));
+            text.push_str(&format!("{}: {bytes} of at most {limit} for large payloads\n", node.id));
+        }
         node.denials.iter().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
     }
     text

@@ -71,6 +71,11 @@ fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
     // An inbox that makes its senders wait also returns messages for which there was no room in time.
     if row.stats.returned > 0 && row.stats.policy != librpc::Policy::Block {
         let returned = row.stats.returned;
-        warn("too-large", format!("{from} → {to}: {returned} messages so far were too large for this inbox"));
+        warn(
+            "too-large",
+            format!(
+                "{from} → {to}: {returned} messages so far were too large for this inbox, or for their sender's memory"
+            ),
+        );
     }
 }

@@ -148,6 +148,33 @@ fn every_measurement_reports_its_keys() {
 }
 
 #[test]
+fn large_messages_are_measured_in_place_and_in_full() {
+    let in_place = ["how", "subscribers", "publish_ns", "short_ns", "short_publish_ns", "lost"];
+    let in_full = ["how", "subscribers", "count"];
+    let place = place("bench_large");
+    for (subscribers, sizes) in [("1", &["65536", "8388608"][..]), ("4", &["1000001"])] {
+        let (joined, short) = (sizes.join(","), ["--count", "2", "--rounds", "1", "--pin", "none", "--json"]);
+        let options = ["bench", "large", "--subscribers", subscribers, "--sizes", &joined];
+        let measured = objects(&place.run(&[&options[..], &short].concat(), b""));
+        let ways = sizes.iter().flat_map(|size| [(size, "in-place"), (size, "in-full")]);
+        assert_eq!(measured.len(), ways.clone().count());
+        for (object, (size, how)) in measured.iter().zip(ways) {
+            let expected = match how {
+                "in-place" => [&LATENCY[..], &in_place].concat(),
+                _ => [&RATES[..], &in_full].concat(),
+            };
+            expected.iter().for_each(|key| assert!(keys(object).contains(key), "{key}: {object}"));
+            let (shown, lost) = (object["size"].to_string(), &object["lost"]);
+            assert_eq!(
+                (&*shown, &object["how"], &object["bench"], lost),
+                (*size, &how.into(), &"large".into(), &0.into())
+            );
+            assert_eq!((object["subscribers"].to_string(), &object["count"]), (subscribers.to_owned(), &2.into()));
+        }
+    }
+}
+
+#[test]
 fn percentiles_are_ordered_and_written() {
     let place = place("bench_hgrm");
     let file = std::env::temp_dir().join(format!("librpc_test_{}.hgrm", std::process::id()));
@@ -180,7 +207,7 @@ fn a_measurement_that_is_impossible_is_wrong_usage() {
 
 #[test]
 fn an_interrupted_measurement_leaves_nothing() {
-    for what in ["latency", "throughput", "duplex", "wake", "fanout"] {
+    for what in ["latency", "throughput", "duplex", "wake", "fanout", "large"] {
         let place = place(&format!("bench_interrupted_{what}"));
         let running = place.start(&["bench", what, "--seconds", "60", "--rounds", "1", "--pin", "none"]);
         let domain = place.path().with_extension(what);

@@ -7,7 +7,8 @@ use std::process::Stdio;
 use common::{Running, place};
 use rustix::process::Signal;
 
-const LIMIT: usize = 65_472;
+/// The longest message that is copied into a ring of the default capacity.
+const RING: usize = 65_472;
 
 /// Sends stdin to a receiver, ends the receiver, and returns what it wrote.
 fn through(test: &str, options: &[&str], stdin: &[u8]) -> Vec<u8> {
@@ -42,7 +43,9 @@ fn messages_of_any_size_come_out_as_they_went_in() {
     assert_round_trip("one_byte", &b"x\n".repeat(100_000));
     assert_round_trip("empty", &b"\n".repeat(100_000));
     assert_round_trip("2000_bytes", &[&[b'y'; 2000][..], b"\n"].concat().repeat(5_000));
-    assert_round_trip("limit", &[&vec![b'z'; LIMIT][..], b"\n"].concat().repeat(20));
+    for bytes in [RING, RING + 1, 3_000_000] {
+        assert_round_trip("large", &[&vec![b'z'; bytes][..], b"\n"].concat().repeat(20));
+    }
 }
 
 #[test]
@@ -99,26 +102,33 @@ fn json_is_one_object_a_line() {
 
 #[test]
 fn a_line_over_the_limit_is_reported_and_the_rest_arrives() {
-    for (test, bytes) in [("too_long", LIMIT + 1), ("much_too_long", 30_000_000)] {
-        let place = place(test);
-        let receiver = place.receiver("sink", &["--count", "3"]);
-        let lines = [&b"one\n"[..], &vec![b'x'; bytes], b"\ntwo\n", &[b'y'; LIMIT], b"\n"].concat();
+    for (limit, bytes) in [(RING, RING + 1), (RING, 30_000_000), (1_000_000, 1_000_001)] {
+        let place = place("too_long");
+        let receiver = place.receiver("sink", &["--count", "3", "--max-message", &limit.to_string()]);
+        let receiver = std::thread::spawn(|| receiver.ends());
+        let lines = [&b"one\n"[..], &vec![b'x'; bytes], b"\ntwo\n", &vec![b'y'; limit], b"\n"].concat();
         let sent = place.run(&["send", "sink"], &lines);
         assert_eq!(sent.code, 3);
-        assert_eq!(sent.stderr, format!("librpc: line 2 was not sent: it has {bytes} bytes, the limit is {LIMIT}\n"));
-        let expected = [&b"one\ntwo\n"[..], &[b'y'; LIMIT], b"\n"].concat();
-        let received = receiver.ends();
-        assert!(received.code == 0 && received.stdout == expected, "{test}");
+        assert_eq!(sent.stderr, format!("librpc: line 2 was not sent: it has {bytes} bytes, the limit is {limit}\n"));
+        let expected = [&b"one\ntwo\n"[..], &vec![b'y'; limit], b"\n"].concat();
+        let received = receiver.join().expect("no panic");
+        assert!(received.code == 0 && received.stdout == expected, "{bytes} bytes, where {limit} are allowed");
     }
 }
 
 #[test]
-fn the_capacity_sets_the_limit() {
+fn max_message_sets_the_limit_and_the_capacity_does_not() {
     let place = place("capacity");
-    let receiver = place.receiver("sink", &["--count", "2", "--capacity", "4096"]);
+    let options = ["--count", "2", "--capacity", "4096", "--max-message", "960"];
+    let receiver = place.receiver("sink", &options);
     let sent = place.run(&["send", "sink"], &[&[b'x'; 960][..], b"\n", &[b'x'; 961], b"\nend"].concat());
     assert_eq!((sent.code, &*sent.stderr), (3, "librpc: line 2 was not sent: it has 961 bytes, the limit is 960\n"));
     assert_eq!(receiver.ends().stdout.len(), 961 + 4);
+    let receiver = place.receiver("sink", &options[..4]);
+    let receiver = std::thread::spawn(|| receiver.ends());
+    let lines = [&[b'x'; 961][..], b"\n", &[b'y'; 100_000], b"\n"].concat();
+    assert_eq!(place.run(&["send", "sink"], &lines).code, 0);
+    assert!(receiver.join().expect("no panic").stdout == lines);
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn source(command: &'static [&'static str]) -> Vec<Row> {
         if command[0] == "send" { &["send", "sink", "--rate", "1000"] } else { &["pub", "t", "--rate", "9"] };
     vec![
         row(command, "id", &[("0", To(0)), ("1", To(0)), ("", Usage), ("a/b", Usage), (".hidden", Usage)]),
+        row(command, "file", &[("/proc/version", To(0)), ("/dev/null", To(0)), ("/no/such/file", To(1)), ("/", To(1))]),
         time(command, "redeliver", To(0), To(0)),
         row(command, "rate", &[("0", Usage), ("1", To(0)), ("4294967295", To(0)), (OVER_U32, Usage), ("fast", Usage)]),
         row(paced, "burst", &[("0", Usage), ("1", To(0)), ("4294967295", To(0)), (OVER_U32, Usage), ("x", Usage)]),
@@ -82,6 +83,12 @@ fn rules(command: &'static [&'static str], option: &'static str, taken: Leads) -
     row(command, option, &[&valid[..], &invalid].concat())
 }
 
+/// The largest message that is taken: any number of bytes.
+fn max_message(command: &'static [&'static str]) -> Row {
+    let values = [("0", On(0)), ("1", On(0)), (MAX, On(0)), (OVER_U64, Usage), ("-1", Usage), ("large", Usage)];
+    row(command, "max-message", &values)
+}
+
 /// The options of what writes messages: `recv` and `sub`.
 fn output(command: &'static [&'static str]) -> Vec<Row> {
     vec![
@@ -93,6 +100,7 @@ fn output(command: &'static [&'static str]) -> Vec<Row> {
             "capacity",
             &[("0", Usage), ("1", Usage), ("4096", On(0)), ("1073741824", On(0)), (MAX, Usage), ("large", Usage)],
         ),
+        max_message(command),
         row(command, "policy", &[("block", On(0)), ("latest", On(0)), ("0", Usage), ("oldest", Usage)]),
         rules(command, "admit", On(0)),
         rules(command, "admit-only", On(0)),
@@ -116,7 +124,15 @@ fn rows() -> Vec<Row> {
     rows.push(row(
         &["duplex", "a", "b", "--wait", "0s"],
         "size",
-        &[("0", Usage), ("1", Usage), ("16", To(124)), ("268435392", To(124)), (MAX, Usage), ("large", Usage)],
+        &[
+            ("0", Usage),
+            ("1", Usage),
+            ("16", To(124)),
+            ("1073741824", To(124)),
+            ("1073741825", Usage),
+            (MAX, Usage),
+            ("large", Usage),
+        ],
     ));
     rows.push(row(
         &["duplex", "--seconds", "0.001"],
@@ -139,6 +155,7 @@ fn rows() -> Vec<Row> {
         "capacity",
         &[("0", Usage), ("1", Usage), ("4096", On(0)), ("1073741824", On(0)), (MAX, Usage), ("large", Usage)],
     ));
+    rows.push(max_message(&["hz", "t"]));
     rows.push(switch(&["hz", "t"], "json"));
     rows.push(row(&["graph", "--over", "0s"], "format", &[("dot", To(0)), ("0", Usage), ("svg", Usage)]));
     rows.push(time(&["graph"], "over", To(0), On(143)));
@@ -212,6 +229,7 @@ fn measurements() -> Vec<Row> {
         "rate",
         &[("0", To(0)), ("1000", To(0)), (MAX, To(0)), (OVER_U64, Usage), ("fast", Usage)],
     ));
+    rows.extend(large());
     for (option, smallest) in [("channels", "0"), ("nodes", "1"), ("topics", "1"), ("count", "0")] {
         let values = [(smallest, Usage), (OVER_U32, Usage), ("-1", Usage), ("many", Usage)];
         rows.push(row(&["bench", "scale"], option, &values));
@@ -227,6 +245,26 @@ fn measurements() -> Vec<Row> {
     rows.push(seconds(&["bench", "idle", "--channels", "1"], To(0), On(143)));
     rows.push(switch(&["bench", "idle"], "json"));
     rows
+}
+
+/// The options of `bench large`.
+fn large() -> Vec<Row> {
+    const QUICK: &[&str] = &["bench", "large", "--size", "65536", "--rounds", "1", "--pin", "none"];
+    const SHORT: &[&str] = &["bench", "large", "--count", "1", "--pin", "none"];
+    const COMMAND: &[&str] = &["bench", "large"];
+    let sizes = [("4097", To(0)), ("1000001", To(0)), ("4096", Usage), ("1073741825", Usage), ("large", Usage)];
+    let subscribers = [("0", Usage), ("1", To(0)), ("65", Usage), (OVER_U32, Usage), ("-1", Usage), ("many", Usage)];
+    const ONE_SIZE: &[&str] = &["bench", "large", "--count", "1", "--pin", "none", "--size", "65536"];
+    vec![
+        row(SHORT, "size", &sizes),
+        row(COMMAND, "sizes", &[("", Usage), ("65536,", Usage), ("65536;65536", Usage), (MAX, Usage)]),
+        row(ONE_SIZE, "subscribers", &subscribers),
+        seconds(QUICK, To(0), On(143)),
+        count(QUICK, "count", To(0), On(143)),
+        row(COMMAND, "pin", &[("0", Usage), ("0,99999", Usage), ("x", Usage)]),
+        row(COMMAND, "rounds", &[("0", Usage), ("10001", Usage), ("many", Usage)]),
+        switch(COMMAND, "json"),
+    ]
 }
 
 /// A measurement without anything that takes long, but for its count or time.
@@ -328,8 +366,8 @@ fn options_of_bench_latency_and_throughput() {
 }
 
 #[test]
-fn options_of_bench_fanout_scale_and_idle() {
-    check(&["fanout", "scale", "idle"]);
+fn options_of_bench_fanout_large_scale_and_idle() {
+    check(&["fanout", "large", "scale", "idle"]);
 }
 
 #[test]
@@ -361,7 +399,7 @@ fn every_option_of_every_command_is_in_the_table() {
         global.contains(option) || rows.iter().any(is_it)
     };
     let commands = "recv send sub pub duplex nodes stat top hz graph metrics check doctor clean demo completions man";
-    let measurements = "latency throughput duplex fanout wake connect scale idle";
+    let measurements = "latency throughput duplex fanout large wake connect scale idle";
     let commands = commands.split(' ').map(|command| vec![command]);
     let commands = commands.chain(measurements.split(' ').map(|what| vec!["bench", what]));
     let mut count = 0;

@@ -125,8 +125,15 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
     let (incarnation, target) = ([0x11; 16], [0x22; 16]);
     let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
     let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
-    let listed =
-        |number, address, durable| ListedInbox { number, address, capacity: 4096, policy: 0, own: true, durable };
+    let listed = |number, address, durable| ListedInbox {
+        number,
+        address,
+        capacity: 4096,
+        policy: 0,
+        own: true,
+        durable,
+        max_message: None,
+    };
     let patterns = ListedAddress::Patterns(vec!["a/**/b".into(), "*".into()]);
     let lists = [
         vec![],
@@ -205,7 +212,7 @@ pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
             0 => ListedAddress::Node,
             _ => ListedAddress::Patterns(patterns.to_vec()),
         };
-        ListedInbox { number, address, capacity, policy: 0, own: false, durable: None }
+        ListedInbox { number, address, capacity, policy: 0, own: false, durable: None, max_message: None }
     };
     wire::encode(&(0..inboxes).map(listed).collect::<Vec<_>>())
 }

@@ -56,6 +56,7 @@
 //! |---|---|---|
 //! | subscriptions | A pattern has `*` for one level and `**` for any number. Each subscription has its own inbox, so a slow one delays no other. A receipt says which inboxes got the message. | [`Node::subscribe`], [`Node::subscriber_builder`], [`Receipt`], [`Pattern`] |
 //! | many topics and nodes | One outbox reaches all of them, with one channel per inbox. | [`Node::outbox`], [`Outbox`] |
+//! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
 //! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
 //! | time limits | Each call that waits has a form with a limit, and one that does not wait. | [`Sender::send_timeout`], [`Sender::try_send`], [`Inbox::recv_timeout`], [`Inbox::try_recv`] |
@@ -135,12 +136,13 @@ pub use place::OpenError;
 pub use policy::Policy;
 pub use receive::{
     Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Departure, Event, Inbox, InboxBuilder, InboxError,
-    Message, OwnedMessage, RecvError, StopHandle, Subscriber, Wait,
+    Message, OwnedMessage, RecvError, Sample, StopHandle, Subscriber, View, Wait,
 };
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
-    Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Outbox, PublishError, Publisher, Rate,
-    ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
+    Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, Outbox,
+    PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
+    UnsentLoan,
 };
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};

@@ -11,6 +11,7 @@ use crate::link::admission::Admission;
 use crate::link::channel_shared::ChannelShared;
 use crate::link::inbox_shared::InboxShared;
 use crate::link::ledger::{Ledger, Limits};
+use crate::link::lending::Payloads;
 use crate::link::readers::Readers;
 use crate::name::{Address, Incarnation};
 use crate::place::{OpenError, Owner, Place, Restored};
@@ -27,7 +28,7 @@ use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::{Descriptor, OsError, barrier, fork, thread};
-use crate::wire::{ListedAddress, ListedInbox};
+use crate::wire::{DEFAULT_MAX_MESSAGE, ListedAddress, ListedInbox};
 
 /// How long a leaving node waits for receivers that have not been given its messages yet.
 const HAND_OVER_LIMIT: Duration = Duration::from_millis(500);
@@ -116,6 +117,8 @@ pub(crate) struct NodeShared {
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
     pub(crate) kept: Arc<KeptCount>,
+    /// What its outboxes have made for large payloads.
+    pub(crate) payloads: Arc<Payloads>,
     pub(crate) born: fork::Born,
     process: Arc<Process>,
 }
@@ -159,6 +162,7 @@ impl NodeShared {
             ended_outgoing: Arc::default(),
             view: Mutex::default(),
             kept: Arc::new(KeptCount::new()),
+            payloads: Payloads::new(limits.payload_bytes),
             born: fork::Born::now(),
             process: Process::get()?,
         });
@@ -438,6 +442,7 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         policy: inbox.policy.number(),
         own: inbox.receive_own,
         durable: inbox.durable.clone(),
+        max_message: Some(inbox.max_message).filter(|&bytes| bytes != DEFAULT_MAX_MESSAGE),
     };
     inboxes.iter().map(list).collect()
 }

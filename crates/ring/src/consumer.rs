@@ -14,15 +14,15 @@ use crate::counters::ReceiverCounters;
 use crate::layout::{self, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
 use crate::mode::Mode;
-use crate::record::{Commit, Head, Plain, Record, lap};
+use crate::record::{Commit, Head, Lent, Plain, Record, lap};
 
 /// The highest number that a ring may begin with. It keeps numbers from overflowing.
 const MAX_FIRST: u64 = u64::MAX / 2;
 
 /// A record that was found and checked, but neither copied nor taken yet.
 pub(crate) struct Found {
-    head: Head,
-    sequence: u64,
+    pub(crate) head: Head,
+    pub(crate) sequence: u64,
     pub(crate) payload_bytes: usize,
     pub(crate) payload_word: usize,
     end: u64,
@@ -51,6 +51,8 @@ pub struct Consumer<D, A> {
     last_received: u64,
     pub(crate) epoch: u64,
     pub(crate) answered: u64,
+    /// How many hold words may have been used.
+    pub(crate) holds_used: u64,
 }
 
 impl<D: Memory, A: MemoryMut> Consumer<D, A> {
@@ -102,6 +104,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             last_received: 0,
             epoch: 0,
             answered: 0,
+            holds_used: 0,
         })
     }
 
@@ -127,8 +130,12 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             return Ok(Some(Record { head, sequence, payload_bytes, missed: 0 }));
         }
         let Some(found) = self.find(&self.data, at, word)? else { return Ok(None) };
+        let begin = into.len();
         self.data.read(found.payload_word, found.payload_bytes, into);
-        Ok(Some(self.take(&found)))
+        if found.head.lent {
+            self.hold(found.sequence);
+        }
+        self.take(&found, &into[begin..]).inspect_err(|_| into.truncate(begin)).map(Some)
     }
 
     /// The fast path of [`Consumer::pop`]: takes the next record of a lossless ring if it is a message with no optional word
@@ -161,7 +168,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         }
         self.data.read(payload_word, payload_bytes, into);
         self.advance(self.position + bytes);
-        self.count(payload_bytes);
+        self.count(payload_bytes as u64);
         Some(Plain { sequence, topic, payload_bytes })
     }
 
@@ -204,10 +211,14 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         Ok(Some(Found { head, sequence, payload_bytes: commit.payload_bytes, payload_word, end: position + bytes }))
     }
 
-    /// Takes a record whose payload is copied.
+    /// Takes a record whose payload is copied. If it is lent, the copy is a [`Lent`].
     #[inline(always)]
-    pub(crate) fn take(&mut self, found: &Found) -> Record {
+    pub(crate) fn take(&mut self, found: &Found, payload: &[u8]) -> Result<Record, Corrupt> {
         let Found { head, sequence, payload_bytes, end, .. } = *found;
+        let counted = match head.lent {
+            false => payload_bytes as u64,
+            true => self.lent_bytes(&head, payload)?,
+        };
         let missed = sequence - self.sequence;
         if missed != 0 {
             self.missed += missed;
@@ -220,9 +231,21 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         self.sequence = sequence;
         self.advance(end);
         if head.kind.is_counted() {
-            self.count(payload_bytes);
+            self.count(counted);
         }
-        Record { head, sequence, payload_bytes, missed }
+        Ok(Record { head, sequence, payload_bytes, missed })
+    }
+
+    /// The length of a lent payload.
+    #[cold]
+    fn lent_bytes(&mut self, head: &Head, payload: &[u8]) -> Result<u64, Corrupt> {
+        match Lent::decode(payload) {
+            Some(lent) if head.kind.is_counted() => Ok(lent.bytes),
+            _ => {
+                self.let_go();
+                Err(Corrupt::Lent { position: self.position, bytes: payload.len() })
+            }
+        }
     }
 
     /// Moves to the next record. From here on, everything before it may have been handed out.
@@ -238,10 +261,11 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
 
     /// Counts a message.
     #[inline(always)]
-    fn count(&mut self, payload_bytes: usize) {
+    fn count(&mut self, bytes: u64) {
         self.sequence += 1;
         self.received += 1;
-        self.bytes += payload_bytes as u64;
+        // Wrapping: a lent payload may claim any length.
+        self.bytes = self.bytes.wrapping_add(bytes);
         // Release: both pair with the Acquire in ReceiverCounters::read; the sender had counted this message before.
         self.ack.store(ack::RECEIVED, self.received, Ordering::Release);
         self.ack.store(ack::BYTES_RECEIVED, self.bytes, Ordering::Release);
@@ -261,14 +285,22 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     }
 
     /// Takes back the last message, which had this head and length: it is not handed out, and no further message is
-    /// taken (`unprocessed.rs` says when). A sender that takes over in the meantime may still flag it.
+    /// taken (`unprocessed.rs` says when). A sender that takes over in the meantime may still flag it. `payload` is what the ring
+    /// had.
     #[cold]
-    pub fn untake(&mut self, head: &Head, payload_bytes: usize) {
-        let begin = self.taken - head.record_bytes(payload_bytes);
+    pub fn untake(&mut self, head: &Head, payload: &[u8]) {
+        let begin = self.taken - head.record_bytes(payload.len());
+        let counted = match Lent::decode(payload) {
+            Some(lent) if head.lent => lent.bytes,
+            _ => payload.len() as u64,
+        };
+        if head.lent {
+            self.let_go();
+        }
         (self.position, self.taken) = (begin, begin);
         self.sequence -= 1;
         self.received -= 1;
-        self.bytes -= payload_bytes as u64;
+        self.bytes = self.bytes.wrapping_sub(counted);
         // Release: as in `count`.
         self.ack.store(ack::RECEIVED, self.received, Ordering::Release);
         self.ack.store(ack::BYTES_RECEIVED, self.bytes, Ordering::Release);

@@ -47,6 +47,14 @@ pub enum Corrupt {
         /// The longest record, in bytes.
         max: u64,
     },
+    /// A record's payload is said to be lent, and the record is no message, or does not say where the payload is.
+    #[error("the record at position {position} does not say where its payload is: it has {bytes} bytes for that")]
+    Lent {
+        /// The position of the record.
+        position: u64,
+        /// How many bytes it has in place of the payload.
+        bytes: usize,
+    },
     /// The record is not the next one.
     #[error("the record at position {position} carries number {found} instead of {expected}")]
     Sequence {

@@ -15,7 +15,8 @@
 //!
 //! Invariant: every byte that is being written lies before `intent`, and `intent − 3 chunks ≤ mark`, which is the beginning
 //! of a record. So if the copy holds one word that was overwritten, the fences make the intent to do so visible. An overtaken
-//! receiver finds a committed record at `mark`, with most of the ring before it. It has missed the messages between the two
+//! receiver finds a committed record at `mark`, with most of the ring before it. (A sender that makes it skip everything sets `mark` to
+//! the end of the last record, and `intent` to a whole ring after that.) It has missed the messages between the two
 //! sequence numbers.
 //!
 //! One call looks at most twice, whatever the sender does meanwhile. A sender that dies here leaves at worst an `intent`
@@ -42,27 +43,39 @@ pub(crate) struct Announced {
     chunk_bytes: u64,
     intent: u64,
     marked_chunk: u64,
+    /// How often the receiver was made to skip everything.
+    skips: u64,
 }
 
 impl Announced {
     pub(crate) fn new(capacity: u64, mode: Mode) -> Self {
         match mode {
             // One endless chunk, announced once.
-            Mode::Lossless => Self { chunk_bytes: 1 << 63, intent: u64::MAX, marked_chunk: 0 },
+            Mode::Lossless => Self { chunk_bytes: 1 << 63, intent: u64::MAX, marked_chunk: 0, skips: 0 },
             // The mark of the first chunk is zero, as the memory is.
-            Mode::Latest => Self { chunk_bytes: capacity / 8, intent: 0, marked_chunk: 0 },
+            Mode::Latest => Self { chunk_bytes: capacity / 8, intent: 0, marked_chunk: 0, skips: 0 },
         }
+    }
+
+    /// Distinguishes the parts of the ring in which a declaration holds: chunks, and what follows a skip.
+    #[inline(always)]
+    pub(crate) fn part(&self, position: u64) -> u64 {
+        self.chunk(position) | self.skips << 48
     }
 
     /// The number of the chunk that contains this position.
     #[inline(always)]
-    pub(crate) fn chunk(&self, position: u64) -> u64 {
+    fn chunk(&self, position: u64) -> u64 {
         position >> self.chunk_bytes.trailing_zeros()
     }
 
     /// A record at this position that ends past the returned one, including its zero word, needs an announcement or a mark.
     pub(crate) fn check_at(&self, position: u64) -> u64 {
-        if self.chunk(position) == self.marked_chunk { self.intent } else { position }
+        if self.chunk(position) != self.marked_chunk {
+            return position;
+        }
+        // After a skip, the intent is a whole ring ahead. Each chunk needs its mark all the same.
+        self.intent.min((self.marked_chunk + 1) * self.chunk_bytes)
     }
 
     /// Before a record is written: announces that everything before its end, including its zero word, may be overwritten.
@@ -75,6 +88,18 @@ impl Announced {
             // Release: pairs with the Acquire fence in Consumer::pop_latest; a reader of what is written next sees the intent.
             data.fence(Ordering::Release);
         }
+    }
+
+    /// A receiver that has not reached this position, the end of the last record, is to continue there.
+    pub(crate) fn skip_to(&mut self, data: &impl MemoryMut, position: u64, capacity: u64) {
+        self.skips += 1;
+        // Release: pairs with the Acquire in Consumer::overtaken; there is a zero word or a committed record.
+        data.store(data::MARK, position, Ordering::Release);
+        self.intent = self.intent.max(position + capacity);
+        // Release: pairs with the Acquire in Consumer::overtaken; the mark is there first.
+        data.store(data::INTENT, self.intent, Ordering::Release);
+        // Release: as in `announce`; a reader of what is written next to a lent payload sees the intent.
+        data.fence(Ordering::Release);
     }
 
     /// After the record at this position was committed: announces that a receiver may continue here.
@@ -96,17 +121,28 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             let data = Racing(&self.data);
             let at = self.word_at(self.position);
             let found = self.find(&data, at, self.commit_word(&data, at));
+            let mut lent = None;
             if let Ok(Some(found)) = &found {
                 data.read(found.payload_word, found.payload_bytes, into);
+                lent = found.head.lent.then_some(found.sequence);
+            }
+            if let Some(sequence) = lent {
+                self.hold(sequence);
+                // Pairs with the fence in Claim::is_released: the intent is seen below, or the hold there.
+                self.ack.fence(Ordering::SeqCst);
             }
             // Acquire: pairs with the Release fence in Announced::announce; if any word of this was overwritten, it shows.
-            data.fence(Ordering::Acquire);
+            self.data.fence(Ordering::Acquire);
             let overtaken = self.overtaken();
             if overtaken != Ok(None) {
                 into.truncate(begin);
+                if lent.is_some() {
+                    self.let_go();
+                }
             }
             let Some(mark) = overtaken? else {
-                return Ok(found?.map(|found| self.take(&found)));
+                let Some(found) = found? else { return Ok(None) };
+                return self.take(&found, &into[begin..]).inspect_err(|_| into.truncate(begin)).map(Some);
             };
             self.continue_at(mark);
         }

@@ -1,25 +1,25 @@
-//! The byte layout of a channel's two memories, version 2. Every word is little-endian, 64 bits wide and 8-byte aligned.
+//! The byte layout of a channel's two memories, version 3. Every word is little-endian, 64 bits wide and 8-byte aligned.
 //!
 //! ```text
-//! data memory: header region, then the ring                ack memory: one page
+//! data memory: header region, then the ring                ack memory: two pages
 //! written by the sender only                               written by the receiver only
 //! ┌───────┬───────────────────────────────┐                ┌──────┬───────────────────────────────┐
 //! │     0 │ magic "LRPCDATA"              │                │    0 │ magic "LRPC_ACK"              │
 //! │     8 │ version                       │                │    8 │ version                       │
 //! │    16 │ capacity in bytes             │                │   64 │ consumed position             │
 //! │    24 │ ring mode                     │                │   72 │ taken position                │
-//! │    32 │ number of the first message   │                │  128 │ armed epoch                   │
-//! │    64 │ waiting epoch                 │                │  192 │ messages received             │
-//! │    72 │ closed                        │                │  200 │ messages processed            │
-//! │   128 │ intent (Latest)               │                │  208 │ messages missed (Latest)      │
-//! │   136 │ mark (Latest)                 │                │  216 │ payload bytes received        │
-//! │   192 │ committed position            │                │  224 │ time of the last processed,ns │
-//! │   200 │ messages committed            │                │  256 │ sum of the latencies, ns      │
-//! │   208 │ payload bytes committed       │                │  264 │ longest latency, ns           │
-//! │   216 │ messages dropped              │                │  320 │ 464 latency buckets           │
-//! │   224 │ messages returned             │                └──────┴───────────────────────────────┘
-//! │   232 │ time spent blocked, ns        │
-//! │   240 │ greatest depth in bytes       │
+//! │    32 │ number of the first message   │                │   80 │ hold words in use             │
+//! │    64 │ waiting epoch                 │                │  128 │ armed epoch                   │
+//! │    72 │ closed                        │                │  192 │ messages received             │
+//! │   128 │ intent (Latest)               │                │  200 │ messages processed            │
+//! │   136 │ mark (Latest)                 │                │  208 │ messages missed (Latest)      │
+//! │   192 │ committed position            │                │  216 │ payload bytes received        │
+//! │   200 │ messages committed            │                │  224 │ time of the last processed,ns │
+//! │   208 │ payload bytes committed       │                │  256 │ sum of the latencies, ns      │
+//! │   216 │ messages dropped              │                │  264 │ longest latency, ns           │
+//! │   224 │ messages returned             │                │  320 │ 464 latency buckets           │
+//! │   232 │ time spent blocked, ns        │                │ 4096 │ 512 hold words                │
+//! │   240 │ greatest depth in bytes       │                └──────┴───────────────────────────────┘
 //! │   248 │ time of the last sent, ns     │
 //! │ 65536 │ ring: `capacity` bytes        │  mapped twice in a row, so that every record is contiguous
 //! └───────┴───────────────────────────────┘
@@ -30,7 +30,8 @@
 //! touched; the rest is a hole in the file and takes no memory. `mapping.rs` says what is mapped where.
 //!
 //! Words that the other side reads while it runs are on separate cache lines: `waiting` and `closed`, `intent` and `mark`,
-//! `consumed` and `taken`, `armed`, and the counters (explained in `counters.rs`). `histogram.rs` explains the buckets.
+//! `consumed` and `taken`, `armed`, and the counters (explained in `counters.rs`). `histogram.rs` explains the buckets, `lent.rs` the hold words: a receiver touches
+//! their page only once it receives a lent payload.
 //! Reserved bytes are zero.
 
 use crate::mode::Mode;
@@ -41,14 +42,14 @@ pub const DATA_MAGIC: u64 = u64::from_le_bytes(*b"LRPCDATA");
 /// First word of the ack memory: `LRPC_ACK`.
 pub const ACK_MAGIC: u64 = u64::from_le_bytes(*b"LRPC_ACK");
 /// The version of both layouts and of the records in the ring.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// Bytes of a word, the unit of every index here.
 pub const WORD: usize = 8;
 /// Bytes of the data memory before the ring: a multiple of the page size, up to pages of 64 KiB.
 pub const HEADER_BYTES: usize = 65_536;
-/// Bytes of the ack memory that are in use. Its file is one page of the system ([`crate::ack_segment`]).
-pub const ACK_BYTES: usize = 4096;
+/// Bytes of the ack memory that are in use. Its file is whole pages of the system ([`crate::ack_segment`]).
+pub const ACK_BYTES: usize = 8192;
 
 /// Word indexes in the data memory.
 pub mod data {
@@ -100,6 +101,8 @@ pub mod ack {
     pub const CONSUMED: usize = 8;
     /// Everything before this position may have been handed out.
     pub const TAKEN: usize = 9;
+    /// Every hold word from this one on has always been 0.
+    pub const HOLDS_USED: usize = 10;
     /// 0 while the receiver polls, otherwise the epoch of its sleep.
     pub const ARMED: usize = 16;
     /// How many messages were taken.
@@ -120,6 +123,10 @@ pub mod ack {
     pub const HISTOGRAM: usize = 40;
     /// How many buckets there are.
     pub const BUCKETS: usize = 29 * 16;
+    /// The first hold word: the number of a message whose lent payload must stay as it is, plus 1, or 0.
+    pub const HOLDS: usize = 512;
+    /// How many hold words there are.
+    pub const HOLD_WORDS: usize = 512;
 }
 
 /// The smallest capacity in bytes that the format allows. A channel takes whole pages: [`crate::is_mappable`].
@@ -163,14 +170,15 @@ const _: () = {
         data::COMMITTED.is_multiple_of(8) && data::LAST_SENT / 8 == data::COMMITTED / 8,
         "all counters on one line"
     );
-    assert!(ack::CONSUMED / 8 == ack::TAKEN / 8, "on one line");
+    assert!(ack::CONSUMED / 8 == ack::TAKEN / 8 && ack::HOLDS_USED / 8 == ack::CONSUMED / 8, "on one line");
     assert!(ack::CONSUMED / 8 != ack::ARMED / 8 && ack::ARMED / 8 != ack::RECEIVED / 8, "on separate lines");
     assert!(ack::RECEIVED.is_multiple_of(8) && ack::LAST_RECEIVED / 8 == ack::RECEIVED / 8, "all counters on one line");
     assert!(
         ack::LATENCY_SUM.is_multiple_of(8) && ack::LATENCY_MAX < ack::HISTOGRAM && ack::HISTOGRAM.is_multiple_of(8),
         "on separate lines"
     );
-    assert!((ack::HISTOGRAM + ack::BUCKETS) * WORD <= ACK_BYTES);
+    assert!(ack::HISTOGRAM + ack::BUCKETS <= ack::HOLDS);
+    assert!((ack::HOLDS + ack::HOLD_WORDS) * WORD == ACK_BYTES);
     assert!(data::LAST_SENT * WORD < 4096, "an idle channel touches one page of the header");
     assert!(
         max_record_bytes(MIN_CAPACITY, Mode::Latest) >= RECORD_OVERHEAD,

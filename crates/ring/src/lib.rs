@@ -37,6 +37,7 @@ mod record; //       what one message looks like in the ring
 mod consumer; //     the receiver's side: find, check, copy, take, consume
 mod corrupt; //      what is wrong with what the sender wrote
 mod unprocessed; //  what a receiver that is gone has left
+mod lent; //         payloads outside of the ring, and who holds them
 mod latest; //       mode Latest: a sender that overwrites, a receiver that notices
 mod racing; //       access to words that even an honest peer may be writing
 mod waking; //       sleep and wake-up in both directions, with no wake-up lost
@@ -52,10 +53,11 @@ pub use consumer::Consumer;
 pub use corrupt::Corrupt;
 pub use counters::{Counters, ReceiverCounters, SenderCounters, outstanding};
 pub use histogram::{Bucket, Histogram};
+pub use lent::{Claim, held, release};
 pub use mapping::{Segment, ack_segment, data_segments, is_mappable};
-pub use memory::{Mapped, Memory, MemoryMut, ReadOnly, Writable};
+pub use memory::{Mapped, Memory, MemoryMut, ReadOnly, Writable, keep_copy};
 pub use mode::Mode;
 pub use producer::Producer;
 pub use push_error::PushError;
-pub use record::{Head, Kind, Plain, Record};
+pub use record::{Head, Kind, Lent, Plain, Record};
 pub use waking::{Armed, stop_waiting, wait_for_receiver};

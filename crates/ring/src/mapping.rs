@@ -34,7 +34,7 @@ pub const fn data_segments(capacity: u64) -> [Segment; 2] {
     [whole, Segment { address_offset: whole.bytes, file_offset: HEADER_BYTES, bytes: ring }]
 }
 
-/// The only segment of an ack memory, which is the whole file: one page.
+/// The only segment of an ack memory, which is the whole file: two pages of 4 KiB, or one larger page.
 pub const fn ack_segment(page_bytes: usize) -> Segment {
     let bytes = if page_bytes > ACK_BYTES { page_bytes } else { ACK_BYTES };
     Segment { address_offset: 0, file_offset: 0, bytes }

@@ -195,7 +195,7 @@ fn out_of_range(word: usize, bytes: usize, words: usize) -> ! {
 
 /// Keeps the compiler from reading the shared bytes a second time in place of the private copy.
 #[inline(always)]
-fn keep_copy() {
+pub fn keep_copy() {
     #[cfg(not(miri))]
     // SAFETY: there is no instruction. Without `nomem` it means that any memory may have changed.
     unsafe {

@@ -5,7 +5,7 @@
 //! word 1    sequence number: how many messages were committed before it
 //! then      the optional words that the flags announce, in this order:
 //!           timestamp (ns, CLOCK_MONOTONIC) · topic number · correlation
-//! then      the payload, padded to 8 bytes
+//! then      the payload, padded to 8 bytes; with the flag `lent`, it is a [`Lent`], which says where the payload is
 //! ```
 //!
 //! The kind is never zero, so neither is a commit word. The lap (position ÷ capacity, low 16 bits) and the sequence number
@@ -53,7 +53,8 @@ const HAS_TIME: u8 = 1;
 const HAS_TOPIC: u8 = 2;
 const HAS_CORRELATION: u8 = 4;
 const REDELIVERED: u8 = 8;
-const KNOWN_FLAGS: u8 = HAS_TIME | HAS_TOPIC | HAS_CORRELATION | REDELIVERED;
+const LENT: u8 = 16;
+const KNOWN_FLAGS: u8 = HAS_TIME | HAS_TOPIC | HAS_CORRELATION | REDELIVERED | LENT;
 
 /// What a record carries in addition to its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Head {
     pub correlation: Option<u64>,
     /// Whether an earlier incarnation of the receiver may have processed it already.
     pub redelivered: bool,
+    /// Whether the payload is not in the ring, but lent: the ring has a [`crate::Lent`] in its place.
+    pub lent: bool,
 }
 
 impl Head {
@@ -76,7 +79,7 @@ impl Head {
 
     /// A record of this kind without optional words.
     pub const fn of(kind: Kind) -> Self {
-        Self { kind, time: None, topic: None, correlation: None, redelivered: false }
+        Self { kind, time: None, topic: None, correlation: None, redelivered: false, lent: false }
     }
 
     #[inline(always)]
@@ -93,6 +96,9 @@ impl Head {
         }
         if self.redelivered {
             flags |= REDELIVERED;
+        }
+        if self.lent {
+            flags |= LENT;
         }
         flags
     }
@@ -163,6 +169,7 @@ impl Commit {
             topic: optional(HAS_TOPIC),
             correlation: optional(HAS_CORRELATION),
             redelivered: self.flags & REDELIVERED != 0,
+            lent: self.flags & LENT != 0,
         }
     }
 }
@@ -181,7 +188,7 @@ pub struct Record {
     pub head: Head,
     /// Its number: how many messages were committed before it, on this ring and on those that it took over from.
     pub sequence: u64,
-    /// Length of the payload in bytes.
+    /// Bytes of the payload that the ring had: those of a [`crate::Lent`] if it is lent.
     pub payload_bytes: usize,
     /// How many messages just before it were overwritten before the receiver reached them: always 0 in mode Lossless. A
     /// topic declaration may report this, too.
@@ -198,4 +205,36 @@ pub struct Plain {
     pub topic: Option<u64>,
     /// Length of the payload in bytes.
     pub payload_bytes: usize,
+}
+
+/// Where a lent payload is. The receiver must check it: any value is possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lent {
+    /// The sender's random number of the memory.
+    pub segment: u64,
+    /// Where the payload begins there, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes.
+    pub bytes: u64,
+}
+
+impl Lent {
+    /// How many bytes of a ring it takes.
+    pub const BYTES: usize = 3 * WORD;
+
+    /// As the ring has it.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut encoded = [0; Self::BYTES];
+        let words = [self.segment, self.offset, self.bytes];
+        encoded.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
+        encoded
+    }
+
+    /// Reads what a ring has; `None` if the length is wrong.
+    pub fn decode(encoded: &[u8]) -> Option<Self> {
+        let (words, []) = encoded.as_chunks::<WORD>() else { return None };
+        let &[segment, offset, bytes] = words else { return None };
+        let [segment, offset, bytes] = [segment, offset, bytes].map(u64::from_le_bytes);
+        Some(Self { segment, offset, bytes })
+    }
 }

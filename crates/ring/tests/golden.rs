@@ -1,10 +1,10 @@
-//! The byte layout of version 2, pinned. If a test here fails, rings of this build and of released builds no longer understand
+//! The byte layout of version 3, pinned. If a test here fails, rings of this build and of released builds no longer understand
 //! each other: raise `layout::VERSION`, or revert the change.
 
 mod plain;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Consumer, Corrupt, Head, Kind, Mode, Producer, stop_waiting, wait_for_receiver};
+use librpc_ring::{Consumer, Corrupt, Head, Kind, Lent, Mode, Producer, release, stop_waiting, wait_for_receiver};
 
 use plain::Plain;
 
@@ -25,8 +25,8 @@ fn constants() {
     assert_eq!(layout::DATA_MAGIC.to_le_bytes(), *b"LRPCDATA");
     assert_eq!(layout::ACK_MAGIC.to_le_bytes(), *b"LRPC_ACK");
     assert_eq!((layout::DATA_MAGIC, layout::ACK_MAGIC), (0x4154_4144_4350_524c, 0x4b43_415f_4350_524c));
-    assert_eq!((layout::VERSION, layout::WORD), (2, 8));
-    assert_eq!((layout::HEADER_BYTES, layout::ACK_BYTES), (65_536, 4096));
+    assert_eq!((layout::VERSION, layout::WORD), (3, 8));
+    assert_eq!((layout::HEADER_BYTES, layout::ACK_BYTES), (65_536, 8192));
     assert_eq!((layout::MODE_LOSSLESS, layout::MODE_LATEST), (0, 1));
     assert_eq!((layout::MIN_CAPACITY, layout::MAX_CAPACITY), (512, 1 << 30));
     assert_eq!(layout::RECORD_OVERHEAD, 64);
@@ -44,6 +44,7 @@ fn word_indexes() {
     assert_eq!([ack::RECEIVED, ack::PROCESSED, ack::MISSED, ack::BYTES_RECEIVED], [24, 25, 26, 27]);
     assert_eq!([ack::LAST_RECEIVED, ack::LATENCY_SUM, ack::LATENCY_MAX], [28, 32, 33]);
     assert_eq!([ack::HISTOGRAM, ack::BUCKETS], [40, 464]);
+    assert_eq!([ack::HOLDS_USED, ack::HOLDS, ack::HOLD_WORDS], [10, 512, 512]);
 }
 
 #[test]
@@ -67,9 +68,9 @@ fn headers() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
     let words = data::RING + CAPACITY as usize / 8;
     let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless);
-    assert_eq!(written(&data, words), [(0, 0x4154_4144_4350_524c), (1, 2), (2, 0x400)]);
+    assert_eq!(written(&data, words), [(0, 0x4154_4144_4350_524c), (1, 3), (2, 0x400)]);
     let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless).unwrap();
-    assert_eq!(written(&ack, 512), [(0, 0x4b43_415f_4350_524c), (1, 2)]);
+    assert_eq!(written(&ack, 512), [(0, 0x4b43_415f_4350_524c), (1, 3)]);
 
     sender.push(Head::MESSAGE, b"12345678").unwrap();
     sender.push(Head::MESSAGE, b"").unwrap();
@@ -93,8 +94,8 @@ fn another_version_is_refused_by_name() {
     Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless);
     data.cell(data::VERSION).set(1);
     let corrupt = Consumer::new(data, ack, CAPACITY, Mode::Lossless).unwrap_err();
-    assert_eq!(corrupt, Corrupt::Version { found: 1, expected: 2 });
-    assert_eq!(corrupt.to_string(), "the sender's memory has layout version 1, this receiver reads version 2");
+    assert_eq!(corrupt, Corrupt::Version { found: 1, expected: 3 });
+    assert_eq!(corrupt.to_string(), "the sender's memory has layout version 1, this receiver reads version 3");
 }
 
 #[test]
@@ -128,6 +129,7 @@ fn records() {
     assert_eq!(ring_words(&data, position), [0x0000_0801_0000_0000, 4, 0]);
 
     let all = Head {
+        lent: false,
         time: Some(0x1111),
         topic: Some(0x2222),
         correlation: Some(0x3333),
@@ -139,13 +141,49 @@ fn records() {
     assert_eq!(ring_words(&data, position), words);
 }
 
+/// In place of its payload, a record says where that is: the flag is 0x10. A hold is the number of the message plus 1.
+#[test]
+fn lent_payloads() {
+    let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
+    let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless);
+    let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Lossless).unwrap();
+    let lent = Lent { segment: 0x1111, offset: 0x2222, bytes: 0x3333 };
+    sender.push_lent(Head::MESSAGE, &lent).unwrap();
+    assert_eq!(ring_words(&data, 0), [0x0000_1001_0000_0018, 0, 0x1111, 0x2222, 0x3333, 0]);
+    let all = Head {
+        time: Some(0x4444),
+        topic: Some(0x5555),
+        correlation: Some(0x6666),
+        redelivered: true,
+        ..Head::of(Kind::Reply)
+    };
+    sender.push_lent(all, &lent).unwrap();
+    let words = [0x0000_1f04_0000_0018, 1, 0x4444, 0x5555, 0x6666, 0x1111, 0x2222, 0x3333, 0];
+    assert_eq!(ring_words(&data, 40), words);
+    assert_eq!(data.cell(data::BYTES).get(), 0x6666, "the payloads' own lengths");
+
+    let holds = || [ack.cell(10).get(), ack.cell(512).get(), ack.cell(513).get(), ack.cell(514).get()];
+    assert_eq!(holds(), [0, 0, 0, 0]);
+    receiver.pop(&mut Vec::new()).unwrap();
+    assert_eq!(holds(), [1, 1, 0, 0]);
+    assert_eq!(receiver.keep(), Some(1));
+    assert_eq!(holds(), [2, 0, 1, 0]);
+    receiver.pop(&mut Vec::new()).unwrap();
+    assert_eq!(holds(), [2, 2, 1, 0]);
+    assert_eq!(receiver.keep(), Some(2));
+    assert_eq!(holds(), [3, 0, 1, 2]);
+    release(&ack, 1);
+    assert_eq!(holds(), [3, 0, 0, 2]);
+    assert_eq!(ack.cell(ack::BYTES_RECEIVED).get(), 0x6666);
+}
+
 /// Chunks of 128 bytes are announced before they are written, and the first record of each one is marked.
 #[test]
 fn latest() {
     let (data, ack) = (Plain::data(CAPACITY), Plain::ack());
     let mut sender = Producer::new(data.clone(), ack.clone(), CAPACITY, Mode::Latest);
     let mut receiver = Consumer::new(data.clone(), ack.clone(), CAPACITY, Mode::Latest).unwrap();
-    assert_eq!(written(&data, data::RING), [(0, 0x4154_4144_4350_524c), (1, 2), (2, 0x400), (3, 1)]);
+    assert_eq!(written(&data, data::RING), [(0, 0x4154_4144_4350_524c), (1, 3), (2, 0x400), (3, 1)]);
 
     let mut push = |bytes: usize| {
         sender.push(Head::MESSAGE, &vec![0xee; bytes]).unwrap();

@@ -133,15 +133,19 @@ proptest! {
         let (time, topic, correlation) = (optional(1), optional(2), optional(4));
         let bytes = 8 * (2 + u64::from((flags & 7).count_ones()) + u64::from(payload_bytes).div_ceil(8));
         let kinds = [Kind::Message, Kind::Topic, Kind::Request, Kind::Reply];
-        let known = kinds.into_iter().find(|known| *known as u64 == kind).filter(|_| flags < 16);
+        let known = kinds.into_iter().find(|known| *known as u64 == kind).filter(|_| flags < 32);
         let expected = match known {
             _ if word == 0 => Ok(None),
             None => Err(Corrupt::Commit { position, word }),
             Some(_) if lap != position / capacity => Err(Corrupt::Commit { position, word }),
             Some(_) if bytes > 256 => Err(Corrupt::Length { position, bytes, max: 256 }),
             Some(_) if found != sequence => Err(Corrupt::Sequence { position, found, expected: sequence }),
+            // Where a lent payload is takes 24 bytes, and only messages have one.
+            Some(kind) if flags & 16 != 0 && (payload_bytes != 24 || kind == Kind::Topic) => {
+                Err(Corrupt::Lent { position, bytes: payload_bytes as usize })
+            }
             Some(kind) => {
-                let head = Head { kind, time, topic, correlation, redelivered: flags & 8 != 0 };
+                let head = Head { kind, time, topic, correlation, redelivered: flags & 8 != 0, lent: flags & 16 != 0 };
                 Ok(Some((head, sequence, payload_bytes as usize)))
             }
         };

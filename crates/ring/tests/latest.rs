@@ -4,18 +4,22 @@
 mod plain;
 #[allow(dead_code, reason = "the queue is the other mode's reference")]
 mod reference;
+mod stepped;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Armed, Consumer, Counters, Head, Kind, Memory, Mode, PushError, outstanding};
+use librpc_ring::{Armed, Consumer, Counters, Head, Kind, Memory, Mode, Producer, PushError, outstanding};
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 
 use plain::Plain;
 use reference::{Length, Receiver, Sender, Step, capacity, payload, record_bytes, ring, step};
+use stepped::Stepped;
 
 struct Sent {
     start: u64,
@@ -245,6 +249,67 @@ proptest! {
         // This is what the test is about.
         prop_assume!(skipped > 0);
     }
+}
+
+/// A sender whose receiver pops this often after each store.
+fn watched(pops: impl Iterator<Item = usize> + 'static) -> Producer<Stepped, Plain> {
+    let (_, receiver, memory, ack) = ring(1024, Mode::Latest);
+    let (receiver, pops) = (RefCell::new(receiver), RefCell::new(pops));
+    let step = Rc::new(move || {
+        for _ in 0..pops.borrow_mut().next().unwrap_or(0) {
+            let mut payload = Vec::new();
+            if let Some(record) = receiver.borrow_mut().pop(&mut payload).expect("an honest sender") {
+                assert_eq!(payload, payload_of(record.sequence, record.payload_bytes), "torn");
+            }
+        }
+    });
+    Producer::new(Stepped { memory, step }, ack, 1024, Mode::Latest)
+}
+
+proptest! {
+    /// Whatever an honest sender has stored, its receiver finds a record or nothing: also while the sender is at work, and when it
+    /// makes the receiver skip everything.
+    #[test]
+    fn an_honest_sender_is_never_corrupt(
+        pushes in vec(option::weighted(0.95, 0..60usize), 1..300),
+        pops in vec((0..200usize, 1..4usize), 1..20),
+    ) {
+        let pops = pops.into_iter().flat_map(|(idle, pops)| std::iter::repeat_n(0, idle).chain([pops]));
+        let mut sender = watched(pops);
+        for bytes in pushes {
+            match bytes {
+                Some(bytes) => drop(sender.push(Head::MESSAGE, &payload_of(sender.sequence(), bytes)).unwrap()),
+                None => sender.skip_all(),
+            }
+        }
+    }
+}
+
+/// A lap after everything was skipped, the receiver is still where it was to continue, or has taken one message since. It looks
+/// again after any one store of the sender, which overtakes it there.
+#[test]
+fn a_receiver_that_was_made_to_skip_may_be_overtaken() {
+    for (look, takes) in (1..500).flat_map(|look| [(look, false), (look, true)]) {
+        let stores = Rc::new(Cell::new(1000));
+        let counted = stores.clone();
+        let mut sender = watched(std::iter::from_fn(move || {
+            let store = counted.replace(counted.get() + 1);
+            Some(usize::from(store == 0 || (store == 40 && takes) || store == look))
+        }));
+        for number in 0..80 {
+            sender.push(Head::MESSAGE, &payload_of(number, 48)).unwrap();
+            // The ring was full once, so no push looks at the depth. A chunk begins here.
+            if number == 43 {
+                sender.skip_all();
+                stores.set(0);
+                sender.note_dropped(); // the receiver looks
+            }
+        }
+    }
+}
+
+fn payload_of(number: u64, bytes: usize) -> Vec<u8> {
+    payload(bytes, number as u8)
 }
 
 /// One call skips everything that was overwritten, however often the sender has gone round.

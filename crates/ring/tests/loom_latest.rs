@@ -104,7 +104,7 @@ impl Receiver {
 
 /// A channel on which some messages are processed, and some more wait in the ring.
 fn begun(weakness: Weakness, bytes: usize, processed: u64, waiting: u64) -> (Sender, Receiver) {
-    let Channel { producer, consumer, sender_data: data, sender_ack: ack } =
+    let Channel { producer, consumer, sender_data: data, sender_ack: ack, .. } =
         Channel::new(CAPACITY, Mode::Latest, weakness);
     let mut sender = Sender { producer, data, ack, bytes };
     let mut receiver = Receiver { consumer, bytes, next: 0 };
@@ -152,6 +152,51 @@ fn lapping(weakness: Weakness) {
         receiver.try_process();
         sending.join().expect("a sender that ends");
         receiver.process_polling_until(11);
+    });
+}
+
+/// The sender makes the receiver skip everything, and overwrites the record that the receiver reads.
+fn skipping(weakness: Weakness) {
+    explore(None, move || {
+        let (mut sender, mut receiver) = begun(weakness, SMALL, 0, 25);
+        let sending = thread::spawn(move || {
+            sender.producer.skip_all();
+            sender.push();
+        });
+        receiver.try_process();
+        sending.join().expect("a sender that ends");
+        receiver.process_polling_until(26);
+    });
+}
+
+/// The sender overtakes the receiver, and makes it skip everything: it continues where nothing was written in this lap, except
+/// for a zero word.
+fn skipping_when_overtaken(weakness: Weakness) {
+    explore(Some(3), move || {
+        let (mut sender, mut receiver) = begun(weakness, SMALL, 1, 24);
+        let sending = thread::spawn(move || {
+            (0..2).for_each(|_| sender.push());
+            sender.producer.skip_all();
+            sender
+        });
+        receiver.try_process();
+        let mut sender = sending.join().expect("a sender that ends");
+        sender.push();
+        receiver.process_polling_until(28);
+    });
+}
+
+/// The sender makes the receiver skip a message that comes after the last mark.
+fn skipping_the_last(weakness: Weakness) {
+    explore(None, move || {
+        let (mut sender, mut receiver) = begun(weakness, SMALL, 24, 1);
+        let sending = thread::spawn(move || {
+            sender.producer.skip_all();
+            sender.push();
+        });
+        receiver.try_process();
+        sending.join().expect("a sender that ends");
+        receiver.process_polling_until(26);
     });
 }
 
@@ -203,6 +248,17 @@ fn an_overtaken_receiver_continues_at_the_mark() {
 }
 
 #[test]
+fn nothing_torn_is_handed_out_when_everything_is_skipped() {
+    skipping(Weakness::None);
+    skipping_the_last(Weakness::None);
+}
+
+#[test]
+fn an_overtaken_receiver_that_is_to_skip_everything_finds_the_end() {
+    skipping_when_overtaken(Weakness::None);
+}
+
+#[test]
 fn both_sides_may_sleep() {
     both_sleep(Weakness::None);
 }
@@ -225,6 +281,14 @@ fn fails_without_the_acquire_of_a_commit() {
 #[test]
 fn fails_without_the_fence_after_the_intent() {
     caught(overtaking, Weakness::NoFenceAfter(Role::Intent), TORN);
+    caught(skipping, Weakness::NoFenceAfter(Role::Intent), TORN);
+}
+
+/// Everything is skipped to a mark that is there first.
+#[test]
+fn fails_without_the_orderings_of_the_intent_to_skip() {
+    caught(skipping_the_last, Weakness::RelaxedStore(Role::Intent), TORN);
+    caught(skipping_the_last, Weakness::RelaxedLoad(Role::Intent), TORN);
 }
 
 #[test]
@@ -234,17 +298,19 @@ fn fails_without_the_fence_after_the_copy() {
 
 #[test]
 fn fails_without_the_look_at_the_intent() {
-    caught(overtaking, Weakness::NoLookAtIntent, TORN);
+    caught(overtaking, Weakness::NoLookAt(Role::Intent), TORN);
 }
 
 #[test]
 fn fails_without_the_release_of_the_mark() {
     caught(overtaking, Weakness::RelaxedStore(Role::Mark), TORN);
+    caught(skipping_when_overtaken, Weakness::RelaxedStore(Role::Mark), TORN);
 }
 
 #[test]
 fn fails_without_the_acquire_of_the_mark() {
     caught(overtaking, Weakness::RelaxedLoad(Role::Mark), TORN);
+    caught(skipping_when_overtaken, Weakness::RelaxedLoad(Role::Mark), TORN);
 }
 
 #[test]
@@ -262,5 +328,5 @@ fn fails_without_the_second_look() {
 
 #[test]
 fn fails_without_the_look_at_the_intent_before_sleeping() {
-    caught(sleep_at_an_overwritten_word, Weakness::NoLookAtIntent, "asleep beside messages");
+    caught(sleep_at_an_overwritten_word, Weakness::NoLookAt(Role::Intent), "asleep beside messages");
 }

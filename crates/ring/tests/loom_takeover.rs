@@ -36,13 +36,14 @@ impl Receiver {
         if self.has_ended() {
             return None;
         }
-        let record = self.consumer.pop(&mut Vec::new()).expect("an honest sender")?;
+        let mut payload = Vec::new();
+        let record = self.consumer.pop(&mut payload).expect("an honest sender")?;
         if self.weakness != Weakness::NoFenceAfter(Role::Taken) {
             fence(Ordering::SeqCst);
         }
         if self.weakness != Weakness::NoLookAfter(Role::Taken) && self.has_ended() {
             if self.weakness != Weakness::NotTakenBack {
-                self.consumer.untake(&record.head, record.payload_bytes);
+                self.consumer.untake(&record.head, &payload);
             }
             return None;
         }

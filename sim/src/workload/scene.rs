@@ -334,10 +334,11 @@ fn node_of(error: &SendError) -> Option<String> {
     })
 }
 
-/// A number of bytes for a message: mostly few, now and then as many as fit.
+/// A number of bytes for a message: mostly few, now and then as many as fit into a ring, or more: then they are lent.
 pub fn bytes(random: &mut Rng) -> usize {
-    match random.u8(..8) {
-        0 => random.usize(8..900),
+    match random.u8(..16) {
+        0 => random.usize(1025..3000),
+        1 | 2 => random.usize(8..900),
         _ => random.usize(8..80),
     }
 }

@@ -9,9 +9,9 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use librpc::{
-    Acknowledge, Admission, CallbackHandle, Destination, Domain, Inbox, Kernel, Limits, Message, Node, Observer,
-    Outbox, Pattern, Policy, Publisher, Rate, Receipt, Rule, SendError, Sender, StopHandle, Subscriber, Topic, Totals,
-    Wait,
+    Acknowledge, Admission, CallbackHandle, Destination, Domain, Inbox, Kernel, Limits, Loan, Message, Node, Observer,
+    Outbox, Pattern, Policy, Publisher, Rate, Receipt, Rule, Sample, SendError, Sender, StopHandle, Subscriber, Topic,
+    Totals, Wait,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -42,6 +42,8 @@ struct Handles {
     observer: Observer,
     message: Message<'static>,
     receipt: Receipt<'static>,
+    sample: Sample,
+    loan: Loan,
 }
 
 struct Case {
@@ -148,6 +150,13 @@ fn nodes() -> Vec<Case> {
 fn inboxes() -> Vec<Case> {
     vec![
         case("InboxBuilder::capacity", CLOSED, |h| went(h.node.inbox_builder().capacity(65_536).open())),
+        case("InboxBuilder::max_message", CLOSED, |h| went(h.node.inbox_builder().max_message(1).open())),
+        case("InboxBuilder::trust_publishers", CLOSED, |h| {
+            // SAFETY: no inbox is opened.
+            #[allow(unsafe_code)]
+            let builder = unsafe { h.node.inbox_builder().trust_publishers() };
+            went(builder.open())
+        }),
         case("InboxBuilder::policy", CLOSED, |h| went(h.node.inbox_builder().policy(Policy::Latest).open())),
         case("InboxBuilder::receive_own", CLOSED, |h| went(h.node.inbox_builder().receive_own(true).open())),
         case("InboxBuilder::durable", CLOSED, |h| went(h.node.inbox_builder().durable("name").open())),
@@ -162,6 +171,33 @@ fn inboxes() -> Vec<Case> {
         case("Inbox::recv (a subscription)", INBOX, |mut h| went(h.subscriber.recv())),
         case("Inbox::try_recv", INBOX, |mut h| went(h.inbox.try_recv())),
         case("Inbox::recv_timeout", INBOX, |mut h| went(h.inbox.recv_timeout(LIMIT))),
+        case("Inbox::recv_sample", INBOX, |mut h| went(h.inbox.recv_sample())),
+        case("Inbox::try_recv_sample", INBOX, |mut h| went(h.inbox.try_recv_sample())),
+        case("Inbox::recv_sample_timeout", INBOX, |mut h| went(h.inbox.recv_sample_timeout(LIMIT))),
+        case("Sample::sender", "peer", |h| h.sample.sender().to_owned()),
+        case("Sample::peer", "peer", |h| h.sample.peer().node.to_string()),
+        case("Sample::topic", "None", |h| format!("{:?}", h.sample.topic())),
+        case("Sample::sequence", "0", |h| h.sample.sequence().to_string()),
+        case("Sample::missed", "0", |h| h.sample.missed().to_string()),
+        case("Sample::is_redelivered", "false", |h| h.sample.is_redelivered().to_string()),
+        case("Sample::is_lent", "true", |h| h.sample.is_lent().to_string()),
+        case("Sample::len", "0", |h| h.sample.len().to_string()),
+        case("Sample::is_empty", "true", |h| h.sample.is_empty().to_string()),
+        case("Sample::payload", "None", |h| format!("{:?}", h.sample.payload())),
+        case("Sample::copy_to", "ok", |h| {
+            h.sample.copy_to(0, &mut []);
+            "ok".into()
+        }),
+        case("Sample::to_vec", "[]", |h| format!("{:?}", h.sample.to_vec())),
+        case("Sample::view", "0", |h| h.sample.view().len().to_string()),
+        case("View::len", "0", |h| h.sample.view().len().to_string()),
+        case("View::is_empty", "true", |h| h.sample.view().is_empty().to_string()),
+        case("View::get", "None", |h| format!("{:?}", h.sample.view().get(0))),
+        case("View::array", "None", |h| format!("{:?}", h.sample.view().array::<4>(0))),
+        case("Sample::drop", "ok", |h| {
+            drop(h.sample);
+            "ok".into()
+        }),
         case("Inbox::recv_event", INBOX, |mut h| went(h.inbox.recv_event())),
         case("Inbox::try_recv_event", INBOX, |mut h| went(h.inbox.try_recv_event())),
         case("Inbox::recv_event_timeout", INBOX, |mut h| went(h.inbox.recv_event_timeout(LIMIT))),
@@ -211,6 +247,14 @@ fn outboxes() -> Vec<Case> {
         }),
         case("Outbox::send", OUTBOX, |mut h| went(h.outbox.send(h.to, b"x"))),
         case("Outbox::try_send", OUTBOX, |mut h| went(h.outbox.try_send(h.to, b"x"))),
+        case("Outbox::loan", OUTBOX, |mut h| went(h.outbox.loan(h.to, 100_000))),
+        case("Outbox::loan_topic", OUTBOX, |mut h| went(h.outbox.loan_topic(h.topic, 100_000))),
+        case("Outbox::send_loan", OUTBOX, |mut h| went(h.outbox.send_loan(h.to, h.loan, LIMIT))),
+        case("Outbox::publish_loan", OUTBOX, |mut h| went(h.outbox.publish_loan(h.topic, h.loan, LIMIT))),
+        case("Loan::deref", "0", |mut h| {
+            h.loan.fill(1);
+            h.loan.len().to_string()
+        }),
         case("Outbox::send_timeout", OUTBOX, |mut h| went(h.outbox.send_timeout(h.to, b"x", LIMIT))),
         case("Outbox::flush", OUTBOX, |mut h| went(h.outbox.flush(LIMIT))),
         case("Outbox::max_message", OUTBOX, |mut h| said(h.outbox.max_message(h.to))),
@@ -253,6 +297,8 @@ fn faces() -> Vec<Case> {
             went(h.publisher.publish(b"x"))
         }),
         case("Publisher::publish_timeout", OUTBOX, |mut h| went(h.publisher.publish_timeout(b"x", LIMIT))),
+        case("Publisher::loan", OUTBOX, |mut h| went(h.publisher.loan(100_000))),
+        case("Publisher::publish_loan", OUTBOX, |mut h| went(h.publisher.publish_loan(h.loan))),
         case("Publisher::publish", OUTBOX, |mut h| went(h.publisher.publish(b"x"))),
         case("Publisher::publish (made in the child)", OUTBOX, |h| {
             went(h.node.publisher("topic").expect("a topic").publish(b"x"))
@@ -295,6 +341,8 @@ fn faces() -> Vec<Case> {
             went(h.sender.send(b"x"))
         }),
         case("Sender::send_timeout", OUTBOX, |mut h| went(h.sender.send_timeout(b"x", LIMIT))),
+        case("Sender::loan", OUTBOX, |mut h| went(h.sender.loan(100_000))),
+        case("Sender::send_loan", OUTBOX, |mut h| went(h.sender.send_loan(h.loan))),
         case("Sender::send", OUTBOX, |mut h| went(h.sender.send(b"x"))),
         case("Sender::try_send", OUTBOX, |mut h| went(h.sender.try_send(b"x"))),
         case("Sender::flush", OUTBOX, |mut h| went(h.sender.flush(LIMIT))),
@@ -342,6 +390,7 @@ fn values() -> Vec<Case> {
         case("Limits::topic_bytes_per_user", "ok", |_| debug(Limits::default().topic_bytes_per_user(1))),
         case("Limits::decisions_per_user", "ok", |_| debug(Limits::default().decisions_per_user(1))),
         case("Limits::decisions", "ok", |_| debug(Limits::default().decisions(1))),
+        case("Limits::payload_bytes", "ok", |_| debug(Limits::default().payload_bytes(1))),
         case("Limits::handshake_timeout", "ok", |_| debug(Limits::default().handshake_timeout(LIMIT))),
         case("Admission::function", "ok", |_| debug(Admission::nobody().function(|_| true))),
         case("Rate::messages", "ok", |_| debug(rate())),
@@ -376,7 +425,7 @@ fn main() {
     let publisher: &'static mut Publisher = Box::leak(Box::new(node.publisher("topic").unwrap()));
     let receipt = publisher.publish(b"held").unwrap();
 
-    let (inbox, subscriber) = (node.inbox().unwrap(), node.subscribe("subscribed").unwrap());
+    let (mut inbox, subscriber) = (node.inbox().unwrap(), node.subscribe("subscribed").unwrap());
     let callback = node.subscriber_builder(["called"]).callback(|_| {}).unwrap();
     let (stop, mut sender) = (inbox.stop_handle(), node.connect("peer").unwrap());
     sender.send(b"sent").unwrap();
@@ -386,6 +435,10 @@ fn main() {
     let (to, topic) = (outbox.connect("peer").unwrap(), outbox.topic("topic").unwrap());
     outbox.send(to, b"sent").unwrap();
     assert_eq!(outbox.publish(topic, b"published").unwrap().inboxes(), 1);
+    peer.connect("parent").unwrap().send(&[7; 100_000]).unwrap();
+    let sample = inbox.recv_sample().unwrap().expect("nobody stops it");
+    assert!(sample.is_lent());
+    let loan = outbox.loan(to, 100_000).unwrap();
     let mut observer = Observer::new(domain.clone());
     observer.look(LIMIT).unwrap();
     let quiet = open(&domain, "quiet");
@@ -405,6 +458,8 @@ fn main() {
         observer,
         message,
         receipt,
+        sample,
+        loan,
     };
 
     for Case { method, expected, call } in cases() {

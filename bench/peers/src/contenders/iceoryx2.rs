@@ -1,19 +1,22 @@
 //! iceoryx2: publish and subscribe, one service for each direction. A message is loaned, written in place and sent.
 //!
 //! Nothing is lost: overflow is off, and a publisher waits while the subscriber's buffer is full. The buffer holds 2
-//! messages for latency (a few blocks stay in the cache) and 256 for throughput. There is one publisher and one
+//! messages for latency (a few blocks stay in the cache) and 256 for throughput, but at most 64 MiB of large ones, which is
+//! what librpc lets wait. There is one publisher and one
 //! subscriber, and at most two nodes. A sleeping receiver waits for an event, with which the sender notifies it after
 //! each message. All files are in the measurement's own directory; those that must be elsewhere carry its name.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::*;
+use iceoryx2::sample::Sample;
+use iceoryx2::sample_mut::SampleMut;
 
 use crate::contender::{Contender, Job, Measure, Side, eventually};
 use crate::payload;
@@ -24,8 +27,13 @@ pub(crate) struct Iceoryx2 {
     /// Wakes the other side, and this side.
     bells: Option<(Notifier<ipc::Service>, Listener<ipc::Service>)>,
     bytes: usize,
+    prepared: Option<SampleMut<ipc::Service, [u8], ()>>,
+    taken: Option<Sample<ipc::Service, [u8], ()>>,
     _node: Node<ipc::Service>,
 }
+
+/// At most this many bytes wait for their receiver.
+const WAITING_BYTES: usize = 64 << 20;
 
 /// Not all of its errors can be converted into errors of `anyhow`.
 fn words(error: impl Debug) -> anyhow::Error {
@@ -47,6 +55,20 @@ impl Iceoryx2 {
     }
 }
 
+impl Iceoryx2 {
+    /// A message, written in place.
+    #[inline]
+    fn write(&mut self, number: u64) -> anyhow::Result<SampleMut<ipc::Service, [u8], ()>> {
+        let mut sample = self.publisher.loan_slice_uninit(self.bytes).map_err(words)?;
+        let message = sample.payload_mut();
+        // SAFETY: bytes that are written only, all of them, before the sample is said to be complete.
+        let message = unsafe { std::slice::from_raw_parts_mut(message.as_mut_ptr().cast::<u8>(), message.len()) };
+        payload::write(number, message);
+        // SAFETY: `write` has written every byte.
+        Ok(unsafe { sample.assume_init() })
+    }
+}
+
 impl Contender for Iceoryx2 {
     fn open(job: &Job) -> anyhow::Result<Self> {
         set_log_level(LogLevel::Fatal);
@@ -61,7 +83,7 @@ impl Contender for Iceoryx2 {
             .create::<ipc::Service>()
             .map_err(words)?;
 
-        let buffer = if job.measure == Measure::Throughput { 256 } else { 2 };
+        let buffer = if job.measure == Measure::Throughput { (WAITING_BYTES / job.bytes).clamp(2, 256) } else { 2 };
         let service = |name: &str| {
             let name = ServiceName::new(name).map_err(words)?;
             node.service_builder(&name)
@@ -111,20 +133,15 @@ impl Contender for Iceoryx2 {
                 _ => Err(anyhow!("it is not there")),
             };
         eventually("the other side does not come", met)?;
-        let mut iceoryx2 = Self { publisher, subscriber, bells, bytes: job.bytes, _node: node };
+        let (bytes, prepared, taken) = (job.bytes, None, None);
+        let mut iceoryx2 = Self { publisher, subscriber, bells, bytes, prepared, taken, _node: node };
         iceoryx2.greet(job.side)?;
         Ok(iceoryx2)
     }
 
     #[inline]
     fn send(&mut self, number: u64) -> anyhow::Result<()> {
-        let mut sample = self.publisher.loan_slice_uninit(self.bytes).map_err(words)?;
-        let message = sample.payload_mut();
-        // SAFETY: bytes that are written only, all of them, before the sample is said to be complete.
-        let message = unsafe { std::slice::from_raw_parts_mut(message.as_mut_ptr().cast::<u8>(), message.len()) };
-        payload::write(number, message);
-        // SAFETY: `write` has written every byte.
-        unsafe { sample.assume_init() }.send().map_err(words)?;
+        self.write(number)?.send().map_err(words)?;
         if let Some((notifier, _)) = &self.bells {
             notifier.notify().map_err(words)?;
         }
@@ -142,6 +159,26 @@ impl Contender for Iceoryx2 {
                 break;
             }
         }
+        Ok(())
+    }
+
+    fn prepare(&mut self, number: u64) -> anyhow::Result<()> {
+        self.prepared = Some(self.write(number)?);
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> anyhow::Result<()> {
+        let sample = self.prepared.take().context("no message is prepared")?;
+        sample.send().map_err(words).map(drop)
+    }
+
+    fn take(&mut self) -> anyhow::Result<bool> {
+        self.taken = self.subscriber.receive().map_err(words)?;
+        Ok(self.taken.is_some())
+    }
+
+    fn read(&mut self, read: &mut impl FnMut(&[u8])) -> anyhow::Result<()> {
+        read(self.taken.take().context("no message was taken")?.payload());
         Ok(())
     }
 }

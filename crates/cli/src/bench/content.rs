@@ -49,6 +49,22 @@ pub(super) fn is(message: &[u8], number: u64) -> bool {
     differs | (u64::from_le_bytes(*first) ^ number) == 0 && (rest.is_empty() || is_cut())
 }
 
+/// Whether every byte of a part is that of the message with this number. The part begins at a whole word, which is given in bytes.
+#[inline]
+pub(super) fn part_is(part: &[u8], begin: usize, number: u64) -> bool {
+    let (words, rest) = part.as_chunks::<WORD>();
+    let word_at = |index: usize| match begin / WORD + index {
+        0 => number,
+        at => number.wrapping_mul(MIX).wrapping_add(at as u64),
+    };
+    let Some((first, others)) = words.split_first() else { return word_at(0).to_le_bytes().starts_with(part) };
+    let second = word_at(1);
+    let word_differs = |(word, at): (&[u8; WORD], u64)| u64::from_le_bytes(*word) ^ second.wrapping_add(at);
+    let differs = others.iter().zip(0..).map(word_differs).fold(0, |differs, word| differs | word);
+    let is_first = u64::from_le_bytes(*first) == word_at(0);
+    differs == 0 && is_first && word_at(words.len()).to_le_bytes().starts_with(rest)
+}
+
 /// The messages that have come. Expected are the numbers 0, 1, 2 and so on.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Tally {
@@ -81,6 +97,22 @@ mod tests {
                 message[byte] ^= 0x10;
                 assert!(!is(&message, 5), "byte {byte} of {size}");
                 message[byte] ^= 0x10;
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_part_is_checked() {
+        let mut message = [0; 100];
+        write(&mut message, 5);
+        for (begin, end) in [(0, 100), (0, 8), (0, 5), (8, 100), (8, 9), (40, 64), (96, 100), (96, 96)] {
+            let mut part = message[begin..end].to_vec();
+            assert!(part_is(&part, begin, 5), "{begin}..{end}");
+            assert_eq!(part_is(&part, begin, 6), part.is_empty(), "{begin}..{end}");
+            for byte in 0..part.len() {
+                part[byte] ^= 0x10;
+                assert!(!part_is(&part, begin, 5), "byte {byte} of {begin}..{end}");
+                part[byte] ^= 0x10;
             }
         }
     }

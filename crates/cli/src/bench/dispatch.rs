@@ -1,7 +1,7 @@
 //! The process that a measurement has started: it does its part, then leaves.
 
 use super::part::Part;
-use super::{connect, exchange, fanout, latency, scale, throughput, wake};
+use super::{connect, exchange, fanout, large, latency, scale, throughput, wake};
 use crate::children::ParentArgs;
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
@@ -31,6 +31,10 @@ fn play(domain: &DomainArgs, part: &Part, interrupt: &Interrupt) -> anyhow::Resu
         Part::Sink { node, via, cpu } => throughput::sink(domain, node, *via, *cpu, interrupt),
         Part::Exchange(exchange) => exchange::side(domain, exchange, interrupt),
         Part::Sleepers { socket, cpu } => wake::sleepers(domain, socket, *cpu, interrupt),
+        Part::ViewInPlace { subscribers, size, cpu } => {
+            large::in_place::view(domain, *subscribers, *size, *cpu, interrupt)
+        }
+        Part::ViewInFull { subscribers, cpu } => large::in_full::view(domain, *subscribers, *cpu, interrupt),
         Part::Crowd { size, cpu } => fanout::crowd(domain, *size, *cpu, interrupt),
     }
 }

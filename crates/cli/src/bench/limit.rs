@@ -64,15 +64,23 @@ pub(super) fn cache_line(cpus: (Option<usize>, Option<usize>)) -> anyhow::Result
 
 /// How many pieces of a size one thread copies per second, between two buffers of a ring's size.
 pub(super) fn copies_per_second(size: usize) -> f64 {
-    let size = size.clamp(1, COPIED_BYTES);
-    let (from, mut to) = (vec![7u8; COPIED_BYTES], vec![0u8; COPIED_BYTES]);
+    pieces_per_second(size.clamp(1, COPIED_BYTES), COPIED_BYTES)
+}
+
+/// The same between two buffers of the size itself.
+pub(super) fn large_copies_per_second(size: usize) -> f64 {
+    pieces_per_second(size, size)
+}
+
+fn pieces_per_second(size: usize, buffer: usize) -> f64 {
+    let (from, mut to) = (vec![7u8; buffer], vec![1u8; buffer]); // not 0: such memory is touched by the first copy only
     let (begun, mut copied) = (Instant::now(), 0usize);
     while begun.elapsed() < COPYING {
         for (from, to) in from.chunks_exact(size).zip(to.chunks_exact_mut(size)) {
             to.copy_from_slice(black_box(from));
         }
         black_box(&mut to);
-        copied += COPIED_BYTES / size;
+        copied += buffer / size;
     }
     copied as f64 / begun.elapsed().as_secs_f64()
 }

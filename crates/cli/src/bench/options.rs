@@ -13,11 +13,13 @@ use super::times::Times;
 use crate::options::seconds;
 use crate::outcome::Usage;
 
-/// The sizes that a message may have.
+/// The sizes of a message that is copied into the ring. For larger ones, there is `bench large`.
 pub(super) const SIZES: RangeInclusive<usize> = 0..=librpc::DEFAULT_CAPACITY as usize / 4 - 64;
 /// The sizes of a message that carries a time.
 pub(super) const TIMED_SIZES: RangeInclusive<usize> = NUMBER_BYTES..=*SIZES.end();
 
+/// The size of a message unless the user says so.
+const SIZE: usize = 64;
 /// How long a measurement takes unless the user says so.
 const TIME: Duration = Duration::from_secs(3);
 const ROUNDS: u32 = 5;
@@ -25,9 +27,9 @@ const ROUNDS: u32 = 5;
 /// The options of all measurements of messages.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct Common {
-    /// Bytes per message
-    #[arg(long, value_name = "B", default_value_t = 64)]
-    size: usize,
+    /// Bytes per message [default: 64; large: five sizes from 65536 to 52428800]
+    #[arg(long, value_name = "B")]
+    size: Option<usize>,
     /// Several sizes, one after the other
     #[arg(long, value_name = "B,..", value_delimiter = ',', conflicts_with = "size")]
     sizes: Vec<usize>,
@@ -124,7 +126,13 @@ impl Share {
 impl Common {
     /// The sizes to measure, each of which must be one of these.
     pub(super) fn sizes(&self, allowed: RangeInclusive<usize>) -> anyhow::Result<Vec<usize>> {
-        let sizes = if self.sizes.is_empty() { vec![self.size] } else { self.sizes.clone() };
+        self.sizes_or(allowed, &[SIZE])
+    }
+
+    /// The same, with these sizes as the default.
+    pub(super) fn sizes_or(&self, allowed: RangeInclusive<usize>, default: &[usize]) -> anyhow::Result<Vec<usize>> {
+        let given: Vec<usize> = self.size.iter().chain(&self.sizes).copied().collect();
+        let sizes = if given.is_empty() { default.to_vec() } else { given };
         match sizes.iter().find(|size| !allowed.contains(size)) {
             None => Ok(sizes),
             Some(size) => {

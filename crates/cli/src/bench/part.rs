@@ -27,6 +27,10 @@ pub(crate) enum Part {
     Exchange(Exchange),
     /// Sleeps, and says how long a message took to wake it.
     Sleepers { socket: String, cpu: Option<usize> },
+    /// Takes large messages, and says how long they took.
+    ViewInPlace { subscribers: u32, size: usize, cpu: Option<usize> },
+    /// Reads large messages in full.
+    ViewInFull { subscribers: u32, cpu: Option<usize> },
     /// Has many inboxes.
     Crowd { size: usize, cpu: Option<usize> },
 }

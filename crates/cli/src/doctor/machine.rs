@@ -5,6 +5,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{Resource, getrlimit};
 
 use super::Check;
+use crate::latency::size;
 
 pub(super) const KIB: u64 = 1024;
 /// A channel's file: a ring of the default size, and its header.
@@ -49,31 +50,26 @@ fn proc() -> Check {
     }
 }
 
-/// Formats a size for the reader.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_240 => format!("{bytes} B"),
-        10_240..10_485_760 => format!("{} KiB", bytes / KIB),
-        10_485_760..10_737_418_240 => format!("{} MiB", bytes / KIB / KIB),
-        _ => format!("{} GiB", bytes / KIB / KIB / KIB),
-    }
-}
-
-/// Rings are anonymous memory, which is not part of /dev/shm.
-fn memory() -> Check {
-    const NAME: &str = "memory";
+/// How much memory there is, and how much of it is available, in bytes: of the machine, or of this control group.
+pub(super) fn available() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let field = |name: &str| -> Option<u64> {
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * KIB)
     };
-    let (Some(total), Some(available)) = (field("MemTotal:"), field("MemAvailable:")) else {
-        return Check::warn(NAME, "/proc/meminfo cannot be read", "mount /proc");
-    };
+    let (total, available) = field("MemTotal:").zip(field("MemAvailable:"))?;
     let group = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse::<u64>().ok();
     let group = group("memory.max").zip(group("memory.current"));
-    let (total, available) =
-        group.map_or((total, available), |(max, current)| (max.min(total), max.saturating_sub(current).min(available)));
+    let of_group = |(max, current): (u64, u64)| (max.min(total), max.saturating_sub(current).min(available));
+    Some(group.map_or((total, available), of_group))
+}
+
+/// Rings are memory that belongs to no file system: the size of /dev/shm does not limit them.
+fn memory() -> Check {
+    const NAME: &str = "memory";
+    let Some((total, available)) = available() else {
+        return Check::warn(NAME, "/proc/meminfo cannot be read", "mount /proc");
+    };
     let found = format!("{} of {} available for rings", size(available), size(total));
     if available < total / 20 {
         Check::warn(NAME, found, "rings are memory: free some, or open inboxes with a smaller capacity")

@@ -6,7 +6,8 @@ use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::Check;
-use super::machine::{KIB, allows_file_of, size};
+use super::machine::{KIB, allows_file_of};
+use crate::latency::size;
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const PAGE: u64 = 4 * KIB;

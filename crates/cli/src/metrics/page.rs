@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::{Counters, Labels, Told, label};
-use crate::snapshot::{Snapshot, State};
+use crate::snapshot::{Payloads, Snapshot, State};
 
 /// The upper bounds of the latency buckets in ns: every fourth doubling of the library's histogram.
 const ENDS_NS: [u64; 14] = {
@@ -43,6 +43,9 @@ struct Sum {
     depth: u64,
     depth_max: u64,
     capacity: u64,
+    lent: u64,
+    lent_bytes: u64,
+    held: u64,
 }
 
 /// Which end has reported a counter.
@@ -67,6 +70,8 @@ struct Page {
     nodes: Vec<([(&'static str, String); 2], bool)>,
     /// The nodes that answer. The value is always 1.
     versions: Vec<([(&'static str, String); 2], i64)>,
+    /// The memory for large payloads of the nodes that answer.
+    payloads: Vec<([(&'static str, String); 1], Payloads)>,
     states: BTreeMap<&'static str, u64>,
 }
 
@@ -82,18 +87,23 @@ impl Page {
             sum.depth = sum.depth.saturating_add(stats.depth);
             sum.depth_max = sum.depth_max.saturating_add(stats.depth_max);
             sum.capacity = sum.capacity.saturating_add(stats.capacity);
+            let lent = row.lent.map_or((0, 0), |lent| (lent.payloads, lent.bytes));
+            sum.lent = sum.lent.saturating_add(lent.0);
+            sum.lent_bytes = sum.lent_bytes.saturating_add(lent.1);
+            sum.held = sum.held.saturating_add(stats.held);
         }
         let mut states: BTreeMap<_, u64> = State::ALL.map(|state| (state.name(), 0)).into();
-        let (mut nodes, mut versions) = (Vec::new(), Vec::new());
+        let (mut nodes, mut versions, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
         for node in &snapshot.nodes {
             *states.entry(node.state.name()).or_default() += 1;
             nodes.push(([("node", label(&node.id)), ("uid", node.uid.to_string())], node.state == State::Alive));
+            payloads.extend(node.payloads.map(|payloads| ([("node", label(&node.id))], payloads)));
             // Not one of the other labels: a node that does not answer has no version, so its series would change.
             if let Some(version) = &node.version {
                 versions.push(([("node", label(&node.id)), ("version", label(version))], 1));
             }
         }
-        Self { channels, counters, nodes, versions, states }
+        Self { channels, counters, nodes, versions, payloads, states }
     }
 }
 
@@ -126,12 +136,17 @@ impl Collector for Page {
             ConstCounter::new(told.totals.blocked.as_secs_f64()).encode(metric)
         })?;
         type Gauge<'u> = (&'static str, &'static str, Option<&'u Unit>, fn(&Sum) -> u64);
-        let gauges: [Gauge<'_>; 5] = [
+        let gauges: [Gauge<'_>; 8] = [
             ("librpc_channels", "Channels", None, |sum| sum.channels),
             ("librpc_queue_depth", "Messages in rings or being processed", None, |sum| sum.queued),
             ("librpc_queue_used", "Bytes in use in rings", Some(&Unit::Bytes), |sum| sum.depth),
             ("librpc_queue_used_max", "Most room ever in use, ring by ring", Some(&Unit::Bytes), |sum| sum.depth_max),
             ("librpc_queue_capacity", "Size of the rings in bytes", Some(&Unit::Bytes), |sum| sum.capacity),
+            ("librpc_lent_payloads", "Large payloads that wait or are held", None, |sum| sum.lent),
+            ("librpc_lent", "Size of the large payloads that wait or are held", Some(&Unit::Bytes), |sum| {
+                sum.lent_bytes
+            }),
+            ("librpc_held_payloads", "Large payloads that the receiver holds as samples", None, |sum| sum.held),
         ];
         for (name, help, unit, of) in gauges {
             let what = (name, help, unit, MetricType::Gauge);
@@ -163,6 +178,18 @@ impl Collector for Page {
         let version = ("librpc_node_version", "The version of each node that answers", None, MetricType::Gauge);
         let versions = self.versions.iter().map(|(labels, one)| (labels, one));
         family(to, version, versions, |one, metric| ConstGauge::new(*one).encode(metric))?;
+        type OfNode = fn(&Payloads) -> u64;
+        let memories: [(&str, &str, OfNode); 2] = [
+            ("librpc_payload_memory", "Memory of the node for large payloads", |payloads| payloads.bytes),
+            ("librpc_payload_memory_limit", "How much of it the node may have", |payloads| payloads.limit),
+        ];
+        for (name, help, of) in memories {
+            let what = (name, help, Some(&Unit::Bytes), MetricType::Gauge);
+            let all = self.payloads.iter().map(|(labels, payloads)| (labels, payloads));
+            family(to, what, all, |payloads, metric| {
+                ConstGauge::new(i64::try_from(of(payloads)).unwrap_or(i64::MAX)).encode(metric)
+            })?;
+        }
         let nodes = ("librpc_nodes", "Nodes in each state", None, MetricType::Gauge);
         let states: Vec<_> =
             self.states.iter().map(|(name, count)| ([("state", (*name).to_owned())], *count)).collect();

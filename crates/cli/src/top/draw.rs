@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, Tab
 
 use super::app::{App, Over, Tab, summary};
 use super::lines::{Column, bar};
-use crate::latency::{grouped, readable};
+use crate::latency::{grouped, readable, size};
 use crate::report::state_name;
 use crate::snapshot::policy_name;
 
@@ -25,6 +25,8 @@ const HELP: &str = " 1 2 3, Tab   channels, nodes, inboxes (topics)
  q, Ctrl-C    quit
 
  DEPTH   how full the ring is     LOST   dropped or overwritten messages
+ LENT    large payloads that wait or are held      HELD   how many are held
+ PAYLOADS   the node's memory for large payloads
  P99     commit to processed: 99 % took at most this long, of the messages
          with a time stamp (one in 64, and those after a pause)
 
@@ -231,6 +233,15 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
             "depth      {}, at most {}",
             bar(row.fill()),
             bar(stats.depth_max as f64 / stats.capacity.max(1) as f64)
+        ),
+        format!(
+            "lent       {}; held {} payloads",
+            row.lent.map_or("unknown".to_owned(), |lent| format!(
+                "{} payloads, {}",
+                grouped(lent.payloads),
+                size(lent.bytes)
+            )),
+            grouped(stats.held)
         ),
         format!("blocked    {}, {:.0} % of the time", readable(stats.blocked.as_nanos() as u64), rates.blocked * 100.0),
         format!("last       sent {}, processed {}", ago(stats.last_sent), ago(stats.last_processed)),

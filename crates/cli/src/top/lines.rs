@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use librpc::Histogram;
 
 use crate::about;
-use crate::latency::{grouped, readable};
+use crate::latency::{grouped, readable, size};
 use crate::snapshot::{ChannelRow, InboxRow, Key, Snapshot, State};
 use crate::warnings::FULL;
 
@@ -26,7 +26,7 @@ const fn number(title: &'static str, width: u16, goes: u8) -> Column {
     Column { title, width, goes, is_text: false }
 }
 
-pub(super) const CHANNELS: [Column; 12] = [
+pub(super) const CHANNELS: [Column; 14] = [
     text("FROM", 16, 0),
     text("TO", 16, 0),
     text("ADDRESS", 20, 5),
@@ -39,9 +39,11 @@ pub(super) const CHANNELS: [Column; 12] = [
     number("P99", 9, 1),
     number("P99.9", 9, 7),
     number("MAX", 9, 8),
+    number("LENT", 9, 9),
+    number("HELD", 6, 10),
 ];
 
-pub(super) const NODES: [Column; 9] = [
+pub(super) const NODES: [Column; 10] = [
     text("NODE", 20, 0),
     text("STATE", 8, 0),
     number("PID", 9, 3),
@@ -51,6 +53,7 @@ pub(super) const NODES: [Column; 9] = [
     number("CHANNELS", 9, 2),
     number("FULLEST", 15, 1),
     number("LOST", 9, 1),
+    number("PAYLOADS", 9, 4),
 ];
 
 pub(super) const INBOXES: [Column; 8] = [
@@ -116,6 +119,10 @@ fn word(word: &str) -> (String, f64) {
 
 fn count(count: u64) -> (String, f64) {
     (grouped(count), count as f64)
+}
+
+fn bytes(bytes: u64) -> (String, f64) {
+    (size(bytes), bytes as f64)
 }
 
 /// What is shown.
@@ -202,6 +209,8 @@ pub(super) fn channels(_: &Snapshot, part: &Snapshot) -> Vec<Line> {
             time(latency, 0.99),
             time(latency, 0.999),
             time(latency, 1.0),
+            row.lent.map_or_else(|| ("-".to_owned(), -1.0), |lent| bytes(lent.bytes)),
+            count(row.stats.held),
         ];
         line(About::Channel(row.key.clone()), is_full || rates.lost > 0.0, cells)
     });
@@ -257,6 +266,7 @@ pub(super) fn nodes(snapshot: &Snapshot, part: &Snapshot) -> Vec<Line> {
             count(sum.channels),
             (bar(sum.fullest), sum.fullest),
             count(sum.lost),
+            node.payloads.map_or_else(|| ("-".to_owned(), -1.0), |payloads| bytes(payloads.bytes)),
         ];
         line(About::Node(node.id.clone()), node.state != State::Alive || sum.fullest >= FULL, cells)
     });

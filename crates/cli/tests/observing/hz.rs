@@ -62,9 +62,9 @@ fn what_hz_missed_counts_in_bytes_and_in_intervals() {
 #[test]
 fn hz_takes_large_messages_and_names_those_that_are_too_large() {
     let place = place("hz_large");
-    let message = [&vec![b'x'; 1_000_000][..], b"\n"].concat();
-    for (capacity, too_large) in [(&[][..], 0), (&["--capacity", "4096"], 1)] {
-        let arguments = [&["hz", "beat", "--every", "10ms", "--json"], capacity].concat();
+    let message = [&vec![b'x'; 3_000_000][..], b"\n"].concat();
+    for (options, too_large) in [(&[][..], 0), (&["--capacity", "4096"], 0), (&["--max-message", "2999999"], 1)] {
+        let arguments = [&["hz", "beat", "--every", "10ms", "--json"], options].concat();
         let mut hz = place.start(&arguments);
         await_subscription(&place, "beat");
         let published = place.run(&["pub", "beat"], &message);
@@ -75,10 +75,10 @@ fn hz_takes_large_messages_and_names_those_that_are_too_large() {
         hz.signal(Signal::TERM);
         assert_eq!(hz.ends().code, 0);
     }
-    let mut hz = place.start(&["hz", "beat", "--every", "10ms", "--capacity", "4096"]);
+    let mut hz = place.start(&["hz", "beat", "--every", "10ms", "--max-message", "960"]);
     await_subscription(&place, "beat");
     assert_eq!(place.run(&["pub", "beat"], &message).code, 0);
-    until(|| hz.read_line().contains("1 too large for hz (see --capacity)"));
+    until(|| hz.read_line().contains("1 too large for hz (see --max-message)"));
     hz.signal(Signal::TERM);
     assert_eq!(hz.ends().code, 0);
 }
@@ -88,7 +88,7 @@ fn sub_says_what_it_did_not_get() {
     let place = place("sub_large");
     let message = [&[b'x'; 2000][..], b"\n"].concat();
     for (policy, code) in [("block", 3), ("drop-newest", 0), ("latest", 0)] {
-        let subscriber = place.start(&["sub", "beat", "--capacity", "4096", "--policy", policy]);
+        let subscriber = place.start(&["sub", "beat", "--max-message", "1000", "--policy", policy]);
         await_subscription(&place, "beat");
         let published = place.run(&["pub", "beat"], &message);
         assert_eq!(published.code, code, "{policy}: {}", published.stderr);
@@ -102,7 +102,7 @@ fn sub_says_what_it_did_not_get() {
 #[test]
 fn sub_says_at_once_that_messages_are_too_large() {
     let place = place("sub_at_once");
-    let mut subscriber = place.start(&["sub", "beat", "--capacity", "4096"]);
+    let mut subscriber = place.start(&["sub", "beat", "--max-message", "1000"]);
     await_subscription(&place, "beat");
     let mut publisher = place.start(&["pub", "beat", "--id", "source"]);
     publisher.write(&[&[b'x'; 2000][..], b"\n"].concat());
@@ -117,9 +117,9 @@ fn sub_says_at_once_that_messages_are_too_large() {
 #[test]
 fn a_line_that_is_too_large_for_a_spectator_still_reaches_the_others() {
     let place = place("hz_beside");
-    let hz = place.start(&["hz", "beat", "--capacity", "4096"]);
+    let hz = place.start(&["hz", "beat", "--max-message", "1000"]);
     await_subscription(&place, "beat");
-    let subscriber = place.start(&["sub", "beat", "--id", "large", "--capacity", "4194304", "--count", "2"]);
+    let subscriber = place.start(&["sub", "beat", "--id", "large", "--count", "2"]);
     until(|| place.nodes().iter().any(|node| node["id"] == "large" && node["inboxes"] == serde_json::json!(["beat"])));
     let lines = [&[b'x'; 600_000][..], b"\nsmall\n"].concat();
     std::thread::scope(|scope| {

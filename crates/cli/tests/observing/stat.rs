@@ -42,6 +42,69 @@ fn every_counter_of_a_channel_has_a_name() {
 }
 
 #[test]
+fn large_payloads_are_shown_with_who_holds_them() {
+    const MIB: u64 = 1 << 20;
+    let place = place("lent");
+    let domain = || librpc::Domain::at(place.path());
+    let open = |id: &str| librpc::Node::builder(id).domain(domain()).open().expect("it opens");
+    let (viewer, idle, camera) = (open("viewer"), open("idle"), open("camera"));
+    let mut frames = viewer.subscribe("camera/front").expect("it opens");
+    let mut others = idle.subscribe("camera/front").expect("it opens");
+    let mut publisher = camera.publisher("camera/front").expect("a topic");
+    publisher.set_timeout(std::time::Duration::from_secs(60));
+    for _ in 0..3 {
+        let loan = publisher.loan(MIB as usize).expect("there is memory");
+        assert_eq!(publisher.publish_loan(loan).expect("it goes").inboxes(), 2);
+    }
+    let mut held: Vec<_> = (0..2).map(|_| frames.recv_sample().expect("it receives").expect("a frame")).collect();
+    while let Some(sample) = others.try_recv_sample().expect("it receives") {
+        drop(sample);
+    }
+    publisher.flush(std::time::Duration::ZERO).expect_err("the viewer has not taken one of them"); // looks at what was released
+    let to = |lines: &[Value], node: &str| lines.iter().find(|line| line["to"] == node).cloned().expect("a channel");
+    for command in [&["stat", "--json"][..], &["top", "--once", "--json"]] {
+        let all = lines(&place, command);
+        let shown = to(&all, "viewer");
+        assert_eq!([&shown["lent"], &shown["lent_bytes"], &shown["held"]], [3, 3 * MIB, 2], "{shown}");
+        let shown = to(&all, "idle");
+        assert_eq!([&shown["lent"], &shown["lent_bytes"], &shown["held"]], [0, 0, 0], "{shown}");
+        let node = find(&all, "node", "camera");
+        assert!(node["payload_bytes"].as_u64() >= Some(3 * MIB), "{node}");
+        assert!(node["payload_limit_bytes"].as_u64() >= node["payload_bytes"].as_u64(), "{node}");
+        assert_eq!(find(&all, "node", "viewer")["payload_bytes"], 0);
+    }
+    let table = place.run(&["stat"], b"");
+    for text in ["LENT", "HELD", "3072 KiB", "for large payloads"] {
+        assert!(table.stdout().contains(text), "{text}: {}", table.stdout());
+    }
+    let checks = lines(&place, &["doctor", "--json"]);
+    let found = find(&checks, "check", "payloads")["found"].as_str().expect("text").to_owned();
+    assert!(found.contains("for large payloads"), "{found}");
+    let (mut server, address) = crate::metrics::metrics(&place);
+    let page = crate::metrics::get(&address, "/metrics");
+    for line in [
+        "librpc_lent_payloads{from=\"camera\",to=\"viewer\",address=\"camera/front\"} 3".to_owned(),
+        format!("librpc_lent_bytes{{from=\"camera\",to=\"viewer\",address=\"camera/front\"}} {}", 3 * MIB),
+        "librpc_held_payloads{from=\"camera\",to=\"viewer\",address=\"camera/front\"} 2".to_owned(),
+        "librpc_payload_memory_bytes{node=\"viewer\"} 0".to_owned(),
+        format!("librpc_payload_memory_limit_bytes{{node=\"camera\"}} {}", camera.stats().payload_limit),
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}: {page}");
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::TERM)
+        .expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+    // What is released is shown as free as soon as the sender has looked.
+    held.clear();
+    drop(frames.recv_sample().expect("it receives"));
+    frames.ack();
+    publisher.flush(std::time::Duration::from_secs(60)).expect("everything is processed");
+    let shown = to(&lines(&place, &["stat", "--json"]), "viewer");
+    assert_eq!([&shown["lent"], &shown["held"]], [0, 0], "{shown}");
+    assert!(!place.run(&["stat"], b"").stdout().contains("HELD"), "only where something is lent");
+}
+
+#[test]
 fn a_channel_of_a_thousand_topics_is_shown() {
     let place = place("thousand");
     let watcher = place.start(&["sub", "t/*", "--id", "watcher"]);

@@ -11,7 +11,7 @@
 //! | `SENT` | the kernel holds the memory in the receiver's socket queue: the receiver maps it, and reads it to the end |
 //! | `OPEN` | the receiver has mapped it, and reads it to the end |
 
-use crate::sys::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +76,8 @@ pub(crate) struct ChannelShared {
     readers: Readers,
     /// Where what it has counted is added when it ends.
     ended: Arc<EndedTable>,
+    /// How many payloads are lent over it, and their bytes, as of the sender's last look.
+    lent: [AtomicU64; 2],
 }
 
 fn pair(target: &Target) -> Pair {
@@ -161,6 +163,7 @@ impl ChannelShared {
             charge,
             readers,
             ended,
+            lent: [AtomicU64::new(0), AtomicU64::new(0)],
         }))
     }
 
@@ -392,6 +395,27 @@ impl ChannelShared {
         self.status() == UNSENT && self.data.reader().load(layout::data::COMMITTED, Ordering::Relaxed) > 0
     }
 
+    /// Wakes the threads that wait for something else than the receiver's progress.
+    pub(crate) fn wake(&self) {
+        let _state = self.state();
+        self.changed.notify_all();
+    }
+
+    /// Waits while the ring has not failed and this holds, up to a deadline. [`ChannelShared::wake`] has it looked at again.
+    pub(crate) fn wait_while(&self, deadline: Option<Instant>, mut holds: impl FnMut(&Self) -> bool) {
+        let mut state = self.state();
+        while self.status() != FAILED && holds(self) {
+            let left = match deadline {
+                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+                None => Duration::from_secs(3600),
+            };
+            if left.is_zero() {
+                return;
+            }
+            state = self.changed.wait_timeout(state, left);
+        }
+    }
+
     /// Sleeps until `enough` says so of the claimed consumed position, the ring fails, or the deadline.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>, mut enough: impl FnMut(u64) -> bool) {
         let mut state = self.state();
@@ -447,6 +471,14 @@ impl ChannelShared {
         let ack = self.ack().map_or_else(no_ack, |ack| ack.reader());
         Counters::read(&self.data.reader(), &ack)
     }
+
+    /// For the statistics: what is lent.
+    pub(crate) fn note_lent(&self, (payloads, bytes): (u64, u64)) {
+        // Relaxed, here and below: numbers to look at.
+        self.lent[0].store(payloads, Ordering::Relaxed);
+        self.lent[1].store(bytes, Ordering::Relaxed);
+    }
+
     /// The channel as its node's statistics show it.
     pub(crate) fn stats(&self) -> ChannelStats {
         let Target { node, incarnation, inbox, policy, capacity, .. } = &self.target;
@@ -464,6 +496,7 @@ impl ChannelShared {
             policy: *policy,
             capacity: *capacity,
             topics: Vec::new(),
+            lent: self.lent.each_ref().map(|word| word.load(Ordering::Relaxed)),
         };
         ChannelStats::read(ends, &self.data.reader(), &self.ack().map_or_else(no_ack, |ack| ack.reader()))
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use librpc_ring::Consumer;
 
 use crate::link::ledger::Charge;
+use crate::link::segments::{SegmentTable, Tables};
 use crate::name::{Address, Peer};
 use crate::policy::Policy;
 use crate::registry;
@@ -15,7 +16,7 @@ use crate::registry::node_file::{self, ReadError};
 use crate::stats::Denial;
 use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::stats::ended::EndedTable;
-use crate::sys::memory::{Reader, Writer};
+use crate::sys::memory::{Mapping, Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
 use crate::sys::{Descriptor, OsError, barrier};
@@ -41,6 +42,10 @@ pub(crate) struct Arrival {
     pub(crate) is_fenced: bool,
     pub(crate) charge: Charge,
     pub(crate) guard: ChannelGuard,
+    /// What its sender has lent.
+    pub(crate) lent: Arc<SegmentTable>,
+    /// The receiver's memory, which has its hold words.
+    pub(crate) ack: Arc<Mapping>,
 }
 
 /// What an inbox is to be.
@@ -48,6 +53,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Settings {
     pub(crate) address: Address,
     pub(crate) capacity: u64,
+    /// The longest message that it takes, in bytes.
+    pub(crate) max_message: u64,
     pub(crate) policy: Policy,
     /// Whether it wants what its own node publishes, too.
     pub(crate) receive_own: bool,
@@ -60,6 +67,8 @@ pub(crate) struct InboxShared {
     pub(crate) number: u32,
     pub(crate) address: Address,
     pub(crate) capacity: u64,
+    /// The longest message that it takes, in bytes.
+    pub(crate) max_message: u64,
     pub(crate) policy: Policy,
     /// Whether it wants what its own node publishes, too.
     pub(crate) receive_own: bool,
@@ -104,6 +113,8 @@ struct Connection {
     opening: Weak<Socket>,
     /// Channels that have arrived before the first one.
     waiting: Vec<Arrival>,
+    /// What its channels' senders have lent, by ring.
+    lent: Tables,
 }
 
 /// A connection whose opening handshake is under way. Dropped before that is done, the channels that have waited for it
@@ -150,12 +161,13 @@ impl InboxShared {
         directory: Arc<Descriptor>,
         ended: Arc<EndedTable>,
     ) -> Result<Arc<Self>, OsError> {
-        let Settings { address, capacity, policy, receive_own, durable } = settings;
+        let Settings { address, capacity, max_message, policy, receive_own, durable } = settings;
         Ok(Arc::new(Self {
             number,
             channels: ChannelTable::new(address.clone(), ended),
             address,
             capacity,
+            max_message,
             policy,
             receive_own,
             durable,
@@ -201,7 +213,8 @@ impl InboxShared {
             return Err(NotAnnounced::Exists);
         }
         let opening = Arc::downgrade(socket);
-        let announced = Connection { owner, next_ring: 0, socket: None, opening, waiting: Vec::new() };
+        let announced =
+            Connection { owner, next_ring: 0, socket: None, opening, waiting: Vec::new(), lent: Tables::new() };
         state.connections.insert(connection, announced);
         Ok(Announced { inbox: inbox.clone(), connection: Some(connection) })
     }
@@ -211,9 +224,9 @@ impl InboxShared {
         self.state().connections.get(&connection).is_some_and(|found| found.is_of(owner))
     }
 
-    /// Numbers a new ring on its connection. One whose connection is gone needs no number. `None`: the inbox takes nothing
-    /// more.
-    pub(crate) fn number_ring(&self, connection: u64, owner: Credentials) -> Option<u32> {
+    /// Numbers a new ring on its connection, and knows its table from now on. One whose connection is gone needs no number.
+    /// `None`: the inbox takes nothing more.
+    pub(crate) fn number_ring(&self, connection: u64, owner: Credentials, table: &Arc<SegmentTable>) -> Option<u32> {
         let mut state = self.state();
         if state.shut {
             return None;
@@ -223,7 +236,16 @@ impl InboxShared {
         };
         let ring = found.next_ring;
         found.next_ring = ring.checked_add(1)?;
+        found.lent.retain(|_, other| other.strong_count() > 0);
+        found.lent.insert(ring, Arc::downgrade(table));
         Some(ring)
+    }
+
+    /// What the sender of this channel has lent; `None`: it has no such channel.
+    pub(crate) fn lent(&self, connection: u64, owner: Credentials, ring: u32) -> Option<Arc<SegmentTable>> {
+        let state = self.state();
+        let found = state.connections.get(&connection).filter(|found| found.is_of(owner))?;
+        found.lent.get(&ring)?.upgrade()
     }
 
     /// A connection is gone: no further ring may be added to it.

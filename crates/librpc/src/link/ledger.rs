@@ -25,7 +25,8 @@ pub struct Limits {
     pub handshakes_per_user: u32,
     /// Channels. Default 16,384.
     pub channels_per_user: u32,
-    /// Bytes of rings that the node maps. Default 16 GiB of address space; memory is used only as it is written.
+    /// Bytes of rings, and of memories for large payloads, that the node maps. Default 64 GiB of address space; what is used of
+    /// it is the senders' memory.
     pub mapped_bytes_per_user: u64,
     /// Bytes of the names of topics that are declared on the channels. Default 64 MiB.
     pub topic_bytes_per_user: u64,
@@ -36,6 +37,9 @@ pub struct Limits {
     pub decisions: u32,
     /// How long a peer may be silent in its handshake. Default 2 s.
     pub handshake_timeout: Duration,
+    /// Bytes of the memory that this node makes for large payloads, all its outboxes together. It is allocated as it is needed,
+    /// and given back when it is unused. Default 4 GiB.
+    pub payload_bytes: u64,
 }
 
 impl Default for Limits {
@@ -43,11 +47,12 @@ impl Default for Limits {
         Self {
             handshakes_per_user: 256,
             channels_per_user: 16_384,
-            mapped_bytes_per_user: 16 << 30,
+            mapped_bytes_per_user: 64 << 30,
             topic_bytes_per_user: 64 << 20,
             decisions_per_user: 16,
             decisions: 64,
             handshake_timeout: Duration::from_secs(2),
+            payload_bytes: 4 << 30,
         }
     }
 }
@@ -81,6 +86,11 @@ impl Limits {
     /// Sets [`Limits::decisions`](#structfield.decisions).
     pub fn decisions(self, decisions: u32) -> Self {
         Self { decisions, ..self }
+    }
+
+    /// Sets [`Limits::payload_bytes`](#structfield.payload_bytes).
+    pub fn payload_bytes(self, bytes: u64) -> Self {
+        Self { payload_bytes: bytes, ..self }
     }
 
     /// Sets [`Limits::handshake_timeout`](#structfield.handshake_timeout). A time too far away to be a point in time counts as no limit.
@@ -121,6 +131,7 @@ impl Account {
             Cost::Channel { bytes } => {
                 Self { channels: self.channels.checked_add(1)?, bytes: self.bytes.checked_add(bytes)?, ..self }
             }
+            Cost::Segment { bytes } => Self { bytes: self.bytes.checked_add(bytes)?, ..self },
             Cost::Names { bytes } => Self { names: self.names.checked_add(bytes)?, ..self },
             Cost::Decision => Self { decisions: self.decisions.checked_add(1)?, ..self },
         })
@@ -131,6 +142,7 @@ impl Account {
         match cost {
             Cost::Handshake => Self { handshakes: self.handshakes - 1, ..self },
             Cost::Channel { bytes } => Self { channels: self.channels - 1, bytes: self.bytes - bytes, ..self },
+            Cost::Segment { bytes } => Self { bytes: self.bytes - bytes, ..self },
             Cost::Names { bytes } => Self { names: self.names - bytes, ..self },
             Cost::Decision => Self { decisions: self.decisions - 1, ..self },
         }
@@ -151,6 +163,10 @@ enum Cost {
     Handshake,
     /// With a ring of this many bytes.
     Channel {
+        bytes: u64,
+    },
+    /// A memory for payloads.
+    Segment {
         bytes: u64,
     },
     /// Names of topics.
@@ -207,6 +223,11 @@ impl Ledger {
     /// Takes a channel with a ring of this many bytes on a user's account; `None` if that is over a limit.
     pub(crate) fn channel(self: &Arc<Self>, uid: u32, bytes: u64) -> Option<Charge> {
         self.charge(uid, Cost::Channel { bytes })
+    }
+
+    /// Takes a memory for payloads on a user's account; `None` if that is over the limit.
+    pub(crate) fn segment(self: &Arc<Self>, uid: u32, bytes: u64) -> Option<Charge> {
+        self.charge(uid, Cost::Segment { bytes })
     }
 
     /// A charge for the names of topics, of none so far.

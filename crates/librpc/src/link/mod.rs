@@ -16,6 +16,8 @@ pub(crate) mod bell; //            what wakes the other end
 pub(crate) mod channel_shared; //  the sender's end of a channel, as threads share it
 pub(crate) mod inbox_shared; //    an inbox, as threads share it
 pub(crate) mod outgoing; //        the sender's side of a handshake
+pub(crate) mod lending; //         handing memories for payloads to inboxes, and what was lent
+pub(crate) mod segments; //        memories for payloads that were handed to an inbox
 
 pub use admission::{Admission, Rule};
 pub use ledger::Limits;
@@ -189,6 +191,11 @@ impl Links {
 }
 
 impl Link {
+    /// What runs its handshakes; `None` once the process has no node left.
+    pub(crate) fn reactor(&self) -> Option<Arc<Reactor>> {
+        self.reactor.upgrade()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }

@@ -150,10 +150,11 @@ impl Asked {
 
     /// Adds a page, and asks for the next one if there is one.
     fn page(&mut self, page: Page) -> Result<Said, String> {
-        let Page { version, namespaces, items, next } = page;
+        let Page { version, namespaces, items, next, payloads } = page;
         if self.pages == 0 {
             self.since = Instant::now(); // it may have been silent for long
             self.stats.version = short(&version, MAX_NAME);
+            (self.stats.payload_bytes, self.stats.payload_limit) = payloads.unwrap_or_default();
             let namespaces = namespaces.into_iter().take(MAX_NAMESPACES);
             self.stats.namespaces = namespaces.map(|(name, number)| (short(&name, MAX_NAME), number)).collect();
         }

@@ -13,13 +13,14 @@ use crate::receive::inbox::{Acknowledge, Inbox};
 use crate::receive::receiver::{Receiver, Wait};
 use crate::registry::layout::{MAX_INBOXES, MAX_LIST_BYTES};
 use crate::registry::registration::AnnounceError;
-use crate::sys::memory::page_size;
+use crate::sys::memory::{Trust, page_size};
 use crate::sys::{OsError, fork};
 use crate::topic::{InvalidTopic, MAX_PATTERNS};
+use crate::wire::DEFAULT_MAX_MESSAGE;
 
 /// The smallest capacity that can be asked for, in bytes.
 const MIN_CAPACITY: usize = 4096;
-/// The default capacity of each sender's ring, in bytes. Messages of up to 65,472 bytes fit.
+/// The default capacity of each sender's ring, in bytes. Messages of up to 65,472 bytes fit into it.
 pub const DEFAULT_CAPACITY: u64 = 256 * 1024;
 
 /// Why an inbox could not be opened.
@@ -92,6 +93,8 @@ pub struct InboxBuilder<'n> {
     pub(super) node: &'n Arc<Owned>,
     address: Result<Address, InboxError>,
     capacity: u64,
+    max_message: u64,
+    trust: Option<Trust>,
     policy: Policy,
     receive_own: bool,
     durable: Option<String>,
@@ -105,6 +108,8 @@ impl<'n> InboxBuilder<'n> {
             node,
             address,
             capacity: DEFAULT_CAPACITY,
+            max_message: DEFAULT_MAX_MESSAGE,
+            trust: None,
             policy: Policy::default(),
             receive_own: false,
             durable: None,
@@ -115,9 +120,28 @@ impl<'n> InboxBuilder<'n> {
 
     /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. The ring
     /// has at least one page of the system, so on systems with pages of 16 or 64 KiB a smaller capacity is rounded up to that.
-    /// It is touched only as it is used. The longest message is a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes.
+    /// It is touched only as it is used. A message of up to a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes, is copied
+    /// into the ring; a longer one stays in memory of its sender's, and takes 64 bytes of the ring.
     pub fn capacity(self, bytes: u64) -> Self {
         Self { capacity: bytes, ..self }
+    }
+
+    /// The longest message that the inbox takes, in bytes; by default 1 GiB. A longer one is an error of its sender's.
+    pub fn max_message(self, bytes: usize) -> Self {
+        Self { max_message: bytes as u64, ..self }
+    }
+
+    /// Makes [`crate::Sample::payload`] a plain slice of the sender's memory, without a copy.
+    ///
+    /// # Safety
+    ///
+    /// Every process that sends to this inbox must leave a payload as it is while it is lent. This library does, in a process that
+    /// is not corrupted. Never trust processes of other users, or programs with other libraries: they can change what a slice
+    /// shows while it is read, which is undefined behaviour.
+    #[allow(unsafe_code)]
+    pub unsafe fn trust_publishers(self) -> Self {
+        // SAFETY: the caller promises it.
+        Self { trust: Some(unsafe { Trust::promise() }), ..self }
     }
 
     /// What happens to a message when the inbox is full. By default its sender waits.
@@ -154,7 +178,8 @@ impl<'n> InboxBuilder<'n> {
     ///
     /// [`InboxError`].
     pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, policy, receive_own, durable, wait, acknowledge } = self;
+        let Self { node, address, capacity, max_message, trust, policy, receive_own, durable, wait, acknowledge } =
+            self;
         let address = address?;
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::InvalidName)?;
@@ -166,9 +191,9 @@ impl<'n> InboxBuilder<'n> {
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.clone() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let settings = Settings { address, capacity, policy, receive_own, durable };
+        let settings = Settings { address, capacity, max_message, policy, receive_own, durable };
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
-        let receiver = Receiver::new(shared.clone(), wait)?;
+        let receiver = Receiver::new(shared.clone(), wait, trust)?;
         // If this is dropped on an error, it withdraws the announcement.
         let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), node };
         inbox.node.announce(&inbox.shared).map_err(|error| match error {

@@ -9,6 +9,7 @@ use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::Owned;
 use crate::receive::message::{Event, Message, OwnedMessage};
 use crate::receive::receiver::{Found, Receiver, Until, Wanted};
+use crate::receive::sample::Sample;
 use crate::sys::{OsError, fork};
 
 /// When a message counts as processed.
@@ -35,6 +36,12 @@ pub enum RecvError {
     /// The inbox was opened before a fork, and belongs to the parent process.
     #[error("this inbox belongs to the process that forked this one: open a node of its own here")]
     Forked,
+    /// The inbox holds as many samples with large payloads of one sender as it can.
+    #[error("node {node:?} holds too many samples with large payloads of one sender: drop some of them first")]
+    TooManyHeld {
+        /// The node.
+        node: Arc<str>,
+    },
     /// A system call failed.
     #[error(transparent)]
     Os(#[from] OsError),
@@ -125,6 +132,47 @@ impl Inbox {
         self.event(until(timeout))
     }
 
+    /// Waits for the next message, as a sample: owned, and with a large payload where its sender has put it. `None` as in
+    /// [`Inbox::recv`]. The message counts as processed when the next receive is called, as any other, but its payload stays until
+    /// the sample is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::TooManyHeld`] if 511 samples with large payloads of this sender are held: the message is received once one of
+    /// them is dropped. Otherwise any other [`RecvError`].
+    pub fn recv_sample(&mut self) -> Result<Option<Sample>, RecvError> {
+        self.sample(Until::Forever)
+    }
+
+    /// The next message as a sample, if there is one. Does not block. See [`Inbox::recv_sample`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn try_recv_sample(&mut self) -> Result<Option<Sample>, RecvError> {
+        self.sample(Until::Now)
+    }
+
+    /// Waits for the next message, at most this long, and returns it as a sample. `None` as in [`Inbox::recv_timeout`]. See
+    /// [`Inbox::recv_sample`].
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn recv_sample_timeout(&mut self, timeout: Duration) -> Result<Option<Sample>, RecvError> {
+        self.sample(until(timeout))
+    }
+
+    fn sample(&mut self, until: Until) -> Result<Option<Sample>, RecvError> {
+        if !self.goes_on() && self.step(until, Wanted::Messages)?.is_none() {
+            return Ok(None);
+        }
+        match self.receiver.sample() {
+            Some(sample) => Ok(Some(sample)),
+            None => Err(RecvError::TooManyHeld { node: self.node.id.clone() }),
+        }
+    }
+
     /// The messages as they come, each as a copy. It ends when the inbox is stopped.
     ///
     /// A message counts as processed when the next one is requested, unless acknowledgement is explicit.
@@ -157,7 +205,10 @@ impl Inbox {
         let found = if self.goes_on() { Some(Found::Message) } else { self.step(until, Wanted::Events)? };
         Ok(match found {
             None => None,
-            Some(Found::Message) => Some(Event::Message(self.receiver.message())),
+            Some(Found::Message) => {
+                self.receiver.copy_lent();
+                Some(Event::Message(self.receiver.message()))
+            }
             Some(Found::Joined(peer)) => Some(Event::SenderJoined(peer)),
             Some(Found::Denied(denial)) => Some(Event::Denied(denial)),
             Some(Found::Left(left)) => Some(Event::SenderLeft(left.0, left.1)),
@@ -174,7 +225,9 @@ impl Inbox {
     /// Waits for the next message. `false`: the receive returns `None`.
     #[inline(never)]
     fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
-        Ok(self.step(until, Wanted::Messages)?.is_some())
+        let found = self.step(until, Wanted::Messages)?.is_some();
+        self.receiver.copy_lent();
+        Ok(found)
     }
 
     fn step(&mut self, until: Until, wanted: Wanted) -> Result<Option<Found>, RecvError> {

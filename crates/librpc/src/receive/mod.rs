@@ -5,6 +5,7 @@ pub(crate) mod inbox; //        the public side of receiving
 mod callback; //                receiving on a separate thread
 pub(crate) mod receiver; //     how an inbox finds its next message, and sleeps
 pub(crate) mod topic_names; //  what the numbers of topics mean on a channel
+pub(crate) mod sample; //       messages that are kept, with their payloads in place
 pub(crate) mod message; //      messages and events that are handed out
 
 pub use builder::{DEFAULT_CAPACITY, InboxBuilder, InboxError};
@@ -12,3 +13,4 @@ pub use callback::{CallbackError, CallbackHandle};
 pub use inbox::{Acknowledge, Inbox, RecvError, StopHandle, Subscriber};
 pub use message::{Departure, Event, Message, OwnedMessage};
 pub use receiver::Wait;
+pub use sample::{Sample, View};

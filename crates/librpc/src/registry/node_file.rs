@@ -257,7 +257,15 @@ mod tests {
     fn a_list_that_changes_under_its_reader_is_read_again() {
         let list = |number: u32| {
             let (address, capacity) = (ListedAddress::Node, 4096);
-            wire::encode(&vec![ListedInbox { number, address, capacity, policy: 0, own: false, durable: None }])
+            wire::encode(&vec![ListedInbox {
+                number,
+                address,
+                capacity,
+                policy: 0,
+                own: false,
+                durable: None,
+                max_message: None,
+            }])
         };
         let (first, second) = (list(1), list(2));
         let mut file = front(Select::new(1, LISTS_OFFSET, first.len()));

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use librpc_ring::{is_mappable, layout};
+use librpc_ring::is_mappable;
 
 use crate::name::{Address, Incarnation};
 use crate::policy::Policy;
 use crate::registry::node_file::NodeFile;
 use crate::sys::memory::page_size;
-use crate::wire::ListedInbox;
+use crate::wire::{DEFAULT_MAX_MESSAGE, ListedInbox};
 
 /// An inbox as its node's file describes it. Equal are only the same inbox with the same terms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     pub(crate) capacity: u64,
     pub(crate) policy: Policy,
+    /// The longest message that it takes, in bytes.
+    pub(crate) max_message: u64,
 }
 
 impl Target {
@@ -33,7 +35,8 @@ impl Target {
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;
         let NodeFile { incarnation, uid, .. } = *file;
-        Ok(Self { node, incarnation, uid, inbox: inbox.number, address, capacity, policy })
+        let max_message = inbox.max_message.unwrap_or(DEFAULT_MAX_MESSAGE);
+        Ok(Self { node, incarnation, uid, inbox: inbox.number, address, capacity, policy, max_message })
     }
 
     /// Whether both are the same inbox. Numbers are not enough: another node's file can list the same ones.
@@ -44,6 +47,6 @@ impl Target {
 
     /// The longest message that it takes, in bytes.
     pub(crate) fn max_message(&self) -> usize {
-        layout::max_payload_bytes(self.capacity, self.policy.mode()) as usize
+        usize::try_from(self.max_message).unwrap_or(usize::MAX)
     }
 }

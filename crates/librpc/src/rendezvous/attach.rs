@@ -10,6 +10,7 @@ use librpc_ring::Consumer;
 use crate::fault::fault;
 use crate::link::inbox_shared::Arrival;
 use crate::link::ledger::Charge;
+use crate::link::segments::SegmentTable;
 use crate::node_shared::NodeShared;
 use crate::rendezvous::hello;
 use crate::rendezvous::step::{Next, Wanted};
@@ -80,7 +81,8 @@ pub(super) fn finish(socket: &Arc<Socket>, owner: Credentials, wanted: Wanted, c
         Ok(consumer) => consumer,
         Err(corrupt) => return Next::refuse(Reason::BadHandshake, corrupt.to_string()),
     };
-    let Some(ring) = wanted.inbox.number_ring(wanted.connection, owner) else {
+    let lent = Arc::new(SegmentTable::default());
+    let Some(ring) = wanted.inbox.number_ring(wanted.connection, owner, &lent) else {
         return Next::refuse(Reason::NoInbox, "there is no such inbox any more");
     };
     let answer = Answer::Attached(Attached { ring, features: wanted.features() });
@@ -97,8 +99,9 @@ pub(super) fn finish(socket: &Arc<Socket>, owner: Credentials, wanted: Wanted, c
         announced.finish();
         socket.clone()
     });
-    let record = ChannelRecord { peer: peer.clone(), inbox: inbox.number, ring, policy, capacity, data, ack };
+    let record =
+        ChannelRecord { peer: peer.clone(), inbox: inbox.number, ring, policy, capacity, data, ack: ack.clone() };
     let guard = inbox.channels.add(record);
-    inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard });
+    inbox.arrived(Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard, lent, ack });
     Next::Attached
 }

@@ -19,8 +19,8 @@ use crate::link::inbox_shared::InboxShared;
 use crate::link::ledger::Charge;
 use crate::node_shared::NodeShared;
 use crate::rendezvous::attach;
-use crate::rendezvous::step::{Asked, Next, Wanted, not_admitted};
-use crate::rendezvous::{denied, hello, observed};
+use crate::rendezvous::step::{Asked, Next, Offered, Wanted, not_admitted};
+use crate::rendezvous::{denied, hello, lend, observed};
 use crate::stats::Denial;
 use crate::sys::clock::Instant;
 use crate::sys::dispose::dispose;
@@ -29,7 +29,7 @@ use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Socket};
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::thread;
-use crate::wire::{self, Answer, Deny, Observe, Reason, Refusal};
+use crate::wire::{self, Answer, Deny, Lend, Observe, Reason, Refusal};
 
 /// How long after a step that lacked descriptors or memory it is tried again.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -85,6 +85,8 @@ enum Step {
     Data(Wanted, Charge),
     /// The memory is there, and what its channel needs of this process is not, just now.
     Attaching(Wanted, Charge),
+    /// A memory for payloads is due.
+    Memory(Offered),
     /// Statistics are asked for, page by page.
     Observing,
     Done,
@@ -236,6 +238,14 @@ impl Incoming {
                     state.step = Step::Data(wanted, charge);
                     return self.again(reactor, state);
                 }
+                Next::Memory(offered) => {
+                    state.step = Step::Memory(offered);
+                    return reactor.deadline(self.token, self.clone(), patience(node));
+                }
+                Next::MemoryAgain(offered) => {
+                    state.step = Step::Memory(offered);
+                    return self.again(reactor, state);
+                }
                 Next::AttachAgain(wanted, charge) => {
                     state.step = Step::Attaching(wanted, charge);
                     return self.again(reactor, state);
@@ -353,6 +363,11 @@ impl Incoming {
             Step::Hello if descriptors.is_empty() && Deny::is_one(bytes) => {
                 socket.skip();
                 denied::look(node, &socket, self.credentials, bytes)
+            }
+            Step::Hello if Lend::is_one(bytes) => lend::look(node, &socket, self.credentials, bytes, &descriptors),
+            Step::Memory(_) => {
+                let Step::Memory(offered) = std::mem::replace(&mut state.step, Step::Hello) else { return };
+                lend::take(&socket, offered, &descriptors)
             }
             Step::Observing if descriptors.is_empty() => {
                 socket.skip();

@@ -64,5 +64,6 @@ fn page(node: &NodeShared, behind: Option<Cursor>) -> Page {
         true
     });
     let namespaces = if behind.is_none() { process::namespaces() } else { Vec::new() };
-    Page { version: pages::VERSION.to_owned(), namespaces, items, next: next.map(Into::into) }
+    let payloads = behind.is_none().then(|| node.payloads.used());
+    Page { version: pages::VERSION.to_owned(), namespaces, items, next: next.map(Into::into), payloads }
 }

@@ -111,6 +111,7 @@ pub(crate) fn whole(node: &NodeShared) -> NodeStats {
 fn empty(node: &NodeShared) -> NodeStats {
     let mut stats = NodeStats::new(node.id.clone(), node.incarnation);
     (stats.version, stats.namespaces) = (VERSION.to_owned(), process::namespaces());
+    (stats.payload_bytes, stats.payload_limit) = node.payloads.used();
     stats
 }
 

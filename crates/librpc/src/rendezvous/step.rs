@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::link::admission::NotAdmitted;
 use crate::link::inbox_shared::{Announced, InboxShared};
 use crate::link::ledger::Charge;
+use crate::link::segments::SegmentTable;
 use crate::name::Peer;
 use crate::node_shared::NodeShared;
 use crate::stats::Denial;
@@ -48,6 +49,14 @@ impl Wanted {
     }
 }
 
+/// A memory that is to be mapped.
+pub(super) struct Offered {
+    pub(super) table: Arc<SegmentTable>,
+    pub(super) segment: u64,
+    pub(super) bytes: u64,
+    pub(super) charge: Charge,
+}
+
 /// What a step leads to.
 pub(super) enum Next {
     /// What was said is to be looked at again in a moment: descriptors or memory are used up.
@@ -60,7 +69,7 @@ pub(super) enum Next {
     Admitted(Asked),
     /// A page was sent.
     Observing,
-    /// The channel was handed to the inbox.
+    /// The channel, or the memory for payloads, was handed to the inbox.
     Attached,
     /// The terms were stated.
     Data(Wanted, Charge),
@@ -68,6 +77,10 @@ pub(super) enum Next {
     DataAgain(Wanted, Charge),
     /// The memory is here, and what its channel needs of this process is not, just now.
     AttachAgain(Wanted, Charge),
+    /// A memory for payloads is due.
+    Memory(Offered),
+    /// It is still in the socket, and cannot be taken just now.
+    MemoryAgain(Offered),
 }
 
 /// Who asks to be admitted, and what for.

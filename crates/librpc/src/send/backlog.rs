@@ -7,23 +7,54 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use librpc_ring::{Head, Mode, layout};
+use librpc_ring::{Head, Lent, Mode, layout};
 
 use crate::kept::KeptCount;
 use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::message::Message;
+use crate::send::pool::slot_bytes;
 use crate::send::returned::Returned;
+use crate::sys::OsError;
+use crate::sys::slots::{Slot, Slots};
 
 /// A message that is kept.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) head: Head,
     pub(crate) sequence: u64,
-    pub(crate) payload: Box<[u8]>,
+    pub(crate) payload: Payload,
+}
+
+/// The payload of a message that is kept.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    Copy(Box<[u8]>),
+    Slot(Slot),
 }
 
 impl Kept {
+    /// How many bytes of a ring it takes.
     fn bytes(&self) -> u64 {
-        self.head.record_bytes(self.payload.len())
+        self.head.record_bytes(match &self.payload {
+            Payload::Copy(bytes) => bytes.len(),
+            Payload::Slot(_) => Lent::BYTES,
+        })
+    }
+
+    /// How many bytes of a pool it takes.
+    fn lent_bytes(&self) -> u64 {
+        match &self.payload {
+            Payload::Copy(_) => 0,
+            Payload::Slot(slot) => slot.bytes(),
+        }
+    }
+
+    /// How long its payload is, in bytes.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Copy(bytes) => bytes.len(),
+            Payload::Slot(slot) => slot.bytes() as usize,
+        }
     }
 }
 
@@ -42,6 +73,10 @@ pub(crate) struct Absorbed {
 pub(crate) struct Backlog {
     messages: VecDeque<Kept>,
     bytes: u64,
+    /// Bytes of payloads in slots, and how many there may be; the longest message of the inbox that is gone.
+    lent_bytes: u64,
+    max_lent_bytes: u64,
+    max_message: usize,
     /// Bytes in the ring of a receiver that has hung up, but may still be reading.
     bytes_in_doubt: u64,
     /// As many bytes as the ring had.
@@ -55,10 +90,14 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    pub(crate) fn new(all: Arc<KeptCount>) -> Self {
+    /// `max_lent_bytes`: how many bytes of payloads in slots may be kept.
+    pub(crate) fn new(all: Arc<KeptCount>, max_lent_bytes: u64) -> Self {
         Self {
             messages: VecDeque::new(),
             bytes: 0,
+            lent_bytes: 0,
+            max_lent_bytes,
+            max_message: 0,
             bytes_in_doubt: 0,
             capacity: 0,
             next: 0,
@@ -71,21 +110,37 @@ impl Backlog {
     pub(crate) fn doubt(&mut self, channel: &mut OutboundChannel) {
         self.next = self.next.max(channel.sequence());
         self.capacity = self.capacity.max(channel.capacity());
+        self.max_message = self.max_message.max(channel.max_message());
         self.bytes_in_doubt = channel.account().depth;
     }
 
     /// Takes what a channel's receiver has not processed, ahead of everything else.
     pub(crate) fn absorb(&mut self, channel: &mut OutboundChannel) -> Absorbed {
         let mut taken = Vec::new();
-        let lost = channel.unprocessed(|head, sequence, payload| {
-            taken.push(Kept { head, sequence, payload: payload.into() });
+        let mut unknown = 0;
+        let mut lost = channel.unprocessed(|head, sequence, payload| {
+            taken.push(Kept { head, sequence, payload: Payload::Copy(payload.into()) });
         });
+        // What was lent is still there: the records' shares are given back with the channel.
+        taken.retain_mut(|kept| {
+            if kept.head.lent {
+                kept.head.lent = false;
+                let Some(slot) = channel.slot(kept.sequence) else {
+                    unknown += 1;
+                    return false;
+                };
+                kept.payload = Payload::Slot(slot);
+            }
+            true
+        });
+        lost += unknown;
         self.bytes_in_doubt = 0;
         let in_work = taken.iter().filter(|kept| kept.head.redelivered).count() as u64;
         let kept = taken.len() as u64;
         self.all.add(kept);
         for kept in taken.into_iter().rev() {
             self.bytes += kept.bytes();
+            self.lent_bytes += kept.lent_bytes();
             self.messages.push_front(kept);
         }
         Absorbed { kept, in_work, lost }
@@ -102,25 +157,47 @@ impl Backlog {
     }
 
     /// Keeps a message that is sent while the receiver is not there.
-    pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
-        let max = self.max_message();
-        if payload.len() > max {
-            return Pushed::TooLarge { bytes: payload.len(), max };
-        }
-        let kept = Kept { head, sequence: self.next, payload: payload.into() };
-        if self.bytes_in_doubt + self.bytes + kept.bytes() > self.capacity {
+    pub(crate) fn push(&mut self, message: Message<'_>) -> Pushed {
+        let payload = match message.lent() {
+            Some(slot) => Payload::Slot(slot.clone()),
+            None if message.bytes() > layout::max_payload_bytes(self.capacity, Mode::Lossless) as usize => {
+                return Pushed::NeedsSlot;
+            }
+            None => Payload::Copy(message.payload.into()),
+        };
+        let kept = Kept { head: message.head(), sequence: self.next, payload };
+        let lent_bytes = self.lent_bytes + kept.lent_bytes();
+        if self.bytes_in_doubt + self.bytes + kept.bytes() > self.capacity
+            || (lent_bytes > self.max_lent_bytes && self.lent_bytes > 0)
+        {
             return Pushed::Full { room_at: u64::MAX };
         }
         self.next += 1;
         self.bytes += kept.bytes();
+        self.lent_bytes = lent_bytes;
         self.messages.push_back(kept);
         self.all.add(1);
         Pushed::Yes
     }
 
+    /// Moves the payload of the oldest message to a slot of its own.
+    pub(crate) fn move_first_to_slot(&mut self) -> Result<(), OsError> {
+        let Some(Kept { payload, .. }) = self.messages.front_mut() else { return Ok(()) };
+        let Payload::Copy(bytes) = &*payload else { return Ok(()) };
+        let (long, before) = (bytes.len() as u64, self.bytes);
+        let slots = Slots::create(1, slot_bytes(long), ())?;
+        let Some(mut slot) = slots.take(0, long) else { return Ok(()) };
+        slot.copy_from_slice(bytes);
+        *payload = Payload::Slot(slot.share());
+        self.lent_bytes += long;
+        self.bytes = self.messages.iter().map(Kept::bytes).sum();
+        debug_assert!(self.bytes <= before, "a slot takes less of a ring");
+        Ok(())
+    }
+
     /// The longest message that is kept, in bytes.
     pub(crate) fn max_message(&self) -> usize {
-        layout::max_payload_bytes(self.capacity, Mode::Lossless) as usize
+        self.max_message
     }
 
     pub(crate) fn front(&self) -> Option<&Kept> {
@@ -131,6 +208,7 @@ impl Backlog {
     pub(crate) fn pop(&mut self) -> Option<Kept> {
         let kept = self.messages.pop_front()?;
         self.bytes -= kept.bytes();
+        self.lent_bytes -= kept.lent_bytes();
         self.all.remove(1);
         Some(kept)
     }
@@ -139,6 +217,10 @@ impl Backlog {
     pub(crate) fn returned(&self, node: &Arc<str>, kept: Kept) -> Returned {
         let topic = self.topic(&kept.head).cloned().unwrap_or_default();
         let Kept { head, sequence, payload } = kept;
+        let payload = match payload {
+            Payload::Copy(payload) => payload,
+            Payload::Slot(slot) => slot.to_box(),
+        };
         Returned { node: node.clone(), topic, sequence, was_in_work: head.redelivered, payload }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::fault::fault;
 use crate::registry::view::Subscription;
 use crate::send::account::Account;
-use crate::send::backlog::{Backlog, Kept};
+use crate::send::backlog::{Backlog, Kept, Payload};
 use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::returned::Returned;
 use crate::sys::clock::Instant;
@@ -16,11 +16,21 @@ pub(crate) struct Bringing {
     pub(crate) channel: OutboundChannel,
     /// The topics that were declared on it.
     declared: BTreeSet<u64>,
-    /// Once this position is consumed there is room for the oldest message. `None`: leave the ring once everything is
-    /// processed.
-    room_at: Option<u64>,
+    /// What the oldest message waits for.
+    waits_for: WaitsFor,
     /// How many messages were delivered again, and how many of them had been in work.
     pub(crate) brought: (u64, u64),
+}
+
+/// What the oldest message waits for.
+#[derive(Clone, Copy, Debug)]
+enum WaitsFor {
+    /// This position is consumed: then there is room, or the ring was handed over.
+    Room(u64),
+    /// The receiver maps the message's memory.
+    Lending,
+    /// Everything is processed: then another ring is needed.
+    All,
 }
 
 /// How far this has got.
@@ -36,7 +46,7 @@ pub(crate) enum Brought {
 
 impl Bringing {
     pub(crate) fn new(channel: OutboundChannel) -> Self {
-        Self { channel, declared: BTreeSet::new(), room_at: Some(0), brought: (0, 0) }
+        Self { channel, declared: BTreeSet::new(), waits_for: WaitsFor::Room(0), brought: (0, 0) }
     }
 
     /// Writes kept messages into the ring while there is room, oldest first. A message goes to `left_out` if the
@@ -52,7 +62,7 @@ impl Bringing {
         while let Some(kept) = backlog.front() {
             let topic = kept.head.topic.zip(backlog.topic(&kept.head));
             let is_wanted = to.is_none_or(|to| topic.is_some_and(|(_, name)| to.wants(name)));
-            if !is_wanted || kept.payload.len() > self.channel.max_message() {
+            if !is_wanted || kept.payload_bytes() > self.channel.max_message() {
                 left_out.extend(backlog.pop());
                 continue;
             }
@@ -65,7 +75,13 @@ impl Bringing {
                     let may_declare = self.channel.may_declare(name);
                     may_declare.map_or_else(|not| not, |()| self.channel.declare(number, name))
                 }
-                None => self.channel.push(kept.head, &kept.payload),
+                None => match &kept.payload {
+                    Payload::Copy(bytes) => self.channel.push(kept.head, bytes),
+                    Payload::Slot(slot) => match self.channel.prepare_slot(slot) {
+                        Ok(()) => self.channel.push_slot(kept.head, slot),
+                        Err(not_prepared) => not_prepared,
+                    },
+                },
             };
             match (pushed, undeclared) {
                 (Pushed::Yes, Some((number, _))) => drop(self.declared.insert(number)),
@@ -75,25 +91,33 @@ impl Bringing {
                     drop(backlog.pop());
                     fault!("redeliver.brought");
                 }
-                (Pushed::Full { room_at }, _) => {
-                    self.room_at = Some(room_at);
-                    return Brought::Some;
-                }
+                (Pushed::Full { room_at }, _) => return self.waits_for(WaitsFor::Room(room_at)),
                 (Pushed::Denied, _) => left_out.extend(backlog.pop()),
                 // This waits for an answer.
-                (Pushed::Unsent, _) => {
-                    self.room_at = Some(0);
-                    return Brought::Some;
+                (Pushed::Unsent, _) => return self.waits_for(WaitsFor::Room(0)),
+                (Pushed::Unlent, _) => return self.waits_for(WaitsFor::Lending),
+                // Its ring is shorter now.
+                (Pushed::NeedsSlot, _) => {
+                    if let Err(error) = backlog.move_first_to_slot() {
+                        tracing::warn!(%error, "a message that is kept needs a slot, and gets none");
+                        left_out.extend(backlog.pop());
+                    }
                 }
+                (Pushed::NotLent(..), _) => left_out.extend(backlog.pop()),
                 (Pushed::TooLarge { .. } | Pushed::Failed, _) => return Brought::Failed,
             }
         }
         if self.channel.sequence() == backlog.next() { Brought::All } else { self.at_gap() }
     }
 
+    fn waits_for(&mut self, what: WaitsFor) -> Brought {
+        self.waits_for = what;
+        Brought::Some
+    }
+
     /// The number of the next message does not continue the ring's numbers.
     fn at_gap(&mut self) -> Brought {
-        self.room_at = None;
+        self.waits_for = WaitsFor::All;
         match (self.channel.is_drained(), self.channel.is_connected()) {
             (true, _) => Brought::Gap,
             (false, true) => Brought::Some,
@@ -103,9 +127,10 @@ impl Bringing {
 
     /// Waits until there is room for more or the ring is processed, up to a deadline.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) {
-        match self.room_at {
-            Some(room_at) => self.channel.wait_for(room_at, deadline),
-            None => self.channel.wait_for_all(deadline),
+        match self.waits_for {
+            WaitsFor::Room(room_at) => self.channel.wait_for(room_at, deadline),
+            WaitsFor::Lending => self.channel.wait_until_lent(deadline),
+            WaitsFor::All => self.channel.wait_for_all(deadline),
         }
     }
 }

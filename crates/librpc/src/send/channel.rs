@@ -7,32 +7,46 @@ use crate::sys::clock::Instant;
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
+use librpc_ring::{Counters, Head, Kind, Lent, Producer, PushError, SenderCounters, layout};
 
 use crate::fault::fault;
 use crate::link::LinkRef;
 use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
+use crate::link::lending::{self, Lending, LentOut, Outcome, Payloads};
 use crate::link::readers::Access;
 use crate::name::{Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
+use crate::send::lent_queue::{LentQueue, Reap};
 use crate::send::polling::Polling;
 use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
+use crate::sys::slots::Slot;
+use crate::wire::Reason;
 
 /// The sender's end of a channel.
 #[derive(Debug)]
 pub(crate) struct OutboundChannel {
     shared: Arc<ChannelShared>,
     /// Keeps the connection open.
-    _link: LinkRef,
+    link: LinkRef,
     producer: Producer<Writer, Reader>,
     /// The channel's status when this end last looked at it.
     seen: u32,
     attached: Option<Attached>,
     sampler: Sampler,
+    /// The longest message that goes into the ring itself, and that is accepted at all, in bytes.
+    max_inline: usize,
+    max_message: usize,
+    /// The memories for payloads that were handed to the receiver.
+    lendings: Vec<Arc<Lending>>,
+    /// What was lent, until the receiver is done with it.
+    lent: LentQueue,
+    /// Where that is looked after when the channel closes.
+    payloads: Arc<Payloads>,
+    is_private: bool,
 }
 
 /// How a push went.
@@ -48,6 +62,12 @@ pub(crate) enum Pushed {
     },
     /// Only this process has the ring, so a record would not survive it.
     Unsent,
+    /// It does not fit into the ring: it must be in a slot.
+    NeedsSlot,
+    /// The receiver does not map the slot's memory yet.
+    Unlent,
+    /// The receiver will not map it.
+    NotLent(Reason, Arc<str>),
     /// The process at the other end may not read the topic.
     Denied,
     Failed,
@@ -55,11 +75,32 @@ pub(crate) enum Pushed {
 
 impl OutboundChannel {
     /// Starts a channel whose first message carries this number.
-    pub(crate) fn new(shared: Arc<ChannelShared>, link: LinkRef, first: u64) -> Self {
+    pub(crate) fn new(
+        shared: Arc<ChannelShared>,
+        link: LinkRef,
+        first: u64,
+        payloads: Arc<Payloads>,
+        is_private: bool,
+    ) -> Self {
         let (target, data) = (&shared.target, shared.data.writer());
-        let producer = Producer::continuing(data, no_ack(), target.capacity, target.policy.mode(), first);
-        let sampler = Sampler::default();
-        Self { shared, _link: link, producer, seen: channel_shared::UNSENT, attached: None, sampler }
+        let (max_message, mode) = (target.max_message(), target.policy.mode());
+        let max_inline = max_message.min(layout::max_payload_bytes(target.capacity, mode) as usize);
+        let mut producer = Producer::continuing(data, no_ack(), target.capacity, mode, first);
+        producer.limit_plain(max_inline);
+        Self {
+            shared,
+            link,
+            producer,
+            seen: channel_shared::UNSENT,
+            attached: None,
+            sampler: Sampler::default(),
+            max_inline,
+            max_message,
+            lendings: Vec::new(),
+            lent: LentQueue::default(),
+            payloads,
+            is_private,
+        }
     }
 
     /// The hot path of [`OutboundChannel::push`], for a connected lossless inbox and a message with no optional word
@@ -85,6 +126,9 @@ impl OutboundChannel {
     /// Writes and commits a message, and wakes the receiver if it sleeps.
     #[inline(never)]
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        if payload.len() > self.max_inline {
+            return self.not_inline(payload.len());
+        }
         if self.sampler.is_due() {
             return self.push_stamped(head, payload);
         }
@@ -160,7 +204,127 @@ impl OutboundChannel {
     /// Writes and commits a message even if only this process has the ring. Then the message is lost if the process
     /// ends before the receiver has been given the ring.
     pub(crate) fn push_pending(&mut self, head: Head, payload: &[u8]) -> Pushed {
+        if payload.len() > self.max_inline {
+            return self.not_inline(payload.len());
+        }
         self.push_slowly(head, payload, true)
+    }
+
+    #[cold]
+    fn not_inline(&self, bytes: usize) -> Pushed {
+        match bytes > self.max_message {
+            true => Pushed::TooLarge { bytes, max: self.max_message },
+            false => Pushed::NeedsSlot,
+        }
+    }
+
+    /// Before [`OutboundChannel::push_slot`], and before a declaration that is for this message: makes the receiver map the slot's
+    /// memory, and makes room. `Err`: why the slot cannot be pushed yet, or at all.
+    pub(crate) fn prepare_slot(&mut self, slot: &Slot) -> Result<(), Pushed> {
+        if slot.bytes() > self.max_message as u64 {
+            return Err(Pushed::TooLarge { bytes: slot.bytes() as usize, max: self.max_message });
+        }
+        if self.shared.status() != self.seen || self.seen != channel_shared::OPEN {
+            self.refresh();
+        }
+        match self.seen {
+            channel_shared::OPEN => {}
+            channel_shared::FAILED => return Err(Pushed::Failed),
+            _ => return Err(Pushed::Unlent), // nothing can be handed to a receiver that has not answered
+        }
+        self.lending(slot)?;
+        match self.lent.has_room(slot.bytes()) {
+            Ok(()) => {}
+            // What is declared from here on holds for what follows.
+            Err(_) if self.policy() == Policy::Latest => self.producer.skip_all(),
+            Err(room_at) => return Err(Pushed::Full { room_at }),
+        }
+        Ok(())
+    }
+
+    /// Commits a message whose payload is in a slot that was prepared, and wakes the receiver if it sleeps.
+    pub(crate) fn push_slot(&mut self, head: Head, slot: &Slot) -> Pushed {
+        let lending = match self.lending(slot) {
+            Ok(lending) => lending,
+            Err(not_lent) => return not_lent,
+        };
+        let time = self.sampler.is_due().then(now_ns);
+        let lent = Lent { segment: slot.slots().number, offset: slot.offset(), bytes: slot.bytes() };
+        let is_open = self.shared.begin_push() == channel_shared::OPEN;
+        let pushed = is_open.then(|| self.producer.push_lent(Head { time, ..head }, &lent));
+        self.shared.end_push();
+        fault!("lend.pushed");
+        match pushed {
+            Some(Ok(claim)) => {
+                self.lent.push(LentOut { claim, slot: slot.clone(), lending });
+                self.shared.note_lent(self.lent.total());
+                if time.is_some() {
+                    self.sampler.restart()
+                } else {
+                    self.sampler.tick()
+                }
+                if self.producer.must_ring() {
+                    self.ring_bell();
+                }
+                Pushed::Yes
+            }
+            Some(Err(error)) => self.not_pushed(error),
+            None => {
+                self.refresh();
+                Pushed::Failed
+            }
+        }
+    }
+
+    /// The hand-over of a slot's memory, if the receiver maps it by now. The first call begins it.
+    fn lending(&mut self, slot: &Slot) -> Result<Arc<Lending>, Pushed> {
+        let segment = slot.slots().number;
+        let known = self.lendings.iter().find(|lending| lending.segment == segment).cloned();
+        let lending = known.unwrap_or_else(|| {
+            let lending = lending::begin(&self.link, &self.shared, slot.slots(), self.is_private);
+            self.lendings.push(lending.clone());
+            lending
+        });
+        match lending.outcome() {
+            Outcome::Done => Ok(lending),
+            Outcome::UnderWay => Err(Pushed::Unlent),
+            Outcome::Refused(reason, why) => {
+                self.lendings.retain(|other| !Arc::ptr_eq(other, &lending)); // it may be asked again
+                match self.is_connected() {
+                    true => Err(Pushed::NotLent(reason, why)),
+                    false => Err(Pushed::Failed),
+                }
+            }
+        }
+    }
+
+    /// Waits until the receiver has answered what is under way, or has failed, up to a deadline.
+    pub(crate) fn wait_until_lent(&self, deadline: Option<Instant>) {
+        let is_under_way = |lending: &Arc<Lending>| lending.outcome() == Outcome::UnderWay;
+        self.shared.wait_while(deadline, |shared| {
+            shared.status() != channel_shared::OPEN || self.lendings.iter().any(is_under_way)
+        });
+    }
+
+    /// Takes back what the receiver is done with.
+    pub(crate) fn reap(&mut self, how: Reap) {
+        self.lent.reap(how);
+        self.shared.note_lent(self.lent.total());
+    }
+
+    /// The memories of which `is_there` says no are retired: the receiver unmaps them.
+    pub(crate) fn forget_memories(&mut self, is_there: impl Fn(u64) -> bool) {
+        self.lendings.retain(|lending| is_there(lending.segment));
+    }
+
+    /// What is lent: how many payloads wait in the inbox, how many the receiver holds, and their bytes.
+    pub(crate) fn lent(&mut self) -> (usize, usize, u64) {
+        self.lent.counts()
+    }
+
+    /// The slot of a message that the receiver has not processed.
+    pub(crate) fn slot(&self, sequence: u64) -> Option<Slot> {
+        self.lent.slot(sequence).cloned()
     }
 
     /// Whether only this process has the ring.
@@ -188,7 +352,7 @@ impl OutboundChannel {
     fn not_pushed(&self, error: PushError) -> Pushed {
         match error {
             PushError::Full { room_at } => Pushed::Full { room_at },
-            PushError::TooLarge { bytes, max } => Pushed::TooLarge { bytes, max },
+            PushError::TooLarge { bytes, .. } => self.not_inline(bytes),
             PushError::BadConsumed { .. } => {
                 self.shared.fail(Failure::Broken(error.to_string()));
                 Pushed::Failed
@@ -390,7 +554,7 @@ impl OutboundChannel {
 
     /// The longest message, in bytes.
     pub(crate) fn max_message(&self) -> usize {
-        layout::max_payload_bytes(self.producer.capacity(), self.producer.mode()) as usize
+        self.max_message
     }
 
     /// Polls for a position while that is worthwhile, up to a deadline. `true`: the receiver has reached it, or the
@@ -418,6 +582,7 @@ impl Drop for OutboundChannel {
         }
         self.producer.close();
         self.shared.closed();
+        self.payloads.adopt(self.lent.take());
     }
 }
 

@@ -8,7 +8,7 @@ use crate::registry::lookup;
 use crate::registry::target::Target;
 use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::dial;
-use crate::send::error::SendError;
+use crate::send::error::{LoanError, SendError};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
 use crate::send::redelivery::{Over, Progress, Redelivery};
 use crate::send::route::{Declared, Loss, Way};
@@ -16,10 +16,19 @@ use crate::send::routes::Routes;
 use crate::send::topics::{TopicNames, TopicRoute};
 use crate::sys::Descriptor;
 use crate::sys::clock::Instant;
+use crate::sys::slots::SlotMut;
 use crate::wire::Reason;
 
 /// At most this many times a message is tried again at once, and over at most this many new channels.
 const MAX_RETRIES: u32 = 8;
+
+/// Copies a message's payload into a slot, for all inboxes.
+fn fill(mut slot: SlotMut, message: Message<'_>) {
+    slot.copy_from_slice(message.payload);
+    if let Some(cell) = message.slot {
+        let _ = cell.set(slot.share()); // there was none
+    }
+}
 
 impl Routes {
     /// Delivers a message, and waits for room until the patience ends.
@@ -36,7 +45,19 @@ impl Routes {
             let room_at = match self.deliver_now(way, message, names, patience) {
                 Attempt::Over(delivery) => return delivery,
                 Attempt::Retry => continue,
-                Attempt::WaitUntil(room_at) => room_at,
+                Attempt::WaitUntil(room_at) => Some(room_at),
+                Attempt::WaitUntilLent => None,
+                Attempt::NeedsSlot => {
+                    let audience = self.audience(way.id.at, message.topic.map(|(number, _)| number));
+                    match self.slot(audience, message.bytes(), patience) {
+                        Ok(slot) => fill(slot, message),
+                        Err(source) => {
+                            let node = self.list[way.id.at].to.clone();
+                            return Delivery::Failed(SendError::NoMemory { node, source });
+                        }
+                    }
+                    continue;
+                }
             };
             let route = &mut self.list[way.id.at];
             if route.channels() > last_channel {
@@ -47,7 +68,11 @@ impl Routes {
             if is_over && publishes && !limit.is_zero() {
                 route.set_stuck();
             }
-            match route.is_unsent() {
+            match route.is_unsent() || room_at.is_none() {
+                // What is lent is not pushed before the receiver has its memory.
+                true if room_at.is_none() && (is_over || is_stuck) => {
+                    return Delivery::Failed(SendError::Unanswered { node, limit });
+                }
                 // This one waits for the answer. Later publishes do not.
                 true if publishes && (is_over || is_stuck) => return self.push_pending(way, message, names, limit),
                 true if is_over => return Delivery::Failed(SendError::Unanswered { node, limit }),
@@ -55,7 +80,10 @@ impl Routes {
                 false if is_over => return Delivery::Failed(SendError::Full { node, limit }),
                 _ => {}
             }
-            self.wait(way.id.at, room_at, patience.deadline);
+            match (room_at, &mut self.list[way.id.at].way) {
+                (None, Way::Open(channel)) => channel.wait_until_lent(patience.deadline),
+                (room_at, _) => self.wait(way.id.at, room_at.unwrap_or(0), patience.deadline),
+            }
         }
     }
 
@@ -78,6 +106,9 @@ impl Routes {
                 Delivery::Failed(SendError::Unanswered { node: self.list[way.id.at].to.clone(), limit })
             }
             Attempt::WaitUntil(_) => Delivery::Failed(SendError::Stuck { node: self.list[way.id.at].to.clone() }),
+            Attempt::WaitUntilLent | Attempt::NeedsSlot => {
+                Delivery::Failed(SendError::Unanswered { node: self.list[way.id.at].to.clone(), limit })
+            }
         }
     }
 
@@ -95,6 +126,18 @@ impl Routes {
             }
             match self.try_deliver(way.id.at, message, &mut way.declared, names, patience) {
                 Attempt::Retry => {}
+                // It does not fit into the ring.
+                Attempt::NeedsSlot => {
+                    let audience = self.audience(way.id.at, message.topic.map(|(number, _)| number));
+                    match self.try_slot(audience, message.bytes()) {
+                        Ok(slot) => fill(slot, message),
+                        Err(LoanError::Exhausted { .. }) => return Attempt::NeedsSlot,
+                        Err(source) => {
+                            let node = self.list[way.id.at].to.clone();
+                            return Attempt::Over(Delivery::Failed(SendError::NoMemory { node, source }));
+                        }
+                    }
+                }
                 other => return other,
             }
         }
@@ -136,6 +179,11 @@ impl Routes {
             }
             Pushed::Full { room_at } => return Attempt::WaitUntil(room_at),
             Pushed::Unsent => return Attempt::WaitUntil(0),
+            Pushed::NeedsSlot => return Attempt::NeedsSlot,
+            Pushed::Unlent => return Attempt::WaitUntilLent,
+            Pushed::NotLent(reason, text) => {
+                Delivery::Failed(SendError::Refused { node, reason, text, undelivered: 0 })
+            }
             Pushed::Denied => Delivery::Denied,
             Pushed::Failed => match self.give_up(at, names) {
                 // Nothing is lost, so there is nothing to report: perhaps the receiver is back.

@@ -137,7 +137,7 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
     }
     let link = node.links.link(reactor, target);
     // This writes the ring's header, which the receiver checks.
-    let channel = OutboundChannel::new(shared.clone(), link.clone(), first);
+    let channel = OutboundChannel::new(shared.clone(), link.clone(), first, node.payloads.clone(), node.is_private());
     outgoing::begin(reactor, link, shared, node.is_private());
     Ok(channel)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::name::Address;
 use crate::send::dial::ConnectError;
 use crate::sys::OsError;
 use crate::wire::Reason;
@@ -60,6 +61,14 @@ pub enum SendError {
         /// The longest message in bytes.
         max: usize,
     },
+    /// There is no memory for a large payload.
+    #[error("cannot send to node {node:?}: {source}")]
+    NoMemory {
+        /// The receiver.
+        node: Arc<str>,
+        /// Why.
+        source: LoanError,
+    },
     /// The receiver is gone. A later send connects again if it has come back by then.
     #[error("node {node:?} is gone; {undelivered} messages sent before were not processed")]
     ReceiverGone {
@@ -92,6 +101,68 @@ pub enum SendError {
     /// A system call failed.
     #[error(transparent)]
     Os(#[from] OsError),
+}
+
+/// An inbox that has payloads of an outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The inbox's node.
+    pub node: Arc<str>,
+    /// What the inbox receives.
+    pub address: Address,
+    /// How many payloads wait in the inbox.
+    pub queued: usize,
+    /// How many it has handed out as samples that are not dropped.
+    pub held: usize,
+    /// Their bytes, together.
+    pub bytes: u64,
+}
+
+/// Why there is no memory for a large payload.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoanError {
+    /// All of the node's memory for payloads is in use.
+    #[error(
+        "no memory for a payload of {bytes} bytes: {used} of at most {limit} bytes are in use \
+         (Limits::payload_bytes){}",
+        Holders(holders)
+    )]
+    Exhausted {
+        /// The payload's length in bytes.
+        bytes: usize,
+        /// How much memory for payloads the node has, in bytes.
+        used: u64,
+        /// How much it may have, in bytes.
+        limit: u64,
+        /// The inboxes that have payloads of this outbox.
+        holders: Vec<Holder>,
+    },
+    /// The node was closed.
+    #[error("node {node:?} is closed")]
+    Closed {
+        /// The node.
+        node: Arc<str>,
+    },
+    /// The outbox was made before a fork, and belongs to the parent.
+    #[error("this outbox belongs to the process that forked this one: open a node of its own here")]
+    Forked,
+    /// The system has no memory for it.
+    #[error(transparent)]
+    Os(Arc<OsError>),
+}
+
+struct Holders<'a>(&'a [Holder]);
+
+impl fmt::Display for Holders<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, Holder { node, queued, held, bytes, .. }) in self.0.iter().enumerate() {
+            f.write_str(if at == 0 { ": " } else { ", " })?;
+            write!(f, "node {node:?} has {bytes} bytes ({queued} messages waiting, {held} samples held)")?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a flush ended before everything was processed.

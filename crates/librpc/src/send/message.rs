@@ -1,5 +1,6 @@
 //! A message on its way to one inbox, and how far it has come.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use librpc_ring::Head;
 
 use crate::send::error::SendError;
 use crate::sys::clock::Instant;
+use crate::sys::slots::Slot;
 
 /// A message to send.
 #[derive(Clone, Copy, Debug)]
@@ -14,9 +16,21 @@ pub(crate) struct Message<'m> {
     /// Number and name of its topic; `None`: it goes to a node's own inbox.
     pub(crate) topic: Option<(u64, &'m Arc<str>)>,
     pub(crate) payload: &'m [u8],
+    /// Where its payload is or will be, if it does not go into rings; `None`: it is to be tried only with those.
+    pub(crate) slot: Option<&'m OnceCell<Slot>>,
 }
 
-impl Message<'_> {
+impl<'m> Message<'m> {
+    /// The slot that has its payload.
+    pub(crate) fn lent(&self) -> Option<&'m Slot> {
+        self.slot?.get()
+    }
+
+    /// The length of its payload, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lent().map_or(self.payload.len(), |slot| slot.bytes() as usize)
+    }
+
     pub(crate) fn head(&self) -> Head {
         Head { topic: self.topic.map(|(number, _)| number), ..Head::MESSAGE }
     }
@@ -29,6 +43,10 @@ pub(crate) enum Attempt {
     Retry,
     /// The inbox is full, or has not been given the ring yet. Wait until this position is consumed.
     WaitUntil(u64),
+    /// The receiver does not map the payload's memory yet.
+    WaitUntilLent,
+    /// The payload does not fit into the ring, and there is no slot for it just now.
+    NeedsSlot,
     /// It is over.
     Over(Delivery),
 }

@@ -8,8 +8,11 @@ pub(crate) mod delivery; //   delivering a message to one inbox, step by step
 pub(crate) mod denial; //     subscriptions that may not read a topic
 pub(crate) mod dial; //       connecting to an inbox
 pub(crate) mod error; //      why a message was not sent
+pub(crate) mod lent_queue; // what a channel has lent
+pub(crate) mod loan; //       a payload that is filled in place
 pub(crate) mod message; //    a message on its way, and how far it has come
 pub(crate) mod outbox; //     any number of destinations and topics
+pub(crate) mod pool; //       the memory for large payloads
 pub(crate) mod polling; //    how long a sender polls for room
 pub(crate) mod publish; //    getting a message to all subscriptions of a topic
 pub(crate) mod publisher; //  an outbox with one topic
@@ -23,7 +26,8 @@ pub(crate) mod topics; //     the topics of an outbox
 
 pub use account::{Account, ReachedInbox};
 pub use dial::ConnectError;
-pub use error::{FlushError, PublishError, SendError};
+pub use error::{FlushError, Holder, LoanError, PublishError, SendError};
+pub use loan::{Loan, UnsentLoan};
 pub use outbox::{DEFAULT_SEND_TIMEOUT, Destination, Outbox};
 pub use publish::Receipt;
 pub use publisher::Publisher;

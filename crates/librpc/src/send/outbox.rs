@@ -1,5 +1,6 @@
 //! An outbox, which sends messages. It owns one channel per inbox that it reaches, and belongs to one thread at a time.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +11,18 @@ use crate::node_shared::Owned;
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::Pushed;
 use crate::send::dial::ConnectError;
-use crate::send::error::{FlushError, SendError};
+use crate::send::error::{FlushError, LoanError, SendError};
+use crate::send::loan::{DEFAULT_LOAN_TIMEOUT, Loan, LoanMemory, SHORT, UnsentLoan};
 use crate::send::message::{Delivery, Message, Patience};
+use crate::send::pool::Audience;
 use crate::send::rate::{Pace, Rate};
 use crate::send::returned::{Returned, ReturnedError};
 use crate::send::route::Way;
 use crate::send::routes::Routes;
-use crate::send::topics::{TopicRoute, Topics};
+use crate::send::topics::{Topic, TopicRoute, Topics};
 use crate::sys::clock::Instant;
 use crate::sys::fork;
+use crate::sys::slots::Slot;
 
 /// How long a send waits for room by default.
 pub const DEFAULT_SEND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -131,25 +135,100 @@ impl Outbox {
 
     #[cold]
     fn send_slowly(&mut self, to: Destination, payload: &[u8], timeout: Duration) -> Result<(), SendError> {
-        let patience = Patience::new(timeout);
-        let route = &mut self.routes.list[to.0];
-        let paced = route.pace.as_mut().map_or(Ok(()), |pace| pace.wait(payload.len(), patience.deadline));
+        let slot = OnceCell::new();
+        self.send_message(to, Message { topic: None, payload, slot: Some(&slot) }, Patience::new(timeout))
+    }
+
+    fn send_message(&mut self, to: Destination, message: Message<'_>, patience: Patience) -> Result<(), SendError> {
+        let (route, bytes) = (&mut self.routes.list[to.0], message.bytes());
+        let paced = route.pace.as_mut().map_or(Ok(()), |pace| pace.wait(bytes, patience.deadline));
         let paced = paced.map_err(|wait| SendError::RateLimited { to: route.to.clone(), wait });
-        let sent = paced.and_then(|()| self.deliver(to, payload, patience));
+        let sent = paced.and_then(|()| self.deliver(to, message, patience));
         let route = &mut self.routes.list[to.0];
         match &sent {
-            Ok(()) => route.pace.iter_mut().for_each(|pace| pace.take(payload.len())),
+            Ok(()) => route.pace.iter_mut().for_each(|pace| pace.take(bytes)),
             Err(error) => route.count_undelivered(error),
         }
         sent
     }
 
-    fn deliver(&mut self, to: Destination, payload: &[u8], patience: Patience) -> Result<(), SendError> {
+    fn deliver(&mut self, to: Destination, message: Message<'_>, patience: Patience) -> Result<(), SendError> {
         let mut way = TopicRoute::new(self.routes.id(to.0));
-        match self.routes.deliver(&mut way, Message { topic: None, payload }, &self.topics.names, patience) {
+        match self.routes.deliver(&mut way, message, &self.topics.names, patience) {
             Delivery::Delivered | Delivery::Pending => Ok(()),
             Delivery::Lost(error) | Delivery::Failed(error) => Err(error),
             Delivery::Ended | Delivery::Denied => Err(self.routes.list[to.0].refusal()),
+        }
+    }
+
+    /// Takes memory for a message to a node, to be filled in place and sent with [`Outbox::send_loan`]. Its bytes are whatever was in
+    /// the memory before, or zero. Waits up to a second where all of the node's memory for payloads is in use
+    /// ([`crate::Limits::payload_bytes`]). A new memory, which takes milliseconds for each ten megabytes, is made where there is
+    /// no free one of this size.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan(&mut self, to: Destination, bytes: usize) -> Result<Loan, LoanError> {
+        let audience = self.routes.audience(to.0, None);
+        self.loan_for(audience, bytes, DEFAULT_LOAN_TIMEOUT)
+    }
+
+    /// The same for a message on a topic, to be published with [`Outbox::publish_loan`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan_topic(&mut self, topic: Topic, bytes: usize) -> Result<Loan, LoanError> {
+        let audience = self.routes.audience(0, Some(topic.number()));
+        self.loan_for(audience, bytes, DEFAULT_LOAN_TIMEOUT)
+    }
+
+    fn loan_for(&mut self, audience: Audience, bytes: usize, timeout: Duration) -> Result<Loan, LoanError> {
+        if !self.born.is_here() {
+            return Err(LoanError::Forked);
+        }
+        if self.node.directory().is_none() {
+            return Err(LoanError::Closed { node: self.node.id.clone() });
+        }
+        let memory = match bytes <= SHORT {
+            true => LoanMemory::Private(vec![0; bytes].into()),
+            false => LoanMemory::Slot(self.routes.slot(audience, bytes, Patience::new(timeout))?),
+        };
+        Ok(Loan { memory, audience })
+    }
+
+    /// Sends a loan, and waits up to a limit for room. It is not copied, unless it was made for another destination or by
+    /// another outbox where not everybody may read everything.
+    ///
+    /// # Errors
+    ///
+    /// [`UnsentLoan`] has the loan, which was not sent.
+    pub fn send_loan(&mut self, to: Destination, loan: Loan, timeout: Duration) -> Result<(), UnsentLoan> {
+        if !self.born.is_here() {
+            return Err(UnsentLoan { error: SendError::Forked, loan: Some(loan) });
+        }
+        let audience = self.routes.audience(to.0, None);
+        let patience = Patience::new(timeout);
+        let Loan { memory, audience: made_for } = loan;
+        match memory {
+            LoanMemory::Slot(slot) if self.routes.may_lend(&slot, audience) => {
+                let cell = OnceCell::from(slot.share());
+                let sent = self.send_message(to, Message { topic: None, payload: &[], slot: Some(&cell) }, patience);
+                sent.map_err(|error| {
+                    let slot = cell.into_inner().and_then(Slot::into_mut);
+                    UnsentLoan {
+                        error,
+                        loan: slot.map(|slot| Loan { memory: LoanMemory::Slot(slot), audience: made_for }),
+                    }
+                })
+            }
+            memory => {
+                let loan = Loan { memory, audience: made_for };
+                let cell = OnceCell::new();
+                let sent = self.send_message(to, Message { topic: None, payload: &loan, slot: Some(&cell) }, patience);
+                sent.map_err(|error| UnsentLoan { error, loan: Some(loan) })
+            }
         }
     }
 
@@ -165,6 +244,7 @@ impl Outbox {
         let deadline = Instant::now().checked_add(timeout);
         let mut unprocessed = 0;
         let mut losses = self.routes.take_losses();
+        self.routes.give_back_unused();
         for at in 0..self.routes.list.len() {
             let flushed = self.routes.flush(at, deadline, &self.topics.names);
             unprocessed += flushed.unprocessed;

@@ -4,6 +4,7 @@
 //! publish costs one load more than a send. A subscription that is full, stuck, gone or unwilling neither delays nor
 //! stops the others; the receipt says what it did not get.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use crate::registry::lookup::Listings;
 use crate::registry::view::{Subscription, View};
 use crate::registry::wait;
 use crate::send::error::{PublishError, SendError};
+use crate::send::loan::{Loan, LoanMemory};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::rate::{Pace, Rate};
 use crate::send::topics::{Topic, TopicState};
 use crate::sys::clock::Instant;
+use crate::sys::slots::Slot;
 use crate::topic::InvalidTopic;
 
 /// The outcome of one publish.
@@ -106,6 +109,42 @@ impl Outbox {
         Ok(Receipt { inboxes, pending, undelivered: &self.undelivered })
     }
 
+    /// Publishes a loan: it is written once, for all inboxes, and copied only where [`Outbox::send_loan`] would. Otherwise as
+    /// [`Outbox::publish_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] if no subscription got it: the loan is given back. If only some did not, that is not an error: the receipt
+    /// names them.
+    pub fn publish_loan(&mut self, topic: Topic, loan: Loan, timeout: Duration) -> Result<Receipt<'_>, PublishError> {
+        let audience = self.routes.audience(0, Some(topic.number()));
+        let inboxes = match loan.memory {
+            LoanMemory::Slot(slot) if self.routes.may_lend(&slot, audience) => {
+                self.publish_slot(topic, &OnceCell::from(slot.share()), timeout)?
+            }
+            LoanMemory::Slot(slot) => self.publish_fully(topic, &slot, timeout)?,
+            LoanMemory::Private(bytes) => return self.publish_timeout(topic, &bytes, timeout),
+        };
+        Ok(Receipt { inboxes, pending: self.pending, undelivered: &self.undelivered })
+    }
+
+    /// Publishes what is in a slot: at once where every inbox takes it.
+    fn publish_slot(&mut self, topic: Topic, slot: &OnceCell<Slot>, timeout: Duration) -> Result<usize, PublishError> {
+        if self.born.is_here()
+            && self.undelivered.is_empty()
+            && let Some(state) = self.topics.current(topic)
+            && state.pace.is_none()
+        {
+            let inboxes = state.offer_slot(&mut self.routes.list, topic, slot);
+            state.is_offered = inboxes < state.routes.len();
+            if !state.is_offered {
+                self.pending = 0;
+                return Ok(inboxes);
+            }
+        }
+        self.publish_whole(topic, &[], slot, timeout)
+    }
+
     /// The hot path: the routes have not changed, and every inbox takes the message at once. `None`: call
     /// [`Self::publish_fully`]. The result fits into registers: a caller that copies a receipt built here would wait
     /// for all stores.
@@ -127,38 +166,60 @@ impl Outbox {
     #[cold]
     #[inline(never)]
     fn publish_fully(&mut self, topic: Topic, payload: &[u8], timeout: Duration) -> Result<usize, PublishError> {
+        self.publish_whole(topic, payload, &OnceCell::new(), timeout)
+    }
+
+    /// The same for a payload that is in a slot, or may be put into this one.
+    fn publish_whole(
+        &mut self,
+        topic: Topic,
+        payload: &[u8],
+        slot: &OnceCell<Slot>,
+        timeout: Duration,
+    ) -> Result<usize, PublishError> {
         if !self.born.is_here() {
             return Err(PublishError::Forked);
         }
+        let bytes = slot.get().map_or(payload.len(), |slot| slot.bytes() as usize);
         let patience = Patience::new(timeout);
         self.pending = 0;
         if !std::mem::take(&mut self.topics.list[topic.0].is_offered) {
             let state = &mut self.topics.list[topic.0];
-            let paced = state.pace.as_mut().map_or(Ok(()), |pace| pace.wait(payload.len(), patience.deadline));
+            let paced = state.pace.as_mut().map_or(Ok(()), |pace| pace.wait(bytes, patience.deadline));
             paced.map_err(|wait| PublishError::RateLimited { topic: state.name.clone(), wait })?;
             if self.topics.current(topic).is_none() {
                 self.find_routes(topic)?;
             }
             self.undelivered = self.routes.take_losses().into_iter().map(|loss| loss.error).collect();
-            self.topics.list[topic.0].offer(&mut self.routes.list, topic, payload);
+            let (state, list) = (&mut self.topics.list[topic.0], &mut self.routes.list);
+            match slot.get() {
+                Some(_) => state.offer_slot(list, topic, slot),
+                None => state.offer(list, topic, payload),
+            };
         }
         let state = &self.topics.list[topic.0];
         let at_once = state.routes.iter().filter(|route| !route.is_behind).count();
-        let inboxes = at_once + self.publish_slowly(topic, payload, patience)?;
+        let inboxes = at_once + self.publish_slowly(topic, payload, slot, patience)?;
         // A message that no subscription accepted costs no tokens, unless there was no subscription.
         if let Some(pace) = &mut self.topics.list[topic.0].pace
             && (inboxes + self.pending > 0 || self.undelivered.is_empty())
         {
-            pace.take(payload.len());
+            pace.take(bytes);
         }
         Ok(inboxes)
     }
 
     /// Publishes to the subscriptions that did not take the message at once. Returns how many of them got it now.
-    fn publish_slowly(&mut self, topic: Topic, payload: &[u8], patience: Patience) -> Result<usize, PublishError> {
+    fn publish_slowly(
+        &mut self,
+        topic: Topic,
+        payload: &[u8],
+        slot: &OnceCell<Slot>,
+        patience: Patience,
+    ) -> Result<usize, PublishError> {
         let state = &mut self.topics.list[topic.0];
         let (name, mut legs) = (state.name.clone(), std::mem::take(&mut state.routes));
-        let message = Message { topic: Some((topic.number(), &name)), payload };
+        let message = Message { topic: Some((topic.number(), &name)), payload, slot: Some(slot) };
         let (mut inboxes, mut closed, mut denied) = (0, None, Vec::new());
         // A full inbox must not delay the others, so the first pass does not wait, and the second does.
         for may_wait in [false, true] {
@@ -169,7 +230,9 @@ impl Outbox {
                         true => routes.deliver(leg, message, names, patience),
                         false => match routes.deliver_now(leg, message, names, patience) {
                             Attempt::Over(delivery) => delivery,
-                            Attempt::WaitUntil(_) | Attempt::Retry => return true,
+                            Attempt::WaitUntil(_) | Attempt::WaitUntilLent | Attempt::NeedsSlot | Attempt::Retry => {
+                                return true;
+                            }
                         },
                     };
                     match delivery {

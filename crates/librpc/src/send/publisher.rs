@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::error::FlushError;
-use crate::send::error::PublishError;
+use crate::send::error::{LoanError, PublishError};
+use crate::send::loan::Loan;
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::publish::Receipt;
 use crate::send::rate::Rate;
@@ -39,6 +40,24 @@ impl Publisher {
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
         self.outbox.publish_timeout(self.topic, payload, self.timeout)
+    }
+
+    /// Takes memory for a message, to be filled in place and published: see [`crate::Outbox::loan`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan(&mut self, bytes: usize) -> Result<Loan, LoanError> {
+        self.outbox.loan_topic(self.topic, bytes)
+    }
+
+    /// Publishes a loan without copying it: see [`crate::Outbox::publish_loan`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] if no subscription got it: the loan is given back.
+    pub fn publish_loan(&mut self, loan: Loan) -> Result<Receipt<'_>, PublishError> {
+        self.outbox.publish_loan(self.topic, loan, self.timeout)
     }
 
     /// Publishes a message to those inboxes that have room. Does not block.

@@ -30,6 +30,7 @@ use crate::send::backlog::{Absorbed, Backlog};
 use crate::send::bringing::{Bringing, Brought, Past};
 use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::dial::{self, ConnectError};
+use crate::send::lent_queue::Reap;
 use crate::send::message::Message;
 use crate::sys::clock::Instant;
 use crate::sys::{Descriptor, OsError, thread};
@@ -119,7 +120,7 @@ impl Redelivery {
         limit: Duration,
         name: impl Fn(u64) -> Option<&'t Arc<str>>,
     ) -> Self {
-        let mut backlog = Backlog::new(node.kept.clone());
+        let mut backlog = Backlog::new(node.kept.clone(), node.payloads.used().1 / 2);
         channel.unprocessed(|head, _, _| {
             if let Some((number, name)) = head.topic.and_then(|number| Some((number, name(number)?))) {
                 backlog.name_topic(number, name);
@@ -199,10 +200,10 @@ impl Redelivery {
             self.backlog.name_topic(number, name);
         }
         let max = self.max_message();
-        if message.payload.len() > max {
-            return Pushed::TooLarge { bytes: message.payload.len(), max };
+        if message.bytes() > max {
+            return Pushed::TooLarge { bytes: message.bytes(), max };
         }
-        self.backlog.push(message.head(), message.payload)
+        self.backlog.push(message)
     }
 
     /// Ends it: everything comes back.
@@ -458,6 +459,14 @@ impl Redelivery {
     /// How many messages are kept.
     pub(crate) fn kept(&self) -> u64 {
         self.backlog.len()
+    }
+
+    /// Takes back what receivers are done with. What they have not processed is delivered again.
+    pub(crate) fn reap(&mut self) {
+        match &mut self.stage {
+            Stage::InDoubt(channel) | Stage::Back(Bringing { channel, .. }) => channel.reap(Reap::Held),
+            Stage::Away => {}
+        }
     }
 
     /// A number that grows as the receiver makes progress.

@@ -10,7 +10,8 @@ use crate::policy::Policy;
 use crate::registry::view::Subscription;
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::{OutboundChannel, Pushed};
-use crate::send::error::SendError;
+use crate::send::error::{Holder, SendError};
+use crate::send::lent_queue::Reap;
 use crate::send::message::Message;
 use crate::send::rate::Pace;
 use crate::send::redelivery::Redelivery;
@@ -164,13 +165,22 @@ impl Route {
         let Way::Open(channel) = &mut self.way else { return Pushed::Failed };
         let push = if may_pend { OutboundChannel::push_pending } else { OutboundChannel::push };
         let declare = if may_pend { OutboundChannel::declare_pending } else { OutboundChannel::declare };
-        let Some((number, topic)) = message.topic else { return push(channel, message.head(), message.payload) };
+        if let Some(slot) = message.lent()
+            && let Err(not_prepared) = channel.prepare_slot(slot)
+        {
+            return not_prepared;
+        }
+        let push = |channel: &mut OutboundChannel| match message.lent() {
+            Some(slot) => channel.push_slot(message.head(), slot),
+            None => push(channel, message.head(), message.payload),
+        };
+        let Some((number, topic)) = message.topic else { return push(channel) };
         loop {
             // A receiver that is overtaken continues at the beginning of a chunk, and sees what is declared from there
             // on.
             let here = Declared { generation: self.generation, chunk: channel.chunk() };
             if *declared == here {
-                return push(channel, message.head(), message.payload);
+                return push(channel);
             }
             if declared.generation != self.generation
                 && let Err(undeclared) = channel.may_declare(topic)
@@ -182,6 +192,30 @@ impl Route {
                 other => return other,
             }
         }
+    }
+
+    /// Takes back what its receiver is done with.
+    pub(crate) fn reap(&mut self, how: Reap) {
+        match &mut self.way {
+            Way::Open(channel) => channel.reap(how),
+            Way::Redelivery(redelivery) => redelivery.reap(),
+            Way::Closed => {}
+        }
+    }
+
+    /// The memories of which `is_there` says no are retired.
+    pub(crate) fn forget_memories(&mut self, is_there: impl Fn(u64) -> bool) {
+        if let Way::Open(channel) = &mut self.way {
+            channel.forget_memories(is_there);
+        }
+    }
+
+    /// What its receiver has of this outbox's payloads, if anything.
+    pub(crate) fn holder(&mut self) -> Option<Holder> {
+        let Way::Open(channel) = &mut self.way else { return None };
+        let (queued, held, bytes) = channel.lent();
+        let address = self.subscription.as_ref().map_or(Address::Node, |to| Address::Topics(to.patterns.clone()));
+        (bytes > 0).then(|| Holder { node: self.to.clone(), address, queued, held, bytes })
     }
 
     /// Whether only this process has its ring.

@@ -15,12 +15,20 @@ use crate::registry::view::{DurableKey, Subscription};
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::OutboundChannel;
 use crate::send::dial::{self, ConnectError};
-use crate::send::error::SendError;
+use crate::send::error::{LoanError, SendError};
+use crate::send::lent_queue::Reap;
+use crate::send::message::Patience;
+use crate::send::pool::{Audience, NoSlot, Pool};
 use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
 use crate::send::route::{Loss, Route, RouteId, Way};
 use crate::send::topics::{TopicNames, TopicRoute};
-use crate::sys::OsError;
 use crate::sys::clock::Instant;
+use crate::sys::slots::SlotMut;
+use crate::sys::{OsError, thread};
+
+/// How long a sender sleeps that waits for a slot, at first and at most: nobody reports that a sample was dropped.
+const SLOT_PAUSE: Duration = Duration::from_micros(50);
+const SLOT_PAUSE_AT_MOST: Duration = Duration::from_millis(1);
 
 /// What a flush of one route has found.
 #[derive(Debug, Default)]
@@ -50,12 +58,16 @@ pub(crate) struct Routes {
     pub(super) high_water: Option<f64>,
     /// How long to wait for receivers that are gone.
     pub(crate) redelivery: Option<Duration>,
+    /// The memory for large payloads.
+    pub(crate) pool: Pool,
 }
 
 impl Routes {
     pub(crate) fn new(node: Arc<NodeShared>) -> Self {
+        let pool = Pool::new(node.payloads.clone());
         Self {
             node,
+            pool,
             list: Vec::new(),
             by_target: HashMap::new(),
             by_durable: HashMap::new(),
@@ -111,6 +123,68 @@ impl Routes {
     pub(super) fn open(&mut self, at: usize, mut channel: OutboundChannel) {
         channel.set_high_water(self.high_water);
         self.list[at].set_channel(channel);
+    }
+
+    /// Whoever may read a message to this route. Where everybody may read everything, the memory is the same for all.
+    pub(crate) fn audience(&self, at: usize, topic: Option<u64>) -> Audience {
+        match topic {
+            _ if self.node.is_private() && self.node.readers.is_empty() => Audience::All,
+            Some(topic) => Audience::Topic(topic),
+            None => Audience::Route(self.list[at].serial),
+        }
+    }
+
+    /// Takes a slot for a payload, if there is one.
+    pub(crate) fn try_slot(&mut self, audience: Audience, bytes: usize) -> Result<SlotMut, LoanError> {
+        let Self { list, pool, redelivery, .. } = self;
+        let reap = |thoroughly| {
+            let how = match thoroughly {
+                false => Reap::Released,
+                true if redelivery.is_some() => Reap::Held,
+                true => Reap::Gone,
+            };
+            list.iter_mut().for_each(|route| route.reap(how));
+        };
+        let taken = pool.take(audience, bytes as u64, reap);
+        if pool.take_retired() {
+            list.iter_mut().for_each(|route| route.forget_memories(|segment| pool.has(segment)));
+        }
+        match taken {
+            Ok(slot) => Ok(slot),
+            Err(NoSlot::Os(error)) => Err(LoanError::Os(Arc::new(error))),
+            Err(NoSlot::Exhausted) => {
+                let ((used, limit), holders) = (pool.used(), list.iter_mut().filter_map(Route::holder).collect());
+                Err(LoanError::Exhausted { bytes, used, limit, holders })
+            }
+        }
+    }
+
+    /// The same, and waits for one until the patience ends.
+    pub(crate) fn slot(&mut self, audience: Audience, bytes: usize, patience: Patience) -> Result<SlotMut, LoanError> {
+        let mut pause = SLOT_PAUSE;
+        loop {
+            match self.try_slot(audience, bytes) {
+                Err(LoanError::Exhausted { .. }) if !patience.is_over() => {
+                    thread::sleep(pause);
+                    pause = (2 * pause).min(SLOT_PAUSE_AT_MOST);
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Whether a slot may be lent to this audience.
+    pub(crate) fn may_lend(&self, slot: &SlotMut, audience: Audience) -> bool {
+        self.pool.is_for(slot.slots(), audience)
+    }
+
+    /// Gives back the memory for payloads that is not used.
+    pub(crate) fn give_back_unused(&mut self) {
+        let Self { list, pool, .. } = self;
+        list.iter_mut().for_each(|route| route.reap(Reap::Released));
+        pool.give_back_unused();
+        pool.take_retired();
+        list.iter_mut().for_each(|route| route.forget_memories(|segment| pool.has(segment)));
     }
 
     fn next_serial(&mut self) -> u64 {

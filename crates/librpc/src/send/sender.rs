@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::send::account::{Account, ReachedInbox};
-use crate::send::error::{FlushError, SendError};
+use crate::send::error::{FlushError, LoanError, SendError};
+use crate::send::loan::{Loan, UnsentLoan};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Destination, Outbox};
 use crate::send::rate::Rate;
 use crate::send::returned::{Returned, ReturnedError};
@@ -37,6 +38,24 @@ impl Sender {
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
         self.outbox.send_timeout(self.to, payload, self.timeout)
+    }
+
+    /// Takes memory for a message, to be filled in place and sent: see [`crate::Outbox::loan`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan(&mut self, bytes: usize) -> Result<Loan, LoanError> {
+        self.outbox.loan(self.to, bytes)
+    }
+
+    /// Sends a loan without copying it: see [`crate::Outbox::send_loan`].
+    ///
+    /// # Errors
+    ///
+    /// [`UnsentLoan`] has the loan, which was not sent.
+    pub fn send_loan(&mut self, loan: Loan) -> Result<(), UnsentLoan> {
+        self.outbox.send_loan(self.to, loan, self.timeout)
     }
 
     /// Sends a message if there is room. Does not block.

@@ -1,5 +1,6 @@
 //! The topics of an outbox, and the subscriptions that each of them reaches.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use crate::send::channel::Pushed;
 use crate::send::message::Message;
 use crate::send::rate::Pace;
 use crate::send::route::{Declared, Route, RouteId};
+use crate::sys::slots::Slot;
 use crate::topic::{InvalidTopic, MAX_TOPICS, check_topic};
 
 /// A topic of an outbox: [`crate::Outbox::topic`]. Valid with that outbox only.
@@ -82,7 +84,7 @@ impl TopicState {
         let (number, mut inboxes) = (topic.number(), 0);
         for leg in &mut self.routes {
             let route = &mut routes[leg.id.at];
-            let message = || Message { topic: Some((number, &self.name)), payload };
+            let message = || Message { topic: Some((number, &self.name)), payload, slot: None };
             if route.listing == leg.listing
                 && (route.push_plain(&leg.declared, number, payload)
                     || matches!(route.push(&mut leg.declared, message(), false), Pushed::Yes))
@@ -91,6 +93,19 @@ impl TopicState {
             } else {
                 leg.is_behind = true;
             }
+        }
+        inboxes
+    }
+
+    /// Publishes what is in a slot to the routes that take it at once. Returns how many did.
+    pub(crate) fn offer_slot(&mut self, routes: &mut [Route], topic: Topic, slot: &OnceCell<Slot>) -> usize {
+        let message = Message { topic: Some((topic.number(), &self.name)), payload: &[], slot: Some(slot) };
+        let mut inboxes = 0;
+        for leg in &mut self.routes {
+            let route = &mut routes[leg.id.at];
+            leg.is_behind =
+                route.listing != leg.listing || !matches!(route.push(&mut leg.declared, message, false), Pushed::Yes);
+            inboxes += usize::from(!leg.is_behind);
         }
         inboxes
     }

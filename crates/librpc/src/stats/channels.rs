@@ -114,6 +114,7 @@ impl Listed {
             policy: *policy,
             capacity: *capacity,
             topics: self.topics.lock().clone(),
+            lent: [0; 2],
         };
         ChannelStats::read(ends, &data.reader(), &ack.reader())
     }

@@ -41,6 +41,10 @@ pub struct NodeStats {
     pub ended_outgoing: Vec<EndedChannels>,
     /// The topics that its subscriptions may not read. For each subscription, the last 8 of which it was notified.
     pub denials: Vec<Denial>,
+    /// Bytes of the memory that its outboxes have made for large payloads.
+    pub payload_bytes: u64,
+    /// How many there may be: [`crate::Limits::payload_bytes`].
+    pub payload_limit: u64,
 }
 
 impl NodeStats {
@@ -56,6 +60,8 @@ impl NodeStats {
             ended_incoming: Vec::new(),
             ended_outgoing: Vec::new(),
             denials: Vec::new(),
+            payload_bytes: 0,
+            payload_limit: 0,
         }
     }
 }
@@ -228,6 +234,12 @@ pub struct ChannelStats {
     pub missed: u64,
     /// Messages that are in the ring, or being processed.
     pub queued: u64,
+    /// Large payloads that are lent to the receiver, as of its sender's last call: they wait, or are held. Only the sender knows it.
+    pub lent: u64,
+    /// Their bytes.
+    pub lent_bytes: u64,
+    /// Samples with large payloads that the receiver holds.
+    pub held: u64,
     /// How long ago the last message with a time stamp was sent. About one message in 64 carries one.
     pub last_sent: Option<Duration>,
     /// How long ago the last such message was processed.
@@ -247,12 +259,15 @@ pub(crate) struct Ends {
     pub(crate) policy: Policy,
     pub(crate) capacity: u64,
     pub(crate) topics: Vec<Arc<str>>,
+    /// Payloads that are lent, and their bytes.
+    pub(crate) lent: [u64; 2],
 }
 
 impl ChannelStats {
     /// Reads a channel's counters in place.
     pub(crate) fn read(ends: Ends, data: &Reader, ack: &Reader) -> Self {
-        let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics } = ends;
+        let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics, lent } = ends;
+        let [lent, lent_bytes] = lent;
         // The receiver's position is read first, as in `Counters::read`, so that it is not ahead of the sender's.
         // Acquire: as there.
         let consumed = ack.load(layout::ack::CONSUMED, std::sync::atomic::Ordering::Acquire);
@@ -288,6 +303,9 @@ impl ChannelStats {
             processed: receiver.processed,
             missed: receiver.missed,
             queued,
+            lent,
+            lent_bytes,
+            held: librpc_ring::held(ack) as u64,
             last_sent: ago(sender.last_sent),
             last_processed: ago(receiver.last_received),
             latency,

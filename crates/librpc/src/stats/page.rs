@@ -277,6 +277,9 @@ impl From<&ChannelStats> for ListedChannel {
                 c.processed,
                 c.missed,
                 c.queued,
+                c.lent,
+                c.lent_bytes,
+                c.held,
             ],
             last: (c.last_sent.map(ns), c.last_processed.map(ns)),
             latency: latencies(&c.latency),
@@ -307,6 +310,8 @@ impl TryFrom<ListedChannel> for ChannelStats {
         else {
             return Err(BadListing("too few counters"));
         };
+        // Earlier versions have fewer.
+        let later = |at: usize| channel.counters.get(at).copied().unwrap_or(0);
         check_node_id(&channel.peer).map_err(|_| NO_NODE_ID)?;
         Ok(Self {
             peer: channel.peer.into(),
@@ -334,6 +339,9 @@ impl TryFrom<ListedChannel> for ChannelStats {
             processed,
             missed,
             queued,
+            lent: later(13),
+            lent_bytes: later(14),
+            held: later(15),
             last_sent: channel.last.0.map(Duration::from_nanos),
             last_processed: channel.last.1.map(Duration::from_nanos),
             latency: histogram(&channel.latency)?,
@@ -378,6 +386,9 @@ mod tests {
             processed: 20,
             missed: 21,
             queued: 22,
+            lent: 51,
+            lent_bytes: 52,
+            held: 53,
             last_sent: Some(Duration::from_nanos(23)),
             last_processed: None,
             latency,
@@ -409,7 +420,13 @@ mod tests {
         ];
         let next = Some(ListedPlace { part: 1, inbox: 0, serial: 9, begun: false });
         let (version, namespaces) = ("0.1.0".to_owned(), vec![("pid".to_owned(), 4)]);
-        let page = Page { version, namespaces, items: items.iter().map(ListedItem::from).collect(), next };
+        let page = Page {
+            version,
+            namespaces,
+            items: items.iter().map(ListedItem::from).collect(),
+            next,
+            payloads: Some((4096, 8192)),
+        };
         let bytes = encode(&page);
         let again: Page = decode(&bytes).unwrap();
         assert_eq!(again, page);
@@ -420,14 +437,14 @@ mod tests {
     }
 
     const PINNED: &str = "\
-        a40065302e312e3001818263706964040286820081a50001018201818163612f2a021910000300048a010203040506070809\
-        0a820181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62088d0b\
-        0c1910000d0e0f10111213141516098217f60a881a0001631d1a00015f900101183c0118a501820281ab006663616d657261\
-        01500707070707070707070707070707070702080301040205010602078163612f62088d0b0c1910000d0e0f101112131415\
-        16098217f60a881a0001631d1a00015f900101183c0118a501820381a4006663616d657261018201818163612f2a028a0102\
-        030405060708090a03881a0001631d1a00015f900101183c0118a501820481a4006663616d657261018201818163612f2a02\
-        8a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820581a50001016663616d65726102060363612f\
-        6204626e6f0384010009f4\
+        a50065302e312e3001818263706964040286820081a50001018201818163612f2a021910000300048a010203040506070809\
+        0a820181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f6208900b\
+        0c1910000d0e0f10111213141516183318341835098217f60a881a0001631d1a00015f900101183c0118a501820281ab0066\
+        63616d65726101500707070707070707070707070707070702080301040205010602078163612f6208900b0c1910000d0e0f\
+        10111213141516183318341835098217f60a881a0001631d1a00015f900101183c0118a501820381a4006663616d65726101\
+        8201818163612f2a028a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820481a4006663616d65\
+        7261018201818163612f2a028a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820581a5000101\
+        6663616d65726102060363612f6204626e6f0384010009f40482191000192000\
         ";
 
     #[test]

@@ -6,16 +6,19 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use librpc_ring::{ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
+use librpc_ring::{Memory, ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
 
 use super::os;
 use super::os::fs::{MemfdFlags, SealFlags};
 use super::os::io::Errno;
 pub(crate) use super::os::process::page_size;
+pub(crate) use super::os::region::Part;
 use super::os::region::{self, Region, Words};
 use super::{Context, Descriptor, OsError, file, fork};
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// Bytes of one step of an allocation.
+const ALLOCATED_AT_ONCE: usize = 32 << 20;
 
 fn seals() -> SealFlags {
     SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL
@@ -34,6 +37,10 @@ pub(crate) enum BadMemory {
     Size { found: u64, expected: u64 },
     #[error("the memfd has channel layout version {found}, this process uses version {expected}")]
     Version { found: u64, expected: u64 },
+    #[error(
+        "the memfd has {found} bytes of memory, not {expected}: its holes would be filled at this process's expense"
+    )]
+    Holes { found: u64, expected: u64 },
     #[error(transparent)]
     Os(#[from] OsError),
 }
@@ -43,8 +50,10 @@ pub(crate) enum BadMemory {
 pub(crate) enum Shape {
     /// A sender's memory: a header and a ring of this many bytes, the ring mapped twice in a row.
     Data { capacity: u64 },
-    /// A receiver's memory: one page of the system.
+    /// A receiver's memory.
     Ack,
+    /// A sender's memory for payloads. All of it is allocated when it is made, so no access to it lacks memory.
+    Payloads { bytes: u64 },
     /// One page of the registry.
     Registry,
 }
@@ -58,6 +67,7 @@ impl Shape {
                 (whole, Some(again))
             }
             Self::Ack => (ack_segment(page_size()), None),
+            Self::Payloads { bytes } => (Segment { address_offset: 0, file_offset: 0, bytes: bytes as usize }, None),
             Self::Registry => {
                 let bytes = super::file::PAGE as usize;
                 (Segment { address_offset: 0, file_offset: 0, bytes }, None)
@@ -69,12 +79,30 @@ impl Shape {
         self.segments().0.bytes as u64
     }
 
-    /// The size of this memory in layout version 1, whose header had 4,096 bytes, if that is another one.
-    fn file_bytes_of_version_1(self) -> Option<u64> {
+    /// The former layout version whose memory of this shape has this size, if the size of today's is another one.
+    fn former_version(self, bytes: u64) -> Option<u64> {
         match self {
-            Self::Data { capacity } => Some(4096 + capacity),
-            Self::Ack | Self::Registry => None,
+            // Its header had 4,096 bytes.
+            Self::Data { capacity } => (bytes == 4096 + capacity).then_some(1),
+            // It had no hold words.
+            Self::Ack => (bytes == 4096 && self.file_bytes() != 4096).then_some(2),
+            Self::Payloads { .. } | Self::Registry => None,
         }
+    }
+}
+
+/// A promise: whoever lends memory to this process does not write it while it is lent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trust(());
+
+impl Trust {
+    /// Makes the promise.
+    ///
+    /// # Safety
+    ///
+    /// It must hold, for every peer whose memory is read as a slice.
+    pub(crate) unsafe fn promise() -> Self {
+        Self(())
     }
 }
 
@@ -104,7 +132,14 @@ impl Mapping {
             made => made,
         })
         .context(doing)?;
-        os::fs::ftruncate(&fd, bytes).context(doing)?;
+        match shape {
+            // In steps: a signal interrupts each, and what it has allocated is undone.
+            Shape::Payloads { bytes } => (0..bytes)
+                .step_by(ALLOCATED_AT_ONCE)
+                .try_for_each(|offset| file::allocate(&fd, offset, (bytes - offset).min(ALLOCATED_AT_ONCE as u64))),
+            _ => os::fs::ftruncate(&fd, bytes),
+        }
+        .context(doing)?;
         let mapping = Self::map(fd.as_fd(), shape, true)?;
         os::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
         Ok((mapping, fd))
@@ -122,13 +157,18 @@ impl Mapping {
         if kind != TMPFS_MAGIC {
             return Err(BadMemory::NotTmpfs(kind));
         }
-        let found = os::fs::fstat(fd).context(|| "look at received memory".into())?.st_size as u64;
-        let expected = shape.file_bytes();
-        if Some(found) == shape.file_bytes_of_version_1() {
-            return Err(BadMemory::Version { found: 1, expected: layout::VERSION });
+        let stat = os::fs::fstat(fd).context(|| "look at received memory".into())?;
+        let (found, expected) = (stat.st_size as u64, shape.file_bytes());
+        if let Some(found) = shape.former_version(found) {
+            return Err(BadMemory::Version { found, expected: layout::VERSION });
         }
         if found != expected {
             return Err(BadMemory::Size { found, expected });
+        }
+        // The seals forbid to make holes afterwards.
+        let allocated = stat.st_blocks as u64 * 512;
+        if matches!(shape, Shape::Payloads { .. }) && allocated < expected {
+            return Err(BadMemory::Holes { found: allocated, expected });
         }
         Ok(Self::map(fd, shape, false)?)
     }
@@ -144,6 +184,49 @@ impl Mapping {
         let (born, _gate) = (fork::generation(), fork::gate());
         let region = Region::map(fd, std::iter::once(whole).chain(again), writable);
         Ok(Self { region: region.context(|| "map shared memory".into())?, writable, born })
+    }
+
+    /// Maps every page of a memory for payloads now, so that no access waits for the kernel.
+    pub(crate) fn populate(&self) {
+        self.region.populate(self.writable);
+    }
+
+    /// How long it is, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.region.bytes() as u64
+    }
+
+    /// Copies a part of a memory that its maker may be writing. A part out of range is our own mistake.
+    pub(crate) fn copy_to(&self, offset: u64, into: &mut [u8]) {
+        self.region.copy_to(offset as usize, into);
+    }
+
+    /// Appends a copy of a part of a memory that its maker may be writing.
+    pub(crate) fn append_to(&self, offset: u64, bytes: u64, into: &mut Vec<u8>) {
+        self.borrowed().read(offset as usize / layout::WORD, bytes as usize, into);
+    }
+
+    /// The words of the memory, to be read while it is borrowed.
+    pub(crate) fn borrowed(&self) -> Words<ReadOnly, &Self> {
+        // SAFETY: the mapping is borrowed for as long as there are words of it.
+        unsafe { self.region.words(self) }
+    }
+
+    /// A part of a memory whose maker is trusted not to write it, as long as somebody here has it.
+    pub(crate) fn trusted(&self, offset: u64, bytes: u64, _trust: &Trust) -> &[u8] {
+        // SAFETY: nobody writes it: whoever made the token has promised that.
+        unsafe { self.region.slice(offset as usize, bytes as usize) }
+    }
+
+    /// A part of a memory that was made here, to be filled.
+    ///
+    /// # Safety
+    ///
+    /// No other [`Part`] that is not finished overlaps it, and the mapping outlives it.
+    pub(crate) unsafe fn part(&self, offset: u64, bytes: u64) -> Part {
+        assert!(self.writable, "only the maker of a memory writes it");
+        // SAFETY: by this function's contract.
+        unsafe { self.region.part(offset as usize, bytes as usize) }
     }
 
     /// The memory, to be read.
@@ -214,11 +297,21 @@ mod tests {
         }
     }
 
+    /// Whoever touches a hole pays for the page.
+    #[test]
+    fn memory_for_payloads_has_no_holes() {
+        let shape = Shape::Payloads { bytes: BYTES };
+        let sparse = memfd(MemfdFlags::empty(), BYTES, seals()).unwrap();
+        assert!(matches!(Mapping::receive(sparse, shape), Err(BadMemory::Holes { found: 0, .. })));
+        let (_mapping, whole) = Mapping::create(shape).unwrap();
+        assert_eq!(Mapping::receive(whole, shape).unwrap().bytes(), BYTES);
+    }
+
     #[test]
     fn memory_of_layout_version_1_is_refused_by_name() {
         let fd = memfd(MemfdFlags::empty(), 4096 + CAPACITY, seals()).unwrap();
         let refused = received(fd).unwrap_err().to_string();
-        assert_eq!(refused, "the memfd has channel layout version 1, this process uses version 2");
+        assert_eq!(refused, "the memfd has channel layout version 1, this process uses version 3");
     }
 
     #[test]

@@ -248,6 +248,13 @@ impl Socket {
         is_empty
     }
 
+    /// Whether the peer has closed its end, or says something, on a socket on which nothing more is said.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let next = os::net::recv(self, &mut [0; 1][..], flags);
+        !matches!(next, Err(Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::NOBUFS))
+    }
+
     /// Hangs up on everybody who waits in a listener's queue, and takes their sockets. Its close would do that, too, but may be
     /// a long time coming.
     fn take_queued(&self) -> Vec<OwnedFd> {

@@ -138,7 +138,16 @@ fn a_channel_stays_with_the_process_that_it_was_decided_for() {
     let node = scene.evil.shared();
     let address = Address::Topics(["**".parse().unwrap()].into());
     let (incarnation, policy, capacity) = (scene.victim.incarnation(), Policy::Block, 65_536);
-    let target = Target { node: "victim".into(), incarnation, uid: 1, inbox: 0, address, capacity, policy };
+    let target = Target {
+        node: "victim".into(),
+        incarnation,
+        uid: 1,
+        inbox: 0,
+        address,
+        capacity,
+        policy,
+        max_message: 1 << 30,
+    };
     let (charge, directory) = (node.sending.channel(1, capacity).unwrap(), node.directory().unwrap());
     let readers = Readers::new(vec![("**".parse().unwrap(), Admission::nobody().gid(7))]);
     let ended = node.ended_outgoing.clone();

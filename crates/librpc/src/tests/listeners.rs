@@ -97,14 +97,14 @@ fn a_receiver_that_rings_without_a_reason_is_hung_up_on() {
 
 #[test]
 fn what_a_receiver_turns_away_is_unsent_again() {
-    let scene = Scene::new();
-    let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
     let says_busy = |stranger: Stranger| {
         let text = "a moment, please".into();
         stranger.says(&Answer::Refusal(Refusal { reason: Reason::Busy as u32, text }), &[]);
     };
     let ends: [&dyn Fn(Stranger); 2] = [&says_busy, &|stranger| drop(stranger)];
     for end in ends {
+        let scene = Scene::new(); // a link of the former round may not be closed yet
+        let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
         let listener = Listener::new(&scene);
         let mut sender = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
         sender.try_send(b"the kernel holds this").unwrap();

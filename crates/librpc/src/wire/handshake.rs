@@ -118,8 +118,48 @@ pub(crate) struct Deny {
 impl Deny {
     /// Whether a first message is one.
     pub(crate) fn is_one(bytes: &[u8]) -> bool {
-        matches!(minicbor::Decoder::new(bytes).datatype(), Ok(Type::Tag))
+        tag(bytes) == Some(40_001)
     }
+}
+
+/// A sender hands over a memory for payloads, to the inbox at the end of one of its channels. In a private domain the memfd comes
+/// with it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map, tag(40_002))]
+pub(crate) struct Lend {
+    /// The lowest and the highest version that the sender speaks.
+    #[n(0)]
+    pub(crate) lowest: u32,
+    #[n(1)]
+    pub(crate) highest: u32,
+    /// The incarnation that receives.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub(crate) target: [u8; 16],
+    #[n(3)]
+    pub(crate) inbox: u32,
+    /// The channel: its connection's number, and its ring's on it.
+    #[n(4)]
+    pub(crate) connection: u64,
+    #[n(5)]
+    pub(crate) ring: u32,
+    /// The memory's number, and its length in bytes.
+    #[n(6)]
+    pub(crate) segment: u64,
+    #[n(7)]
+    pub(crate) bytes: u64,
+}
+
+impl Lend {
+    /// Whether a first message is one.
+    pub(crate) fn is_one(bytes: &[u8]) -> bool {
+        tag(bytes) == Some(40_002)
+    }
+}
+
+/// The number of a message's tag, if it has one.
+fn tag(bytes: &[u8]) -> Option<u64> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    matches!(decoder.datatype(), Ok(Type::Tag)).then(|| decoder.tag().ok()).flatten().map(|tag| tag.as_u64())
 }
 
 /// What the ring must be.
@@ -182,4 +222,10 @@ pub(crate) enum Answer {
     Refusal(#[n(0)] Refusal),
     #[n(3)]
     Page(#[n(0)] Page),
+    /// A memory for payloads may be sent now.
+    #[n(4)]
+    Ready,
+    /// It was mapped. The socket stays open for as long as it is.
+    #[n(5)]
+    Lent,
 }

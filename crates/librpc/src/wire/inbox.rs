@@ -4,6 +4,9 @@ use minicbor::{Decode, Encode};
 
 use crate::name::Address;
 
+/// The longest message that an inbox takes by default, in bytes: 1 GiB.
+pub(crate) const DEFAULT_MAX_MESSAGE: u64 = 1 << 30;
+
 /// An inbox, as its node's file lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -22,6 +25,9 @@ pub(crate) struct ListedInbox {
     /// The name under which a subscription may be taken up again.
     #[n(5)]
     pub(crate) durable: Option<String>,
+    /// The longest message, in bytes; `None`: [`DEFAULT_MAX_MESSAGE`].
+    #[n(6)]
+    pub(crate) max_message: Option<u64>,
 }
 
 /// What an inbox receives, as its node's file says it.

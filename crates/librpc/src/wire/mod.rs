@@ -24,6 +24,10 @@
 //!
 //! publisher                                subscription's node
 //! Deny     versions, who, what  ─────────▶  admission, keeps it; no answer
+//!
+//! sender of large payloads                 receiver
+//! Lend  + memfd  ────────────────────────▶  checks, maps; in a shared domain it first says Ready, and the memfd follows
+//!        ◀──────────────────────────────   Lent                               (or Refusal)
 //! ```
 
 use minicbor::{Decode, Encode};
@@ -34,9 +38,9 @@ mod page; //      what the pages of a node's statistics hold
 mod reason; //    why a connection is refused
 
 pub(crate) use handshake::{
-    Answer, Attached, Data, Deny, FENCED_BY_RECEIVER, Hello, Observe, PROTOCOL, Refusal, Terms, Versions,
+    Answer, Attached, Data, Deny, FENCED_BY_RECEIVER, Hello, Lend, Observe, PROTOCOL, Refusal, Terms, Versions,
 };
-pub(crate) use inbox::{ListedAddress, ListedInbox};
+pub(crate) use inbox::{DEFAULT_MAX_MESSAGE, ListedAddress, ListedInbox};
 pub(crate) use page::{ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals, Page};
 pub use reason::Reason;
 
@@ -145,6 +149,27 @@ mod golden {
     }
 
     #[test]
+    fn lend_is_pinned_and_is_nothing_else() {
+        let lend = Lend {
+            lowest: 2,
+            highest: 2,
+            target: [0x22; 16],
+            inbox: 3,
+            connection: 4,
+            ring: 5,
+            segment: 0x1234,
+            bytes: 4096,
+        };
+        let bytes = encode(&lend);
+        let pinned =
+            "d99c42a800020102025022222222222222222222222222222222030304040505061912340719 1000".replace(' ', "");
+        assert_eq!(hex(&bytes), pinned);
+        assert_eq!(decode::<Lend>(&bytes).unwrap(), lend);
+        assert!(Lend::is_one(&bytes) && !Deny::is_one(&bytes) && !Observe::is_one(&bytes) && !Lend::is_one(&[0xa8]));
+        assert!(decode::<Versions>(&bytes).is_err(), "a node that does not know it refuses it as no hello");
+    }
+
+    #[test]
     fn answers_are_pinned() {
         let terms = Answer::Terms(Terms { version: 2, features: 0, capacity: 262_144, policy: 0 });
         let attached = Answer::Attached(Attached { ring: 2, features: 1 });
@@ -153,6 +178,8 @@ mod golden {
             (terms, "820081a400020100021a000400000300"),
             (attached, "820181a200020101"),
             (refusal, "820281a2000401626e6f"),
+            (Answer::Ready, "820480"),
+            (Answer::Lent, "820580"),
         ];
         for (answer, expected) in pinned {
             let bytes = encode(&answer);
@@ -171,6 +198,7 @@ mod golden {
             policy: 0,
             own: false,
             durable: None,
+            max_message: None,
         }];
         assert_eq!(hex(&encode(&list)), "81a500010182008002191000030004f4");
         assert_eq!(decode::<Vec<ListedInbox>>(&encode(&list)).unwrap(), list);

@@ -19,6 +19,9 @@ pub(crate) struct Page {
     /// Where the next page begins; `None`: this is the last one.
     #[n(3)]
     pub(crate) next: Option<ListedPlace>,
+    /// Bytes of the node's memory for payloads, and how many there may be; on the first page only.
+    #[n(4)]
+    pub(crate) payloads: Option<(u64, u64)>,
 }
 
 /// How far an observer has come: the last item that it was given.

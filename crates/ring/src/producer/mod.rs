@@ -37,6 +37,7 @@ pub struct Producer<D, A> {
     pub(crate) mode: Mode,
     first: u64,
     max_payload_bytes: usize,
+    max_plain_bytes: usize,
     /// A record that ends past this position, including its zero word, takes the slow path, which makes every check that
     /// the fast path skips.
     pub(crate) check_at: u64,
@@ -66,6 +67,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     /// If the capacity is not valid ([`layout::is_valid_capacity`]).
     pub fn continuing(data: D, ack: A, capacity: u64, mode: Mode, first: u64) -> Self {
         assert!(layout::is_valid_capacity(capacity), "capacity {capacity}");
+        let max_payload_bytes = layout::max_payload_bytes(capacity, mode) as usize;
         data.put(data::VERSION, layout::VERSION);
         data.put(data::CAPACITY, capacity);
         data.put(data::MODE, mode.word());
@@ -77,7 +79,8 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
             capacity,
             mode,
             first,
-            max_payload_bytes: layout::max_payload_bytes(capacity, mode) as usize,
+            max_payload_bytes,
+            max_plain_bytes: max_payload_bytes,
             check_at: 0,
             depth: Depth::new(capacity, mode),
             runs_ahead: false,
@@ -85,6 +88,11 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
             counters: SenderCounters::default(),
             bell: Bell::default(),
         }
+    }
+
+    /// Makes [`Producer::push_plain`] take no longer payloads than this.
+    pub fn limit_plain(&mut self, bytes: usize) {
+        self.max_plain_bytes = bytes.min(self.max_payload_bytes);
     }
 
     /// Sets the ack memory of a receiver that has answered. Until then the sender reads a page of zeros.
@@ -115,7 +123,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     #[inline(always)]
     pub fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
         let head = Head { topic, ..Head::MESSAGE };
-        if payload.len() > self.max_payload_bytes || self.mode == Mode::Latest {
+        if payload.len() > self.max_plain_bytes || self.mode == Mode::Latest {
             return false;
         }
         let size = head.record_bytes(payload.len());
@@ -185,7 +193,8 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         self.data.store(data::COMMITTED, self.counters.committed, Ordering::Relaxed);
         if head.kind.is_counted() {
             self.counters.messages += 1;
-            self.counters.bytes += payload_bytes as u64;
+            // Wrapping: a lent payload may be shorter than what the ring has of it, and was counted as that much less.
+            self.counters.bytes = self.counters.bytes.wrapping_add(payload_bytes as u64);
             self.data.store(data::SEQUENCE, self.counters.messages, Ordering::Relaxed);
             self.data.store(data::BYTES, self.counters.bytes, Ordering::Relaxed);
         }
@@ -270,7 +279,8 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         self.data.store(data::CLOSED, 1, Ordering::Release);
     }
 
-    /// The number of the chunk in which the next record begins; always 0 in mode Lossless.
+    /// The number of the chunk in which the next record begins; always 0 in mode Lossless. It changes with
+    /// [`Producer::skip_all`], too.
     ///
     /// In mode Latest a topic declaration may be overwritten before the receiver reaches it. So declare a topic again in each
     /// chunk that uses it: while the current chunk is not the one in which the last declaration began, declare, then push the
@@ -280,7 +290,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     /// on it sees all declarations that began in the same chunk.
     #[inline]
     pub fn chunk(&self) -> u64 {
-        self.announced.chunk(self.counters.committed)
+        self.announced.part(self.counters.committed)
     }
 
     /// The position after the last record, in bytes.

@@ -148,7 +148,7 @@ impl Receiver {
 /// A channel on which the first messages of the plan are processed, and the next ones wait in the ring.
 pub(crate) fn begun(weakness: Weakness, processed: usize, waiting: usize, plan: impl Into<Plan>) -> (Sender, Receiver) {
     let plan = plan.into();
-    let Channel { producer, consumer, sender_data: data, sender_ack: ack } =
+    let Channel { producer, consumer, sender_data: data, sender_ack: ack, .. } =
         Channel::new(CAPACITY, Mode::Lossless, weakness);
     let mut sender = Sender { producer, data, ack, epoch: 0, plan: plan.clone(), weakness };
     let mut receiver = Receiver { consumer, plan, weakness };

@@ -31,6 +31,12 @@ pub(crate) enum Role {
     /// Modelled only where a sender takes over.
     Taken,
     Armed,
+    /// Modelled only where payloads are lent, as the following ones.
+    HoldsUsed,
+    /// The word that holds what was popped last.
+    CurrentHold,
+    /// The words that hold what was kept.
+    KeptHold,
 }
 
 /// One thing that the protocol lacks. Each must make a model fail.
@@ -39,14 +45,22 @@ pub(crate) enum Weakness {
     None,
     /// Its stores are relaxed.
     RelaxedStore(Role),
-    /// Its loads are relaxed.
+    /// The other side's loads of it are relaxed.
     RelaxedLoad(Role),
+    /// The own side's loads of it are relaxed.
+    RelaxedOwnLoad(Role),
+    /// It stays as it is.
+    NoStore(Role),
+    /// The other side always finds 0 in it. If it is the intent, the receiver never sees that it was overtaken.
+    NoLookAt(Role),
+    /// The sender looks at what was kept first, and then at what was popped last.
+    LooksAtKeptHoldsFirst,
     /// The fence that follows a store to it does nothing.
     NoFenceAfter(Role),
+    /// The sender's fence before a look at the holds does nothing.
+    NoFenceBeforeHolds,
     /// The receiver's fence between a copy and the look at the intent does nothing.
     NoAcquireFence,
-    /// The receiver never sees that it was overtaken.
-    NoLookAtIntent,
     /// A side that has announced sleep in it ignores what the second look finds, and sleeps. The models do this.
     NoSecondLook(Role),
     /// Every sleep announced in it has the same epoch.
@@ -126,6 +140,9 @@ impl Words {
             (Which::Ack, ack::ARMED) => Some(Role::Armed),
             (Which::Ack, ack::TAKEN) => self.header.iter().any(|(of, _)| *of == index).then_some(Role::Taken),
             (Which::Ack, ack::RECEIVED..=ack::LAST_RECEIVED) => None,
+            (Which::Ack, ack::HOLDS_USED) => Some(Role::HoldsUsed),
+            (Which::Ack, ack::HOLDS) => Some(Role::CurrentHold),
+            (Which::Ack, ack::HOLDS..) => Some(Role::KeptHold),
             _ => panic!("word {index} is not a synchronising word"),
         }
     }
@@ -134,13 +151,35 @@ impl Words {
 /// One side's mapping of one memory.
 pub(crate) struct Mapping {
     words: Rc<Words>,
+    /// Whether this side writes it.
+    is_own: bool,
     weakness: Weakness,
     last_store: Cell<Option<Role>>,
+    /// For [`Weakness::LooksAtKeptHoldsFirst`]: how many holds were in use, and the first that was kept.
+    seen_first: Cell<Option<[u64; 2]>>,
 }
 
 impl Mapping {
-    fn of(words: &Rc<Words>, weakness: Weakness) -> Self {
-        Self { words: words.clone(), weakness, last_store: Cell::new(None) }
+    fn of(words: &Rc<Words>, is_own: bool, weakness: Weakness) -> Self {
+        let (last_store, seen_first) = Default::default();
+        Self { words: words.clone(), is_own, weakness, last_store, seen_first }
+    }
+
+    /// What a look at the holds finds that begins with those that were kept.
+    fn kept_holds_first(&self, role: Role) -> Option<u64> {
+        if self.is_own || self.weakness != Weakness::LooksAtKeptHoldsFirst {
+            return None;
+        }
+        match (role, self.seen_first.get()) {
+            (Role::CurrentHold, _) => {
+                let look = |word| self.words.word(word).value.load(Ordering::Acquire);
+                self.seen_first.set(Some([ack::HOLDS_USED, ack::HOLDS + 1].map(look)));
+                None
+            }
+            (Role::HoldsUsed, Some([used, _])) => Some(used),
+            (Role::KeptHold, Some([_, kept])) => Some(kept),
+            _ => None,
+        }
     }
 
     fn bytes(&self, word: usize, bytes: usize) -> impl Iterator<Item = &Word> {
@@ -151,10 +190,14 @@ impl Mapping {
 impl Memory for Mapping {
     fn load(&self, word: usize, order: Ordering) -> u64 {
         let role = self.words.role(word).expect("a word that is not modelled is never loaded");
-        if role == Role::Intent && self.weakness == Weakness::NoLookAtIntent {
+        if self.weakness == Weakness::NoLookAt(role) && !self.is_own {
             return 0;
         }
-        let order = if self.weakness == Weakness::RelaxedLoad(role) { Ordering::Relaxed } else { order };
+        if let Some(seen) = self.kept_holds_first(role) {
+            return seen;
+        }
+        let relaxed = if self.is_own { Weakness::RelaxedOwnLoad(role) } else { Weakness::RelaxedLoad(role) };
+        let order = if self.weakness == relaxed { Ordering::Relaxed } else { order };
         self.words.word(word).value.load(order)
     }
 
@@ -174,6 +217,10 @@ impl Memory for Mapping {
         let is_missing = match (order, self.last_store.get()) {
             (Ordering::Acquire, _) => self.weakness == Weakness::NoAcquireFence,
             (_, Some(after)) => self.weakness == Weakness::NoFenceAfter(after),
+            // Through a mapping that is only looked at.
+            (Ordering::SeqCst, None) if self.is_own && self.words.which == Which::Data => {
+                self.weakness == Weakness::NoFenceBeforeHolds
+            }
             (_, None) => panic!("such a fence follows a store"),
         };
         if !is_missing {
@@ -187,6 +234,9 @@ impl MemoryMut for Mapping {
         let Some(role) = self.words.role(word) else { return };
         if role != Role::Mark {
             self.last_store.set(Some(role));
+        }
+        if self.weakness == Weakness::NoStore(role) {
+            return;
         }
         let order = if self.weakness == Weakness::RelaxedStore(role) { Ordering::Relaxed } else { order };
         let value = if self.weakness == Weakness::SameEpoch(role) { value.min(1) } else { value };
@@ -212,6 +262,7 @@ pub(crate) struct Channel {
     pub(crate) consumer: Consumer<Mapping, Mapping>,
     pub(crate) sender_data: Mapping,
     pub(crate) sender_ack: Mapping,
+    pub(crate) receiver_ack: Mapping,
 }
 
 impl Channel {
@@ -224,20 +275,46 @@ impl Channel {
         Self::with_words(capacity, mode, weakness, &[ack::TAKEN])
     }
 
+    /// A channel in which payloads are lent, of which the receiver keeps at most two.
+    pub(crate) fn with_lent(capacity: u64, mode: Mode, weakness: Weakness) -> Self {
+        let holds = [ack::HOLDS_USED, ack::HOLDS, ack::HOLDS + 1, ack::HOLDS + 2];
+        Self::with_words(capacity, mode, weakness, &holds)
+    }
+
     fn with_words(capacity: u64, mode: Mode, weakness: Weakness, more: &[usize]) -> Self {
         let constants = [data::MAGIC, data::VERSION, data::CAPACITY, data::MODE, data::FIRST];
         let header = [&constants[..], &[data::WAITING, data::CLOSED, data::INTENT, data::MARK]].concat();
         let data = Words::new(Which::Data, &header, capacity);
         let header = [&[ack::MAGIC, ack::VERSION, ack::CONSUMED, ack::ARMED], more].concat();
         let ack = Words::new(Which::Ack, &header, 0);
-        let map = |words| Mapping::of(words, weakness);
+        let own = |words| Mapping::of(words, true, weakness);
+        let others = |words| Mapping::of(words, false, weakness);
         assert!(layout::is_valid_capacity(capacity));
         Self {
-            producer: Producer::new(map(&data), map(&ack), capacity, mode),
-            consumer: Consumer::new(map(&data), map(&ack), capacity, mode).expect("a header just written"),
-            sender_data: map(&data),
-            sender_ack: map(&ack),
+            producer: Producer::new(own(&data), others(&ack), capacity, mode),
+            consumer: Consumer::new(others(&data), own(&ack), capacity, mode).expect("a header just written"),
+            sender_data: own(&data),
+            sender_ack: others(&ack),
+            receiver_ack: own(&ack),
         }
+    }
+}
+
+/// A payload outside of the ring, as both sides have it mapped. loom reports a write and another access that nothing orders.
+#[derive(Clone)]
+pub(crate) struct LentMemory(Rc<(UnsafeCell<()>, Cell<u64>)>);
+
+impl LentMemory {
+    pub(crate) fn new() -> Self {
+        Self(Rc::new((UnsafeCell::new(()), Cell::new(0))))
+    }
+
+    pub(crate) fn write(&self, value: u64) {
+        self.0.0.with_mut(|_| self.0.1.set(value));
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.0.with(|_| self.0.1.get())
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn head() -> impl Strategy<Value = Head> {
     let kind = select(vec![Kind::Message, Kind::Topic, Kind::Request, Kind::Reply]);
     let word = || option::of(any::<u64>());
     (kind, word(), word(), word(), any::<bool>()).prop_map(|(kind, time, topic, correlation, redelivered)| Head {
+        lent: false,
         kind,
         time,
         topic,

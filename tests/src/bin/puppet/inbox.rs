@@ -46,13 +46,17 @@ impl Puppet {
     }
 
     fn open_inbox(&self, open: OpenInbox) -> Result<Inbox, Box<dyn Error>> {
-        let OpenInbox { name, patterns, capacity, drop_newest, latest, explicit, block, durable, own } = open;
+        let OpenInbox { name, patterns, capacity, max_message, drop_newest, latest, explicit, block, durable, own } =
+            open;
         let mut builder = match name {
             None => self.node()?.inbox_builder(),
             Some(_) => self.node()?.subscriber_builder(patterns).receive_own(own),
         };
         if let Some(bytes) = capacity {
             builder = builder.capacity(bytes);
+        }
+        if let Some(bytes) = max_message {
+            builder = builder.max_message(bytes);
         }
         if let Some(name) = durable {
             builder = builder.durable(&name);

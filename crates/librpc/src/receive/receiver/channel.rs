@@ -8,11 +8,12 @@ use librpc_ring::Consumer;
 use crate::fault::fault;
 use crate::link::bell::Bell;
 use crate::link::ledger::Charge;
+use crate::link::segments::Segments;
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
 use crate::stats::channels::ChannelGuard;
 use crate::stats::sampling::Stamps;
-use crate::sys::memory::{Reader, Writer};
+use crate::sys::memory::{Mapping, Reader, Writer};
 use crate::sys::socket::Socket;
 
 /// The receiver's end of a channel.
@@ -43,6 +44,10 @@ pub(super) struct InboundChannel {
     /// It has hung up and was read to the end, but its node still holds its lock. The node is dying, or has
     /// disconnected.
     pub(super) in_doubt_until: Option<Instant>,
+    /// The memories for payloads that its sender has handed over.
+    pub(super) segments: Segments,
+    /// This side's memory, which has its hold words.
+    pub(super) ack: Arc<Mapping>,
     pub(super) _charge: Option<Charge>,
     pub(super) guard: ChannelGuard,
 }

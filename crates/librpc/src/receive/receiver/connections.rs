@@ -13,6 +13,7 @@ use super::{Found, Receiver};
 use crate::link::bell::{self, Bell, Heard};
 use crate::link::inbox_shared::Arrival;
 use crate::link::ledger::Charge;
+use crate::link::segments::Segments;
 use crate::receive::message::Departure;
 use crate::receive::topic_names::Names;
 use crate::stats::sampling::Stamps;
@@ -55,7 +56,7 @@ impl Receiver {
     }
 
     fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard } = arrival;
+        let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard, lent, ack } = arrival;
         let topics = Names::new(self.shared.address.clone(), charge.names());
         let mut charge = Some(charge);
         if let Some(socket) = socket {
@@ -96,6 +97,8 @@ impl Receiver {
             bells: 0,
             drain,
             in_doubt_until: None,
+            segments: Segments::new(lent),
+            ack,
             _charge: charge,
             guard,
         });
@@ -120,7 +123,9 @@ impl Receiver {
 
     /// Reads a connection's bells.
     pub(super) fn bells(&mut self, number: u64, hung_up: bool) {
-        let Some(socket) = self.connections.get(&number).map(|connection| connection.socket.clone()) else { return };
+        let Some(socket) = self.connections.get(&number).map(|connection| connection.socket.clone()) else {
+            return self.memory_retired(number);
+        };
         let heard = bell::hear(&socket, hung_up, |bell| match bell {
             Bell::Ring(ring) => self.bell(number, ring),
             Bell::Reset(_) => false,
@@ -171,6 +176,7 @@ impl Receiver {
     /// Releases a channel, which is empty or corrupt.
     pub(super) fn leave(&mut self, index: usize, departure: Departure) -> Found {
         let channel = self.channels[index].take().expect("a leaving channel is there");
+        self.unwatch_memories(&channel);
         self.vacant.push(index);
         self.active.retain(|&active| active != index);
         self.unconsumed.retain(|&unconsumed| unconsumed != index);

@@ -6,6 +6,7 @@
 
 mod channel; //      a channel, as its inbox polls it
 mod connections; //  senders that come, ring and go
+mod lent; //         payloads that are not in the rings
 mod polling; //      one bounded look at the rings
 mod run; //          messages in a row from one channel
 mod stream; //       whether it pays to pause
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use self::channel::InboundChannel;
 use self::connections::Connection;
+use self::lent::LentMessage;
 use self::polling::QUANTUM;
 pub(crate) use self::polling::Wanted;
 use self::run::Run;
@@ -30,6 +32,7 @@ use crate::name::Peer;
 use crate::receive::message::{Departure, Message, Taken};
 use crate::stats::Denial;
 use crate::sys::OsError;
+use crate::sys::memory::Trust;
 use crate::sys::poll::{Poll, Ready};
 
 /// After this many consumed messages, the inbox looks for waiting senders with a fence.
@@ -104,13 +107,18 @@ pub(crate) struct Receiver {
     /// Channels from which something was taken that is not consumed.
     unconsumed: Vec<usize>,
     pub(crate) payload: Vec<u8>,
+    /// Where the message that was found last is, if its payload is lent; `payload` has a [`librpc_ring::Lent`] until it is copied.
+    lent: Option<LentMessage>,
+    /// Which channels wait for a hang-up on a memory for payloads, by token.
+    watched: BTreeMap<u64, usize>,
+    trust: Option<Trust>,
     /// The message that was found last.
     pub(crate) taken: Taken,
     ready: Vec<Ready>,
 }
 
 impl Receiver {
-    pub(crate) fn new(shared: Arc<InboxShared>, wait: Wait) -> Result<Self, OsError> {
+    pub(crate) fn new(shared: Arc<InboxShared>, wait: Wait, trust: Option<Trust>) -> Result<Self, OsError> {
         let poll = Poll::new()?;
         poll.add(&shared.signal, SIGNAL)?;
         Ok(Self {
@@ -136,6 +144,9 @@ impl Receiver {
             foreign: Cell::new(false),
             unconsumed: Vec::new(),
             payload: Vec::new(),
+            lent: None,
+            watched: BTreeMap::new(),
+            trust,
             taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, missed: 0 },
             ready: Vec::new(),
         })

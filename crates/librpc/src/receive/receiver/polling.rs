@@ -124,10 +124,13 @@ impl Receiver {
         }
         let had_unconsumed = channel.consumer.has_unconsumed();
         self.payload.clear();
+        self.lent = None;
         let record = match channel.consumer.pop(&mut self.payload) {
             Ok(Some(record)) => record,
-            Ok(None) if channel.drain.is_some() => return self.drained(index),
-            Ok(None) => return Step::Nothing,
+            Ok(None) => {
+                channel.segments.forget_retired();
+                return if channel.drain.is_some() { self.drained(index) } else { Step::Nothing };
+            }
             Err(corrupt) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(corrupt.to_string())))),
         };
         if let Some(left) = &mut channel.drain {
@@ -137,8 +140,13 @@ impl Receiver {
         if channel.topics.is_expected(&record.head) {
             fault!("consume.taken");
             if self.shared.has_ended_meanwhile() {
-                channel.consumer.untake(&record.head, record.payload_bytes);
+                channel.consumer.untake(&record.head, &self.payload);
                 return Step::Nothing;
+            }
+            if record.head.lent
+                && let Err(why) = self.locate(index, &record)
+            {
+                return Step::Gone(Some(self.leave(index, Departure::Corrupt(why))));
             }
             self.take(index, &record);
             return Step::Message;

@@ -86,9 +86,10 @@ impl Stage {
     fn in_domain(domain: &Path, node: &str, incarnation: Incarnation, wait: Wait, policy: Policy) -> Self {
         let directory = Arc::new(file::open_directory(domain).unwrap());
         let address = Address::Topics(["**".parse().unwrap()].into());
-        let settings = Settings { address, capacity: CAPACITY, policy, receive_own: false, durable: None };
+        let settings =
+            Settings { address, capacity: CAPACITY, max_message: 1 << 30, policy, receive_own: false, durable: None };
         let shared = InboxShared::new(0, settings, directory, Arc::default()).unwrap();
-        let receiver = Receiver::new(shared.clone(), wait).unwrap();
+        let receiver = Receiver::new(shared.clone(), wait, None).unwrap();
         let ledger = Ledger::new(Limits::default());
         Self { shared, receiver, ledger, connections: 0, node: node.into(), incarnation }
     }
@@ -114,6 +115,8 @@ impl Stage {
             is_fenced: false,
             charge: self.ledger.channel(2, CAPACITY).unwrap(),
             guard: self.shared.channels.add(record),
+            lent: Arc::default(),
+            ack: ack.clone(),
         });
         Sender { producer, socket, ack: ack.reader() }
     }

@@ -67,6 +67,51 @@ impl Region {
         unsafe { Mapped::new(self.base, self.bytes, owner) }
     }
 
+    /// How long it is, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Maps every page now. Where the kernel does not know this, each is mapped when it is touched.
+    pub(crate) fn populate(&self, writable: bool) {
+        let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        // SAFETY: the range is ours; the advice changes no content.
+        let _ = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.bytes, advice) };
+    }
+
+    fn at(&self, offset: usize, bytes: usize) -> NonNull<u8> {
+        assert!(offset <= self.bytes && bytes <= self.bytes - offset, "the part is in the region");
+        // SAFETY: in range by the check.
+        unsafe { self.base.add(offset) }
+    }
+
+    /// Copies a part that another process may be writing.
+    pub(crate) fn copy_to(&self, offset: usize, into: &mut [u8]) {
+        let from = self.at(offset, into.len());
+        // SAFETY: `from` is mapped for that length; the destination is private memory, so they do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), into.as_mut_ptr(), into.len()) };
+        librpc_ring::keep_copy();
+    }
+
+    /// A part as a slice.
+    ///
+    /// # Safety
+    ///
+    /// Nobody writes the part while the slice is used.
+    pub(crate) unsafe fn slice(&self, offset: usize, bytes: usize) -> &[u8] {
+        // SAFETY: mapped for that length, and not written, by this function's contract.
+        unsafe { std::slice::from_raw_parts(self.at(offset, bytes).as_ptr(), bytes) }
+    }
+
+    /// A part to be filled.
+    ///
+    /// # Safety
+    ///
+    /// The region was mapped writable, and stays mapped while the part is used. Nobody else touches the part until then.
+    pub(crate) unsafe fn part(&self, offset: usize, bytes: usize) -> Part {
+        Part { base: self.at(offset, bytes), bytes }
+    }
+
     /// Unmaps it.
     ///
     /// # Safety
@@ -75,6 +120,39 @@ impl Region {
     pub(crate) unsafe fn unmap(&self) {
         // SAFETY: the stretch was mapped by `map`, and nobody uses it, by this function's contract.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A part of a region that one owner fills.
+#[derive(Debug)]
+pub(crate) struct Part {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: its owner has the memory for itself, as it would have a vector's.
+unsafe impl Send for Part {}
+// SAFETY: as above.
+unsafe impl Sync for Part {}
+
+impl Part {
+    /// Others may read it from now on.
+    pub(crate) fn finish(self) {}
+}
+
+impl std::ops::Deref for Part {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: mapped, and nobody else's, by the contract of `Region::part`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.bytes) }
+    }
+}
+
+impl std::ops::DerefMut for Part {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and writable.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct Stat {
     pub(crate) st_gid: u32,
     pub(crate) st_mode: u32,
     pub(crate) st_size: i64,
+    pub(crate) st_blocks: i64,
 }
 
 impl From<machine::Stat> for Stat {
@@ -33,6 +34,7 @@ impl From<machine::Stat> for Stat {
             st_gid: stat.gid,
             st_mode: stat.mode,
             st_size: stat.bytes as i64,
+            st_blocks: stat.bytes.div_ceil(512) as i64,
         }
     }
 }

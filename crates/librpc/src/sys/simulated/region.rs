@@ -20,9 +20,9 @@ pub(crate) struct Words<Access, Owner> {
     _owner: Owner,
 }
 
-/// A mapping.
+/// A mapping: its number, and its length in bytes.
 #[derive(Debug)]
-pub(crate) struct Region(u32);
+pub(crate) struct Region(u32, usize);
 
 impl Region {
     pub(crate) fn map(
@@ -37,7 +37,7 @@ impl Region {
             parts.push((file_offset as u64, bytes));
             end += bytes;
         }
-        machine().map(number(fd), &parts, writable).map(Self)
+        machine().map(number(fd), &parts, writable).map(|region| Self(region, end))
     }
 
     /// Its words.
@@ -49,6 +49,41 @@ impl Region {
         Words { region: Some(self.0), access: PhantomData, _owner: owner }
     }
 
+    /// How long it is, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.1
+    }
+
+    pub(crate) fn populate(&self, _writable: bool) {}
+
+    /// Copies a part that another process may be writing.
+    pub(crate) fn copy_to(&self, offset: usize, into: &mut [u8]) {
+        assert!(offset <= self.1 && into.len() <= self.1 - offset, "the part is in the region");
+        for (at, byte) in into.iter_mut().enumerate() {
+            let at = offset + at;
+            *byte = machine().load(self.0, at / WORD, false).to_le_bytes()[at % WORD];
+        }
+    }
+
+    /// A part as a slice: the words of a simulated machine have no address.
+    ///
+    /// # Safety
+    ///
+    /// As of the real one.
+    pub(crate) unsafe fn slice(&self, _offset: usize, _bytes: usize) -> &[u8] {
+        unimplemented!("no workload reads a simulated memory in place")
+    }
+
+    /// A part to be filled.
+    ///
+    /// # Safety
+    ///
+    /// As of the real one. Here a mistake is a failure of the run.
+    pub(crate) unsafe fn part(&self, offset: usize, bytes: usize) -> Part {
+        assert!(offset.is_multiple_of(WORD), "a part begins with a word");
+        Part { region: self.0, offset, bytes: vec![0; bytes] }
+    }
+
     /// Unmaps it.
     ///
     /// # Safety
@@ -56,6 +91,39 @@ impl Region {
     /// As of the real one. Here a mistake is a failure of the run.
     pub(crate) unsafe fn unmap(&self) {
         machine().unmap(self.0);
+    }
+}
+
+/// A part of a region that one owner fills: it is written when it is finished.
+#[derive(Debug)]
+pub(crate) struct Part {
+    region: u32,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+impl Part {
+    /// Others may read it from now on.
+    pub(crate) fn finish(self) {
+        for (at, chunk) in self.bytes.chunks(WORD).enumerate() {
+            let mut word = [0; WORD];
+            word[..chunk.len()].copy_from_slice(chunk);
+            machine().store(self.region, self.offset / WORD + at, u64::from_le_bytes(word), false);
+        }
+    }
+}
+
+impl std::ops::Deref for Part {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for Part {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 }
 

@@ -1,0 +1,397 @@
+//! The sender's side of large payloads: handing a memory to an inbox, and what was lent to it.
+//!
+//! The handshake runs over a passing socket, once the channel is attached. The receiver maps the memory and says so; only then may
+//! a record name it. Afterwards nothing is said on the socket. Its hang-up says that nobody there maps the memory any more.
+//!
+//! | a process dies | what is true then |
+//! |---|---|
+//! | the sender, before the answer | no record names the memory: the receiver unmaps it |
+//! | the sender, afterwards | the receiver reads the ring to the end, and samples stay until they are dropped |
+//! | the receiver, at any time | the hang-up: what was lent to it comes back |
+
+use crate::sys::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use librpc_ring::Claim;
+
+use crate::fault::fault;
+use crate::link::LinkRef;
+use crate::link::channel_shared::ChannelShared;
+use crate::registry::node_file;
+use crate::registry::target::Target;
+use crate::sys::clock::Instant;
+use crate::sys::dispose::dispose;
+use crate::sys::fork;
+use crate::sys::memory::Mapping;
+use crate::sys::poll::Ready;
+use crate::sys::reactor::{Reactor, Source};
+use crate::sys::slots::{Slot, Slots};
+use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
+use crate::sys::sync::{Mutex, MutexGuard};
+use crate::text::harmless;
+use crate::wire::{self, Answer, Lend, PROTOCOL, Reason};
+
+/// How long after a failed attempt the next one begins, at first and at most.
+const RETRY: Duration = Duration::from_millis(5);
+const RETRY_AT_MOST: Duration = Duration::from_millis(500);
+/// The longest text of a refusal that is kept, in characters.
+const REFUSAL_CHARS: usize = 200;
+
+/// What has become of a hand-over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    UnderWay,
+    /// The receiver maps the memory.
+    Done,
+    /// It does not, and why.
+    Refused(Reason, Arc<str>),
+}
+
+/// A memory that is handed to the inbox at the end of a channel.
+#[derive(Debug)]
+pub(crate) struct Lending {
+    /// The number of the memory.
+    pub(crate) segment: u64,
+    /// The channel's memories: the claims of its records are read there.
+    data: Arc<Mapping>,
+    ack: Arc<Mapping>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    outcome: Outcome,
+    socket: Option<Arc<Socket>>,
+}
+
+impl Lending {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.state().outcome.clone()
+    }
+
+    /// Whether the receiver does not map the memory, or no longer does. A system call.
+    fn is_over(&self) -> bool {
+        match &*self.state() {
+            State { outcome: Outcome::Done, socket: Some(socket) } => socket.has_hung_up(),
+            State { outcome: Outcome::UnderWay, .. } => false,
+            _ => true,
+        }
+    }
+}
+
+/// A payload that was lent with a record: a share in its slot, until the receiver is done with it.
+#[derive(Debug)]
+pub(crate) struct LentOut {
+    pub(crate) claim: Claim,
+    pub(crate) slot: Slot,
+    pub(crate) lending: Arc<Lending>,
+}
+
+impl LentOut {
+    /// Whether the receiver has consumed the record, or was overtaken. It may still hold the payload.
+    pub(crate) fn is_consumed(&self) -> bool {
+        let Lending { data, ack, .. } = &*self.lending;
+        self.claim.is_consumed(&data.borrowed(), &ack.borrowed())
+    }
+
+    /// Whether the receiver is done with the payload.
+    pub(crate) fn is_released(&self) -> bool {
+        let Lending { data, ack, .. } = &*self.lending;
+        self.claim.is_released(&data.borrowed(), &ack.borrowed())
+    }
+
+    /// The same, or the receiver is gone. A system call.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_released() || self.lending.is_over()
+    }
+}
+
+/// What a node has made for payloads: how much, and what is still lent over channels that are closed.
+#[derive(Debug)]
+pub(crate) struct Payloads {
+    used: Mutex<u64>,
+    limit: u64,
+    orphans: Mutex<Vec<LentOut>>,
+}
+
+/// Bytes of a node's memory for payloads, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    payloads: Arc<Payloads>,
+    bytes: u64,
+    born: fork::Born,
+}
+
+impl Payloads {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { used: Mutex::new(0), limit, orphans: Mutex::default() })
+    }
+
+    /// Takes bytes for a new memory; `None` if there would be too many.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reserved> {
+        let mut used = self.used.lock();
+        *used = used.checked_add(bytes).filter(|&used| used <= self.limit)?;
+        Some(Reserved { payloads: self.clone(), bytes, born: fork::Born::now() })
+    }
+
+    /// How many bytes there are, and how many there may be.
+    pub(crate) fn used(&self) -> (u64, u64) {
+        (*self.used.lock(), self.limit)
+    }
+
+    /// Looks after what is lent over a channel that closes.
+    pub(crate) fn adopt(&self, lent: impl IntoIterator<Item = LentOut>) {
+        self.orphans.lock().extend(lent);
+    }
+
+    /// Takes back what the receivers are done with.
+    pub(crate) fn reap(&self) {
+        let mut orphans = self.orphans.lock();
+        let (over, rest) = std::mem::take(&mut *orphans).into_iter().partition(LentOut::is_over);
+        *orphans = rest;
+        drop(orphans);
+        let over: Vec<LentOut> = over;
+        drop(over);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's, and perhaps locked.
+        if self.born.is_here() {
+            *self.payloads.used.lock() -= self.bytes;
+        }
+    }
+}
+
+/// A hand-over under way.
+struct HandOver {
+    lending: Arc<Lending>,
+    channel: Arc<ChannelShared>,
+    link: LinkRef,
+    slots: Arc<Slots>,
+    ring: u32,
+    /// Whether the memory goes along with the first message.
+    is_private: bool,
+    token: u64,
+    retry: Mutex<Duration>,
+}
+
+/// What a step of the hand-over leads to.
+enum Next {
+    Wait,
+    Later,
+    Retry,
+    Done,
+    Refused(Reason, Arc<str>),
+}
+
+/// Starts to hand a memory to the inbox at the end of an attached channel. Does not block.
+pub(crate) fn begin(
+    link: &LinkRef,
+    channel: &Arc<ChannelShared>,
+    slots: &Arc<Slots>,
+    is_private: bool,
+) -> Arc<Lending> {
+    let state = |outcome| Mutex::new(State { outcome, socket: None });
+    let (segment, data) = (slots.number, channel.data.clone());
+    let refused = |why: &str| state(Outcome::Refused(Reason::Unknown, why.into()));
+    let (Some(reactor), Some(attached)) = (link.reactor(), channel.attached()) else {
+        return Arc::new(Lending { segment, ack: data.clone(), data, state: refused("the channel is closed") });
+    };
+    let lending = Arc::new(Lending { segment, data, ack: attached.ack, state: state(Outcome::UnderWay) });
+    let hand_over = HandOver {
+        lending: lending.clone(),
+        channel: channel.clone(),
+        link: link.clone(),
+        slots: slots.clone(),
+        ring: attached.number,
+        is_private,
+        token: reactor.token(),
+        retry: Mutex::new(RETRY),
+    };
+    Arc::new(hand_over).connect(&reactor);
+    lending
+}
+
+impl HandOver {
+    fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
+        if self.channel.failure().is_some() {
+            return self.end(reactor, Outcome::Refused(Reason::Unknown, "the receiver is gone".into()));
+        }
+        match self.ask() {
+            Ok(socket) => {
+                self.lending.state().socket = Some(socket.clone());
+                self.watch(reactor, &socket);
+            }
+            Err(Next::Refused(reason, why)) => self.end(reactor, Outcome::Refused(reason, why)),
+            Err(_) => self.retry(reactor),
+        }
+    }
+
+    /// Has the background thread wait for the answer.
+    fn watch(self: &Arc<Self>, reactor: &Arc<Reactor>, socket: &Arc<Socket>) {
+        if let Err(error) = reactor.watch(self.token, &**socket, self.clone()) {
+            tracing::debug!(%error, node = &*self.channel.target.node, "an answer is waited for later");
+            reactor.deadline(self.token, self.clone(), Some(Instant::now() + RETRY));
+        }
+    }
+
+    fn ask(&self) -> Result<Arc<Socket>, Next> {
+        let target = &self.channel.target;
+        // Whoever is gone, the channel learns it.
+        let path = node_file::socket_path(&self.channel.directory, &target.node).map_err(|_| Next::Retry)?;
+        let socket = Arc::new(Socket::connect(&path).map_err(|_| Next::Retry)?);
+        let peer = socket.credentials().map_err(|_| Next::Retry)?;
+        if peer.uid != target.uid || !self.channel.meet(peer, || socket.peer_groups()) {
+            return Err(Next::Refused(Reason::Identity, "another process listens there now".into()));
+        }
+        self.send(&socket, self.is_private)?;
+        fault!("lend.asked");
+        Ok(socket)
+    }
+
+    /// Offers the memory, without it or along with it.
+    fn send(&self, socket: &Socket, with_memory: bool) -> Result<(), Next> {
+        use std::os::fd::AsFd;
+        let target = &self.channel.target;
+        let message = wire::encode(&Lend {
+            lowest: PROTOCOL,
+            highest: PROTOCOL,
+            target: *target.incarnation.bytes(),
+            inbox: target.inbox,
+            connection: self.link.connection,
+            ring: self.ring,
+            segment: self.slots.number,
+            bytes: self.slots.bytes(),
+        });
+        let memory = with_memory.then(|| self.slots.memfd.as_fd());
+        match socket.send(&message, memory) {
+            Ok(Sent::Done) => Ok(()),
+            _ => Err(Next::Retry),
+        }
+    }
+
+    fn retry(self: Arc<Self>, reactor: &Arc<Reactor>) {
+        self.disconnect(reactor);
+        let after = {
+            let mut retry = self.retry.lock();
+            let after = *retry;
+            *retry = (after * 2).min(RETRY_AT_MOST);
+            after
+        };
+        reactor.deadline(self.token, self.clone(), Some(Instant::now() + after));
+    }
+
+    fn disconnect(&self, reactor: &Reactor) -> Option<Arc<Socket>> {
+        let socket = self.lending.state().socket.take();
+        if let Some(socket) = &socket {
+            reactor.unwatch(&**socket);
+        }
+        drop(reactor.forget(self.token));
+        socket
+    }
+
+    fn end(&self, reactor: &Reactor, outcome: Outcome) {
+        let socket = self.disconnect(reactor);
+        let Target { node, inbox, .. } = &self.channel.target;
+        match &outcome {
+            Outcome::Refused(reason, why) => {
+                tracing::warn!(
+                    node = &**node,
+                    inbox,
+                    ?reason,
+                    why = &**why,
+                    "a memory for payloads was not handed over"
+                );
+            }
+            _ => tracing::debug!(
+                node = &**node,
+                inbox,
+                bytes = self.slots.bytes(),
+                "a memory for payloads was handed over"
+            ),
+        }
+        let mut state = self.lending.state();
+        if outcome == Outcome::Done {
+            state.socket = socket;
+        }
+        state.outcome = outcome;
+        drop(state);
+        self.channel.wake();
+    }
+
+    fn answered(&self, socket: &Socket, answer: &[u8]) -> Next {
+        match wire::decode::<Answer>(answer) {
+            Ok(Answer::Lent) => Next::Done,
+            Ok(Answer::Ready) if !self.is_private => match self.send(socket, true) {
+                Ok(()) => Next::Wait,
+                Err(next) => next,
+            },
+            Ok(Answer::Refusal(refusal)) => match Reason::from_number(refusal.reason) {
+                Reason::Busy => Next::Retry,
+                reason => {
+                    let why: String = harmless(&refusal.text).chars().take(REFUSAL_CHARS).collect();
+                    Next::Refused(reason, why.into())
+                }
+            },
+            Ok(answer) => Next::Refused(Reason::Unknown, format!("an unexpected answer, {answer:?}").into()),
+            Err(error) => Next::Refused(Reason::Unknown, error.to_string().into()),
+        }
+    }
+
+    /// Takes the receiver's answer from the socket.
+    fn read(self: &Arc<Self>, reactor: &Arc<Reactor>, socket: &Arc<Socket>) {
+        let mut message = [0; MAX_MESSAGE_BYTES];
+        let mut strangers: Vec<OwnedFd> = Vec::new();
+        let next = match socket.receive(&mut message) {
+            Ok(Received::Message { bytes, descriptors, cut: Cut::Nothing }) if descriptors.is_empty() => {
+                self.answered(socket, &message[..bytes])
+            }
+            Ok(Received::Message { descriptors, .. }) => {
+                strangers = descriptors;
+                Next::Refused(Reason::Unknown, "its answer is invalid".into())
+            }
+            Ok(Received::Nothing) => Next::Wait,
+            Ok(Received::HungUp) => Next::Retry,
+            Err(error) if error.is_passing() => Next::Later,
+            Err(error) => Next::Refused(Reason::Unknown, error.to_string().into()),
+        };
+        dispose(strangers, self.channel.charge());
+        match next {
+            Next::Wait => {}
+            Next::Later => {
+                reactor.unwatch(&**socket);
+                reactor.deadline(self.token, self.clone(), Some(Instant::now() + RETRY));
+            }
+            Next::Retry => self.clone().retry(reactor),
+            Next::Done => self.end(reactor, Outcome::Done),
+            Next::Refused(reason, why) => self.end(reactor, Outcome::Refused(reason, why)),
+        }
+    }
+}
+
+impl Source for HandOver {
+    fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
+        let socket = self.lending.state().socket.clone();
+        if let Some(socket) = socket {
+            self.read(reactor, &socket);
+        }
+    }
+
+    fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
+        let socket = self.lending.state().socket.clone();
+        match socket {
+            Some(socket) => self.watch(reactor, &socket),
+            None => {
+                drop(reactor.forget(self.token));
+                self.connect(reactor);
+            }
+        }
+    }
+}

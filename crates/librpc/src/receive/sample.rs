@@ -1,0 +1,204 @@
+//! Samples: messages that are kept, with their payloads where their senders have put them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::fault::fault;
+use crate::link::segments::Located;
+use crate::name::Peer;
+use crate::sys::fork;
+use crate::sys::memory::{Mapping, Trust};
+
+/// A message that is owned: [`crate::Inbox::recv_sample`]. A large payload stays where its sender has put it, until the sample is
+/// dropped, in any thread. It outlives the inbox and the node. A short one is a private copy.
+///
+/// The memory is the sender's, and a sender that is buggy or hostile may change it at any time. So it is read through [`View`] or
+/// [`Sample::copy_to`]: what they return is a private copy that does not change. [`Sample::payload`] is a plain slice, where that is
+/// sound.
+pub struct Sample {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) topic: Option<Arc<str>>,
+    pub(crate) sequence: u64,
+    pub(crate) missed: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) payload: SamplePayload,
+}
+
+/// Where a sample's payload is.
+pub(crate) enum SamplePayload {
+    Copy(Box<[u8]>),
+    Lent(LentSample),
+}
+
+/// A payload that its sender has lent, and what keeps it as it is.
+pub(crate) struct LentSample {
+    pub(crate) located: Located,
+    pub(crate) hold: Hold,
+    pub(crate) trust: Option<Trust>,
+}
+
+/// A hold word of the receiver's. Dropping it lets go.
+pub(crate) struct Hold {
+    pub(crate) ack: Arc<Mapping>,
+    pub(crate) word: usize,
+    pub(crate) born: fork::Born,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's, and not mapped.
+        if self.born.is_here() {
+            librpc_ring::release(&self.ack.writer(), self.word);
+            fault!("hold.released");
+        }
+    }
+}
+
+impl Sample {
+    /// The id of the node that sent it.
+    pub fn sender(&self) -> &str {
+        &self.peer.node
+    }
+
+    /// Who sent it, as the kernel and the registry know it.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// As [`crate::Message::topic`].
+    pub fn topic(&self) -> Option<&str> {
+        self.topic.as_deref()
+    }
+
+    /// As [`crate::Message::sequence`].
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// As [`crate::Message::missed`].
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// As [`crate::Message::is_redelivered`].
+    pub fn is_redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// The length of its payload in bytes. 0 in a forked child, if the payload was lent.
+    pub fn len(&self) -> usize {
+        match &self.payload {
+            SamplePayload::Copy(bytes) => bytes.len(),
+            SamplePayload::Lent(lent) if lent.hold.born.is_here() => lent.located.bytes as usize,
+            SamplePayload::Lent(_) => 0,
+        }
+    }
+
+    /// Whether its payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether its payload is in its sender's memory.
+    pub fn is_lent(&self) -> bool {
+        matches!(self.payload, SamplePayload::Lent(_))
+    }
+
+    /// Its payload as a slice: if it is a private copy, or the inbox trusts its publishers
+    /// ([`crate::InboxBuilder::trust_publishers`]).
+    pub fn payload(&self) -> Option<&[u8]> {
+        match &self.payload {
+            SamplePayload::Copy(bytes) => Some(bytes),
+            SamplePayload::Lent(LentSample { located: Located { segment, offset, bytes }, hold, trust }) => {
+                let trust = trust.as_ref().filter(|_| hold.born.is_here())?;
+                Some(segment.mapping().trusted(*offset, *bytes, trust))
+            }
+        }
+    }
+
+    /// Copies a part of its payload, from this byte on.
+    ///
+    /// # Panics
+    ///
+    /// If the part is not within the payload.
+    pub fn copy_to(&self, from: usize, into: &mut [u8]) {
+        let len = self.len();
+        assert!(
+            from <= len && into.len() <= len - from,
+            "bytes {from} to {} of {len}",
+            from.saturating_add(into.len())
+        );
+        match &self.payload {
+            SamplePayload::Copy(bytes) => into.copy_from_slice(&bytes[from..from + into.len()]),
+            SamplePayload::Lent(LentSample { located: Located { segment, offset, .. }, .. }) if !into.is_empty() => {
+                segment.copy_to(offset + from as u64, into);
+            }
+            SamplePayload::Lent(_) => {}
+        }
+    }
+
+    /// A copy of its payload.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = Vec::new();
+        match &self.payload {
+            SamplePayload::Copy(bytes) => copy.extend_from_slice(bytes),
+            SamplePayload::Lent(LentSample { located: Located { segment, offset, .. }, .. }) if !self.is_empty() => {
+                segment.append_to(*offset, self.len() as u64, &mut copy);
+            }
+            SamplePayload::Lent(_) => {}
+        }
+        copy
+    }
+
+    /// Its payload, to be read in place byte by byte, or in parts.
+    pub fn view(&self) -> View<'_> {
+        View(self)
+    }
+}
+
+impl fmt::Debug for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sample")
+            .field("sender", &self.sender())
+            .field("topic", &self.topic())
+            .field("bytes", &self.len())
+            .field("sequence", &self.sequence)
+            .field("missed", &self.missed)
+            .field("redelivered", &self.redelivered)
+            .finish()
+    }
+}
+
+/// The payload of a sample, read in place: each read is one copy out of memory that may change.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'s>(&'s Sample);
+
+impl View<'_> {
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The byte of this index; `None`: there are fewer.
+    pub fn get(&self, index: usize) -> Option<u8> {
+        (index < self.len()).then(|| {
+            let mut byte = [0];
+            self.0.copy_to(index, &mut byte);
+            byte[0]
+        })
+    }
+
+    /// The bytes from this index on, if there are that many.
+    pub fn array<const N: usize>(&self, from: usize) -> Option<[u8; N]> {
+        (from <= self.len() && N <= self.len() - from).then(|| {
+            let mut bytes = [0; N];
+            self.0.copy_to(from, &mut bytes);
+            bytes
+        })
+    }
+}

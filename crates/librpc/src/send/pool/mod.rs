@@ -1,0 +1,123 @@
+//! The pool of an outbox: the memory in which its large payloads are, in slots of a few sizes.
+//!
+//! Invariant: what is in a slot may be read by every receiver that maps its memory. So a memory belongs to one *audience*: where not
+//! everybody may read everything, to one topic or one destination.
+
+mod class; // the memories of one size and audience
+
+use std::sync::Arc;
+
+use self::class::Class;
+pub(crate) use self::class::slot_bytes;
+use crate::link::lending::Payloads;
+use crate::sys::OsError;
+use crate::sys::clock::Instant;
+use crate::sys::slots::{SlotMut, Slots};
+
+/// Who may read what is in a memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Everybody in the domain.
+    All,
+    /// The subscriptions of one topic, by its number.
+    Topic(u64),
+    /// The receivers of one route, by its serial number.
+    Route(u64),
+}
+
+/// Why no slot was taken.
+#[derive(Debug)]
+pub(crate) enum NoSlot {
+    /// All are in use, and there may not be more.
+    Exhausted,
+    /// The system lacks memory.
+    Os(OsError),
+}
+
+/// The slots of an outbox.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    payloads: Arc<Payloads>,
+    classes: Vec<Class>,
+    has_retired: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(payloads: Arc<Payloads>) -> Self {
+        Self { payloads, classes: Vec::new(), has_retired: false }
+    }
+
+    /// Takes a slot for this many bytes. `reap` takes back what receivers are done with; its argument says how thoroughly. Does
+    /// not wait for receivers; a new memory takes milliseconds.
+    pub(crate) fn take(
+        &mut self,
+        audience: Audience,
+        bytes: u64,
+        mut reap: impl FnMut(bool),
+    ) -> Result<SlotMut, NoSlot> {
+        let at = self.class(audience, slot_bytes(bytes));
+        for attempt in 0..3 {
+            if let Some(slot) = self.classes[at].take(bytes) {
+                return Ok(slot);
+            }
+            match attempt {
+                0 => reap(false),
+                1 => {
+                    reap(true);
+                    self.payloads.reap();
+                }
+                _ => {}
+            }
+        }
+        if !self.grow(at)? {
+            let now = Instant::now();
+            self.classes.iter_mut().for_each(|class| class.give_back(now, true));
+            self.has_retired = true;
+            if !self.grow(at)? {
+                return Err(NoSlot::Exhausted);
+            }
+        }
+        self.classes[at].take(bytes).ok_or(NoSlot::Exhausted)
+    }
+
+    fn grow(&mut self, at: usize) -> Result<bool, NoSlot> {
+        let memories = self.classes.iter().map(Class::memories).sum();
+        self.classes[at].grow(&self.payloads, memories).map_err(NoSlot::Os)
+    }
+
+    /// Whether memories may have been given back since the last call: receivers are to unmap them.
+    pub(crate) fn take_retired(&mut self) -> bool {
+        std::mem::take(&mut self.has_retired)
+    }
+
+    fn class(&mut self, audience: Audience, slot_bytes: u64) -> usize {
+        let is_it = |class: &Class| class.audience == audience && class.slot_bytes == slot_bytes;
+        self.classes.iter().position(is_it).unwrap_or_else(|| {
+            self.classes.push(Class::new(audience, slot_bytes));
+            self.classes.len() - 1
+        })
+    }
+
+    /// Gives back memories of which no slot was used for some seconds.
+    pub(crate) fn give_back_unused(&mut self) {
+        let now = Instant::now();
+        self.classes.iter_mut().for_each(|class| class.give_back(now, false));
+        self.classes.retain(|class| class.memories() > 0);
+        self.has_retired = true;
+    }
+
+    /// Whether it has this memory.
+    pub(crate) fn has(&self, segment: u64) -> bool {
+        self.classes.iter().any(|class| class.has(segment))
+    }
+
+    /// Whether a slot of these may be lent to this audience.
+    pub(crate) fn is_for(&self, slots: &Arc<Slots>, audience: Audience) -> bool {
+        self.classes.iter().any(|class| class.audience == audience && class.has(slots.number))
+    }
+
+    /// How many bytes the node's pools have, and how many they may have.
+    pub(crate) fn used(&self) -> (u64, u64) {
+        self.payloads.used()
+    }
+}

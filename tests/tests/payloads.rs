@@ -1,0 +1,352 @@
+//! Large payloads: loans, samples, one copy for all.
+
+use std::time::Duration;
+
+use librpc::{Inbox, Limits, LoanError, Node, Policy, RecvError, Sample, SendError};
+use librpc_system_tests::{TestDomain, wait_until};
+
+/// A limit that no test reaches.
+const LONG: Duration = Duration::from_secs(60);
+const MIB: usize = 1 << 20;
+
+fn open(domain: &TestDomain, id: &str) -> Node {
+    Node::builder(id).domain(domain.domain()).open().expect(id)
+}
+
+/// Bytes that no other message has.
+fn pattern(number: u64, bytes: usize) -> Vec<u8> {
+    (0..bytes as u64).map(|at| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at.wrapping_mul(31)) as u8).collect()
+}
+
+#[track_caller]
+fn next(inbox: &mut Inbox) -> Vec<u8> {
+    inbox.recv_timeout(LONG).expect("it receives").expect("a message comes").payload().to_vec()
+}
+
+#[track_caller]
+fn next_sample(inbox: &mut Inbox) -> Sample {
+    inbox.recv_sample_timeout(LONG).expect("it receives").expect("a message comes")
+}
+
+#[test]
+fn a_message_of_any_size_is_sent_and_published_without_a_setting() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let (mut inbox, mut topic) = (sink.inbox().unwrap(), sink.subscribe("t").unwrap());
+    let (mut sender, mut publisher) = (source.connect("sink").unwrap(), source.publisher("t").unwrap());
+    for (number, bytes) in (0..).zip([0, 1, 65_472, 65_473, 100_000, MIB, 3_000_001, 33 * MIB, 5]) {
+        let payload = pattern(number, bytes);
+        sender.send(&payload).unwrap();
+        assert!(next(&mut inbox) == payload, "{bytes} bytes sent");
+        assert_eq!(publisher.publish(&payload).unwrap().inboxes(), 1);
+        assert!(next(&mut topic) == payload, "{bytes} bytes published");
+    }
+    assert!(inbox.try_recv().unwrap().is_none() && topic.try_recv().unwrap().is_none());
+    sender.flush(LONG).unwrap();
+    publisher.flush(LONG).unwrap();
+    let account = sender.account();
+    assert_eq!(
+        (account.accepted, account.processed, account.bytes),
+        (9, 9, 65_472 + 65_473 + 100_001 + 34 * MIB as u64 + 3_000_006)
+    );
+}
+
+#[test]
+fn large_and_small_messages_arrive_in_order() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    for number in 0..40 {
+        sender.send(&pattern(number, if number % 3 == 0 { 200_000 } else { 100 })).unwrap();
+    }
+    for number in 0..40 {
+        assert!(next(&mut inbox) == pattern(number, if number % 3 == 0 { 200_000 } else { 100 }), "{number}");
+    }
+}
+
+#[test]
+fn the_inboxs_own_limit_is_what_too_large_names() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.inbox_builder().max_message(1000).open().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    assert_eq!(sender.max_message().unwrap(), Some(1000));
+    sender.send(&[1; 1000]).unwrap();
+    let error = sender.send(&[1; 1001]).unwrap_err();
+    assert_eq!(error.to_string(), "a message of 1001 bytes exceeds the limit of node \"sink\", 1000 bytes");
+    assert_eq!(next(&mut inbox).len(), 1000);
+    let error = sender.send(&vec![1; 100_000]).unwrap_err();
+    assert!(matches!(error, SendError::TooLarge { bytes: 100_000, max: 1000, .. }), "{error}");
+}
+
+#[test]
+fn a_loan_is_written_once_for_all_inboxes_and_comes_back() {
+    let domain = TestDomain::new();
+    let source = open(&domain, "source");
+    let sinks: Vec<Node> = (0..4).map(|at| open(&domain, &format!("sink-{at}"))).collect();
+    let mut inboxes: Vec<Inbox> = sinks.iter().map(|sink| sink.subscribe("t").unwrap()).collect();
+    let mut publisher = source.publisher("t").unwrap();
+    let mut addresses = std::collections::BTreeSet::new();
+    for number in 0..20 {
+        let mut loan = publisher.loan(MIB).unwrap();
+        addresses.insert(loan.as_ptr().addr());
+        loan.copy_from_slice(&pattern(number, MIB));
+        assert_eq!(publisher.publish_loan(loan).unwrap().inboxes(), 4);
+        for inbox in &mut inboxes {
+            let sample = next_sample(inbox);
+            assert!(sample.is_lent() && sample.payload().is_none(), "the sender is not trusted");
+            assert!(sample.to_vec() == pattern(number, MIB), "{number}");
+            assert_eq!(sample.view().array::<2>(5), Some([pattern(number, 7)[5], pattern(number, 7)[6]]));
+        }
+    }
+    assert!(addresses.len() <= 4, "slots are used again: {addresses:x?}");
+    drop(publisher.loan(MIB).unwrap());
+    drop(publisher.loan(10).unwrap());
+    assert_eq!(
+        publisher.publish_loan(publisher_loan(&mut source.publisher("other").unwrap(), 5)).unwrap().inboxes(),
+        4
+    );
+    assert_eq!(next(&mut inboxes[0]), [5; 100_000], "a loan of another outbox");
+}
+
+fn publisher_loan(publisher: &mut librpc::Publisher, byte: u8) -> librpc::Loan {
+    let mut loan = publisher.loan(100_000).unwrap();
+    loan.fill(byte);
+    loan
+}
+
+#[test]
+fn a_sample_keeps_its_payload_until_it_is_dropped_whatever_has_gone() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    let mut samples = Vec::new();
+    for number in 0..8 {
+        sender.send(&pattern(number, 200_000)).unwrap();
+        samples.push(next_sample(&mut inbox));
+    }
+    inbox.ack();
+    for number in 8..50 {
+        sender.send(&pattern(number, 200_000)).unwrap();
+        let sample = next_sample(&mut inbox);
+        std::thread::spawn(move || drop(sample)).join().unwrap();
+    }
+    sender.flush(Duration::ZERO).unwrap_err(); // the last one is not processed
+    drop(sender);
+    drop(source);
+    drop(inbox);
+    drop(sink);
+    for (number, sample) in (0..).zip(&samples) {
+        assert!(sample.to_vec() == pattern(number, 200_000), "{number}");
+    }
+}
+
+#[test]
+fn too_many_samples_are_an_error_and_lose_nothing() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    let mut samples = Vec::new();
+    for number in 0..511 {
+        sender.send(&pattern(number, 66_000)).unwrap();
+        samples.push(next_sample(&mut inbox));
+    }
+    sender.send(&pattern(511, 66_000)).unwrap();
+    sender.send(b"short").unwrap();
+    for _ in 0..2 {
+        let error = inbox.recv_sample_timeout(LONG).unwrap_err();
+        assert!(matches!(error, RecvError::TooManyHeld { .. }), "{error}");
+    }
+    assert!(next(&mut inbox) == pattern(511, 66_000), "a copy needs no hold");
+    assert_eq!(next_sample(&mut inbox).payload(), Some(&b"short"[..]));
+    assert_eq!(samples.len(), 511);
+    samples.truncate(1);
+    sender.send(&pattern(512, 66_000)).unwrap();
+    assert!(next_sample(&mut inbox).to_vec() == pattern(512, 66_000));
+    assert!(samples[0].to_vec() == pattern(0, 66_000));
+}
+
+#[test]
+fn a_loan_waits_for_memory_and_then_says_who_has_it() {
+    let domain = TestDomain::new();
+    let sink = open(&domain, "sink");
+    let limits = Limits::default().payload_bytes(4 * MIB as u64);
+    let source = Node::builder("source").domain(domain.domain()).limits(limits).open().unwrap();
+    let mut inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    let mut samples = Vec::new();
+    for _ in 0..4 {
+        sender.send(&vec![1; MIB]).unwrap();
+        samples.push(next_sample(&mut inbox));
+    }
+    let error = sender.loan(MIB).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no memory for a payload of 1048576 bytes: 4194304 of at most 4194304 bytes are in use (Limits::payload_bytes): \
+         node \"sink\" has 4194304 bytes (1 messages waiting, 3 samples held)"
+    );
+    assert!(matches!(sender.try_send(&vec![1; MIB]), Err(SendError::NoMemory { .. })));
+    sender.send(b"short ones go on").unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| sender.loan(MIB));
+        std::thread::sleep(Duration::from_millis(20));
+        samples.remove(1);
+        assert_eq!(waiting.join().unwrap().unwrap().len(), MIB);
+    });
+}
+
+#[test]
+fn a_receiver_that_does_not_keep_up_is_held_to_a_window() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut blocking = sink.subscribe("t").unwrap();
+    let mut dropping = sink.subscriber_builder(["t"]).policy(Policy::DropNewest).open().unwrap();
+    let mut latest = sink.subscriber_builder(["t"]).policy(Policy::Latest).open().unwrap();
+    let mut publisher = source.publisher("t").unwrap();
+    publisher.set_timeout(Duration::from_secs(5)); // once: then the blocking inbox counts as stuck
+    let mut accepted = [0; 3];
+    for number in 0..20u64 {
+        let receipt = publisher.publish(&pattern(number, 16 * MIB)).unwrap();
+        for (at, count) in accepted.iter_mut().enumerate() {
+            *count += usize::from(receipt.inboxes() > 2 - at);
+        }
+    }
+    // 64 MiB wait in each inbox; the one that wants the latest never lets its sender wait.
+    assert_eq!(accepted, [4, 4, 20]);
+    for number in 0..4 {
+        assert!(next(&mut blocking) == pattern(number, 16 * MIB) && next(&mut dropping) == pattern(number, 16 * MIB));
+    }
+    assert!(blocking.try_recv().unwrap().is_none() && dropping.try_recv().unwrap().is_none());
+    let sample = next_sample(&mut latest);
+    assert!(sample.missed() >= 16, "{}", sample.missed());
+    assert!(sample.to_vec() == pattern(sample.missed(), 16 * MIB));
+    let mut last = sample.sequence();
+    while let Some(sample) = latest.try_recv_sample().unwrap() {
+        assert_eq!(sample.missed(), 0);
+        assert!(sample.to_vec() == pattern(sample.sequence(), 16 * MIB));
+        last = sample.sequence();
+    }
+    assert_eq!(last, 19, "the newest has come");
+}
+
+#[test]
+fn memory_is_given_back_when_its_receiver_is_gone() {
+    let domain = TestDomain::new();
+    let limits = Limits::default().payload_bytes(4 * MIB as u64);
+    let source = Node::builder("source").domain(domain.domain()).limits(limits).open().unwrap();
+    for _ in 0..10 {
+        let sink = open(&domain, "sink");
+        let mut inbox = sink.inbox().unwrap();
+        let mut sender = source.connect("sink").unwrap();
+        (0..4).for_each(|_| sender.send(&vec![1; MIB]).unwrap());
+        let sample = next_sample(&mut inbox);
+        drop((inbox, sink));
+        // It may still be reading what it maps.
+        assert!(matches!(sender.loan(3 * MIB), Err(LoanError::Exhausted { .. })));
+        assert!(sample.to_vec() == vec![1; MIB]);
+        drop(sample);
+        wait_until(|| sender.loan(4 * MIB).is_ok());
+    }
+}
+
+#[test]
+fn a_closed_node_lends_nothing() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let _inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    source.close(LONG).unwrap();
+    assert!(matches!(sender.loan(MIB), Err(LoanError::Closed { .. })));
+}
+
+#[test]
+fn a_receiver_that_is_gone_and_back_gets_large_messages_again() {
+    let domain = TestDomain::new();
+    let source = open(&domain, "source");
+    let mut sender = None;
+    for number in 0..5 {
+        let sink = open(&domain, "sink");
+        let mut inbox = sink.inbox().unwrap();
+        let sender = sender.get_or_insert_with(|| source.connect("sink").unwrap());
+        wait_until(|| sender.send(&pattern(number, 200_000)).is_ok());
+        assert!(next(&mut inbox) == pattern(number, 200_000));
+        drop((inbox, sink));
+        wait_until(|| !sender.is_connected());
+    }
+}
+
+#[test]
+fn what_a_receiver_did_not_process_is_redelivered_from_its_slots_or_comes_back() {
+    let domain = TestDomain::new();
+    let source = open(&domain, "source");
+    let sink = open(&domain, "sink");
+    let mut inbox = sink.inbox().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    sender.set_redelivery(Some(LONG));
+    for number in 0..3 {
+        sender.send(&pattern(number, 200_000)).unwrap();
+    }
+    sender.send(b"short").unwrap();
+    assert!(next(&mut inbox) == pattern(0, 200_000));
+    drop((inbox, sink)); // the first is processed
+    wait_until(|| !sender.is_connected());
+    sender.send(&pattern(4, 300_000)).unwrap(); // while it is away
+    let sink = open(&domain, "sink");
+    let mut inbox = sink.inbox().unwrap();
+    std::thread::scope(|scope| {
+        let flushing = scope.spawn(|| sender.flush(LONG));
+        for (number, bytes) in [(1, 200_000), (2, 200_000)] {
+            let sample = next_sample(&mut inbox);
+            assert!(sample.sequence() == number && sample.to_vec() == pattern(number, bytes), "{number}");
+        }
+        assert_eq!(next(&mut inbox), b"short");
+        assert!(next(&mut inbox) == pattern(4, 300_000));
+        inbox.ack();
+        flushing.join().unwrap().unwrap();
+    });
+    sender.send(&pattern(5, 200_000)).unwrap();
+    drop((inbox, sink));
+    wait_until(|| !sender.is_connected());
+    sender.set_redelivery(Some(Duration::from_millis(1)));
+    sender.flush(LONG).unwrap_err();
+    let returned = sender.take_returned().unwrap();
+    assert!(returned.len() == 1 && returned[0].payload[..] == pattern(5, 200_000)[..]);
+}
+
+#[test]
+fn a_trusted_publishers_payload_is_a_slice() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    // SAFETY: the only sender is this process.
+    #[allow(unsafe_code)]
+    let mut inbox = unsafe { sink.inbox_builder().trust_publishers() }.open().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    sender.send(&pattern(1, 200_000)).unwrap();
+    let sample = next_sample(&mut inbox);
+    assert!(sample.is_lent() && sample.payload() == Some(&pattern(1, 200_000)[..]));
+}
+
+#[test]
+fn a_publisher_that_is_opened_again_and_again_costs_its_receiver_nothing() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.subscribe("t").unwrap();
+    let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:librpc").count();
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut before = (0, 0);
+    for number in 0..100 {
+        let mut publisher = source.publisher("t").unwrap();
+        assert_eq!(publisher.publish(&pattern(number, 100_000)).unwrap().inboxes(), 1);
+        assert!(next(&mut inbox) == pattern(number, 100_000));
+        drop(publisher);
+        assert!(inbox.recv_timeout(Duration::from_millis(1)).unwrap().is_none(), "it takes notice");
+        if number == 20 {
+            before = (mappings(), descriptors());
+        }
+    }
+    // The test's own process has other tests beside this one, so only a leak for each round would show.
+    wait_until(|| mappings() < before.0 + 60 && descriptors() < before.1 + 60);
+}
