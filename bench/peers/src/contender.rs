@@ -94,7 +94,7 @@ pub(crate) trait Contender: Sized {
         bail!("it has no messages in place")
     }
 
-    /// Takes a message that has arrived, and leaves it where it is. `false`: there is none.
+    /// Receives the next message without copying its payload. `false`: no message has arrived.
     fn take(&mut self) -> anyhow::Result<bool> {
         bail!("it has no messages in place")
     }

@@ -47,7 +47,7 @@ pub(crate) struct MessageFile {
 }
 
 impl MessageFile {
-    /// Reads it into a loan. `Ok(Err)`: there is none.
+    /// Reads the file into a loan. `Ok(Err)`: no loan could be taken, and why.
     pub(crate) fn load(
         &self,
         loan: impl FnOnce(usize) -> Result<Loan, LoanError>,

@@ -1,4 +1,4 @@
-//! The example `camera`: whoever is killed, no frame is torn, and nothing is left.
+//! The example `camera`: whichever process is killed, no frame is torn, and nothing is left behind.
 
 use std::path::PathBuf;
 use std::time::Duration;

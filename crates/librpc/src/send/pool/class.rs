@@ -19,7 +19,7 @@ const SMALLEST: u64 = if cfg!(feature = "simulated") { 4096 } else { 16_384 };
 const FIRST_BYTES: u64 = if cfg!(feature = "simulated") { 8192 } else { 4 << 20 };
 /// A further memory has at most this many bytes, unless one slot is longer.
 const MOST_BYTES: u64 = 256 << 20;
-/// An outbox has at most this many memories: a receiver takes only so many.
+/// The most memories of an outbox: fewer than a receiver maps for one channel.
 const MOST_MEMORIES: usize = 60;
 /// A memory of which no slot was used for this long is given back.
 const UNUSED: Duration = Duration::from_secs(10);
