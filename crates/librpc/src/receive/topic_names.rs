@@ -4,6 +4,7 @@
 //! page. Invariant: all memory that a declaration takes is on the account of the sender's user before it is allocated.
 
 use std::fmt;
+use std::sync::Arc;
 
 use librpc_ring::{Head, Kind};
 
@@ -34,6 +35,8 @@ pub(crate) struct Names {
     text: String,
     pages: Vec<Option<Box<Page>>>,
     names: usize,
+    /// The name that was last shared.
+    shared: Option<(u64, Arc<str>)>,
     charge: Charge,
 }
 
@@ -49,7 +52,7 @@ pub(crate) enum NotLearned {
 impl Names {
     /// No topics yet. This charge pays for what will be declared.
     pub(crate) fn new(address: Address, charge: Charge) -> Self {
-        Self { address, text: String::new(), pages: Vec::new(), names: 0, charge }
+        Self { address, text: String::new(), pages: Vec::new(), names: 0, shared: None, charge }
     }
 
     #[inline(always)]
@@ -68,6 +71,19 @@ impl Names {
     /// The topic of this number.
     pub(crate) fn of(&self, number: Option<u64>) -> Option<&str> {
         self.get(number?)
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared(&mut self, number: Option<u64>) -> Option<Arc<str>> {
+        let number = number?;
+        match &self.shared {
+            Some((known, name)) if *known == number => Some(name.clone()),
+            _ => {
+                let name: Arc<str> = self.get(number)?.into();
+                self.shared = Some((number, name.clone()));
+                Some(name)
+            }
+        }
     }
 
     /// Whether a record is a message that the inbox receives.

@@ -40,8 +40,9 @@ pub(crate) struct OutboundChannel {
     /// The longest message that goes into the ring itself, and that is accepted at all, in bytes.
     max_inline: usize,
     max_message: usize,
-    /// The memories for payloads that were handed to the receiver.
+    /// The memories for payloads that the receiver maps, and those that are being handed over.
     lendings: Vec<Arc<Lending>>,
+    under_way: Vec<Arc<Lending>>,
     /// What was lent, until the receiver is done with it.
     lent: LentQueue,
     /// Where that is looked after when the channel closes.
@@ -97,6 +98,7 @@ impl OutboundChannel {
             max_inline,
             max_message,
             lendings: Vec::new(),
+            under_way: Vec::new(),
             lent: LentQueue::default(),
             payloads,
             is_private,
@@ -232,7 +234,9 @@ impl OutboundChannel {
             channel_shared::FAILED => return Err(Pushed::Failed),
             _ => return Err(Pushed::Unlent), // nothing can be handed to a receiver that has not answered
         }
-        self.lending(slot)?;
+        if self.lending(slot).is_none() {
+            self.hand_over(slot)?;
+        }
         match self.lent.has_room(slot.bytes()) {
             Ok(()) => {}
             // What is declared from here on holds for what follows.
@@ -244,10 +248,7 @@ impl OutboundChannel {
 
     /// Commits a message whose payload is in a slot that was prepared, and wakes the receiver if it sleeps.
     pub(crate) fn push_slot(&mut self, head: Head, slot: &Slot) -> Pushed {
-        let lending = match self.lending(slot) {
-            Ok(lending) => lending,
-            Err(not_lent) => return not_lent,
-        };
+        let Some(lending) = self.lending(slot).cloned() else { return Pushed::Unlent };
         let time = self.sampler.is_due().then(now_ns);
         let lent = Lent { segment: slot.slots().number, offset: slot.offset(), bytes: slot.bytes() };
         let is_open = self.shared.begin_push() == channel_shared::OPEN;
@@ -276,20 +277,28 @@ impl OutboundChannel {
         }
     }
 
-    /// The hand-over of a slot's memory, if the receiver maps it by now. The first call begins it.
-    fn lending(&mut self, slot: &Slot) -> Result<Arc<Lending>, Pushed> {
+    /// The hand-over of a slot's memory, if the receiver maps it.
+    fn lending(&self, slot: &Slot) -> Option<&Arc<Lending>> {
         let segment = slot.slots().number;
-        let known = self.lendings.iter().find(|lending| lending.segment == segment).cloned();
-        let lending = known.unwrap_or_else(|| {
-            let lending = lending::begin(&self.link, &self.shared, slot.slots(), self.is_private);
-            self.lendings.push(lending.clone());
-            lending
+        self.lendings.iter().find(|lending| lending.segment == segment)
+    }
+
+    /// Begins to hand over a slot's memory, or sees what has become of that.
+    #[cold]
+    fn hand_over(&mut self, slot: &Slot) -> Result<(), Pushed> {
+        let segment = slot.slots().number;
+        let at = self.under_way.iter().position(|lending| lending.segment == segment).unwrap_or_else(|| {
+            self.under_way.push(lending::begin(&self.link, &self.shared, slot.slots(), self.is_private));
+            self.under_way.len() - 1
         });
-        match lending.outcome() {
-            Outcome::Done => Ok(lending),
+        match self.under_way[at].outcome() {
+            Outcome::Done => {
+                self.lendings.push(self.under_way.swap_remove(at));
+                Ok(())
+            }
             Outcome::UnderWay => Err(Pushed::Unlent),
             Outcome::Refused(reason, why) => {
-                self.lendings.retain(|other| !Arc::ptr_eq(other, &lending)); // it may be asked again
+                self.under_way.swap_remove(at); // it may be asked again
                 match self.is_connected() {
                     true => Err(Pushed::NotLent(reason, why)),
                     false => Err(Pushed::Failed),
@@ -302,7 +311,7 @@ impl OutboundChannel {
     pub(crate) fn wait_until_lent(&self, deadline: Option<Instant>) {
         let is_under_way = |lending: &Arc<Lending>| lending.outcome() == Outcome::UnderWay;
         self.shared.wait_while(deadline, |shared| {
-            shared.status() != channel_shared::OPEN || self.lendings.iter().any(is_under_way)
+            shared.status() != channel_shared::OPEN || self.under_way.iter().any(is_under_way)
         });
     }
 
@@ -315,6 +324,7 @@ impl OutboundChannel {
     /// The memories of which `is_there` says no are retired: the receiver unmaps them.
     pub(crate) fn forget_memories(&mut self, is_there: impl Fn(u64) -> bool) {
         self.lendings.retain(|lending| is_there(lending.segment));
+        self.under_way.retain(|lending| is_there(lending.segment));
     }
 
     /// What is lent: how many payloads wait in the inbox, how many the receiver holds, and their bytes.

@@ -17,7 +17,9 @@ const LOOK_THROUGH: usize = 32;
 /// What is taken back. The kernel is asked whether a receiver is gone: a system call for each payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reap {
-    /// What the receiver is done with.
+    /// What the receiver is done with, up to the first payload that it holds.
+    First,
+    /// Everything that it is done with.
     Released,
     /// And what a receiver that is gone had held.
     Held,
@@ -63,10 +65,13 @@ impl LentQueue {
     /// Takes back every payload that the receiver is done with.
     pub(crate) fn reap(&mut self, how: Reap) {
         self.advance();
+        if how == Reap::First {
+            return;
+        }
         self.take_back(|lent, is_consumed| match how {
             Reap::Gone => lent.is_over(),
             Reap::Held if is_consumed => lent.is_over(),
-            Reap::Held | Reap::Released => lent.is_released(),
+            Reap::Held | Reap::Released | Reap::First => lent.is_released(),
         });
     }
 
@@ -91,6 +96,10 @@ impl LentQueue {
 
     /// Whether a payload of this length may be queued; if not, until which position the receiver must consume first.
     pub(crate) fn has_room(&mut self, bytes: u64) -> Result<(), u64> {
+        // The receiver's counters are looked at only where that matters: they are likely in another core's cache.
+        if self.queued_bytes + bytes <= WINDOW {
+            return Ok(());
+        }
         self.advance();
         let waiting = self.list.len() - self.consumed;
         match self.list.get(self.consumed) {

@@ -137,15 +137,8 @@ impl Routes {
     /// Takes a slot for a payload, if there is one.
     pub(crate) fn try_slot(&mut self, audience: Audience, bytes: usize) -> Result<SlotMut, LoanError> {
         let Self { list, pool, redelivery, .. } = self;
-        let reap = |thoroughly| {
-            let how = match thoroughly {
-                false => Reap::Released,
-                true if redelivery.is_some() => Reap::Held,
-                true => Reap::Gone,
-            };
-            list.iter_mut().for_each(|route| route.reap(how));
-        };
-        let taken = pool.take(audience, bytes as u64, reap);
+        let all = if redelivery.is_some() { Reap::Held } else { Reap::Gone };
+        let taken = pool.take(audience, bytes as u64, all, |how| list.iter_mut().for_each(|route| route.reap(how)));
         if pool.take_retired() {
             list.iter_mut().for_each(|route| route.forget_memories(|segment| pool.has(segment)));
         }
@@ -182,7 +175,7 @@ impl Routes {
     pub(crate) fn give_back_unused(&mut self) {
         let Self { list, pool, .. } = self;
         list.iter_mut().for_each(|route| route.reap(Reap::Released));
-        pool.give_back_unused();
+        pool.give_back_unused(Instant::now());
         pool.take_retired();
         list.iter_mut().for_each(|route| route.forget_memories(|segment| pool.has(segment)));
     }

@@ -132,15 +132,16 @@ impl Mapping {
             made => made,
         })
         .context(doing)?;
-        match shape {
-            // In steps: a signal interrupts each, and what it has allocated is undone.
-            Shape::Payloads { bytes } => (0..bytes)
-                .step_by(ALLOCATED_AT_ONCE)
-                .try_for_each(|offset| file::allocate(&fd, offset, (bytes - offset).min(ALLOCATED_AT_ONCE as u64))),
-            _ => os::fs::ftruncate(&fd, bytes),
-        }
-        .context(doing)?;
+        os::fs::ftruncate(&fd, bytes).context(doing)?;
         let mapping = Self::map(fd.as_fd(), shape, true)?;
+        if let Shape::Payloads { bytes } = shape {
+            // Touching it first lets the kernel use huge pages. What it cannot touch is missing, and that is an error below.
+            mapping.populate();
+            // In steps: a signal interrupts each, and what it has allocated is undone.
+            let mut steps = (0..bytes).step_by(ALLOCATED_AT_ONCE);
+            let allocate = |offset| file::allocate(&fd, offset, (bytes - offset).min(ALLOCATED_AT_ONCE as u64));
+            steps.try_for_each(allocate).context(doing)?;
+        }
         os::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
         Ok((mapping, fd))
     }
@@ -186,7 +187,8 @@ impl Mapping {
         Ok(Self { region: region.context(|| "map shared memory".into())?, writable, born })
     }
 
-    /// Maps every page of a memory for payloads now, so that no access waits for the kernel.
+    /// Maps every page of a memory for payloads now, huge ones where the kernel allows that, so that no access waits for the
+    /// kernel.
     pub(crate) fn populate(&self) {
         self.region.populate(self.writable);
     }

@@ -38,7 +38,6 @@ impl Slots {
         until_freed: impl Send + Sync + 'static,
     ) -> Result<Arc<Self>, OsError> {
         let (mapping, memfd) = Mapping::create(Shape::Payloads { bytes: slots as u64 * slot_bytes })?;
-        mapping.populate();
         let shares = (0..slots).map(|_| AtomicU32::new(0)).collect();
         let (number, born) = (u64::from_ne_bytes(random()), fork::Born::now());
         Ok(Arc::new(Self { number, memfd, mapping, slot_bytes, shares, born, _until_freed: Box::new(until_freed) }))

@@ -80,7 +80,7 @@ impl Receiver {
                 }
             },
         };
-        let topic = channel.topics.of(self.taken.topic).map(std::sync::Arc::from);
+        let topic = channel.topics.shared(self.taken.topic);
         let (sequence, missed, redelivered) = (self.taken.sequence, self.taken.missed, self.taken.redelivered);
         Some(Sample { peer: channel.peer.clone(), topic, sequence, missed, redelivered, payload })
     }

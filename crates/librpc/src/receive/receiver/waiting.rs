@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_micros(30);
 const SPIN: Duration = Duration::from_micros(50);
 /// After this many looks without a message a channel is armed, although others have traffic.
 const IDLE_LOOKS: u32 = 8;
+/// An inbox that spins arms none of its channels while it polls at most this many.
+const SPUN: usize = 16;
 /// After this many polls, a call that must not block returns.
 const ROUNDS: u32 = 16;
 /// How often doubts are checked, and how many of them at once.
@@ -233,7 +235,9 @@ impl Receiver {
             channel.idle_looks = channel.idle_looks.saturating_add(1);
             is_idle |= channel.idle_looks >= IDLE_LOOKS;
         }
-        if is_idle {
+        // A few channels cost a spinning inbox nothing, and a message to one that is asleep would cost a system call.
+        let stays_awake = self.wait == Wait::Spin && self.active.len() <= SPUN;
+        if is_idle && !stays_awake {
             self.arm(|channel| channel.idle_looks >= IDLE_LOOKS);
         }
         Ok(())

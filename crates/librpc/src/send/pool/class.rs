@@ -52,10 +52,10 @@ impl Class {
     }
 
     /// Takes a free slot, if there is one: the first, so that as few as possible are in use, and stay in the caches.
-    pub(crate) fn take(&mut self, bytes: u64) -> Option<SlotMut> {
+    pub(crate) fn take(&mut self, bytes: u64, now: Instant) -> Option<SlotMut> {
         self.memories.iter_mut().find_map(|memory| {
             let taken = (0..memory.slots.slots()).find_map(|slot| memory.slots.take(slot, bytes))?;
-            memory.used = Instant::now();
+            memory.used = now;
             Some(taken)
         })
     }
@@ -120,7 +120,7 @@ mod tests {
         let mut class = Class::new(Audience::All, 1 << 20);
         let mut taken = Vec::new();
         loop {
-            match class.take(5) {
+            match class.take(5, Instant::now()) {
                 Some(slot) => taken.push(slot),
                 None if matches!(class.grow(&payloads, 0), Ok(true)) => {}
                 None => break,

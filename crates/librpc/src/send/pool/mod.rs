@@ -6,10 +6,12 @@
 mod class; // the memories of one size and audience
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::class::Class;
 pub(crate) use self::class::slot_bytes;
 use crate::link::lending::Payloads;
+use crate::send::lent_queue::Reap;
 use crate::sys::OsError;
 use crate::sys::clock::Instant;
 use crate::sys::slots::{SlotMut, Slots};
@@ -40,44 +42,51 @@ pub(crate) struct Pool {
     payloads: Arc<Payloads>,
     classes: Vec<Class>,
     has_retired: bool,
+    /// When it was last looked for memories that are not used.
+    looked: Instant,
 }
+
+/// How often a pool looks for memories that are not used.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Pool {
     pub(crate) fn new(payloads: Arc<Payloads>) -> Self {
-        Self { payloads, classes: Vec::new(), has_retired: false }
+        Self { payloads, classes: Vec::new(), has_retired: false, looked: Instant::now() }
     }
 
-    /// Takes a slot for this many bytes. `reap` takes back what receivers are done with; its argument says how thoroughly. Does
-    /// not wait for receivers; a new memory takes milliseconds.
+    /// Takes a slot for this many bytes. `reap` takes back what receivers are done with, `all` of it if there is no slot otherwise.
+    /// Does not wait for receivers; a new memory takes milliseconds.
     pub(crate) fn take(
         &mut self,
         audience: Audience,
         bytes: u64,
-        mut reap: impl FnMut(bool),
+        all: Reap,
+        mut reap: impl FnMut(Reap),
     ) -> Result<SlotMut, NoSlot> {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.looked) >= LOOK_EVERY {
+            reap(Reap::Released);
+            self.give_back_unused(now);
+        }
         let at = self.class(audience, slot_bytes(bytes));
-        for attempt in 0..3 {
-            if let Some(slot) = self.classes[at].take(bytes) {
-                return Ok(slot);
+        // A slot that was used just now is likely in the cache, so it is taken back before another one is used.
+        for how in [Reap::First, Reap::Released, all] {
+            reap(how);
+            if how == all {
+                self.payloads.reap();
             }
-            match attempt {
-                0 => reap(false),
-                1 => {
-                    reap(true);
-                    self.payloads.reap();
-                }
-                _ => {}
+            if let Some(slot) = self.classes[at].take(bytes, now) {
+                return Ok(slot);
             }
         }
         if !self.grow(at)? {
-            let now = Instant::now();
             self.classes.iter_mut().for_each(|class| class.give_back(now, true));
             self.has_retired = true;
             if !self.grow(at)? {
                 return Err(NoSlot::Exhausted);
             }
         }
-        self.classes[at].take(bytes).ok_or(NoSlot::Exhausted)
+        self.classes[at].take(bytes, now).ok_or(NoSlot::Exhausted)
     }
 
     fn grow(&mut self, at: usize) -> Result<bool, NoSlot> {
@@ -99,8 +108,8 @@ impl Pool {
     }
 
     /// Gives back memories of which no slot was used for some seconds.
-    pub(crate) fn give_back_unused(&mut self) {
-        let now = Instant::now();
+    pub(crate) fn give_back_unused(&mut self, now: Instant) {
+        self.looked = now;
         self.classes.iter_mut().for_each(|class| class.give_back(now, false));
         self.classes.retain(|class| class.memories() > 0);
         self.has_retired = true;

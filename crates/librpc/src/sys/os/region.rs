@@ -7,6 +7,9 @@ use librpc_ring::{Mapped, ReadOnly, Segment, layout};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+/// How long a huge page is, in bytes, on most machines. Elsewhere this is an alignment like any other.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// The words of a region, which `Owner` keeps mapped.
 pub(crate) type Words<Access, Owner> = Mapped<Access, Owner>;
 
@@ -29,16 +32,32 @@ impl Region {
         segments: impl Iterator<Item = Segment> + Clone,
         writable: bool,
     ) -> Result<Self, Errno> {
-        let bytes = segments.clone().map(|segment| segment.bytes).sum();
-        let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), reserve) }?;
-        let region = Self { base: NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"), bytes };
+        let region = Self::reserve(segments.clone().map(|segment| segment.bytes).sum())?;
         region.fill(fd, segments, writable).inspect_err(|_| {
             // SAFETY: the range was reserved above, and nobody has seen it.
             unsafe { region.unmap() }
         })?;
         Ok(region)
+    }
+
+    /// Reserves addresses. Those of a long region begin where a huge page may begin.
+    fn reserve(bytes: usize) -> Result<Self, Errno> {
+        let spare = if bytes < HUGE_PAGE { 0 } else { HUGE_PAGE };
+        let wanted = bytes.checked_add(spare).ok_or(Errno::NOMEM)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let begin = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), wanted, ProtFlags::empty(), flags) }?;
+        let begin = NonNull::new(begin.cast::<u8>()).expect("the kernel maps nothing at address 0");
+        let before = if spare == 0 { 0 } else { begin.addr().get().wrapping_neg() % HUGE_PAGE };
+        // SAFETY: `before` is at most `spare`.
+        let base = unsafe { begin.add(before) };
+        for (from, bytes) in [(0, before), (before + bytes, spare - before)] {
+            if bytes > 0 {
+                // SAFETY: a part of what was reserved just now, which nobody has seen. If it fails, some addresses are lost.
+                let _ = unsafe { rustix::mm::munmap(begin.add(from).as_ptr().cast(), bytes) };
+            }
+        }
+        Ok(Self { base, bytes })
     }
 
     fn fill(&self, fd: BorrowedFd<'_>, segments: impl Iterator<Item = Segment>, writable: bool) -> Result<(), Errno> {
@@ -74,9 +93,11 @@ impl Region {
 
     /// Maps every page now. Where the kernel does not know this, each is mapped when it is touched.
     pub(crate) fn populate(&self, writable: bool) {
-        let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
-        // SAFETY: the range is ours; the advice changes no content.
-        let _ = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.bytes, advice) };
+        let populate = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        for advice in [Advice::LinuxHugepage, populate] {
+            // SAFETY: the range is ours; the advice changes no content.
+            let _ = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.bytes, advice) };
+        }
     }
 
     fn at(&self, offset: usize, bytes: usize) -> NonNull<u8> {
