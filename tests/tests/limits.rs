@@ -162,7 +162,7 @@ fn calls() -> BTreeMap<&'static str, Call> {
             let _subscriber = scene.receiver.subscribe("t").unwrap();
             let mut outbox = scene.source.outbox();
             let topic = outbox.topic("t").unwrap();
-            let loan = outbox.loan_topic(topic, 100_000).unwrap();
+            let loan = outbox.loan(topic, 100_000).unwrap();
             let receipt = outbox.publish_loan(topic, loan, limit).unwrap();
             assert!(receipt.inboxes() == 1 || !has_time);
         }),

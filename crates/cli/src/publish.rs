@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use librpc::{FlushError, Policy, PublishError, Publisher, SendError};
+use librpc::{FlushError, Policy, PublishError, Publisher, SendError, UnsentLoan};
 
 use crate::admit::ReadersArgs;
 use crate::deadline::{Deadline, SLICE};
@@ -154,17 +154,27 @@ impl Feed for Publishing {
     }
 
     fn send(&mut self, from: Source, payload: Payload, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+        let mut loan = None;
         loop {
             let published = match payload {
                 Payload::Bytes(bytes) => self.publisher.publish(bytes),
-                Payload::File(file) => match file.load(|bytes| self.publisher.loan(bytes))? {
-                    Ok(loan) => self.publisher.publish_loan(loan),
-                    Err(error) => {
-                        self.unpublished += 1;
-                        say(format_args!("{from} was not sent: {error}"));
-                        return Ok(interrupt.signal().map(Ended::Interrupted));
-                    }
-                },
+                Payload::File(file) => {
+                    let filled = match loan.take() {
+                        Some(filled) => filled,
+                        None => match file.load(|bytes| self.publisher.loan_uninit(bytes))? {
+                            Ok(filled) => filled,
+                            Err(error) => {
+                                self.unpublished += 1;
+                                say(format_args!("{from} was not sent: {error}"));
+                                return Ok(interrupt.signal().map(Ended::Interrupted));
+                            }
+                        },
+                    };
+                    self.publisher.publish_loan(filled).map_err(|UnsentLoan { error, loan: unsent }| {
+                        loan = unsent;
+                        error
+                    })
+                }
             };
             match published {
                 Ok(receipt) => {

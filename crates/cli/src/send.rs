@@ -137,7 +137,7 @@ impl Sending {
         };
         let filled = match loan.take() {
             Some(filled) => filled,
-            None => match file.load(|bytes| self.sender.loan(bytes))? {
+            None => match file.load(|bytes| self.sender.loan_uninit(bytes))? {
                 Ok(filled) => filled,
                 Err(source) => return Ok(Err(SendError::NoMemory { node: self.receiver.id.as_str().into(), source })),
             },

@@ -111,6 +111,7 @@ mod observe; //     asking nodes about themselves, from outside
 mod registry; //    the directory in which nodes find one another
 mod stats; //       what a node reports about itself
 mod wire; //        the messages of a handshake, and the list of inboxes in a node's file
+mod aligned; //     private bytes that can be read as plain data
 mod name; //        node ids, incarnations, addresses, peers
 mod topic; //       topics and patterns
 mod policy; //      what happens to a message whose inbox is full
@@ -136,15 +137,16 @@ pub use place::OpenError;
 pub use policy::Policy;
 pub use receive::{
     Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Departure, Event, Inbox, InboxBuilder, InboxError,
-    Message, OwnedMessage, RecvError, Sample, StopHandle, Subscriber, View, Wait,
+    Message, OwnedMessage, RecvError, Sample, SliceError, StopHandle, Subscriber, View, Wait,
 };
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
-    Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, Outbox,
-    PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
+    Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, LoanFor, LoanSlice,
+    Outbox, PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
     UnsentLoan,
 };
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 pub use wire::Reason;
+pub use zerocopy;

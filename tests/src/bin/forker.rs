@@ -189,10 +189,13 @@ fn inboxes() -> Vec<Case> {
             "ok".into()
         }),
         case("Sample::to_vec", "[]", |h| format!("{:?}", h.sample.to_vec())),
+        case("Sample::slice", "Err(Untrusted)", |h| format!("{:?}", h.sample.slice::<u64>())),
+        case("Sample::to_vec_of", "Ok([])", |h| format!("{:?}", h.sample.to_vec_of::<u64>())),
         case("Sample::view", "0", |h| h.sample.view().len().to_string()),
         case("View::len", "0", |h| h.sample.view().len().to_string()),
         case("View::is_empty", "true", |h| h.sample.view().is_empty().to_string()),
         case("View::get", "None", |h| format!("{:?}", h.sample.view().get(0))),
+        case("View::read", "None", |h| format!("{:?}", h.sample.view().read::<u64>(0))),
         case("View::array", "None", |h| format!("{:?}", h.sample.view().array::<4>(0))),
         case("Sample::drop", "ok", |h| {
             drop(h.sample);
@@ -248,13 +251,15 @@ fn outboxes() -> Vec<Case> {
         case("Outbox::send", OUTBOX, |mut h| went(h.outbox.send(h.to, b"x"))),
         case("Outbox::try_send", OUTBOX, |mut h| went(h.outbox.try_send(h.to, b"x"))),
         case("Outbox::loan", OUTBOX, |mut h| went(h.outbox.loan(h.to, 100_000))),
-        case("Outbox::loan_topic", OUTBOX, |mut h| went(h.outbox.loan_topic(h.topic, 100_000))),
+        case("Outbox::loan_uninit", OUTBOX, |mut h| went(h.outbox.loan_uninit(h.topic, 100_000))),
+        case("Outbox::loan_slice", OUTBOX, |mut h| went(h.outbox.loan_slice::<f32>(h.topic, 100_000))),
         case("Outbox::send_loan", OUTBOX, |mut h| went(h.outbox.send_loan(h.to, h.loan, LIMIT))),
         case("Outbox::publish_loan", OUTBOX, |mut h| went(h.outbox.publish_loan(h.topic, h.loan, LIMIT))),
         case("Loan::deref", "0", |mut h| {
             h.loan.fill(1);
             h.loan.len().to_string()
         }),
+        case("Loan::into_slice", "Ok(LoanSlice(0 values))", |h| format!("{:?}", h.loan.into_slice::<u8>())),
         case("Outbox::send_timeout", OUTBOX, |mut h| went(h.outbox.send_timeout(h.to, b"x", LIMIT))),
         case("Outbox::flush", OUTBOX, |mut h| went(h.outbox.flush(LIMIT))),
         case("Outbox::max_message", OUTBOX, |mut h| said(h.outbox.max_message(h.to))),
@@ -298,6 +303,8 @@ fn faces() -> Vec<Case> {
         }),
         case("Publisher::publish_timeout", OUTBOX, |mut h| went(h.publisher.publish_timeout(b"x", LIMIT))),
         case("Publisher::loan", OUTBOX, |mut h| went(h.publisher.loan(100_000))),
+        case("Publisher::loan_uninit", OUTBOX, |mut h| went(h.publisher.loan_uninit(100_000))),
+        case("Publisher::loan_slice", OUTBOX, |mut h| went(h.publisher.loan_slice::<u64>(100_000))),
         case("Publisher::publish_loan", OUTBOX, |mut h| went(h.publisher.publish_loan(h.loan))),
         case("Publisher::publish", OUTBOX, |mut h| went(h.publisher.publish(b"x"))),
         case("Publisher::publish (made in the child)", OUTBOX, |h| {
@@ -342,6 +349,8 @@ fn faces() -> Vec<Case> {
         }),
         case("Sender::send_timeout", OUTBOX, |mut h| went(h.sender.send_timeout(b"x", LIMIT))),
         case("Sender::loan", OUTBOX, |mut h| went(h.sender.loan(100_000))),
+        case("Sender::loan_uninit", OUTBOX, |mut h| went(h.sender.loan_uninit(100_000))),
+        case("Sender::loan_slice", OUTBOX, |mut h| went(h.sender.loan_slice::<u64>(100_000))),
         case("Sender::send_loan", OUTBOX, |mut h| went(h.sender.send_loan(h.loan))),
         case("Sender::send", OUTBOX, |mut h| went(h.sender.send(b"x"))),
         case("Sender::try_send", OUTBOX, |mut h| went(h.sender.try_send(b"x"))),

@@ -70,7 +70,7 @@ impl Contender for Librpc {
     }
 
     fn prepare(&mut self, number: u64) -> anyhow::Result<()> {
-        let mut loan = self.to.loan(self.message.len())?;
+        let mut loan = self.to.loan_uninit(self.message.len())?;
         payload::write(number, &mut loan);
         self.prepared = Some(loan);
         Ok(())

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let began = SystemTime::UNIX_EPOCH.elapsed()?.as_nanos() as u64;
     let (mut due, mut unreached, mut late) = (Instant::now(), 0, 0);
     for number in 0.. {
-        let mut loan = publisher.loan(args.size)?;
+        let mut loan = publisher.loan_uninit(args.size)?;
         frame::write(&mut loan, began, number);
         unreached += publisher.publish_loan(loan)?.undelivered().len();
         println!("{} {unreached} {late}", number + 1);

@@ -11,6 +11,7 @@
 
 use crate::sys::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use librpc_ring::Claim;
@@ -115,6 +116,8 @@ impl LentOut {
 #[derive(Debug)]
 pub(crate) struct Payloads {
     used: Mutex<u64>,
+    /// Bytes that are lent over channels, each payload once for each.
+    lent: AtomicU64,
     limit: u64,
     orphans: Mutex<Vec<LentOut>>,
 }
@@ -129,7 +132,7 @@ pub(crate) struct Reserved {
 
 impl Payloads {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { used: Mutex::new(0), limit, orphans: Mutex::default() })
+        Arc::new(Self { used: Mutex::new(0), lent: AtomicU64::new(0), limit, orphans: Mutex::default() })
     }
 
     /// Takes bytes for a new memory; `None` if there would be too many.
@@ -142,6 +145,25 @@ impl Payloads {
     /// How many bytes there are, and how many there may be.
     pub(crate) fn used(&self) -> (u64, u64) {
         (*self.used.lock(), self.limit)
+    }
+
+    /// How many bytes there may be.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Over a channel, so many bytes are lent now, and so many were.
+    pub(crate) fn note_lent(&self, before: u64, now: u64) {
+        if now != before {
+            // Relaxed: a number that nothing depends on.
+            self.lent.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+
+    /// How many bytes more may be lent.
+    pub(crate) fn left(&self) -> u64 {
+        // Relaxed: as above.
+        self.limit.saturating_sub(self.lent.load(Ordering::Relaxed))
     }
 
     /// Looks after what is lent over a channel that closes.

@@ -131,13 +131,15 @@ impl<'n> InboxBuilder<'n> {
         Self { max_message: bytes as u64, ..self }
     }
 
-    /// Makes [`crate::Sample::payload`] a plain slice of the sender's memory, without a copy.
+    /// Reads large payloads where their senders have put them, without a copy: [`crate::Message::payload`],
+    /// [`crate::Sample::payload`] and [`crate::Sample::slice`] are slices of the sender's memory then.
     ///
     /// # Safety
     ///
     /// Every process that sends to this inbox must leave a payload as it is while it is lent. This library does, in a process that
     /// is not corrupted. Never trust processes of other users, or programs with other libraries: they can change what a slice
-    /// shows while it is read, which is undefined behaviour.
+    /// shows while it is read, which is undefined behaviour. A forked child must not use a slice that its parent has got: the memory
+    /// is not mapped there.
     #[allow(unsafe_code)]
     pub unsafe fn trust_publishers(self) -> Self {
         // SAFETY: the caller promises it.

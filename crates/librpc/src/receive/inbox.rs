@@ -194,10 +194,10 @@ impl Inbox {
 
     #[inline(always)]
     fn message(&mut self, until: Until) -> Result<Option<Message<'_>>, RecvError> {
-        if self.goes_on() || self.next_message(until)? {
+        if self.goes_on() {
             return Ok(Some(self.receiver.message()));
         }
-        Ok(None)
+        Ok(self.next_message(until)?.then(|| self.receiver.message_found()))
     }
 
     #[inline(always)]
@@ -207,7 +207,7 @@ impl Inbox {
             None => None,
             Some(Found::Message) => {
                 self.receiver.copy_lent();
-                Some(Event::Message(self.receiver.message()))
+                Some(Event::Message(self.receiver.message_found()))
             }
             Some(Found::Joined(peer)) => Some(Event::SenderJoined(peer)),
             Some(Found::Denied(denial)) => Some(Event::Denied(denial)),

@@ -17,7 +17,7 @@ pub(crate) struct Taken {
     pub(crate) missed: u64,
 }
 
-/// A message: a private copy that is valid until the next receive.
+/// A message. It is valid until the next receive.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     peer: &'a Arc<Peer>,
@@ -44,7 +44,8 @@ impl<'a> Message<'a> {
         self.peer
     }
 
-    /// What was sent.
+    /// What was sent: a private copy, or a large payload where its sender has put it, if the inbox trusts its publishers
+    /// ([`crate::InboxBuilder::trust_publishers`]).
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
         self.payload

@@ -13,4 +13,4 @@ pub use callback::{CallbackError, CallbackHandle};
 pub use inbox::{Acknowledge, Inbox, RecvError, StopHandle, Subscriber};
 pub use message::{Departure, Event, Message, OwnedMessage};
 pub use receiver::Wait;
-pub use sample::{Sample, View};
+pub use sample::{Sample, SliceError, View};

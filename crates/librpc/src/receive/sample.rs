@@ -3,6 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use zerocopy::error::ConvertError;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::aligned::AlignedBytes;
 use crate::fault::fault;
 use crate::link::segments::Located;
 use crate::name::Peer;
@@ -26,7 +30,7 @@ pub struct Sample {
 
 /// Where a sample's payload is.
 pub(crate) enum SamplePayload {
-    Copy(Box<[u8]>),
+    Copy(AlignedBytes),
     Lent(LentSample),
 }
 
@@ -116,6 +120,32 @@ impl Sample {
         }
     }
 
+    /// Its payload as plain values, without a copy: where [`Sample::payload`] is a slice.
+    ///
+    /// # Errors
+    ///
+    /// [`SliceError`].
+    pub fn slice<T: FromBytes + Immutable>(&self) -> Result<&[T], SliceError> {
+        let bytes = self.payload().ok_or(SliceError::Untrusted)?;
+        check_length::<T>(bytes.len())?;
+        <[T]>::ref_from_bytes(bytes).map_err(|error| match error {
+            ConvertError::Alignment(_) => SliceError::Alignment { of: align_of::<T>() },
+            _ => SliceError::Length { bytes: bytes.len(), of: size_of::<T>() },
+        })
+    }
+
+    /// A copy of its payload as plain values.
+    ///
+    /// # Errors
+    ///
+    /// [`SliceError::Length`], [`SliceError::Memory`].
+    pub fn to_vec_of<T: FromBytes + IntoBytes + Immutable>(&self) -> Result<Vec<T>, SliceError> {
+        let values = check_length::<T>(self.len())?;
+        let mut copy = T::new_vec_zeroed(values).map_err(|_| SliceError::Memory { bytes: self.len() })?;
+        self.copy_to(0, copy.as_mut_slice().as_mut_bytes());
+        Ok(copy)
+    }
+
     /// Copies a part of its payload, from this byte on.
     ///
     /// # Panics
@@ -169,6 +199,45 @@ impl fmt::Debug for Sample {
     }
 }
 
+/// Why a payload is not a slice of plain values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SliceError {
+    /// It is in its sender's memory, and the inbox does not trust its publishers
+    /// ([`crate::InboxBuilder::trust_publishers`]). It can be copied: [`Sample::to_vec_of`].
+    #[error("the payload is in its sender's memory, which may change: copy it, or trust the publishers of the inbox")]
+    Untrusted,
+    /// It is not a whole number of values.
+    #[error("a payload of {bytes} bytes is not a whole number of values of {of} bytes")]
+    Length {
+        /// The payload's length in bytes.
+        bytes: usize,
+        /// A value's length in bytes.
+        of: usize,
+    },
+    /// There is no memory for a copy.
+    #[error("there is no memory for a copy of {bytes} bytes")]
+    Memory {
+        /// The payload's length in bytes.
+        bytes: usize,
+    },
+    /// It is not aligned for the values.
+    #[error("the payload is not aligned to {of} bytes, as its values must be")]
+    Alignment {
+        /// The alignment of a value, in bytes.
+        of: usize,
+    },
+}
+
+/// How many values have this many bytes.
+fn check_length<T>(bytes: usize) -> Result<usize, SliceError> {
+    const { assert!(size_of::<T>() > 0, "a value has at least one byte") };
+    match bytes.is_multiple_of(size_of::<T>()) {
+        true => Ok(bytes / size_of::<T>()),
+        false => Err(SliceError::Length { bytes, of: size_of::<T>() }),
+    }
+}
+
 /// The payload of a sample, read in place: each read is one copy out of memory that may change.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'s>(&'s Sample);
@@ -190,6 +259,17 @@ impl View<'_> {
             let mut byte = [0];
             self.0.copy_to(index, &mut byte);
             byte[0]
+        })
+    }
+
+    /// The plain value of this index, if the payload is values of this type from its beginning, and has that many.
+    pub fn read<T: FromBytes + IntoBytes>(&self, index: usize) -> Option<T> {
+        let from = index.checked_mul(size_of::<T>())?;
+        let is_there = from <= self.len() && size_of::<T>() <= self.len() - from;
+        is_there.then(|| {
+            let mut value = T::new_zeroed();
+            self.0.copy_to(from, value.as_mut_bytes());
+            value
         })
     }
 

@@ -6,7 +6,7 @@ use crate::fault::fault;
 use crate::registry::view::Subscription;
 use crate::send::account::Account;
 use crate::send::backlog::{Backlog, Kept, Payload};
-use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed, WaitsFor};
 use crate::send::returned::Returned;
 use crate::sys::clock::Instant;
 
@@ -20,17 +20,6 @@ pub(crate) struct Bringing {
     waits_for: WaitsFor,
     /// How many messages were delivered again, and how many of them had been in work.
     pub(crate) brought: (u64, u64),
-}
-
-/// What the oldest message waits for.
-#[derive(Clone, Copy, Debug)]
-enum WaitsFor {
-    /// This position is consumed: then there is room, or the ring was handed over.
-    Room(u64),
-    /// The receiver maps the message's memory.
-    Lending,
-    /// Everything is processed: then another ring is needed.
-    All,
 }
 
 /// How far this has got.
@@ -96,6 +85,7 @@ impl Bringing {
                 // This waits for an answer.
                 (Pushed::Unsent, _) => return self.waits_for(WaitsFor::Room(0)),
                 (Pushed::Unlent, _) => return self.waits_for(WaitsFor::Lending),
+                (Pushed::Held, _) => return self.waits_for(WaitsFor::Release),
                 // Its ring is shorter now.
                 (Pushed::NeedsSlot, _) => {
                     if let Err(error) = backlog.move_first_to_slot() {
@@ -127,11 +117,7 @@ impl Bringing {
 
     /// Waits until there is room for more or the ring is processed, up to a deadline.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) {
-        match self.waits_for {
-            WaitsFor::Room(room_at) => self.channel.wait_for(room_at, deadline),
-            WaitsFor::Lending => self.channel.wait_until_lent(deadline),
-            WaitsFor::All => self.channel.wait_for_all(deadline),
-        }
+        self.channel.wait(self.waits_for, deadline);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::link::channel_shared::Failure;
 use crate::policy::Policy;
 use crate::registry::lookup;
 use crate::registry::target::Target;
-use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed, WaitsFor};
 use crate::send::dial;
 use crate::send::error::{LoanError, SendError};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
@@ -42,11 +42,10 @@ impl Routes {
         let publishes = message.topic.is_some();
         let last_channel = self.list[way.id.at].channels() + u64::from(MAX_RETRIES);
         loop {
-            let room_at = match self.deliver_now(way, message, names, patience) {
+            let what = match self.deliver_now(way, message, names, patience) {
                 Attempt::Over(delivery) => return delivery,
                 Attempt::Retry => continue,
-                Attempt::WaitUntil(room_at) => Some(room_at),
-                Attempt::WaitUntilLent => None,
+                Attempt::Wait(what) => what,
                 Attempt::NeedsSlot => {
                     let audience = self.audience(way.id.at, message.topic.map(|(number, _)| number));
                     match self.slot(audience, message.bytes(), patience) {
@@ -68,9 +67,10 @@ impl Routes {
             if is_over && publishes && !limit.is_zero() {
                 route.set_stuck();
             }
-            match route.is_unsent() || room_at.is_none() {
+            let is_lending = what == WaitsFor::Lending;
+            match route.is_unsent() || is_lending {
                 // What is lent is not pushed before the receiver has its memory.
-                true if room_at.is_none() && (is_over || is_stuck) => {
+                true if is_lending && (is_over || is_stuck) => {
                     return Delivery::Failed(SendError::Unanswered { node, limit });
                 }
                 // This one waits for the answer. Later publishes do not.
@@ -80,10 +80,7 @@ impl Routes {
                 false if is_over => return Delivery::Failed(SendError::Full { node, limit }),
                 _ => {}
             }
-            match (room_at, &mut self.list[way.id.at].way) {
-                (None, Way::Open(channel)) => channel.wait_until_lent(patience.deadline),
-                (room_at, _) => self.wait(way.id.at, room_at.unwrap_or(0), patience.deadline),
-            }
+            self.wait(way.id.at, what, patience.deadline);
         }
     }
 
@@ -102,13 +99,10 @@ impl Routes {
             Attempt::Over(delivery) => delivery,
             Attempt::Retry => Delivery::Failed(self.list[way.id.at].refusal()),
             // It is not known yet which process would read it.
-            Attempt::WaitUntil(0) => {
+            Attempt::Wait(WaitsFor::Room(0) | WaitsFor::Lending) | Attempt::NeedsSlot => {
                 Delivery::Failed(SendError::Unanswered { node: self.list[way.id.at].to.clone(), limit })
             }
-            Attempt::WaitUntil(_) => Delivery::Failed(SendError::Stuck { node: self.list[way.id.at].to.clone() }),
-            Attempt::WaitUntilLent | Attempt::NeedsSlot => {
-                Delivery::Failed(SendError::Unanswered { node: self.list[way.id.at].to.clone(), limit })
-            }
+            Attempt::Wait(_) => Delivery::Failed(SendError::Stuck { node: self.list[way.id.at].to.clone() }),
         }
     }
 
@@ -177,10 +171,12 @@ impl Routes {
             Pushed::Full { .. } if route.policy() == Policy::DropNewest => {
                 Delivery::Failed(SendError::Dropped { node })
             }
-            Pushed::Full { room_at } => return Attempt::WaitUntil(room_at),
-            Pushed::Unsent => return Attempt::WaitUntil(0),
+            Pushed::Held if route.policy() != Policy::Block => Delivery::Failed(SendError::Dropped { node }),
+            Pushed::Full { room_at } => return Attempt::Wait(WaitsFor::Room(room_at)),
+            Pushed::Held => return Attempt::Wait(WaitsFor::Release),
+            Pushed::Unsent => return Attempt::Wait(WaitsFor::Room(0)),
             Pushed::NeedsSlot => return Attempt::NeedsSlot,
-            Pushed::Unlent => return Attempt::WaitUntilLent,
+            Pushed::Unlent => return Attempt::Wait(WaitsFor::Lending),
             Pushed::NotLent(reason, text) => {
                 Delivery::Failed(SendError::Refused { node, reason, text, undelivered: 0 })
             }
@@ -204,10 +200,10 @@ impl Routes {
     }
 
     /// Waits until another attempt to deliver a message may succeed, up to a deadline.
-    pub(super) fn wait(&mut self, at: usize, room_at: u64, deadline: Option<Instant>) {
+    pub(super) fn wait(&mut self, at: usize, what: WaitsFor, deadline: Option<Instant>) {
         match &mut self.list[at].way {
             Way::Closed => {}
-            Way::Open(channel) => channel.wait_for(room_at, deadline),
+            Way::Open(channel) => channel.wait(what, deadline),
             Way::Redelivery(redelivery) => redelivery.wait(deadline),
         }
     }

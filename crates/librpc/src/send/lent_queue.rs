@@ -27,6 +27,15 @@ pub(crate) enum Reap {
     Gone,
 }
 
+/// Why no more may be lent to an inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// Too much waits in it, until the receiver has consumed up to this position.
+    Until(u64),
+    /// The receiver holds too much.
+    Held,
+}
+
 /// What was lent over one channel.
 #[derive(Debug, Default)]
 pub(crate) struct LentQueue {
@@ -94,16 +103,21 @@ impl LentQueue {
         self.consumed = consumed;
     }
 
-    /// Whether a payload of this length may be queued; if not, until which position the receiver must consume first.
-    pub(crate) fn has_room(&mut self, bytes: u64) -> Result<(), u64> {
+    /// Whether a payload of this length may be lent, where the node may lend so many bytes more. An inbox that has as much as is left
+    /// gets no more, so those that let go of nothing leave something to the others.
+    pub(crate) fn has_room(&mut self, bytes: u64, left: u64) -> Result<(), NoRoom> {
         // The receiver's counters are looked at only where that matters: they are likely in another core's cache.
-        if self.queued_bytes + bytes <= WINDOW {
+        if self.queued_bytes + bytes <= WINDOW && self.bytes + bytes <= left {
             return Ok(());
         }
         self.advance();
         let waiting = self.list.len() - self.consumed;
+        let is_too_much = self.list.len() >= ALWAYS && self.bytes + bytes > left;
         match self.list.get(self.consumed) {
-            Some(first) if waiting >= ALWAYS && self.queued_bytes + bytes > WINDOW => Err(first.claim.end),
+            Some(first) if is_too_much || waiting >= ALWAYS && self.queued_bytes + bytes > WINDOW => {
+                Err(NoRoom::Until(first.claim.end))
+            }
+            None if is_too_much => Err(NoRoom::Held),
             _ => Ok(()),
         }
     }

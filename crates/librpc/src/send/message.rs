@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use librpc_ring::Head;
 
+use crate::send::channel::WaitsFor;
 use crate::send::error::SendError;
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
@@ -41,10 +42,8 @@ impl<'m> Message<'m> {
 pub(crate) enum Attempt {
     /// Something has changed. Try again at once.
     Retry,
-    /// The inbox is full, or has not been given the ring yet. Wait until this position is consumed.
-    WaitUntil(u64),
-    /// The receiver does not map the payload's memory yet.
-    WaitUntilLent,
+    /// It may succeed after this.
+    Wait(WaitsFor),
     /// The payload does not fit into the ring, and there is no slot for it just now.
     NeedsSlot,
     /// It is over.

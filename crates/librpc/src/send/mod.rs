@@ -27,8 +27,8 @@ pub(crate) mod topics; //     the topics of an outbox
 pub use account::{Account, ReachedInbox};
 pub use dial::ConnectError;
 pub use error::{FlushError, Holder, LoanError, PublishError, SendError};
-pub use loan::{Loan, UnsentLoan};
-pub use outbox::{DEFAULT_SEND_TIMEOUT, Destination, Outbox};
+pub use loan::{Loan, LoanSlice, UnsentLoan};
+pub use outbox::{DEFAULT_SEND_TIMEOUT, Destination, LoanFor, Outbox};
 pub use publish::Receipt;
 pub use publisher::Publisher;
 pub use rate::Rate;

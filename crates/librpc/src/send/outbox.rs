@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use librpc_ring::Head;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::aligned::AlignedBytes;
 use crate::name::check_node_id;
 use crate::node_shared::Owned;
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::Pushed;
 use crate::send::dial::ConnectError;
 use crate::send::error::{FlushError, LoanError, SendError};
-use crate::send::loan::{DEFAULT_LOAN_TIMEOUT, Loan, LoanMemory, SHORT, UnsentLoan};
+use crate::send::loan::{DEFAULT_LOAN_TIMEOUT, Loan, LoanMemory, LoanSlice, SHORT, UnsentLoan, bytes_of};
 use crate::send::message::{Delivery, Message, Patience};
-use crate::send::pool::Audience;
 use crate::send::rate::{Pace, Rate};
 use crate::send::returned::{Returned, ReturnedError};
 use crate::send::route::Way;
@@ -22,7 +23,6 @@ use crate::send::routes::Routes;
 use crate::send::topics::{Topic, TopicRoute, Topics};
 use crate::sys::clock::Instant;
 use crate::sys::fork;
-use crate::sys::slots::Slot;
 
 /// How long a send waits for room by default.
 pub const DEFAULT_SEND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,6 +30,28 @@ pub const DEFAULT_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node that an outbox sends to. Valid with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination(usize);
+
+/// What a loan is for: [`Outbox::loan`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum LoanFor {
+    /// A message to a node.
+    Destination(Destination),
+    /// A message on a topic.
+    Topic(Topic),
+}
+
+impl From<Destination> for LoanFor {
+    fn from(to: Destination) -> Self {
+        Self::Destination(to)
+    }
+}
+
+impl From<Topic> for LoanFor {
+    fn from(topic: Topic) -> Self {
+        Self::Topic(topic)
+    }
+}
 
 /// Sends messages to any number of inboxes: in order, without a lock, over one channel per inbox.
 ///
@@ -161,39 +183,61 @@ impl Outbox {
         }
     }
 
-    /// Takes memory for a message to a node, to be filled in place and sent with [`Outbox::send_loan`]. Its bytes are whatever was in
-    /// the memory before, or zero. Waits up to a second where all of the node's memory for payloads is in use
-    /// ([`crate::Limits::payload_bytes`]). A new memory, which takes milliseconds for each ten megabytes, is made where there is
-    /// no free one of this size.
+    /// Takes memory for a message to a node or on a topic, to be filled in place and then sent with [`Outbox::send_loan`] or published
+    /// with [`Outbox::publish_loan`]. All its bytes are 0. Waits up to a second where all of the node's memory for payloads is in
+    /// use ([`crate::Limits::payload_bytes`]). A new memory, which takes milliseconds for each ten megabytes, is made where there
+    /// is no free one of this size.
     ///
     /// # Errors
     ///
     /// [`LoanError`].
-    pub fn loan(&mut self, to: Destination, bytes: usize) -> Result<Loan, LoanError> {
-        let audience = self.routes.audience(to.0, None);
-        self.loan_for(audience, bytes, DEFAULT_LOAN_TIMEOUT)
+    pub fn loan(&mut self, to: impl Into<LoanFor>, bytes: usize) -> Result<Loan, LoanError> {
+        let mut loan = self.loan_uninit(to, bytes)?;
+        if let LoanMemory::Slot(slot) = &mut loan.memory {
+            slot.fill(0);
+        }
+        Ok(loan)
     }
 
-    /// The same for a message on a topic, to be published with [`Outbox::publish_loan`].
+    /// The same without setting the bytes, which takes a tenth of a millisecond for each megabyte: they are what an earlier message
+    /// to the same readers has left there. For those who write all of them.
     ///
     /// # Errors
     ///
     /// [`LoanError`].
-    pub fn loan_topic(&mut self, topic: Topic, bytes: usize) -> Result<Loan, LoanError> {
-        let audience = self.routes.audience(0, Some(topic.number()));
-        self.loan_for(audience, bytes, DEFAULT_LOAN_TIMEOUT)
+    pub fn loan_uninit(&mut self, to: impl Into<LoanFor>, bytes: usize) -> Result<Loan, LoanError> {
+        self.loan_for(to.into(), bytes, bytes > SHORT)
     }
 
-    fn loan_for(&mut self, audience: Audience, bytes: usize, timeout: Duration) -> Result<Loan, LoanError> {
+    /// The same as [`Outbox::loan`] for this many plain values, all of them 0.
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan_slice<T>(&mut self, to: impl Into<LoanFor>, values: usize) -> Result<LoanSlice<T>, LoanError>
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        let (bytes, is_aligned) = bytes_of::<T>(values);
+        let mut loan = self.loan_for(to.into(), bytes, bytes > SHORT || !is_aligned)?;
+        loan.fill(0);
+        Ok(loan.into_slice().expect("it is aligned, and has as many bytes as the values"))
+    }
+
+    fn loan_for(&mut self, to: LoanFor, bytes: usize, in_slot: bool) -> Result<Loan, LoanError> {
         if !self.born.is_here() {
             return Err(LoanError::Forked);
         }
         if self.node.directory().is_none() {
             return Err(LoanError::Closed { node: self.node.id.clone() });
         }
-        let memory = match bytes <= SHORT {
-            true => LoanMemory::Private(vec![0; bytes].into()),
-            false => LoanMemory::Slot(self.routes.slot(audience, bytes, Patience::new(timeout))?),
+        let audience = match to {
+            LoanFor::Destination(to) => self.routes.audience(to.0, None),
+            LoanFor::Topic(topic) => self.routes.audience(0, Some(topic.number())),
+        };
+        let memory = match in_slot {
+            true => LoanMemory::Slot(self.routes.slot(audience, bytes, Patience::new(DEFAULT_LOAN_TIMEOUT))?),
+            false => LoanMemory::Private(AlignedBytes::zeroed(bytes)),
         };
         Ok(Loan { memory, audience })
     }
@@ -204,7 +248,11 @@ impl Outbox {
     /// # Errors
     ///
     /// [`UnsentLoan`] has the loan, which was not sent.
-    pub fn send_loan(&mut self, to: Destination, loan: Loan, timeout: Duration) -> Result<(), UnsentLoan> {
+    pub fn send_loan(&mut self, to: Destination, loan: impl Into<Loan>, timeout: Duration) -> Result<(), UnsentLoan> {
+        self.send_whole_loan(to, loan.into(), timeout)
+    }
+
+    fn send_whole_loan(&mut self, to: Destination, loan: Loan, timeout: Duration) -> Result<(), UnsentLoan> {
         if !self.born.is_here() {
             return Err(UnsentLoan { error: SendError::Forked, loan: Some(loan) });
         }
@@ -215,13 +263,7 @@ impl Outbox {
             LoanMemory::Slot(slot) if self.routes.may_lend(&slot, audience) => {
                 let cell = OnceCell::from(slot.share());
                 let sent = self.send_message(to, Message { topic: None, payload: &[], slot: Some(&cell) }, patience);
-                sent.map_err(|error| {
-                    let slot = cell.into_inner().and_then(Slot::into_mut);
-                    UnsentLoan {
-                        error,
-                        loan: slot.map(|slot| Loan { memory: LoanMemory::Slot(slot), audience: made_for }),
-                    }
-                })
+                sent.map_err(|error| UnsentLoan::from_slot(error, cell, made_for))
             }
             memory => {
                 let loan = Loan { memory, audience: made_for };

@@ -12,7 +12,7 @@ use crate::registry::lookup::Listings;
 use crate::registry::view::{Subscription, View};
 use crate::registry::wait;
 use crate::send::error::{PublishError, SendError};
-use crate::send::loan::{Loan, LoanMemory};
+use crate::send::loan::{Loan, LoanMemory, UnsentLoan};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::rate::{Pace, Rate};
@@ -114,18 +114,41 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`PublishError`] if no subscription got it: the loan is given back. If only some did not, that is not an error: the receipt
-    /// names them.
-    pub fn publish_loan(&mut self, topic: Topic, loan: Loan, timeout: Duration) -> Result<Receipt<'_>, PublishError> {
-        let audience = self.routes.audience(0, Some(topic.number()));
-        let inboxes = match loan.memory {
-            LoanMemory::Slot(slot) if self.routes.may_lend(&slot, audience) => {
-                self.publish_slot(topic, &OnceCell::from(slot.share()), timeout)?
-            }
-            LoanMemory::Slot(slot) => self.publish_fully(topic, &slot, timeout)?,
-            LoanMemory::Private(bytes) => return self.publish_timeout(topic, &bytes, timeout),
-        };
+    /// [`UnsentLoan`] has the [`PublishError`], and the loan, if no subscription got it. If only some did not, that is not an error:
+    /// the receipt names them.
+    pub fn publish_loan(
+        &mut self,
+        topic: Topic,
+        loan: impl Into<Loan>,
+        timeout: Duration,
+    ) -> Result<Receipt<'_>, UnsentLoan<PublishError>> {
+        let inboxes = self.publish_whole_loan(topic, loan.into(), timeout)?;
         Ok(Receipt { inboxes, pending: self.pending, undelivered: &self.undelivered })
+    }
+
+    fn publish_whole_loan(
+        &mut self,
+        topic: Topic,
+        loan: Loan,
+        timeout: Duration,
+    ) -> Result<usize, UnsentLoan<PublishError>> {
+        let audience = self.routes.audience(0, Some(topic.number()));
+        match loan {
+            Loan { memory: LoanMemory::Slot(slot), audience: made_for } if self.routes.may_lend(&slot, audience) => {
+                let cell = OnceCell::from(slot.share());
+                self.publish_slot(topic, &cell, timeout).map_err(|error| UnsentLoan::from_slot(error, cell, made_for))
+            }
+            loan => {
+                let published = match self.publish_plain(topic, &loan) {
+                    Some(inboxes) => {
+                        self.pending = 0;
+                        Ok(inboxes)
+                    }
+                    None => self.publish_fully(topic, &loan, timeout),
+                };
+                published.map_err(|error| UnsentLoan { error, loan: Some(loan) })
+            }
+        }
     }
 
     /// Publishes what is in a slot: at once where every inbox takes it.
@@ -230,7 +253,7 @@ impl Outbox {
                         true => routes.deliver(leg, message, names, patience),
                         false => match routes.deliver_now(leg, message, names, patience) {
                             Attempt::Over(delivery) => delivery,
-                            Attempt::WaitUntil(_) | Attempt::WaitUntilLent | Attempt::NeedsSlot | Attempt::Retry => {
+                            Attempt::Wait(_) | Attempt::NeedsSlot | Attempt::Retry => {
                                 return true;
                             }
                         },

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::error::FlushError;
 use crate::send::error::{LoanError, PublishError};
-use crate::send::loan::Loan;
+use crate::send::loan::{Loan, LoanSlice, UnsentLoan};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::publish::Receipt;
 use crate::send::rate::Rate;
@@ -42,21 +44,42 @@ impl Publisher {
         self.outbox.publish_timeout(self.topic, payload, self.timeout)
     }
 
-    /// Takes memory for a message, to be filled in place and published: see [`crate::Outbox::loan`].
+    /// Takes memory for a message, all zero, to be filled in place and then published: see [`crate::Outbox::loan`].
     ///
     /// # Errors
     ///
     /// [`LoanError`].
     pub fn loan(&mut self, bytes: usize) -> Result<Loan, LoanError> {
-        self.outbox.loan_topic(self.topic, bytes)
+        self.outbox.loan(self.topic, bytes)
+    }
+
+    /// The same without setting the bytes to zero, for those who write all of them: see [`crate::Outbox::loan_uninit`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan_uninit(&mut self, bytes: usize) -> Result<Loan, LoanError> {
+        self.outbox.loan_uninit(self.topic, bytes)
+    }
+
+    /// Takes memory for this many plain values, all zero: see [`crate::Outbox::loan_slice`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan_slice<T>(&mut self, values: usize) -> Result<LoanSlice<T>, LoanError>
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        self.outbox.loan_slice(self.topic, values)
     }
 
     /// Publishes a loan without copying it: see [`crate::Outbox::publish_loan`].
     ///
     /// # Errors
     ///
-    /// [`PublishError`] if no subscription got it: the loan is given back.
-    pub fn publish_loan(&mut self, loan: Loan) -> Result<Receipt<'_>, PublishError> {
+    /// [`UnsentLoan`] has the loan, if no subscription got it.
+    pub fn publish_loan(&mut self, loan: impl Into<Loan>) -> Result<Receipt<'_>, UnsentLoan<PublishError>> {
         self.outbox.publish_loan(self.topic, loan, self.timeout)
     }
 

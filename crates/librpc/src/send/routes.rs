@@ -13,7 +13,7 @@ use crate::registry::lookup::Listings;
 use crate::registry::target::Target;
 use crate::registry::view::{DurableKey, Subscription};
 use crate::send::account::{Account, ReachedInbox};
-use crate::send::channel::OutboundChannel;
+use crate::send::channel::{OutboundChannel, WaitsFor};
 use crate::send::dial::{self, ConnectError};
 use crate::send::error::{LoanError, SendError};
 use crate::send::lent_queue::Reap;
@@ -155,9 +155,10 @@ impl Routes {
     /// The same, and waits for one until the patience ends.
     pub(crate) fn slot(&mut self, audience: Audience, bytes: usize, patience: Patience) -> Result<SlotMut, LoanError> {
         let mut pause = SLOT_PAUSE;
+        let can_fit = bytes as u64 <= self.pool.limit();
         loop {
             match self.try_slot(audience, bytes) {
-                Err(LoanError::Exhausted { .. }) if !patience.is_over() => {
+                Err(LoanError::Exhausted { .. }) if can_fit && !patience.is_over() => {
                     thread::sleep(pause);
                     pause = (2 * pause).min(SLOT_PAUSE_AT_MOST);
                 }
@@ -323,7 +324,7 @@ impl Routes {
                     return Flushed { unprocessed: self.list[at].account().queued, loss: None };
                 }
                 Ok(false) => {
-                    self.wait(at, u64::MAX, deadline);
+                    self.wait(at, WaitsFor::All, deadline);
                     continue;
                 }
                 Err(loss) => Some(loss),

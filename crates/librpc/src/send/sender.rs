@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::error::{FlushError, LoanError, SendError};
-use crate::send::loan::{Loan, UnsentLoan};
+use crate::send::loan::{Loan, LoanSlice, UnsentLoan};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Destination, Outbox};
 use crate::send::rate::Rate;
 use crate::send::returned::{Returned, ReturnedError};
@@ -40,7 +42,7 @@ impl Sender {
         self.outbox.send_timeout(self.to, payload, self.timeout)
     }
 
-    /// Takes memory for a message, to be filled in place and sent: see [`crate::Outbox::loan`].
+    /// Takes memory for a message, all zero, to be filled in place and then sent: see [`crate::Outbox::loan`].
     ///
     /// # Errors
     ///
@@ -49,12 +51,33 @@ impl Sender {
         self.outbox.loan(self.to, bytes)
     }
 
+    /// The same without setting the bytes to zero, for those who write all of them: see [`crate::Outbox::loan_uninit`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan_uninit(&mut self, bytes: usize) -> Result<Loan, LoanError> {
+        self.outbox.loan_uninit(self.to, bytes)
+    }
+
+    /// Takes memory for this many plain values, all zero: see [`crate::Outbox::loan_slice`].
+    ///
+    /// # Errors
+    ///
+    /// [`LoanError`].
+    pub fn loan_slice<T>(&mut self, values: usize) -> Result<LoanSlice<T>, LoanError>
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        self.outbox.loan_slice(self.to, values)
+    }
+
     /// Sends a loan without copying it: see [`crate::Outbox::send_loan`].
     ///
     /// # Errors
     ///
     /// [`UnsentLoan`] has the loan, which was not sent.
-    pub fn send_loan(&mut self, loan: Loan) -> Result<(), UnsentLoan> {
+    pub fn send_loan(&mut self, loan: impl Into<Loan>) -> Result<(), UnsentLoan> {
         self.outbox.send_loan(self.to, loan, self.timeout)
     }
 

@@ -98,7 +98,7 @@ impl Writing {
     fn write(&mut self, bench: &Bench, share: Share) -> anyhow::Result<(u64, Duration)> {
         let (begun, mut count) = (Instant::now(), 0);
         while count == 0 || !share.is_used_up(begun.elapsed(), count) {
-            let mut loan = self.publisher.loan(self.size)?;
+            let mut loan = self.publisher.loan_uninit(self.size)?;
             content::write(&mut loan, self.number);
             let receipt = self.publisher.publish_loan(loan)?;
             anyhow::ensure!(receipt.inboxes() == self.subscribers, "a subscriber is gone: {:?}", receipt.undelivered());

@@ -158,7 +158,7 @@ impl Asking {
 
     /// How long a message took, and how long publishing it, in ns.
     fn turn(&mut self, is_large: bool) -> anyhow::Result<(u64, u64)> {
-        let mut loan = self.publisher.loan(self.size)?;
+        let mut loan = self.publisher.loan_uninit(self.size)?;
         content::write(&mut loan[NUMBER_BYTES..], self.number);
         let mut short = [0; SHORT];
         content::write(&mut short[NUMBER_BYTES..], self.number);
@@ -166,7 +166,7 @@ impl Asking {
         let begun = now_ns();
         let receipt = if is_large {
             loan[..NUMBER_BYTES].copy_from_slice(&begun.to_le_bytes());
-            self.publisher.publish_loan(loan)
+            self.publisher.publish_loan(loan).map_err(|unsent| unsent.error)
         } else {
             short[..NUMBER_BYTES].copy_from_slice(&begun.to_le_bytes());
             self.publisher.publish(&short)

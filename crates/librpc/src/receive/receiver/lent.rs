@@ -4,8 +4,10 @@ use librpc_ring::{Head, Record};
 
 use super::Receiver;
 use super::channel::InboundChannel;
+use crate::aligned::AlignedBytes;
 use crate::fault::fault;
 use crate::link::segments::{Located, Segment};
+use crate::receive::message::Message;
 use crate::receive::sample::{Hold, LentSample, Sample, SamplePayload};
 use crate::sys::fork;
 use crate::sys::process::random;
@@ -38,10 +40,10 @@ impl Receiver {
         Ok(())
     }
 
-    /// Copies the payload of the message that was found last, if it is lent.
+    /// Copies the payload of the message that was found last, if it is lent, unless it is read where it is.
     #[inline(always)]
     pub(crate) fn copy_lent(&mut self) {
-        if self.lent.is_some() || self.payload.capacity() > LONG_BUFFER {
+        if self.trust.is_none() && self.lent.is_some() || self.payload.capacity() > LONG_BUFFER {
             self.copy_out();
         }
     }
@@ -61,12 +63,33 @@ impl Receiver {
         }
     }
 
+    /// The message that was found last. Its payload may be lent, and be read where it is.
+    pub(crate) fn message_found(&self) -> Message<'_> {
+        let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");
+        let payload = match (&self.lent, &self.trust) {
+            (Some(LentMessage { located: Located { segment, offset, bytes }, .. }), Some(trust)) => {
+                segment.mapping().trusted(*offset, *bytes, trust)
+            }
+            _ => &self.payload,
+        };
+        Message::new(&channel.peer, &channel.topics, payload, &self.taken)
+    }
+
+    /// The payload that was read where it is, is of no further use.
+    #[cold]
+    pub(super) fn let_go(&mut self) {
+        self.lent = None;
+        if let Some(channel) = &mut self.channels[self.taken.channel] {
+            channel.consumer.let_go();
+        }
+    }
+
     /// The message that was found last, as a sample. `None`: the inbox holds as many lent payloads of its sender as it can. The
     /// message is not taken then.
     pub(crate) fn sample(&mut self) -> Option<Sample> {
         let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
         let payload = match self.lent.take() {
-            None => SamplePayload::Copy(self.payload.as_slice().into()),
+            None => SamplePayload::Copy(AlignedBytes::copy_of(&self.payload)),
             Some(LentMessage { located, head }) => match channel.consumer.keep() {
                 Some(word) => {
                     fault!("hold.sampled");

@@ -107,7 +107,7 @@ pub(crate) struct Receiver {
     /// Channels from which something was taken that is not consumed.
     unconsumed: Vec<usize>,
     pub(crate) payload: Vec<u8>,
-    /// Where the message that was found last is, if its payload is lent; `payload` has a [`librpc_ring::Lent`] until it is copied.
+    /// Where the message that was found last is, if its payload is lent and not copied; `payload` has a [`librpc_ring::Lent`] then.
     lent: Option<LentMessage>,
     /// Which channels wait for a hang-up on a memory for payloads, by token.
     watched: BTreeMap<u64, usize>,
@@ -152,7 +152,7 @@ impl Receiver {
         })
     }
 
-    /// The message that was found last.
+    /// The message that was found last, if its payload is not lent.
     #[inline(always)]
     pub(crate) fn message(&self) -> Message<'_> {
         let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");

@@ -189,7 +189,8 @@ impl Receiver {
         self.is_in_gap = false;
         self.quantum -= 1;
         self.polls += 1;
-        if channel.drain.is_none() && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence {
+        let is_plain = !record.head.lent && channel.drain.is_none();
+        if is_plain && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence {
             self.begin_run(index);
         }
     }

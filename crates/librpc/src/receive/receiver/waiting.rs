@@ -38,6 +38,9 @@ impl Receiver {
     /// Waits for what comes next; `None` when the time is up, or the inbox was stopped or closed.
     pub(crate) fn next(&mut self, until: Until, wanted: Wanted) -> Result<Option<Found>, OsError> {
         self.end_run();
+        if self.lent.is_some() {
+            self.let_go();
+        }
         match until {
             Until::Now if self.foreign.get() => self.poll_for_event_loop(wanted),
             Until::Now => self.poll_once(wanted),

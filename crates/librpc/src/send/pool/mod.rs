@@ -46,6 +46,8 @@ pub(crate) struct Pool {
     looked: Instant,
 }
 
+/// No payload is longer, whatever the limit: so no length overflows.
+const MOST_BYTES: u64 = 1 << 60;
 /// How often a pool looks for memories that are not used.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -63,6 +65,9 @@ impl Pool {
         all: Reap,
         mut reap: impl FnMut(Reap),
     ) -> Result<SlotMut, NoSlot> {
+        if bytes > self.payloads.limit().min(MOST_BYTES) {
+            return Err(NoSlot::Exhausted);
+        }
         let now = Instant::now();
         if now.saturating_duration_since(self.looked) >= LOOK_EVERY {
             reap(Reap::Released);
@@ -123,6 +128,11 @@ impl Pool {
     /// Whether a slot of these may be lent to this audience.
     pub(crate) fn is_for(&self, slots: &Arc<Slots>, audience: Audience) -> bool {
         self.classes.iter().any(|class| class.audience == audience && class.has(slots.number))
+    }
+
+    /// How many bytes the node's pools may have.
+    pub(crate) fn limit(&self) -> u64 {
+        self.payloads.limit()
     }
 
     /// How many bytes the node's pools have, and how many they may have.

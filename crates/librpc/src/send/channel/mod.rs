@@ -3,27 +3,28 @@
 //! A channel is *pending* until its receiver has answered; records go into the ring even so.
 //! [`crate::link::channel_shared`] describes what a death leaves. It outlives this end while a handshake is under way.
 
+mod lent; // what it lends
+
 use crate::sys::clock::Instant;
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::{Counters, Head, Kind, Lent, Producer, PushError, SenderCounters, layout};
+use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
 
 use crate::fault::fault;
 use crate::link::LinkRef;
 use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
-use crate::link::lending::{self, Lending, LentOut, Outcome, Payloads};
+use crate::link::lending::{Lending, Payloads};
 use crate::link::readers::Access;
 use crate::name::{Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
-use crate::send::lent_queue::{LentQueue, Reap};
+use crate::send::lent_queue::LentQueue;
 use crate::send::polling::Polling;
 use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
-use crate::sys::slots::Slot;
 use crate::wire::Reason;
 
 /// The sender's end of a channel.
@@ -45,6 +46,8 @@ pub(crate) struct OutboundChannel {
     under_way: Vec<Arc<Lending>>,
     /// What was lent, until the receiver is done with it.
     lent: LentQueue,
+    /// How many bytes of that the node knows of.
+    noted: u64,
     /// Where that is looked after when the channel closes.
     payloads: Arc<Payloads>,
     is_private: bool,
@@ -67,11 +70,26 @@ pub(crate) enum Pushed {
     NeedsSlot,
     /// The receiver does not map the slot's memory yet.
     Unlent,
+    /// The receiver holds too much.
+    Held,
     /// The receiver will not map it.
     NotLent(Reason, Arc<str>),
     /// The process at the other end may not read the topic.
     Denied,
     Failed,
+}
+
+/// What a message waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// This position is consumed: then there is room, or the ring was handed over.
+    Room(u64),
+    /// The receiver maps its memory.
+    Lending,
+    /// The receiver lets go of something.
+    Release,
+    /// Everything is processed: then another ring is needed.
+    All,
 }
 
 impl OutboundChannel {
@@ -100,6 +118,7 @@ impl OutboundChannel {
             lendings: Vec::new(),
             under_way: Vec::new(),
             lent: LentQueue::default(),
+            noted: 0,
             payloads,
             is_private,
         }
@@ -218,123 +237,6 @@ impl OutboundChannel {
             true => Pushed::TooLarge { bytes, max: self.max_message },
             false => Pushed::NeedsSlot,
         }
-    }
-
-    /// Before [`OutboundChannel::push_slot`], and before a declaration that is for this message: makes the receiver map the slot's
-    /// memory, and makes room. `Err`: why the slot cannot be pushed yet, or at all.
-    pub(crate) fn prepare_slot(&mut self, slot: &Slot) -> Result<(), Pushed> {
-        if slot.bytes() > self.max_message as u64 {
-            return Err(Pushed::TooLarge { bytes: slot.bytes() as usize, max: self.max_message });
-        }
-        if self.shared.status() != self.seen || self.seen != channel_shared::OPEN {
-            self.refresh();
-        }
-        match self.seen {
-            channel_shared::OPEN => {}
-            channel_shared::FAILED => return Err(Pushed::Failed),
-            _ => return Err(Pushed::Unlent), // nothing can be handed to a receiver that has not answered
-        }
-        if self.lending(slot).is_none() {
-            self.hand_over(slot)?;
-        }
-        match self.lent.has_room(slot.bytes()) {
-            Ok(()) => {}
-            // What is declared from here on holds for what follows.
-            Err(_) if self.policy() == Policy::Latest => self.producer.skip_all(),
-            Err(room_at) => return Err(Pushed::Full { room_at }),
-        }
-        Ok(())
-    }
-
-    /// Commits a message whose payload is in a slot that was prepared, and wakes the receiver if it sleeps.
-    pub(crate) fn push_slot(&mut self, head: Head, slot: &Slot) -> Pushed {
-        let Some(lending) = self.lending(slot).cloned() else { return Pushed::Unlent };
-        let time = self.sampler.is_due().then(now_ns);
-        let lent = Lent { segment: slot.slots().number, offset: slot.offset(), bytes: slot.bytes() };
-        let is_open = self.shared.begin_push() == channel_shared::OPEN;
-        let pushed = is_open.then(|| self.producer.push_lent(Head { time, ..head }, &lent));
-        self.shared.end_push();
-        fault!("lend.pushed");
-        match pushed {
-            Some(Ok(claim)) => {
-                self.lent.push(LentOut { claim, slot: slot.clone(), lending });
-                self.shared.note_lent(self.lent.total());
-                if time.is_some() {
-                    self.sampler.restart()
-                } else {
-                    self.sampler.tick()
-                }
-                if self.producer.must_ring() {
-                    self.ring_bell();
-                }
-                Pushed::Yes
-            }
-            Some(Err(error)) => self.not_pushed(error),
-            None => {
-                self.refresh();
-                Pushed::Failed
-            }
-        }
-    }
-
-    /// The hand-over of a slot's memory, if the receiver maps it.
-    fn lending(&self, slot: &Slot) -> Option<&Arc<Lending>> {
-        let segment = slot.slots().number;
-        self.lendings.iter().find(|lending| lending.segment == segment)
-    }
-
-    /// Begins to hand over a slot's memory, or sees what has become of that.
-    #[cold]
-    fn hand_over(&mut self, slot: &Slot) -> Result<(), Pushed> {
-        let segment = slot.slots().number;
-        let at = self.under_way.iter().position(|lending| lending.segment == segment).unwrap_or_else(|| {
-            self.under_way.push(lending::begin(&self.link, &self.shared, slot.slots(), self.is_private));
-            self.under_way.len() - 1
-        });
-        match self.under_way[at].outcome() {
-            Outcome::Done => {
-                self.lendings.push(self.under_way.swap_remove(at));
-                Ok(())
-            }
-            Outcome::UnderWay => Err(Pushed::Unlent),
-            Outcome::Refused(reason, why) => {
-                self.under_way.swap_remove(at); // it may be asked again
-                match self.is_connected() {
-                    true => Err(Pushed::NotLent(reason, why)),
-                    false => Err(Pushed::Failed),
-                }
-            }
-        }
-    }
-
-    /// Waits until the receiver has answered what is under way, or has failed, up to a deadline.
-    pub(crate) fn wait_until_lent(&self, deadline: Option<Instant>) {
-        let is_under_way = |lending: &Arc<Lending>| lending.outcome() == Outcome::UnderWay;
-        self.shared.wait_while(deadline, |shared| {
-            shared.status() != channel_shared::OPEN || self.under_way.iter().any(is_under_way)
-        });
-    }
-
-    /// Takes back what the receiver is done with.
-    pub(crate) fn reap(&mut self, how: Reap) {
-        self.lent.reap(how);
-        self.shared.note_lent(self.lent.total());
-    }
-
-    /// The memories of which `is_there` says no are retired: the receiver unmaps them.
-    pub(crate) fn forget_memories(&mut self, is_there: impl Fn(u64) -> bool) {
-        self.lendings.retain(|lending| is_there(lending.segment));
-        self.under_way.retain(|lending| is_there(lending.segment));
-    }
-
-    /// What is lent: how many payloads wait in the inbox, how many the receiver holds, and their bytes.
-    pub(crate) fn lent(&mut self) -> (usize, usize, u64) {
-        self.lent.counts()
-    }
-
-    /// The slot of a message that the receiver has not processed.
-    pub(crate) fn slot(&self, sequence: u64) -> Option<Slot> {
-        self.lent.slot(sequence).cloned()
     }
 
     /// Whether only this process has the ring.
@@ -527,9 +429,19 @@ impl OutboundChannel {
         self.shared.wait_for_answer(deadline);
     }
 
+    /// Waits until a message may be pushed, or the receiver has failed, up to a deadline.
+    pub(crate) fn wait(&mut self, what: WaitsFor, deadline: Option<Instant>) {
+        match what {
+            WaitsFor::Room(room_at) => self.wait_for(room_at, deadline),
+            WaitsFor::Lending => self.wait_until_lent(deadline),
+            WaitsFor::Release => self.wait_for_release(deadline),
+            WaitsFor::All => self.wait_for_all(deadline),
+        }
+    }
+
     /// Waits until the receiver has consumed up to a position, or has failed. While this polls, it waits for at least a
     /// quarter of the ring: a sender that follows its receiver closely costs both most of their speed.
-    pub(crate) fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
+    fn wait_for(&mut self, position: u64, deadline: Option<Instant>) {
         if self.is_unsent() {
             return self.wait_until_sent(deadline);
         }
@@ -592,6 +504,7 @@ impl Drop for OutboundChannel {
         }
         self.producer.close();
         self.shared.closed();
+        self.payloads.note_lent(self.noted, 0);
         self.payloads.adopt(self.lent.take());
     }
 }
