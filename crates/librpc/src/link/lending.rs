@@ -152,7 +152,7 @@ impl Payloads {
         self.limit
     }
 
-    /// Over a channel, so many bytes are lent now, and so many were.
+    /// Takes notice that the bytes lent over one channel have changed from `before` to `now`.
     pub(crate) fn note_lent(&self, before: u64, now: u64) {
         if now != before {
             // Relaxed: a number that nothing depends on.

@@ -103,8 +103,8 @@ impl LentQueue {
         self.consumed = consumed;
     }
 
-    /// Whether a payload of this length may be lent, where the node may lend so many bytes more. An inbox that has as much as is left
-    /// gets no more, so those that let go of nothing leave something to the others.
+    /// Whether a payload of this length may be lent. `left` is how many more bytes the node may lend. An inbox never gets more than
+    /// that, so inboxes that release nothing leave memory for the others.
     pub(crate) fn has_room(&mut self, bytes: u64, left: u64) -> Result<(), NoRoom> {
         // The receiver's counters are looked at only where that matters: they are likely in another core's cache.
         if self.queued_bytes + bytes <= WINDOW && self.bytes + bytes <= left {

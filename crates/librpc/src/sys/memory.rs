@@ -91,7 +91,7 @@ impl Shape {
     }
 }
 
-/// A promise: whoever lends memory to this process does not write it while it is lent.
+/// A promise: a process that lends memory to this one does not write it while it is lent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trust(());
 
@@ -216,7 +216,7 @@ impl Mapping {
 
     /// A part of a memory whose maker is trusted not to write it, as long as somebody here has it.
     pub(crate) fn trusted(&self, offset: u64, bytes: u64, _trust: &Trust) -> &[u8] {
-        // SAFETY: nobody writes it: whoever made the token has promised that.
+        // SAFETY: nobody writes it, as the maker of the token has promised.
         unsafe { self.region.slice(offset as usize, bytes as usize) }
     }
 
