@@ -131,13 +131,16 @@ impl Announced {
     }
 }
 
+/// An inbox waits for its connections by their numbers, and under this one for its own signal.
+pub(crate) const SIGNAL: u64 = 0;
+
 /// Why a connection is not announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAnnounced {
     /// The inbox takes nothing more.
     Shut,
-    /// There is one of this number already.
-    Exists,
+    /// There is one of this number already, or it is [`SIGNAL`].
+    Taken,
 }
 
 impl Drop for Announced {
@@ -209,8 +212,8 @@ impl InboxShared {
         if state.shut {
             return Err(NotAnnounced::Shut);
         }
-        if state.connections.contains_key(&connection) {
-            return Err(NotAnnounced::Exists);
+        if connection == SIGNAL || state.connections.contains_key(&connection) {
+            return Err(NotAnnounced::Taken);
         }
         let opening = Arc::downgrade(socket);
         let announced =

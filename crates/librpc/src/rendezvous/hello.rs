@@ -62,7 +62,7 @@ pub(super) fn look(
             let announced = InboxShared::announce(&inbox, hello.connection, owner, socket);
             Some(announced.map_err(|why| match why {
                 NotAnnounced::Shut => no_inbox(),
-                NotAnnounced::Exists => Next::refuse(Reason::BadHandshake, "the connection already exists"),
+                NotAnnounced::Taken => Next::refuse(Reason::BadHandshake, "the connection's number is taken"),
             })?)
         }
         false => None,

@@ -216,6 +216,38 @@ fn a_hello_that_is_not_right_is_refused_and_says_why() {
     scene.admitted(&good);
 }
 
+/// Under this number an inbox waits for its own signal: it would never see the hang-up.
+#[test]
+fn a_connection_of_number_0_is_refused() {
+    let scene = Scene::new();
+    let _inbox = scene.inbox();
+    assert_eq!(scene.refusal(&Hello { connection: 0, ..scene.hello() }), Reason::BadHandshake);
+}
+
+/// The ring arrives without a connection, which is opened before the inbox looks.
+#[test]
+fn a_ring_that_leaves_takes_no_other_of_its_number_along() {
+    let scene = Scene::new();
+    let mut inbox = scene.inbox();
+    let attaches = |hello: &Hello| {
+        let stranger = scene.stranger();
+        stranger.says(&Hello { data: Some(DATA), ..hello.clone() }, &[memory().as_fd()]);
+        assert!(matches!(stranger.hears(), Some((Answer::Attached(Attached { ring: 0, .. }), _))));
+        stranger
+    };
+    let hello = scene.hello();
+    drop(attaches(&Hello { opens: false, ..hello.clone() }));
+    let connection = attaches(&hello);
+    let mut leaves = || {
+        let mut events =
+            std::iter::from_fn(|| Some(matches!(inbox.recv_event_timeout(LONG).unwrap()?, Event::SenderLeft(..))));
+        events.any(|is_left| is_left)
+    };
+    assert!(leaves(), "the ring without a connection");
+    drop(connection);
+    assert!(leaves(), "the one that was opened");
+}
+
 #[test]
 fn a_dead_node_speaks_no_more() {
     let scene = Scene::new();

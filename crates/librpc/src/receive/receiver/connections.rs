@@ -180,7 +180,10 @@ impl Receiver {
         self.vacant.push(index);
         self.active.retain(|&active| active != index);
         self.unconsumed.retain(|&unconsumed| unconsumed != index);
-        if let Some(connection) = self.connections.get_mut(&channel.connection) {
+        // A ring that arrived after the end of its connection is not among those of a later one of the same number.
+        if let Some(connection) = self.connections.get_mut(&channel.connection)
+            && connection.rings.get(&channel.ring) == Some(&index)
+        {
             connection.rings.remove(&channel.ring);
         }
         let peer = &*channel.peer.node;

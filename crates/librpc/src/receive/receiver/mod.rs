@@ -27,7 +27,7 @@ use self::polling::QUANTUM;
 pub(crate) use self::polling::Wanted;
 use self::run::Run;
 use self::stream::Stream;
-use crate::link::inbox_shared::{Arrival, InboxShared};
+use crate::link::inbox_shared::{Arrival, InboxShared, SIGNAL};
 use crate::name::Peer;
 use crate::receive::message::{Departure, Message, Taken};
 use crate::stats::Denial;
@@ -39,8 +39,6 @@ use crate::sys::poll::{Poll, Ready};
 const SETTLE_EVERY: u32 = 64;
 /// How many polls and messages there are between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 32;
-/// The connections' numbers are random; this one is the inbox's own signal.
-const SIGNAL: u64 = 0;
 
 /// How an inbox waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

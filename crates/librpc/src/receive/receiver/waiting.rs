@@ -10,8 +10,9 @@ use librpc_ring::Armed;
 
 use super::channel::InboundChannel;
 use super::polling::{Polled, Wanted};
-use super::{Found, POLLS_PER_CLOCK, Receiver, SIGNAL, Until, Wait};
+use super::{Found, POLLS_PER_CLOCK, Receiver, Until, Wait};
 use crate::fault::fault;
+use crate::link::inbox_shared::SIGNAL;
 use crate::sys::{OsError, barrier};
 
 /// How often an inbox looks at its rings once it can no longer issue barriers in its senders.
