@@ -10,8 +10,8 @@
 //! | the receiver, at any time | the hang-up: what was lent to it comes back |
 
 use crate::sys::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use librpc_ring::Claim;
@@ -58,6 +58,10 @@ pub(crate) struct Lending {
     data: Arc<Mapping>,
     ack: Arc<Mapping>,
     state: Mutex<State>,
+    reactor: Weak<Reactor>,
+    /// Under which the hand-over is known there.
+    token: u64,
+    born: fork::Born,
 }
 
 #[derive(Debug)]
@@ -81,6 +85,27 @@ impl Lending {
             State { outcome: Outcome::Done, socket: Some(socket) } => socket.has_hung_up(),
             State { outcome: Outcome::UnderWay, .. } => false,
             _ => true,
+        }
+    }
+}
+
+impl Drop for Lending {
+    /// The channel or the memory is gone: a hand-over that is under way ends, whatever the receiver is waiting for, and lets go of
+    /// the memory.
+    fn drop(&mut self) {
+        // In a forked child it is the parent's, and perhaps locked.
+        if !self.born.is_here() {
+            return;
+        }
+        let Some(reactor) = self.reactor.upgrade() else { return };
+        let mut state = self.state();
+        let (outcome, socket) = (state.outcome.clone(), state.socket.take());
+        drop(state);
+        if outcome == Outcome::UnderWay {
+            if let Some(socket) = &socket {
+                reactor.unwatch(&**socket);
+            }
+            drop(reactor.forget(self.token));
         }
     }
 }
@@ -169,15 +194,24 @@ impl Payloads {
     /// Looks after what is lent over a channel that closes.
     pub(crate) fn adopt(&self, lent: impl IntoIterator<Item = LentOut>) {
         self.orphans.lock().extend(lent);
+        self.reap();
     }
 
-    /// Takes back what the receivers are done with.
+    /// Takes back what the receivers over channels that are closed are done with. A system call for each memory.
     pub(crate) fn reap(&self) {
         let mut orphans = self.orphans.lock();
-        let (over, rest) = std::mem::take(&mut *orphans).into_iter().partition(LentOut::is_over);
-        *orphans = rest;
+        let mut asked: Option<(*const Lending, bool)> = None;
+        let mut is_over = |lent: &LentOut| {
+            let lending = Arc::as_ptr(&lent.lending);
+            lent.is_released()
+                || match asked {
+                    // Its neighbours are mostly in the same memory.
+                    Some((same, is_over)) if same == lending => is_over,
+                    _ => asked.insert((lending, lent.lending.is_over())).1,
+                }
+        };
+        let over: Vec<LentOut> = orphans.extract_if(.., |lent| is_over(lent)).collect();
         drop(orphans);
-        let over: Vec<LentOut> = over;
         drop(over);
     }
 }
@@ -191,9 +225,9 @@ impl Drop for Reserved {
     }
 }
 
-/// A hand-over under way.
+/// A hand-over under way, for as long as anybody needs it.
 struct HandOver {
-    lending: Arc<Lending>,
+    lending: Weak<Lending>,
     channel: Arc<ChannelShared>,
     link: LinkRef,
     slots: Arc<Slots>,
@@ -220,39 +254,43 @@ pub(crate) fn begin(
     slots: &Arc<Slots>,
     is_private: bool,
 ) -> Arc<Lending> {
-    let state = |outcome| Mutex::new(State { outcome, socket: None });
     let (segment, data) = (slots.number, channel.data.clone());
-    let refused = |why: &str| state(Outcome::Refused(Reason::Unknown, why.into()));
-    let (Some(reactor), Some(attached)) = (link.reactor(), channel.attached()) else {
-        return Arc::new(Lending { segment, ack: data.clone(), data, state: refused("the channel is closed") });
+    let lending = |outcome, ack, reactor, token| {
+        let (state, born) = (Mutex::new(State { outcome, socket: None }), fork::Born::now());
+        Arc::new(Lending { segment, data, ack, state, reactor, token, born })
     };
-    let lending = Arc::new(Lending { segment, data, ack: attached.ack, state: state(Outcome::UnderWay) });
+    let (Some(reactor), Some(attached)) = (link.reactor(), channel.attached()) else {
+        let closed = Outcome::Refused(Reason::Unknown, "the channel is closed".into());
+        return lending(closed, channel.data.clone(), Weak::new(), 0);
+    };
+    let token = reactor.token();
+    let lending = lending(Outcome::UnderWay, attached.ack, Arc::downgrade(&reactor), token);
     let hand_over = HandOver {
-        lending: lending.clone(),
+        lending: Arc::downgrade(&lending),
         channel: channel.clone(),
         link: link.clone(),
         slots: slots.clone(),
         ring: attached.number,
         is_private,
-        token: reactor.token(),
+        token,
         retry: Mutex::new(RETRY),
     };
-    Arc::new(hand_over).connect(&reactor);
+    Arc::new(hand_over).connect(&reactor, &lending);
     lending
 }
 
 impl HandOver {
-    fn connect(self: Arc<Self>, reactor: &Arc<Reactor>) {
+    fn connect(self: Arc<Self>, reactor: &Arc<Reactor>, lending: &Lending) {
         if self.channel.failure().is_some() {
-            return self.end(reactor, Outcome::Refused(Reason::Unknown, "the receiver is gone".into()));
+            return self.end(reactor, lending, Outcome::Refused(Reason::Unknown, "the receiver is gone".into()));
         }
         match self.ask() {
             Ok(socket) => {
-                self.lending.state().socket = Some(socket.clone());
+                lending.state().socket = Some(socket.clone());
                 self.watch(reactor, &socket);
             }
-            Err(Next::Refused(reason, why)) => self.end(reactor, Outcome::Refused(reason, why)),
-            Err(_) => self.retry(reactor),
+            Err(Next::Refused(reason, why)) => self.end(reactor, lending, Outcome::Refused(reason, why)),
+            Err(_) => self.retry(reactor, lending),
         }
     }
 
@@ -299,8 +337,8 @@ impl HandOver {
         }
     }
 
-    fn retry(self: Arc<Self>, reactor: &Arc<Reactor>) {
-        self.disconnect(reactor);
+    fn retry(self: Arc<Self>, reactor: &Arc<Reactor>, lending: &Lending) {
+        self.disconnect(reactor, lending);
         let after = {
             let mut retry = self.retry.lock();
             let after = *retry;
@@ -310,8 +348,8 @@ impl HandOver {
         reactor.deadline(self.token, self.clone(), Some(Instant::now() + after));
     }
 
-    fn disconnect(&self, reactor: &Reactor) -> Option<Arc<Socket>> {
-        let socket = self.lending.state().socket.take();
+    fn disconnect(&self, reactor: &Reactor, lending: &Lending) -> Option<Arc<Socket>> {
+        let socket = lending.state().socket.take();
         if let Some(socket) = &socket {
             reactor.unwatch(&**socket);
         }
@@ -319,8 +357,8 @@ impl HandOver {
         socket
     }
 
-    fn end(&self, reactor: &Reactor, outcome: Outcome) {
-        let socket = self.disconnect(reactor);
+    fn end(&self, reactor: &Reactor, lending: &Lending, outcome: Outcome) {
+        let socket = self.disconnect(reactor, lending);
         let Target { node, inbox, .. } = &self.channel.target;
         match &outcome {
             Outcome::Refused(reason, why) => {
@@ -339,7 +377,7 @@ impl HandOver {
                 "a memory for payloads was handed over"
             ),
         }
-        let mut state = self.lending.state();
+        let mut state = lending.state();
         if outcome == Outcome::Done {
             state.socket = socket;
         }
@@ -368,7 +406,7 @@ impl HandOver {
     }
 
     /// Takes the receiver's answer from the socket.
-    fn read(self: &Arc<Self>, reactor: &Arc<Reactor>, socket: &Arc<Socket>) {
+    fn read(self: &Arc<Self>, reactor: &Arc<Reactor>, lending: &Lending, socket: &Arc<Socket>) {
         let mut message = [0; MAX_MESSAGE_BYTES];
         let mut strangers: Vec<OwnedFd> = Vec::new();
         let next = match socket.receive(&mut message) {
@@ -391,28 +429,31 @@ impl HandOver {
                 reactor.unwatch(&**socket);
                 reactor.deadline(self.token, self.clone(), Some(Instant::now() + RETRY));
             }
-            Next::Retry => self.clone().retry(reactor),
-            Next::Done => self.end(reactor, Outcome::Done),
-            Next::Refused(reason, why) => self.end(reactor, Outcome::Refused(reason, why)),
+            Next::Retry => self.clone().retry(reactor, lending),
+            Next::Done => self.end(reactor, lending, Outcome::Done),
+            Next::Refused(reason, why) => self.end(reactor, lending, Outcome::Refused(reason, why)),
         }
     }
 }
 
 impl Source for HandOver {
     fn ready(self: Arc<Self>, reactor: &Arc<Reactor>, _ready: Ready) {
-        let socket = self.lending.state().socket.clone();
+        // Otherwise it has just ended.
+        let Some(lending) = self.lending.upgrade() else { return };
+        let socket = lending.state().socket.clone();
         if let Some(socket) = socket {
-            self.read(reactor, &socket);
+            self.read(reactor, &lending, &socket);
         }
     }
 
     fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, _token: u64) {
-        let socket = self.lending.state().socket.clone();
+        let Some(lending) = self.lending.upgrade() else { return };
+        let socket = lending.state().socket.clone();
         match socket {
             Some(socket) => self.watch(reactor, &socket),
             None => {
                 drop(reactor.forget(self.token));
-                self.connect(reactor);
+                self.connect(reactor, &lending);
             }
         }
     }

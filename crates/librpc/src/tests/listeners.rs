@@ -12,7 +12,7 @@ use crate::sys::memory::{Mapping, Shape};
 use crate::sys::socket::{MAX_MESSAGE_BYTES, Received, Socket};
 use crate::tests::handshakes::{CAPACITY, LONG, Scene, Stranger, say};
 use crate::wire::{Answer, Attached, Refusal, Terms};
-use crate::{ConnectError, Domain, FlushError, Limits, Node, Reason, SendError};
+use crate::{ConnectError, Domain, FlushError, Limits, Node, Reason, SendError, Sender};
 
 /// A listener in the place of the node "evil".
 struct Listener(Socket);
@@ -236,4 +236,60 @@ fn what_a_receiver_sends_after_its_answer_must_be_bells() {
         }
         while sender.send(b"x").is_ok() {}
     }
+}
+
+/// A sender of a payload that does not fit into its ring, and the hand-over of the payload's memory, not answered yet.
+fn hands_over(scene: &Scene, listener: &Listener) -> (Sender, [Stranger; 2], Descriptor) {
+    let mut sender = scene.victim.connect_timeout("evil", Duration::ZERO).unwrap();
+    let channel = listener.accepts();
+    let ack = channel.attaches(|_| {});
+    let begun = Instant::now();
+    let memory = loop {
+        sender.try_send(&[1; 2 * CAPACITY as usize]).unwrap_err();
+        if let Some(socket) = listener.0.accept().unwrap() {
+            break Stranger(socket);
+        }
+        assert!(begun.elapsed() < LONG, "no memory is handed over");
+    };
+    assert_eq!(memory.takes().len(), 1, "the memory");
+    (sender, [channel, memory], ack)
+}
+
+#[track_caller]
+fn comes_back(scene: &Scene) {
+    let begun = Instant::now();
+    while scene.victim.shared().payloads.used().0 > 0 {
+        assert!(begun.elapsed() < LONG, "the memory for payloads is in use for ever");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_memory_whose_hand_over_is_never_answered_comes_back_with_its_sender() {
+    let scene = Scene::new();
+    let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
+    let listener = Listener::new(&scene);
+    let (sender, strangers, _ack) = hands_over(&scene, &listener);
+    assert!(scene.victim.shared().payloads.used().0 > 0);
+    drop(sender);
+    comes_back(&scene);
+    drop(strangers);
+}
+
+#[test]
+fn what_was_lent_over_a_closed_channel_comes_back_once_its_receiver_is_gone() {
+    let scene = Scene::new();
+    let _its = scene.evil.inbox_builder().capacity(CAPACITY).open().unwrap();
+    let listener = Listener::new(&scene);
+    let mut other = scene.victim.publisher("nobody/subscribes").unwrap();
+    let (mut sender, [channel, memory], _ack) = hands_over(&scene, &listener);
+    memory.says(&Answer::Lent, &[]);
+    sender.send_timeout(&[1; 2 * CAPACITY as usize], LONG).unwrap();
+    drop(sender);
+    other.flush(LONG).unwrap();
+    assert!(scene.victim.shared().payloads.used().0 > 0, "the receiver may read it");
+    drop(memory);
+    other.flush(LONG).unwrap();
+    comes_back(&scene);
+    drop(channel);
 }

@@ -112,9 +112,10 @@ impl Pool {
         })
     }
 
-    /// Gives back memories of which no slot was used for some seconds.
+    /// Gives back memories of which no slot was used for some seconds, and what was lent over channels that are closed.
     pub(crate) fn give_back_unused(&mut self, now: Instant) {
         self.looked = now;
+        self.payloads.reap();
         self.classes.iter_mut().for_each(|class| class.give_back(now, false));
         self.classes.retain(|class| class.memories() > 0);
         self.has_retired = true;
