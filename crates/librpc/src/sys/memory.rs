@@ -5,11 +5,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use librpc_ring::{Memory, ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
+use librpc_ring::{Memory, MemoryMut, ReadOnly, Segment, Writable, ack_segment, data_segments, layout};
 
 use super::os;
-use super::os::fs::{MemfdFlags, SealFlags};
+use super::os::fs::{MemfdFlags, SealFlags, SeekFrom};
 use super::os::io::Errno;
 pub(crate) use super::os::process::page_size;
 pub(crate) use super::os::region::Part;
@@ -37,10 +38,8 @@ pub(crate) enum BadMemory {
     Size { found: u64, expected: u64 },
     #[error("the memfd has channel layout version {found}, this process uses version {expected}")]
     Version { found: u64, expected: u64 },
-    #[error(
-        "the memfd has {found} bytes of memory, not {expected}: its holes would be filled at this process's expense"
-    )]
-    Holes { found: u64, expected: u64 },
+    #[error("the memfd has a hole at byte {at}, which would be filled at this process's expense")]
+    Hole { at: u64 },
     #[error(transparent)]
     Os(#[from] OsError),
 }
@@ -136,11 +135,14 @@ impl Mapping {
         let mapping = Self::map(fd.as_fd(), shape, true)?;
         if let Shape::Payloads { bytes } = shape {
             // Touching it first lets the kernel use huge pages. What it cannot touch is missing, and that is an error below.
-            mapping.populate();
+            let is_touched = mapping.populate();
             // In steps: a signal interrupts each, and what it has allocated is undone.
             let mut steps = (0..bytes).step_by(ALLOCATED_AT_ONCE);
             let allocate = |offset| file::allocate(&fd, offset, (bytes - offset).min(ALLOCATED_AT_ONCE as u64));
             steps.try_for_each(allocate).context(doing)?;
+            if !is_touched {
+                mapping.touch(); // a page that was only allocated counts as a hole
+            }
         }
         os::fs::fcntl_add_seals(&fd, seals()).context(|| "seal shared memory".into())?;
         Ok((mapping, fd))
@@ -166,10 +168,12 @@ impl Mapping {
         if found != expected {
             return Err(BadMemory::Size { found, expected });
         }
-        // The seals forbid to make holes afterwards.
-        let allocated = stat.st_blocks as u64 * 512;
-        if matches!(shape, Shape::Payloads { .. }) && allocated < expected {
-            return Err(BadMemory::Holes { found: allocated, expected });
+        if matches!(shape, Shape::Payloads { .. }) {
+            // The seals forbid to make holes afterwards. How much memory the file has says nothing: it may be after its end.
+            let at = os::fs::seek(fd, SeekFrom::Hole(0)).context(|| "look at received memory".into())?;
+            if at < expected {
+                return Err(BadMemory::Hole { at });
+            }
         }
         Ok(Self::map(fd, shape, false)?)
     }
@@ -188,9 +192,17 @@ impl Mapping {
     }
 
     /// Maps every page of a memory for payloads now, huge ones where the kernel allows that, so that no access waits for the
-    /// kernel.
-    pub(crate) fn populate(&self) {
-        self.region.populate(self.writable);
+    /// kernel. `false`: not every one.
+    pub(crate) fn populate(&self) -> bool {
+        self.region.populate(self.writable)
+    }
+
+    /// Writes to every page of a memory that was just made.
+    fn touch(&self) {
+        // SAFETY: the mapping is borrowed for as long as there are words of it.
+        let words: Words<Writable, &Self> = unsafe { self.region.words(self) };
+        let pages = (0..self.region.bytes()).step_by(page_size());
+        pages.for_each(|at| words.store(at / layout::WORD, 0, Ordering::Relaxed)); // no other process has it yet
     }
 
     /// How long it is, in bytes.
@@ -302,11 +314,32 @@ mod tests {
     /// Whoever touches a hole pays for the page.
     #[test]
     fn memory_for_payloads_has_no_holes() {
+        use rustix::fs::{FallocateFlags, fallocate};
         let shape = Shape::Payloads { bytes: BYTES };
-        let sparse = memfd(MemfdFlags::empty(), BYTES, seals()).unwrap();
-        assert!(matches!(Mapping::receive(sparse, shape), Err(BadMemory::Holes { found: 0, .. })));
+        let sparse = |offset: u64, bytes: u64| {
+            let fd = memfd(MemfdFlags::empty(), BYTES, SealFlags::empty()).unwrap();
+            if bytes > 0 {
+                fallocate(&fd, FallocateFlags::KEEP_SIZE, offset, bytes).unwrap();
+            }
+            rustix::fs::fcntl_add_seals(&fd, seals()).unwrap();
+            fd
+        };
+        for fd in [sparse(0, 0), sparse(BYTES, BYTES)] {
+            assert!(matches!(Mapping::receive(fd, shape), Err(BadMemory::Hole { at: 0 })));
+        }
         let (_mapping, whole) = Mapping::create(shape).unwrap();
         assert_eq!(Mapping::receive(whole, shape).unwrap().bytes(), BYTES);
+    }
+
+    /// As on a kernel that does not populate.
+    #[test]
+    fn memory_that_is_touched_page_by_page_has_no_holes() {
+        let fd = memfd(MemfdFlags::empty(), BYTES, SealFlags::empty()).unwrap();
+        rustix::fs::fallocate(&fd, rustix::fs::FallocateFlags::empty(), 0, BYTES).unwrap();
+        let shape = Shape::Payloads { bytes: BYTES };
+        Mapping::map(fd.as_fd(), shape, true).unwrap().touch();
+        rustix::fs::fcntl_add_seals(&fd, seals()).unwrap();
+        assert!(Mapping::receive(fd, shape).is_ok());
     }
 
     #[test]

@@ -91,13 +91,13 @@ impl Region {
         self.bytes
     }
 
-    /// Maps every page now. Where the kernel does not know this, each is mapped when it is touched.
-    pub(crate) fn populate(&self, writable: bool) {
+    /// Maps every page now. `false`: the kernel does not know this, or was interrupted. Then each is mapped when it is touched.
+    pub(crate) fn populate(&self, writable: bool) -> bool {
         let populate = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
-        for advice in [Advice::LinuxHugepage, populate] {
-            // SAFETY: the range is ours; the advice changes no content.
-            let _ = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.bytes, advice) };
-        }
+        // SAFETY: the range is ours; the advice changes no content.
+        let advise = |advice| unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.bytes, advice) };
+        let _ = advise(Advice::LinuxHugepage); // without it there are small pages
+        advise(populate).is_ok()
     }
 
     fn at(&self, offset: usize, bytes: usize) -> NonNull<u8> {

@@ -54,7 +54,9 @@ impl Region {
         self.1
     }
 
-    pub(crate) fn populate(&self, _writable: bool) {}
+    pub(crate) fn populate(&self, _writable: bool) -> bool {
+        true
+    }
 
     /// Copies a part that another process may be writing.
     pub(crate) fn copy_to(&self, offset: usize, into: &mut [u8]) {
