@@ -23,7 +23,7 @@ use crate::sys::sync::Mutex;
 pub struct Limits {
     /// Connections that have not finished their handshake; a sender over this limit tries again by itself. Default 256.
     pub handshakes_per_user: u32,
-    /// Channels. Default 16,384.
+    /// Channels, and the memories for large payloads that come over them: each takes descriptors. Default 16,384.
     pub channels_per_user: u32,
     /// Bytes of rings, and of memories for large payloads, that the node maps. Default 64 GiB of address space; what is used of
     /// it is the senders' memory.
@@ -128,10 +128,9 @@ impl Account {
     fn plus(self, cost: Cost) -> Option<Self> {
         Some(match cost {
             Cost::Handshake => Self { handshakes: self.handshakes.checked_add(1)?, ..self },
-            Cost::Channel { bytes } => {
+            Cost::Channel { bytes } | Cost::Segment { bytes } => {
                 Self { channels: self.channels.checked_add(1)?, bytes: self.bytes.checked_add(bytes)?, ..self }
             }
-            Cost::Segment { bytes } => Self { bytes: self.bytes.checked_add(bytes)?, ..self },
             Cost::Names { bytes } => Self { names: self.names.checked_add(bytes)?, ..self },
             Cost::Decision => Self { decisions: self.decisions.checked_add(1)?, ..self },
         })
@@ -141,8 +140,9 @@ impl Account {
     fn minus(self, cost: Cost) -> Self {
         match cost {
             Cost::Handshake => Self { handshakes: self.handshakes - 1, ..self },
-            Cost::Channel { bytes } => Self { channels: self.channels - 1, bytes: self.bytes - bytes, ..self },
-            Cost::Segment { bytes } => Self { bytes: self.bytes - bytes, ..self },
+            Cost::Channel { bytes } | Cost::Segment { bytes } => {
+                Self { channels: self.channels - 1, bytes: self.bytes - bytes, ..self }
+            }
             Cost::Names { bytes } => Self { names: self.names - bytes, ..self },
             Cost::Decision => Self { decisions: self.decisions - 1, ..self },
         }
@@ -165,7 +165,7 @@ enum Cost {
     Channel {
         bytes: u64,
     },
-    /// A memory for payloads.
+    /// A memory for payloads, which takes a descriptor and a mapping as a channel does.
     Segment {
         bytes: u64,
     },
@@ -333,6 +333,15 @@ mod tests {
         assert!(ledger.channel(1, 0).is_none(), "channels");
         assert!(ledger.channel(2, 0).is_some(), "another user's account");
         drop((first, second, ledger.decision(1)));
+        assert!(ledger.is_settled());
+    }
+
+    #[test]
+    fn memories_for_payloads_are_counted_as_channels_are() {
+        let ledger = Ledger::new(Limits::default().channels_per_user(2));
+        let both = (ledger.channel(1, 1).expect("within the limit"), ledger.segment(1, 1).expect("within the limit"));
+        assert!(ledger.segment(1, 1).is_none() && ledger.channel(1, 1).is_none());
+        drop(both);
         assert!(ledger.is_settled());
     }
 

@@ -43,7 +43,8 @@ pub(super) fn look(
     }
     let Some(charge) = node.ledger.segment(owner.uid, bytes) else {
         let text = format!(
-            "with {bytes} bytes more, what node {:?} maps of uid {} would exceed its limit (Limits::mapped_bytes_per_user)",
+            "with {bytes} bytes more, what node {:?} maps of uid {} would exceed a limit (Limits::mapped_bytes_per_user, \
+             channels_per_user)",
             node.id, owner.uid
         );
         return Next::Refuse(Reason::TooMuch, text);
