@@ -23,8 +23,20 @@ use crate::mapping::{CAPACITY, RING_BYTES, memory, ring, seals};
 use crate::socket::{connect, receive, send};
 
 /// The names of the attacks. Each round chooses one.
-pub(crate) const ATTACKS: [&str; 10] =
-    ["garbage", "descriptors", "ring", "drain", "bells", "flood", "file", "receiver", "linger", "fuse"];
+pub(crate) const ATTACKS: [&str; 12] = [
+    "garbage",
+    "descriptors",
+    "ring",
+    "drain",
+    "bells",
+    "flood",
+    "file",
+    "receiver",
+    "linger",
+    "fuse",
+    "lender",
+    "holder",
+];
 
 pub(crate) struct Attacker {
     pub(crate) domain: PathBuf,
@@ -37,6 +49,12 @@ pub(crate) struct Attacker {
     pub(crate) is_private: bool,
     /// How many rings are attached: those of the victim that the attacker reads, and its own that the victim reads.
     pub(crate) attached: u64,
+    /// How many memories for payloads were handed over, by either side.
+    pub(crate) lent: u64,
+    /// The inbox that it sends to; `None`: any.
+    pub(crate) inbox: Option<u32>,
+    /// The number of the connection that it opened last.
+    pub(crate) connection: u64,
 }
 
 impl Attacker {
@@ -46,7 +64,8 @@ impl Attacker {
         file.read_at(&mut honest_front, 0)?;
         let incarnation = honest_front[16..32].try_into()?;
         let (domain, random) = (domain.to_owned(), Random::new(seed));
-        Ok(Self { domain, random, file, honest_front, incarnation, is_private, attached: 0 })
+        let (attached, lent, inbox, connection) = Default::default();
+        Ok(Self { domain, random, file, honest_front, incarnation, is_private, attached, lent, inbox, connection })
     }
 
     /// One attack.
@@ -61,23 +80,31 @@ impl Attacker {
             "file" => self.spoil_file(),
             "receiver" => self.receiver(),
             "fuse" => self.fuse(),
+            "lender" => self.lender(),
+            "holder" => self.holder(),
             _ => self.linger(),
         }
     }
 
-    fn connect(&self) -> anyhow::Result<OwnedFd> {
+    pub(crate) fn connect(&self) -> anyhow::Result<OwnedFd> {
         Ok(connect(&socket_of(&self.domain, "victim")?)?)
+    }
+
+    /// The victim's incarnation.
+    pub(crate) fn victim(&self) -> [u8; 16] {
+        let mut front = [0; 32];
+        let victim = std::fs::File::open(self.domain.join("victim.node"));
+        let _ = victim.and_then(|file| file.read_at(&mut front, 0));
+        front[16..32].try_into().expect("16 bytes")
     }
 
     /// A hello that opens a connection. With `data`, it says that the ring comes along.
     fn hello(&mut self, data: Option<(u64, u32)>) -> Vec<u8> {
-        let mut front = [0; 32];
-        let victim = std::fs::File::open(self.domain.join("victim.node"));
-        let _ = victim.and_then(|file| file.read_at(&mut front, 0));
-        let target = front[16..32].try_into().expect("16 bytes");
         // The victim's inbox, its subscription, or one that does not exist.
-        let inbox = [0, 0, 1, 1, 4][self.random.below(5) as usize];
-        forge::write_hello("evil", (self.incarnation, target), inbox, (self.random.next(), true), data)
+        let any = [0, 0, 1, 1, 4][self.random.below(5) as usize];
+        self.connection = self.random.next();
+        let (inbox, opens) = (self.inbox.unwrap_or(any), (self.connection, true));
+        forge::write_hello("evil", (self.incarnation, self.victim()), inbox, opens, data)
     }
 
     /// A connection that was admitted and has got its terms; `None` if it was refused.
@@ -101,7 +128,7 @@ impl Attacker {
     }
 
     /// A connection with this ring attached; `None` if it was refused.
-    fn attached(&mut self, ring: &OwnedFd) -> anyhow::Result<Option<OwnedFd>> {
+    pub(crate) fn attached(&mut self, ring: &OwnedFd) -> anyhow::Result<Option<OwnedFd>> {
         let socket = self.offering((CAPACITY, 0), &[ring.as_fd()])?;
         let socket = socket.filter(|socket| receive(socket).is_some_and(|answer| answer.get(1) == Some(&1)));
         self.attached += u64::from(socket.is_some());

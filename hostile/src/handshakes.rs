@@ -18,15 +18,17 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use testkit::{Random, TestDomain, socket_of};
 
 use crate::honest;
-use crate::mapping::{CAPACITY, RING_BYTES, ring, seals};
+use crate::mapping::{CAPACITY, PAYLOADS_BYTES, RING_BYTES, payloads, ring, seals, valid_payloads};
 use crate::pair::{Pair, start};
-use crate::script::{Facts, Script, Step, samples, write_script};
+use crate::script::{Facts, KEPT_AT_MOST, Script, Step, samples, write_script};
 use crate::socket::{Answer, answer, connect, send, socket};
 
 /// How many handshakes run at a time. Below the limit of a user.
 const AT_A_TIME: usize = 64;
-/// How many attached connections are kept, to send bells and to add rings to.
-const KEPT: usize = 16;
+/// How many attached connections are kept, to send bells, and to add rings and memories to.
+const KEPT: usize = KEPT_AT_MOST as usize;
+/// How many sockets of memories that the victim has mapped are kept: more than one channel may have.
+const LENT: usize = 200;
 /// A handshake that gets no answer for this long has found a hang.
 const NO_ANSWER: Duration = Duration::from_secs(20);
 /// How much the victim may grow, over any number of handshakes.
@@ -52,15 +54,16 @@ struct Handshakes {
     offers: Vec<OwnedFd>,
     samples: Vec<(usize, Vec<u8>)>,
     kept: VecDeque<OwnedFd>,
+    lent: VecDeque<OwnedFd>,
     ends: Ends,
     random: Random,
 }
 
-/// Descriptors of every kind. The first is a valid ring.
+/// Descriptors of every kind. The first is a valid ring, the second a valid memory for payloads.
 fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
     let bytes = RING_BYTES;
     let ring = |bytes, seals, spoilt| ring(bytes, seals, spoilt).map(|(_, fd)| fd);
-    let mut offers = vec![ring(bytes, seals(), None)?];
+    let mut offers = vec![ring(bytes, seals(), None)?, valid_payloads()?.1];
     for (word, value) in [
         (data::MAGIC, 0),
         (data::VERSION, VERSION + 1),
@@ -72,6 +75,18 @@ fn offers(domain: &Path) -> anyhow::Result<Vec<OwnedFd>> {
     }
     for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::FUTURE_WRITE, SealFlags::SEAL, seals()] {
         offers.push(ring(bytes, seals() - missing, None)?);
+        offers.push(payloads(PAYLOADS_BYTES, seals() - missing, 0..PAYLOADS_BYTES)?.1);
+    }
+    // Holes, one of them with as much memory after the end; too short, too long.
+    for (bytes, allocated) in [
+        (PAYLOADS_BYTES, 0..0),
+        (PAYLOADS_BYTES, 4096..PAYLOADS_BYTES),
+        (PAYLOADS_BYTES, PAYLOADS_BYTES..2 * PAYLOADS_BYTES),
+        (PAYLOADS_BYTES - 4096, 0..PAYLOADS_BYTES - 4096),
+        (PAYLOADS_BYTES + 4096, 0..PAYLOADS_BYTES + 4096),
+        (4096, 0..4096),
+    ] {
+        offers.push(payloads(bytes, seals(), allocated)?.1);
     }
     for other in [4096, 4096 + CAPACITY, bytes - 4096, bytes + 4096, bytes - 1] {
         offers.push(match other % 4096 {
@@ -162,8 +177,16 @@ impl Handshakes {
                             handshake.is_attached = true;
                             continue;
                         }
+                        5 => {
+                            if self.random.once_in(2) {
+                                let memory = rustix::io::fcntl_dupfd_cloexec(&handshake.socket, 0);
+                                self.lent.extend(memory);
+                            }
+                            return Some("lent");
+                        }
                         2 => return Some(REFUSED[usize::from(bytes[5]) % REFUSED.len()]),
-                        _ if handshake.script.len() == 1 => return Some("observed"),
+                        3 if handshake.script.len() == 1 => return Some("observed"),
+                        4 if handshake.script.len() == 1 => return Some("lends nothing"),
                         _ => {}
                     },
                 },
@@ -179,6 +202,11 @@ impl Handshakes {
         if end == "attached" && self.random.once_in(4) {
             self.kept.push_front(handshake.socket);
             self.kept.truncate(KEPT);
+            self.facts.kept.push_front(handshake.connection);
+            self.facts.kept.truncate(KEPT);
+        }
+        while self.lent.len() > LENT {
+            drop(self.lent.remove(self.random.below(LENT as u64) as usize));
         }
         if !self.kept.is_empty() && self.random.once_in(16) {
             let bell = (self.random.below(3) << 32 | self.random.below(3)).to_le_bytes();
@@ -203,13 +231,14 @@ pub(crate) fn attack(
         victim: incarnation(domain, "victim")?,
         honest: incarnation(domain, "honest")?,
         connections: VecDeque::new(),
+        kept: VecDeque::new(),
         offers: offers.len() as u64,
         is_private: user.is_none(),
     };
     let path = socket_of(domain, "victim")?;
     let random = Random::new(first);
-    let (kept, ends) = Default::default();
-    let mut all = Handshakes { path, facts, offers, samples: samples(), kept, ends, random };
+    let (kept, lent, ends) = Default::default();
+    let mut all = Handshakes { path, facts, offers, samples: samples(), kept, lent, ends, random };
     let (begun, mut next, mut under_way) = (Instant::now(), first, Vec::with_capacity(AT_A_TIME));
     loop {
         let is_over = next - first >= executions || begun.elapsed() > Duration::from_secs(seconds);

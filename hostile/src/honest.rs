@@ -1,15 +1,17 @@
-//! One of the two honest processes. They exchange numbered messages all the time, both ways, directly and by topics, while
-//! an attacker is at work. Each notes the longest time that it went without a message.
+//! One of the two honest processes. They exchange messages all the time, short and large ones, both ways, directly and by
+//! topics, while an attacker is at work. Each checks what it gets, and notes the longest time that it went without a message.
 //!
 //! The victim also publishes and sends to the attacker; the other one connects again and again. A panic in either process
 //! aborts it.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use librpc::{Admission, Domain, Inbox, Limits, Node, Sender};
+use librpc::{Admission, Departure, Domain, Event, Inbox, Limits, LoanError, Node, Sample, SendError, Sender};
 use testkit::wait_for;
 
 /// How long a peer may be silent in its handshake.
@@ -19,6 +21,16 @@ const PACE: Duration = Duration::from_millis(4);
 /// How long one receive waits.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long a large payload is: longer than a ring takes.
+const LARGE: usize = 100_000;
+/// One message in this many has a large payload.
+const ONE_IN: u64 = 8;
+/// The memory that each process may make for payloads: less than an attacker can hold.
+const PAYLOAD_BYTES: u64 = 16 << 20;
+
+/// How many samples an inbox keeps.
+const SAMPLES: usize = 4;
+
 /// The domain: a private one, or one that is shared with the group of the attacker, which has the number of its uid.
 pub(crate) fn domain(path: &Path, attacker: Option<u32>) -> Domain {
     let domain = Domain::at(path);
@@ -27,7 +39,7 @@ pub(crate) fn domain(path: &Path, attacker: Option<u32>) -> Domain {
 
 /// Opens a node that admits the honest user and the attacker.
 pub(crate) fn open(path: &Path, id: &str, attacker: Option<u32>) -> anyhow::Result<Node> {
-    let limits = Limits::default().handshake_timeout(PATIENCE);
+    let limits = Limits::default().handshake_timeout(PATIENCE).payload_bytes(PAYLOAD_BYTES);
     let admission = attacker.map_or(Admission::same_user(), |uid| Admission::same_user().uid(uid).uid(0));
     Ok(Node::builder(id).domain(domain(path, attacker)).limits(limits).admit(admission).open()?)
 }
@@ -36,15 +48,20 @@ struct Honest {
     node: Node,
     domain: Domain,
     other: String,
-    ended: AtomicBool,
+    /// When it was told to end. What takes longer does not count from then on: the other one may be gone.
+    ended: OnceLock<Instant>,
     received: AtomicU64,
+    /// How many of them were large, and how many large ones were not sent because others had all memory for payloads.
+    large: AtomicU64,
+    unsent: AtomicU64,
     /// The longest time without a message, for a new connection, and for a sleep of [`PACE`], in ms.
     longest_pause: AtomicU64,
     longest_connect: AtomicU64,
     longest_sleep: AtomicU64,
 }
 
-/// Runs until stdin ends. Then prints how many messages came, and the longest pause, connect and sleep in ms.
+/// Runs until stdin ends. Then prints how many messages came, the longest pause, connect and sleep in ms, how many of the messages
+/// were large, and how many large ones were not sent.
 pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) -> anyhow::Result<()> {
     testkit::die_with_parent()?;
     let hook = std::panic::take_hook();
@@ -56,8 +73,10 @@ pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) 
         node: open(path, id, attacker)?,
         domain: domain(path, attacker),
         other: other.to_owned(),
-        ended: AtomicBool::new(false),
+        ended: OnceLock::new(),
         received: AtomicU64::new(0),
+        large: AtomicU64::new(0),
+        unsent: AtomicU64::new(0),
         longest_pause: AtomicU64::new(0),
         longest_connect: AtomicU64::new(0),
         longest_sleep: AtomicU64::new(0),
@@ -74,50 +93,126 @@ pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) 
         scope.spawn(|| honest.send(sender));
         scope.spawn(|| honest.sleep());
         let until_it_ends = std::io::copy(&mut std::io::stdin().lock().by_ref(), &mut std::io::sink());
-        honest.ended.store(true, Ordering::Relaxed); // Relaxed: it only ends the loops
+        honest.ended.get_or_init(Instant::now);
         until_it_ends
     })?;
-    let Honest { received, longest_pause, longest_connect, longest_sleep, .. } = honest;
-    let [received, pause, connect, sleep] =
-        [received, longest_pause, longest_connect, longest_sleep].map(AtomicU64::into_inner);
-    println!("{received} {pause} {connect} {sleep}");
+    let Honest { received, longest_pause, longest_connect, longest_sleep, large, unsent, .. } = honest;
+    let numbers = [received, longest_pause, longest_connect, longest_sleep, large, unsent];
+    println!("{}", numbers.map(|number| number.into_inner().to_string()).join(" "));
     Ok(())
 }
 
 impl Honest {
     fn is_on(&self) -> bool {
-        !self.ended.load(Ordering::Relaxed)
+        self.ended.get().is_none()
     }
 
     fn receive(&self, mut inbox: Inbox) {
-        let mut last = Instant::now();
-        while self.is_on() {
-            let message = inbox.recv_timeout(LOOK).expect("an inbox works");
-            if message.is_some_and(|message| message.sender() == self.other) {
-                note(&self.longest_pause, last);
+        let (mut last, mut kept) = (Instant::now(), VecDeque::new());
+        for turn in 0.. {
+            if !self.is_on() {
+                break;
+            }
+            let is_others = match turn % 3 {
+                0 => {
+                    let sample = inbox.recv_sample_timeout(LOOK).expect("an inbox works");
+                    sample.is_some_and(|sample| {
+                        let is_others = sample.sender() == self.other;
+                        self.read(&sample, is_others);
+                        kept.push_front(sample);
+                        kept.truncate(SAMPLES);
+                        is_others
+                    })
+                }
+                1 => match inbox.recv_event_timeout(LOOK).expect("an inbox works") {
+                    Some(Event::Message(message)) => message.sender() == self.other && self.check(message.payload()),
+                    Some(Event::SenderLeft(peer, Departure::Corrupt(why))) => {
+                        assert!(*peer.node != *self.other && !why.is_empty(), "{} is corrupt: {why}", peer.node);
+                        false
+                    }
+                    _ => false,
+                },
+                _ => {
+                    let message = inbox.recv_timeout(LOOK).expect("an inbox works");
+                    message.is_some_and(|message| message.sender() == self.other && self.check(message.payload()))
+                }
+            };
+            if is_others {
+                self.note(&self.longest_pause, last);
                 self.received.fetch_add(1, Ordering::Relaxed);
                 last = Instant::now();
             }
         }
-        note(&self.longest_pause, last);
+        self.note(&self.longest_pause, last);
+    }
+
+    /// Checks what the other one has sent.
+    fn check(&self, payload: &[u8]) -> bool {
+        if payload.len() < 100 {
+            assert!([&b"hello"[..], b"topic", b"again"].contains(&payload), "{payload:?}");
+        } else {
+            assert!(payload.len() == LARGE && payload.iter().all(|byte| *byte == payload[0]), "a torn payload");
+            self.large.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Reads a sample in each way. An attacker's may be changing.
+    fn read(&self, sample: &Sample, is_others: bool) {
+        let (view, middle) = (sample.view(), sample.len() / 2);
+        let mut half = vec![0; sample.len() - middle];
+        sample.copy_to(middle, &mut half);
+        let ends = [view.get(0), view.get(middle), sample.len().checked_sub(1).and_then(|last| view.get(last))];
+        assert!(view.get(sample.len()).is_none() && view.array::<9>(sample.len().saturating_sub(8)).is_none());
+        let copy = sample.to_vec();
+        assert_eq!(copy.len(), sample.len());
+        if is_others {
+            self.check(&copy);
+            assert!(
+                half == copy[middle..] && ends == [copy.first(), copy.get(middle), copy.last()].map(|end| end.copied())
+            );
+        }
     }
 
     fn send(&self, mut sender: Sender) {
-        while self.is_on() {
-            if let Err(error) = sender.send(b"hello") {
+        for turn in 0.. {
+            if !self.is_on() {
+                break;
+            }
+            let sent = match turn % ONE_IN {
+                0 => sender.send_timeout(&vec![(turn / ONE_IN) as u8; LARGE], LOOK),
+                _ => sender.send(b"hello"),
+            };
+            match sent {
+                Ok(()) => {}
+                Err(SendError::NoMemory { source, .. }) => self.exhausted(&source),
                 // The other one may end a moment earlier.
-                wait_for(Duration::from_millis(200), || Ok(!self.is_on())).unwrap_or_else(|_| panic!("{error}"));
+                Err(error) => {
+                    wait_for(Duration::from_millis(200), || Ok(!self.is_on())).unwrap_or_else(|_| panic!("{error}"));
+                }
             }
             std::thread::sleep(PACE);
         }
     }
 
+    /// There is no memory for a payload: only because an attacker holds all that this process may make.
+    fn exhausted(&self, error: &LoanError) {
+        let LoanError::Exhausted { used, limit, .. } = error else { panic!("{error}") };
+        assert!(*used <= PAYLOAD_BYTES && *limit == PAYLOAD_BYTES, "{error}");
+        self.unsent.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn publish(&self) {
         let mut publisher = self.node.publisher("p/x").expect("a topic");
         publisher.set_timeout(Duration::from_millis(5));
-        while self.is_on() {
+        for turn in 0.. {
+            if !self.is_on() {
+                break;
+            }
             // The receipt says what became of it in the attacker's inboxes. That may be anything.
-            publisher.publish(b"topic").map(drop).expect("publishing works");
+            let large = (turn % ONE_IN == 0).then(|| vec![(turn / ONE_IN) as u8; LARGE]);
+            let published = publisher.publish(large.as_deref().unwrap_or(b"topic"));
+            assert!(published.is_ok() || large.is_some(), "publishing works");
             std::thread::sleep(2 * PACE);
         }
     }
@@ -126,6 +221,11 @@ impl Honest {
         while self.is_on() {
             if let Ok(mut to) = self.node.connect_timeout("evil", Duration::from_millis(50)) {
                 to.set_timeout(Duration::from_millis(20));
+                // What is lent to it is memory of this process, up to the limit.
+                let sent = (0..50).try_for_each(|_| to.send(&[7; LARGE]));
+                if let Err(SendError::NoMemory { source, .. }) = sent {
+                    self.exhausted(&source);
+                }
                 (0..200).take_while(|_| to.send(&[7; 5000]).is_ok()).count();
                 let _ = to.flush(Duration::from_millis(50));
             }
@@ -144,7 +244,7 @@ impl Honest {
                 to.flush(LONG).map_err(|error| error.to_string())
             });
             assert!(processed.is_ok() || !self.is_on(), "connecting again: {processed:?}");
-            note(&self.longest_connect, begun);
+            self.note(&self.longest_connect, begun);
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -154,11 +254,12 @@ impl Honest {
         while self.is_on() {
             let begun = Instant::now();
             std::thread::sleep(PACE);
-            note(&self.longest_sleep, begun);
+            self.note(&self.longest_sleep, begun);
         }
     }
-}
 
-fn note(longest: &AtomicU64, since: Instant) {
-    longest.fetch_max(since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    fn note(&self, longest: &AtomicU64, since: Instant) {
+        let until = self.ended.get().copied().unwrap_or_else(Instant::now);
+        longest.fetch_max(until.saturating_duration_since(since).as_millis() as u64, Ordering::Relaxed);
+    }
 }

@@ -19,9 +19,11 @@ pub(crate) fn attack(
 ) -> anyhow::Result<()> {
     testkit::die_with_parent()?;
     let node = honest::open(domain, "evil", user)?;
-    let _inbox = node.inbox()?;
+    // It reads, until the process ends: what nobody reads is memory that the victim lends to nobody else.
+    let mut inbox = node.inbox()?;
+    std::thread::spawn(move || while inbox.recv().is_ok() {});
     let mut random = Random::new(seed);
-    let (mut counts, mut attached): (BTreeMap<&str, u64>, u64) = Default::default();
+    let (mut counts, mut attached, mut lent): (BTreeMap<&str, u64>, u64, u64) = Default::default();
     for round in 0..rounds {
         let drawn = ATTACKS[random.below(ATTACKS.len() as u64) as usize];
         let attack = only.unwrap_or(drawn);
@@ -31,9 +33,10 @@ pub(crate) fn attack(
             eprintln!("round {round}, {attack}: {error:#}");
         }
         attached += attacker.attached;
+        lent += attacker.lent;
         *counts.entry(ATTACKS.iter().find(|known| **known == attack).copied().unwrap_or("?")).or_insert(0) += 1;
     }
-    println!("{counts:?}, {attached} rings attached;");
+    println!("{counts:?}, {attached} rings attached, {lent} memories for payloads handed over;");
     Ok(())
 }
 

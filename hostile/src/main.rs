@@ -5,7 +5,9 @@ mod attacker; // an admitted peer that lies
 mod doors; //   messages, files and declarations, as bytes
 mod fuse; //    files that cannot be closed
 mod handshakes; // malformed handshakes over real sockets
+mod holder; //  a receiver that keeps large payloads
 mod honest; //  one of the honest pair
+mod lender; //  a sender that lies about large payloads
 mod live; //    an attacker beside an honest pair
 mod mapping; // memory that an attacker offers
 mod own_node; // attacks with the attacker's own file and socket

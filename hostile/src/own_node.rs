@@ -1,7 +1,7 @@
 //! Attacks with what the attacker owns: its node's file, and its node's socket.
 
 use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -70,8 +70,8 @@ impl Attacker {
         }
     }
 
-    /// Opens an inbox that accepts what is sent to it, and lies about it.
-    pub(crate) fn receiver(&mut self) -> anyhow::Result<()> {
+    /// Listens in its node's place, and lists inboxes there: the node's own, and subscriptions.
+    pub(crate) fn listen(&mut self) -> anyhow::Result<OwnedFd> {
         let path = socket_of(&self.domain, "evil")?;
         let _ = std::fs::remove_file(&path);
         let listener = socket()?;
@@ -81,6 +81,19 @@ impl Attacker {
         self.file.write_all_at(&list, 128)?;
         self.file.write_all_at(&forge::select(self.random.next(), list.len()).to_le_bytes(), 48)?;
         self.bump();
+        Ok(listener)
+    }
+
+    /// Makes the file honest again, and says so.
+    pub(crate) fn restore(&mut self) -> anyhow::Result<()> {
+        self.restore_file()?;
+        self.bump();
+        Ok(())
+    }
+
+    /// Opens an inbox that accepts what is sent to it, and lies about it.
+    pub(crate) fn receiver(&mut self) -> anyhow::Result<()> {
+        let listener = self.listen()?;
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(300) {
             let mut ready = [PollFd::new(&listener, PollFlags::IN)];
@@ -122,8 +135,6 @@ impl Attacker {
                 }
             }
         }
-        self.restore_file()?;
-        self.bump();
-        Ok(())
+        self.restore()
     }
 }

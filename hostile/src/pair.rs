@@ -113,12 +113,14 @@ impl Pair {
             let ended = process.finishes_with(b"", 2 * HANG)?;
             anyhow::ensure!(ended.code == 0, "an honest process has ended with {}", ended.code);
             let mut numbers = ended.stdout().split_whitespace().map(str::parse::<u64>);
-            let mut number = || anyhow::Ok(numbers.next().context("four numbers")??);
+            let mut number = || anyhow::Ok(numbers.next().context("six numbers")??);
             let (received, pause, connect, sleep) = (number()?, number()?, number()?, number()?);
+            let (large, unsent) = (number()?, number()?);
             let note = format!(
-                "{received} honest messages, longest pause {pause} ms, longest connect {connect} ms, longest sleep of a \
-                 thread {sleep} ms"
+                "{received} honest messages, {large} of them large, {unsent} large ones not sent, longest pause {pause} ms, \
+                 longest connect {connect} ms, longest sleep of a thread {sleep} ms"
             );
+            anyhow::ensure!(large > 0, "{note}");
             // A message passes through three threads on its way, a new connection and its first message through more.
             let slept = Duration::from_millis(sleep);
             anyhow::ensure!(Duration::from_millis(pause) < LONGEST_PAUSE + 3 * slept, "{note}");

@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 
 use librpc::fuzzing as forge;
 use minicbor::Encoder;
+use minicbor::data::Tag;
 use testkit::Random;
 
 use crate::doors::mutate;
-use crate::mapping::CAPACITY;
+use crate::mapping::{CAPACITY, PAYLOADS_BYTES};
 
 /// The version of the handshake.
 const PROTOCOL: u64 = 2;
@@ -34,11 +35,20 @@ pub(crate) struct Facts {
     pub(crate) honest: [u8; 16],
     /// The numbers of its connections to the victim.
     pub(crate) connections: VecDeque<u64>,
-    /// How many descriptors it can offer. The first is a valid ring.
+    /// The numbers of those that it keeps.
+    pub(crate) kept: VecDeque<u64>,
+    /// How many descriptors it can offer. The first is a valid ring, the second a valid memory for payloads.
     pub(crate) offers: u64,
     /// Whether the domain is private: there the ring comes with the hello.
     pub(crate) is_private: bool,
 }
+
+/// How many of its connections an attacker keeps.
+pub(crate) const KEPT_AT_MOST: u64 = 16;
+const RING: usize = 0;
+const PAYLOADS: usize = 1;
+/// The tag of a message that hands over a memory for payloads.
+const LEND: u64 = 40_002;
 
 /// A handshake.
 pub(crate) struct Script {
@@ -59,16 +69,17 @@ enum Value {
     Map(Vec<Value>),
 }
 
-/// A message: a map with numbered keys, or an array.
+/// A message: a map with numbered keys, or an array; some have a tag.
 #[derive(Clone, Debug)]
 struct Draft {
+    tag: Option<u64>,
     is_map: bool,
     fields: Vec<(u64, Value)>,
 }
 
 impl Draft {
     fn of(is_map: bool, values: impl IntoIterator<Item = Value>) -> Self {
-        Self { is_map, fields: (0..).zip(values).collect() }
+        Self { tag: None, is_map, fields: (0..).zip(values).collect() }
     }
 
     /// A hello that opens a connection, or adds a ring to one.
@@ -84,12 +95,32 @@ impl Draft {
                 Text("evil".into()),
                 Bytes(facts.incarnation.into()),
                 Bytes(facts.victim.into()),
-                Number([0, 0, 1][random.below(3) as usize]), // its inbox, its subscription
+                Number(inbox_of(connection)),
                 Number(connection),
                 Bool(is_known == random.once_in(16)),
                 if has_data { Map(data().into()) } else { Nothing },
             ],
         )
+    }
+
+    /// The hand-over of a memory for payloads, on a channel that may be there.
+    fn lend(random: &mut Random, facts: &Facts) -> Self {
+        use Value::{Bytes, Number};
+        let kept = facts.kept.get(random.below(KEPT_AT_MOST) as usize).copied();
+        let connection = kept.or_else(|| facts.kept.front().copied()).unwrap_or_else(|| random.next());
+        // Some numbers come twice.
+        let segment = if random.once_in(2) { random.below(100) } else { random.next() };
+        let values = [
+            Number(PROTOCOL),
+            Number(PROTOCOL),
+            Bytes(facts.victim.into()),
+            Number(inbox_of(connection)),
+            Number(connection),
+            Number(0),
+            Number(segment),
+            Number(PAYLOADS_BYTES),
+        ];
+        Self { tag: Some(LEND), ..Self::of(true, values) }
     }
 
     fn observe(random: &mut Random, facts: &Facts, is_first: bool) -> Self {
@@ -119,12 +150,16 @@ impl Draft {
             4 => self.fields[at].1 = any(random),
             5 => self.fields.push((10 + random.below(300), any(random))),
             6 => self.is_map = !self.is_map,
+            7 => self.tag = [None, Some(LEND), Some(LEND - 1), Some(random.odd())][random.below(4) as usize],
             _ => spoil(&mut self.fields[at].1, random, facts),
         }
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::with_capacity(96));
+        if let Some(tag) = self.tag {
+            encoder.tag(Tag::new(tag)).expect("a vector takes every byte");
+        }
         let begun = match self.is_map {
             true => encoder.map(self.fields.len() as u64),
             false => encoder.array(self.fields.len() as u64),
@@ -138,6 +173,11 @@ impl Draft {
         }
         encoder.into_writer()
     }
+}
+
+/// To which of the victim's inboxes a connection leads: its own, or its subscription.
+fn inbox_of(connection: u64) -> u64 {
+    u64::from(connection.is_multiple_of(3))
 }
 
 /// The description of a valid ring.
@@ -224,18 +264,31 @@ fn bell(random: &mut Random) -> Vec<u8> {
     (random.below(4) << 32 | random.below(3)).to_le_bytes().into()
 }
 
+/// What a handshake is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Connects,
+    Observes,
+    /// It hands over a memory for payloads.
+    Lends,
+}
+
 /// The handshake that follows from these random numbers.
 pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize, Vec<u8>)]) -> Script {
-    let observes = random.once_in(12);
+    let what = match random.below(12) {
+        0 => What::Observes,
+        1..=3 => What::Lends,
+        _ => What::Connects,
+    };
     let connection = facts.connections.get(random.below(64) as usize).copied().unwrap_or_else(|| random.next());
-    // The ring comes with the hello, or after the terms.
+    // The memory comes with the first message, or after the terms.
     let comes_early = facts.is_private != random.once_in(8);
-    let mut drafts = match (observes, comes_early) {
-        (true, _) => vec![Draft::observe(random, facts, true), Draft::observe(random, facts, false)],
-        (false, true) => vec![Draft::hello(random, facts, connection, true)],
-        (false, false) => {
-            vec![Draft::hello(random, facts, connection, false), Draft::of(true, data())]
-        }
+    let mut drafts = match (what, comes_early) {
+        (What::Observes, _) => vec![Draft::observe(random, facts, true), Draft::observe(random, facts, false)],
+        (What::Lends, true) => vec![Draft::lend(random, facts)],
+        (What::Lends, false) => vec![Draft::lend(random, facts); 2],
+        (What::Connects, true) => vec![Draft::hello(random, facts, connection, true)],
+        (What::Connects, false) => vec![Draft::hello(random, facts, connection, false), Draft::of(true, data())],
     };
     // A quarter of the drafts stay honest; the others go wrong early or late.
     let changes = [0, 0, 1, 1, 1, 2, 2, 4][random.below(8) as usize];
@@ -244,9 +297,10 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
         drafts[at].spoil(random, facts);
     }
     let mut messages: Vec<(Vec<u8>, Vec<usize>)> = drafts.iter().map(|draft| (draft.encode(), Vec::new())).collect();
-    if !observes {
+    if what != What::Observes {
+        let honest = if what == What::Lends { PAYLOADS } else { RING };
         messages[usize::from(!comes_early)].1 = match random.below(16) {
-            0..=9 => vec![0],
+            0..=9 => vec![honest],
             _ => {
                 let count = [0, 1, 1, 1, 1, 1, 1, 2, 2, 3, 17, 253][random.below(12) as usize];
                 let one = random.below(facts.offers) as usize;
@@ -278,9 +332,11 @@ pub(crate) fn write_script(random: &mut Random, facts: &Facts, samples: &[(usize
         2 => messages.extend_from_within(messages.len() - 1..),
         3 => drop(messages.remove(0)),
         4 => messages.insert(random.below(messages.len() as u64 + 1) as usize, (bell(random), Vec::new())),
-        5 => messages.push((Draft::hello(random, facts, connection, true).encode(), vec![0])),
+        5 => messages.push((Draft::hello(random, facts, connection, true).encode(), vec![RING])),
         6 => messages.push((Draft::observe(random, facts, true).encode(), Vec::new())),
-        7 => messages.extend((0..random.below(40)).map(|_| (bell(random), vec![0])).collect::<Vec<_>>()),
+        8 => messages.push((Draft::lend(random, facts).encode(), vec![PAYLOADS])),
+        9 => messages.insert(0, (Draft::lend(random, facts).encode(), vec![PAYLOADS])),
+        7 => messages.extend((0..random.below(40)).map(|_| (bell(random), vec![RING])).collect::<Vec<_>>()),
         _ => {}
     }
     // Some do not wait for answers.

@@ -8,8 +8,8 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
 };
 
 /// A new socket of the kind that nodes listen on.
@@ -37,6 +37,11 @@ pub(crate) fn send(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -
 
 /// The next message, without its descriptors; `None` after a second without one, or a hang-up.
 pub(crate) fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
+    receive_all(from).map(|(bytes, _)| bytes)
+}
+
+/// The same, with its descriptors.
+pub(crate) fn receive_all(from: &OwnedFd) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
     let mut ready = [PollFd::new(from, PollFlags::IN)];
     let second = Timespec { tv_sec: 1, tv_nsec: 0 };
     poll(&mut ready, Some(&second)).ok()?;
@@ -44,9 +49,14 @@ pub(crate) fn receive(from: &OwnedFd) -> Option<Vec<u8>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let into = &mut [IoSliceMut::new(&mut bytes)];
-    let message = recvmsg(from, into, &mut control, RecvFlags::DONTWAIT).ok()?;
+    let message = recvmsg(from, into, &mut control, RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC).ok()?;
+    let descriptors = control.drain().filter_map(|part| match part {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptors = descriptors.flatten().collect();
     bytes.truncate(message.bytes);
-    (!bytes.is_empty()).then_some(bytes)
+    (!bytes.is_empty()).then_some((bytes, descriptors))
 }
 
 /// The first bytes of an answer, or why there are none.
@@ -62,7 +72,13 @@ pub(crate) fn answer(socket: &OwnedFd) -> Answer {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    match recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+    let mut read = || recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+    // Where the other side has closed its end before it read everything, that is said first, and once.
+    let message = match read() {
+        Err(Errno::CONNRESET) => read(),
+        message => message,
+    };
+    match message {
         Ok(message) if message.bytes == 0 => Answer::HungUp,
         Ok(_) => Answer::Is(bytes),
         Err(Errno::AGAIN) => Answer::NotYet,

@@ -26,6 +26,13 @@ fn a_live_attacker_disturbs_nobody() {
 }
 
 #[test]
+fn an_attacker_that_lends_or_holds_large_payloads_disturbs_nobody() {
+    for attack in ["lender", "holder"] {
+        passes(&["live", "--rounds", "8", "--seed", "5", "--only", attack]);
+    }
+}
+
+#[test]
 fn malformed_handshakes_end_and_leave_nothing() {
     passes(&["fuzz", "handshakes", "--executions", "3000", "--seed", "5"]);
 }

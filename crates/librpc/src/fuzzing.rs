@@ -17,13 +17,15 @@ use crate::registry::view::Subscription;
 use crate::sys::OsError;
 use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern, check_topic};
 use crate::wire::Reason;
-use crate::wire::{self, Answer, Attached, Data, Deny, Hello, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms};
+use crate::wire::{
+    self, Answer, Attached, Data, Deny, Hello, Lend, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms,
+};
 
 /// Decodes bytes. Returns whether an honest peer could have sent them.
 pub type Door = fn(&[u8]) -> bool;
 
 /// Where bytes come in.
-pub const DOORS: [(&str, Door); 7] = [
+pub const DOORS: [(&str, Door); 8] = [
     ("hello", hello),
     ("answer", answer),
     ("data", data),
@@ -31,6 +33,7 @@ pub const DOORS: [(&str, Door); 7] = [
     ("bell", bell),
     ("topics", topics),
     ("deny", deny),
+    ("lend", lend),
 ];
 
 fn decode<T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<T> {
@@ -56,6 +59,13 @@ fn deny(bytes: &[u8]) -> bool {
     let is_honest = |deny: Deny| check_node_id(&deny.node).is_ok() && check_topic(&deny.topic).is_ok();
     let is_taken = decode::<Deny>(bytes).is_some_and(is_honest);
     assert!(!is_taken || Deny::is_one(bytes), "it is told from the other first messages");
+    is_taken
+}
+
+fn lend(bytes: &[u8]) -> bool {
+    let is_taken = decode::<Lend>(bytes).is_some();
+    assert!(!is_taken || Lend::is_one(bytes), "it is told from the other first messages");
+    assert!(!is_taken || !Deny::is_one(bytes) && decode::<Hello>(bytes).is_none(), "it is nothing else");
     is_taken
 }
 
@@ -159,6 +169,9 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         (2, wire::encode(&Data { capacity: 4096, policy: 0 })),
         (4, vec![5, 0, 0, 0, 1, 0, 0, 0]),
         (6, wire::encode(&honest_deny(incarnation, target))),
+        (1, write_ready()),
+        (1, write_lent()),
+        (7, write_lend(target, 3, (u64::MAX, 0), (0x77, 4096))),
         (5, b"\0\x01\0\x03a/b\0\x02\0\x03b/c\0\x01\0\x03a/b".to_vec()),
     ];
     samples.extend(lists.iter().map(|list| (3, file(list))));
@@ -198,6 +211,27 @@ pub fn write_terms(capacity: u64, policy: u32) -> Vec<u8> {
 /// The message that the ack memory comes with.
 pub fn write_attached(ring: u32) -> Vec<u8> {
     wire::encode(&Answer::Attached(Attached { ring, features: 0 }))
+}
+
+/// The hand-over of a memory for payloads: to which incarnation and inbox, over which channel (its connection, and its ring there),
+/// and the memory (its number, and its length in bytes).
+pub fn write_lend(
+    target: [u8; 16],
+    inbox: u32,
+    (connection, ring): (u64, u32),
+    (segment, bytes): (u64, u64),
+) -> Vec<u8> {
+    wire::encode(&Lend { lowest: PROTOCOL, highest: PROTOCOL, target, inbox, connection, ring, segment, bytes })
+}
+
+/// A receiver's answer: the memory may be sent.
+pub fn write_ready() -> Vec<u8> {
+    wire::encode(&Answer::Ready)
+}
+
+/// A receiver's answer: the memory is mapped.
+pub fn write_lent() -> Vec<u8> {
+    wire::encode(&Answer::Lent)
 }
 
 /// A refusal.
