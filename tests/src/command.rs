@@ -43,6 +43,7 @@ pub enum InboxCommand {
     ReceiveNumbers(RangeInclusive<u64>),
     ReceiveUntil { last: u64 },
     Collect { count: u64 },
+    Hold { count: usize },
     Acknowledge,
     NextEvent,
     Denied,
@@ -71,7 +72,8 @@ pub enum TopicsCommand {
     SetLimit(Duration),
     SetRedelivery(Duration),
     Publish { topic: String, text: String },
-    PublishNumbers { topic: String, numbers: RangeInclusive<u64> },
+    PublishNumbers { topic: String, numbers: RangeInclusive<u64>, bytes: usize },
+    Loan { topic: String, bytes: usize },
     Subscribers { topic: String },
     Flush { limit: Duration },
     Account,
@@ -100,6 +102,7 @@ pub struct Open {
     pub channels_per_user: Option<u32>,
     pub handshake_timeout: Option<Duration>,
     pub readers: Vec<(String, u32)>,
+    pub payload_bytes: Option<u64>,
 }
 
 impl Open {
@@ -139,6 +142,11 @@ impl Open {
     pub fn readers(mut self, pattern: &str, uid: u32) -> Self {
         self.readers.push((pattern.into(), uid));
         self
+    }
+
+    /// The node limits its memory for large payloads.
+    pub fn payload_bytes(self, bytes: u64) -> Self {
+        Self { payload_bytes: Some(bytes), ..self }
     }
 
     /// The node limits how long a peer may be silent in its handshake.

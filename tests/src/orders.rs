@@ -158,6 +158,11 @@ pub fn receive_until(name: &str, last: u64) -> Simple<(u64, u64)> {
     subscription(name, InboxCommand::ReceiveUntil { last })
 }
 
+/// Receives this many messages of a subscription as samples, which the puppet holds until its end.
+pub fn hold(name: &str, count: usize) -> Simple<()> {
+    subscription(name, InboxCommand::Hold { count })
+}
+
 /// The next event of a subscription. An error if none comes within 30 s.
 pub fn next_event_of(name: &str) -> Simple<Event> {
     subscription(name, InboxCommand::NextEvent)
@@ -302,7 +307,17 @@ pub fn reached_all_but_one(inboxes: usize, reason: &str) -> Published {
 
 /// Publishes one message for each number. Returns how many got into an inbox, and how many did not.
 pub fn publish_numbers(topic: &str, numbers: RangeInclusive<u64>) -> Simple<(u64, u64)> {
-    topics(TopicsCommand::PublishNumbers { topic: topic.into(), numbers })
+    publish_long_numbers(topic, numbers, 0)
+}
+
+/// The same, with as many zeros before each number as it needs to be this long.
+pub fn publish_long_numbers(topic: &str, numbers: RangeInclusive<u64>, bytes: usize) -> Simple<(u64, u64)> {
+    topics(TopicsCommand::PublishNumbers { topic: topic.into(), numbers, bytes })
+}
+
+/// Takes memory for a message of this length, and gives it back.
+pub fn loan(topic: &str, bytes: usize) -> Simple<()> {
+    topics(TopicsCommand::Loan { topic: topic.into(), bytes })
 }
 
 /// How many subscriptions want a topic.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
-use testkit::{HANG, Process, TestDomain, wait_for, wait_until};
+use testkit::{HANG, Process, TestDomain, can_unshare, command, unshare, wait_for, wait_until};
 
 use crate::command::{Command, Reply};
 use crate::orders::{self, InChild, Order};
@@ -30,6 +30,9 @@ pub trait Puppets {
 
     /// A puppet that is killed or stopped when it reaches a fault point: `step`, `step:stop`, `step:kill:3`.
     fn doomed(&self, fault: &str) -> Puppet;
+
+    /// A puppet with a `/dev/shm` of its own, of this many bytes. `None`: this user may not mount one.
+    fn puppet_with_shm(&self, bytes: u64) -> Option<Puppet>;
 
     /// A puppet of another user and group.
     fn puppet_of(&self, uid: u32, gid: u32) -> Puppet;
@@ -54,6 +57,16 @@ impl Puppets for TestDomain {
 
     fn doomed(&self, fault: &str) -> Puppet {
         Puppet::start(in_domain(self).env("LIBRPC_FAULT", fault))
+    }
+
+    fn puppet_with_shm(&self, bytes: u64) -> Option<Puppet> {
+        const ALONE: [&str; 2] = ["--mount", "--propagation=private"];
+        can_unshare(&ALONE).ok()?;
+        let script = format!("mount -t tmpfs -o size={bytes} none /dev/shm && exec \"$@\"");
+        let (mut shell, puppet) = (command("sh"), in_domain(self));
+        shell.args(["-c", &script, "sh"]).arg(puppet.get_program()).args(puppet.get_args());
+        let process = Process::start_wrapper(&mut unshare(&ALONE, &shell)).expect("`unshare` was there just now");
+        Some(Puppet { process, given: 0, read: 0 })
     }
 
     fn puppet_of(&self, uid: u32, gid: u32) -> Puppet {

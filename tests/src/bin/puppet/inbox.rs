@@ -31,6 +31,13 @@ impl Puppet {
             InboxCommand::ReceiveNumbers(numbers) => receive_numbers(inbox, numbers),
             InboxCommand::ReceiveUntil { last } => receive_until(inbox, last),
             InboxCommand::Collect { count } => collect(inbox, count),
+            InboxCommand::Hold { count } => {
+                for _ in 0..count {
+                    self.held.push(inbox.recv_sample_timeout(PATIENCE)?.ok_or("no message came")?);
+                }
+                inbox.ack();
+                done()
+            }
             InboxCommand::Acknowledge => {
                 inbox.ack();
                 done()

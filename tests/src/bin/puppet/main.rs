@@ -9,7 +9,7 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use librpc::{Inbox, Node, Outbox, Sender};
+use librpc::{Inbox, Node, Outbox, Sample, Sender};
 use librpc_system_tests::command::Command;
 use serde::Serialize;
 
@@ -32,6 +32,7 @@ struct Puppet {
     publish_limit: Duration,
     /// The node's own inbox has no name.
     inboxes: HashMap<Option<String>, Inbox>,
+    held: Vec<Sample>,
     node: Option<Node>,
     domain: PathBuf,
 }
@@ -44,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         outbox: None,
         publish_limit: librpc::DEFAULT_SEND_TIMEOUT,
         inboxes: HashMap::new(),
+        held: Vec::new(),
         node: None,
         domain: domain.into(),
     };

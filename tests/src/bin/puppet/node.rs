@@ -28,8 +28,7 @@ impl Puppet {
     }
 
     fn open(&self, open: Open) -> Result<Node, librpc::OpenError> {
-        let Open { id, group, uids, executables, only, never_decides, channels_per_user, handshake_timeout, readers } =
-            open;
+        let Open { id, group, uids, executables, only, never_decides, readers, .. } = open;
         let domain = Domain::at(&self.domain);
         let domain = group.map_or(domain.clone(), |gid| domain.shared_with_group(gid));
         let admission = match only {
@@ -41,8 +40,9 @@ impl Puppet {
             Some(id) => Admission::nobody().function(move |peer| *peer.node == *id),
         };
         let mut limits = Limits::default();
-        limits.channels_per_user = channels_per_user.unwrap_or(limits.channels_per_user);
-        limits.handshake_timeout = handshake_timeout.unwrap_or(limits.handshake_timeout);
+        limits.channels_per_user = open.channels_per_user.unwrap_or(limits.channels_per_user);
+        limits.handshake_timeout = open.handshake_timeout.unwrap_or(limits.handshake_timeout);
+        limits.payload_bytes = open.payload_bytes.unwrap_or(limits.payload_bytes);
         let builder = Node::builder(&id).domain(domain).admit(admission).limits(limits);
         let only = |uid| Admission::nobody().uid(uid);
         readers.iter().fold(builder, |builder, (pattern, uid)| builder.readers(pattern, only(*uid))).open()

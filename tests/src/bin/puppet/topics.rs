@@ -21,7 +21,12 @@ impl Puppet {
                 done()
             }
             TopicsCommand::Publish { topic, text } => self.publish(&topic, &text),
-            TopicsCommand::PublishNumbers { topic, numbers } => self.publish_numbers(&topic, numbers),
+            TopicsCommand::PublishNumbers { topic, numbers, bytes } => self.publish_numbers(&topic, numbers, bytes),
+            TopicsCommand::Loan { topic, bytes } => {
+                let (outbox, topic) = self.topic(&topic)?;
+                drop(outbox.loan_uninit(topic, bytes)?);
+                done()
+            }
             TopicsCommand::Subscribers { topic } => {
                 let (outbox, topic) = self.topic(&topic)?;
                 answer(outbox.subscribers(topic)?)
@@ -52,12 +57,14 @@ impl Puppet {
         answer(Published { inboxes: receipt.inboxes(), pending: receipt.pending(), undelivered })
     }
 
-    fn publish_numbers(&mut self, topic: &str, numbers: RangeInclusive<u64>) -> Outcome {
+    fn publish_numbers(&mut self, topic: &str, numbers: RangeInclusive<u64>, bytes: usize) -> Outcome {
         let limit = self.publish_limit;
         let (outbox, topic) = self.topic(topic)?;
         let (mut delivered, mut undelivered) = (0, 0);
         for number in numbers {
-            let receipt = outbox.publish_timeout(topic, number.to_string().as_bytes(), limit)?;
+            let number = number.to_string();
+            let zeros = bytes.saturating_sub(number.len());
+            let receipt = outbox.publish_timeout(topic, &[&vec![b'0'; zeros], number.as_bytes()].concat(), limit)?;
             delivered += receipt.inboxes();
             undelivered += receipt.undelivered().len();
         }
