@@ -274,6 +274,25 @@ fn receivers_that_never_let_go_leave_memory_to_the_others() {
     assert_eq!(publisher.publish(&pattern(7, MIB)).unwrap().inboxes(), 4, "all have room again");
 }
 
+/// A receiver that holds its first sample, and no other, holds one.
+#[test]
+fn what_was_released_after_a_sample_that_is_held_does_not_count() {
+    let domain = TestDomain::new();
+    let limits = Limits::default().payload_bytes(8 * MIB as u64);
+    let source = Node::builder("source").domain(domain.domain()).limits(limits).open().unwrap();
+    let sink = open(&domain, "sink");
+    let mut inbox = sink.subscriber_builder(["t"]).policy(Policy::DropNewest).open().unwrap();
+    let mut publisher = source.publisher("t").unwrap();
+    assert_eq!(publisher.publish(&pattern(0, MIB)).unwrap().inboxes(), 1);
+    let first = next_sample(&mut inbox);
+    for number in 1..20 {
+        let receipt = publisher.publish(&pattern(number, MIB)).unwrap();
+        assert_eq!(receipt.inboxes(), 1, "{number}: {:?}", receipt.undelivered());
+        assert!(next(&mut inbox) == pattern(number, MIB), "{number}");
+    }
+    assert!(first.to_vec() == pattern(0, MIB));
+}
+
 #[test]
 fn memory_is_given_back_when_its_receiver_is_gone() {
     let domain = TestDomain::new();

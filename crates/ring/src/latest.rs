@@ -128,7 +128,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             }
             if let Some(sequence) = lent {
                 self.hold(sequence);
-                // Pairs with the fence in Claim::is_released: the intent is seen below, or the hold there.
+                // Pairs with the fence in Claim::hold_words: the intent is seen below, or the hold there.
                 self.ack.fence(Ordering::SeqCst);
             }
             // Acquire: pairs with the Release fence in Announced::announce; if any word of this was overwritten, it shows.

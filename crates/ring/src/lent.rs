@@ -59,10 +59,20 @@ impl Claim {
         if !self.is_consumed(data, ack) {
             return false;
         }
+        self.hold_words(data, ack).is_some_and(|mut words| words.all(|word| word != self.hold_word()))
+    }
+
+    /// What a hold word says that holds the payload.
+    fn hold_word(&self) -> u64 {
+        self.sequence.wrapping_add(1)
+    }
+
+    /// The receiver's hold words that are in use, each looked at once. `None`: they are not there yet.
+    fn hold_words(&self, data: &impl Memory, ack: &impl Memory) -> Option<impl Iterator<Item = u64>> {
         if self.mode == Mode::Latest {
             // A receiver that has answered may hold what was overwritten, before this side looks at its memory instead of zeros.
             if ack.get(ack::MAGIC) == 0 {
-                return false;
+                return None;
             }
             // Pairs with the fence in Consumer::pop_latest: the hold is seen here, or the intent there.
             data.fence(Ordering::SeqCst);
@@ -70,13 +80,38 @@ impl Claim {
         // Acquire, here and below: pairs with the Release in Consumer::keep and `release`; the receiver has finished reading
         // what it no longer holds. A hold that moves is seen in its old place or in its new one, because the old one is
         // looked at before.
-        let is_held = |hold: usize| ack.load(ack::HOLDS + hold, Ordering::Acquire) == self.sequence.wrapping_add(1);
-        if ack.load(ack::HOLDS_USED, Ordering::Acquire) == 0 {
-            return true;
-        }
-        let is_current = is_held(0);
-        let used = ack.load(ack::HOLDS_USED, Ordering::Acquire).min(ack::HOLD_WORDS as u64) as usize;
-        !is_current && !(1..used).any(is_held)
+        let in_use = || ack.load(ack::HOLDS_USED, Ordering::Acquire).min(ack::HOLD_WORDS as u64) as usize;
+        let mut used = in_use();
+        Some((0..ack::HOLD_WORDS).map_while(move |hold| {
+            if hold == 1 {
+                used = in_use();
+            }
+            (hold < used).then(|| ack.load(ack::HOLDS + hold, Ordering::Acquire))
+        }))
+    }
+}
+
+/// What a receiver holds, as of one look at it: for senders that lend it much.
+#[derive(Clone, Debug, Default)]
+pub struct Holds {
+    /// Its hold words, in order. `None`: it has not answered, so it may hold anything.
+    words: Option<Vec<u64>>,
+}
+
+impl Holds {
+    /// Looks at the receiver to which a message was pushed. Each of its words is read once. To be called by the thread that pushes.
+    pub fn of_receiver(claim: &Claim, data: &impl Memory, ack: &impl Memory) -> Self {
+        let words = claim.hold_words(data, ack).map(|words| {
+            let mut words: Vec<u64> = words.collect();
+            words.sort_unstable();
+            words
+        });
+        Self { words }
+    }
+
+    /// Whether the payload of a message to that receiver, which had been consumed before the look, is held. If not, it is released.
+    pub fn holds(&self, claim: &Claim) -> bool {
+        self.words.as_ref().is_none_or(|words| words.binary_search(&claim.hold_word()).is_ok())
     }
 }
 
@@ -136,7 +171,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         let held = self.ack.load(ack::HOLDS, Ordering::Relaxed);
         debug_assert!(held != 0, "a payload was popped, and not let go");
         self.use_holds(hold as u64 + 1);
-        // Release: pairs with the Acquire in Claim::is_released. What another thread has read from the payload that this word
+        // Release: pairs with the Acquire in Claim::hold_words. What another thread has read from the payload that this word
         // held before is read, because `free_hold` has seen it released.
         self.ack.store(ack::HOLDS + hold, held, Ordering::Release);
         fault!("hold.kept");
@@ -153,7 +188,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     fn use_holds(&mut self, holds: u64) {
         if self.holds_used < holds {
             self.holds_used = holds;
-            // Release: pairs with the Acquire in Claim::is_released, as the hold itself, which is stored afterwards.
+            // Release: pairs with the Acquire in Claim::hold_words, as the hold itself, which is stored afterwards.
             self.ack.store(ack::HOLDS_USED, holds, Ordering::Release);
         }
     }
@@ -161,7 +196,7 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
 
 /// A payload that was kept is no longer needed. In the process that keeps it, in any thread.
 pub fn release(ack: &impl MemoryMut, hold: usize) {
-    // Release: pairs with the Acquire in Claim::is_released and Consumer::free_hold; the payload was read before.
+    // Release: pairs with the Acquire in Claim::hold_words and Consumer::free_hold; the payload was read before.
     ack.store(ack::HOLDS + hold, 0, Ordering::Release);
 }
 

@@ -53,7 +53,7 @@ pub use consumer::Consumer;
 pub use corrupt::Corrupt;
 pub use counters::{Counters, ReceiverCounters, SenderCounters, outstanding};
 pub use histogram::{Bucket, Histogram};
-pub use lent::{Claim, held, release};
+pub use lent::{Claim, Holds, held, release};
 pub use mapping::{Segment, ack_segment, data_segments, is_mappable};
 pub use memory::{Mapped, Memory, MemoryMut, ReadOnly, Writable, keep_copy};
 pub use mode::Mode;

@@ -8,7 +8,7 @@ mod reference;
 use std::collections::BTreeMap;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Claim, Head, Kind, Lent, Mode, PushError, held, release};
+use librpc_ring::{Claim, Head, Holds, Kind, Lent, Mode, PushError, held, release};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -312,6 +312,8 @@ impl Both {
             let is_needed = !is_consumed || self.is_held(index);
             assert_eq!(claim.is_consumed(&self.data, &self.ack), is_consumed, "message {}", sent.number);
             assert_eq!(claim.is_released(&self.data, &self.ack), !is_needed, "message {}", sent.number);
+            let holds = Holds::of_receiver(claim, &self.data, &self.ack);
+            assert_eq!(is_consumed && !holds.holds(claim), !is_needed, "message {}", sent.number);
             assert!(!is_needed || self.memories[*memory] == sent.number, "message {} is needed", sent.number);
         }
         let (sender, receiver) = (self.sender.counters(), self.receiver.counters());
@@ -400,6 +402,10 @@ fn at_most_511_payloads_are_kept() {
     assert_eq!(held(&ack), 512, "what could not be kept is still held");
     receiver.consume();
     assert!(claims.iter().all(|claim| !claim.is_released(&data, &ack)));
+    let reads = ack.reads();
+    let holds = Holds::of_receiver(&claims[0], &data, &ack);
+    assert!(claims.iter().all(|claim| holds.holds(claim)));
+    assert_eq!(ack.reads() - reads, ack::HOLD_WORDS + 2, "each word is read once, whatever is asked");
     release(&ack, 300);
     assert!(claims[299].is_released(&data, &ack) && !claims[298].is_released(&data, &ack));
     let claims = lend_and_pop(&mut receiver);
@@ -444,6 +450,7 @@ fn nothing_is_released_before_the_receiver_has_answered() {
         receiver.pop(&mut Vec::new()).unwrap().unwrap();
         sender.skip_all();
         assert!(!claim.is_released(&data, &zeros), "{mode:?}");
+        assert_eq!(Holds::of_receiver(&claim, &data, &zeros).holds(&claim), mode == Mode::Latest);
         assert!(!claim.is_released(&data, &ack), "{mode:?}: it is held");
         receiver.let_go();
         receiver.consume();

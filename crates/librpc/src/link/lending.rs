@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use librpc_ring::Claim;
+use librpc_ring::{Claim, Holds};
 
 use crate::fault::fault;
 use crate::link::LinkRef;
@@ -71,6 +71,13 @@ struct State {
 }
 
 impl Lending {
+    /// One that has ended well, over these memories.
+    #[cfg(all(test, not(feature = "simulated")))]
+    pub(crate) fn done(segment: u64, data: Arc<Mapping>, ack: Arc<Mapping>, socket: Socket) -> Self {
+        let state = Mutex::new(State { outcome: Outcome::Done, socket: Some(Arc::new(socket)) });
+        Self { segment, data, ack, state, reactor: Weak::new(), token: 0, born: fork::Born::now() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -130,10 +137,36 @@ impl LentOut {
         let Lending { data, ack, .. } = &*self.lending;
         self.claim.is_released(&data.borrowed(), &ack.borrowed())
     }
+}
 
-    /// The same, or the receiver is gone. A system call.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_released() || self.lending.is_over()
+/// Looks at many payloads, one after the other: each receiver's hold words are looked at once, and so is each hand-over. (Neighbours
+/// mostly have the same.)
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    held: Option<(*const Mapping, Holds)>,
+    over: Option<(*const Lending, bool)>,
+}
+
+impl Looks {
+    /// Whether the receiver holds a payload, whose record was consumed before the first call of this.
+    pub(crate) fn is_held(&mut self, LentOut { claim, lending, .. }: &LentOut) -> bool {
+        let Lending { data, ack, .. } = &**lending;
+        let holds = match &mut self.held {
+            Some((same, holds)) if *same == Arc::as_ptr(ack) => holds,
+            held => {
+                let holds = Holds::of_receiver(claim, &data.borrowed(), &ack.borrowed());
+                &mut held.insert((Arc::as_ptr(ack), holds)).1
+            }
+        };
+        holds.holds(claim)
+    }
+
+    /// Whether the receiver is gone, with everything that it held. A system call.
+    pub(crate) fn is_over(&mut self, LentOut { lending, .. }: &LentOut) -> bool {
+        match self.over {
+            Some((same, is_over)) if same == Arc::as_ptr(lending) => is_over,
+            _ => self.over.insert((Arc::as_ptr(lending), lending.is_over())).1,
+        }
     }
 }
 
@@ -200,17 +233,13 @@ impl Payloads {
     /// Takes back what the receivers over channels that are closed are done with. A system call for each memory.
     pub(crate) fn reap(&self) {
         let mut orphans = self.orphans.lock();
-        let mut asked: Option<(*const Lending, bool)> = None;
-        let mut is_over = |lent: &LentOut| {
-            let lending = Arc::as_ptr(&lent.lending);
-            lent.is_released()
-                || match asked {
-                    // Its neighbours are mostly in the same memory.
-                    Some((same, is_over)) if same == lending => is_over,
-                    _ => asked.insert((lending, lent.lending.is_over())).1,
-                }
+        let mut consumed = orphans.iter().map(LentOut::is_consumed).collect::<Vec<_>>().into_iter();
+        let mut looks = Looks::default();
+        let is_back = |lent: &mut LentOut| {
+            let is_consumed = consumed.next().is_some_and(|is_consumed| is_consumed);
+            is_consumed && !looks.is_held(lent) || looks.is_over(lent)
         };
-        let over: Vec<LentOut> = orphans.extract_if(.., |lent| is_over(lent)).collect();
+        let over: Vec<LentOut> = orphans.extract_if(.., is_back).collect();
         drop(orphans);
         drop(over);
     }

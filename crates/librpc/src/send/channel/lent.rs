@@ -50,7 +50,7 @@ impl OutboundChannel {
 
     fn has_room(&mut self, bytes: u64) -> Result<(), NoRoom> {
         self.lent.has_room(bytes, self.payloads.left()).or_else(|_| {
-            self.note_lent(); // what has come back meanwhile
+            self.reap(Reap::Released); // what has come back meanwhile
             self.lent.has_room(bytes, self.payloads.left())
         })
     }
