@@ -103,6 +103,8 @@ pub(crate) struct Segments {
 struct Known {
     segment: Arc<Segment>,
     token: u64,
+    /// The hang-up has come, and is waited for no more.
+    is_retired: bool,
 }
 
 /// A lent payload, which was checked: where it is.
@@ -136,7 +138,7 @@ impl Segments {
                 let found =
                     found.ok_or_else(|| format!("a payload in memory {number:#x}, which was not handed over"))?;
                 let token = watch(&found);
-                self.known.push(Known { segment: found.clone(), token });
+                self.known.push(Known { segment: found.clone(), token, is_retired: false });
                 found
             }
         };
@@ -150,9 +152,11 @@ impl Segments {
         Ok(Located { segment, offset, bytes })
     }
 
-    /// The sender has hung up on one of them.
-    pub(crate) fn retired(&mut self) {
-        self.is_any_retired = true;
+    /// The sender has hung up on the memory of this token, which is watched no more.
+    pub(crate) fn retired(&mut self, token: u64) -> Option<&Segment> {
+        let known = self.known.iter_mut().find(|known| known.token == token)?;
+        (known.is_retired, self.is_any_retired) = (true, true);
+        Some(&known.segment)
     }
 
     /// The ring is empty: the memories that the sender has hung up on are of no further use.
@@ -168,22 +172,19 @@ impl Segments {
         self.is_any_retired = false;
         let Self { table, known, .. } = self;
         known.retain(|known| {
-            let is_retired = known.segment.socket.has_hung_up();
-            if is_retired {
+            // One that is still watched stays until its hang-up has come: a sample may keep its socket, which would wake the inbox
+            // for ever.
+            let is_over = known.is_retired && known.segment.socket.has_hung_up();
+            if is_over {
                 table.forget(known.segment.number);
             }
-            !is_retired
+            !is_over
         });
     }
 
     /// Those that are known, with their tokens.
     pub(crate) fn watched(&self) -> impl Iterator<Item = (u64, &Segment)> {
         self.known.iter().map(|known| (known.token, &*known.segment))
-    }
-
-    /// The memory that is watched under this token.
-    pub(crate) fn watched_as(&self, token: u64) -> Option<&Segment> {
-        self.watched().find(|(other, _)| *other == token).map(|(_, segment)| segment)
     }
 }
 
@@ -253,16 +254,33 @@ mod tests {
         let (table, socket) = table(&ledger);
         let mut segments = Segments::new(table.clone());
         let located = segments.locate(&lent(7, 0, 8), 8, |_| 1).unwrap();
-        segments.retired();
+        segments.retired(1);
         segments.forget_retired();
         assert!(table.get(7).is_some(), "its sender is there");
         drop(socket);
-        segments.retired();
+        segments.retired(1);
         segments.forget_retired();
-        assert!(table.get(7).is_none() && segments.watched_as(1).is_none());
+        assert!(table.get(7).is_none() && segments.watched().next().is_none());
         assert!(!ledger.is_settled(), "a sample maps it still");
         drop(located);
         assert!(ledger.is_settled(), "everything comes back");
+    }
+
+    #[test]
+    fn a_memory_that_is_watched_stays_known_until_its_own_hang_up_has_come() {
+        let ledger = Ledger::new(Limits::default());
+        let (table, first) = table(&ledger);
+        let second = add(&table, &ledger, 8).unwrap();
+        let mut segments = Segments::new(table);
+        let _samples =
+            [(7, 1), (8, 2)].map(|(number, token)| segments.locate(&lent(number, 0, 8), 8, |_| token).unwrap());
+        drop((first, second));
+        segments.retired(1);
+        segments.forget_retired();
+        assert_eq!(segments.watched().map(|(token, _)| token).collect::<Vec<_>>(), [2]);
+        segments.retired(2);
+        segments.forget_retired();
+        assert!(segments.watched().next().is_none());
     }
 
     #[test]

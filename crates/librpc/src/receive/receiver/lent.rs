@@ -112,10 +112,9 @@ impl Receiver {
     pub(super) fn memory_retired(&mut self, token: u64) {
         let Some(index) = self.watched.remove(&token) else { return };
         let Some(channel) = &mut self.channels[index] else { return };
-        if let Some(segment) = channel.segments.watched_as(token) {
+        if let Some(segment) = channel.segments.retired(token) {
             self.poll.remove(segment.socket());
         }
-        channel.segments.retired();
         // Once its ring is found empty, the memory is unmapped; with a channel whose sender is gone, when that leaves.
         if channel.drain.is_none() {
             self.activate(index);
