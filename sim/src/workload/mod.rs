@@ -10,6 +10,7 @@ mod once; //         publish or send a little, and end at once
 mod open_close; //   nodes of the same ids come and go
 mod redelivery; //   a receiver dies and comes back
 mod rejoin; //       somebody removes the domain's files under its nodes
+mod samples; //      large payloads are read in place, and held, until there is no memory
 mod subscribers; //  subscribers come and go while somebody publishes
 mod wakes; //        two nodes answer each other, and sleep in between
 
@@ -49,6 +50,7 @@ pub const ALL: &[Workload] = &[
     liar::WORKLOAD,
     fork::WORKLOAD,
     limits::WORKLOAD,
+    samples::WORKLOAD,
     wakes::WORKLOAD,
 ];
 

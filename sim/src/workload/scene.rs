@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use librpc::{Account, Domain, Event, Inbox, InboxError, Message, Node, Outbox, SendError, Topic};
+use librpc::{Account, Domain, Event, Inbox, InboxError, Message, Node, Outbox, Receipt, SendError, Topic};
 
 use super::ledger::{Accepted, Got, Id, Ledger, Life, Sent, To};
 use crate::kernel::Pid;
@@ -153,9 +153,14 @@ impl Scene {
 
     /// Notes a message that came.
     pub fn got(&self, life: usize, message: &Message<'_>) -> Option<Id> {
-        match Id::of(message.payload()) {
+        self.got_payload(life, message.payload(), message.is_redelivered())
+    }
+
+    /// The same for a payload.
+    pub fn got_payload(&self, life: usize, payload: &[u8], redelivered: bool) -> Option<Id> {
+        match Id::of(payload) {
             Ok(id) => {
-                let (redelivered, ns) = (message.is_redelivered(), schedule::clock_ns());
+                let ns = schedule::clock_ns();
                 schedule::say(|| format!("inbox {life} got {id:?}{}", if redelivered { " again" } else { "" }));
                 if self.ledger(|ledger| ledger.acknowledged.contains(&id)) {
                     self.wrong(format!("inbox {life} got {id:?} again, which had been acknowledged"));
@@ -301,7 +306,12 @@ impl Outgoing {
         limit: Duration,
     ) -> Option<(Id, usize)> {
         let id = self.begin(To::Topic(topic.1.to_owned()));
-        match outbox.publish_timeout(topic.0, &id.payload(bytes), limit) {
+        self.published(id, outbox.publish_timeout(topic.0, &id.payload(bytes), limit))
+    }
+
+    /// Notes what a publish has returned. `None`: it has failed.
+    pub fn published<E: std::fmt::Display>(&mut self, id: Id, result: Result<Receipt<'_>, E>) -> Option<(Id, usize)> {
+        match result {
             Ok(receipt) => {
                 let undelivered = receipt.undelivered();
                 undelivered.iter().for_each(|error| schedule::say(|| format!("{id:?}: {error}")));
@@ -328,6 +338,7 @@ fn node_of(error: &SendError) -> Option<String> {
         | SendError::Dropped { node }
         | SendError::Stuck { node }
         | SendError::TooLarge { node, .. }
+        | SendError::NoMemory { node, .. }
         | SendError::ReceiverGone { node, .. }
         | SendError::Refused { node, .. } => node.to_string(),
         _ => return None,
