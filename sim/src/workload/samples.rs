@@ -161,7 +161,7 @@ fn come_and_go(scene: &Scene) {
 fn publish(scene: &Scene) {
     let limits = Limits::default().payload_bytes(random(|random| *random.choice(&MEMORIES).expect("four")));
     let id = format!("publisher-{}", schedule::pid());
-    let open = || Node::builder(&id).domain(scene.domain()).limits(limits.clone()).open();
+    let open = || Node::builder(&id).domain(scene.domain()).limits(limits).open();
     let node = scene.retry("open a node", open);
     let mut outgoing = scene.outgoing();
     let mut outbox = node.outbox();
