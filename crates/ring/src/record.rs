@@ -4,13 +4,13 @@
 //! word 0    commit word: payload length (32 bits) | kind (8) | flags (8) | lap (16); zero = not committed yet
 //! word 1    sequence number: how many messages were committed before it
 //! then      the optional words that the flags announce, in this order:
-//!           timestamp (ns, CLOCK_MONOTONIC) · topic number · correlation
+//!           timestamp (ns, CLOCK_MONOTONIC) · topic number · correlation · deadline (ns, CLOCK_MONOTONIC)
 //! then      the payload, padded to 8 bytes; with the flag `lent`, it is a [`Lent`], which says where the payload is
 //! ```
 //!
 //! The kind is never zero, so neither is a commit word. The lap (position ÷ capacity, low 16 bits) and the sequence number
-//! distinguish a record of this round from leftover words. A topic declaration is not a message: it carries the number of
-//! the message that follows it.
+//! distinguish a record of this round from leftover words. Some kinds are no messages ([`Kind::is_counted`]): such a record carries the
+//! number of the message that follows it.
 
 use crate::layout::WORD;
 
@@ -26,24 +26,47 @@ pub enum Kind {
     Message = 1,
     /// Declares a topic: binds its name (the payload) to a number on this ring.
     Topic = 2,
-    /// A request. It carries a correlation.
+    /// A request. It carries a correlation, and perhaps a deadline. Everything below concerns the request of its correlation.
     Request = 3,
-    /// The reply to a request. It carries the request's correlation.
+    /// The only reply to a request.
     Reply = 4,
+    /// One part of a reply.
+    Part = 5,
+    /// There are no more parts.
+    End = 6,
+    /// There is no reply, or no more of it: why.
+    Failure = 7,
+    /// The caller no longer waits.
+    Cancel = 8,
+    /// The caller takes more parts: how many.
+    Credit = 9,
+    /// Where this sender, a caller, takes replies.
+    Caller = 10,
 }
 
 impl Kind {
-    /// Whether a record of this kind counts as a message. A topic declaration does not.
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Message,
+        Self::Topic,
+        Self::Request,
+        Self::Reply,
+        Self::Part,
+        Self::End,
+        Self::Failure,
+        Self::Cancel,
+        Self::Credit,
+        Self::Caller,
+    ];
+
+    /// Whether a record of this kind counts as a message. Declarations, and what is only said about a request, do not.
     pub const fn is_counted(self) -> bool {
-        !matches!(self, Self::Topic)
+        !matches!(self, Self::Topic | Self::Cancel | Self::Credit | Self::Caller)
     }
 
     const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
-            1 => Some(Self::Message),
-            2 => Some(Self::Topic),
-            3 => Some(Self::Request),
-            4 => Some(Self::Reply),
+            1..=10 => Some(Self::ALL[bits as usize - 1]),
             _ => None,
         }
     }
@@ -54,7 +77,9 @@ const HAS_TOPIC: u8 = 2;
 const HAS_CORRELATION: u8 = 4;
 const REDELIVERED: u8 = 8;
 const LENT: u8 = 16;
-const KNOWN_FLAGS: u8 = HAS_TIME | HAS_TOPIC | HAS_CORRELATION | REDELIVERED | LENT;
+const HAS_DEADLINE: u8 = 32;
+const OPTIONAL: u8 = HAS_TIME | HAS_TOPIC | HAS_CORRELATION | HAS_DEADLINE;
+const KNOWN_FLAGS: u8 = OPTIONAL | REDELIVERED | LENT;
 
 /// What a record carries in addition to its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +90,10 @@ pub struct Head {
     pub time: Option<u64>,
     /// The number of its topic on this ring.
     pub topic: Option<u64>,
-    /// The request that a reply belongs to.
+    /// The number that the caller has given a request, and under which it is answered.
     pub correlation: Option<u64>,
+    /// Until when a request is of use, in ns of `CLOCK_MONOTONIC`.
+    pub deadline: Option<u64>,
     /// Whether an earlier incarnation of the receiver may have processed it already.
     pub redelivered: bool,
     /// Whether the payload is not in the ring, but lent: the ring has a [`crate::Lent`] in its place.
@@ -79,7 +106,7 @@ impl Head {
 
     /// A record of this kind without optional words.
     pub const fn of(kind: Kind) -> Self {
-        Self { kind, time: None, topic: None, correlation: None, redelivered: false, lent: false }
+        Self { kind, time: None, topic: None, correlation: None, deadline: None, redelivered: false, lent: false }
     }
 
     #[inline(always)]
@@ -93,6 +120,9 @@ impl Head {
         }
         if self.correlation.is_some() {
             flags |= HAS_CORRELATION;
+        }
+        if self.deadline.is_some() {
+            flags |= HAS_DEADLINE;
         }
         if self.redelivered {
             flags |= REDELIVERED;
@@ -118,7 +148,7 @@ impl Head {
 
 #[inline(always)]
 fn record_bytes(flags: u8, payload_bytes: u64) -> u64 {
-    let optional = u64::from((flags & (HAS_TIME | HAS_TOPIC | HAS_CORRELATION)).count_ones());
+    let optional = u64::from((flags & OPTIONAL).count_ones());
     (2 + optional + payload_bytes.div_ceil(WORD as u64)) * WORD as u64
 }
 
@@ -168,6 +198,7 @@ impl Commit {
             time: optional(HAS_TIME),
             topic: optional(HAS_TOPIC),
             correlation: optional(HAS_CORRELATION),
+            deadline: optional(HAS_DEADLINE),
             redelivered: self.flags & REDELIVERED != 0,
             lent: self.flags & LENT != 0,
         }

@@ -133,12 +133,20 @@ fn records() {
         time: Some(0x1111),
         topic: Some(0x2222),
         correlation: Some(0x3333),
+        deadline: None,
         redelivered: true,
         kind: Kind::Reply,
     };
     let position = push(all, &[0xab; 9]);
     let words = [0x0000_0f04_0000_0009, 5, 0x1111, 0x2222, 0x3333, 0xabab_abab_abab_abab, 0xab, 0];
     assert_eq!(ring_words(&data, position), words);
+
+    let position = push(Head { deadline: Some(0x4444), ..all }, b"");
+    assert_eq!(ring_words(&data, position), [0x0000_2f04_0000_0000, 6, 0x1111, 0x2222, 0x3333, 0x4444, 0]);
+    for (kind, number) in [(5, 7), (6, 8), (7, 9), (8, 10), (9, 10), (10, 10)] {
+        let position = push(Head::of(Kind::ALL[kind - 1]), b"");
+        assert_eq!(ring_words(&data, position), [(kind as u64) << 32, number, 0]);
+    }
 }
 
 /// In place of its payload, a record says where that is: the flag is 0x10. A hold is the number of the message plus 1.

@@ -7,7 +7,7 @@ mod reference;
 use std::collections::VecDeque;
 
 use librpc_ring::layout::{self, ack};
-use librpc_ring::{Counters, Head, Kind, Mode, PushError, outstanding};
+use librpc_ring::{Counters, Head, Mode, PushError, outstanding};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -103,7 +103,7 @@ proptest! {
                     if expected.is_ok() {
                         starts.push_back(committed);
                         committed += size;
-                        pushed += u64::from(head.kind != Kind::Topic);
+                        pushed += u64::from(head.kind.is_counted());
                     }
                 }
                 Hostile::Claim(claim) => ack.cell(ack::CONSUMED).set(match claim {

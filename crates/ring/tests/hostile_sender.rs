@@ -130,10 +130,9 @@ proptest! {
 
         let mut words = optional.into_iter();
         let mut optional = |flag| if flags & flag != 0 { words.next() } else { None };
-        let (time, topic, correlation) = (optional(1), optional(2), optional(4));
-        let bytes = 8 * (2 + u64::from((flags & 7).count_ones()) + u64::from(payload_bytes).div_ceil(8));
-        let kinds = [Kind::Message, Kind::Topic, Kind::Request, Kind::Reply];
-        let known = kinds.into_iter().find(|known| *known as u64 == kind).filter(|_| flags < 32);
+        let (time, topic, correlation, deadline) = (optional(1), optional(2), optional(4), optional(32));
+        let bytes = 8 * (2 + u64::from((flags & 39).count_ones()) + u64::from(payload_bytes).div_ceil(8));
+        let known = Kind::ALL.into_iter().find(|known| *known as u64 == kind).filter(|_| flags < 64);
         let expected = match known {
             _ if word == 0 => Ok(None),
             None => Err(Corrupt::Commit { position, word }),
@@ -141,11 +140,12 @@ proptest! {
             Some(_) if bytes > 256 => Err(Corrupt::Length { position, bytes, max: 256 }),
             Some(_) if found != sequence => Err(Corrupt::Sequence { position, found, expected: sequence }),
             // Where a lent payload is takes 24 bytes, and only messages have one.
-            Some(kind) if flags & 16 != 0 && (payload_bytes != 24 || kind == Kind::Topic) => {
+            Some(kind) if flags & 16 != 0 && (payload_bytes != 24 || [2, 8, 9, 10].contains(&(kind as u64))) => {
                 Err(Corrupt::Lent { position, bytes: payload_bytes as usize })
             }
             Some(kind) => {
-                let head = Head { kind, time, topic, correlation, redelivered: flags & 8 != 0, lent: flags & 16 != 0 };
+                let (redelivered, lent) = (flags & 8 != 0, flags & 16 != 0);
+                let head = Head { kind, time, topic, correlation, deadline, redelivered, lent };
                 Ok(Some((head, sequence, payload_bytes as usize)))
             }
         };

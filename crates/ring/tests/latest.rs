@@ -97,7 +97,7 @@ impl Both {
         self.committed += record_bytes(&head, payload.len());
         self.intent = self.intent.max((self.committed + 8).next_multiple_of(self.chunk()));
         self.all.push(Sent { start, head, payload, sequence: self.messages });
-        self.messages += u64::from(head.kind != Kind::Topic);
+        self.messages += u64::from(head.kind.is_counted());
         self.deepest = self.deepest.max(self.depth());
     }
 
@@ -117,7 +117,7 @@ impl Both {
             (sent.head, sent.sequence, sent.sequence - self.next)
         );
         assert_eq!(found.strip_prefix(b"before it"), Some(&*sent.payload));
-        let is_message = u64::from(sent.head.kind != Kind::Topic);
+        let is_message = u64::from(sent.head.kind.is_counted());
         self.position += record_bytes(&sent.head, sent.payload.len());
         self.taken = self.position;
         self.missed += sent.sequence - self.next;

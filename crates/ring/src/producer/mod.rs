@@ -178,6 +178,7 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         put(head.time);
         put(head.topic);
         put(head.correlation);
+        put(head.deadline);
         data.write(payload_word, payload);
         fault!("commit.payload-written");
         data.put(self.word_at(self.counters.committed + size), 0);

@@ -25,16 +25,13 @@ pub(crate) fn capacity() -> impl Strategy<Value = u64> {
 }
 
 pub(crate) fn head() -> impl Strategy<Value = Head> {
-    let kind = select(vec![Kind::Message, Kind::Topic, Kind::Request, Kind::Reply]);
     let word = || option::of(any::<u64>());
-    (kind, word(), word(), word(), any::<bool>()).prop_map(|(kind, time, topic, correlation, redelivered)| Head {
-        lent: false,
-        kind,
-        time,
-        topic,
-        correlation,
-        redelivered,
-    })
+    (select(Kind::ALL.to_vec()), [word(), word(), word(), word()], any::<bool>()).prop_map(
+        |(kind, words, redelivered)| {
+            let [time, topic, correlation, deadline] = words;
+            Head { lent: false, kind, time, topic, correlation, deadline, redelivered }
+        },
+    )
 }
 
 /// The length of a payload, relative to the limit.
@@ -86,7 +83,9 @@ pub(crate) fn payload(bytes: usize, seed: u8) -> Vec<u8> {
 
 /// The room that a record takes according to the layout, computed independently.
 pub(crate) fn record_bytes(head: &Head, payload_bytes: usize) -> u64 {
-    let words = 2 + [head.time, head.topic, head.correlation].iter().flatten().count() + payload_bytes.div_ceil(8);
+    let words = 2
+        + [head.time, head.topic, head.correlation, head.deadline].iter().flatten().count()
+        + payload_bytes.div_ceil(8);
     8 * words as u64
 }
 
@@ -130,7 +129,7 @@ impl Both {
     /// Goes round an empty ring this many times.
     pub(crate) fn go_round(&mut self, laps: u64) {
         let capacity = self.sender.capacity();
-        let longest = Head { time: Some(1), topic: Some(2), correlation: Some(3), ..Head::MESSAGE };
+        let longest = Head { time: Some(1), topic: Some(2), correlation: Some(3), deadline: Some(4), ..Head::MESSAGE };
         while self.queue.committed / capacity < laps {
             self.push(longest, &payload(layout::max_payload_bytes(capacity, Mode::Lossless) as usize, 0));
             self.pop();
@@ -152,7 +151,7 @@ impl Both {
         assert_eq!(self.sender.push(head, payload), expected);
         if let Ok(sequence) = expected {
             queue.untaken.push_back(Sent { head, payload: payload.to_vec(), sequence, size });
-            if head.kind != Kind::Topic {
+            if head.kind.is_counted() {
                 queue.pushed += 1;
                 queue.pushed_bytes += payload.len() as u64;
             }
@@ -177,7 +176,7 @@ impl Both {
         assert_eq!(record.payload_bytes, sent.payload.len());
         assert_eq!(found.strip_prefix(b"before it"), Some(&*sent.payload));
         self.queue.taken += sent.size;
-        if sent.head.kind != Kind::Topic {
+        if sent.head.kind.is_counted() {
             self.queue.received += 1;
             self.queue.received_bytes += sent.payload.len() as u64;
         }
