@@ -3,6 +3,7 @@
 //!
 //! [`crate::account`] checks the messages.
 
+mod calls; //       a server or a client, at each step of a call
 mod long; //        one pair of survivors through all kills
 mod points; //      at each fault point
 mod random; //      at random moments

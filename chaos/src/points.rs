@@ -16,6 +16,10 @@ pub(crate) enum Who {
     Sweeper,
     /// A sender with redelivery whose receiver was killed.
     Redeliverer,
+    /// A client whose server lives.
+    Caller,
+    /// A server, while another one lives.
+    Server,
 }
 
 /// Whether a message that was being sent counts as committed after a death at this point.
@@ -93,6 +97,10 @@ pub(crate) const POINTS: &[Point] = &[
     often("hold.released", Who::Receiver, Commits::Open),
     once("redeliver.absorbed", Who::Redeliverer),
     often("redeliver.brought", Who::Redeliverer, Commits::Open),
+    often("call.requested", Who::Caller, Commits::Open),
+    often("call.cancelled", Who::Caller, Commits::Open),
+    often("call.handed-out", Who::Server, Commits::Open),
+    often("call.answered", Who::Server, Commits::Open),
     once("sweep.locked", Who::Sweeper),
     once("sweep.taken-away", Who::Sweeper),
     once("sweep.socket-removed", Who::Sweeper),
@@ -104,6 +112,7 @@ impl Point {
     pub(crate) fn nth(&self, rng: &mut fastrand::Rng) -> u32 {
         match self.name {
             "announce.written" | "announce.selected" => rng.u32(1..=2), // joining, and opening the inbox
+            "call.cancelled" => rng.u32(1..=8),
             _ if self.often => rng.u32(1..=20),
             _ => 1,
         }

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::Command;
 
 pub use puppet::{Begun, ForkedChild, Puppet, Puppets};
-pub use testkit::{TestDomain, is_root, proc, skip, wait_until};
+pub use testkit::{Process, TestDomain, is_root, proc, skip, wait_until};
 
 /// A program of this package, which Cargo builds with the tests and puts beside them.
 pub fn program(name: &str) -> Command {
@@ -40,6 +40,7 @@ mod documents {
     documents! {
         Readme: "README.md",
         CrateReadme: "crates/librpc/README.md",
+        Calls: "docs/guide/calls.md",
         Deaths: "docs/guide/deaths.md",
         FirstMessage: "docs/guide/first-message.md",
         LargePayloads: "docs/guide/large-payloads.md",

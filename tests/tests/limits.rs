@@ -6,7 +6,7 @@ mod sources;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use librpc::{Event, Inbox, Limits, Node, Observer, Outbox, Sender};
+use librpc::{CallOptions, Event, Inbox, Limits, Node, Observer, Outbox, Sender};
 use librpc_system_tests::TestDomain;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -157,6 +157,38 @@ fn calls() -> BTreeMap<&'static str, Call> {
         ("Inbox::recv_sample_timeout", |scene, limit, has_time| {
             scene.source.connect("receiver").unwrap().send(b"hello").unwrap();
             assert!(scene.inbox.recv_sample_timeout(limit).unwrap().is_some() || !has_time);
+        }),
+        ("Client::wait_for_server", |scene, limit, has_time| {
+            let client = scene.source.client("work").unwrap();
+            let _server = scene.receiver.serve("work").unwrap();
+            assert!(client.wait_for_server(limit).unwrap() || !has_time);
+        }),
+        ("CallOptions::new", |scene, limit, has_time| {
+            let server = scene.receiver.serve("work").unwrap();
+            let call = scene.source.client("work").unwrap().start(b"x", CallOptions::new(limit));
+            if has_time {
+                server.recv_timeout(LONG).unwrap().expect("it was sent").reply(b"y").unwrap();
+                assert_eq!(*call.unwrap().wait().unwrap(), *b"y");
+            } else {
+                assert!(!call.is_ok_and(|call| call.wait().is_ok()));
+            }
+        }),
+        ("Pending::wait_timeout", |scene, limit, has_time| {
+            let server = scene.receiver.serve("work").unwrap();
+            let mut call = scene.source.client("work").unwrap().start(b"x", LONG).unwrap();
+            server.recv_timeout(LONG).unwrap().expect("it was sent").reply(b"y").unwrap();
+            assert!(call.wait_timeout(limit).is_some() || !has_time);
+        }),
+        ("Replies::next_timeout", |scene, limit, has_time| {
+            let server = scene.receiver.serve("work").unwrap();
+            let mut parts = scene.source.client("work").unwrap().call_stream(b"x", LONG).unwrap();
+            server.recv_timeout(LONG).unwrap().expect("it was sent").reply(b"y").unwrap();
+            assert!(parts.next_timeout(limit).is_some() || !has_time);
+        }),
+        ("Server::recv_timeout", |scene, limit, has_time| {
+            let server = scene.receiver.serve("work").unwrap();
+            let _call = scene.source.client("work").unwrap().start(b"x", LONG).unwrap();
+            assert!(server.recv_timeout(limit).unwrap().is_some() || !has_time);
         }),
         ("Outbox::publish_loan", |scene, limit, has_time| {
             let _subscriber = scene.receiver.subscribe("t").unwrap();

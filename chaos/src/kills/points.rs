@@ -26,6 +26,7 @@ pub(super) fn run(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
         Who::Alone => alone(point, rounds),
         Who::Sweeper => sweeper(point, rounds),
         Who::Redeliverer => super::redelivery::sender(point, rounds),
+        Who::Caller | Who::Server => super::calls::run(point, rounds),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The roles of workers. A role arrives as one argument, and reports lines on stdout.
 
+mod calls; //     serves, and calls
 mod crowd; //     many nodes that come and go
 mod fork; //      a process that forks without exec
 mod lean; //      a process that runs out of something
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use librpc::{Domain, Limits, Node};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use calls::CallCount;
 pub(crate) use once::{Ending, Once, To};
 pub(crate) use receive::Receive;
 pub(crate) use rounds::{Kind as RoundsKind, Rounds as RoundsRole};
@@ -67,6 +69,13 @@ pub(crate) enum Role {
         prefix: String,
         count: u32,
     },
+    /// Serves, and says which requests it takes.
+    Serve {
+        domain: DomainAt,
+        id: String,
+    },
+    /// Calls, and says how each call ends.
+    Call(CallCount),
     /// Two processes wake each other with messages.
     Rounds(RoundsRole),
     /// Opens and closes nodes at random, up to `most` at a time.
@@ -111,6 +120,8 @@ impl Role {
             Self::Probe { domain, id } => registry::probe(&domain, &id),
             Self::Clean { domain } => registry::clean(&domain),
             Self::Corpses { domain, prefix, count } => registry::corpses(&domain, &prefix, count),
+            Self::Serve { domain, id } => calls::serve(&domain, &id),
+            Self::Call(call) => call.play(),
             Self::Rounds(rounds) => rounds.play(),
             Self::Churn { domain, prefix, most, operations, seed } => {
                 crowd::churn(&domain, &prefix, most, operations, seed)

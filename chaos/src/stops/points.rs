@@ -11,7 +11,7 @@ use crate::battery::Rounds;
 use crate::kills::{Inbox, REDELIVERY, RULES, Redelivering};
 use crate::limit::go_on;
 use crate::points::{Point, Who, receive_for, send_for};
-use crate::roles::{Receive, Role, Send};
+use crate::roles::{CallCount, Receive, Role, Send};
 use crate::scene::{Arrivals, Receiver, Scene, Sender};
 use crate::worker::{Start, Worker};
 
@@ -24,9 +24,35 @@ pub(super) fn run(point: &Point, rounds: &Rounds, hold: [Duration; 2]) -> anyhow
             Who::Alone => alone(point, &start, hold),
             Who::Sweeper => sweeper(point, start, hold),
             Who::Redeliverer => redeliverer(point, &start, hold, rng.bool()),
+            Who::Caller | Who::Server => call(point, &start, hold),
         }
     })?;
     Ok(String::new())
+}
+
+/// A server or a client is stopped within a call. Every call is answered in the end.
+fn call(point: &Point, start: &Start, hold: Duration) -> anyhow::Result<()> {
+    let scene = Scene::new();
+    let (of_client, of_server) = match point.who {
+        Who::Server => (&Start::default(), start),
+        _ => (start, &Start::default()),
+    };
+    let mut server = Worker::start_as(&Role::Serve { domain: scene.domain(), id: "server".into() }, of_server)?;
+    server.waits_for("ready", HANG)?;
+    let calls = Role::Call(CallCount { domain: scene.domain(), calls: 60 });
+    let mut client = Worker::start_as(&calls, of_client)?;
+    let stopped = if point.who == Who::Server { &mut server } else { &mut client };
+    stopped.wait_until_stopped()?;
+    std::thread::sleep(hold);
+    stopped.go_on()?;
+    let said = client.finish()?;
+    let answered = said.iter().filter(|line| line.starts_with("answered ")).count();
+    anyhow::ensure!(
+        answered == 48 && said.last().is_some_and(|line| line == "ended"),
+        "not all were answered: {said:?}"
+    );
+    server.finish()?;
+    scene.is_gone()
 }
 
 /// Two processes that do not communicate with the stopped one.

@@ -1,6 +1,7 @@
 //! `librpc bench`: what things cost here, and what they would cost at least.
 //!
 //! The measurements, one file each:
+mod call; //         requests and replies
 mod connect; //      join, connect, first message
 mod duplex; //       both directions at once
 mod fanout; //       one publish, many inboxes
@@ -62,6 +63,7 @@ Examples:
   librpc bench duplex --size 256 --rate 1000000 --pin 0,1
   librpc bench fanout --pin 0,1
   librpc bench large --subscribers 4
+  librpc bench call
   librpc bench wake
   librpc bench connect --count 100
   librpc bench scale
@@ -82,6 +84,7 @@ enum What {
     Fanout(fanout::Args),
     Large(large::Args),
     Wake(wake::Args),
+    Call(call::Args),
     Connect(connect::Args),
     Scale(scale::Args),
     Idle(idle::Args),
@@ -101,6 +104,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         What::Fanout(args) => fanout::run(&bench, args),
         What::Large(args) => large::run(&bench, args),
         What::Wake(args) => wake::run(&bench, args),
+        What::Call(args) => call::run(&bench, args),
         What::Connect(args) => connect::run(&bench, args),
         What::Scale(args) => scale::run(&bench, args),
         What::Idle(args) => idle::run(&bench, args),

@@ -4,6 +4,7 @@
 //!
 //! The commands:
 mod bench; //        measurements
+mod call; //         one request to a service, and its reply
 mod check; //        limits, for monitoring probes
 mod clean; //        removes what dead nodes have left
 mod completions; //  for shells, and the manual
@@ -16,6 +17,7 @@ mod metrics; //      a page for Prometheus
 mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin, or files, to a topic
 mod recv; //         messages to stdout
+mod serve; //        a command as a service
 mod send; //         lines of stdin, or files, to a node
 mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout
@@ -78,6 +80,8 @@ enum Command {
     Send(send::Args),
     Sub(subscribe::Args),
     Pub(publish::Args),
+    Call(call::Args),
+    Serve(serve::Args),
     Duplex(duplex::Args),
     Nodes(nodes::Args),
     Stat(stat::Args),
@@ -123,6 +127,8 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::Send(args) => send::run(domain, args),
         Command::Sub(args) => subscribe::run(domain, args),
         Command::Pub(args) => publish::run(domain, args),
+        Command::Call(args) => call::run(domain, args),
+        Command::Serve(args) => serve::run(domain, args),
         Command::Duplex(args) => duplex::run(domain, args),
         Command::Nodes(args) => nodes::run(domain, &args),
         Command::Stat(args) => stat::run(domain, &args),

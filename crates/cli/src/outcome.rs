@@ -15,6 +15,8 @@ pub(crate) enum Outcome {
     /// Done, but not everything arrived.
     Loss,
     TimedOut,
+    /// It has failed, and has said why.
+    Failed,
     /// This signal came before the end of the command.
     Interrupted(i32),
 }
@@ -39,6 +41,7 @@ pub(crate) fn exit(result: CommandResult) -> ExitCode {
         Ok(Outcome::Done) => 0,
         Ok(Outcome::Loss) => 3,
         Ok(Outcome::TimedOut) => 124,
+        Ok(Outcome::Failed) => 1,
         Ok(Outcome::Interrupted(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
         // The reader may stop reading: that is no failure.
         Err(error) if error.downcast_ref().is_some_and(stdout::is_gone) => 0,

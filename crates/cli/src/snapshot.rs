@@ -148,10 +148,12 @@ pub(crate) fn policy_name(policy: librpc::Policy) -> &'static str {
     }
 }
 
-/// What an inbox receives: its node's id, or patterns.
+/// What an inbox receives: its node's id, patterns, a service, or the replies to a client.
 pub(crate) fn addresses(node: &str, address: &Address) -> Vec<String> {
     match address {
         Address::Topics(patterns) => patterns.iter().map(ToString::to_string).collect(),
+        Address::Service(name) => vec![name.to_string()],
+        Address::Replies => vec!["replies".to_owned()],
         _ => vec![node.to_owned()],
     }
 }

@@ -120,6 +120,22 @@ fn rows() -> Vec<Row> {
     rows.push(time(&["pub", "t"], "wait", To(124), On(143)));
     rows.push(time(&["pub", "t"], "limit", To(0), To(0)));
     rows.push(rules(&["pub", "t"], "readers", To(0)));
+    rows.push(time(&["call", "work"], "timeout", To(124), On(143)));
+    rows.push(switch(&["call", "work"], "time"));
+    rows.push(switch(&["call", "work"], "stream"));
+    rows.push(switch(&["call", "work"], "json"));
+    rows.push(row(&["call", "work", "--timeout", "0s"], "to", &[("nobody", To(124)), ("", To(124))]));
+    rows.push(row(&["call", "work", "--timeout", "0s"], "id", &[("0", To(124)), ("", Usage), ("a/b", Usage)]));
+    rows.push(switch(&["serve", "work"], "echo"));
+    rows.push(switch(&["serve", "work"], "stream"));
+    rows.push(row(
+        &["serve", "work", "--echo"],
+        "concurrency",
+        &[("0", Usage), ("1", On(0)), ("1024", On(0)), ("1025", Usage), (MAX, Usage), ("many", Usage)],
+    ));
+    rows.push(row(&["serve", "work", "--echo"], "id", &[("0", On(0)), ("", Usage), ("a/b", Usage)]));
+    rows.push(rules(&["serve", "work", "--echo"], "admit", On(0)));
+    rows.push(rules(&["serve", "work", "--echo"], "admit-only", On(0)));
     rows.push(seconds(&["duplex", "a", "b", "--wait", "0s"], To(124), To(124)));
     rows.push(row(
         &["duplex", "a", "b", "--wait", "0s"],

@@ -2,51 +2,52 @@
 
 use std::ops::{Deref, DerefMut};
 
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
-
 /// The alignment, in bytes.
 pub(crate) const ALIGNED_TO: usize = 64;
 
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C, align(64))]
-struct Line([u8; ALIGNED_TO]);
-
-/// Bytes that are aligned to [`ALIGNED_TO`].
+/// Bytes that are aligned to [`ALIGNED_TO`]. The allocation is longer, and not aligned: so the allocator has it at hand.
 pub(crate) struct AlignedBytes {
-    lines: Vec<Line>,
-    len: usize,
+    /// Never grows, so it stays where it is.
+    bytes: Vec<u8>,
+    begin: usize,
 }
 
 impl AlignedBytes {
     pub(crate) fn zeroed(len: usize) -> Self {
-        let lines = std::iter::repeat_with(Line::new_zeroed).take(len.div_ceil(ALIGNED_TO)).collect();
-        Self { lines, len }
+        let bytes = vec![0; len + ALIGNED_TO - 1];
+        Self::new(bytes, len)
     }
 
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
-        let (whole, rest) = bytes.as_chunks::<ALIGNED_TO>();
-        let mut lines = Vec::with_capacity(bytes.len().div_ceil(ALIGNED_TO));
-        lines.extend(whole.iter().map(|line| Line(*line)));
-        if !rest.is_empty() {
-            let mut line = [0; ALIGNED_TO];
-            line[..rest.len()].copy_from_slice(rest);
-            lines.push(Line(line));
-        }
-        Self { lines, len: bytes.len() }
+        let mut copy = Vec::with_capacity(bytes.len() + ALIGNED_TO - 1);
+        copy.resize(begin(&copy), 0);
+        copy.extend_from_slice(bytes);
+        Self::new(copy, bytes.len())
     }
+
+    fn new(mut bytes: Vec<u8>, len: usize) -> Self {
+        let begin = begin(&bytes);
+        bytes.truncate(begin + len);
+        Self { bytes, begin }
+    }
+}
+
+/// Where the first aligned byte is.
+fn begin(bytes: &[u8]) -> usize {
+    bytes.as_ptr().addr().wrapping_neg() % ALIGNED_TO
 }
 
 impl Deref for AlignedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.lines.as_bytes()[..self.len]
+        &self.bytes[self.begin..]
     }
 }
 
 impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.lines.as_mut_bytes()[..self.len]
+        &mut self.bytes[self.begin..]
     }
 }
 

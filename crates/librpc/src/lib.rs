@@ -56,6 +56,7 @@
 //! |---|---|---|
 //! | subscriptions | A pattern has `*` for one level and `**` for any number. Each subscription has its own inbox, so a slow one delays no other. A receipt says which inboxes got the message. | [`Node::subscribe`], [`Node::subscriber_builder`], [`Receipt`], [`Pattern`] |
 //! | many topics and nodes | One outbox reaches all of them, with one channel per inbox. | [`Node::outbox`], [`Outbox`] |
+//! | calls | A client sends a request to a service and gets a reply, which may come in parts. Several servers share the calls. | [`Node::serve`], [`Node::client`], [`Client`], [`Request`], [`CallError`] |
 //! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
 //! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
@@ -98,6 +99,7 @@ compile_error!("librpc runs on Linux only: it needs memfd seals, open-file-descr
 
 // The modules, in the order in which a message meets them. ARCHITECTURE.md has their floors, and its way as functions.
 mod node; //        a participant with an id
+mod call; //       requests to services, and their replies
 mod send; //        sending: outbox, route, channel
 mod rendezvous; //  being found: a node's listener, and the handshakes that it answers
 mod link; //        one connection from a node to an inbox, and the channels that use it
@@ -128,6 +130,10 @@ pub use sys::machine as simulated; // what replaces the kernel
 #[cfg(test)]
 mod tests;
 
+pub use call::{
+    Answer, CallError, CallOptions, Client, ClientBuilder, Pending, Replies, Reply, ReplyError, ReplyStream, Request,
+    ServeError, Server, ServerBuilder,
+};
 pub use librpc_ring::{Bucket, Histogram};
 pub use link::{Admission, Limits, Rule};
 pub use name::{Address, Incarnation, InvalidNodeId, MAX_NODE_ID_BYTES, Peer};

@@ -85,6 +85,10 @@ pub enum Address {
     Node,
     /// Messages on topics that match one of these patterns.
     Topics(Arc<[Pattern]>),
+    /// Requests to a service of this name.
+    Service(Arc<str>),
+    /// Replies to the requests of a client. Such an inbox is not listed.
+    Replies,
 }
 
 /// A process at the other end of a channel, as the kernel and the registry know it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::call::{Client, ClientBuilder, ServeError, Server, ServerBuilder};
 use crate::fault::fault;
 use crate::link::readers::Readers;
 use crate::link::{Admission, Limits};
@@ -36,6 +37,7 @@ pub struct NodeBuilder {
     domain: Option<Domain>,
     admission: Admission,
     readers: Vec<(String, Admission)>,
+    callers: Vec<(String, Admission)>,
     limits: Limits,
 }
 
@@ -81,6 +83,32 @@ impl NodeBuilder {
         self
     }
 
+    /// Which processes may call the services of this node whose names match a pattern ([`crate::Pattern`]). By default, those
+    /// that the node admits ([`NodeBuilder::admit`]).
+    ///
+    /// It may be called several times. A service whose name matches is called by the processes that every such entry admits, whether
+    /// or not the node admits them otherwise. The same rules as for [`NodeBuilder::readers`]: no function.
+    ///
+    /// ```
+    /// use librpc::{Admission, Node};
+    ///
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_callers_{}", std::process::id()));
+    /// let node = Node::builder("arm")
+    ///     .domain(domain)
+    ///     .callers("arm/**", Admission::same_user().gid(44))
+    ///     .callers("arm/calibrate", Admission::same_user())
+    ///     .open()?;
+    /// # Ok::<(), librpc::OpenError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`NodeBuilder::readers`].
+    pub fn callers(mut self, pattern: &str, admission: Admission) -> Self {
+        self.callers.push((pattern.to_owned(), admission));
+        self
+    }
+
     /// How much the peers of one user may cost.
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
@@ -92,15 +120,15 @@ impl NodeBuilder {
     ///
     /// [`OpenError`].
     pub fn open(self) -> Result<Node, OpenError> {
-        let Self { id, domain, admission, readers, limits } = self;
+        let Self { id, domain, admission, readers, callers, limits } = self;
         let domain = domain.unwrap_or_else(Domain::from_env);
         check_node_id(&id)?;
-        let readers = by_pattern(readers)?;
+        let (readers, callers) = (by_pattern(readers)?, by_pattern(callers)?);
         let _span = tracing::debug_span!("join", node = id, domain = %domain.path().display()).entered();
         crate::fault::prepare();
         fork::prepare()?;
         barrier::prepare(); // while this process may still have only one thread
-        let node = NodeShared::open(&id, &domain, Terms { admission, readers, limits }, listener::listen)?;
+        let node = NodeShared::open(&id, &domain, Terms { admission, readers, callers, limits }, listener::listen)?;
         fault!("join.served");
         let domain = domain.path().display();
         tracing::info!(node = &*node.id, %domain, incarnation = %node.incarnation, "a node has joined");
@@ -108,12 +136,12 @@ impl NodeBuilder {
     }
 }
 
-fn by_pattern(readers: Vec<(String, Admission)>) -> Result<Readers, OpenError> {
+fn by_pattern(entries: Vec<(String, Admission)>) -> Result<Readers, OpenError> {
     let entry = |(pattern, admission): (String, Admission)| match admission.has_function() {
         true => Err(OpenError::ReadersFunction { pattern: pattern.into() }),
         false => Ok((pattern.parse()?, admission)),
     };
-    Ok(Readers::new(readers.into_iter().map(entry).collect::<Result<_, OpenError>>()?))
+    Ok(Readers::new(entries.into_iter().map(entry).collect::<Result<_, OpenError>>()?))
 }
 
 /// A participant with an id, which one live node holds at a time.
@@ -146,7 +174,13 @@ impl Node {
     /// Sets up a node.
     pub fn builder(id: &str) -> NodeBuilder {
         let (admission, limits) = (Admission::default(), Limits::default());
-        NodeBuilder { id: id.to_owned(), domain: None, admission, readers: Vec::new(), limits }
+        let (readers, callers) = (Vec::new(), Vec::new());
+        NodeBuilder { id: id.to_owned(), domain: None, admission, readers, callers, limits }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn owned(&self) -> &Arc<Owned> {
+        &self.0
     }
 
     #[cfg(test)]
@@ -222,6 +256,35 @@ impl Node {
         let mut outbox = self.outbox();
         let topic = outbox.topic(topic)?;
         Ok(Publisher::new(outbox, topic))
+    }
+
+    /// Serves a service: receives the requests of its clients, and answers them. Its name follows the rules of topics. See
+    /// [`Server`].
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub fn serve(&self, service: &str) -> Result<Server, ServeError> {
+        self.server_builder(service).open()
+    }
+
+    /// Sets up a server of a service.
+    pub fn server_builder(&self, service: &str) -> ServerBuilder<'_> {
+        ServerBuilder::new(&self.0, service)
+    }
+
+    /// A client of a service, which need not be served yet. Does not block. See [`Client`].
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub fn client(&self, service: &str) -> Result<Client, ServeError> {
+        self.client_builder(service).open()
+    }
+
+    /// Sets up a client of a service.
+    pub fn client_builder(&self, service: &str) -> ClientBuilder<'_> {
+        ClientBuilder::new(&self.0, service)
     }
 
     /// An outbox, from which one thread at a time can send to any number of nodes. Does not block.

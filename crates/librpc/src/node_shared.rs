@@ -44,11 +44,12 @@ pub(crate) enum NotListed {
     Failed(AnnounceError),
 }
 
-/// Whom a node lets in, who may read what it publishes, and what others may cost it.
+/// Whom a node lets in, who may read what it publishes and call what it serves, and what others may cost it.
 #[derive(Debug)]
 pub(crate) struct Terms {
     pub(crate) admission: Admission,
     pub(crate) readers: Readers,
+    pub(crate) callers: Readers,
     pub(crate) limits: Limits,
 }
 
@@ -92,6 +93,8 @@ pub(crate) struct NodeShared {
     pub(crate) admission: Admission,
     /// Who may read what it publishes.
     pub(crate) readers: Readers,
+    /// Who may call which of its services.
+    pub(crate) callers: Readers,
     /// What those who send here cost.
     pub(crate) ledger: Arc<Ledger>,
     /// What the receivers cost that this node sends to: a peer that may list one inbox could list ten thousand.
@@ -141,12 +144,13 @@ impl std::fmt::Debug for NodeShared {
 impl NodeShared {
     /// Takes an id in a domain, and listens there.
     pub(crate) fn open(id: &str, domain: &Domain, terms: Terms, listen: Listen) -> Result<Arc<Self>, OpenError> {
-        let Terms { admission, readers, limits } = terms;
+        let Terms { admission, readers, callers, limits } = terms;
         let node = Arc::new(Self {
             id: id.into(),
             incarnation: Incarnation::random(),
             admission,
             readers,
+            callers,
             ledger: Ledger::new(limits),
             sending: Ledger::new(limits),
             listen,
@@ -323,12 +327,15 @@ impl NodeShared {
             let mut inboxes = self.inboxes();
             let is_same = |other: &Arc<InboxShared>| match inbox.address {
                 Address::Node => other.address == Address::Node,
-                Address::Topics(_) => inbox.durable.is_some() && other.durable == inbox.durable,
+                _ => inbox.durable.is_some() && other.durable == inbox.durable,
             };
             if inboxes.iter().any(is_same) {
                 return Err(NotListed::Taken);
             }
             inboxes.push(inbox.clone());
+            if inbox.address == Address::Replies {
+                return Ok(());
+            }
             listed(&inboxes)
         };
         place.announce(&list).map_err(NotListed::Failed)?;
@@ -349,7 +356,8 @@ impl NodeShared {
             return;
         }
         // Off the list first: a sender that is turned away, or notices the hang-up, then finds that the inbox has ended.
-        if let Some(place) = place.as_mut()
+        if inbox.address != Address::Replies
+            && let Some(place) = place.as_mut()
             && let Err(error) = place.announce(&listed(&rest))
         {
             tracing::warn!(%error, node = &*self.id, "a closed inbox stays listed");
@@ -444,7 +452,7 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         durable: inbox.durable.clone(),
         max_message: Some(inbox.max_message).filter(|&bytes| bytes != DEFAULT_MAX_MESSAGE),
     };
-    inboxes.iter().map(list).collect()
+    inboxes.iter().filter(|inbox| inbox.address != Address::Replies).map(list).collect()
 }
 
 /// Gives rings that hold messages a moment to be handed over: afterwards they survive this process.

@@ -1,7 +1,7 @@
 //! The process that a measurement has started: it does its part, then leaves.
 
 use super::part::Part;
-use super::{connect, exchange, fanout, large, latency, scale, throughput, wake};
+use super::{call, connect, exchange, fanout, large, latency, scale, throughput, wake};
 use crate::children::ParentArgs;
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
@@ -28,6 +28,8 @@ fn play(domain: &DomainArgs, part: &Part, interrupt: &Interrupt) -> anyhow::Resu
             connect::rounds(domain, (to, *via), (*size, *count), *cpu, interrupt)
         }
         Part::Echo { node, to, via, cpu } => latency::echo(domain, (node, to, *via), *cpu, interrupt),
+        Part::Serve { spins, cpu } => call::serve(domain, *spins, *cpu, interrupt),
+        Part::AnswerEventfd { socket, cpu } => call::answer_eventfd(socket, *cpu, interrupt),
         Part::Sink { node, via, cpu } => throughput::sink(domain, node, *via, *cpu, interrupt),
         Part::Exchange(exchange) => exchange::side(domain, exchange, interrupt),
         Part::Sleepers { socket, cpu } => wake::sleepers(domain, socket, *cpu, interrupt),

@@ -94,7 +94,7 @@ fn one(bench: &Bench, args: &Args, domain: &Domain, size: usize) -> anyhow::Resu
 }
 
 /// Half of each round trip, and how many messages were lost or spoilt.
-fn round(
+pub(super) fn round(
     bench: &Bench,
     common: &Common,
     domain: &Domain,

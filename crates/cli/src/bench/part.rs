@@ -21,6 +21,10 @@ pub(crate) enum Part {
     Connect { to: String, via: Via, size: usize, count: Option<u64>, cpu: Option<usize> },
     /// Sends every message back.
     Echo { node: String, to: String, via: Via, cpu: Option<usize> },
+    /// Answers each request with its own bytes.
+    Serve { spins: bool, cpu: Option<usize> },
+    /// Answers an eventfd.
+    AnswerEventfd { socket: String, cpu: Option<usize> },
     /// Takes messages as they come.
     Sink { node: String, via: Via, cpu: Option<usize> },
     /// Sends and receives at the same time.

@@ -12,12 +12,13 @@
 //! | `OPEN` | the receiver has mapped it, and reads it to the end |
 
 use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use librpc_ring::{Counters, Memory, MemoryMut, layout};
 
 use crate::link::bell::Bell;
+use crate::link::inbox_shared::InboxShared;
 use crate::link::ledger::Charge;
 use crate::link::readers::{Access, Readers};
 use crate::name::{Incarnation, Peer};
@@ -101,6 +102,8 @@ struct State {
     rung: u64,
     /// The receiver was rung for the end: an honest sender does that once.
     rung_closed: bool,
+    /// Is woken when the receiver has answered, and when it is gone.
+    reports_to: Weak<InboxShared>,
 }
 
 /// What has become of the data memory.
@@ -289,7 +292,11 @@ impl ChannelShared {
         state.attached = Some(attached.clone());
         self.raise_status(OPEN);
         self.changed.notify_all();
+        let reports_to = state.reports_to.upgrade();
         drop(state);
+        if let Some(inbox) = reports_to {
+            inbox.nudge();
+        }
         // Pairs with the fence in `was_answered_meanwhile`: a sender that still sees the ring pending after its commit
         // committed before this bell, which finds the record. Every other sender looks at the armed word itself.
         fence(Ordering::SeqCst);
@@ -350,6 +357,22 @@ impl ChannelShared {
         state.failure.get_or_insert(failure);
         self.raise_status(FAILED);
         self.changed.notify_all();
+        let reports_to = state.reports_to.upgrade();
+        drop(state);
+        if let Some(inbox) = reports_to {
+            inbox.nudge();
+        }
+    }
+
+    /// Wakes an inbox when the receiver answers, and when it is gone. If that has happened, it does so now.
+    pub(crate) fn report_to(&self, inbox: &Arc<InboxShared>) {
+        let mut state = self.state();
+        state.reports_to = Arc::downgrade(inbox);
+        let has_answered = self.status() >= OPEN;
+        drop(state);
+        if has_answered {
+            inbox.nudge();
+        }
     }
 
     /// The receiver has rung: wakes the threads that wait.

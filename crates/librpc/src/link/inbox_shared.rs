@@ -1,15 +1,15 @@
 //! An inbox as the background thread and other threads see it: where finished channels wait until the inbox takes them.
 
 use crate::sys::sync::Mutex;
-use crate::sys::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
-use std::collections::{BTreeMap, VecDeque};
+use crate::sys::sync::atomic::{AtomicBool, AtomicU8, Ordering, compiler_fence, fence};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use librpc_ring::Consumer;
 
 use crate::link::ledger::Charge;
 use crate::link::segments::{SegmentTable, Tables};
-use crate::name::{Address, Peer};
+use crate::name::{Address, Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry;
 use crate::registry::node_file::{self, ReadError};
@@ -25,9 +25,14 @@ use crate::sys::{Descriptor, OsError, barrier};
 const STOPPED: u8 = 1;
 /// The node was closed.
 const CLOSED: u8 = 2;
+/// Something has changed that its owner is to look at.
+const NUDGED: u8 = 4;
 
 /// How many denials an inbox remembers.
 const DENIALS: usize = 8;
+
+/// A node that may connect: its id, its incarnation, its user.
+pub(crate) type Invited = (Arc<str>, Incarnation, u32);
 
 /// A channel that has just been connected.
 pub(crate) struct Arrival {
@@ -60,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) receive_own: bool,
     /// The name under which a subscription may be taken up again.
     pub(crate) durable: Option<String>,
+    /// Only senders that its owner has invited may connect.
+    pub(crate) by_invitation: bool,
 }
 
 /// The part of an inbox that other threads reach.
@@ -79,10 +86,14 @@ pub(crate) struct InboxShared {
     /// Its channels, as its statistics see them.
     pub(crate) channels: Arc<ChannelTable>,
     directory: Arc<Descriptor>,
-    /// Bits: [`STOPPED`], [`CLOSED`].
+    /// Its server hands out no more requests, but still hears what is said of those that it has handed out.
+    is_winding_down: AtomicBool,
+    /// Bits: [`STOPPED`], [`CLOSED`], and [`NUDGED`], which ends nothing, but has to be looked at as often.
     ended: AtomicU8,
     /// The kernel cannot have a barrier in this process's threads, so each message has a fence.
     pub(crate) has_own_fence: bool,
+    /// Who may connect; `None`: whom the node admits.
+    invited: Option<Mutex<BTreeSet<Invited>>>,
     state: Mutex<State>,
 }
 
@@ -157,6 +168,12 @@ impl Connection {
     }
 }
 
+impl std::fmt::Debug for InboxShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("number", &self.number).field("address", &self.address).finish()
+    }
+}
+
 impl InboxShared {
     pub(crate) fn new(
         number: u32,
@@ -164,7 +181,7 @@ impl InboxShared {
         directory: Arc<Descriptor>,
         ended: Arc<EndedTable>,
     ) -> Result<Arc<Self>, OsError> {
-        let Settings { address, capacity, max_message, policy, receive_own, durable } = settings;
+        let Settings { address, capacity, max_message, policy, receive_own, durable, by_invitation } = settings;
         Ok(Arc::new(Self {
             number,
             channels: ChannelTable::new(address.clone(), ended),
@@ -176,8 +193,10 @@ impl InboxShared {
             durable,
             signal: Signal::new()?,
             directory,
+            is_winding_down: AtomicBool::new(false),
             ended: AtomicU8::new(0),
             has_own_fence: !barrier::is_registered(),
+            invited: by_invitation.then(Mutex::default),
             state: Mutex::default(),
         }))
     }
@@ -349,7 +368,57 @@ impl InboxShared {
         self.signal.raise();
     }
 
+    /// Ends every receive of requests, now and later.
+    pub(crate) fn wind_down(&self) {
+        // Release/Acquire only so that the server sees what the other thread wrote before it stopped it.
+        self.is_winding_down.store(true, Ordering::Release);
+        self.nudge();
+    }
+
+    /// Whether no more requests are to be handed out.
+    pub(crate) fn is_winding_down(&self) -> bool {
+        self.is_winding_down.load(Ordering::Acquire)
+    }
+
+    /// Has its owner look at something: its receive returns.
+    pub(crate) fn nudge(&self) {
+        // Release: pairs with the Acquire in `take_nudge`; its owner sees what has changed.
+        self.ended.fetch_or(NUDGED, Ordering::Release);
+        self.signal.raise();
+    }
+
+    /// Whether it was nudged since the last call, and has not ended.
+    pub(crate) fn take_nudge(&self) -> bool {
+        let before = self.ended.load(Ordering::Acquire);
+        before == NUDGED && self.ended.fetch_and(!NUDGED, Ordering::Acquire) == NUDGED
+    }
+
     /// Whether it was stopped or closed.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.ended.load(Ordering::Acquire) & (STOPPED | CLOSED) != 0
+    }
+
+    /// Lets a node connect.
+    pub(crate) fn invite(&self, node: Invited) {
+        if let Some(invited) = &self.invited {
+            invited.lock().insert(node);
+        }
+    }
+
+    /// No longer lets a node connect.
+    pub(crate) fn disinvite(&self, node: &Invited) {
+        if let Some(invited) = &self.invited {
+            invited.lock().remove(node);
+        }
+    }
+
+    /// Whether a node was invited; `None`: the inbox asks for no invitation.
+    pub(crate) fn has_invited(&self, peer: &Peer) -> Option<bool> {
+        let invited = self.invited.as_ref()?;
+        Some(invited.lock().contains(&(peer.node.clone(), peer.incarnation, peer.uid)))
+    }
+
+    /// Whether it was stopped or closed, or nudged: [`InboxShared::take_nudge`] says which.
     #[inline(always)]
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire) != 0

@@ -193,7 +193,8 @@ impl<'n> InboxBuilder<'n> {
         let node = node.clone();
         let closed = || InboxError::Closed { node: node.id.clone() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
-        let settings = Settings { address, capacity, max_message, policy, receive_own, durable };
+        let by_invitation = address == Address::Replies;
+        let settings = Settings { address, capacity, max_message, policy, receive_own, durable, by_invitation };
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
         let receiver = Receiver::new(shared.clone(), wait, trust)?;
         // If this is dropped on an error, it withdraws the announcement.

@@ -5,9 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use librpc_ring::Head;
+
 use crate::link::inbox_shared::InboxShared;
+use crate::name::{Address, Peer};
 use crate::node_shared::Owned;
-use crate::receive::message::{Event, Message, OwnedMessage};
+use crate::receive::message::{Departure, Event, Message, OwnedMessage};
 use crate::receive::receiver::{Found, Receiver, Until, Wanted};
 use crate::receive::sample::Sample;
 use crate::sys::{OsError, fork};
@@ -45,6 +48,24 @@ pub enum RecvError {
     /// A system call failed.
     #[error(transparent)]
     Os(#[from] OsError),
+}
+
+/// What an inbox for calls hears.
+pub(crate) enum Heard {
+    Record(Spoken),
+    Joined(Arc<Peer>),
+    /// A sender has left: who, how, and the serial number of its channel.
+    Left(Arc<Peer>, Departure, u64),
+    /// Its owner is to look at something: [`InboxShared::nudge`].
+    Nudged,
+}
+
+/// A record that belongs to a call.
+pub(crate) struct Spoken {
+    /// The serial number of its channel.
+    pub(crate) channel: u64,
+    pub(crate) head: Head,
+    pub(crate) sample: Sample,
 }
 
 /// An inbox that receives messages on topics: [`crate::Node::subscribe`].
@@ -212,7 +233,39 @@ impl Inbox {
             Some(Found::Joined(peer)) => Some(Event::SenderJoined(peer)),
             Some(Found::Denied(denial)) => Some(Event::Denied(denial)),
             Some(Found::Left(left)) => Some(Event::SenderLeft(left.0, left.1)),
+            Some(Found::Nudged) => None,
         })
+    }
+
+    /// What comes next at an inbox for calls, at most until then. The record before counts as processed.
+    pub(crate) fn hear(&mut self, until: Until) -> Result<Option<Heard>, RecvError> {
+        Ok(match self.step(until, Wanted::Events)? {
+            None | Some(Found::Denied(_)) => None,
+            Some(Found::Nudged) => Some(Heard::Nudged),
+            Some(Found::Joined(peer)) => Some(Heard::Joined(peer)),
+            Some(Found::Left(left)) => Some(Heard::Left(left.0, left.1, left.2)),
+            Some(Found::Message) => {
+                let (channel, head) = (self.receiver.serial(), self.receiver.head);
+                let sample = self.receiver.sample();
+                let sample = sample.ok_or_else(|| RecvError::TooManyHeld { node: self.node.id.clone() })?;
+                Some(Heard::Record(Spoken { channel, head, sample }))
+            }
+        })
+    }
+
+    /// Ends the channel of this serial number, because its sender has written what no honest one would.
+    pub(crate) fn expel(&mut self, channel: u64, why: String) {
+        self.receiver.expel(channel, why);
+    }
+
+    /// Takes in every channel that has arrived. `true`: nothing about them is left to be heard.
+    pub(crate) fn take_in_arrivals(&mut self) -> bool {
+        self.receiver.take_in_arrivals()
+    }
+
+    /// The part that other threads reach.
+    pub(crate) fn shared(&self) -> &Arc<InboxShared> {
+        &self.shared
     }
 
     /// The hot path: one more message like the last one. The caller builds the message, so that no unused part of it is
@@ -270,15 +323,18 @@ impl Drop for Inbox {
     }
 }
 
-/// Stops an inbox's receives: [`Inbox::stop_handle`].
+/// Stops the receives of an inbox, or of a server: [`Inbox::stop_handle`], [`crate::Server::stop_handle`].
 #[derive(Clone)]
 pub struct StopHandle(Arc<InboxShared>);
 
 impl StopHandle {
-    /// Makes the inbox's receives return `None`: the one in progress and all later ones. Async-signal-safe. In a forked child it
+    /// Makes the receives return `None`: the one in progress and all later ones. Async-signal-safe. In a forked child it
     /// has no effect.
     pub fn stop(&self) {
-        self.0.stop();
+        match self.0.address {
+            Address::Service(_) => self.0.wind_down(),
+            _ => self.0.stop(),
+        }
     }
 }
 

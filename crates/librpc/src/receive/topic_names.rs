@@ -86,9 +86,15 @@ impl Names {
         }
     }
 
-    /// Whether a record is a message that the inbox receives.
+    /// Whether a record is what the inbox receives: a message, or what belongs to a call.
     pub(crate) fn is_expected(&self, head: &Head) -> bool {
-        head.kind == Kind::Message && self.has(head.topic)
+        match (head.kind, &self.address) {
+            (Kind::Message, _) => self.has(head.topic),
+            (Kind::Request | Kind::Cancel | Kind::Credit, Address::Service(_)) => head.correlation.is_some(),
+            (Kind::Caller, Address::Service(_)) => true,
+            (Kind::Reply | Kind::Part | Kind::End | Kind::Failure, Address::Replies) => head.correlation.is_some(),
+            _ => false,
+        }
     }
 
     /// Whether the inbox receives messages of this topic, or of none. (An inbox without patterns knows no topic.)

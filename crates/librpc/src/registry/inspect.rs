@@ -146,6 +146,7 @@ fn addresses(id: &str, address: &ListedAddress) -> Vec<String> {
         ListedAddress::Node => vec![id.to_owned()],
         ListedAddress::Patterns(patterns) => patterns.iter().map(|pattern| harmless(pattern)).collect(),
         ListedAddress::Service(service) => vec![harmless(service)],
+        ListedAddress::Replies => Vec::new(),
     }
 }
 

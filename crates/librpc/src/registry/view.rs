@@ -16,13 +16,13 @@ use crate::registry::layout::{BUCKETS, MAX_INBOXES};
 use crate::registry::node_file::{self, NodeFile, ReadError};
 use crate::registry::target::Target;
 use crate::sys::{Descriptor, OsError};
-use crate::topic::{MAX_PATTERNS, Pattern};
+use crate::topic::{MAX_PATTERNS, Pattern, check_topic};
 use crate::wire::{ListedAddress, ListedInbox};
 
 /// How many subscriptions of one user a publisher sees.
 const MAX_SUBSCRIPTIONS: usize = 16_384;
 
-/// An inbox that wants topics.
+/// An inbox that wants topics, or serves a service.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) target: Target,
@@ -38,11 +38,22 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// A listed inbox as a subscription; `None` if it does not subscribe to anything, or this version cannot serve it.
     pub(crate) fn listed(id: &str, file: &NodeFile, inbox: &ListedInbox, added: u64) -> Option<Self> {
-        let ListedAddress::Patterns(patterns) = &inbox.address else { return None };
-        let patterns: Option<Arc<[Pattern]>> =
-            patterns.iter().take(MAX_PATTERNS).map(|pattern| pattern.parse().ok()).collect();
-        let patterns = patterns?;
-        match Target::new(id.into(), file, inbox, Address::Topics(patterns.clone())) {
+        let address = match &inbox.address {
+            ListedAddress::Patterns(patterns) => {
+                let patterns = patterns.iter().take(MAX_PATTERNS).map(|pattern| pattern.parse().ok());
+                Address::Topics(patterns.collect::<Option<Arc<[Pattern]>>>()?)
+            }
+            ListedAddress::Service(name) => {
+                check_topic(name).ok()?;
+                Address::Service(name.as_str().into())
+            }
+            ListedAddress::Node | ListedAddress::Replies => return None,
+        };
+        let patterns = match &address {
+            Address::Topics(patterns) => patterns.clone(),
+            _ => [].into(),
+        };
+        match Target::new(id.into(), file, inbox, address) {
             Ok(target) => {
                 let (own, durable) = (inbox.own, inbox.durable.clone());
                 Some(Self { target, patterns, own, durable, added })
@@ -52,6 +63,16 @@ impl Subscription {
                 None
             }
         }
+    }
+
+    /// Where a caller takes replies, as it said itself: such an inbox is not listed.
+    pub(crate) fn of_replies(target: Target) -> Self {
+        Self { target, patterns: [].into(), own: true, durable: None, added: 0 }
+    }
+
+    /// Whether it serves this service.
+    pub(crate) fn serves(&self, service: &str) -> bool {
+        matches!(&self.target.address, Address::Service(name) if &**name == service)
     }
 
     /// Whether this is a former one, taken up again: of the same node and user, under the same durable name.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::link::admission::NotAdmitted;
 use crate::link::inbox_shared::{Announced, InboxShared};
 use crate::link::ledger::Charge;
+use crate::link::readers::Access;
 use crate::link::segments::SegmentTable;
-use crate::name::Peer;
+use crate::name::{Address, Peer};
 use crate::node_shared::NodeShared;
 use crate::stats::Denial;
 use crate::sys::memory::Mapping;
@@ -117,12 +118,36 @@ impl Next {
 
     /// What the rules say of a peer, or who is to be asked.
     pub(super) fn by_rules(node: &NodeShared, asked: Asked) -> Self {
+        if let Asked::Sender(wanted) = &asked
+            && let Some(decided) = by_inbox(node, wanted)
+        {
+            return decided.map_or_else(|text| Self::Refuse(Reason::NotAdmitted, text), |()| Self::Admitted(asked));
+        }
         match node.admission.by_rules(asked.peer()) {
             Some(Ok(())) => Self::Admitted(asked),
             Some(Err(why)) => not_admitted(node, asked.peer(), &why),
             None => Self::Ask(asked),
         }
     }
+}
+
+/// What an inbox says of a sender; `None`: it has no rules of its own.
+fn by_inbox(node: &NodeShared, wanted: &Wanted) -> Option<Result<(), String>> {
+    let Wanted { inbox, peer, .. } = wanted;
+    if let Some(is_invited) = inbox.has_invited(peer) {
+        return Some(match is_invited {
+            true => Ok(()),
+            false => Err(format!("node {:?} takes replies only from the servers that it has called", node.id)),
+        });
+    }
+    let Address::Service(service) = &inbox.address else { return None };
+    if !node.callers.restrict(service) {
+        return None;
+    }
+    Some(match node.callers.access(service, peer.uid, Some(peer)) {
+        Access::Denied(who) => Err(format!("node {:?} lets {who} not call service {service:?}", node.id)),
+        Access::Granted | Access::Unknown => Ok(()),
+    })
 }
 
 pub(super) fn not_admitted(node: &NodeShared, peer: &Peer, why: &NotAdmitted) -> Next {

@@ -6,7 +6,7 @@ use crate::fault::fault;
 use crate::registry::view::Subscription;
 use crate::send::account::Account;
 use crate::send::backlog::{Backlog, Kept, Payload};
-use crate::send::channel::{OutboundChannel, Pushed, WaitsFor};
+use crate::send::channel::{OutboundChannel, Pushed, WaitsFor, topic_declaration};
 use crate::send::returned::Returned;
 use crate::sys::clock::Instant;
 
@@ -62,7 +62,8 @@ impl Bringing {
             let pushed = match undeclared {
                 Some((number, name)) => {
                     let may_declare = self.channel.may_declare(name);
-                    may_declare.map_or_else(|not| not, |()| self.channel.declare(number, name))
+                    may_declare
+                        .map_or_else(|not| not, |()| self.channel.declare(topic_declaration(number), name.as_bytes()))
                 }
                 None => match &kept.payload {
                     Payload::Copy(bytes) => self.channel.push(kept.head, bytes),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::link::channel_shared::Failure;
+use crate::name::Address;
 use crate::policy::Policy;
 use crate::registry::lookup;
 use crate::registry::target::Target;
@@ -252,7 +253,11 @@ impl Routes {
         // A new one was listed just now. A process that dies hangs up a moment before the kernel drops its lock.
         if route.was_tried() {
             route.retry_later();
-            match lookup::stays_listed(directory, target, patience.deadline) {
+            let stays = match target.address {
+                Address::Replies => lookup::is_alive(directory, &target.node, target.incarnation),
+                _ => lookup::stays_listed(directory, target, patience.deadline),
+            };
+            match stays {
                 Ok(true) => {}
                 Ok(false) => {
                     self.end(at);
@@ -279,6 +284,9 @@ impl Routes {
     pub(super) fn give_up(&mut self, at: usize, names: &TopicNames) -> Option<Loss> {
         if self.keep_for_redelivery(at, names) {
             return None;
+        }
+        if self.reports_to.is_some() {
+            return self.set_aside(at);
         }
         if let Some(loss) = self.return_refused(at, names) {
             return Some(loss);

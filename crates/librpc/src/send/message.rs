@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::Head;
+use librpc_ring::{Head, Kind};
 
 use crate::send::channel::WaitsFor;
 use crate::send::error::SendError;
@@ -16,9 +16,23 @@ use crate::sys::slots::Slot;
 pub(crate) struct Message<'m> {
     /// Number and name of its topic; `None`: it goes to a node's own inbox.
     pub(crate) topic: Option<(u64, &'m Arc<str>)>,
+    /// What it is, if it belongs to a call.
+    pub(crate) call: Option<Call<'m>>,
     pub(crate) payload: &'m [u8],
     /// Where its payload is or will be, if it does not go into rings; `None`: it is to be tried only with those.
     pub(crate) slot: Option<&'m OnceCell<Slot>>,
+}
+
+/// A record that belongs to a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'m> {
+    pub(crate) kind: Kind,
+    /// The number that the caller has given the call.
+    pub(crate) number: u64,
+    /// Until when a request is of use, in ns of `CLOCK_MONOTONIC`.
+    pub(crate) deadline: Option<u64>,
+    /// What a caller declares before its first record.
+    pub(crate) caller: Option<&'m [u8]>,
 }
 
 impl<'m> Message<'m> {
@@ -33,7 +47,10 @@ impl<'m> Message<'m> {
     }
 
     pub(crate) fn head(&self) -> Head {
-        Head { topic: self.topic.map(|(number, _)| number), ..Head::MESSAGE }
+        match self.call {
+            Some(Call { kind, number, deadline, .. }) => Head { correlation: Some(number), deadline, ..Head::of(kind) },
+            None => Head { topic: self.topic.map(|(number, _)| number), ..Head::MESSAGE },
+        }
     }
 }
 

@@ -158,7 +158,7 @@ impl Outbox {
     #[cold]
     fn send_slowly(&mut self, to: Destination, payload: &[u8], timeout: Duration) -> Result<(), SendError> {
         let slot = OnceCell::new();
-        self.send_message(to, Message { topic: None, payload, slot: Some(&slot) }, Patience::new(timeout))
+        self.send_message(to, Message { topic: None, call: None, payload, slot: Some(&slot) }, Patience::new(timeout))
     }
 
     fn send_message(&mut self, to: Destination, message: Message<'_>, patience: Patience) -> Result<(), SendError> {
@@ -262,13 +262,21 @@ impl Outbox {
         match memory {
             LoanMemory::Slot(slot) if self.routes.may_lend(&slot, audience) => {
                 let cell = OnceCell::from(slot.share());
-                let sent = self.send_message(to, Message { topic: None, payload: &[], slot: Some(&cell) }, patience);
+                let sent = self.send_message(
+                    to,
+                    Message { topic: None, call: None, payload: &[], slot: Some(&cell) },
+                    patience,
+                );
                 sent.map_err(|error| UnsentLoan::from_slot(error, cell, made_for))
             }
             memory => {
                 let loan = Loan { memory, audience: made_for };
                 let cell = OnceCell::new();
-                let sent = self.send_message(to, Message { topic: None, payload: &loan, slot: Some(&cell) }, patience);
+                let sent = self.send_message(
+                    to,
+                    Message { topic: None, call: None, payload: &loan, slot: Some(&cell) },
+                    patience,
+                );
                 sent.map_err(|error| UnsentLoan { error, loan: Some(loan) })
             }
         }

@@ -242,7 +242,7 @@ impl Outbox {
     ) -> Result<usize, PublishError> {
         let state = &mut self.topics.list[topic.0];
         let (name, mut legs) = (state.name.clone(), std::mem::take(&mut state.routes));
-        let message = Message { topic: Some((topic.number(), &name)), payload, slot: Some(slot) };
+        let message = Message { topic: Some((topic.number(), &name)), call: None, payload, slot: Some(slot) };
         let (mut inboxes, mut closed, mut denied) = (0, None, Vec::new());
         // A full inbox must not delay the others, so the first pass does not wait, and the second does.
         for may_wait in [false, true] {

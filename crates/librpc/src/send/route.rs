@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use librpc_ring::{Head, Kind};
+
 use crate::link::channel_shared::Failure;
 use crate::link::readers::{Access, Readers};
 use crate::name::{Address, Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::view::Subscription;
 use crate::send::account::{Account, ReachedInbox};
-use crate::send::channel::{OutboundChannel, Pushed};
+use crate::send::channel::{OutboundChannel, Pushed, topic_declaration};
 use crate::send::error::{Holder, SendError};
 use crate::send::lent_queue::Reap;
 use crate::send::message::Message;
@@ -174,7 +176,18 @@ impl Route {
             Some(slot) => channel.push_slot(message.head(), slot),
             None => push(channel, message.head(), message.payload),
         };
-        let Some((number, topic)) = message.topic else { return push(channel) };
+        let Some((number, topic)) = message.topic else {
+            // A caller says first where it takes replies.
+            if let Some(caller) = message.call.and_then(|call| call.caller)
+                && declared.generation != self.generation
+            {
+                match declare(channel, Head::of(Kind::Caller), caller) {
+                    Pushed::Yes => *declared = Declared { generation: self.generation, chunk: 0 },
+                    other => return other,
+                }
+            }
+            return push(channel);
+        };
         loop {
             // A receiver that is overtaken continues at the beginning of a chunk, and sees what is declared from there
             // on.
@@ -187,7 +200,7 @@ impl Route {
             {
                 return undeclared;
             }
-            match declare(channel, number, topic) {
+            match declare(channel, topic_declaration(number), topic.as_bytes()) {
                 Pushed::Yes => *declared = here,
                 other => return other,
             }
@@ -214,7 +227,7 @@ impl Route {
     pub(crate) fn holder(&mut self) -> Option<Holder> {
         let Way::Open(channel) = &mut self.way else { return None };
         let (queued, held, bytes) = channel.lent();
-        let address = self.subscription.as_ref().map_or(Address::Node, |to| Address::Topics(to.patterns.clone()));
+        let address = self.address();
         (bytes > 0).then(|| Holder { node: self.to.clone(), address, queued, held, bytes })
     }
 
@@ -367,16 +380,17 @@ impl Route {
         account
     }
 
+    /// What the inbox receives that it leads to.
+    fn address(&self) -> Address {
+        self.subscription.as_ref().map_or(Address::Node, |subscription| subscription.target.address.clone())
+    }
+
     /// The inbox that it leads to, and what happened to the messages there; `None`: there is no such inbox now.
     pub(crate) fn inbox(&mut self) -> Option<ReachedInbox> {
         let (account, is_stuck) = (self.account(), self.is_stuck());
         let channel = self.channel()?;
         let (policy, is_high) = (channel.policy(), channel.is_high());
-        let address = match &self.subscription {
-            Some(subscription) => Address::Topics(subscription.patterns.clone()),
-            None => Address::Node,
-        };
-        Some(ReachedInbox { node: self.to.clone(), address, policy, account, is_stuck, is_high })
+        Some(ReachedInbox { node: self.to.clone(), address: self.address(), policy, account, is_stuck, is_high })
     }
 
     /// Whether the high-water mark was passed, in either direction, since the last call.

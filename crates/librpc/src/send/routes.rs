@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
 use crate::registry::lookup::Listings;
 use crate::registry::target::Target;
@@ -17,7 +18,7 @@ use crate::send::channel::{OutboundChannel, WaitsFor};
 use crate::send::dial::{self, ConnectError};
 use crate::send::error::{LoanError, SendError};
 use crate::send::lent_queue::Reap;
-use crate::send::message::Patience;
+use crate::send::message::{Attempt, Delivery, Patience};
 use crate::send::pool::{Audience, NoSlot, Pool};
 use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
 use crate::send::route::{Loss, Route, RouteId, Way};
@@ -38,6 +39,19 @@ pub(crate) struct Flushed {
     pub(crate) loss: Option<Loss>,
 }
 
+/// How far a route is connected: [`Routes::connect`].
+#[derive(Debug)]
+pub(crate) enum Reached {
+    /// Its receiver has answered, and is there.
+    Open,
+    /// It has not answered yet, or is tried again in a moment.
+    Later,
+    /// The receiver's node is gone.
+    Gone,
+    /// It will never be connected.
+    Failed(SendError),
+}
+
 /// The routes of an outbox.
 #[derive(Debug)]
 pub(crate) struct Routes {
@@ -56,6 +70,9 @@ pub(crate) struct Routes {
     pub(super) losses: Vec<Loss>,
     pub(super) returned: ReturnedMessages,
     pub(super) high_water: Option<f64>,
+    /// The inbox that is woken when a receiver answers, and when it is gone. Its owner then looks after channels that have failed.
+    pub(super) reports_to: Option<Arc<InboxShared>>,
+    pub(super) failed: Vec<(RouteId, OutboundChannel)>,
     /// How long to wait for receivers that are gone.
     pub(crate) redelivery: Option<Duration>,
     /// The memory for large payloads.
@@ -78,6 +95,8 @@ impl Routes {
             losses: Vec::new(),
             returned: ReturnedMessages::default(),
             high_water: None,
+            reports_to: None,
+            failed: Vec::new(),
             redelivery: None,
         }
     }
@@ -122,6 +141,9 @@ impl Routes {
     /// A route has a new channel.
     pub(super) fn open(&mut self, at: usize, mut channel: OutboundChannel) {
         channel.set_high_water(self.high_water);
+        if let Some(inbox) = &self.reports_to {
+            channel.report_to(inbox);
+        }
         self.list[at].set_channel(channel);
     }
 
@@ -179,6 +201,58 @@ impl Routes {
         pool.give_back_unused(Instant::now());
         pool.take_retired();
         list.iter_mut().for_each(|route| route.forget_memories(|segment| pool.has(segment)));
+    }
+
+    /// The same as [`Routes::new`], but an inbox is woken when a receiver answers, and when it is gone, and what has failed is kept
+    /// until [`Routes::take_failed`].
+    pub(crate) fn reporting_to(node: Arc<NodeShared>, inbox: Arc<InboxShared>) -> Self {
+        Self { reports_to: Some(inbox), ..Self::new(node) }
+    }
+
+    /// Takes the channels whose receivers are gone, with their routes, which are closed.
+    pub(crate) fn take_failed(&mut self) -> Vec<(RouteId, OutboundChannel)> {
+        for at in 0..self.list.len() {
+            if matches!(&self.list[at].way, Way::Open(channel) if !channel.is_connected()) {
+                self.set_aside(at);
+            }
+        }
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Keeps a channel that has failed for [`Routes::take_failed`], and closes its route. Returns why it has failed.
+    pub(super) fn set_aside(&mut self, at: usize) -> Option<Loss> {
+        let id = self.id(at);
+        let Way::Open(channel) = self.list[at].close() else { return None };
+        let (failure, incarnation) = (channel.failure(), channel.incarnation());
+        self.failed.push((id, channel));
+        Some(self.list[at].failed(failure, Some(incarnation), 0, &self.node.id))
+    }
+
+    /// Connects a route, in steps that do not wait.
+    pub(crate) fn connect(&mut self, id: RouteId) -> Reached {
+        let Some(route) = self.get(id) else { return Reached::Gone };
+        if matches!(route.way, Way::Closed)
+            && let Attempt::Over(delivery) = self.reach(id.at, Patience::new(Duration::ZERO))
+        {
+            let route = &self.list[id.at];
+            return match delivery {
+                Delivery::Failed(error @ SendError::Closed { .. }) => Reached::Failed(error),
+                Delivery::Failed(error) if route.final_refusal().is_some() => Reached::Failed(error),
+                Delivery::Failed(_) => Reached::Later,
+                _ => Reached::Gone,
+            };
+        }
+        match self.get(id).map(|route| &route.way) {
+            Some(Way::Open(channel)) if channel.is_open() => Reached::Open,
+            _ => Reached::Later,
+        }
+    }
+
+    /// Forgets a route.
+    pub(crate) fn remove(&mut self, id: RouteId) {
+        if self.get(id).is_some() {
+            self.end(id.at);
+        }
     }
 
     fn next_serial(&mut self) -> u64 {

@@ -84,7 +84,7 @@ impl TopicState {
         let (number, mut inboxes) = (topic.number(), 0);
         for leg in &mut self.routes {
             let route = &mut routes[leg.id.at];
-            let message = || Message { topic: Some((number, &self.name)), payload, slot: None };
+            let message = || Message { topic: Some((number, &self.name)), call: None, payload, slot: None };
             if route.listing == leg.listing
                 && (route.push_plain(&leg.declared, number, payload)
                     || matches!(route.push(&mut leg.declared, message(), false), Pushed::Yes))
@@ -99,7 +99,7 @@ impl TopicState {
 
     /// Publishes what is in a slot to the routes that take it at once. Returns how many did.
     pub(crate) fn offer_slot(&mut self, routes: &mut [Route], topic: Topic, slot: &OnceCell<Slot>) -> usize {
-        let message = Message { topic: Some((topic.number(), &self.name)), payload: &[], slot: Some(slot) };
+        let message = Message { topic: Some((topic.number(), &self.name)), call: None, payload: &[], slot: Some(slot) };
         let mut inboxes = 0;
         for leg in &mut self.routes {
             let route = &mut routes[leg.id.at];

@@ -87,7 +87,8 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
             size_of::<InboxStats>()
                 + match &totals.address {
                     ListedAddress::Patterns(patterns) => texts(patterns),
-                    ListedAddress::Node | ListedAddress::Service(_) => 0,
+                    ListedAddress::Service(name) => name.len(),
+                    ListedAddress::Node | ListedAddress::Replies => 0,
                 }
         }
         ListedItem::Incoming(channel) | ListedItem::Outgoing(channel) => {
@@ -101,7 +102,8 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
             let latencies = if has_latencies { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 };
             let address = match &ended.address {
                 ListedAddress::Patterns(patterns) => texts(patterns),
-                ListedAddress::Node | ListedAddress::Service(_) => 0,
+                ListedAddress::Service(name) => name.len(),
+                ListedAddress::Node | ListedAddress::Replies => 0,
             };
             size_of::<ChannelStats>() + latencies + ended.peer.len() + address
         }
@@ -238,7 +240,11 @@ impl TryFrom<ListedAddress> for Address {
                 let patterns: Result<Vec<Pattern>, _> = patterns.iter().map(|pattern| pattern.parse()).collect();
                 Ok(Self::Topics(patterns.map_err(|_| BadListing("an invalid pattern"))?.into()))
             }
-            ListedAddress::Service(_) => Err(BadListing("a service, of a later version")),
+            ListedAddress::Service(name) => {
+                check_topic(&name).map_err(|_| BadListing("an invalid service"))?;
+                Ok(Self::Service(name.into()))
+            }
+            ListedAddress::Replies => Ok(Self::Replies),
         }
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum ListedAddress {
     Patterns(#[n(0)] Vec<String>),
     #[n(2)]
     Service(#[n(0)] String),
+    #[n(3)]
+    Replies,
 }
 
 impl From<&Address> for ListedAddress {
@@ -46,6 +48,8 @@ impl From<&Address> for ListedAddress {
         match address {
             Address::Node => Self::Node,
             Address::Topics(patterns) => Self::Patterns(patterns.iter().map(ToString::to_string).collect()),
+            Address::Service(name) => Self::Service(name.to_string()),
+            Address::Replies => Self::Replies,
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::sys::socket::Socket;
 
 /// The receiver's end of a channel.
 pub(super) struct InboundChannel {
+    /// Its number, which no other channel of the inbox has or has had.
+    pub(super) serial: u64,
     pub(super) consumer: Consumer<Reader, Writer>,
     /// Its sender executes no fences, and relies on a barrier whenever the channel is armed.
     pub(super) is_fenced: bool,

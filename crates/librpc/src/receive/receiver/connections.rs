@@ -34,6 +34,13 @@ pub(super) struct Connection {
 }
 
 impl Receiver {
+    /// Takes in every channel that has arrived. `true`: there was none, and nothing that was found is left.
+    pub(crate) fn take_in_arrivals(&mut self) -> bool {
+        let had_found = !self.found.is_empty();
+        self.take_arrivals();
+        !had_found && self.found.is_empty() && self.arrivals.is_empty()
+    }
+
     /// Takes in new channels, and notices of denied topics.
     pub(super) fn take_arrivals(&mut self) {
         self.arrivals.extend(self.shared.take_arrivals(ARRIVALS_AT_ONCE));
@@ -80,7 +87,9 @@ impl Receiver {
         };
         tracing::debug!(peer = &*peer.node, pid = peer.pid, "a sender has joined");
         self.found.push_back(Found::Joined(peer.clone()));
+        self.last_serial += 1;
         self.channels[index] = Some(InboundChannel {
+            serial: self.last_serial,
             consumer,
             is_fenced,
             peer,
@@ -173,6 +182,15 @@ impl Receiver {
         }
     }
 
+    /// Ends the channel of this serial number, because its sender has written what no honest one would.
+    pub(crate) fn expel(&mut self, serial: u64, why: String) {
+        let is_it = |channel: &Option<InboundChannel>| channel.as_ref().is_some_and(|channel| channel.serial == serial);
+        if let Some(index) = self.channels.iter().position(is_it) {
+            let left = self.leave(index, Departure::Corrupt(why));
+            self.found.push_back(left);
+        }
+    }
+
     /// Releases a channel, which is empty or corrupt.
     pub(super) fn leave(&mut self, index: usize, departure: Departure) -> Found {
         let channel = self.channels[index].take().expect("a leaving channel is there");
@@ -199,6 +217,6 @@ impl Receiver {
             Departure::Died => tracing::info!(peer, pid = channel.peer.pid, "a sender has died"),
             departure => tracing::debug!(peer, ?departure, "a sender has left"),
         }
-        Found::Left(Box::new((channel.peer, departure)))
+        Found::Left(Box::new((channel.peer, departure, channel.serial)))
     }
 }

@@ -20,6 +20,8 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use librpc_ring::Head;
+
 use self::channel::InboundChannel;
 use self::connections::Connection;
 use self::lent::LentMessage;
@@ -67,8 +69,11 @@ pub(crate) enum Found {
     /// A message: [`Receiver::message`].
     Message,
     Joined(Arc<Peer>),
-    Left(Box<(Arc<Peer>, Departure)>),
+    /// A sender has left: who, how, and the serial number of its channel.
+    Left(Box<(Arc<Peer>, Departure, u64)>),
     Denied(Arc<Denial>),
+    /// Something has changed that the inbox's owner is to look at: [`InboxShared::nudge`].
+    Nudged,
 }
 
 /// The channels of an inbox, polled by its owner.
@@ -79,6 +84,7 @@ pub(crate) struct Receiver {
     connections: BTreeMap<u64, Connection>,
     channels: Vec<Option<InboundChannel>>,
     vacant: Vec<usize>,
+    last_serial: u64,
     active: Vec<usize>,
     /// Channels that are still to be taken in: their connections cannot be watched yet.
     arrivals: VecDeque<Arrival>,
@@ -112,6 +118,8 @@ pub(crate) struct Receiver {
     trust: Option<Trust>,
     /// The message that was found last.
     pub(crate) taken: Taken,
+    /// Its head, in an inbox for calls.
+    pub(crate) head: Head,
     ready: Vec<Ready>,
 }
 
@@ -126,6 +134,7 @@ impl Receiver {
             connections: BTreeMap::new(),
             channels: Vec::new(),
             vacant: Vec::new(),
+            last_serial: 0,
             active: Vec::new(),
             arrivals: VecDeque::new(),
             doubtful: VecDeque::new(),
@@ -145,6 +154,7 @@ impl Receiver {
             lent: None,
             watched: BTreeMap::new(),
             trust,
+            head: Head::MESSAGE,
             taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, missed: 0 },
             ready: Vec::new(),
         })
@@ -155,6 +165,11 @@ impl Receiver {
     pub(crate) fn message(&self) -> Message<'_> {
         let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");
         Message::new(&channel.peer, &channel.topics, &self.payload, &self.taken)
+    }
+
+    /// The serial number of the channel of the message that was found last.
+    pub(crate) fn serial(&self) -> u64 {
+        self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look").serial
     }
 
     /// Everything that was taken is processed, and every sender that waits for it is woken. `lazily`: a sender that goes to

@@ -4,7 +4,7 @@
 //! channel starves another. Topics and departures also count towards the poll's share, because the caller continues to
 //! wait after them. So no receive exceeds its time limit.
 
-use librpc_ring::{Head, Mode, Record};
+use librpc_ring::{Head, Kind, Mode, Record};
 
 use super::{Found, POLLS_PER_CLOCK, Receiver};
 use crate::fault::fault;
@@ -53,6 +53,9 @@ impl Receiver {
     /// Takes the next message or event, if there is one.
     pub(super) fn poll(&mut self, wanted: Wanted) -> Polled {
         if self.shared.has_ended() {
+            if self.shared.take_nudge() {
+                return Polled::Found(Found::Nudged);
+            }
             self.settle();
             self.shared.signal.clear(); // another event loop does not spin on it
             return Polled::Ended;
@@ -139,7 +142,7 @@ impl Receiver {
         channel.missed += record.missed;
         if channel.topics.is_expected(&record.head) {
             fault!("consume.taken");
-            if self.shared.has_ended_meanwhile() {
+            if record.head.kind.is_counted() && self.shared.has_ended_meanwhile() {
                 channel.consumer.untake(&record.head, &self.payload);
                 return Step::Nothing;
             }
@@ -183,13 +186,14 @@ impl Receiver {
         channel.idle_looks = 0;
         let missed = std::mem::take(&mut channel.missed);
         channel.stamps.taken(record.head.time);
-        let Head { topic, redelivered, .. } = record.head;
+        let Head { kind, topic, redelivered, .. } = record.head;
+        self.head = record.head;
         self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, missed };
         self.stream.came(1);
         self.is_in_gap = false;
         self.quantum -= 1;
         self.polls += 1;
-        let is_plain = !record.head.lent && channel.drain.is_none();
+        let is_plain = kind == Kind::Message && !record.head.lent && channel.drain.is_none();
         if is_plain && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence {
             self.begin_run(index);
         }

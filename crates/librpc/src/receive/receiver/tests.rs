@@ -86,8 +86,15 @@ impl Stage {
     fn in_domain(domain: &Path, node: &str, incarnation: Incarnation, wait: Wait, policy: Policy) -> Self {
         let directory = Arc::new(file::open_directory(domain).unwrap());
         let address = Address::Topics(["**".parse().unwrap()].into());
-        let settings =
-            Settings { address, capacity: CAPACITY, max_message: 1 << 30, policy, receive_own: false, durable: None };
+        let settings = Settings {
+            address,
+            capacity: CAPACITY,
+            max_message: 1 << 30,
+            policy,
+            receive_own: false,
+            durable: None,
+            by_invitation: false,
+        };
         let shared = InboxShared::new(0, settings, directory, Arc::default()).unwrap();
         let receiver = Receiver::new(shared.clone(), wait, None).unwrap();
         let ledger = Ledger::new(Limits::default());

@@ -14,6 +14,7 @@ use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, lay
 use crate::fault::fault;
 use crate::link::LinkRef;
 use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
+use crate::link::inbox_shared::InboxShared;
 use crate::link::lending::{Lending, Payloads};
 use crate::link::readers::Access;
 use crate::name::{Incarnation, Peer};
@@ -309,14 +310,14 @@ impl OutboundChannel {
         }
     }
 
-    /// Declares the number of a topic to the receiver, for the records that follow.
-    pub(crate) fn declare(&mut self, number: u64, topic: &str) -> Pushed {
-        self.push_as_it_is(declaration(number), topic.as_bytes())
+    /// Declares something to the receiver, for the records that follow: a topic, or a caller.
+    pub(crate) fn declare(&mut self, head: Head, what: &[u8]) -> Pushed {
+        self.push_as_it_is(head, what)
     }
 
     /// The same as [`OutboundChannel::push_pending`].
-    pub(crate) fn declare_pending(&mut self, number: u64, topic: &str) -> Pushed {
-        self.push_slowly(declaration(number), topic.as_bytes(), true)
+    pub(crate) fn declare_pending(&mut self, head: Head, what: &[u8]) -> Pushed {
+        self.push_slowly(head, what, true)
     }
 
     /// The part of the ring in which a declaration made now holds. Always the same if the receiver cannot be overtaken.
@@ -465,6 +466,16 @@ impl OutboundChannel {
         self.shared.status() != channel_shared::FAILED
     }
 
+    /// Whether the receiver has answered, and is there.
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.status() == channel_shared::OPEN
+    }
+
+    /// Wakes this inbox when the receiver answers, and when it is gone.
+    pub(crate) fn report_to(&self, inbox: &Arc<InboxShared>) {
+        self.shared.report_to(inbox);
+    }
+
     pub(crate) fn failure(&self) -> Option<Failure> {
         self.shared.failure()
     }
@@ -497,6 +508,11 @@ impl OutboundChannel {
     }
 }
 
+/// The head of a record that declares the number of a topic.
+pub(crate) fn topic_declaration(number: u64) -> Head {
+    Head { topic: Some(number), ..Head::of(Kind::Topic) }
+}
+
 impl Drop for OutboundChannel {
     fn drop(&mut self) {
         if !self.shared.born.is_here() {
@@ -507,8 +523,4 @@ impl Drop for OutboundChannel {
         self.payloads.note_lent(self.noted, 0);
         self.payloads.adopt(self.lent.take());
     }
-}
-
-fn declaration(number: u64) -> Head {
-    Head { topic: Some(number), ..Head::of(Kind::Topic) }
 }

@@ -53,6 +53,11 @@ pub(crate) mod atomic {
                     machine().point();
                     self.0.fetch_or(value, order)
                 }
+
+                pub(crate) fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                    machine().point();
+                    self.0.fetch_and(value, order)
+                }
             }
         };
     }

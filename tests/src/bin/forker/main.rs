@@ -1,6 +1,8 @@
 //! A process that makes every handle of the library, and forks once for each public method. The child calls the method
 //! on the inherited handle. It prints a line for each: the method, what the child got, and what it should have got.
 
+mod calls; // the handles of calls
+
 use std::fmt::{Debug, Display};
 use std::io::{Read, Write};
 use std::num::NonZeroU32;
@@ -44,6 +46,7 @@ struct Handles {
     receipt: Receipt<'static>,
     sample: Sample,
     loan: Loan,
+    calls: calls::Handles,
 }
 
 struct Case {
@@ -80,6 +83,7 @@ fn cases() -> Vec<Case> {
     cases.extend(outboxes());
     cases.extend(faces());
     cases.extend(values());
+    cases.extend(calls::cases());
     cases
 }
 
@@ -451,6 +455,7 @@ fn main() {
     let mut observer = Observer::new(domain.clone());
     observer.look(LIMIT).unwrap();
     let quiet = open(&domain, "quiet");
+    let calls = calls::Handles::new(&node, &peer);
     let mut handles = Handles {
         domain,
         node,
@@ -469,6 +474,7 @@ fn main() {
         receipt,
         sample,
         loan,
+        calls,
     };
 
     for Case { method, expected, call } in cases() {
@@ -486,7 +492,8 @@ fn main() {
     }
 
     // The parent's handles are unchanged: except for one message, nothing that the children did has reached it.
-    let Handles { node, inbox, sender, publisher, outbox, callback, observer, .. } = &mut handles;
+    let Handles { node, inbox, sender, publisher, outbox, callback, observer, calls, .. } = &mut handles;
+    calls.go_on();
     sender.send(b"sent after").unwrap();
     assert_eq!(publisher.publish(b"published after").unwrap().inboxes(), 1);
     assert_eq!(hear(&mut peers_inbox, 4), ["from the child's own node", "sent", "sent", "sent after"]);
@@ -495,7 +502,7 @@ fn main() {
     publisher.flush(LIMIT).unwrap();
     outbox.flush(LIMIT).unwrap();
     assert_eq!((sender.sent(), outbox.total().accepted, publisher.account().accepted), (2, 2, 2));
-    assert_eq!((outbox.inboxes().len(), node.stats().inboxes.len()), (2, 4));
+    assert_eq!((outbox.inboxes().len(), node.stats().inboxes.len()), (2, 6));
     peer.connect("parent").unwrap().send(b"to the parent").unwrap();
     assert!(inbox.recv_timeout(LIMIT).unwrap().is_some(), "no child has stopped it");
     assert!(format!("{callback:?}").contains("Some"), "its thread runs");

@@ -1,0 +1,183 @@
+//! `librpc bench call`: a call from one process to another, and back.
+//!
+//! Where both sides poll, the limit is a one-way publish of the same size, of which a call needs two. Where both sleep, it is a round
+//! trip of eventfds in epoll. Each takes turns with the calls, with new processes in each round.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use librpc::{Domain, Node, Wait};
+use serde::Serialize;
+
+use super::child::{on_cpu, pin, ready};
+use super::end::Via;
+use super::eventfd::Line;
+use super::options::{Common, Percentiles, Rounds, SIZES, Share};
+use super::times::Times;
+use super::{Bench, Part, descriptors, latency, median, median_ratio};
+use crate::domain::{DomainArgs, unique_id};
+use crate::interrupt::Interrupt;
+use crate::latency::{Latency, readable};
+
+/// Warming up ends when the first of both is reached.
+const WARM_UP: u64 = 10_000;
+const WARM_UP_TIME: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Round trips of calls: where both sides poll, compared with a one-way publish; where both sleep, with eventfds
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  librpc bench call --pin 0,1
+  librpc bench call --sizes 64,1024 --json")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    rounds: Rounds,
+    #[command(flatten)]
+    percentiles: Percentiles,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    size: usize,
+    /// How both sides wait.
+    wait: &'static str,
+    rounds: usize,
+    #[serde(flatten)]
+    latency: Latency,
+    /// The median over the rounds: a one-way publish (spin), or a round trip of eventfds (block).
+    limit_ns: u64,
+    /// The median over the rounds of p50 / limit.
+    ratio: f64,
+}
+
+pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
+    let domain = bench.domain("call");
+    for size in args.common.sizes(SIZES)? {
+        for (wait, name) in [(Wait::Spin, "spin"), (Wait::Block, "block")] {
+            let mut times = Times::new();
+            let each = |share| {
+                let half = match share {
+                    Share::Time(time) => Share::Time(time / 4), // two ways to wait, each with its limit
+                    count => count,
+                };
+                let limit_ns = match wait {
+                    Wait::Spin => latency::round(bench, &args.common, &domain, Via::Topic, size, half)?.0.median(),
+                    _ => eventfds(bench, &args.common, &domain, half)?.median(),
+                };
+                let of_round = round(bench, &args.common, &domain, (wait, name), size, half)?;
+                times.add(&of_round);
+                Ok((of_round.median(), limit_ns))
+            };
+            let ratios = args.rounds.each(&args.common, format!("call, {size} bytes, {name}"), each)?;
+            let mut limits: Vec<u64> = ratios.iter().map(|(_, limit_ns)| *limit_ns).collect();
+            let (limit_ns, ratio) = (median(&mut limits), median_ratio(&ratios));
+            let measured =
+                Measured { size, wait: name, rounds: ratios.len(), latency: times.latency(), limit_ns, ratio };
+            args.percentiles.write(&times, Some(&format_args!("{size}.{name}")))?;
+            bench.print(args.common.json, "call", args.common.pin(), &measured, || {
+                let Latency { p50_ns, p90_ns, p99_ns, max_ns, .. } = measured.latency;
+                let [p50, p90, p99, max] = [p50_ns, p90_ns, p99_ns, max_ns].map(readable);
+                let limit = readable(limit_ns);
+                let what = if name == "spin" { "one way, a publish takes" } else { "eventfds take, there and back," };
+                format!(
+                    "call, {size} bytes, {name}: p50 {p50}, p90 {p90}, p99 {p99}, max {max}; {what} {limit} ({ratio} ×)"
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Repeats something until a share is used up, and returns how long each took.
+fn repeat(share: Share, mut what: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Times> {
+    let (mut times, mut begun, mut warmed) = (Times::new(), Instant::now(), 0);
+    let mut is_warm = false;
+    loop {
+        let sent = Instant::now();
+        let time = sent - begun;
+        if !is_warm && (warmed >= WARM_UP || time >= WARM_UP_TIME) {
+            (is_warm, begun) = (true, sent);
+        } else if is_warm && share.is_used_up(time, times.count()) {
+            return Ok(times);
+        }
+        what()?;
+        match is_warm {
+            true => times.record(sent.elapsed().as_nanos() as u64),
+            false => warmed += 1,
+        }
+    }
+}
+
+fn round(
+    bench: &Bench,
+    common: &Common,
+    domain: &Domain,
+    (wait, name): (Wait, &str),
+    size: usize,
+    share: Share,
+) -> anyhow::Result<Times> {
+    let node = Node::builder("caller").domain(domain.clone()).open()?;
+    let client = node.client_builder("echo").wait(wait).open()?;
+    let (ours, theirs) = common.cpus();
+    let _server = bench.start(domain, &[Part::Serve { spins: name == "spin", cpu: theirs }])?;
+    on_cpu(ours, || {
+        let (mut request, mut number) = (vec![0; size], 0u64);
+        repeat(share, || {
+            bench.check()?;
+            number += 1;
+            let bytes = size.min(8);
+            request[..bytes].copy_from_slice(&number.to_le_bytes()[..bytes]);
+            let reply = client.call(&request, LIMIT)?;
+            ensure!(*reply == *request, "a reply is not its request");
+            Ok(())
+        })
+    })
+}
+
+/// The process at the other end.
+pub(super) fn serve(domain: &DomainArgs, spins: bool, cpu: Option<usize>, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let node = domain.open("echo")?;
+    let server = node.server_builder("echo").wait(if spins { Wait::Spin } else { Wait::Block }).open()?;
+    let stop = server.stop_handle();
+    interrupt.then(move || stop.stop());
+    pin(cpu)?;
+    ready()?;
+    while let Some(request) = server.recv()? {
+        let reply = request.to_vec();
+        request.reply(&reply)?;
+    }
+    Ok(())
+}
+
+/// Round trips of eventfds.
+fn eventfds(bench: &Bench, common: &Common, domain: &Domain, share: Share) -> anyhow::Result<Times> {
+    let name = unique_id("librpc-bench")?;
+    let listener = descriptors::listen(&name)?;
+    let (ours, theirs) = common.cpus();
+    let mut answering = bench.spawn(domain, &[Part::AnswerEventfd { socket: name, cpu: theirs }])?;
+    let line = Line::open(&descriptors::accept_within(&listener, LIMIT, &bench.interrupt)?)?;
+    line.also(&bench.interrupt)?;
+    bench.await_ready(&mut answering, 1)?;
+    on_cpu(ours, || {
+        repeat(share, || {
+            line.send(1)?;
+            line.wait()?.context("interrupted")?;
+            Ok(())
+        })
+    })
+}
+
+/// Answers each number with the same one.
+pub(super) fn answer_eventfd(socket: &str, cpu: Option<usize>, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let line = Line::open(&descriptors::connect(socket)?)?;
+    line.also(interrupt)?;
+    pin(cpu)?;
+    ready()?;
+    while let Some(number) = line.wait()? {
+        line.send(number)?;
+    }
+    Ok(())
+}

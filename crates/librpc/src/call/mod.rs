@@ -1,0 +1,28 @@
+//! Calls: requests to a service, and their replies.
+//!
+//! ```text
+//! client                                                        server
+//! outbox ── Caller, Request, Cancel, Credit ──▶ inbox of the service, listed
+//! inbox, not listed ◀── Reply | Part… End | Failure ── outbox
+//! ```
+//!
+//! docs/design/calls.md says what is true after a death at each step.
+
+mod client; //   calling: `Client`, `Pending`, `Replies`
+mod error; //    why a call, or an answer, has failed
+mod exchange; // an inbox for which several threads wait
+mod options; //  how a call is to be made
+mod outgoing; // a record on its way, and where it goes
+mod request; //  a request at its server, and its answer
+mod server; //   serving: `Server`
+mod state; //    what a client knows of its calls
+mod work; //     what a server knows of its callers
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Answer, Client, ClientBuilder, Pending, Replies, Reply};
+pub use error::{CallError, ReplyError, ServeError};
+pub use options::CallOptions;
+pub use request::{ReplyStream, Request};
+pub use server::{Server, ServerBuilder};

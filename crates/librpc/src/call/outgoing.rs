@@ -1,0 +1,103 @@
+//! A record on its way to the other side of a call.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::link::inbox_shared::InboxShared;
+use crate::node_shared::NodeShared;
+use crate::receive::Sample;
+use crate::send::SendError;
+use crate::send::channel::Pushed;
+use crate::send::message::{Attempt, Call, Delivery, Message, Patience};
+use crate::send::routes::Routes;
+use crate::send::topics::{TopicNames, TopicRoute};
+use crate::sys::clock::Instant;
+use crate::sys::slots::Slot;
+
+/// The routes to the other sides of calls.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) routes: Routes,
+    /// Calls have no topics.
+    pub(super) names: TopicNames,
+    begun: Instant,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(super) enum Said {
+    Yes,
+    /// There is no room just now, or no answer yet.
+    Later,
+    /// The other side is gone.
+    Gone,
+    Failed(SendError),
+}
+
+impl Outgoing {
+    /// `inbox` is woken when another side answers, and when it is gone.
+    pub(super) fn new(node: Arc<NodeShared>, inbox: Arc<InboxShared>) -> Self {
+        let (routes, names) = (Routes::reporting_to(node, inbox), TopicNames::default());
+        Self { routes, names, begun: Instant::now() }
+    }
+
+    /// Sends a record, if that is possible at once. A long payload is put into a slot, which is kept for the next attempt.
+    pub(super) fn say(&mut self, way: &mut TopicRoute, call: Call<'_>, payload: &[u8], slot: &OnceCell<Slot>) -> Said {
+        let message = Message { topic: None, call: Some(call), payload, slot: Some(slot) };
+        // Nearly always there is room.
+        if let Some(route) = self.routes.get(way.id)
+            && matches!(route.push(&mut way.declared, message, false), Pushed::Yes)
+        {
+            return Said::Yes;
+        }
+        // The deadline is long past: it never waits.
+        let patience = Patience { timeout: Duration::ZERO, deadline: Some(self.begun) };
+        match self.routes.deliver_now(way, message, &self.names, patience) {
+            Attempt::Over(Delivery::Delivered | Delivery::Pending) => Said::Yes,
+            Attempt::Over(Delivery::Ended | Delivery::Denied) => Said::Gone,
+            Attempt::Over(
+                Delivery::Lost(SendError::ReceiverGone { .. }) | Delivery::Failed(SendError::ReceiverGone { .. }),
+            ) => Said::Gone,
+            Attempt::Over(Delivery::Lost(error) | Delivery::Failed(error)) => Said::Failed(error),
+            Attempt::Retry | Attempt::Wait(_) | Attempt::NeedsSlot => Said::Later,
+        }
+    }
+}
+
+/// What a request or a reply carries.
+pub(super) struct Payload {
+    sample: Sample,
+    copy: OnceLock<Vec<u8>>,
+}
+
+impl Payload {
+    pub(super) fn new(sample: Sample) -> Self {
+        Self { sample, copy: OnceLock::new() }
+    }
+
+    pub(super) fn sample(&self) -> &Sample {
+        &self.sample
+    }
+
+    pub(super) fn into_sample(self) -> Sample {
+        self.sample
+    }
+}
+
+/// A long payload, which its sender may change, is copied when it is first read.
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.sample.payload().unwrap_or_else(|| self.copy.get_or_init(|| self.sample.to_vec()))
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.sample.len())
+    }
+}

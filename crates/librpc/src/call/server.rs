@@ -1,0 +1,190 @@
+//! Serving a service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::error::ServeError;
+use crate::call::exchange::Exchange;
+use crate::call::request::Request;
+use crate::call::work::Serving;
+use crate::name::Address;
+use crate::node_shared::Owned;
+use crate::receive::builder::InboxBuilder;
+use crate::receive::inbox::RecvError;
+use crate::receive::receiver::Until;
+use crate::receive::{DEFAULT_CAPACITY, StopHandle, Wait};
+use crate::sys::clock::Instant;
+use crate::topic::check_topic;
+use crate::wire::DEFAULT_MAX_MESSAGE;
+
+/// How many requests may be in flight by default, of all clients and of each.
+const DEFAULT_IN_FLIGHT: usize = 4096;
+const DEFAULT_PER_CLIENT: usize = 256;
+/// How long a server that is dropped waits for clients that have no room for their answers.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Sets up a server: [`crate::Node::server_builder`].
+#[derive(Debug)]
+pub struct ServerBuilder<'n> {
+    node: &'n Arc<Owned>,
+    service: String,
+    capacity: u64,
+    max_request: usize,
+    max_in_flight: usize,
+    max_per_client: usize,
+    wait: Wait,
+}
+
+impl<'n> ServerBuilder<'n> {
+    pub(crate) fn new(node: &'n Arc<Owned>, service: &str) -> Self {
+        Self {
+            node,
+            service: service.to_owned(),
+            capacity: DEFAULT_CAPACITY,
+            max_request: DEFAULT_MAX_MESSAGE as usize,
+            max_in_flight: DEFAULT_IN_FLIGHT,
+            max_per_client: DEFAULT_PER_CLIENT,
+            wait: Wait::default(),
+        }
+    }
+
+    /// How many requests may be taken and not answered, by default 4,096. Those beyond it fail at once
+    /// ([`crate::CallError::Busy`]).
+    pub fn max_in_flight(self, requests: usize) -> Self {
+        Self { max_in_flight: requests, ..self }
+    }
+
+    /// The same for each client, by default 256.
+    pub fn max_per_client(self, requests: usize) -> Self {
+        Self { max_per_client: requests, ..self }
+    }
+
+    /// The longest request in bytes, by default 1 GiB. A longer one is an error of its client's.
+    pub fn max_request(self, bytes: usize) -> Self {
+        Self { max_request: bytes, ..self }
+    }
+
+    /// Bytes of the ring in which each client's requests come: see [`crate::InboxBuilder::capacity`].
+    pub fn capacity(self, bytes: u64) -> Self {
+        Self { capacity: bytes, ..self }
+    }
+
+    /// How the server waits.
+    pub fn wait(self, wait: Wait) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// Opens the server. Every call that begins after this has returned, in any process, finds it. Does not block, except for about a
+    /// millisecond in a shared domain.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub fn open(self) -> Result<Server, ServeError> {
+        let Self { node, service, capacity, max_request, max_in_flight, max_per_client, wait } = self;
+        check_topic(&service)?;
+        let service: Arc<str> = service.into();
+        let builder = InboxBuilder::new(node, Ok(Address::Service(service.clone())));
+        let inbox = builder.capacity(capacity).max_message(max_request).wait(wait).open()?;
+        let (stop, shared) = (inbox.stop_handle(), inbox.shared().clone());
+        let serving = Serving::new(node.clone(), shared, (max_in_flight, max_per_client));
+        Ok(Server { exchange: Arc::new(Exchange::new(inbox, serving)), node: node.clone(), service, stop })
+    }
+}
+
+/// Serves a service: [`crate::Node::serve`]. Several nodes may serve the same one, and several threads may receive its requests.
+///
+/// Dropping it ends it: requests that it has handed out can still be answered, those that it has not are left to other servers.
+pub struct Server {
+    exchange: Arc<Exchange<Serving>>,
+    node: Arc<Owned>,
+    service: Arc<str>,
+    stop: StopHandle,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("node", &self.node.id).field("service", &self.service).finish()
+    }
+}
+
+impl Server {
+    /// The service.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Waits for the next request. `None`: a [`StopHandle`] has stopped the server, for good.
+    ///
+    /// Requests whose time is up, or that were cancelled, are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn recv(&self) -> Result<Option<Request>, RecvError> {
+        self.next(Until::Forever)
+    }
+
+    /// The next request, if there is one. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn try_recv(&self) -> Result<Option<Request>, RecvError> {
+        self.next(Until::Now)
+    }
+
+    /// Waits for the next request, at most this long. `None`: the time is up, or the server was stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Request>, RecvError> {
+        self.next(Instant::now().checked_add(timeout).map_or(Until::Forever, Until::Deadline))
+    }
+
+    /// How many requests have come and are not answered.
+    pub fn in_flight(&self) -> usize {
+        if !self.exchange.born.is_here() {
+            return 0;
+        }
+        self.exchange.lock().side.in_flight()
+    }
+
+    /// Stops the server's receives from another thread, or from a signal handler. Requests that it has handed out can still be answered,
+    /// and learn when they are cancelled.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    fn next(&self, until: Until) -> Result<Option<Request>, RecvError> {
+        if !self.exchange.born.is_here() {
+            return Err(RecvError::Forked);
+        }
+        let inbox = &self.exchange.inbox;
+        let next = |side: &mut Serving| if inbox.is_winding_down() { Some(None) } else { side.next().map(Some) };
+        let arrived = self.exchange.wait_for(until, next)?;
+        Ok(arrived.flatten().map(|arrived| Request::new(self.exchange.clone(), arrived)))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.exchange.born.is_here() {
+            return;
+        }
+        self.exchange.lock().side.close();
+        // A client that has no room must not lose an answer because its server ends a moment later.
+        let last = Until::Deadline(Instant::now() + LAST_ANSWERS);
+        let sent = self.exchange.wait_for(last, |side| (!side.has_backlog()).then_some(()));
+        if !matches!(sent, Ok(Some(()))) {
+            tracing::warn!(
+                node = &*self.node.id,
+                service = &*self.service,
+                "a server ends before all its answers are sent"
+            );
+        }
+        self.exchange.close();
+    }
+}

@@ -1,0 +1,541 @@
+//! What a client knows of its calls, and of the servers of its service.
+//!
+//! Invariant: a call has an outcome, or its request is with exactly one server, or it waits in `unsent`. A server that is gone is in
+//! `doubtful` until it is clear which requests it had taken: those that it had not taken go to another server. A call whose request it
+//! had taken has ended only once its replies were read to the end: its server may have answered before it died.
+
+mod gone; // servers that are gone, and what becomes of their requests
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use librpc_ring::Kind;
+
+use crate::call::error::CallError;
+use crate::call::exchange::Side;
+use crate::call::options::CallOptions;
+use crate::call::outgoing::{Outgoing, Said};
+use crate::fault::fault;
+use crate::link::inbox_shared::{InboxShared, Invited};
+use crate::name::Peer;
+use crate::node_shared::Owned;
+use crate::receive::Sample;
+use crate::receive::inbox::{Heard, Inbox, Spoken};
+use crate::registry::change_counter::Watch;
+use crate::registry::lookup::Listings;
+use crate::registry::view::Subscription;
+use crate::send::SendError;
+use crate::send::channel::OutboundChannel;
+use crate::send::message::Call;
+use crate::send::route::RouteId;
+use crate::send::topics::TopicRoute;
+use crate::sys::clock::Instant;
+use crate::sys::slots::Slot;
+use crate::text::harmless;
+use crate::wire::{self, Cause, Credit};
+
+/// How many parts of a reply a server sends before its client has taken any.
+pub(super) const WINDOW: u32 = 16;
+/// How soon what could not be done is tried again.
+const AGAIN: Duration = Duration::from_millis(1);
+/// The longest text of a failure that is kept, in characters.
+const TEXT_CHARS: usize = 4096;
+
+/// A server of the service.
+#[derive(Debug)]
+struct Server {
+    key: Arc<Invited>,
+    listed: Arc<Subscription>,
+    way: TopicRoute,
+    /// How many calls it has not answered.
+    outstanding: usize,
+}
+
+/// A server that is gone, and what it left unread.
+#[derive(Debug)]
+struct Gone {
+    key: Arc<Invited>,
+    listed: Option<Arc<Subscription>>,
+    id: RouteId,
+    channel: OutboundChannel,
+    /// When that was noticed.
+    since: Instant,
+}
+
+/// A call that nobody has ended.
+#[derive(Debug)]
+pub(super) struct Ongoing {
+    server: Arc<Invited>,
+    route: RouteId,
+    is_stream: bool,
+    to: Option<Arc<str>>,
+    deadline: Option<u64>,
+    /// What is sent again if the server that has taken it dies.
+    body: Option<Box<[u8]>>,
+    /// The only reply.
+    reply: Option<Sample>,
+    parts: VecDeque<Sample>,
+    /// How many parts were taken since the server was last told.
+    taken: u32,
+    outcome: Option<Result<(), CallError>>,
+    /// Its server is gone, and had taken it.
+    orphaned: Option<Orphaned>,
+}
+
+/// How far it is clear whether a server has answered before it was gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Orphaned {
+    /// Its channel of replies may have arrived.
+    New,
+    /// It has been taken in, if it had arrived.
+    LookedFor,
+}
+
+/// A request that is to be sent again.
+#[derive(Debug)]
+struct Unsent {
+    number: u64,
+    payload: Box<[u8]>,
+    slot: OnceCell<Slot>,
+    /// Why it was not taken, if that was said.
+    error: Option<CallError>,
+}
+
+/// A new request.
+pub(super) struct New<'n> {
+    pub(super) payload: &'n [u8],
+    pub(super) slot: &'n OnceCell<Slot>,
+    pub(super) options: &'n CallOptions,
+    pub(super) deadline: Option<u64>,
+    pub(super) is_stream: bool,
+}
+
+/// What became of a new request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Begun {
+    /// It is with a server, under this number.
+    As(u64),
+    /// No server has room for it just now.
+    Later,
+}
+
+/// A client, as its calls share it.
+#[derive(Debug)]
+pub(super) struct Calling {
+    pub(super) node: Arc<Owned>,
+    pub(super) service: Arc<str>,
+    inbox: Arc<InboxShared>,
+    out: Outgoing,
+    /// What it says of itself before its first request on a channel.
+    caller: Vec<u8>,
+    servers: Vec<Server>,
+    /// The domain's change counter, and its value when the servers were looked up; the version of the view then.
+    registry: Option<(Watch, u64)>,
+    version: u64,
+    /// Whose turn it is among servers with equally many calls.
+    turn: usize,
+    calls: BTreeMap<u64, Box<Ongoing>>,
+    last: u64,
+    max_in_flight: usize,
+    /// How many channels of replies each server has.
+    connected: BTreeMap<Invited, u32>,
+    gone: Vec<Gone>,
+    unsent: VecDeque<Unsent>,
+    /// What could not be said yet: calls that were given up, by route.
+    uncancelled: VecDeque<(RouteId, u64)>,
+    /// Something has to be tended.
+    has_work: bool,
+}
+
+fn key_of(peer: &Peer) -> Invited {
+    (peer.node.clone(), peer.incarnation, peer.uid)
+}
+
+fn is_of(peer: &Peer, (node, incarnation, uid): &Invited) -> bool {
+    (peer.incarnation, peer.uid) == (*incarnation, *uid) && peer.node == *node
+}
+
+impl Calling {
+    pub(super) fn new(
+        node: Arc<Owned>,
+        service: Arc<str>,
+        inbox: Arc<InboxShared>,
+        caller: Vec<u8>,
+        max_in_flight: usize,
+    ) -> Self {
+        Self {
+            out: Outgoing::new((**node).clone(), inbox.clone()),
+            node,
+            service,
+            inbox,
+            caller,
+            servers: Vec::new(),
+            registry: None,
+            version: 0,
+            turn: 0,
+            calls: BTreeMap::new(),
+            last: 0,
+            max_in_flight,
+            connected: BTreeMap::new(),
+            gone: Vec::new(),
+            unsent: VecDeque::new(),
+            uncancelled: VecDeque::new(),
+            has_work: false,
+        }
+    }
+
+    /// Looks up the servers, if the registry has changed.
+    pub(super) fn find_servers(&mut self) -> Result<(), CallError> {
+        if let Some((watch, seen)) = &mut self.registry
+            && watch.counter() == *seen
+        {
+            return Ok(());
+        }
+        let (service, routes, version) = (&self.service, &mut self.out.routes, self.version);
+        let answer = self.node.ask_view(|view| {
+            view.forget(&routes.take_ended());
+            let counter = view.refresh()?;
+            let found: Vec<_> = view.since(version).filter(|listed| listed.serves(service)).cloned().collect();
+            Ok((counter, view.watch.again(), view.version(), found))
+        });
+        let answer = answer.map_err(|source| CallError::Lookup { service: service.clone(), source: source.into() })?;
+        let Some((counter, watch, version, found)) = answer else {
+            return Err(CallError::Closed { node: self.node.id.clone() });
+        };
+        for listed in found.into_iter().rev() {
+            self.add(listed);
+        }
+        self.registry = Some((watch, counter));
+        self.version = version;
+        Ok(())
+    }
+
+    fn add(&mut self, listed: Arc<Subscription>) {
+        if self.servers.iter().any(|known| known.listed.target.is_same_inbox(&listed.target)) {
+            return;
+        }
+        let target = &listed.target;
+        let key: Arc<Invited> = Arc::new((target.node.clone(), target.incarnation, target.uid));
+        self.inbox.invite((*key).clone());
+        let way = TopicRoute::new(self.out.routes.subscription_route(listed.clone(), &self.out.names));
+        self.servers.push(Server { key, listed, way, outstanding: 0 });
+    }
+
+    /// The nodes that serve the service just now.
+    pub(super) fn server_nodes(&mut self) -> Result<Vec<Arc<str>>, CallError> {
+        self.find_servers()?;
+        let closed = || CallError::Closed { node: self.node.id.clone() };
+        let directory = self.node.directory().ok_or_else(closed)?;
+        let (mut listings, mut nodes) = (Listings::new(&directory), Vec::new());
+        for server in &self.servers {
+            let is_listed = listings.contain(&server.listed.target);
+            let failed = |source| CallError::Lookup { service: self.service.clone(), source: Arc::new(source) };
+            if is_listed.map_err(failed)? {
+                nodes.push(server.key.0.clone());
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Sends a new request to the server with the fewest outstanding ones.
+    pub(super) fn begin(&mut self, new: &New<'_>) -> Result<Begun, CallError> {
+        if self.calls.len() >= self.max_in_flight {
+            let what = format!("{} calls of this client are in flight, its limit", self.max_in_flight).into();
+            return Err(CallError::Busy { service: self.service.clone(), what });
+        }
+        self.find_servers()?;
+        let number = self.last + 1;
+        let to = &new.options.to;
+        let (said, server) = self.send(number, new.deadline, to.as_ref(), new.payload, new.slot);
+        match said {
+            Some(Said::Yes) => {}
+            Some(Said::Later) => return Ok(Begun::Later),
+            Some(Said::Failed(error)) => return Err(self.not_sent(error)),
+            Some(Said::Gone) | None => {
+                return Err(CallError::NoServer { service: self.service.clone(), node: to.clone() });
+            }
+        }
+        fault!("call.requested");
+        self.last = number;
+        let (server, route) = server.expect("it was sent to one");
+        let ongoing = Ongoing {
+            server,
+            route,
+            is_stream: new.is_stream,
+            to: to.clone(),
+            deadline: new.deadline,
+            body: new.options.idempotent.then(|| new.payload.into()),
+            reply: None,
+            parts: VecDeque::new(),
+            taken: 0,
+            outcome: None,
+            orphaned: None,
+        };
+        self.calls.insert(number, Box::new(ongoing));
+        Ok(Begun::As(number))
+    }
+
+    /// Sends a request to one server. The answer is that of the server that took it, or the best of the others'. `None`: there is no
+    /// server.
+    fn send(
+        &mut self,
+        number: u64,
+        deadline: Option<u64>,
+        to: Option<&Arc<str>>,
+        payload: &[u8],
+        slot: &OnceCell<Slot>,
+    ) -> (Option<Said>, Option<(Arc<Invited>, RouteId)>) {
+        let mut best = None;
+        let mut tried: Vec<RouteId> = Vec::new();
+        while let Some(at) = self.next_server(to, &tried) {
+            let call = Call { kind: Kind::Request, number, deadline, caller: Some(&self.caller) };
+            let server = &mut self.servers[at];
+            let said = self.out.say(&mut server.way, call, payload, slot);
+            match said {
+                Said::Yes => {
+                    server.outstanding += 1;
+                    return (Some(said), Some((server.key.clone(), server.way.id)));
+                }
+                Said::Gone => {
+                    self.has_work = true; // what it had is looked after
+                    self.inbox.nudge();
+                    let id = server.way.id;
+                    tried.push(id);
+                    if self.out.routes.get(id).is_none() {
+                        self.forget(at);
+                    }
+                    best.get_or_insert(Said::Gone);
+                }
+                Said::Later | Said::Failed(_) => {
+                    tried.push(server.way.id);
+                    if !matches!(best, Some(Said::Later)) {
+                        best = Some(said);
+                    }
+                }
+            }
+        }
+        (best, None)
+    }
+
+    /// The server with the fewest outstanding calls among those that were not tried; in turn where several have equally many.
+    fn next_server(&mut self, to: Option<&Arc<str>>, tried: &[RouteId]) -> Option<usize> {
+        let servers = self.servers.len();
+        let is_asked = |at: &usize| {
+            let server = &self.servers[*at];
+            to.is_none_or(|to| server.key.0 == *to) && !tried.contains(&server.way.id)
+        };
+        let order = (0..servers).map(|at| (self.turn + at) % servers);
+        let next = order.filter(is_asked).min_by_key(|&at| self.servers[at].outstanding)?;
+        self.turn = (next + 1) % servers;
+        Some(next)
+    }
+
+    fn forget(&mut self, at: usize) {
+        let server = self.servers.remove(at);
+        self.out.routes.remove(server.way.id);
+        self.disinvite(&server.key);
+    }
+
+    /// A server that is gone, and from which nothing more is to come, may no longer connect.
+    fn disinvite(&self, key: &Invited) {
+        let is_known = self.servers.iter().any(|server| *server.key == *key)
+            || self.gone.iter().any(|gone| *gone.key == *key)
+            || self.calls.values().any(|call| call.outcome.is_none() && *call.server == *key);
+        if !is_known {
+            self.inbox.disinvite(key);
+        }
+    }
+
+    fn not_sent(&self, error: SendError) -> CallError {
+        let service = self.service.clone();
+        match error {
+            SendError::Refused { node, reason, text, .. } => CallError::Refused { service, node, reason, text },
+            SendError::Closed { node } => CallError::Closed { node },
+            source => CallError::Send { service, source: Arc::new(source) },
+        }
+    }
+
+    /// The next part of a reply, or how it has ended. `None`: nothing has come yet.
+    pub(super) fn next_part(&mut self, number: u64) -> Option<Result<Option<Sample>, CallError>> {
+        let call = self.calls.get_mut(&number)?;
+        if let Some(part) = call.parts.pop_front() {
+            call.taken += 1;
+            if call.is_stream && call.taken >= WINDOW / 2 && call.outcome.is_none() {
+                self.give_credit(number);
+            }
+            return Some(Ok(Some(part)));
+        }
+        call.outcome.as_ref()?;
+        if let Some(reply) = call.reply.take() {
+            return Some(Ok(Some(reply)));
+        }
+        let call = self.calls.remove(&number)?;
+        Some(call.outcome?.map(|()| None))
+    }
+
+    /// The only reply to a call, or why there is none. `None`: nothing has come yet.
+    pub(super) fn reply(&mut self, number: u64) -> Option<Result<Sample, CallError>> {
+        self.calls.get(&number)?.outcome.as_ref()?;
+        let call = self.calls.remove(&number)?;
+        Some(match (call.outcome?, call.reply) {
+            (Ok(()), Some(reply)) => Ok(reply),
+            (Ok(()), None) => Err(self.mismatch(&call.server.0, "has ended its reply without a part")),
+            (Err(error), _) => Err(error),
+        })
+    }
+
+    fn mismatch(&self, node: &Arc<str>, why: &str) -> CallError {
+        CallError::Mismatch { service: self.service.clone(), node: node.clone(), why: why.into() }
+    }
+
+    /// Lets a server send as many more parts as were taken.
+    fn give_credit(&mut self, number: u64) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let Some(server) = self.servers.iter_mut().find(|server| server.way.id == call.route) else { return };
+        let credit = wire::encode(&Credit { parts: call.taken });
+        let record = Call { kind: Kind::Credit, number, deadline: None, caller: Some(&self.caller) };
+        match self.out.say(&mut server.way, record, &credit, &OnceCell::new()) {
+            Said::Yes => call.taken = 0,
+            // With the next part that is taken, or the next look.
+            _ => self.has_work = true,
+        }
+    }
+
+    /// Nobody waits for a call any more: its server learns that.
+    pub(super) fn abandon(&mut self, number: u64) {
+        let Some(call) = self.calls.remove(&number) else { return };
+        self.unsent.retain(|unsent| unsent.number != number);
+        if call.outcome.is_none() {
+            self.answered(call.route);
+            self.cancel(call.route, number);
+        }
+    }
+
+    fn cancel(&mut self, route: RouteId, number: u64) {
+        if !self.try_cancel(route, number) && self.uncancelled.len() < self.max_in_flight {
+            self.uncancelled.push_back((route, number));
+            self.has_work = true;
+            self.inbox.nudge(); // a thread that receives just now looks after it
+        }
+    }
+
+    /// `false`: it is to be tried again.
+    fn try_cancel(&mut self, route: RouteId, number: u64) -> bool {
+        let Some(server) = self.servers.iter_mut().find(|server| server.way.id == route) else { return true };
+        let record = Call { kind: Kind::Cancel, number, deadline: None, caller: Some(&self.caller) };
+        let said = self.out.say(&mut server.way, record, &[], &OnceCell::new());
+        fault!("call.cancelled");
+        !matches!(said, Said::Later)
+    }
+
+    /// A server has one call less.
+    fn answered(&mut self, route: RouteId) {
+        if let Some(server) = self.servers.iter_mut().find(|server| server.way.id == route) {
+            server.outstanding = server.outstanding.saturating_sub(1);
+        }
+    }
+
+    fn end(&mut self, number: u64, outcome: Result<(), CallError>) {
+        let Some(call) = self.calls.get_mut(&number).filter(|call| call.outcome.is_none()) else { return };
+        call.outcome = Some(outcome);
+        (call.body, call.orphaned) = (None, None);
+        let route = call.route;
+        self.answered(route);
+    }
+
+    /// Takes a record of a server's.
+    fn spoken(&mut self, inbox: &mut Inbox, spoken: Spoken) {
+        let Spoken { channel, head, sample } = spoken;
+        let Some(number) = head.correlation else { return };
+        // One that was given up, or that no such server was asked.
+        let Some(call) = self.calls.get_mut(&number).filter(|call| is_of(sample.peer(), &call.server)) else {
+            return;
+        };
+        if call.outcome.is_some() {
+            return;
+        }
+        call.body = None; // what has answered in part cannot be begun again
+        if head.kind == Kind::Reply && call.parts.is_empty() {
+            call.reply = Some(sample);
+            return self.end(number, Ok(()));
+        }
+        let node = call.server.0.clone();
+        match head.kind {
+            Kind::Part if !call.is_stream => {
+                let route = call.route;
+                let error = self.mismatch(&node, "answers in parts: call_stream takes them");
+                self.end(number, Err(error));
+                self.cancel(route, number);
+            }
+            Kind::Part if call.parts.len() as u32 + call.taken < WINDOW => call.parts.push_back(sample),
+            Kind::Part => inbox.expel(channel, format!("it sends more than {WINDOW} parts that nobody has taken")),
+            Kind::End => self.end(number, Ok(())),
+            Kind::Failure => {
+                let failure = wire::decode::<wire::Failure>(&sample.to_vec());
+                match failure {
+                    Ok(failure) => self.failed(number, node, failure),
+                    Err(error) => inbox.expel(channel, error.to_string()),
+                }
+            }
+            kind => inbox.expel(channel, format!("it answers with an unexpected record, {kind:?}")),
+        }
+    }
+
+    fn failed(&mut self, number: u64, node: Arc<str>, failure: wire::Failure) {
+        let service = self.service.clone();
+        let text: String = harmless(&failure.text).chars().take(TEXT_CHARS).collect();
+        let text: Arc<str> = text.into();
+        let error = match Cause::from_number(failure.cause) {
+            Cause::Busy => CallError::Busy { service, what: format!("node {node:?}: {text}").into() },
+            Cause::Unimplemented => CallError::Unimplemented { service, node, text },
+            Cause::NotTaken => CallError::ServerDied { service, node, taken: false },
+            Cause::Program | Cause::Dropped => CallError::Failed { service, node, code: failure.code, message: text },
+        };
+        self.end(number, Err(error));
+    }
+}
+
+impl Side for Calling {
+    fn heard(&mut self, inbox: &mut Inbox, heard: Heard) {
+        match heard {
+            Heard::Record(spoken) => self.spoken(inbox, spoken),
+            Heard::Nudged => self.has_work = true,
+            Heard::Joined(peer) => *self.connected.entry(key_of(&peer)).or_default() += 1,
+            Heard::Left(peer, ..) => {
+                let key = key_of(&peer);
+                if let Some(channels) = self.connected.get_mut(&key) {
+                    *channels -= 1;
+                    if *channels == 0 {
+                        self.connected.remove(&key);
+                    }
+                }
+                self.has_work = true;
+            }
+        }
+    }
+
+    fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
+        if !std::mem::take(&mut self.has_work) {
+            return None;
+        }
+        for (id, channel) in self.out.routes.take_failed() {
+            self.server_gone(id, channel);
+        }
+        self.settle();
+        let mut again = self.end_orphans(inbox);
+        self.send_again();
+        for (route, number) in std::mem::take(&mut self.uncancelled) {
+            if !self.try_cancel(route, number) {
+                self.uncancelled.push_back((route, number));
+            }
+        }
+        let owed = |call: &Ongoing| call.is_stream && call.taken >= WINDOW / 2 && call.outcome.is_none();
+        let owing: Vec<u64> = self.calls.iter().filter(|(_, call)| owed(call)).map(|(&number, _)| number).collect();
+        owing.into_iter().for_each(|number| self.give_credit(number));
+        again |= self.has_work || !self.gone.is_empty() || !self.unsent.is_empty() || !self.uncancelled.is_empty();
+        self.has_work = again;
+        again.then(|| Instant::now() + AGAIN)
+    }
+}

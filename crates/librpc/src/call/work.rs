@@ -1,0 +1,500 @@
+//! What a server knows of its callers, and of the requests that they wait for.
+//!
+//! Invariant: a request that has come is in `parked`, in `ready`, or handed out, and counts as in flight until it is answered, or its
+//! caller gives it up or is gone. It is handed out only once its caller has attached the channel of replies: then a server that dies
+//! leaves each answer where its client finds it.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use librpc_ring::{Kind, is_mappable};
+
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::call::error::ReplyError;
+use crate::call::exchange::Side;
+use crate::call::outgoing::{Outgoing, Said};
+use crate::call::state::WINDOW;
+use crate::fault::fault;
+use crate::link::channel_shared::Failure;
+use crate::link::inbox_shared::InboxShared;
+use crate::name::{Address, Peer};
+use crate::node_shared::Owned;
+use crate::policy::Policy;
+use crate::receive::inbox::{Heard, Inbox, Spoken};
+use crate::receive::{Departure, Sample};
+use crate::registry::target::Target;
+use crate::registry::view::Subscription;
+use crate::send::SendError;
+use crate::send::message::Call;
+use crate::send::routes::Reached;
+use crate::send::topics::TopicRoute;
+use crate::sys::clock::{Instant, now_ns};
+use crate::sys::memory::page_size;
+use crate::sys::slots::Slot;
+use crate::wire::{self, Caller, Cause, Credit, Reason};
+
+/// How soon what could not be done is tried again.
+const AGAIN: Duration = Duration::from_millis(1);
+/// How many bytes of answers wait for a client that does not read them.
+const MAX_BACKLOG: usize = 64 << 20;
+/// How many parts a client may ask for in advance.
+const MAX_CREDIT: u32 = 1 << 16;
+
+/// What the threads that work on a request share with the server.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// The client no longer waits.
+    is_cancelled: AtomicBool,
+    /// How many parts it takes.
+    credit: AtomicU32,
+}
+
+impl Work {
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed) // a hint, and nothing depends on it
+    }
+
+    fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A request that has come.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) caller: u64,
+    pub(super) number: u64,
+    pub(super) work: Arc<Work>,
+    pub(super) sample: Sample,
+    pub(super) deadline: Option<u64>,
+}
+
+impl Arrived {
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| now_ns() >= deadline)
+    }
+}
+
+/// An answer that waits for room.
+#[derive(Debug)]
+struct Waiting {
+    kind: Kind,
+    number: u64,
+    payload: Box<[u8]>,
+    slot: OnceCell<Slot>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
+/// A client that has connected.
+#[derive(Debug)]
+struct Client {
+    peer: Arc<Peer>,
+    way: TopicRoute,
+    /// It has attached the channel of replies.
+    is_open: bool,
+    /// It has lost its channel of requests, and nothing more is heard of it. What it has asked is answered.
+    is_silent: bool,
+    calls: BTreeMap<u64, Arc<Work>>,
+    parked: VecDeque<Arrived>,
+    backlog: VecDeque<Waiting>,
+    backlog_bytes: usize,
+}
+
+/// A server, as its requests share it.
+#[derive(Debug)]
+pub(super) struct Serving {
+    /// Kept open until the last request is answered.
+    _node: Arc<Owned>,
+    inbox: Arc<InboxShared>,
+    out: Outgoing,
+    /// By the serial numbers of their channels.
+    clients: BTreeMap<u64, Client>,
+    ready: VecDeque<Arrived>,
+    in_flight: usize,
+    max_in_flight: usize,
+    max_per_client: usize,
+    /// It takes no more requests.
+    is_closed: bool,
+    has_work: bool,
+}
+
+impl Serving {
+    pub(super) fn new(
+        node: Arc<Owned>,
+        inbox: Arc<InboxShared>,
+        (max_in_flight, max_per_client): (usize, usize),
+    ) -> Self {
+        Self {
+            out: Outgoing::new((**node).clone(), inbox.clone()),
+            _node: node,
+            inbox,
+            clients: BTreeMap::new(),
+            ready: VecDeque::new(),
+            in_flight: 0,
+            max_in_flight,
+            max_per_client,
+            is_closed: false,
+            has_work: false,
+        }
+    }
+
+    /// The next request that somebody still waits for.
+    pub(super) fn next(&mut self) -> Option<Arrived> {
+        while let Some(arrived) = self.ready.pop_front() {
+            if !arrived.work.is_cancelled() && !arrived.is_late() {
+                fault!("call.handed-out");
+                return Some(arrived);
+            }
+            self.done(arrived.caller, arrived.number);
+        }
+        None
+    }
+
+    /// How many requests have come and are not answered.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// A request is answered, or given up.
+    fn done(&mut self, caller: u64, number: u64) {
+        if let Some(client) = self.clients.get_mut(&caller)
+            && client.calls.remove(&number).is_some()
+        {
+            self.in_flight -= 1;
+            self.has_work |= client.is_silent;
+        }
+    }
+
+    /// Answers a request. `Ok(false)`: nobody waits for it any more.
+    pub(super) fn answer(&mut self, caller: u64, number: u64, kind: Kind, payload: &[u8]) -> Result<bool, ReplyError> {
+        let is_last = kind != Kind::Part;
+        let is_waited_for = self.clients.get(&caller).is_some_and(|client| client.calls.contains_key(&number));
+        let said = if is_waited_for { self.say(caller, number, kind, payload) } else { Ok(false) };
+        if is_last {
+            self.done(caller, number);
+        }
+        said
+    }
+
+    fn say(&mut self, caller: u64, number: u64, kind: Kind, payload: &[u8]) -> Result<bool, ReplyError> {
+        let Some(client) = self.clients.get_mut(&caller) else { return Ok(false) };
+        let slot = OnceCell::new();
+        let call = Call { kind, number, deadline: None, caller: None };
+        let said = match client.is_open && client.backlog.is_empty() {
+            true => self.out.say(&mut client.way, call, payload, &slot),
+            false => Said::Later,
+        };
+        fault!("call.answered");
+        let node = client.peer.node.clone();
+        match said {
+            Said::Yes => Ok(true),
+            Said::Later | Said::Gone if client.backlog_bytes + payload.len() > MAX_BACKLOG && kind != Kind::Failure => {
+                self.say_failure(
+                    caller,
+                    number,
+                    Cause::Dropped,
+                    0,
+                    "the client does not read its replies: this one was dropped",
+                );
+                Err(ReplyError::Dropped { node })
+            }
+            Said::Later | Said::Gone => {
+                // Perhaps only the connection is lost: then it is made again.
+                client.is_open &= matches!(said, Said::Later);
+                let waiting = Waiting { kind, number, payload: payload.into(), slot };
+                client.backlog_bytes += waiting.bytes();
+                client.backlog.push_back(waiting);
+                self.has_work = true;
+                self.inbox.nudge();
+                Ok(true)
+            }
+            Said::Failed(SendError::TooLarge { bytes, max, .. }) => {
+                let text = format!("the reply of {bytes} bytes exceeds the client's limit of {max} bytes");
+                self.say_failure(caller, number, Cause::Dropped, 0, &text);
+                Err(ReplyError::TooLarge { node, bytes, max })
+            }
+            Said::Failed(SendError::Closed { node }) => Err(ReplyError::Closed { node }),
+            Said::Failed(error) => {
+                if kind != Kind::Failure {
+                    self.say_failure(
+                        caller,
+                        number,
+                        Cause::Dropped,
+                        0,
+                        &format!("the reply could not be sent: {error}"),
+                    );
+                }
+                Err(ReplyError::Send(Arc::new(error)))
+            }
+        }
+    }
+
+    fn say_failure(&mut self, caller: u64, number: u64, cause: Cause, code: i32, text: &str) {
+        let failure = wire::encode(&wire::Failure { cause: cause as u32, code, text: text.to_owned() });
+        let _ = self.say(caller, number, Kind::Failure, &failure); // what can be said of it is said by this
+    }
+
+    /// Says that a request has failed.
+    pub(super) fn fail(
+        &mut self,
+        caller: u64,
+        number: u64,
+        (cause, code, text): (Cause, i32, &str),
+    ) -> Result<bool, ReplyError> {
+        let failure = wire::encode(&wire::Failure { cause: cause as u32, code, text: text.to_owned() });
+        self.answer(caller, number, Kind::Failure, &failure)
+    }
+
+    /// Takes the right to send one more part. `None`: the client has to take some first.
+    pub(super) fn take_credit(&mut self, work: &Work) -> Option<()> {
+        // Under the lock of the exchange, as every other change.
+        let credit = work.credit.load(Ordering::Relaxed);
+        // Once the server has ended, it hears no more of what is taken.
+        (credit > 0 || self.is_closed).then(|| work.credit.store(credit.saturating_sub(1), Ordering::Relaxed))
+    }
+
+    /// Takes no more requests. What nobody has seen goes back to its clients, who may ask others.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        let parked = self.clients.values_mut().flat_map(|client| std::mem::take(&mut client.parked));
+        let unseen: Vec<Arrived> = std::mem::take(&mut self.ready).into_iter().chain(parked).collect();
+        for Arrived { caller, number, .. } in unseen {
+            let _ = self.fail(caller, number, (Cause::NotTaken, 0, "")); // otherwise the client learns it from the hang-up
+        }
+    }
+
+    /// Whether answers wait for room.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.clients.values().any(|client| !client.backlog.is_empty())
+    }
+
+    /// A client is gone, or no longer takes replies: nobody waits for what it has asked.
+    fn client_gone(&mut self, caller: u64) {
+        let Some(client) = self.clients.get_mut(&caller) else { return };
+        let calls = std::mem::take(&mut client.calls);
+        self.in_flight -= calls.len();
+        calls.values().for_each(|work| work.cancel());
+        client.parked.clear();
+        client.backlog.clear();
+        client.backlog_bytes = 0;
+        self.ready.retain(|arrived| arrived.caller != caller);
+    }
+
+    fn forget(&mut self, caller: u64) {
+        if let Some(client) = self.clients.remove(&caller) {
+            self.out.routes.remove(client.way.id);
+        }
+    }
+
+    fn spoken(&mut self, inbox: &mut Inbox, spoken: Spoken) {
+        let Spoken { channel, head, sample } = spoken;
+        let number = head.correlation.unwrap_or_default();
+        let taken = match head.kind {
+            Kind::Caller => self.introduced(channel, &sample),
+            Kind::Request => self.requested(channel, number, head.deadline, sample),
+            Kind::Cancel => {
+                self.cancelled(channel, number);
+                Ok(())
+            }
+            Kind::Credit => match wire::decode::<Credit>(&sample.to_vec()) {
+                Ok(Credit { parts }) => {
+                    if let Some(work) = self.clients.get(&channel).and_then(|client| client.calls.get(&number)) {
+                        let credit = work.credit.load(Ordering::Relaxed).saturating_add(parts).min(MAX_CREDIT);
+                        work.credit.store(credit, Ordering::Relaxed);
+                    }
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            kind => Err(format!("it sends an unexpected record, {kind:?}")),
+        };
+        if let Err(why) = taken {
+            inbox.expel(channel, why);
+        }
+    }
+
+    /// A client says where it takes replies.
+    fn introduced(&mut self, channel: u64, sample: &Sample) -> Result<(), String> {
+        if self.clients.contains_key(&channel) {
+            return Err("it says twice where it takes replies".into());
+        }
+        let Caller { inbox, capacity, max_message } =
+            wire::decode(&sample.to_vec()).map_err(|error| error.to_string())?;
+        if !is_mappable(capacity, page_size()) {
+            return Err(format!("it takes replies in a ring of {capacity} bytes, which this system cannot map"));
+        }
+        let peer = sample.peer().clone();
+        let target = Target {
+            node: peer.node.clone(),
+            incarnation: peer.incarnation,
+            uid: peer.uid,
+            inbox,
+            address: Address::Replies,
+            capacity,
+            policy: Policy::Block,
+            max_message,
+        };
+        let listed = Arc::new(Subscription::of_replies(target));
+        let way = TopicRoute::new(self.out.routes.subscription_route(listed, &self.out.names));
+        let (calls, parked, backlog) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+        let client = Client { peer, way, is_open: false, is_silent: false, calls, parked, backlog, backlog_bytes: 0 };
+        self.clients.insert(channel, client);
+        self.open(channel);
+        Ok(())
+    }
+
+    /// Connects to a client. Once it has answered, its requests are ready.
+    fn open(&mut self, channel: u64) {
+        let Some(client) = self.clients.get_mut(&channel).filter(|client| !client.is_open) else { return };
+        match self.out.routes.connect(client.way.id) {
+            Reached::Open => {
+                client.is_open = true;
+                self.ready.append(&mut client.parked);
+            }
+            Reached::Later => self.has_work = true,
+            Reached::Gone => self.client_gone(channel),
+            Reached::Failed(error) => {
+                tracing::info!(%error, node = &*client.peer.node, "a client cannot be answered");
+                self.client_gone(channel);
+            }
+        }
+    }
+
+    fn requested(&mut self, channel: u64, number: u64, deadline: Option<u64>, sample: Sample) -> Result<(), String> {
+        let (is_closed, in_flight) = (self.is_closed, self.in_flight);
+        let Some(client) = self.clients.get_mut(&channel) else {
+            return Err("it has not said where it takes replies".into());
+        };
+        if client.calls.contains_key(&number) {
+            return Err(format!("it uses the number {number} for two requests at once"));
+        }
+        let work = Arc::new(Work { is_cancelled: AtomicBool::new(false), credit: AtomicU32::new(WINDOW) });
+        let refusal = match (is_closed, client.calls.len()) {
+            (true, _) => Some((Cause::NotTaken, String::new())),
+            (_, calls) if calls >= self.max_per_client => {
+                Some((Cause::Busy, format!("{calls} requests of this client are in flight, the limit of the server")))
+            }
+            _ if in_flight >= self.max_in_flight => {
+                Some((Cause::Busy, format!("{in_flight} requests are in flight, the limit of the server")))
+            }
+            _ => None,
+        };
+        client.calls.insert(number, work.clone());
+        self.in_flight += 1;
+        if let Some((cause, text)) = refusal {
+            let _ = self.fail(channel, number, (cause, 0, &text)); // a client that is gone needs none
+            return Ok(());
+        }
+        let arrived = Arrived { caller: channel, number, work, sample, deadline };
+        match client.is_open {
+            true => self.ready.push_back(arrived),
+            false => client.parked.push_back(arrived),
+        }
+        Ok(())
+    }
+
+    fn cancelled(&mut self, channel: u64, number: u64) {
+        let Some(client) = self.clients.get_mut(&channel) else { return };
+        let Some(work) = client.calls.remove(&number) else { return };
+        self.in_flight -= 1;
+        work.cancel();
+        let is_it = |arrived: &Arrived| arrived.caller == channel && arrived.number == number;
+        client.parked.retain(|arrived| !is_it(arrived));
+        self.ready.retain(|arrived| !is_it(arrived));
+    }
+
+    /// Sends what waits for room.
+    fn send_backlog(&mut self, caller: u64) {
+        loop {
+            let Some(client) = self.clients.get_mut(&caller) else { return };
+            let Some(waiting) = client.backlog.pop_front() else { return };
+            let Waiting { kind, number, payload, slot } = &waiting;
+            let call = Call { kind: *kind, number: *number, deadline: None, caller: None };
+            let said = match client.is_open {
+                true => self.out.say(&mut client.way, call, payload, slot),
+                false => Said::Later,
+            };
+            if matches!(said, Said::Later | Said::Gone) {
+                client.is_open &= matches!(said, Said::Later);
+                client.backlog.push_front(waiting);
+                return;
+            }
+            client.backlog_bytes -= waiting.bytes();
+            match said {
+                Said::Failed(error) if *kind != Kind::Failure => {
+                    let text = format!("the reply could not be sent: {error}");
+                    let failure = wire::Failure { cause: Cause::Dropped as u32, code: 0, text };
+                    let payload = wire::encode(&failure).into();
+                    client.backlog.push_front(Waiting {
+                        kind: Kind::Failure,
+                        number: *number,
+                        payload,
+                        slot: OnceCell::new(),
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Side for Serving {
+    fn heard(&mut self, inbox: &mut Inbox, heard: Heard) {
+        match heard {
+            Heard::Record(spoken) => self.spoken(inbox, spoken),
+            Heard::Joined(_) => {}
+            // It may have lost only this connection. If not, it has no place for replies any more, which shows when it is connected to.
+            Heard::Left(_, Departure::Disconnected | Departure::Closed, channel) => {
+                let Some(client) = self.clients.get_mut(&channel) else { return };
+                client.is_silent = true;
+                client.calls.values().for_each(|work| work.credit.store(MAX_CREDIT, Ordering::Relaxed));
+                self.has_work = true;
+            }
+            Heard::Left(_, _, channel) => {
+                self.client_gone(channel);
+                self.forget(channel);
+            }
+            Heard::Nudged => self.has_work = true,
+        }
+    }
+
+    fn tend(&mut self, _: Option<&mut Inbox>) -> Option<Instant> {
+        if !std::mem::take(&mut self.has_work) {
+            return None;
+        }
+        let mut gone = Vec::new();
+        for (id, channel) in self.out.routes.take_failed() {
+            let is_it = |(_, client): &(&u64, &mut Client)| client.way.id == id;
+            let Some((&serial, client)) = self.clients.iter_mut().find(is_it) else { continue };
+            // Perhaps only the connection is lost: what the client still waits for is answered over another one.
+            client.is_open = false;
+            if let Some(Failure::Refused { reason, .. }) = channel.failure()
+                && matches!(Reason::from_number(reason), Reason::NoInbox | Reason::Restarted)
+            {
+                self.client_gone(serial);
+                gone.push(serial);
+            }
+        }
+        let serials: Vec<u64> = self.clients.keys().copied().collect();
+        for serial in serials {
+            if !gone.contains(&serial) {
+                self.open(serial);
+            }
+            self.send_backlog(serial);
+            let is_over = |client: &Client| client.is_silent && client.calls.is_empty() && client.backlog.is_empty();
+            if self.clients.get(&serial).is_some_and(is_over) {
+                self.forget(serial);
+            }
+        }
+        self.has_work |= self.has_backlog();
+        self.has_work.then(|| Instant::now() + AGAIN)
+    }
+}

@@ -1,0 +1,68 @@
+//! What client and server say about a call, in the payloads of its records.
+
+use minicbor::{Decode, Encode};
+
+/// Where a client takes replies: the payload of its first record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Caller {
+    /// The number of the inbox.
+    #[n(0)]
+    pub(crate) inbox: u32,
+    #[n(1)]
+    pub(crate) capacity: u64,
+    /// The longest message that it takes, in bytes.
+    #[n(2)]
+    pub(crate) max_message: u64,
+}
+
+/// How many more parts a client takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Credit {
+    #[n(0)]
+    pub(crate) parts: u32,
+}
+
+/// Why there is no reply, or no more of it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Failure {
+    /// A [`Cause`] as a number: a later version may know more.
+    #[n(0)]
+    pub(crate) cause: u32,
+    /// What the server's program says.
+    #[n(1)]
+    pub(crate) code: i32,
+    #[n(2)]
+    pub(crate) text: String,
+}
+
+/// What kind of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Cause {
+    /// The server's program says so.
+    Program = 0,
+    /// The server has as many requests in work as it may have. This one was not taken.
+    Busy = 1,
+    /// The server does not know such requests.
+    Unimplemented = 2,
+    /// The server leaves, and nobody has seen the request.
+    NotTaken = 3,
+    /// The server's program dropped the request without an answer.
+    Dropped = 4,
+}
+
+impl Cause {
+    /// One that is not known counts as the program's.
+    pub(crate) fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Busy,
+            2 => Self::Unimplemented,
+            3 => Self::NotTaken,
+            4 => Self::Dropped,
+            _ => Self::Program,
+        }
+    }
+}
