@@ -79,12 +79,13 @@ fn copy(domain: &Domain) -> Outcome<()> {
 
 fn send(scene: &Scene) {
     let node = scene.retry("open node \"sender\"", || builder("sender", scene).open());
-    let mut outgoing = scene.outgoing();
     // A connection that is still there is used again.
     let mut kept = Vec::new();
     for _ in 0..random(|random| random.u32(1..=4)) {
         for to in ["liar", "victim"] {
             let Ok(mut sender) = node.connect_timeout(to, Duration::from_millis(100)) else { continue };
+            // Order is promised for each sender only.
+            let mut outgoing = scene.outgoing();
             for _ in 0..random(|random| random.u32(1..=3)) {
                 let _ = outgoing.send(to, random(bytes), |payload| sender.send(payload));
             }

@@ -3,6 +3,7 @@
 pub mod ledger; //   what was sent and what came, and whether that can be
 pub mod scene; //    what the programs of a run share
 
+mod calls; //        requests and replies, while servers come and go
 mod fork; //         a process forks while its threads are busy
 mod liar; //         a member of a shared domain says that it is another
 mod limits; //       calls with short limits, and with the longest
@@ -49,6 +50,7 @@ pub const ALL: &[Workload] = &[
     rejoin::WORKLOAD,
     liar::WORKLOAD,
     fork::WORKLOAD,
+    calls::WORKLOAD,
     limits::WORKLOAD,
     samples::WORKLOAD,
     wakes::WORKLOAD,
