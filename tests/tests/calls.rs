@@ -332,6 +332,8 @@ fn a_request_that_a_dead_server_had_taken_comes_back_and_one_that_it_had_not_goe
     let here = open(&domain, "client");
     let client = here.client("work").unwrap();
     let first = ServerProcess::start(&domain, "server-1");
+    // Over a channel that is attached, a request is handed out as soon as it is taken, and is in work until the next one.
+    assert_eq!(*client.call(b"echo warm", LONG).unwrap(), *b"warm");
     let taken = client.call(b"die", LONG).unwrap_err();
     assert!(matches!(&taken, CallError::ServerDied { taken: true, .. }), "{taken}");
     drop(first);
