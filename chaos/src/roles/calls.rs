@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{DomainAt, at_end_of_stdin, open, say};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// Every so many calls, one is given up.
+/// One call in this many is given up.
 const GIVEN_UP: u64 = 5;
 
 pub(crate) fn serve(domain: &DomainAt, id: &str) -> anyhow::Result<()> {

@@ -278,7 +278,7 @@ impl Client {
 pub struct Answer {
     /// The server's node.
     pub node: Arc<str>,
-    /// Its reply, or why there is none.
+    /// Its reply, or the error with which the call ended.
     pub reply: Result<Reply, CallError>,
 }
 

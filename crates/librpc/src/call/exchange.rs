@@ -4,7 +4,7 @@
 //! client or a server. The others sleep until something was handed over. When the receiving thread has what it waited for, it puts
 //! the inbox back, and wakes them: one of them goes on.
 //!
-//! Invariant: what a waiting thread wants changes only under the lock, and whoever changes it for others wakes them.
+//! Invariant: whatever a waiting thread waits for changes only under the lock, and the thread that changes it wakes the others.
 
 use std::sync::Arc;
 use std::time::Duration;

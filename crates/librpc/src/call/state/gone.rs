@@ -71,18 +71,19 @@ impl Calling {
                 untaken.insert(number, (head.lent.then_some(sequence), payload));
             }
         });
-        let mut taken = 0;
+        let (mut taken, mut again) = (0, 0);
         for (&number, call) in &mut self.calls {
             if call.route != id || call.outcome.is_some() {
                 continue;
             }
             let slot = OnceCell::new();
-            let again = untaken.remove(&number).filter(|(sequence, _)| match sequence {
+            let left = untaken.remove(&number).filter(|(sequence, _)| match sequence {
                 Some(sequence) => channel.slot(*sequence).is_some_and(|lent| slot.set(lent).is_ok()),
                 None => true,
             });
-            match again {
+            match left {
                 Some((_, payload)) => {
+                    again += 1;
                     self.unsent.push_back(Unsent { number, payload, slot, error: refused.clone() });
                 }
                 None => {
@@ -91,8 +92,7 @@ impl Calling {
                 }
             }
         }
-        let untaken = self.unsent.len();
-        tracing::info!(node = &*key.0, service = &*self.service, taken, untaken, "a server is gone");
+        tracing::info!(node = &*key.0, service = &*self.service, taken, untaken = again, "a server is gone");
         drop(channel);
         // Only the connection is lost.
         if let Some(listed) = listed.filter(|_| lives && refused.is_none()) {

@@ -1,7 +1,7 @@
 //! What a client knows of its calls, and of the servers of its service.
 //!
 //! Invariant: a call has an outcome, or its request is with exactly one server, or it waits in `unsent`. A server that is gone is in
-//! `doubtful` until it is clear which requests it had taken: those that it had not taken go to another server. A call whose request it
+//! `gone` until it is clear which requests it had taken: those that it had not taken go to another server. A call whose request it
 //! had taken has ended only once its replies were read to the end: its server may have answered before it died.
 
 mod gone; // servers that are gone, and what becomes of their requests
@@ -375,7 +375,7 @@ impl Calling {
         Some(call.outcome?.map(|()| None))
     }
 
-    /// The only reply to a call, or why there is none. `None`: nothing has come yet.
+    /// The only reply to a call, or the error with which it ended. `None`: it has not ended.
     pub(super) fn reply(&mut self, number: u64) -> Option<Result<Sample, CallError>> {
         self.calls.get(&number)?.outcome.as_ref()?;
         let call = self.calls.remove(&number)?;
