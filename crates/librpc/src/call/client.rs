@@ -17,7 +17,7 @@ use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
 use crate::receive::{DEFAULT_CAPACITY, Sample, Wait};
 use crate::registry::wait;
-use crate::sys::clock::{Instant, now_ns};
+use crate::sys::clock::Instant;
 use crate::topic::check_topic;
 use crate::wire::{self, Caller, DEFAULT_MAX_MESSAGE};
 
@@ -148,8 +148,7 @@ impl Limit {
 
     /// As a request carries it.
     fn as_ns(self) -> Option<u64> {
-        self.deadline?;
-        now_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?)
+        self.deadline.map(Instant::as_ns)
     }
 }
 

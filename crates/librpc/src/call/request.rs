@@ -23,7 +23,6 @@ struct Answering {
     number: u64,
     work: Arc<Work>,
     deadline: Option<u64>,
-    peer: Arc<Peer>,
     is_answered: bool,
 }
 
@@ -86,19 +85,18 @@ pub struct Request {
 impl Request {
     pub(super) fn new(exchange: Arc<Exchange<Serving>>, arrived: Arrived) -> Self {
         let Arrived { caller, number, work, sample, deadline } = arrived;
-        let peer = sample.peer().clone();
-        let answering = Answering { exchange, caller, number, work, deadline, peer, is_answered: false };
+        let answering = Answering { exchange, caller, number, work, deadline, is_answered: false };
         Self { answering, payload: Payload::new(sample) }
     }
 
     /// The id of the client's node.
     pub fn client(&self) -> &str {
-        &self.answering.peer.node
+        &self.peer().node
     }
 
     /// Who asks, as the kernel and the registry know it.
     pub fn peer(&self) -> &Arc<Peer> {
-        &self.answering.peer
+        self.payload.sample().peer()
     }
 
     /// Its bytes, to be read where they are.
@@ -146,7 +144,8 @@ impl Request {
 
     /// Answers in parts.
     pub fn stream(self) -> ReplyStream {
-        ReplyStream(self.answering)
+        let peer = self.payload.sample().peer().clone();
+        ReplyStream { answering: self.answering, peer }
     }
 }
 
@@ -166,7 +165,10 @@ impl fmt::Debug for Request {
 
 /// An answer in parts: [`Request::stream`]. Dropping it before [`ReplyStream::finish`] gives the client
 /// [`crate::CallError::Failed`].
-pub struct ReplyStream(Answering);
+pub struct ReplyStream {
+    answering: Answering,
+    peer: Arc<Peer>,
+}
 
 impl ReplyStream {
     /// Sends a part, and waits until the client takes it, at most until the time of the call is up. A client takes 16 parts ahead.
@@ -175,11 +177,11 @@ impl ReplyStream {
     ///
     /// [`ReplyError::Cancelled`] and [`ReplyError::Deadline`] say that nobody waits any more. Otherwise any other [`ReplyError`].
     pub fn send(&mut self, part: &[u8]) -> Result<(), ReplyError> {
-        let until = match self.0.time_left() {
+        let until = match self.answering.time_left() {
             Some(left) => Instant::now().checked_add(left).map_or(Until::Forever, Until::Deadline),
             None => Until::Forever,
         };
-        self.send_until(part, until)?.ok_or_else(|| ReplyError::Deadline { node: self.0.peer.node.clone() })
+        self.send_until(part, until)?.ok_or_else(|| ReplyError::Deadline { node: self.peer.node.clone() })
     }
 
     /// Sends a part, if the client takes it now. Does not block. `false`: it does not.
@@ -192,33 +194,33 @@ impl ReplyStream {
     }
 
     fn send_until(&mut self, part: &[u8], until: Until) -> Result<Option<()>, ReplyError> {
-        if !self.0.exchange.born.is_here() {
+        if !self.answering.exchange.born.is_here() {
             return Err(ReplyError::Forked);
         }
-        let (exchange, work) = (self.0.exchange.clone(), self.0.work.clone());
+        let (exchange, work) = (self.answering.exchange.clone(), self.answering.work.clone());
         let look = |side: &mut Serving| {
             if work.is_cancelled() { Some(false) } else { side.take_credit(&work).map(|()| true) }
         };
         let has_credit = exchange.wait_for(until, look).map_err(|error| ReplyError::Receive(Arc::new(error)))?;
-        let cancelled = || ReplyError::Cancelled { node: self.0.peer.node.clone() };
+        let cancelled = || ReplyError::Cancelled { node: self.peer.node.clone() };
         match has_credit {
             None => Ok(None),
             Some(false) => Err(cancelled()),
-            Some(true) => match self.0.answer(Kind::Part, part)? {
+            Some(true) => match self.answering.answer(Kind::Part, part)? {
                 true => Ok(Some(())),
-                false => Err(ReplyError::Cancelled { node: self.0.peer.node.clone() }),
+                false => Err(ReplyError::Cancelled { node: self.peer.node.clone() }),
             },
         }
     }
 
     /// As [`Request::is_cancelled`].
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled() || self.time_left().is_some_and(|left| left.is_zero())
+        self.answering.is_cancelled() || self.time_left().is_some_and(|left| left.is_zero())
     }
 
     /// As [`Request::time_left`].
     pub fn time_left(&self) -> Option<Duration> {
-        self.0.time_left()
+        self.answering.time_left()
     }
 
     /// Ends the answer. Does not block.
@@ -227,7 +229,7 @@ impl ReplyStream {
     ///
     /// [`ReplyError`].
     pub fn finish(mut self) -> Result<(), ReplyError> {
-        self.0.answer(Kind::End, &[]).map(drop)
+        self.answering.answer(Kind::End, &[]).map(drop)
     }
 
     /// Says that the request has failed. The parts that were sent are delivered before. Does not block.
@@ -236,12 +238,12 @@ impl ReplyStream {
     ///
     /// [`ReplyError`].
     pub fn fail(mut self, code: i32, message: &str) -> Result<(), ReplyError> {
-        self.0.fail(Cause::Program, code, message)
+        self.answering.fail(Cause::Program, code, message)
     }
 }
 
 impl fmt::Debug for ReplyStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplyStream").field("client", &self.0.peer.node).finish()
+        f.debug_struct("ReplyStream").field("client", &self.peer.node).finish()
     }
 }

@@ -193,10 +193,11 @@ impl Serving {
             false => Said::Later,
         };
         fault!("call.answered");
-        let node = client.peer.node.clone();
+        let node = |client: &Client| client.peer.node.clone();
         match said {
             Said::Yes => Ok(true),
             Said::Later | Said::Gone if client.backlog_bytes + payload.len() > MAX_BACKLOG && kind != Kind::Failure => {
+                let node = node(client);
                 self.say_failure(
                     caller,
                     number,
@@ -217,6 +218,7 @@ impl Serving {
                 Ok(true)
             }
             Said::Failed(SendError::TooLarge { bytes, max, .. }) => {
+                let node = node(client);
                 let text = format!("the reply of {bytes} bytes exceeds the client's limit of {max} bytes");
                 self.say_failure(caller, number, Cause::Dropped, 0, &text);
                 Err(ReplyError::TooLarge { node, bytes, max })

@@ -1,6 +1,7 @@
 //! The operating system, and the only unsafe code about it: what the rest of the crate asks for, in safe functions.
 #![allow(unsafe_code)]
 
+pub(crate) mod clock; //      moments of the clock that all processes share
 pub(crate) mod file; //       files and directories of the registry
 pub(crate) mod kernel; //     optional features of the kernel, probed
 pub(crate) mod lock; //       open-file-description locks (liveness) and flock (membership)
@@ -23,7 +24,7 @@ use std::io;
 pub use kernel::Kernel;
 #[cfg(feature = "simulated")]
 pub use os::machine;
-pub(crate) use os::{OwnedFd, clock, sync, thread};
+pub(crate) use os::{OwnedFd, sync, thread};
 pub(crate) use process::descriptor::Descriptor;
 pub(crate) use process::{barrier, dispose, fork};
 

@@ -1,6 +1,4 @@
-//! The clock that the processes of a machine share.
-
-pub(crate) use std::time::Instant;
+//! The clock of the machine.
 
 /// `CLOCK_MONOTONIC` in ns. (Not through rustix, whose way to the clock ends the process under valgrind.)
 pub(crate) fn now_ns() -> u64 {

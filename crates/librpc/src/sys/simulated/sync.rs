@@ -224,7 +224,7 @@ impl Condvar {
         limit: Duration,
         mut condition: impl FnMut(&mut T) -> bool,
     ) -> MutexGuard<'m, T> {
-        let begun = super::clock::Instant::now();
+        let begun = crate::sys::clock::Instant::now();
         while condition(&mut guard) {
             let Some(left) = limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else { break };
             guard = self.wait_until(guard, Some(left)).0;
