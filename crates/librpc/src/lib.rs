@@ -151,6 +151,7 @@ pub use send::{
     Outbox, PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
     UnsentLoan,
 };
+pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};

@@ -17,6 +17,7 @@ use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
 use crate::receive::{DEFAULT_CAPACITY, Sample, Wait};
 use crate::registry::wait;
+use crate::stats::CallFailure;
 use crate::sys::clock::Instant;
 use crate::topic::check_topic;
 use crate::wire::{self, Caller, DEFAULT_MAX_MESSAGE};
@@ -129,13 +130,15 @@ impl fmt::Debug for Client {
 /// Until when a call may wait.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
+    begun: Instant,
     timeout: Duration,
     deadline: Option<Instant>,
 }
 
 impl Limit {
     fn new(timeout: Duration) -> Self {
-        Self { timeout, deadline: Instant::now().checked_add(timeout) }
+        let begun = Instant::now();
+        Self { begun, timeout, deadline: begun.checked_add(timeout) }
     }
 
     fn until(self) -> Until {
@@ -175,7 +178,7 @@ impl Client {
     /// [`CallError`].
     pub fn start(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Pending, CallError> {
         let (number, limit) = self.begin(request, &options.into(), false)?;
-        Ok(Pending(Underway { client: self.clone(), number, limit, is_over: false }))
+        Ok(Pending(Underway::new(self, number, limit)))
     }
 
     /// Calls the service, whose reply comes in parts. A server sends 16 parts ahead, and waits until some of them are taken: so a reply
@@ -186,7 +189,7 @@ impl Client {
     /// [`CallError`].
     pub fn call_stream(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Replies, CallError> {
         let (number, limit) = self.begin(request, &options.into(), true)?;
-        Ok(Replies(Underway { client: self.clone(), number, limit, is_over: false }))
+        Ok(Replies(Underway::new(self, number, limit)))
     }
 
     /// Calls every server of the service, and waits for all replies.
@@ -240,13 +243,16 @@ impl Client {
             return Err(CallError::Forked);
         }
         let (limit, slot) = (Limit::new(options.timeout), OnceCell::new());
-        let new = New { payload: request, slot: &slot, options, deadline: limit.as_ns(), is_stream };
+        let new =
+            New { payload: request, slot: &slot, options, begun: limit.begun, deadline: limit.as_ns(), is_stream };
         loop {
             if let Begun::As(number) = self.0.exchange.lock().side.begin(&new)? {
                 return Ok((number, limit));
             }
             if limit.is_over() {
-                return Err(self.too_late(limit));
+                let error = self.too_late(limit);
+                self.0.exchange.lock().side.not_begun(&error);
+                return Err(error);
             }
             // Replies are taken meanwhile: a server that waits for room for them can go on.
             let soon = Instant::now() + AGAIN;
@@ -287,9 +293,15 @@ struct Underway {
     number: u64,
     limit: Limit,
     is_over: bool,
+    /// How it has ended if it is dropped now.
+    dropped: CallFailure,
 }
 
 impl Underway {
+    fn new(client: &Client, number: u64, limit: Limit) -> Self {
+        Self { client: client.clone(), number, limit, is_over: false, dropped: CallFailure::Cancelled }
+    }
+
     /// Waits until this finds the answer, or the time of the call is up.
     fn wait<T>(
         &mut self,
@@ -300,12 +312,14 @@ impl Underway {
         if !self.client.0.exchange.born.is_here() {
             return Some(Err(CallError::Forked));
         }
-        match self.client.0.exchange.wait_for(until, |side| find(side, number)) {
-            Ok(Some(found)) => Some(found),
-            Ok(None) if self.limit.is_over() => Some(Err(self.client.too_late(self.limit))),
-            Ok(None) => None,
-            Err(error) => Some(Err(self.client.not_received(error))),
-        }
+        let error = match self.client.0.exchange.wait_for(until, |side| find(side, number)) {
+            Ok(Some(found)) => return Some(found),
+            Ok(None) if self.limit.is_over() => self.client.too_late(self.limit),
+            Ok(None) => return None,
+            Err(error) => self.client.not_received(error),
+        };
+        self.dropped = error.kind();
+        Some(Err(error))
     }
 
     /// Up to this limit, but not beyond that of the call.
@@ -322,7 +336,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         if !self.is_over && self.client.0.exchange.born.is_here() {
-            self.client.0.exchange.lock().side.abandon(self.number);
+            self.client.0.exchange.lock().side.abandon(self.number, self.dropped);
         }
     }
 }
@@ -406,7 +420,7 @@ impl Replies {
             }
             Err(error) => {
                 if self.0.client.0.exchange.born.is_here() {
-                    self.0.client.0.exchange.lock().side.abandon(self.0.number);
+                    self.0.client.0.exchange.lock().side.abandon(self.0.number, CallFailure::Cancelled);
                 }
                 self.0.is_over = true;
                 Some(Err(error))

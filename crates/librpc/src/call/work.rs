@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use librpc_ring::{Kind, is_mappable};
 
-use crate::sys::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::call::error::ReplyError;
 use crate::call::exchange::Side;
@@ -31,7 +31,9 @@ use crate::send::SendError;
 use crate::send::message::Call;
 use crate::send::routes::Reached;
 use crate::send::topics::TopicRoute;
-use crate::sys::clock::{Instant, now_ns};
+use crate::stats::calls::CallGuard;
+use crate::stats::{CallFailure, CallSide};
+use crate::sys::clock::Instant;
 use crate::sys::memory::page_size;
 use crate::sys::slots::Slot;
 use crate::wire::{self, Caller, Cause, Credit, Reason};
@@ -50,6 +52,8 @@ pub(super) struct Work {
     is_cancelled: AtomicBool,
     /// How many parts it takes.
     credit: AtomicU32,
+    /// When it was received, in ns, if its time is measured; otherwise 0.
+    measured: AtomicU64,
 }
 
 impl Work {
@@ -70,12 +74,6 @@ pub(super) struct Arrived {
     pub(super) work: Arc<Work>,
     pub(super) sample: Sample,
     pub(super) deadline: Option<u64>,
-}
-
-impl Arrived {
-    fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| now_ns() >= deadline)
-    }
 }
 
 /// An answer that waits for room.
@@ -121,6 +119,7 @@ pub(super) struct Serving {
     in_flight: usize,
     max_in_flight: usize,
     max_per_client: usize,
+    counters: CallGuard,
     /// It takes no more requests.
     is_closed: bool,
     has_work: bool,
@@ -129,11 +128,13 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) fn new(
         node: Arc<Owned>,
+        service: Arc<str>,
         inbox: Arc<InboxShared>,
         (max_in_flight, max_per_client): (usize, usize),
     ) -> Self {
         Self {
             out: Outgoing::new((**node).clone(), inbox.clone()),
+            counters: node.calls.begin(service, CallSide::Server),
             _node: node,
             inbox,
             clients: BTreeMap::new(),
@@ -149,11 +150,17 @@ impl Serving {
     /// The next request that somebody still waits for.
     pub(super) fn next(&mut self) -> Option<Arrived> {
         while let Some(arrived) = self.ready.pop_front() {
-            if !arrived.work.is_cancelled() && !arrived.is_late() {
+            let now = Instant::now();
+            let is_late = arrived.deadline.is_some_and(|deadline| now.as_ns() >= deadline);
+            if !arrived.work.is_cancelled() && !is_late {
+                if self.counters.is_measured(now) {
+                    arrived.work.measured.store(now.as_ns(), Ordering::Relaxed); // under the lock of the exchange
+                }
                 fault!("call.handed-out");
                 return Some(arrived);
             }
-            self.done(arrived.caller, arrived.number);
+            let how = if is_late { CallFailure::Deadline } else { CallFailure::Cancelled };
+            self.done(arrived.caller, arrived.number, Err(how));
         }
         None
     }
@@ -164,10 +171,14 @@ impl Serving {
     }
 
     /// A request is answered, or given up.
-    fn done(&mut self, caller: u64, number: u64) {
+    fn done(&mut self, caller: u64, number: u64, how: Result<(), CallFailure>) {
         if let Some(client) = self.clients.get_mut(&caller)
-            && client.calls.remove(&number).is_some()
+            && let Some(work) = client.calls.remove(&number)
         {
+            match how {
+                Ok(()) => self.counters.answered(Instant::from_ns(work.measured.load(Ordering::Relaxed))),
+                Err(how) => self.counters.failed(how),
+            }
             self.in_flight -= 1;
             self.has_work |= client.is_silent;
         }
@@ -175,11 +186,22 @@ impl Serving {
 
     /// Answers a request. `Ok(false)`: nobody waits for it any more.
     pub(super) fn answer(&mut self, caller: u64, number: u64, kind: Kind, payload: &[u8]) -> Result<bool, ReplyError> {
+        self.answer_as(caller, number, (kind, payload), Ok(()))
+    }
+
+    fn answer_as(
+        &mut self,
+        caller: u64,
+        number: u64,
+        (kind, payload): (Kind, &[u8]),
+        how: Result<(), CallFailure>,
+    ) -> Result<bool, ReplyError> {
         let is_last = kind != Kind::Part;
         let is_waited_for = self.clients.get(&caller).is_some_and(|client| client.calls.contains_key(&number));
         let said = if is_waited_for { self.say(caller, number, kind, payload) } else { Ok(false) };
         if is_last {
-            self.done(caller, number);
+            let is_lost = how.is_ok() && said.is_err();
+            self.done(caller, number, if is_lost { Err(CallFailure::Failed) } else { how });
         }
         said
     }
@@ -252,7 +274,13 @@ impl Serving {
         (cause, code, text): (Cause, i32, &str),
     ) -> Result<bool, ReplyError> {
         let failure = wire::encode(&wire::Failure { cause: cause as u32, code, text: text.to_owned() });
-        self.answer(caller, number, Kind::Failure, &failure)
+        let how = match cause {
+            Cause::Busy => CallFailure::Busy,
+            Cause::Unimplemented => CallFailure::Unimplemented,
+            Cause::NotTaken => CallFailure::ServerDied,
+            Cause::Program | Cause::Dropped => CallFailure::Failed,
+        };
+        self.answer_as(caller, number, (Kind::Failure, &failure), Err(how))
     }
 
     /// Takes the right to send one more part. `None`: the client has to take some first.
@@ -283,7 +311,10 @@ impl Serving {
         let Some(client) = self.clients.get_mut(&caller) else { return };
         let calls = std::mem::take(&mut client.calls);
         self.in_flight -= calls.len();
-        calls.values().for_each(|work| work.cancel());
+        for work in calls.values() {
+            work.cancel();
+            self.counters.failed(CallFailure::Cancelled);
+        }
         client.parked.clear();
         client.backlog.clear();
         client.backlog_bytes = 0;
@@ -378,7 +409,11 @@ impl Serving {
         if client.calls.contains_key(&number) {
             return Err(format!("it uses the number {number} for two requests at once"));
         }
-        let work = Arc::new(Work { is_cancelled: AtomicBool::new(false), credit: AtomicU32::new(WINDOW) });
+        let work = Arc::new(Work {
+            is_cancelled: AtomicBool::new(false),
+            credit: AtomicU32::new(WINDOW),
+            measured: AtomicU64::new(0),
+        });
         let refusal = match (is_closed, client.calls.len()) {
             (true, _) => Some((Cause::NotTaken, String::new())),
             (_, calls) if calls >= self.max_per_client => {
@@ -390,6 +425,7 @@ impl Serving {
             _ => None,
         };
         client.calls.insert(number, work.clone());
+        self.counters.begun();
         self.in_flight += 1;
         if let Some((cause, text)) = refusal {
             let _ = self.fail(channel, number, (cause, 0, &text)); // a client that is gone needs none
@@ -407,6 +443,7 @@ impl Serving {
         let Some(client) = self.clients.get_mut(&channel) else { return };
         let Some(work) = client.calls.remove(&number) else { return };
         self.in_flight -= 1;
+        self.counters.failed(CallFailure::Cancelled);
         work.cancel();
         let is_it = |arrived: &Arrived| arrived.caller == channel && arrived.number == number;
         client.parked.retain(|arrived| !is_it(arrived));
