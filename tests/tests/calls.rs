@@ -600,8 +600,13 @@ fn each_call_is_counted_once_by_its_client_and_its_server() {
         assert_eq!(pending.wait().is_ok(), answer == 0);
     }
     // One that is given up, one that is too late, and one too many.
-    drop(start(LONG));
+    let pending = start(LONG);
+    let request = next(&server);
+    drop(pending);
+    wait_until(|| request.is_cancelled());
+    request.reply(b"nobody waits").unwrap();
     start(SHORT).wait().unwrap_err();
+    assert!(server.try_recv().unwrap().is_none());
     let busy = start(LONG);
     let over = start(LONG);
     let request = next(&server);
