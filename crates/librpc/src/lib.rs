@@ -131,8 +131,8 @@ pub use sys::machine as simulated; // what replaces the kernel
 mod tests;
 
 pub use call::{
-    Answer, CallError, CallOptions, Client, ClientBuilder, Pending, Replies, Reply, ReplyError, ReplyStream, Request,
-    ServeError, Server, ServerBuilder,
+    Answer, CallError, CallOptions, CancelHandle, Client, ClientBuilder, Pending, Replies, Reply, ReplyError,
+    ReplyStream, Request, ServeError, Server, ServerBuilder,
 };
 pub use librpc_ring::{Bucket, Histogram};
 pub use link::{Admission, Limits, Rule};

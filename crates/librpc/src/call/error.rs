@@ -30,6 +30,12 @@ pub enum CallError {
         /// The limit.
         timeout: Duration,
     },
+    /// A [`crate::CancelHandle`] has cancelled the call. Nothing is delivered afterwards, and the server learns it.
+    #[error("the call of {service:?} was cancelled")]
+    Cancelled {
+        /// The service.
+        service: Arc<str>,
+    },
     /// The server is gone.
     #[error(
         "the server of {service:?}, node {node:?}, is gone: {}",
@@ -136,6 +142,7 @@ impl CallError {
         match self {
             Self::NoServer { .. } => CallFailure::NoServer,
             Self::Deadline { .. } => CallFailure::Deadline,
+            Self::Cancelled { .. } => CallFailure::Cancelled,
             Self::ServerDied { .. } => CallFailure::ServerDied,
             Self::Busy { .. } => CallFailure::Busy,
             Self::Unimplemented { .. } => CallFailure::Unimplemented,

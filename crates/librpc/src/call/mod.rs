@@ -16,12 +16,13 @@ mod outgoing; // a record on its way, and where it goes
 mod request; //  a request at its server, and its answer
 mod server; //   serving: `Server`
 mod state; //    what a client knows of its calls
+mod tasks; //    tasks that wait for calls, without a thread
 mod work; //     what a server knows of its callers
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{Answer, Client, ClientBuilder, Pending, Replies, Reply};
+pub use client::{Answer, CancelHandle, Client, ClientBuilder, Pending, Replies, Reply};
 pub use error::{CallError, ReplyError, ServeError};
 pub use options::CallOptions;
 pub use request::{ReplyStream, Request};

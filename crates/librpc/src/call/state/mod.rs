@@ -429,6 +429,16 @@ impl Calling {
         }
     }
 
+    /// Ends a call that is under way, and has its server learn that. `false`: it has ended already.
+    pub(super) fn cancel_call(&mut self, number: u64) -> bool {
+        let Some(call) = self.calls.get(&number).filter(|call| call.outcome.is_none()) else { return false };
+        let route = call.route;
+        self.unsent.retain(|unsent| unsent.number != number);
+        self.end(number, Err(CallError::Cancelled { service: self.service.clone() }));
+        self.cancel(route, number);
+        true
+    }
+
     fn cancel(&mut self, route: RouteId, number: u64) {
         if !self.try_cancel(route, number) && self.uncancelled.len() < self.max_in_flight {
             self.uncancelled.push_back((route, number));
