@@ -245,6 +245,12 @@ fn measurements() -> Vec<Row> {
         "rate",
         &[("0", To(0)), ("1000", To(0)), (MAX, To(0)), (OVER_U64, Usage), ("fast", Usage)],
     ));
+    rows.push(row(
+        &["bench", "call", "--count", "1", "--rounds", "1", "--pin", "none"],
+        "what",
+        &[("round-trip", To(0)), ("cancel", To(0)), ("unread-stream", To(0)), ("reply", Usage)],
+    ));
+    rows.push(switch(&["bench", "call"], "json"));
     rows.extend(large());
     for (option, smallest) in [("channels", "0"), ("nodes", "1"), ("topics", "1"), ("count", "0")] {
         let values = [(smallest, Usage), (OVER_U32, Usage), ("-1", Usage), ("many", Usage)];
@@ -260,6 +266,7 @@ fn measurements() -> Vec<Row> {
     rows.push(row(&["bench", "idle", "--seconds", "0.01"], "channels", &channels));
     rows.push(seconds(&["bench", "idle", "--channels", "1"], To(0), On(143)));
     rows.push(switch(&["bench", "idle"], "json"));
+    rows.push(switch(&["bench", "idle", "--channels", "1", "--seconds", "0.01"], "clients"));
     rows
 }
 

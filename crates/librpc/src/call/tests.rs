@@ -184,10 +184,10 @@ fn evil_server(scene: &Scene, client: &Client, is_stream: bool) -> (Liar, u64, B
     let replies = replies.iter().find(|inbox| inbox.address == Address::Replies).unwrap().clone();
     let mut liar = Liar::new(&scene.evil, address, &scene.honest, &replies);
     let answer: Box<dyn FnOnce() -> CallError> = if is_stream {
-        let mut parts = client.call_stream(b"x", Duration::from_secs(2)).unwrap();
+        let mut parts = client.call_stream(b"x", LONG).unwrap();
         Box::new(move || parts.find_map(Result::err).unwrap())
     } else {
-        let call = client.start(b"x", Duration::from_secs(2)).unwrap();
+        let call = client.start(b"x", LONG).unwrap();
         Box::new(move || call.wait().unwrap_err())
     };
     let number = loop {
@@ -209,7 +209,7 @@ fn a_server_that_breaks_the_rules_is_expelled() {
     ] {
         let scene = Scene::new();
         let client = scene.honest.client("work").unwrap();
-        let (mut liar, number, _answer) = evil_server(&scene, &client, is_stream);
+        let (mut liar, number, answer) = evil_server(&scene, &client, is_stream);
         for _ in 0..times {
             liar.says(kind, number, &payload);
         }
@@ -221,6 +221,8 @@ fn a_server_that_breaks_the_rules_is_expelled() {
         });
         assert!(expelled, "{what}");
         other.take();
+        let error = answer();
+        assert!(matches!(error, CallError::Mismatch { .. }), "{what}: {error}");
     }
 }
 

@@ -4,7 +4,8 @@
 //! `gone` until it is clear which requests it had taken: those that it had not taken go to another server. A call whose request it
 //! had taken has ended only once its replies were read to the end: its server may have answered before it died.
 
-mod gone; // servers that are gone, and what becomes of their requests
+mod gone; //  servers that are gone, and what becomes of their requests
+mod heard; // what a client hears, and what it does then
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +15,6 @@ use std::time::Duration;
 use librpc_ring::Kind;
 
 use crate::call::error::CallError;
-use crate::call::exchange::Side;
 use crate::call::options::CallOptions;
 use crate::call::outgoing::{Outgoing, Said};
 use crate::fault::fault;
@@ -22,7 +22,6 @@ use crate::link::inbox_shared::{InboxShared, Invited};
 use crate::name::Peer;
 use crate::node_shared::Owned;
 use crate::receive::Sample;
-use crate::receive::inbox::{Heard, Inbox, Spoken};
 use crate::registry::change_counter::Watch;
 use crate::registry::lookup::Listings;
 use crate::registry::view::Subscription;
@@ -35,8 +34,7 @@ use crate::stats::calls::CallGuard;
 use crate::stats::{CallFailure, CallSide};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
-use crate::text::harmless;
-use crate::wire::{self, Cause, Credit};
+use crate::wire::{self, Credit};
 
 /// How many parts of a reply a server sends before its client has taken any.
 pub(super) const WINDOW: u32 = 16;
@@ -473,103 +471,5 @@ impl Calling {
         (call.body, call.orphaned) = (None, None);
         let route = call.route;
         self.answered(route);
-    }
-
-    /// Takes a record of a server's.
-    fn spoken(&mut self, inbox: &mut Inbox, spoken: Spoken) {
-        let Spoken { channel, head, sample } = spoken;
-        let Some(number) = head.correlation else { return };
-        // One that was given up, or that no such server was asked.
-        let Some(call) = self.calls.get_mut(&number).filter(|call| is_of(sample.peer(), &call.server)) else {
-            return;
-        };
-        if call.outcome.is_some() {
-            return;
-        }
-        call.body = None; // what has answered in part cannot be begun again
-        if head.kind == Kind::Reply && call.parts.is_empty() {
-            call.reply = Some(sample);
-            return self.end(number, Ok(()));
-        }
-        let node = call.server.0.clone();
-        match head.kind {
-            Kind::Part if !call.is_stream => {
-                let route = call.route;
-                let error = self.mismatch(&node, "answers in parts: call_stream takes them");
-                self.end(number, Err(error));
-                self.cancel(route, number);
-            }
-            Kind::Part if call.parts.len() as u32 + call.taken < WINDOW => call.parts.push_back(sample),
-            Kind::Part => inbox.expel(channel, format!("it sends more than {WINDOW} parts that nobody has taken")),
-            Kind::End if !call.is_stream => {
-                let error = self.mismatch(&node, "has ended its reply without a part");
-                self.end(number, Err(error));
-            }
-            Kind::End => self.end(number, Ok(())),
-            Kind::Failure => {
-                let failure = wire::decode::<wire::Failure>(&sample.to_vec());
-                match failure {
-                    Ok(failure) => self.failed(number, node, failure),
-                    Err(error) => inbox.expel(channel, error.to_string()),
-                }
-            }
-            kind => inbox.expel(channel, format!("it answers with an unexpected record, {kind:?}")),
-        }
-    }
-
-    fn failed(&mut self, number: u64, node: Arc<str>, failure: wire::Failure) {
-        let service = self.service.clone();
-        let text: String = harmless(&failure.text).chars().take(TEXT_CHARS).collect();
-        let text: Arc<str> = text.into();
-        let error = match Cause::from_number(failure.cause) {
-            Cause::Busy => CallError::Busy { service, what: format!("node {node:?}: {text}").into() },
-            Cause::Unimplemented => CallError::Unimplemented { service, node, text },
-            Cause::NotTaken => CallError::ServerDied { service, node, taken: false },
-            Cause::Program | Cause::Dropped => CallError::Failed { service, node, code: failure.code, message: text },
-        };
-        self.end(number, Err(error));
-    }
-}
-
-impl Side for Calling {
-    fn heard(&mut self, inbox: &mut Inbox, heard: Heard) {
-        match heard {
-            Heard::Record(spoken) => self.spoken(inbox, spoken),
-            Heard::Nudged => self.has_work = true,
-            Heard::Joined(peer) => *self.connected.entry(key_of(&peer)).or_default() += 1,
-            Heard::Left(peer, ..) => {
-                let key = key_of(&peer);
-                if let Some(channels) = self.connected.get_mut(&key) {
-                    *channels -= 1;
-                    if *channels == 0 {
-                        self.connected.remove(&key);
-                    }
-                }
-                self.has_work = true;
-            }
-        }
-    }
-
-    fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
-        if !std::mem::take(&mut self.has_work) {
-            return None;
-        }
-        for (id, channel) in self.out.routes.take_failed() {
-            self.server_gone(id, channel);
-        }
-        self.settle();
-        let mut again = self.end_orphans(inbox);
-        self.send_again();
-        for (route, number) in std::mem::take(&mut self.uncancelled) {
-            if !self.try_cancel(route, number) {
-                self.uncancelled.push_back((route, number));
-            }
-        }
-        let owed = |call: &Ongoing| call.is_stream && call.taken >= WINDOW / 2 && call.outcome.is_none();
-        let owing: Vec<u64> = self.calls.iter().filter(|(_, call)| owed(call)).map(|(&number, _)| number).collect();
-        owing.into_iter().for_each(|number| self.give_credit(number));
-        again |= self.has_work || !self.gone.is_empty() || !self.unsent.is_empty() || !self.uncancelled.is_empty();
-        self.has_work = again;
-        again.then(|| Instant::now() + AGAIN)
     }
 }
