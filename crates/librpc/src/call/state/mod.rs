@@ -16,7 +16,7 @@ use librpc_ring::Kind;
 use crate::call::error::CallError;
 use crate::call::exchange::Side;
 use crate::call::options::CallOptions;
-use crate::call::outgoing::{Outgoing, Said};
+use crate::call::outgoing::{Outgoing, Said, decoded};
 use crate::fault::fault;
 use crate::link::inbox_shared::{InboxShared, Invited};
 use crate::name::Peer;
@@ -40,8 +40,6 @@ use crate::wire::{self, Cause, Credit};
 pub(super) const WINDOW: u32 = 16;
 /// How soon what could not be done is tried again.
 const AGAIN: Duration = Duration::from_millis(1);
-/// The longest text of a failure that is kept, in characters.
-const TEXT_CHARS: usize = 4096;
 
 /// A server of the service.
 #[derive(Debug)]
@@ -472,20 +470,17 @@ impl Calling {
             Kind::Part if call.parts.len() as u32 + call.taken < WINDOW => call.parts.push_back(sample),
             Kind::Part => inbox.expel(channel, format!("it sends more than {WINDOW} parts that nobody has taken")),
             Kind::End => self.end(number, Ok(())),
-            Kind::Failure => {
-                let failure = wire::decode::<wire::Failure>(&sample.to_vec());
-                match failure {
-                    Ok(failure) => self.failed(number, node, failure),
-                    Err(error) => inbox.expel(channel, error.to_string()),
-                }
-            }
+            Kind::Failure => match decoded(&sample) {
+                Ok(failure) => self.failed(number, node, failure),
+                Err(why) => inbox.expel(channel, why),
+            },
             kind => inbox.expel(channel, format!("it answers with an unexpected record, {kind:?}")),
         }
     }
 
     fn failed(&mut self, number: u64, node: Arc<str>, failure: wire::Failure) {
         let service = self.service.clone();
-        let text: String = harmless(&failure.text).chars().take(TEXT_CHARS).collect();
+        let text: String = harmless(&failure.text).chars().take(wire::Failure::TEXT_CHARS).collect();
         let text: Arc<str> = text.into();
         let error = match Cause::from_number(failure.cause) {
             Cause::Busy => CallError::Busy { service, what: format!("node {node:?}: {text}").into() },
