@@ -9,8 +9,6 @@ use testkit::wait_for;
 
 use crate::honest::{Honest, LARGE, LOOK, PACE};
 
-/// The service of both.
-pub(crate) const SERVICE: &str = "calls";
 /// The limit of an honest call: it is far from reached.
 const LONG: Duration = Duration::from_secs(30);
 /// The limit of a call to the attacker.

@@ -1,5 +1,5 @@
 //! One of the two honest processes. They exchange messages all the time, short and large ones, both ways, directly and by
-//! topics, and call each other ([`crate::calls`]), while an attacker is at work. Each checks what it gets, and notes the longest time that it went without a message.
+//! topics, and call each other (`calls.rs`), while an attacker is at work. Each checks what it gets, and notes the longest time that it went without a message.
 //!
 //! The victim also publishes and sends to the attacker; the other one connects again and again. A panic in either process
 //! aborts it.
@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 use librpc::{Admission, Departure, Domain, Event, Inbox, Limits, LoanError, Node, Sample, SendError, Sender};
 use testkit::wait_for;
 
-use crate::calls::SERVICE;
-
 /// How long a peer may be silent in its handshake.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
 /// How long the loops here pause.
@@ -29,6 +27,9 @@ pub(crate) const LARGE: usize = 100_000;
 const ONE_IN: u64 = 8;
 /// The memory that each process may make for payloads: less than an attacker can hold.
 const PAYLOAD_BYTES: u64 = 16 << 20;
+
+/// The service of both.
+pub(crate) const SERVICE: &str = "calls";
 
 /// How many samples an inbox keeps.
 const SAMPLES: usize = 4;

@@ -15,7 +15,7 @@ use rustix::net::{SocketAddrUnix, SocketFlags};
 use testkit::socket_of;
 
 use crate::attacker::Attacker;
-use crate::calls::SERVICE;
+use crate::honest::SERVICE;
 use crate::mapping::{CAPACITY, memory, seals};
 use crate::socket::{receive, send, socket};
 
