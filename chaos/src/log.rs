@@ -26,7 +26,7 @@ impl Log {
 
     /// Where a worker can open it.
     pub(crate) fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+        path_of(&self.0)
     }
 
     /// Opens the supervisor's log, in a worker.
@@ -80,6 +80,51 @@ impl Log {
     pub(crate) fn sent(&self) -> anyhow::Result<u64> {
         Ok(self.segments()?.last().map_or(0, |last| last.sent))
     }
+}
+
+/// A byte for each of many numbers, in memory of the supervisor's. Each byte has one writer at a time.
+pub(crate) struct Notes(File);
+
+impl Notes {
+    /// Zeros, in the supervisor.
+    pub(crate) fn new(numbers: u64) -> anyhow::Result<Self> {
+        let Log(file) = Log::new()?;
+        file.set_len(numbers).context("cannot make notes")?;
+        Ok(Self(file))
+    }
+
+    /// Where a worker can open them.
+    pub(crate) fn path(&self) -> String {
+        path_of(&self.0)
+    }
+
+    /// Opens the supervisor's notes, in a worker.
+    pub(crate) fn open(path: &str) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        Ok(Self(file.with_context(|| format!("cannot open {path}"))?))
+    }
+
+    pub(crate) fn note(&self, number: u64, byte: u8) -> anyhow::Result<()> {
+        self.0.write_all_at(&[byte], number).context("cannot write a note")
+    }
+
+    /// Adds 1 to a byte.
+    pub(crate) fn count(&self, number: u64) -> anyhow::Result<()> {
+        let mut byte = [0];
+        self.0.read_exact_at(&mut byte, number).context("cannot read a note")?;
+        self.note(number, byte[0].saturating_add(1))
+    }
+
+    pub(crate) fn read(&self) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.0.metadata()?.len() as usize];
+        self.0.read_exact_at(&mut bytes, 0).context("cannot read notes")?;
+        Ok(bytes)
+    }
+}
+
+/// Where a worker can open a file of the supervisor's.
+fn path_of(file: &File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 
 /// The notes of a sender.

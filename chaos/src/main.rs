@@ -5,6 +5,7 @@
 //!
 //! The parts:
 mod accepted; //  what was sent just before its sender ended
+mod calls; //     many calls to servers that are killed
 mod churn; //     nodes that come and go
 mod full; //      no space, no descriptors, no memory
 mod kills; //     kill -9 of either side, anywhere
@@ -61,6 +62,7 @@ enum Part {
     Full,
     Wakes,
     Churn,
+    Calls,
     Soak,
 }
 
@@ -72,7 +74,7 @@ enum Hidden {
 
 type Run = fn(&mut Battery);
 
-const PARTS: [(Part, &str, Run); 8] = [
+const PARTS: [(Part, &str, Run); 9] = [
     (Part::Accepted, "accepted", accepted::run),
     (Part::Kills, "kills", kills::run),
     (Part::Sweepers, "sweepers", sweepers::run),
@@ -80,6 +82,7 @@ const PARTS: [(Part, &str, Run); 8] = [
     (Part::Full, "full", full::run),
     (Part::Wakes, "wakes", wakes::run),
     (Part::Churn, "churn", churn::run),
+    (Part::Calls, "calls", calls::run),
     (Part::Soak, "soak", soak::run),
 ];
 

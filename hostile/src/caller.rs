@@ -27,6 +27,9 @@ const NO_ROOM: Duration = Duration::from_millis(40);
 /// How many of its calls it remembers.
 const REMEMBERED: u64 = 64;
 
+/// What the victim acknowledges.
+pub(crate) type Acks = Mapped<ReadOnly, Arc<()>>;
+
 /// What it says on one channel.
 struct Saying {
     records: Records,
@@ -79,10 +82,7 @@ impl Attacker {
     }
 
     /// As [`Attacker::attached`], with what the victim acknowledges.
-    pub(crate) fn attached_with_acks(
-        &mut self,
-        ring: &OwnedFd,
-    ) -> anyhow::Result<Option<(OwnedFd, Mapped<ReadOnly, Arc<()>>)>> {
+    pub(crate) fn attached_with_acks(&mut self, ring: &OwnedFd) -> anyhow::Result<Option<(OwnedFd, Acks)>> {
         let Some((socket, descriptors)) = self.attach_ring(ring)? else { return Ok(None) };
         let [acks] = descriptors.as_slice() else { return Ok(None) };
         let acks = crate::mapping::view(acks, librpc_ring::layout::ACK_BYTES as u64)?;

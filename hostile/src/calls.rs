@@ -119,7 +119,7 @@ impl Honest {
         let evil = CallOptions::new(SHORT).to("evil");
         let request = vec![7; if number % 8 == 5 { LARGE } else { 20 }];
         let ended = match number % 3 {
-            0 => client.call_stream(&request, evil).and_then(|parts| parts.map(|part| part.map(drop)).collect()),
+            0 => client.call_stream(&request, evil).and_then(|mut parts| parts.try_for_each(|part| part.map(drop))),
             1 => client.call(&request, evil).map(drop),
             // It is given up at some point.
             _ => client.start(&request, evil).map(|mut call| drop(call.wait_timeout(SHORT / 20))),
@@ -167,7 +167,10 @@ fn answer_attacker(request: Request, kept: &mut VecDeque<Request>) {
         }
         4 => request.fail(-1, &"no".repeat(10_000)),
         5 => request.unimplemented("no"),
-        6 => Ok(drop(request)),
+        6 => {
+            drop(request);
+            Ok(())
+        }
         7 => request.reply(b""),
         _ => {
             let _ = request.is_cancelled();

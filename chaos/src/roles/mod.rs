@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use librpc::{Domain, Limits, Node};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use calls::CallCount;
+pub(crate) use calls::{CallCount, CallMany, Ended, is_idempotent, now_ns};
 pub(crate) use once::{Ending, Once, To};
 pub(crate) use receive::Receive;
 pub(crate) use rounds::{Kind as RoundsKind, Rounds as RoundsRole};
@@ -74,8 +74,21 @@ pub(crate) enum Role {
         domain: DomainAt,
         id: String,
     },
+    /// Takes requests, and never answers.
+    Hold {
+        domain: DomainAt,
+        id: String,
+    },
+    /// Serves, and notes which requests it takes.
+    ServeNoted {
+        domain: DomainAt,
+        id: String,
+        notes: String,
+    },
     /// Calls, and says how each call ends.
     Call(CallCount),
+    /// Calls from several threads, and notes how each call ends.
+    CallMany(CallMany),
     /// Two processes wake each other with messages.
     Rounds(RoundsRole),
     /// Opens and closes nodes at random, up to `most` at a time.
@@ -121,7 +134,10 @@ impl Role {
             Self::Clean { domain } => registry::clean(&domain),
             Self::Corpses { domain, prefix, count } => registry::corpses(&domain, &prefix, count),
             Self::Serve { domain, id } => calls::serve(&domain, &id),
+            Self::Hold { domain, id } => calls::hold(&domain, &id),
+            Self::ServeNoted { domain, id, notes } => calls::serve_noted(&domain, &id, &notes),
             Self::Call(call) => call.play(),
+            Self::CallMany(calls) => calls.play(),
             Self::Rounds(rounds) => rounds.play(),
             Self::Churn { domain, prefix, most, operations, seed } => {
                 crowd::churn(&domain, &prefix, most, operations, seed)

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use crate::services::ServiceRow;
 use crate::snapshot::{ChannelRow, InboxRow, Snapshot};
 use crate::warnings::Warning;
 
@@ -39,8 +40,11 @@ pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
     let mut ids: HashSet<&str> = channels.iter().flat_map(|row| [&*row.from, &*row.to]).collect();
     ids.extend(inboxes.iter().map(|inbox| &*inbox.node));
     ids.insert(what);
+    let is_of = |row: &&ServiceRow| if is_node { row.node == what } else { *row.stats.service == *what };
+    let services: Vec<_> = snapshot.services.iter().filter(is_of).cloned().collect();
+    ids.extend(services.iter().map(|row| &*row.node));
     let nodes = snapshot.nodes.iter().filter(|node| ids.contains(&*node.id)).cloned().collect();
-    Snapshot { at: snapshot.at, nodes, inboxes, channels }
+    Snapshot { at: snapshot.at, nodes, inboxes, channels, services }
 }
 
 /// The part of a snapshot, and of its warnings, that is connected to this; `None`: everything.

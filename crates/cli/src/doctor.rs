@@ -5,6 +5,7 @@ mod elsewhere; // processes whose directory of the same path is another one
 mod machine; //   the kernel, its limits, and memory
 mod payloads; //  the memory for large payloads
 mod place; //     the file system that the domain is on
+mod services; //  services without a server, and servers that do not answer
 
 use std::io::Write;
 
@@ -72,10 +73,11 @@ pub(crate) fn run(args: &DomainArgs, options: &Args) -> CommandResult {
     match domain::directory(&domain) {
         Ok(found) => {
             checks.extend(found);
-            match Looker::new(domain.clone()).look() {
+            let mut looker = Looker::new(domain.clone());
+            match looker.look() {
                 Ok(snapshot) => {
                     checks.extend(domain::nodes(&snapshot));
-                    checks.push(payloads::check(&snapshot));
+                    checks.extend([payloads::check(&snapshot), services::check(&mut looker, &snapshot)?]);
                 }
                 Err(error) => checks.push(Check::fail("nodes", error.to_string(), "see the lines above")),
             }

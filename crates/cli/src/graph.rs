@@ -11,7 +11,7 @@ use crate::options::OverArgs;
 use crate::outcome::{CommandResult, Outcome};
 use crate::snapshot::{Looker, Rates, Snapshot, State};
 
-/// Draws the nodes and topics of the domain, with rates
+/// Draws the nodes, topics and services of the domain, with rates
 ///
 /// Nodes are asked from outside: nothing is joined or created. If there is no domain, nothing is drawn.
 #[derive(clap::Args)]
@@ -35,17 +35,18 @@ enum Format {
     Html,
 }
 
-/// A node, or a pattern that nodes have subscribed to.
+/// A node, a pattern that nodes have subscribed to, or a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Point {
     Node(String),
     Topic(String),
+    Service(String),
 }
 
 impl Point {
     fn name(&self) -> &str {
         match self {
-            Self::Node(name) | Self::Topic(name) => name,
+            Self::Node(name) | Self::Topic(name) | Self::Service(name) => name,
         }
     }
 }
@@ -56,6 +57,8 @@ struct Flow {
     per_second: f64,
     bytes_per_second: f64,
     lost: u64,
+    /// Of calls.
+    failed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +94,11 @@ impl Flow {
         } else {
             format!("{}/s", grouped(self.per_second.round() as u64))
         };
-        if self.lost > 0 { format!("{rate}, {} lost", grouped(self.lost)) } else { rate }
+        match (self.lost, self.failed) {
+            (0, 0) => rate,
+            (0, failed) => format!("{rate}, {} failed", grouped(failed)),
+            (lost, _) => format!("{rate}, {} lost", grouped(lost)),
+        }
     }
 }
 
@@ -102,14 +109,22 @@ impl Graph {
             let wrong = (node.state != State::Alive).then(|| node.state.name());
             graph.points.insert(Point::Node(node.id.clone()), wrong);
         }
-        for inbox in &snapshot.inboxes {
+        for inbox in snapshot.inboxes.iter().filter(|inbox| !inbox.is_of_calls) {
             for topic in inbox.addresses.iter().filter(|address| **address != inbox.node) {
                 let (topic, node) = (Point::Topic(topic.clone()), Point::Node(inbox.node.clone()));
                 graph.points.entry(topic.clone()).or_default();
                 graph.flows.entry((topic, node)).or_default();
             }
         }
-        for row in &snapshot.channels {
+        for row in &snapshot.services {
+            let (node, service) = (Point::Node(row.node.clone()), Point::Service(row.stats.service.to_string()));
+            graph.points.entry(service.clone()).or_default();
+            let ends = if row.is_server() { (service, node) } else { (node, service) };
+            let flow = graph.flows.entry(ends).or_default();
+            flow.per_second += row.recent.map_or(0.0, |recent| recent.calls);
+            flow.failed += row.stats.failures.total();
+        }
+        for row in snapshot.channels.iter().filter(|row| !row.is_of_calls) {
             let rates = row.rates();
             let (from, to) = (Point::Node(row.from.clone()), Point::Node(row.to.clone()));
             let topics: Vec<Point> =
@@ -152,6 +167,7 @@ impl Graph {
             text += &match point {
                 Point::Node(_) => format!("  n{number}[\"{name}\"]\n"),
                 Point::Topic(_) => format!("  n{number}([\"{name}\"])\n"),
+                Point::Service(_) => format!("  n{number}[[\"{name}\"]]\n"),
             };
         }
         for ((from, to), flow) in &self.flows {
@@ -165,7 +181,11 @@ impl Graph {
         let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
         let mut text = String::from("digraph librpc {\n  rankdir=LR;\n");
         for (point, wrong) in &self.points {
-            let shape = if matches!(point, Point::Node(_)) { "box" } else { "ellipse" };
+            let shape = match point {
+                Point::Node(_) => "box",
+                Point::Topic(_) => "ellipse",
+                Point::Service(_) => "component",
+            };
             let name = wrong.map_or(point.name().to_owned(), |wrong| format!("{} ({wrong})", point.name()));
             let colour = if wrong.is_some() { ", color=red" } else { "" };
             text += &format!("  n{} [label=\"{}\", shape={shape}{colour}];\n", numbers[point], escape(&name));
@@ -176,11 +196,11 @@ impl Graph {
         text + "}\n"
     }
 
-    /// The points in three columns: nodes that send, topics, nodes that only receive.
+    /// The points in three columns: nodes that send, topics and services, nodes that only receive.
     fn columns(&self) -> [Vec<&Point>; 3] {
         let senders: BTreeSet<&Point> = self.flows.keys().map(|(from, _)| from).collect();
         let place = |point: &&Point| match point {
-            Point::Topic(_) => 1,
+            Point::Topic(_) | Point::Service(_) => 1,
             Point::Node(_) if senders.contains(point) => 0,
             Point::Node(_) => 2,
         };

@@ -17,7 +17,8 @@ mod metrics; //      a page for Prometheus
 mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin, or files, to a topic
 mod recv; //         messages to stdout
-mod serve; //        a command as a service
+mod serve;
+mod services; //        a command as a service
 mod send; //         lines of stdin, or files, to a node
 mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout

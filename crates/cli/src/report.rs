@@ -1,7 +1,10 @@
-//! Nodes, inboxes and channels as lines of JSON, every counter by its name: what `stat` and `top --once` write.
+//! Nodes, inboxes, channels and services as lines of JSON, every counter by its name: what `stat` and `top --once` write.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::services::ServiceRow;
 use crate::snapshot::{ChannelRow, InboxRow, NodeRow, Recent, Snapshot, State, policy_name};
 use crate::warnings::Warning;
 
@@ -11,7 +14,70 @@ enum Line<'a> {
     Node(Node<'a>),
     Inbox(Inbox<'a>),
     Channel(Box<Channel<'a>>),
+    Service(Box<Service<'a>>),
     Warning(&'a Warning),
+}
+
+/// What the clients of a node, or its servers, have counted for a service.
+#[derive(Serialize)]
+struct Service<'a> {
+    service: &'a str,
+    side: &'static str,
+    node: &'a str,
+    open: u64,
+    calls: u64,
+    answered: u64,
+    in_flight: u64,
+    failed: u64,
+    /// By kind, those that have happened.
+    failures: BTreeMap<&'static str, u64>,
+    latency_samples: u64,
+    latency_mean_ns: Option<u64>,
+    latency_p50_ns: Option<u64>,
+    latency_p90_ns: Option<u64>,
+    latency_p99_ns: Option<u64>,
+    latency_p999_ns: Option<u64>,
+    latency_max_ns: Option<u64>,
+    #[serde(flatten)]
+    rates: Option<CallRates>,
+}
+
+#[derive(Serialize)]
+struct CallRates {
+    calls_per_s: f64,
+    failed_per_s: f64,
+}
+
+impl<'a> From<&'a ServiceRow> for Service<'a> {
+    fn from(row: &'a ServiceRow) -> Self {
+        let stats = &row.stats;
+        let (quantile, samples) = (|part| stats.latency.quantile(part), stats.latency.count());
+        Self {
+            service: &stats.service,
+            side: row.side(),
+            node: &row.node,
+            open: stats.open,
+            calls: stats.calls,
+            answered: stats.answered,
+            in_flight: stats.in_flight(),
+            failed: stats.failures.total(),
+            failures: stats.failures.iter().filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.name(), n)).collect(),
+            latency_samples: samples,
+            latency_mean_ns: stats.latency.sum_ns().checked_div(samples),
+            latency_p50_ns: quantile(0.5),
+            latency_p90_ns: quantile(0.9),
+            latency_p99_ns: quantile(0.99),
+            latency_p999_ns: quantile(0.999),
+            latency_max_ns: (samples > 0).then(|| stats.latency.max_ns()),
+            rates: row
+                .recent
+                .map(|recent| CallRates { calls_per_s: round(recent.calls), failed_per_s: round(recent.failed) }),
+        }
+    }
+}
+
+fn round(rate: f64) -> f64 {
+    (rate * 1000.0).round() / 1000.0
 }
 
 #[derive(Serialize)]
@@ -120,7 +186,6 @@ impl<'a> From<&'a ChannelRow> for Channel<'a> {
         let stats = &row.stats;
         let quantile = |part| stats.latency.quantile(part);
         let samples = stats.latency.count();
-        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
         Self {
             from: &row.from,
             to: &row.to,
@@ -216,6 +281,7 @@ pub(crate) fn json(snapshot: &Snapshot, warnings: &[Warning]) -> serde_json::Res
     let lines = (snapshot.nodes.iter().map(|node| Line::Node(node.into())))
         .chain(snapshot.inboxes.iter().map(|inbox| Line::Inbox(inbox.into())))
         .chain(snapshot.channels.iter().map(|row| Line::Channel(Box::new(row.into()))))
+        .chain(snapshot.services.iter().map(|row| Line::Service(Box::new(row.into()))))
         .chain(warnings.iter().map(Line::Warning));
     let mut text = String::new();
     for line in lines {

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use crate::services::{self, ServiceRow};
 use librpc::{Address, ChannelStats, Domain, Histogram, NodeInfo, NodeStats, ObserveError, Observed, Observer, Totals};
 
 /// How long a node may take to answer.
@@ -63,6 +64,8 @@ pub(crate) struct InboxRow {
     pub(crate) incarnation: String,
     pub(crate) number: u32,
     pub(crate) addresses: Vec<String>,
+    /// Whether it receives requests or replies.
+    pub(crate) is_of_calls: bool,
     pub(crate) policy: &'static str,
     pub(crate) capacity: u64,
     pub(crate) channels: usize,
@@ -88,6 +91,8 @@ pub(crate) struct ChannelRow {
     pub(crate) to: String,
     /// What the inbox receives; empty: unknown.
     pub(crate) addresses: Vec<String>,
+    /// Whether it is known to carry requests or replies.
+    pub(crate) is_of_calls: bool,
     /// Whether the receiver reports this, or only the sender.
     pub(crate) by_receiver: bool,
     pub(crate) stats: ChannelStats,
@@ -123,6 +128,7 @@ pub(crate) struct Snapshot {
     pub(crate) nodes: Vec<NodeRow>,
     pub(crate) inboxes: Vec<InboxRow>,
     pub(crate) channels: Vec<ChannelRow>,
+    pub(crate) services: Vec<ServiceRow>,
 }
 
 /// Looks at a domain, again and again.
@@ -171,7 +177,13 @@ pub(crate) fn denials(node: &NodeInfo, stats: &NodeStats) -> Vec<String> {
 impl Snapshot {
     pub(crate) fn of(mut observed: Vec<Observed>) -> Self {
         observed.sort_by(|a, b| a.node.id.cmp(&b.node.id));
-        let mut found = Self { at: Instant::now(), nodes: Vec::new(), inboxes: Vec::new(), channels: Vec::new() };
+        let mut found = Self {
+            at: Instant::now(),
+            nodes: Vec::new(),
+            inboxes: Vec::new(),
+            channels: Vec::new(),
+            services: services::find(&observed),
+        };
         let mut seen = HashSet::new();
         for Observed { node, stats, .. } in &observed {
             let (mut version, mut namespaces) = (None, Vec::new());
@@ -179,13 +191,23 @@ impl Snapshot {
                 (version, namespaces) = (Some(stats.version.clone()), stats.namespaces.clone());
                 for inbox in &stats.inboxes {
                     let addresses = addresses(&node.id, &inbox.address);
+                    let is_of_calls = matches!(inbox.address, Address::Service(_) | Address::Replies);
                     for channel in &inbox.channels {
                         let key = Key::new(&channel.peer_incarnation, &node.incarnation, channel, 0);
                         seen.insert(key.clone());
                         let (from, to) = (channel.peer.to_string(), node.id.clone());
                         let (addresses, stats) = (addresses.clone(), channel.clone());
-                        let row =
-                            ChannelRow { key, from, to, addresses, by_receiver: true, stats, lent: None, recent: None };
+                        let row = ChannelRow {
+                            key,
+                            from,
+                            to,
+                            addresses,
+                            is_of_calls,
+                            by_receiver: true,
+                            stats,
+                            lent: None,
+                            recent: None,
+                        };
                         found.channels.push(row);
                     }
                     found.inboxes.push(InboxRow {
@@ -193,6 +215,7 @@ impl Snapshot {
                         incarnation: node.incarnation.to_string(),
                         number: inbox.number,
                         addresses,
+                        is_of_calls,
                         policy: policy_name(inbox.policy),
                         capacity: inbox.capacity,
                         channels: inbox.channels.len(),
@@ -207,6 +230,7 @@ impl Snapshot {
                         incarnation: node.incarnation.to_string(),
                         number: inbox.number,
                         addresses: inbox.addresses.clone(),
+                        is_of_calls: false,
                         policy: inbox.policy.map_or("unknown", policy_name),
                         capacity: inbox.capacity,
                         channels: 0,
@@ -253,7 +277,17 @@ impl Snapshot {
                 let addresses = listed.get(&(channel.peer_incarnation, channel.inbox)).copied().cloned();
                 let (from, to, stats) = (node.id.clone(), channel.peer.to_string(), channel.clone());
                 let addresses = addresses.unwrap_or_default();
-                let row = ChannelRow { key, from, to, addresses, by_receiver: false, stats, lent: None, recent: None };
+                let row = ChannelRow {
+                    key,
+                    from,
+                    to,
+                    addresses,
+                    is_of_calls: false,
+                    by_receiver: false,
+                    stats,
+                    lent: None,
+                    recent: None,
+                };
                 self.channels.push(row);
             }
         }
@@ -264,6 +298,7 @@ impl Snapshot {
     pub(crate) fn compare_with(&mut self, earlier: &Self) {
         let before: HashMap<&Key, &ChannelRow> = earlier.channels.iter().map(|row| (&row.key, row)).collect();
         let seconds = (self.at - earlier.at).as_secs_f64().max(1e-6);
+        services::compare(&mut self.services, &earlier.services, seconds);
         for row in &mut self.channels {
             row.recent = match before.get(&row.key) {
                 Some(was) => Some(Recent::between(Some(was), row, seconds)),

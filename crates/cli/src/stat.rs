@@ -12,7 +12,7 @@ use crate::latency::{grouped, readable, size};
 use crate::options::AboutArgs;
 use crate::outcome::{CommandResult, Outcome};
 use crate::snapshot::{ChannelRow, Looker, Snapshot, State};
-use crate::{about, report, warnings};
+use crate::{about, report, services, warnings};
 
 /// Shows what every channel of the domain has counted
 ///
@@ -20,7 +20,7 @@ use crate::{about, report, warnings};
 /// answer within 1 s is shown as stalled, with what its senders know about it. If there is no domain, nothing is shown.
 /// LENT is how much memory the large payloads of a channel take that wait or are held by the receiver, and HELD how many
 /// it holds as samples. Latencies run from the commit of a message until it is processed; about one message in 64 is measured, and each one
-/// after a pause.
+/// after a pause. Calls are shown service by service, as the clients and the servers of each node have counted them.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// End after N looks
     #[arg(long, value_name = "N", requires = "watch")]
     count: Option<NonZeroU64>,
-    /// Write one object per line, with `kind` node, inbox, channel or warning, and every counter by its name
+    /// Write one object per line, with `kind` node, inbox, channel, service or warning, and every counter by its name
     #[arg(long)]
     json: bool,
 }
@@ -79,7 +79,7 @@ fn show(args: &Args, snapshot: &Snapshot) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// The channels as a table, followed by the nodes that do not answer, the memory for large payloads, and the subscriptions that
+/// The channels and the services as tables, followed by the nodes that do not answer, the memory for large payloads, and the subscriptions that
 /// may not read a topic.
 pub(crate) fn table(snapshot: &Snapshot) -> String {
     let has_rates = snapshot.channels.iter().any(|row| row.recent.is_some());
@@ -111,6 +111,7 @@ pub(crate) fn table(snapshot: &Snapshot) -> String {
     if !snapshot.channels.is_empty() {
         table.lines().for_each(|line| text.push_str(&format!("{}\n", line.trim_end())));
     }
+    text.push_str(&services::table(&snapshot.services));
     for node in snapshot.nodes.iter().filter(|node| node.state != State::Alive) {
         let (state, why) = (node.state.name(), node.why.as_deref().unwrap_or_default());
         text.push_str(&format!("{}: {state}: {why}\n", node.id));

@@ -2,16 +2,22 @@
 
 use serde::Serialize;
 
-use crate::snapshot::{ChannelRow, Snapshot, State};
+use crate::latency::counted;
+use crate::services::ServiceRow;
+use crate::snapshot::{ChannelRow, NodeRow, Snapshot, State};
 
 /// A ring that is filled to this part counts as full: the largest message may not fit.
 pub(crate) const FULL: f64 = 0.75;
 /// A sender that waits for this part of its time has a slow consumer.
 const SLOW: f64 = 0.1;
 
+/// The names of what is wrong with a service.
+pub(crate) const NO_SERVER: &str = "no-server";
+pub(crate) const SILENT_SERVER: &str = "silent-server";
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Warning {
-    /// slow-consumer, queue-full, drops, too-large, denied, stalled-node, dead-node, refused, broken
+    /// slow-consumer, queue-full, drops, too-large, denied, no-server, silent-server, stalled-node, dead-node, refused, broken
     pub(crate) name: &'static str,
     pub(crate) node: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +48,35 @@ pub(crate) fn find(snapshot: &Snapshot) -> Vec<Warning> {
     for row in &snapshot.channels {
         channel(row, &mut warnings);
     }
+    for row in &snapshot.services {
+        warnings.extend(service(row, snapshot));
+    }
     warnings
+}
+
+/// A client whose service has no server, or a server that does not answer.
+fn service(row: &ServiceRow, snapshot: &Snapshot) -> Option<Warning> {
+    let (service, node, flying) = (&row.stats.service, &row.node, row.stats.in_flight());
+    let (name, text) = match row.is_server() {
+        true if row.recent.is_some_and(|recent| recent.is_stuck) => {
+            let requests = counted(flying, "request");
+            (SILENT_SERVER, format!("node {node} serves {service}, has {requests} in flight, and answers none"))
+        }
+        false if row.stats.open > 0 && !has_server(service, snapshot) => {
+            (NO_SERVER, format!("node {node} calls {service}, which nobody serves"))
+        }
+        _ => return None,
+    };
+    Some(Warning { name, node: node.clone(), from: None, text })
+}
+
+/// Whether a node serves it, or lists such an address and does not answer.
+fn has_server(service: &str, snapshot: &Snapshot) -> bool {
+    let serves = |row: &ServiceRow| row.is_server() && row.stats.open > 0 && *row.stats.service == *service;
+    let may_serve = |node: &NodeRow| {
+        !matches!(node.state, State::Alive | State::Dead) && node.addresses.iter().any(|address| address == service)
+    };
+    snapshot.services.iter().any(serves) || snapshot.nodes.iter().any(may_serve)
 }
 
 fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {

@@ -131,8 +131,8 @@ pub use sys::machine as simulated; // what replaces the kernel
 mod tests;
 
 pub use call::{
-    Answer, CallError, CallOptions, Client, ClientBuilder, Pending, Replies, Reply, ReplyError, ReplyStream, Request,
-    ServeError, Server, ServerBuilder,
+    Answer, CallError, CallOptions, CancelHandle, Client, ClientBuilder, Pending, Replies, Reply, ReplyError,
+    ReplyStream, Request, ServeError, Server, ServerBuilder,
 };
 pub use librpc_ring::{Bucket, Histogram};
 pub use link::{Admission, Limits, Rule};
@@ -151,6 +151,7 @@ pub use send::{
     Outbox, PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
     UnsentLoan,
 };
+pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};

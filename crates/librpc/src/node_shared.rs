@@ -22,6 +22,7 @@ use crate::registry::lookout::{Condition, Kept, RESTORED_AT_ONCE};
 use crate::registry::membership::{JOIN_LIMIT, Patience};
 use crate::registry::registration::AnnounceError;
 use crate::registry::view::View;
+use crate::stats::calls::CallTable;
 use crate::stats::ended::EndedTable;
 use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
@@ -116,6 +117,8 @@ pub(crate) struct NodeShared {
     /// What was counted on channels that have ended.
     pub(crate) ended_incoming: Arc<EndedTable>,
     pub(crate) ended_outgoing: Arc<EndedTable>,
+    /// What its clients and servers have counted.
+    pub(crate) calls: Arc<CallTable>,
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
@@ -164,6 +167,7 @@ impl NodeShared {
             rings: Mutex::default(),
             ended_incoming: Arc::default(),
             ended_outgoing: Arc::default(),
+            calls: Arc::default(),
             view: Mutex::default(),
             kept: Arc::new(KeptCount::new()),
             payloads: Payloads::new(limits.payload_bytes),

@@ -33,8 +33,8 @@ enum Lie {
 
 fn lie() -> impl Strategy<Value = Lie> {
     let payload_bytes = prop_oneof![4 => 0..100u32, 1 => 0..5000u32, 1 => any::<u32>()];
-    let kind = prop_oneof![4 => 1..5u8, 1 => any::<u8>()];
-    let flags = prop_oneof![4 => 0..16u8, 1 => any::<u8>()];
+    let kind = prop_oneof![4 => 1..12u8, 1 => any::<u8>()];
+    let flags = prop_oneof![4 => 0..64u8, 1 => any::<u8>()];
     prop_oneof![
         1 => Just(Lie::Zero),
         4 => (payload_bytes, kind, flags).prop_map(|(payload_bytes, kind, flags)| Lie::Commit(payload_bytes, kind, flags)),
@@ -112,9 +112,9 @@ proptest! {
     #[test]
     fn every_word_is_a_record_or_corrupt(
         laps in 0..3u64,
-        (payload_bytes, kind, flags) in (prop_oneof![0..=225u32, any::<u32>()], 0..6u64, 0..20u64),
+        (payload_bytes, kind, flags) in (prop_oneof![0..=225u32, any::<u32>()], 0..12u64, 0..80u64),
         (other_lap, other_sequence) in (option::weighted(0.2, any::<u16>()), option::weighted(0.2, any::<u64>())),
-        optional: [u64; 3],
+        optional: [u64; 4],
     ) {
         let capacity = 1024;
         let mut both = Both::new(capacity);

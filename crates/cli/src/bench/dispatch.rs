@@ -28,6 +28,9 @@ fn play(domain: &DomainArgs, part: &Part, interrupt: &Interrupt) -> anyhow::Resu
             connect::rounds(domain, (to, *via), (*size, *count), *cpu, interrupt)
         }
         Part::Echo { node, to, via, cpu } => latency::echo(domain, (node, to, *via), *cpu, interrupt),
+        Part::ServeCancelled { cpu } => call::cancel::serve(domain, *cpu, interrupt),
+        Part::ServeUnread { cpu } => call::unread::serve(domain, *cpu, interrupt),
+        Part::Clients { count } => call::clients(domain, *count, interrupt),
         Part::Serve { spins, cpu } => call::serve(domain, *spins, *cpu, interrupt),
         Part::AnswerEventfd { socket, cpu } => call::answer_eventfd(socket, *cpu, interrupt),
         Part::Sink { node, via, cpu } => throughput::sink(domain, node, *via, *cpu, interrupt),

@@ -1,4 +1,4 @@
-//! `librpc bench idle`: a receiver with many connected senders, while nobody sends.
+//! `librpc bench idle`: a receiver with many connected senders, or a server with many clients, while nobody sends.
 
 use std::time::Duration;
 
@@ -12,11 +12,16 @@ use crate::options::seconds;
 
 /// What a receiver with many connected, idle senders does: nothing
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  librpc bench idle --channels 1000 --seconds 10 --json")]
+#[command(
+    after_help = "Examples:\n  librpc bench idle --channels 1000 --seconds 10 --json\n  librpc bench idle --clients"
+)]
 pub(crate) struct Args {
     /// How many senders
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=MOST))]
     channels: u32,
+    /// Clients of a service, each of which has made a call, instead of senders
+    #[arg(long)]
+    clients: bool,
     /// How long to look
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     seconds: Duration,
@@ -37,8 +42,14 @@ struct Idle {
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let domain = bench.domain("idle");
-    let receiver = bench.start(&domain, &[Part::Receive { nodes: vec!["idle".into()], cpu: None }])?;
-    let senders = bench.start(&domain, &[Part::Connected { to: "idle".into(), count: args.channels }])?;
+    let [receive, send] = match args.clients {
+        true => [Part::Serve { spins: false, cpu: None }, Part::Clients { count: args.channels }],
+        false => [
+            Part::Receive { nodes: vec!["idle".into()], cpu: None },
+            Part::Connected { to: "idle".into(), count: args.channels },
+        ],
+    };
+    let (receiver, senders) = (bench.start(&domain, &[receive])?, bench.start(&domain, &[send])?);
     let pids = [receiver.pids()[0], senders.pids()[0]];
     // New connections are polled for a moment before they count as idle.
     bench.interrupt.wait_for(Duration::from_millis(500))?;
@@ -56,9 +67,9 @@ pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     };
     bench.print(args.json, "idle", None, &idle, || {
         format!(
-            "{} idle senders for {} s: the receiver had {} context switches and used {} of CPU; the senders' process {} \
-             and {}",
+            "{} idle {} for {} s: the other side had {} context switches and used {} of CPU; their own process {} and {}",
             idle.channels,
+            if args.clients { "clients" } else { "senders" },
             idle.seconds,
             idle.context_switches,
             readable(idle.cpu_ns),

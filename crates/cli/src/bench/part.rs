@@ -23,6 +23,12 @@ pub(crate) enum Part {
     Echo { node: String, to: String, via: Via, cpu: Option<usize> },
     /// Answers each request with its own bytes.
     Serve { spins: bool, cpu: Option<usize> },
+    /// Waits until each call is cancelled.
+    ServeCancelled { cpu: Option<usize> },
+    /// Answers each request, and sends parts that nobody takes.
+    ServeUnread { cpu: Option<usize> },
+    /// Connects this many clients to a service, and calls no more.
+    Clients { count: u32 },
     /// Answers an eventfd.
     AnswerEventfd { socket: String, cpu: Option<usize> },
     /// Takes messages as they come.

@@ -34,10 +34,12 @@ pub(super) fn page(graph: &Graph, domain: &str) -> String {
         let round = if matches!(point, Point::Topic(_)) { HEIGHT / 2 } else { 4 };
         let class = if wrong.is_some() {
             "wrong"
-        } else if matches!(point, Point::Topic(_)) {
-            "topic"
         } else {
-            "node"
+            match point {
+                Point::Node(_) => "node",
+                Point::Topic(_) => "topic",
+                Point::Service(_) => "service",
+            }
         };
         let name = wrong.map_or(point.name().to_owned(), |wrong| format!("{} ({wrong})", point.name()));
         let (middle, base) = (x + WIDTH / 2, y + HEIGHT / 2 + 5);
@@ -51,9 +53,9 @@ pub(super) fn page(graph: &Graph, domain: &str) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>librpc: {domain}</title>\n<style>\
          body{{font:14px system-ui,sans-serif;margin:2em}}text{{font:14px system-ui,sans-serif;fill:#222}}\
          .rate{{font-size:12px;fill:#555}}rect{{stroke:#456;fill:#eef4fa}}.topic{{fill:#fdf6e3;stroke:#b58900}}\
-         .wrong{{fill:#fde8e8;stroke:#c00}}path{{fill:none;stroke:#789}}.lossy{{stroke:#c00}}</style></head>\n\
-         <body><h1>{domain}</h1><p>{} nodes and topics, {} edges. Boxes are nodes, rounded ones are patterns of topics. Red nodes \
-         do not answer, and red edges lose messages.</p>\n<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         .service{{fill:#eefaf0;stroke:#2a8a4a}}.wrong{{fill:#fde8e8;stroke:#c00}}path{{fill:none;stroke:#789}}.lossy{{stroke:#c00}}</style></head>\n\
+         <body><h1>{domain}</h1><p>{} nodes, topics and services, {} edges. Boxes are nodes, rounded ones are patterns of topics, green ones are services. Red nodes \
+         do not answer, and red edges lose messages or have calls that fail.</p>\n<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          xmlns=\"http://www.w3.org/2000/svg\">\n{drawn}</svg></body></html>\n",
         graph.points.len(),
         graph.flows.len(),
@@ -70,7 +72,7 @@ fn edge((from_x, from_y): (usize, usize), (to_x, to_y): (usize, usize), flow: &F
     let bent = if to_x > from_x { x2 - bend } else { x2 + bend };
     let thick = 1.0 + 4.0 * flow.per_second / most;
     let (label_x, label_y) = ((x1 + bend + bent) / 2, (y1 + y2) / 2 - 4);
-    let class = if flow.lost > 0 { "lossy" } else { "flow" };
+    let class = if flow.lost + flow.failed > 0 { "lossy" } else { "flow" };
     let bytes = grouped(flow.bytes_per_second.round() as u64);
     format!(
         "<path class=\"{class}\" stroke-width=\"{thick:.1}\" d=\"M{x1} {y1} C{} {y1} {bent} {y2} {x2} {y2}\">\

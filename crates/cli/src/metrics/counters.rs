@@ -10,7 +10,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use librpc::{Address, ChannelStats, EndedChannels, Histogram, Incarnation, NodeStats, Observed, Totals};
+use librpc::{
+    Address, CallSide, CallStats, ChannelStats, EndedChannels, Histogram, Incarnation, NodeStats, Observed, Totals,
+};
 
 use crate::snapshot::{State, addresses};
 
@@ -18,6 +20,16 @@ use crate::snapshot::{State, addresses};
 pub(super) type Labels = [(&'static str, String); 3];
 /// An inbox, or all of the same address.
 pub(super) type InboxLabels = [(&'static str, String); 2];
+
+/// A node, its side, and the service.
+pub(super) type CallLabels = [(&'static str, String); 3];
+
+/// What one node has counted for a service.
+#[derive(Clone, Debug)]
+pub(super) struct ToldOfCalls {
+    by: String,
+    pub(super) stats: CallStats,
+}
 
 /// The escaped text of a label: prometheus-client does not escape it.
 pub(super) fn label(text: &str) -> String {
@@ -78,6 +90,8 @@ pub(super) struct Counters {
     pub(super) received: BTreeMap<Labels, Told>,
     /// The counts since the inbox was opened.
     pub(super) inboxes: BTreeMap<InboxLabels, Told>,
+    /// What each node's clients, and servers, have counted for a service.
+    pub(super) calls: BTreeMap<CallLabels, ToldOfCalls>,
 }
 
 /// The sending node, the receiving node, and the address there.
@@ -145,6 +159,12 @@ impl Counters {
                 told.totals += inbox.ended;
                 inbox.channels.iter().for_each(|channel| told.add(channel));
             }
+            for stats in &stats.calls {
+                let side = if stats.side == CallSide::Server { "server" } else { "client" };
+                let labels = [("node", label(&node.id)), ("service", label(&stats.service)), ("side", side.to_owned())];
+                let told = ToldOfCalls { by: node.incarnation.to_string(), stats: stats.clone() };
+                counters.calls.insert(labels, told);
+            }
         }
         let state = |node: &str| states.get(node).copied();
         counters.sent = pick(&words.by_sender, &words.by_receiver, |(from, _, _)| state(from));
@@ -154,6 +174,11 @@ impl Counters {
         carry_on(&mut counters.sent, &before.sent, &silent);
         carry_on(&mut counters.received, &before.received, &silent);
         carry_on(&mut counters.inboxes, &before.inboxes, &silent);
+        for (labels, before) in &before.calls {
+            if silent.contains(&before.by) {
+                counters.calls.entry(labels.clone()).or_insert_with(|| before.clone());
+            }
+        }
         counters
     }
 }

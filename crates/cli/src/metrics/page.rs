@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use librpc::{Histogram, Totals};
+use librpc::{CallStats, Histogram, Totals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -121,6 +121,47 @@ fn family<'a, T: 'a, L: AsRef<[(&'static str, String)]> + 'a>(
     Ok(())
 }
 
+impl Page {
+    /// What clients and servers have counted. Their names begin with `librpc_calls`, or `librpc_call`.
+    fn encode_calls(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let calls = &self.counters.calls;
+        type Of = fn(&CallStats) -> u64;
+        let counters: [(&str, &str, Of); 2] = [
+            ("librpc_calls", "Calls begun by the node's clients, or requests that came to its servers", |calls| {
+                calls.calls
+            }),
+            ("librpc_calls_answered", "Those that were answered", |calls| calls.answered),
+        ];
+        for (name, help, of) in counters {
+            let what = (name, help, None, MetricType::Counter);
+            family(to, what, calls.iter(), |told, metric| ConstCounter::new(of(&told.stats)).encode(metric))?;
+        }
+        let failed: Vec<_> = (calls.iter())
+            .flat_map(|([node, service, side], told)| {
+                told.stats.failures.iter().map(|(kind, count)| {
+                    ([node.clone(), service.clone(), side.clone(), ("failure", kind.name().to_owned())], count)
+                })
+            })
+            .collect();
+        let what = ("librpc_calls_failed", "Those that have failed, by kind of failure", None, MetricType::Counter);
+        let each = failed.iter().map(|(labels, count)| (labels, count));
+        family(to, what, each, |count, metric| ConstCounter::new(*count).encode(metric))?;
+        let gauges: [(&str, &str, Of); 2] = [
+            ("librpc_calls_in_flight", "Calls that are under way", CallStats::in_flight),
+            ("librpc_call_ends", "Clients, or servers, of the service that are open", |calls| calls.open),
+        ];
+        for (name, help, of) in gauges {
+            let what = (name, help, None, MetricType::Gauge);
+            family(to, what, calls.iter(), |told, metric| {
+                ConstGauge::new(i64::try_from(of(&told.stats)).unwrap_or(i64::MAX)).encode(metric)
+            })?;
+        }
+        let help = "From the request to the end of the reply, of the calls whose time was measured";
+        let latency = ("librpc_call_latency", help, Some(&Unit::Seconds), MetricType::Histogram);
+        family(to, latency, calls.iter(), |told, mut metric| histogram(&told.stats.latency, &mut metric))
+    }
+}
+
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let to = &mut encoder;
@@ -172,6 +213,7 @@ impl Collector for Page {
                 ConstCounter::new(of(&told.totals)).encode(metric)
             })?;
         }
+        self.encode_calls(to)?;
         let up = ("librpc_node_up", "Whether the node answers", None, MetricType::Gauge);
         let nodes = self.nodes.iter().map(|(labels, up)| (labels, up));
         family(to, up, nodes, |up, metric| ConstGauge::new(i64::from(*up)).encode(metric))?;

@@ -17,17 +17,23 @@ pub(super) enum Tab {
     Channels,
     Nodes,
     Inboxes,
+    Services,
 }
 
 impl Tab {
-    pub(super) const ALL: [(Self, &'static str); 3] =
-        [(Self::Channels, "1 channels"), (Self::Nodes, "2 nodes"), (Self::Inboxes, "3 inboxes")];
+    pub(super) const ALL: [(Self, &'static str); 4] = [
+        (Self::Channels, "1 channels"),
+        (Self::Nodes, "2 nodes"),
+        (Self::Inboxes, "3 inboxes"),
+        (Self::Services, "4 services"),
+    ];
 
     pub(super) fn columns(self) -> &'static [Column] {
         match self {
             Self::Channels => &lines::CHANNELS,
             Self::Nodes => &lines::NODES,
             Self::Inboxes => &lines::INBOXES,
+            Self::Services => &lines::SERVICES,
         }
     }
 }
@@ -164,6 +170,7 @@ impl App {
             Tab::Channels => lines::channels,
             Tab::Nodes => lines::nodes,
             Tab::Inboxes => lines::inboxes,
+            Tab::Services => lines::services,
         };
         self.lines = make(snapshot, &self.filter.part(snapshot));
         let (column, smallest_first) = self.sort;
@@ -237,6 +244,7 @@ impl App {
             KeyCode::Char('1') => self.show(Tab::Channels),
             KeyCode::Char('2') => self.show(Tab::Nodes),
             KeyCode::Char('3') => self.show(Tab::Inboxes),
+            KeyCode::Char('4') => self.show(Tab::Services),
             KeyCode::Tab => {
                 let at = Tab::ALL.iter().position(|(tab, _)| *tab == self.tab).unwrap_or(0);
                 self.show(Tab::ALL[(at + 1) % Tab::ALL.len()].0);
@@ -266,7 +274,7 @@ impl App {
     fn drill_down(&mut self) {
         match self.lines.get(self.chosen).map(|line| line.about.clone()) {
             Some(About::Channel(_)) => self.over = Over::Detail,
-            Some(About::Node(id)) => {
+            Some(About::Node(id) | About::Service(id, ..)) => {
                 self.filter = Filter::About(id);
                 self.show(Tab::Channels);
             }

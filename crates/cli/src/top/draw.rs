@@ -15,7 +15,7 @@ use crate::snapshot::policy_name;
 /// How many warnings are shown. Further ones are counted.
 const WARNINGS: usize = 5;
 
-const HELP: &str = " 1 2 3, Tab   channels, nodes, inboxes (topics)
+const HELP: &str = " 1 2 3 4, Tab   channels, nodes, inboxes (topics), services
  ↑ ↓ j k      choose a line; PgUp PgDn g G too
  Enter        a node's or topic's channels; everything about a channel
  /            filter by node, topic or pattern; Esc clears it
@@ -33,7 +33,8 @@ const HELP: &str = " 1 2 3, Tab   channels, nodes, inboxes (topics)
  slow-consumer  its sender waits      queue-full    over 75 % of the ring
  stalled-node   it does not answer    drops         messages are being lost
  too-large      the inbox is too small for some messages
- denied         a subscription may not read a topic";
+ denied         a subscription may not read a topic
+ no-server      a service that is called has none   silent-server  it answers none";
 
 fn has_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

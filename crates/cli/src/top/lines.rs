@@ -1,4 +1,4 @@
-//! Nodes, inboxes and channels as lines of a table: what is shown of them, and what they are sorted by.
+//! Nodes, inboxes, channels and services as lines of a table: what is shown of them, and what they are sorted by.
 
 use std::borrow::Cow;
 
@@ -67,12 +67,29 @@ pub(super) const INBOXES: [Column; 8] = [
     number("P99", 9, 2),
 ];
 
+pub(super) const SERVICES: [Column; 12] = [
+    text("SERVICE", 22, 0),
+    text("SIDE", 7, 0),
+    text("NODE", 18, 0),
+    number("CALLS/S", 11, 0),
+    number("IN FLIGHT", 10, 0),
+    number("FAILED/S", 9, 2),
+    number("FAILED", 9, 1),
+    number("P50", 9, 3),
+    number("P99", 9, 1),
+    number("P99.9", 9, 5),
+    number("MAX", 9, 6),
+    text("FAILURES", 20, 4),
+];
+
 /// What a line is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum About {
     Node(String),
     Inbox(Inbox),
     Channel(Key),
+    /// Of a node: which one, and which side.
+    Service(String, String, &'static str),
 }
 
 /// Which inbox, and its address for people.
@@ -162,6 +179,7 @@ impl Filter {
                 let mut part = snapshot.clone();
                 part.inboxes.retain(|inbox| wanted.is(inbox));
                 part.channels.retain(|row| part.inboxes.iter().any(|inbox| row.leads_to(inbox)));
+                part.services.retain(|row| *row.stats.service == *wanted.address);
                 part.nodes.retain(|node| part.inboxes.iter().any(|inbox| inbox.node == node.id));
                 return Cow::Owned(part);
             }
@@ -171,6 +189,7 @@ impl Filter {
         let has = |names: &[String]| names.iter().any(|name| name.contains(text));
         part.nodes.retain(|node| node.id.contains(text) || has(&node.addresses));
         part.inboxes.retain(|inbox| inbox.node.contains(text) || has(&inbox.addresses));
+        part.services.retain(|row| row.node.contains(text) || row.stats.service.contains(text));
         part.channels.retain(|row| {
             let topics = row.stats.topics.iter().any(|topic| topic.contains(text));
             row.from.contains(text) || row.to.contains(text) || has(&row.addresses) || topics
@@ -289,6 +308,30 @@ pub(super) fn inboxes(snapshot: &Snapshot, part: &Snapshot) -> Vec<Line> {
             time(&sum.latency, 0.99),
         ];
         line(About::Inbox(inbox.into()), sum.fullest >= FULL && inbox.policy != "latest", cells)
+    });
+    lines.collect()
+}
+
+pub(super) fn services(_: &Snapshot, part: &Snapshot) -> Vec<Line> {
+    let lines = part.services.iter().map(|row| {
+        let (stats, latency) = (&row.stats, &row.stats.latency);
+        let (calls, failed) = row.recent.map_or((0.0, 0.0), |recent| (recent.calls, recent.failed));
+        let cells = [
+            word(&stats.service),
+            word(row.side()),
+            word(&row.node),
+            (rate(calls), calls),
+            count(stats.in_flight()),
+            (rate(failed), failed),
+            count(stats.failures.total()),
+            time(latency, 0.5),
+            time(latency, 0.99),
+            time(latency, 0.999),
+            time(latency, 1.0),
+            word(&row.failures()),
+        ];
+        let is_bad = failed > 0.0 || row.recent.is_some_and(|recent| recent.is_stuck) && row.is_server();
+        line(About::Service(row.node.clone(), stats.service.to_string(), row.side()), is_bad, cells)
     });
     lines.collect()
 }

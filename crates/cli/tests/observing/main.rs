@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod calls; //   what clients and servers count
 mod check; //   limits
 mod doctor; //  the machine and the domain
 mod graph; //   pictures

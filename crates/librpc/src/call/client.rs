@@ -2,8 +2,12 @@
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use futures_core::Stream;
 
 use crate::call::error::{CallError, ServeError};
 use crate::call::exchange::Exchange;
@@ -17,6 +21,7 @@ use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
 use crate::receive::{DEFAULT_CAPACITY, Sample, Wait};
 use crate::registry::wait;
+use crate::stats::CallFailure;
 use crate::sys::clock::Instant;
 use crate::topic::check_topic;
 use crate::wire::{self, Caller, DEFAULT_MAX_MESSAGE};
@@ -83,7 +88,11 @@ impl<'n> ClientBuilder<'n> {
         let caller = Caller { inbox: shared.number, capacity: shared.capacity, max_message: shared.max_message };
         let service: Arc<str> = service.into();
         let calling = Calling::new(node.clone(), service.clone(), shared, wire::encode(&caller), max_in_flight);
-        Ok(Client(Arc::new(Shared { exchange: Exchange::new(inbox, calling), node: node.clone(), service })))
+        Ok(Client(Arc::new(Shared {
+            exchange: Exchange::new(inbox, calling, node.reactor()),
+            node: node.clone(),
+            service,
+        })))
     }
 }
 
@@ -129,13 +138,15 @@ impl fmt::Debug for Client {
 /// Until when a call may wait.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
+    begun: Instant,
     timeout: Duration,
     deadline: Option<Instant>,
 }
 
 impl Limit {
     fn new(timeout: Duration) -> Self {
-        Self { timeout, deadline: Instant::now().checked_add(timeout) }
+        let begun = Instant::now();
+        Self { begun, timeout, deadline: begun.checked_add(timeout) }
     }
 
     fn until(self) -> Until {
@@ -175,7 +186,7 @@ impl Client {
     /// [`CallError`].
     pub fn start(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Pending, CallError> {
         let (number, limit) = self.begin(request, &options.into(), false)?;
-        Ok(Pending(Underway { client: self.clone(), number, limit, is_over: false }))
+        Ok(Pending(Underway::new(self, number, limit)))
     }
 
     /// Calls the service, whose reply comes in parts. A server sends 16 parts ahead, and waits until some of them are taken: so a reply
@@ -186,7 +197,7 @@ impl Client {
     /// [`CallError`].
     pub fn call_stream(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Replies, CallError> {
         let (number, limit) = self.begin(request, &options.into(), true)?;
-        Ok(Replies(Underway { client: self.clone(), number, limit, is_over: false }))
+        Ok(Replies(Underway::new(self, number, limit)))
     }
 
     /// Calls every server of the service, and waits for all replies.
@@ -240,13 +251,16 @@ impl Client {
             return Err(CallError::Forked);
         }
         let (limit, slot) = (Limit::new(options.timeout), OnceCell::new());
-        let new = New { payload: request, slot: &slot, options, deadline: limit.as_ns(), is_stream };
+        let new =
+            New { payload: request, slot: &slot, options, begun: limit.begun, deadline: limit.as_ns(), is_stream };
         loop {
             if let Begun::As(number) = self.0.exchange.lock().side.begin(&new)? {
                 return Ok((number, limit));
             }
             if limit.is_over() {
-                return Err(self.too_late(limit));
+                let error = self.too_late(limit);
+                self.0.exchange.lock().side.not_begun(&error);
+                return Err(error);
             }
             // Replies are taken meanwhile: a server that waits for room for them can go on.
             let soon = Instant::now() + AGAIN;
@@ -287,9 +301,19 @@ struct Underway {
     number: u64,
     limit: Limit,
     is_over: bool,
+    /// How it has ended if it is dropped now.
+    dropped: CallFailure,
 }
 
 impl Underway {
+    fn new(client: &Client, number: u64, limit: Limit) -> Self {
+        Self { client: client.clone(), number, limit, is_over: false, dropped: CallFailure::Cancelled }
+    }
+
+    fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle { client: self.client.clone(), number: self.number }
+    }
+
     /// Waits until this finds the answer, or the time of the call is up.
     fn wait<T>(
         &mut self,
@@ -300,12 +324,35 @@ impl Underway {
         if !self.client.0.exchange.born.is_here() {
             return Some(Err(CallError::Forked));
         }
-        match self.client.0.exchange.wait_for(until, |side| find(side, number)) {
-            Ok(Some(found)) => Some(found),
-            Ok(None) if self.limit.is_over() => Some(Err(self.client.too_late(self.limit))),
-            Ok(None) => None,
-            Err(error) => Some(Err(self.client.not_received(error))),
+        let error = match self.client.0.exchange.wait_for(until, |side| find(side, number)) {
+            Ok(Some(found)) => return Some(found),
+            Ok(None) if self.limit.is_over() => self.client.too_late(self.limit),
+            Ok(None) => return None,
+            Err(error) => self.client.not_received(error),
+        };
+        self.dropped = error.kind();
+        Some(Err(error))
+    }
+
+    /// The same for a task, which is woken when it is to look again.
+    fn poll<T>(
+        &mut self,
+        context: &Context<'_>,
+        mut find: impl FnMut(&mut Calling, u64) -> Option<Result<T, CallError>>,
+    ) -> Poll<Result<T, CallError>> {
+        let number = self.number;
+        let exchange = &self.client.0.exchange;
+        if !exchange.born.is_here() {
+            return Poll::Ready(Err(CallError::Forked));
         }
+        let error = match exchange.poll_for(context, (number, self.limit.deadline), |side| find(side, number)) {
+            Ok(Poll::Ready(found)) => return Poll::Ready(found),
+            Ok(Poll::Pending) if self.limit.is_over() => self.client.too_late(self.limit),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Err(error) => self.client.not_received(error),
+        };
+        self.dropped = error.kind();
+        Poll::Ready(Err(error))
     }
 
     /// Up to this limit, but not beyond that of the call.
@@ -321,9 +368,36 @@ impl Underway {
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        if !self.is_over && self.client.0.exchange.born.is_here() {
-            self.client.0.exchange.lock().side.abandon(self.number);
+        if !self.client.0.exchange.born.is_here() {
+            return;
         }
+        self.client.0.exchange.tasks.forget(self.number);
+        if !self.is_over {
+            self.client.0.exchange.lock().side.abandon(self.number, self.dropped);
+        }
+    }
+}
+
+/// Cancels a call from another thread, or from a task: [`Pending::cancel_handle`], [`Replies::cancel_handle`].
+#[derive(Clone)]
+pub struct CancelHandle {
+    client: Client,
+    number: u64,
+}
+
+impl CancelHandle {
+    /// The call ends with [`CallError::Cancelled`], unless it has ended already, and its server learns that. Does not block.
+    pub fn cancel(&self) {
+        let exchange = &self.client.0.exchange;
+        if exchange.born.is_here() {
+            exchange.change(|side| side.cancel_call(self.number));
+        }
+    }
+}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHandle").field("service", &self.client.0.service).field("number", &self.number).finish()
     }
 }
 
@@ -356,14 +430,57 @@ impl Pending {
         self.answer(self.0.within(timeout))
     }
 
+    /// Cancels the call from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.0.cancel_handle()
+    }
+
     fn answer(&mut self, until: Until) -> Option<Result<Reply, CallError>> {
         if self.0.is_over {
             return None;
         }
-        let answer = self.0.wait(until, |side, number| side.reply(number))?;
+        let answer = self.0.wait(until, Calling::reply)?;
+        Some(self.ended(answer))
+    }
+
+    fn ended(&mut self, answer: Result<Sample, CallError>) -> Result<Reply, CallError> {
         // One that is over in another way is still known: it is cancelled when this is dropped.
         self.0.is_over = !matches!(answer, Err(CallError::Deadline { .. } | CallError::Receive { .. }));
-        Some(answer.map(|sample| Reply(Payload::new(sample))))
+        answer.map(|sample| Reply(Payload::new(sample)))
+    }
+}
+
+/// A task waits for the reply without a thread: the process's background thread wakes it, in any executor. After it has returned an
+/// answer, it is not polled again.
+///
+/// ```
+/// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_future_{}", std::process::id()));
+/// # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+/// # use std::task::{Context, Poll, Waker};
+/// # fn block_on<T>(future: impl Future<Output = T>) -> T {
+/// #     let mut future = std::pin::pin!(future);
+/// #     loop {
+/// #         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) { return done; }
+/// #     }
+/// # }
+/// use std::time::Duration;
+///
+/// let (robot, planner) = (open("robot")?, open("planner")?);
+/// let server = planner.serve("plan/route")?;
+/// let client = robot.client("plan/route")?;
+/// let call = async { client.start(b"to the dock", Duration::from_secs(5))?.await };
+/// # let serving = std::thread::spawn(move || server.recv().unwrap().unwrap().reply(b"north"));
+/// assert_eq!(&*block_on(call)?, b"north"); // any executor's
+/// # serving.join().unwrap()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl Future for Pending {
+    type Output = Result<Reply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.0.is_over, "a call that has returned its answer is not polled again");
+        let answer = ready!(self.0.poll(context, Calling::reply));
+        Poll::Ready(self.ended(answer))
     }
 }
 
@@ -388,6 +505,11 @@ impl Replies {
         self.part(self.0.within(timeout))
     }
 
+    /// Cancels the call from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.0.cancel_handle()
+    }
+
     /// Whether the last part, or an error, was returned.
     pub fn is_over(&self) -> bool {
         self.0.is_over
@@ -397,7 +519,11 @@ impl Replies {
         if self.0.is_over {
             return None;
         }
-        let part = self.0.wait(until, |side, number| side.next_part(number))?;
+        let part = self.0.wait(until, Calling::next_part)?;
+        self.taken(part)
+    }
+
+    fn taken(&mut self, part: Result<Option<Sample>, CallError>) -> Option<Result<Reply, CallError>> {
         match part {
             Ok(Some(sample)) => Some(Ok(Reply(Payload::new(sample)))),
             Ok(None) => {
@@ -406,12 +532,25 @@ impl Replies {
             }
             Err(error) => {
                 if self.0.client.0.exchange.born.is_here() {
-                    self.0.client.0.exchange.lock().side.abandon(self.0.number);
+                    self.0.client.0.exchange.lock().side.abandon(self.0.number, CallFailure::Cancelled);
                 }
                 self.0.is_over = true;
                 Some(Err(error))
             }
         }
+    }
+}
+
+/// A task takes the parts without a thread, as it waits for a [`Pending`].
+impl Stream for Replies {
+    type Item = Result<Reply, CallError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.0.is_over {
+            return Poll::Ready(None);
+        }
+        let part = ready!(self.0.poll(context, Calling::next_part));
+        Poll::Ready(self.taken(part))
     }
 }
 

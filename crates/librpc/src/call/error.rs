@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::receive::{InboxError, RecvError};
 use crate::send::SendError;
+use crate::stats::CallFailure;
 use crate::sys::OsError;
 use crate::topic::InvalidTopic;
 use crate::wire::Reason;
@@ -28,6 +29,12 @@ pub enum CallError {
         service: Arc<str>,
         /// The limit.
         timeout: Duration,
+    },
+    /// A [`crate::CancelHandle`] has cancelled the call. Nothing is delivered afterwards, and the server learns it.
+    #[error("the call of {service:?} was cancelled")]
+    Cancelled {
+        /// The service.
+        service: Arc<str>,
     },
     /// The server is gone.
     #[error(
@@ -127,6 +134,26 @@ pub enum CallError {
     /// The client was made before a fork, and belongs to the parent process.
     #[error("this client belongs to the process that forked this one: open a node of its own here")]
     Forked,
+}
+
+impl CallError {
+    /// As statistics count it.
+    pub(super) fn kind(&self) -> CallFailure {
+        match self {
+            Self::NoServer { .. } => CallFailure::NoServer,
+            Self::Deadline { .. } => CallFailure::Deadline,
+            Self::Cancelled { .. } => CallFailure::Cancelled,
+            Self::ServerDied { .. } => CallFailure::ServerDied,
+            Self::Busy { .. } => CallFailure::Busy,
+            Self::Unimplemented { .. } => CallFailure::Unimplemented,
+            Self::Mismatch { .. } => CallFailure::Mismatch,
+            Self::Failed { .. } => CallFailure::Failed,
+            Self::Refused { .. } => CallFailure::Refused,
+            Self::Send { .. } | Self::Receive { .. } | Self::Lookup { .. } | Self::Closed { .. } | Self::Forked => {
+                CallFailure::Other
+            }
+        }
+    }
 }
 
 /// Why an answer was not sent. A client that is gone, or no longer waits, is no error: see [`crate::Request::is_cancelled`].

@@ -7,13 +7,16 @@
 //! Invariant: whatever a waiting thread waits for changes only under the lock, and the thread that changes it wakes the others.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::call::tasks::{Tasks, Woken};
 use crate::link::inbox_shared::InboxShared;
 use crate::receive::inbox::{Heard, Inbox, RecvError};
 use crate::receive::receiver::Until;
 use crate::sys::clock::Instant;
 use crate::sys::fork;
+use crate::sys::reactor::Reactor;
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 
 /// How many records one call takes that does not wait.
@@ -31,13 +34,14 @@ pub(super) trait Side {
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant>;
 }
 
-/// One side, its inbox, and the threads that wait for it.
+/// One side, its inbox, and the threads and tasks that wait for it.
 #[derive(Debug)]
 pub(super) struct Exchange<S> {
     inner: Mutex<Inner<S>>,
     changed: Condvar,
     /// The part of the inbox that other threads reach.
     pub(super) inbox: Arc<InboxShared>,
+    pub(super) tasks: Arc<Tasks>,
     pub(super) born: fork::Born,
 }
 
@@ -47,23 +51,29 @@ pub(super) struct Inner<S> {
     inbox: Option<Box<Inbox>>,
     is_closed: bool,
     waiters: u32,
+    /// Whether a task may wait.
+    has_tasks: bool,
     pub(super) side: S,
 }
 
 impl<S: Side> Exchange<S> {
-    pub(super) fn new(inbox: Inbox, side: S) -> Self {
-        let shared = inbox.shared().clone();
-        let inner = Mutex::new(Inner { inbox: Some(Box::new(inbox)), is_closed: false, waiters: 0, side });
-        Self { inner, changed: Condvar::default(), inbox: shared, born: fork::Born::now() }
+    pub(super) fn new(inbox: Inbox, side: S, reactor: &Arc<Reactor>) -> Self {
+        let (shared, tasks) = (inbox.shared().clone(), Tasks::new(reactor, inbox.poll()));
+        let inner = Inner { inbox: Some(Box::new(inbox)), is_closed: false, waiters: 0, has_tasks: false, side };
+        Self { inner: Mutex::new(inner), changed: Condvar::default(), inbox: shared, tasks, born: fork::Born::now() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner<S>> {
         self.inner.lock()
     }
 
-    fn wake(&self, inner: &Inner<S>) {
+    /// Wakes whoever waits: threads at once, tasks when the caller drops `woken`, which is without the lock.
+    fn wake(&self, inner: &mut Inner<S>, woken: &mut Woken) {
         if inner.waiters > 0 {
             self.changed.notify_all();
+        }
+        if std::mem::take(&mut inner.has_tasks) {
+            self.tasks.take(woken);
         }
     }
 
@@ -73,6 +83,7 @@ impl<S: Side> Exchange<S> {
         until: Until,
         mut find: impl FnMut(&mut S) -> Option<T>,
     ) -> Result<Option<T>, RecvError> {
+        let mut woken = Woken::default(); // dropped after the lock
         let mut inner = self.lock();
         let mut taken = 0;
         loop {
@@ -98,7 +109,7 @@ impl<S: Side> Exchange<S> {
             };
             let due = inner.side.tend(Some(&mut inbox));
             if let Some(found) = find(&mut inner.side) {
-                self.put_back(&mut inner, inbox);
+                self.put_back(&mut inner, inbox, &mut woken);
                 return Ok(Some(found));
             }
             drop(inner);
@@ -115,34 +126,85 @@ impl<S: Side> Exchange<S> {
                 }
                 Ok(None) => is_over |= self.inbox.has_stopped() || is_past(until),
                 Err(error) => {
-                    self.put_back(&mut inner, inbox);
+                    self.put_back(&mut inner, inbox, &mut woken);
                     return Err(error);
                 }
             }
-            self.put_back(&mut inner, inbox);
+            self.put_back(&mut inner, inbox, &mut woken);
             if is_over {
                 return Ok(find(&mut inner.side));
+            }
+            if !woken.is_empty() {
+                drop(inner);
+                woken.wake();
+                inner = self.lock();
             }
         }
     }
 
-    fn put_back(&self, inner: &mut Inner<S>, inbox: Box<Inbox>) {
+    /// Looks for a task, which is woken when it is to look again. `number`: which one it is; `until`: when it is to look in any case.
+    pub(super) fn poll_for<T>(
+        &self,
+        context: &Context<'_>,
+        (number, until): (u64, Option<Instant>),
+        mut find: impl FnMut(&mut S) -> Option<T>,
+    ) -> Result<Poll<T>, RecvError> {
+        // From now on, a look that finds nothing leaves the inbox so that it announces what comes.
+        if let Some(inbox) = &self.lock().inbox {
+            inbox.watch();
+        }
+        if let Some(found) = self.wait_for(Until::Now, &mut find)? {
+            return Ok(Poll::Ready(found));
+        }
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        // Another thread may have taken something meanwhile.
+        let due = inner.side.tend(inner.inbox.as_deref_mut());
+        if let Some(found) = find(&mut inner.side) {
+            return Ok(Poll::Ready(found));
+        }
+        inner.has_tasks = true;
+        let until = until.into_iter().chain(due).min();
+        self.tasks.wait(number, context.waker(), until, inner.inbox.is_some())?;
+        Ok(Poll::Pending)
+    }
+
+    /// Changes the side, if `change` says so, and has whoever waits look again.
+    pub(super) fn change(&self, change: impl FnOnce(&mut S) -> bool) {
+        let mut woken = Woken::default();
+        let mut inner = self.lock();
+        if change(&mut inner.side) {
+            self.wake(&mut inner, &mut woken);
+            self.inbox.nudge(); // a thread that receives just now
+        }
+    }
+
+    fn put_back(&self, inner: &mut Inner<S>, inbox: Box<Inbox>, woken: &mut Woken) {
         match inner.is_closed {
             true => drop(inbox),
             false => inner.inbox = Some(inbox),
         }
-        self.wake(inner);
+        self.wake(inner, woken);
     }
 
     /// Closes the inbox. Nothing comes any more.
     pub(super) fn close(&self) {
+        let mut woken = Woken::default();
         let mut inner = self.lock();
         inner.is_closed = true;
         let inbox = inner.inbox.take();
-        self.wake(&inner);
+        self.wake(&mut inner, &mut woken);
         drop(inner);
         self.inbox.stop(); // a thread that receives just now drops the inbox
         drop(inbox);
+    }
+}
+
+impl<S> Drop for Exchange<S> {
+    fn drop(&mut self) {
+        if self.born.is_here() {
+            self.tasks.close();
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! docs/design/calls.md says what is true after a death at each step.
 
+mod caller; //   a client, as its server knows it
 mod client; //   calling: `Client`, `Pending`, `Replies`
 mod error; //    why a call, or an answer, has failed
 mod exchange; // an inbox for which several threads wait
@@ -16,12 +17,13 @@ mod outgoing; // a record on its way, and where it goes
 mod request; //  a request at its server, and its answer
 mod server; //   serving: `Server`
 mod state; //    what a client knows of its calls
+mod tasks; //    tasks that wait for calls, without a thread
 mod work; //     what a server knows of its callers
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{Answer, Client, ClientBuilder, Pending, Replies, Reply};
+pub use client::{Answer, CancelHandle, Client, ClientBuilder, Pending, Replies, Reply};
 pub use error::{CallError, ReplyError, ServeError};
 pub use options::CallOptions;
 pub use request::{ReplyStream, Request};

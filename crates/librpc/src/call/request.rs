@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use librpc_ring::Kind;
 
+use crate::call::caller::{Arrived, Work};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Exchange;
 use crate::call::outgoing::Payload;
-use crate::call::work::{Arrived, Serving, Work};
+use crate::call::work::Serving;
 use crate::name::Peer;
 use crate::receive::Sample;
 use crate::receive::receiver::Until;

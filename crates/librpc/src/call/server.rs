@@ -88,8 +88,13 @@ impl<'n> ServerBuilder<'n> {
         let builder = InboxBuilder::new(node, Ok(Address::Service(service.clone())));
         let inbox = builder.capacity(capacity).max_message(max_request).wait(wait).open()?;
         let (stop, shared) = (inbox.stop_handle(), inbox.shared().clone());
-        let serving = Serving::new(node.clone(), shared, (max_in_flight, max_per_client));
-        Ok(Server { exchange: Arc::new(Exchange::new(inbox, serving)), node: node.clone(), service, stop })
+        let serving = Serving::new(node.clone(), service.clone(), shared, (max_in_flight, max_per_client));
+        Ok(Server {
+            exchange: Arc::new(Exchange::new(inbox, serving, node.reactor())),
+            node: node.clone(),
+            service,
+            stop,
+        })
     }
 }
 

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use librpc_ring::{Kind, is_mappable};
 
-use crate::sys::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sys::sync::atomic::Ordering;
 
+use crate::call::caller::{Arrived, Client, Waiting, Work};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Side;
 use crate::call::outgoing::{Outgoing, Said, decoded};
-use crate::call::state::WINDOW;
 use crate::fault::fault;
 use crate::link::channel_shared::Failure;
 use crate::link::inbox_shared::InboxShared;
-use crate::name::{Address, Peer};
+use crate::name::Address;
 use crate::node_shared::Owned;
 use crate::policy::Policy;
 use crate::receive::inbox::{Heard, Inbox, Spoken};
@@ -31,10 +31,11 @@ use crate::send::SendError;
 use crate::send::message::Call;
 use crate::send::routes::Reached;
 use crate::send::topics::TopicRoute;
-use crate::sys::clock::{Instant, now_ns};
+use crate::stats::calls::CallGuard;
+use crate::stats::{CallFailure, CallSide};
+use crate::sys::clock::Instant;
 use crate::sys::memory::page_size;
-use crate::sys::slots::Slot;
-use crate::wire::{self, Caller, Cause, Credit};
+use crate::wire::{Caller, Cause, Credit};
 
 /// How soon what could not be done is tried again.
 const AGAIN: Duration = Duration::from_millis(1);
@@ -44,104 +45,6 @@ const MAX_BACKLOG: usize = 64 << 20;
 const MAX_FAILURES: usize = 4 << 20;
 /// How many parts a client may ask for in advance.
 const MAX_CREDIT: u32 = 1 << 16;
-
-/// What the threads that work on a request share with the server.
-#[derive(Debug)]
-pub(super) struct Work {
-    /// The client no longer waits.
-    is_cancelled: AtomicBool,
-    /// It was handed out.
-    is_handed_out: AtomicBool,
-    /// It was cancelled after that, and still counts.
-    is_given_up: AtomicBool,
-    /// How many parts it takes.
-    credit: AtomicU32,
-}
-
-impl Work {
-    fn new() -> Self {
-        let no = || AtomicBool::new(false);
-        Self { is_cancelled: no(), is_handed_out: no(), is_given_up: no(), credit: AtomicU32::new(WINDOW) }
-    }
-
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed) // a hint, and nothing depends on it
-    }
-
-    fn cancel(&self) {
-        self.is_cancelled.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A request that has come.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) caller: u64,
-    pub(super) number: u64,
-    pub(super) work: Arc<Work>,
-    pub(super) sample: Sample,
-    pub(super) deadline: Option<u64>,
-}
-
-impl Arrived {
-    fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| now_ns() >= deadline)
-    }
-}
-
-/// An answer that waits for room.
-#[derive(Debug)]
-struct Waiting {
-    kind: Kind,
-    number: u64,
-    payload: Box<[u8]>,
-    slot: OnceCell<Slot>,
-}
-
-impl Waiting {
-    /// What it takes, to be counted: an empty answer takes memory, too.
-    fn bytes(&self) -> usize {
-        self.payload.len() + size_of::<Self>()
-    }
-}
-
-/// A client that has connected.
-#[derive(Debug)]
-struct Client {
-    peer: Arc<Peer>,
-    /// The longest reply that it takes, in bytes.
-    max_message: u64,
-    way: TopicRoute,
-    /// It has attached the channel of replies.
-    is_open: bool,
-    /// It has lost its channel of requests, and nothing more is heard of it. What it has asked is answered.
-    is_silent: bool,
-    /// It takes no replies any more: what it asks is not heard.
-    is_gone: bool,
-    calls: BTreeMap<u64, Arc<Work>>,
-    /// How many requests it has cancelled on which the program still works.
-    given_up: usize,
-    parked: VecDeque<Arrived>,
-    backlog: VecDeque<Waiting>,
-    backlog_bytes: usize,
-}
-
-impl Client {
-    fn new(peer: Arc<Peer>, max_message: u64, way: TopicRoute) -> Self {
-        let (is_open, is_silent, is_gone) = (false, false, false);
-        let (calls, parked, backlog, given_up, backlog_bytes) = Default::default();
-        Self { peer, max_message, way, is_open, is_silent, is_gone, calls, given_up, parked, backlog, backlog_bytes }
-    }
-
-    /// A failure, encoded. The text is left out if it is longer than what the client takes.
-    fn failure(&self, cause: Cause, code: i32, text: &str) -> Vec<u8> {
-        let failure = wire::encode(&wire::Failure::new(cause, code, text));
-        match failure.len() as u64 > self.max_message {
-            true => wire::encode(&wire::Failure::new(cause, code, "")),
-            false => failure,
-        }
-    }
-}
 
 /// A server, as its requests share it.
 #[derive(Debug)]
@@ -161,6 +64,7 @@ pub(super) struct Serving {
     max_per_client: usize,
     /// Clients that are to be expelled, by the serial numbers of their channels, and why.
     expelled: Vec<(u64, String)>,
+    counters: CallGuard,
     /// It takes no more requests.
     is_closed: bool,
     has_work: bool,
@@ -169,11 +73,13 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) fn new(
         node: Arc<Owned>,
+        service: Arc<str>,
         inbox: Arc<InboxShared>,
         (max_in_flight, max_per_client): (usize, usize),
     ) -> Self {
         Self {
             out: Outgoing::new((**node).clone(), inbox.clone()),
+            counters: node.calls.begin(service, CallSide::Server),
             _node: node,
             inbox,
             clients: BTreeMap::new(),
@@ -191,12 +97,19 @@ impl Serving {
     /// The next request that somebody still waits for.
     pub(super) fn next(&mut self) -> Option<Arrived> {
         while let Some(arrived) = self.ready.pop_front() {
-            if !arrived.work.is_cancelled() && !arrived.is_late() {
-                arrived.work.is_handed_out.store(true, Ordering::Relaxed); // under the lock of the exchange
+            let now = Instant::now();
+            let is_late = arrived.deadline.is_some_and(|deadline| now.as_ns() >= deadline);
+            if !arrived.work.is_cancelled() && !is_late {
+                // Under the lock of the exchange, as every other change.
+                arrived.work.is_handed_out.store(true, Ordering::Relaxed);
+                if self.counters.is_measured(now) {
+                    arrived.work.measured.store(now.as_ns(), Ordering::Relaxed);
+                }
                 fault!("call.handed-out");
                 return Some(arrived);
             }
-            self.done(arrived.caller, arrived.number);
+            let how = if is_late { CallFailure::Deadline } else { CallFailure::Cancelled };
+            self.done(arrived.caller, arrived.number, Err(how));
         }
         None
     }
@@ -209,6 +122,7 @@ impl Serving {
     /// A request was cancelled, or its client is gone.
     fn give_up(&mut self, caller: u64, work: &Work) {
         work.cancel();
+        self.counters.failed(CallFailure::Cancelled);
         // Under the lock of the exchange, as every other change.
         if work.is_handed_out.load(Ordering::Relaxed) {
             work.is_given_up.store(true, Ordering::Relaxed);
@@ -231,10 +145,14 @@ impl Serving {
     }
 
     /// A request is answered, or given up.
-    fn done(&mut self, caller: u64, number: u64) {
+    fn done(&mut self, caller: u64, number: u64, how: Result<(), CallFailure>) {
         if let Some(client) = self.clients.get_mut(&caller)
-            && client.calls.remove(&number).is_some()
+            && let Some(work) = client.calls.remove(&number)
         {
+            match how {
+                Ok(()) => self.counters.answered(Instant::from_ns(work.measured.load(Ordering::Relaxed))),
+                Err(how) => self.counters.failed(how),
+            }
             self.in_flight -= 1;
             self.has_work |= client.is_silent;
         }
@@ -242,11 +160,22 @@ impl Serving {
 
     /// Answers a request. `Ok(false)`: nobody waits for it any more.
     pub(super) fn answer(&mut self, caller: u64, number: u64, kind: Kind, payload: &[u8]) -> Result<bool, ReplyError> {
+        self.answer_as(caller, number, (kind, payload), Ok(()))
+    }
+
+    fn answer_as(
+        &mut self,
+        caller: u64,
+        number: u64,
+        (kind, payload): (Kind, &[u8]),
+        how: Result<(), CallFailure>,
+    ) -> Result<bool, ReplyError> {
         let is_last = kind != Kind::Part;
         let is_waited_for = self.clients.get(&caller).is_some_and(|client| client.calls.contains_key(&number));
         let said = if is_waited_for { self.say(caller, number, kind, payload) } else { Ok(false) };
         if is_last {
-            self.done(caller, number);
+            let is_lost = how.is_ok() && said.is_err();
+            self.done(caller, number, if is_lost { Err(CallFailure::Failed) } else { how });
         }
         said
     }
@@ -329,7 +258,13 @@ impl Serving {
     ) -> Result<bool, ReplyError> {
         let failure = self.clients.get(&caller).map(|client| client.failure(cause, code, text));
         let failure = failure.unwrap_or_default(); // a client that is gone gets none
-        self.answer(caller, number, Kind::Failure, &failure)
+        let how = match cause {
+            Cause::Busy => CallFailure::Busy,
+            Cause::Unimplemented => CallFailure::Unimplemented,
+            Cause::NotTaken => CallFailure::ServerDied,
+            Cause::Program | Cause::Dropped => CallFailure::Failed,
+        };
+        self.answer_as(caller, number, (Kind::Failure, &failure), Err(how))
     }
 
     /// Takes the right to send one more part. `None`: the client has to take some first.
@@ -474,6 +409,7 @@ impl Serving {
             _ => None,
         };
         client.calls.insert(number, work.clone());
+        self.counters.begun();
         self.in_flight += 1;
         if let Some((cause, text)) = refusal {
             let _ = self.fail(channel, number, (cause, 0, &text)); // a client that is gone needs none

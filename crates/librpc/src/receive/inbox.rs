@@ -13,6 +13,7 @@ use crate::node_shared::Owned;
 use crate::receive::message::{Departure, Event, Message, OwnedMessage};
 use crate::receive::receiver::{Found, Receiver, Until, Wanted};
 use crate::receive::sample::Sample;
+use crate::sys::poll::Poll;
 use crate::sys::{OsError, fork};
 
 /// When a message counts as processed.
@@ -259,6 +260,17 @@ impl Inbox {
     /// Takes in every channel that has arrived. `true`: nothing about them is left to be heard.
     pub(crate) fn take_in_arrivals(&mut self) -> bool {
         self.receiver.take_in_arrivals()
+    }
+
+    /// What becomes ready when there may be something to hear: see [`AsFd`] of [`Inbox`]. From then on, a look that finds nothing leaves
+    /// the inbox so that its descriptor announces all that comes.
+    pub(crate) fn watch(&self) -> &Arc<Poll> {
+        self.receiver.descriptor()
+    }
+
+    /// The descriptor, for a time when it may be [watched](Inbox::watch).
+    pub(crate) fn poll(&self) -> Arc<Poll> {
+        self.receiver.poll.clone()
     }
 
     /// The part that other threads reach.

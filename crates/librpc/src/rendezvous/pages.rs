@@ -1,7 +1,7 @@
 //! A node's statistics, page by page: a page is a bounded piece of work, whatever the number of channels.
 //!
 //! The order is fixed: what was counted on channels that have ended, each inbox by its number, followed by its channels, then
-//! the outgoing channels, and last what is denied to the inboxes. A reader that passes its cursor along misses nothing that is
+//! the outgoing channels, what is denied to the inboxes, and last the calls. A reader that passes its cursor along misses nothing that is
 //! there all the while, and sees nothing twice.
 
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
-use crate::stats::page::{self, Cursor, DENIED, ENDED_INCOMING, ENDED_OUTGOING, INBOXES, Item, OUTGOING};
+use crate::stats::page::{self, CALLS, Cursor, DENIED, ENDED_INCOMING, ENDED_OUTGOING, INBOXES, Item, OUTGOING};
 use crate::stats::{Denial, NodeStats};
 use crate::sys::process;
 
@@ -57,6 +57,9 @@ impl<T: FnMut(Item) -> bool> Reading<T> {
                 }
                 self.list(inbox.denials_after(self.cursor.serial), |denial| Item::Denied(Denial::clone(&denial)))?;
             }
+        }
+        if self.enters(CALLS) {
+            self.list(node.calls.after(self.cursor.serial, self.left + 1), Item::Calls)?;
         }
         ControlFlow::Continue(())
     }

@@ -4,6 +4,7 @@
 //! the hot path. A snapshot of a busy channel does not show one instant, but the inequalities of [`crate::Account`]
 //! hold in it.
 
+pub(crate) mod calls; //     what clients and servers have counted
 pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
 pub(crate) mod ended; //     what was counted on channels that have ended
 pub(crate) mod page; //      the items of a node's statistics, in order
@@ -11,6 +12,8 @@ pub(crate) mod sampling; //  which messages carry a time stamp
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::calls::{CallFailure, CallFailures, CallSide, CallStats};
 
 use librpc_ring::{Counters, Histogram, Memory, Mode, layout};
 
@@ -39,6 +42,8 @@ pub struct NodeStats {
     pub ended_incoming: Vec<EndedChannels>,
     /// What was sent over channels that have ended, by receiver and address.
     pub ended_outgoing: Vec<EndedChannels>,
+    /// What its clients and servers have counted, by service: those that are open, and the last 64 services of the others.
+    pub calls: Vec<CallStats>,
     /// The topics that its subscriptions may not read. For each subscription, the last 8 of which it was notified.
     pub denials: Vec<Denial>,
     /// Bytes of the memory that its outboxes have made for large payloads.
@@ -59,6 +64,7 @@ impl NodeStats {
             outgoing: Vec::new(),
             ended_incoming: Vec::new(),
             ended_outgoing: Vec::new(),
+            calls: Vec::new(),
             denials: Vec::new(),
             payload_bytes: 0,
             payload_limit: 0,

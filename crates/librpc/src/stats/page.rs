@@ -7,10 +7,14 @@ use librpc_ring::Histogram;
 
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::policy::Policy;
-use crate::stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
+use crate::stats::{
+    CallFailures, CallSide, CallStats, ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals,
+};
 use crate::text::harmless;
 use crate::topic::{Pattern, check_topic};
-use crate::wire::{ListedAddress, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals};
+use crate::wire::{
+    ListedAddress, ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals,
+};
 
 /// How far a reader has got: everything up to here was read. By default, nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,9 +34,10 @@ pub(crate) const ENDED_OUTGOING: u32 = 1;
 pub(crate) const INBOXES: u32 = 2;
 pub(crate) const OUTGOING: u32 = 3;
 pub(crate) const DENIED: u32 = 4;
+pub(crate) const CALLS: u32 = 5;
 
 impl Cursor {
-    /// Everything was read except the denied topics, which are requested together with a sign of life.
+    /// Everything was read except the denied topics and the calls, which are requested together with a sign of life.
     pub(crate) const END: Self = Self { part: OUTGOING, inbox: 0, serial: u64::MAX, begun: false };
 }
 
@@ -57,6 +62,7 @@ pub(crate) enum Item {
     EndedIncoming(EndedChannels),
     EndedOutgoing(EndedChannels),
     Denied(Denial),
+    Calls(CallStats),
 }
 
 /// Puts an item where it belongs. A channel comes after its inbox.
@@ -74,6 +80,7 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
         Item::EndedIncoming(ended) => stats.ended_incoming.push(ended),
         Item::EndedOutgoing(ended) => stats.ended_outgoing.push(ended),
         Item::Denied(denial) => stats.denials.push(denial),
+        Item::Calls(calls) => stats.calls.push(calls),
     }
 }
 
@@ -92,25 +99,26 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
                 }
         }
         ListedItem::Incoming(channel) | ListedItem::Outgoing(channel) => {
-            // The counts of all buckets are kept, however few are named.
-            let has_latencies = channel.latency.len() > 2;
-            let latencies = if has_latencies { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 };
-            size_of::<ChannelStats>() + latencies + channel.peer.len() + texts(&channel.topics)
+            size_of::<ChannelStats>() + latency_bytes(&channel.latency) + channel.peer.len() + texts(&channel.topics)
         }
         ListedItem::EndedIncoming(ended) | ListedItem::EndedOutgoing(ended) => {
-            let has_latencies = ended.latency.len() > 2;
-            let latencies = if has_latencies { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 };
             let address = match &ended.address {
                 ListedAddress::Patterns(patterns) => texts(patterns),
                 ListedAddress::Service(name) => name.len(),
                 ListedAddress::Node | ListedAddress::Replies => 0,
             };
-            size_of::<ChannelStats>() + latencies + ended.peer.len() + address
+            size_of::<ChannelStats>() + latency_bytes(&ended.latency) + ended.peer.len() + address
         }
         ListedItem::Denied(ListedDenial { by, topic, text, .. }) => {
             size_of::<Denial>() + by.len() + topic.len() + text.len()
         }
+        ListedItem::Calls(calls) => size_of::<CallStats>() + latency_bytes(&calls.latency) + calls.service.len(),
     }
+}
+
+/// The memory that latencies take, in bytes. The counts of all buckets are kept, however few are named.
+fn latency_bytes(listed: &[u64]) -> usize {
+    if listed.len() > 2 { librpc_ring::layout::ack::BUCKETS * size_of::<u64>() } else { 0 }
 }
 
 /// Something in a page is not valid.
@@ -133,6 +141,7 @@ impl From<&Item> for ListedItem {
             Item::EndedIncoming(ended) => Self::EndedIncoming(ended.into()),
             Item::EndedOutgoing(ended) => Self::EndedOutgoing(ended.into()),
             Item::Denied(denial) => Self::Denied(denial.into()),
+            Item::Calls(calls) => Self::Calls(calls.into()),
         }
     }
 }
@@ -152,6 +161,7 @@ impl TryFrom<ListedItem> for Item {
             ListedItem::EndedIncoming(ended) => Self::EndedIncoming(ended.try_into()?),
             ListedItem::EndedOutgoing(ended) => Self::EndedOutgoing(ended.try_into()?),
             ListedItem::Denied(denial) => Self::Denied(denial.try_into()?),
+            ListedItem::Calls(calls) => Self::Calls(calls.try_into()?),
         })
     }
 }
@@ -212,6 +222,33 @@ impl TryFrom<ListedDenial> for Denial {
         check_node_id(&by).map_err(|_| NO_NODE_ID)?;
         check_topic(&topic).map_err(|_| BadListing("an invalid topic"))?;
         Ok(Self { inbox, by: by.into(), uid, topic: topic.into(), text: denial_text(&text) })
+    }
+}
+
+impl From<&CallStats> for ListedCalls {
+    fn from(stats: &CallStats) -> Self {
+        let CallStats { service, side, open, calls, answered, failures, latency } = stats;
+        let side = match side {
+            CallSide::Client => 0,
+            CallSide::Server => 1,
+        };
+        let failures = failures.iter().map(|(_, count)| count);
+        let counters = [*open, *calls, *answered].into_iter().chain(failures).collect();
+        Self { service: service.to_string(), side, counters, latency: latencies(latency) }
+    }
+}
+
+impl TryFrom<ListedCalls> for CallStats {
+    type Error = BadListing;
+
+    fn try_from(ListedCalls { service, side, counters, latency }: ListedCalls) -> Result<Self, BadListing> {
+        check_topic(&service).map_err(|_| BadListing("an invalid service"))?;
+        let [open, calls, answered, ref failures @ ..] = counters[..] else {
+            return Err(BadListing("too few counts of calls"));
+        };
+        let side = if side == 0 { CallSide::Client } else { CallSide::Server };
+        let (failures, latency) = (CallFailures::from_counts(failures.iter().copied()), histogram(&latency)?);
+        Ok(Self { service: service.into(), side, open, calls, answered, failures, latency })
     }
 }
 

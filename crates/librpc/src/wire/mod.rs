@@ -43,7 +43,9 @@ pub(crate) use handshake::{
     Answer, Attached, Data, Deny, FENCED_BY_RECEIVER, Hello, Lend, Observe, PROTOCOL, Refusal, Terms, Versions,
 };
 pub(crate) use inbox::{DEFAULT_MAX_MESSAGE, ListedAddress, ListedInbox};
-pub(crate) use page::{ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals, Page};
+pub(crate) use page::{
+    ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals, Page,
+};
 pub use reason::Reason;
 
 /// Bytes that are not the expected message.

@@ -38,7 +38,7 @@ pub(crate) struct ListedPlace {
     pub(crate) begun: bool,
 }
 
-/// An inbox, a channel, channels that have ended, or a topic that an inbox may not read.
+/// An inbox, a channel, channels that have ended, a topic that an inbox may not read, or what was counted of calls.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum ListedItem {
     #[n(0)]
@@ -53,6 +53,25 @@ pub(crate) enum ListedItem {
     EndedOutgoing(#[n(0)] ListedEnded),
     #[n(5)]
     Denied(#[n(0)] ListedDenial),
+    #[n(6)]
+    Calls(#[n(0)] ListedCalls),
+}
+
+/// What clients, or servers, have counted for a service.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedCalls {
+    #[n(0)]
+    pub(crate) service: String,
+    /// 0: clients.
+    #[n(1)]
+    pub(crate) side: u32,
+    /// How many are open, calls, answers, and failures of each kind.
+    #[n(2)]
+    pub(crate) counters: Vec<u64>,
+    /// As of a channel.
+    #[n(3)]
+    pub(crate) latency: Vec<u64>,
 }
 
 /// A topic that a subscription may not read.

@@ -1,8 +1,11 @@
 //! The handles of calls, and their methods.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
 use librpc::{
-    Admission, CallError, CallOptions, Client, Domain, Node, Pending, Replies, Reply, ReplyStream, Request, Server,
-    Wait,
+    Admission, CallError, CallFailure, CallOptions, CallStats, Client, Domain, Node, Pending, Replies, Reply,
+    ReplyStream, Request, Server, Wait,
 };
 
 use super::{CLOSED, Case, INBOX, LIMIT, case, went};
@@ -19,6 +22,8 @@ pub(super) struct Handles {
     reply: Reply,
     request: Request,
     stream: ReplyStream,
+    /// Of the server.
+    counted: CallStats,
 }
 
 impl Handles {
@@ -34,7 +39,8 @@ impl Handles {
         let request = server.recv().unwrap().expect("nobody stops it");
         let stream = server.recv().unwrap().expect("nobody stops it").stream();
         std::mem::forget((theirs, caller, held));
-        Self { server, client, pending, replies, reply, request, stream }
+        let counted = node.stats().calls.into_iter().find(|calls| &*calls.service == "ours").expect("it is served");
+        Self { server, client, pending, replies, reply, request, stream, counted }
     }
 
     /// What the children have done has not reached these.
@@ -88,6 +94,30 @@ pub(super) fn cases() -> Vec<Case> {
         case("Pending::wait_timeout", CLIENT, |mut h| {
             h.calls.pending.wait_timeout(LIMIT).map_or_else(|| "nothing".into(), went)
         }),
+        case("Pending::cancel_handle", "ok", |h| {
+            h.calls.pending.cancel_handle().cancel();
+            "ok".into()
+        }),
+        case("CancelHandle::cancel", "ok", |h| {
+            h.calls.replies.cancel_handle().cancel();
+            "ok".into()
+        }),
+        case("Replies::cancel_handle", "ok", |h| {
+            h.calls.replies.cancel_handle().cancel();
+            "ok".into()
+        }),
+        case("Future for Pending", CLIENT, |mut h| {
+            let mut context = Context::from_waker(Waker::noop());
+            match Pin::new(&mut h.calls.pending).poll(&mut context) {
+                Poll::Ready(answer) => went(answer),
+                Poll::Pending => "nothing".into(),
+            }
+        }),
+        case("CallFailure::name", "busy", |_| CallFailure::Busy.name().to_owned()),
+        case("CallFailures::of", "0", |h| h.calls.counted.failures.of(CallFailure::Busy).to_string()),
+        case("CallFailures::total", "0", |h| h.calls.counted.failures.total().to_string()),
+        case("CallFailures::iter", "10", |h| h.calls.counted.failures.iter().count().to_string()),
+        case("CallStats::in_flight", "2", |h| h.calls.counted.in_flight().to_string()),
         case("Replies::try_next", CLIENT, |mut h| h.calls.replies.try_next().map_or_else(|| "nothing".into(), went)),
         case("Replies::next_timeout", CLIENT, |mut h| {
             h.calls.replies.next_timeout(LIMIT).map_or_else(|| "nothing".into(), went)

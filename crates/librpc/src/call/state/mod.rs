@@ -31,6 +31,8 @@ use crate::send::channel::OutboundChannel;
 use crate::send::message::Call;
 use crate::send::route::RouteId;
 use crate::send::topics::TopicRoute;
+use crate::stats::calls::CallGuard;
+use crate::stats::{CallFailure, CallSide};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::text::harmless;
@@ -70,6 +72,8 @@ pub(super) struct Ongoing {
     is_stream: bool,
     to: Option<Arc<str>>,
     deadline: Option<u64>,
+    /// When it has begun, if its time is measured.
+    measured: Option<Instant>,
     /// What is sent again if the server that has taken it dies.
     body: Option<Box<[u8]>>,
     /// The only reply.
@@ -106,6 +110,7 @@ pub(super) struct New<'n> {
     pub(super) payload: &'n [u8],
     pub(super) slot: &'n OnceCell<Slot>,
     pub(super) options: &'n CallOptions,
+    pub(super) begun: Instant,
     pub(super) deadline: Option<u64>,
     pub(super) is_stream: bool,
 }
@@ -141,6 +146,7 @@ pub(super) struct Calling {
     connected: BTreeMap<Invited, u32>,
     gone: Vec<Gone>,
     unsent: VecDeque<Unsent>,
+    counters: CallGuard,
     /// What could not be said yet: calls that were given up, by route.
     uncancelled: VecDeque<(RouteId, u64)>,
     /// Something has to be tended.
@@ -165,6 +171,7 @@ impl Calling {
     ) -> Self {
         Self {
             out: Outgoing::new((**node).clone(), inbox.clone()),
+            counters: node.calls.begin(service.clone(), CallSide::Client),
             node,
             service,
             inbox,
@@ -239,6 +246,16 @@ impl Calling {
 
     /// Sends a new request to the server with the fewest outstanding ones.
     pub(super) fn begin(&mut self, new: &New<'_>) -> Result<Begun, CallError> {
+        self.try_begin(new).inspect_err(|error| self.not_begun(error))
+    }
+
+    /// Counts a call that has failed before its request was with a server.
+    pub(super) fn not_begun(&self, error: &CallError) {
+        self.counters.begun();
+        self.counters.failed(error.kind());
+    }
+
+    fn try_begin(&mut self, new: &New<'_>) -> Result<Begun, CallError> {
         if self.calls.len() >= self.max_in_flight {
             let what = format!("{} calls of this client are in flight, its limit", self.max_in_flight).into();
             return Err(CallError::Busy { service: self.service.clone(), what });
@@ -258,12 +275,14 @@ impl Calling {
         fault!("call.requested");
         self.last = number;
         let (server, route) = server.expect("it was sent to one");
+        self.counters.begun();
         let ongoing = Ongoing {
             server,
             route,
             is_stream: new.is_stream,
             to: to.clone(),
             deadline: new.deadline,
+            measured: self.counters.is_measured(new.begun).then_some(new.begun),
             body: new.options.idempotent.then(|| new.payload.into()),
             reply: None,
             parts: VecDeque::new(),
@@ -376,12 +395,8 @@ impl Calling {
     /// The only reply to a call, or the error with which it ended. `None`: it has not ended.
     pub(super) fn reply(&mut self, number: u64) -> Option<Result<Sample, CallError>> {
         self.calls.get(&number)?.outcome.as_ref()?;
-        let call = self.calls.remove(&number)?;
-        Some(match (call.outcome?, call.reply) {
-            (Ok(()), Some(reply)) => Ok(reply),
-            (Ok(()), None) => Err(self.mismatch(&call.server.0, "has ended its reply without a part")),
-            (Err(error), _) => Err(error),
-        })
+        let Ongoing { outcome, reply, .. } = *self.calls.remove(&number)?;
+        Some(outcome?.map(|()| reply.expect("a call that does not take parts was answered with a reply")))
     }
 
     fn mismatch(&self, node: &Arc<str>, why: &str) -> CallError {
@@ -402,13 +417,24 @@ impl Calling {
     }
 
     /// Nobody waits for a call any more: its server learns that.
-    pub(super) fn abandon(&mut self, number: u64) {
+    pub(super) fn abandon(&mut self, number: u64, how: CallFailure) {
         let Some(call) = self.calls.remove(&number) else { return };
         self.unsent.retain(|unsent| unsent.number != number);
         if call.outcome.is_none() {
+            self.counters.failed(how);
             self.answered(call.route);
             self.cancel(call.route, number);
         }
+    }
+
+    /// Ends a call that is under way, and has its server learn that. `false`: it has ended already.
+    pub(super) fn cancel_call(&mut self, number: u64) -> bool {
+        let Some(call) = self.calls.get(&number).filter(|call| call.outcome.is_none()) else { return false };
+        let route = call.route;
+        self.unsent.retain(|unsent| unsent.number != number);
+        self.end(number, Err(CallError::Cancelled { service: self.service.clone() }));
+        self.cancel(route, number);
+        true
     }
 
     fn cancel(&mut self, route: RouteId, number: u64) {
@@ -437,6 +463,10 @@ impl Calling {
 
     fn end(&mut self, number: u64, outcome: Result<(), CallError>) {
         let Some(call) = self.calls.get_mut(&number).filter(|call| call.outcome.is_none()) else { return };
+        match &outcome {
+            Ok(()) => self.counters.answered(call.measured),
+            Err(error) => self.counters.failed(error.kind()),
+        }
         call.outcome = Some(outcome);
         (call.body, call.orphaned) = (None, None);
         let route = call.route;
@@ -469,6 +499,10 @@ impl Calling {
             }
             Kind::Part if call.parts.len() as u32 + call.taken < WINDOW => call.parts.push_back(sample),
             Kind::Part => inbox.expel(channel, format!("it sends more than {WINDOW} parts that nobody has taken")),
+            Kind::End if !call.is_stream => {
+                let error = self.mismatch(&node, "has ended its reply without a part");
+                self.end(number, Err(error));
+            }
             Kind::End => self.end(number, Ok(())),
             Kind::Failure => match decoded(&sample) {
                 Ok(failure) => self.failed(number, node, failure),

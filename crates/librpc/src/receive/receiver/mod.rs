@@ -79,7 +79,7 @@ pub(crate) enum Found {
 /// The channels of an inbox, polled by its owner.
 pub(crate) struct Receiver {
     shared: Arc<InboxShared>,
-    poll: Poll,
+    pub(crate) poll: Arc<Poll>,
     wait: Wait,
     connections: BTreeMap<u64, Connection>,
     channels: Vec<Option<InboundChannel>>,
@@ -125,7 +125,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(shared: Arc<InboxShared>, wait: Wait, trust: Option<Trust>) -> Result<Self, OsError> {
-        let poll = Poll::new()?;
+        let poll = Arc::new(Poll::new()?);
         poll.add(&shared.signal, SIGNAL)?;
         Ok(Self {
             shared,
@@ -209,7 +209,7 @@ impl Receiver {
     }
 
     /// What another event loop may wait for. It is readable at first, because there may be something already.
-    pub(crate) fn descriptor(&self) -> &Poll {
+    pub(crate) fn descriptor(&self) -> &Arc<Poll> {
         if !self.foreign.replace(true) {
             self.shared.signal.raise();
         }

@@ -185,6 +185,17 @@ fn a_stream_of_topics_does_not_hold_a_receive_beyond_its_limit() {
 }
 
 #[test]
+fn one_poll_takes_a_bounded_number_of_topics_from_all_channels_together() {
+    let mut stage = Stage::new();
+    let mut senders: Vec<_> = (0..20).map(|_| stage.sender()).collect();
+    stage.join(20);
+    senders.iter_mut().for_each(|sender| (0..50).for_each(|_| sender.declares(1, "a")));
+    assert!(matches!(stage.receiver.poll(Wanted::Messages), Polled::Unfinished));
+    let taken: u64 = senders.iter().map(|sender| sender.consumed() * 50 / sender.producer.committed()).sum();
+    assert!((1..=128).contains(&taken), "{taken} of 1,000 topics in one poll");
+}
+
+#[test]
 fn a_stream_of_topics_starves_no_other_channel() {
     for wait in [Wait::Adaptive, Wait::Spin, Wait::Block] {
         let mut stage = Stage::with(wait, Policy::Block);

@@ -1,5 +1,8 @@
 //! Calls: requests, replies, streams, and what becomes of them when a side is slow, stopped, or dies.
 
+mod counts; // what clients and servers count
+mod tasks; //  tasks that wait for calls, in any executor
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;

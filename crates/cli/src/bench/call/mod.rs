@@ -3,13 +3,16 @@
 //! Where both sides poll, the limit is a one-way publish of the same size, of which a call needs two. Where both sleep, it is a round
 //! trip of eventfds in epoll. Each takes turns with the calls, with new processes in each round.
 
+pub(super) mod cancel; // until a handler sees that its call was cancelled
+pub(super) mod unread; // calls beside a reply that nobody reads
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use librpc::{Domain, Node, Wait};
+use librpc::{Domain, Node, Request, Wait};
 use serde::Serialize;
 
-use super::child::{on_cpu, pin, ready};
+use super::child::{on_cpu, pin, raise_descriptor_limit, ready};
 use super::end::Via;
 use super::eventfd::Line;
 use super::options::{Common, Percentiles, Rounds, SIZES, Share};
@@ -29,14 +32,50 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[command(after_help = "\
 Examples:
   librpc bench call --pin 0,1
-  librpc bench call --sizes 64,1024 --json")]
+  librpc bench call --sizes 64,1024 --json
+  librpc bench call --what cancel          # until its handler sees that a call was cancelled
+  librpc bench call --what unread-stream   # calls beside a reply in parts that nobody reads")]
 pub(crate) struct Args {
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = What::RoundTrip)]
+    what: What,
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     rounds: Rounds,
     #[command(flatten)]
     percentiles: Percentiles,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// A call and its reply
+    RoundTrip,
+    /// From dropping a call to the moment when its handler sees that
+    Cancel,
+    /// Calls without, and beside, a reply in parts that nobody reads
+    UnreadStream,
+}
+
+#[derive(Serialize)]
+struct Cancelled {
+    what: &'static str,
+    rounds: usize,
+    #[serde(flatten)]
+    latency: Latency,
+}
+
+#[derive(Serialize)]
+struct Unread {
+    what: &'static str,
+    rounds: usize,
+    /// Beside the stream.
+    #[serde(flatten)]
+    latency: Latency,
+    /// Without it.
+    limit_ns: u64,
+    /// The median over the rounds of p99 / limit.
+    ratio: f64,
 }
 
 #[derive(Serialize)]
@@ -54,6 +93,53 @@ struct Measured {
 }
 
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
+    match args.what {
+        What::RoundTrip => round_trips(bench, args),
+        What::Cancel => cancelling(bench, args),
+        What::UnreadStream => beside_a_stream(bench, args),
+    }
+}
+
+fn cancelling(bench: &Bench, args: &Args) -> anyhow::Result<()> {
+    let (domain, mut times) = (bench.domain("call"), Times::new());
+    let each = |share| {
+        let of_round = cancel::round(bench, &args.common, &domain, share)?;
+        times.add(&of_round);
+        Ok(of_round.median())
+    };
+    let rounds = args.rounds.each(&args.common, "cancelled calls".to_owned(), each)?.len();
+    args.percentiles.write(&times, None)?;
+    let measured = Cancelled { what: "cancel", rounds, latency: times.latency() };
+    bench.print(args.common.json, "call", args.common.pin(), &measured, || {
+        let Latency { p50_ns, p99_ns, max_ns, .. } = measured.latency;
+        let [p50, p99, max] = [p50_ns, p99_ns, max_ns].map(readable);
+        format!("call, cancelled: its handler sees it after p50 {p50}, p99 {p99}, max {max}")
+    })
+}
+
+fn beside_a_stream(bench: &Bench, args: &Args) -> anyhow::Result<()> {
+    let (domain, mut times) = (bench.domain("call"), Times::new());
+    let each = |share| {
+        let half = match share {
+            Share::Time(time) => Share::Time(time / 2),
+            count => count,
+        };
+        let [without, with] = unread::round(bench, &args.common, &domain, half)?;
+        times.add(&with);
+        Ok((with.latency().p99_ns, without.latency().p99_ns))
+    };
+    let ratios = args.rounds.each(&args.common, "calls beside a stream".to_owned(), each)?;
+    let mut limits: Vec<u64> = ratios.iter().map(|(_, without)| *without).collect();
+    let (limit_ns, ratio) = (median(&mut limits), median_ratio(&ratios));
+    args.percentiles.write(&times, None)?;
+    let measured = Unread { what: "unread-stream", rounds: ratios.len(), latency: times.latency(), limit_ns, ratio };
+    bench.print(args.common.json, "call", args.common.pin(), &measured, || {
+        let (p99, without) = (readable(measured.latency.p99_ns), readable(limit_ns));
+        format!("call, beside a reply in parts that nobody reads: p99 {p99}; without one {without} ({ratio} ×)")
+    })
+}
+
+fn round_trips(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let domain = bench.domain("call");
     for size in args.common.sizes(SIZES)? {
         for (wait, name) in [(Wait::Spin, "spin"), (Wait::Block, "block")] {
@@ -139,16 +225,44 @@ fn round(
 
 /// The process at the other end.
 pub(super) fn serve(domain: &DomainArgs, spins: bool, cpu: Option<usize>, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let wait = if spins { Wait::Spin } else { Wait::Block };
+    serve_each(domain, ("echo", wait, cpu), interrupt, |request| {
+        let reply = request.to_vec();
+        Ok(request.reply(&reply)?)
+    })
+}
+
+fn serve_each(
+    domain: &DomainArgs,
+    (service, wait, cpu): (&str, Wait, Option<usize>),
+    interrupt: &Interrupt,
+    mut answer: impl FnMut(Request) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let node = domain.open("echo")?;
-    let server = node.server_builder("echo").wait(if spins { Wait::Spin } else { Wait::Block }).open()?;
+    let server = node.server_builder(service).wait(wait).open()?;
     let stop = server.stop_handle();
     interrupt.then(move || stop.stop());
     pin(cpu)?;
     ready()?;
     while let Some(request) = server.recv()? {
-        let reply = request.to_vec();
-        request.reply(&reply)?;
+        answer(request)?;
     }
+    Ok(())
+}
+
+/// The process of many clients: each has made a call, and makes no more.
+pub(super) fn clients(domain: &DomainArgs, count: u32, interrupt: &Interrupt) -> anyhow::Result<()> {
+    raise_descriptor_limit()?;
+    let node = domain.open("clients")?;
+    let client = |_| {
+        let client = node.client("echo")?;
+        client.call(b"", LIMIT)?;
+        Ok(client)
+    };
+    let clients = (0..count).map(client).collect::<anyhow::Result<Vec<_>>>()?;
+    ready()?;
+    interrupt.wait()?;
+    drop(clients);
     Ok(())
 }
 
