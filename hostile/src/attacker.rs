@@ -20,10 +20,10 @@ use testkit::{Random, socket_of};
 
 use crate::fuse::Stuck;
 use crate::mapping::{CAPACITY, RING_BYTES, memory, ring, seals};
-use crate::socket::{connect, receive, send};
+use crate::socket::{connect, receive, receive_all, send};
 
 /// The names of the attacks. Each round chooses one.
-pub(crate) const ATTACKS: [&str; 12] = [
+pub(crate) const ATTACKS: [&str; 14] = [
     "garbage",
     "descriptors",
     "ring",
@@ -36,6 +36,8 @@ pub(crate) const ATTACKS: [&str; 12] = [
     "fuse",
     "lender",
     "holder",
+    "caller",
+    "server",
 ];
 
 pub(crate) struct Attacker {
@@ -82,6 +84,8 @@ impl Attacker {
             "fuse" => self.fuse(),
             "lender" => self.lender(),
             "holder" => self.holder(),
+            "caller" => self.caller(),
+            "server" => self.server(),
             _ => self.linger(),
         }
     }
@@ -129,10 +133,15 @@ impl Attacker {
 
     /// A connection with this ring attached; `None` if it was refused.
     pub(crate) fn attached(&mut self, ring: &OwnedFd) -> anyhow::Result<Option<OwnedFd>> {
-        let socket = self.offering((CAPACITY, 0), &[ring.as_fd()])?;
-        let socket = socket.filter(|socket| receive(socket).is_some_and(|answer| answer.get(1) == Some(&1)));
-        self.attached += u64::from(socket.is_some());
-        Ok(socket)
+        Ok(self.attach_ring(ring)?.map(|(socket, _)| socket))
+    }
+
+    /// The same, with the descriptors that the victim has answered with.
+    pub(crate) fn attach_ring(&mut self, ring: &OwnedFd) -> anyhow::Result<Option<(OwnedFd, Vec<OwnedFd>)>> {
+        let Some(socket) = self.offering((CAPACITY, 0), &[ring.as_fd()])? else { return Ok(None) };
+        let answer = receive_all(&socket).filter(|(answer, _)| answer.get(1) == Some(&1));
+        self.attached += u64::from(answer.is_some());
+        Ok(answer.map(|(_, descriptors)| (socket, descriptors)))
     }
 
     fn garbage(&mut self) -> anyhow::Result<()> {

@@ -1,5 +1,5 @@
 //! One of the two honest processes. They exchange messages all the time, short and large ones, both ways, directly and by
-//! topics, while an attacker is at work. Each checks what it gets, and notes the longest time that it went without a message.
+//! topics, and call each other (`calls.rs`), while an attacker is at work. Each checks what it gets, and notes the longest time that it went without a message.
 //!
 //! The victim also publishes and sends to the attacker; the other one connects again and again. A panic in either process
 //! aborts it.
@@ -17,16 +17,19 @@ use testkit::wait_for;
 /// How long a peer may be silent in its handshake.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
 /// How long the loops here pause.
-const PACE: Duration = Duration::from_millis(4);
+pub(crate) const PACE: Duration = Duration::from_millis(4);
 /// How long one receive waits.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a large payload is: longer than a ring takes.
-const LARGE: usize = 100_000;
+pub(crate) const LARGE: usize = 100_000;
 /// One message in this many has a large payload.
 const ONE_IN: u64 = 8;
 /// The memory that each process may make for payloads: less than an attacker can hold.
 const PAYLOAD_BYTES: u64 = 16 << 20;
+
+/// The service of both.
+pub(crate) const SERVICE: &str = "calls";
 
 /// How many samples an inbox keeps.
 const SAMPLES: usize = 4;
@@ -44,10 +47,10 @@ pub(crate) fn open(path: &Path, id: &str, attacker: Option<u32>) -> anyhow::Resu
     Ok(Node::builder(id).domain(domain(path, attacker)).limits(limits).admit(admission).open()?)
 }
 
-struct Honest {
+pub(crate) struct Honest {
     node: Node,
     domain: Domain,
-    other: String,
+    pub(crate) other: String,
     /// When it was told to end. What takes longer does not count from then on: the other one may be gone.
     ended: OnceLock<Instant>,
     received: AtomicU64,
@@ -58,10 +61,14 @@ struct Honest {
     longest_pause: AtomicU64,
     longest_connect: AtomicU64,
     longest_sleep: AtomicU64,
+    /// How many calls the other one has answered; the longest time of such a call, and by how much a call to the attacker has
+    /// exceeded its limit, in ms.
+    pub(crate) calls: AtomicU64,
+    pub(crate) longest_call: AtomicU64,
 }
 
 /// Runs until stdin ends. Then prints how many messages came, the longest pause, connect and sleep in ms, how many of the messages
-/// were large, and how many large ones were not sent.
+/// were large, how many large ones were not sent, how many calls were answered, and the longest call in ms.
 pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) -> anyhow::Result<()> {
     testkit::die_with_parent()?;
     let hook = std::panic::take_hook();
@@ -80,8 +87,11 @@ pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) 
         longest_pause: AtomicU64::new(0),
         longest_connect: AtomicU64::new(0),
         longest_sleep: AtomicU64::new(0),
+        calls: AtomicU64::new(0),
+        longest_call: AtomicU64::new(0),
     };
     let (inbox, topics) = (honest.node.inbox()?, honest.node.subscribe("p/**")?);
+    let (server, client) = (honest.node.serve(SERVICE)?, honest.node.client(SERVICE)?);
     println!("ready");
     std::io::stdin().lock().read_line(&mut String::new())?;
     let sender = honest.node.connect_timeout(other, Duration::from_secs(10))?;
@@ -89,6 +99,8 @@ pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) 
         scope.spawn(|| honest.receive(inbox));
         scope.spawn(|| honest.receive(topics));
         scope.spawn(|| honest.publish());
+        scope.spawn(|| honest.serve(&server));
+        scope.spawn(|| honest.call(&client));
         scope.spawn(|| if id == "victim" { honest.send_to_attacker() } else { honest.connect_again_and_again() });
         scope.spawn(|| honest.send(sender));
         scope.spawn(|| honest.sleep());
@@ -96,14 +108,15 @@ pub(crate) fn honest(path: &Path, id: &str, other: &str, attacker: Option<u32>) 
         honest.ended.get_or_init(Instant::now);
         until_it_ends
     })?;
-    let Honest { received, longest_pause, longest_connect, longest_sleep, large, unsent, .. } = honest;
-    let numbers = [received, longest_pause, longest_connect, longest_sleep, large, unsent];
+    let Honest { received, longest_pause, longest_connect, longest_sleep, large, unsent, calls, longest_call, .. } =
+        honest;
+    let numbers = [received, longest_pause, longest_connect, longest_sleep, large, unsent, calls, longest_call];
     println!("{}", numbers.map(|number| number.into_inner().to_string()).join(" "));
     Ok(())
 }
 
 impl Honest {
-    fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.ended.get().is_none()
     }
 
@@ -258,7 +271,7 @@ impl Honest {
         }
     }
 
-    fn note(&self, longest: &AtomicU64, since: Instant) {
+    pub(crate) fn note(&self, longest: &AtomicU64, since: Instant) {
         let until = self.ended.get().copied().unwrap_or_else(Instant::now);
         longest.fetch_max(until.saturating_duration_since(since).as_millis() as u64, Ordering::Relaxed);
     }

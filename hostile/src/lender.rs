@@ -6,52 +6,23 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use librpc::fuzzing as forge;
-use librpc_ring::layout::data;
 use librpc_ring::{Kind, Lent, MemoryMut};
 
 use crate::attacker::Attacker;
 use crate::mapping::{CAPACITY, PAYLOADS_BYTES, RING_BYTES, Words, payloads, ring, seals};
+use crate::records::{HAS_CORRELATION, HAS_TOPIC, LENT, Records};
 use crate::socket::{receive, send};
 
-/// Flags of a record.
-const HAS_TOPIC: u64 = 2;
-const HAS_CORRELATION: u64 = 4;
-const LENT: u64 = 16;
 /// Fewer records than a ring takes: none overwrites one that is not read.
 const MOST_RECORDS: u64 = CAPACITY / 64;
 
 /// A memory that the victim maps.
-struct Memory {
-    number: u64,
-    bytes: u64,
+pub(crate) struct Memory {
+    pub(crate) number: u64,
+    pub(crate) bytes: u64,
     words: Words,
     /// `None`: the attacker has hung up.
     socket: Option<OwnedFd>,
-}
-
-/// A ring that is written word by word.
-struct Records {
-    words: Words,
-    position: u64,
-    number: u64,
-}
-
-impl Records {
-    /// Commits a record with these words after its head, of which the last `bytes` bytes are the payload.
-    fn commit(&mut self, kind: Kind, flags: u64, after: &[u64], bytes: u64) {
-        let at = |position: u64| data::RING + (position & (CAPACITY - 1)) as usize / 8;
-        let end = self.position + 16 + 8 * after.len() as u64;
-        for (position, word) in (self.position + 16..).step_by(8).zip(after) {
-            self.words.store(at(position), *word, Ordering::Relaxed);
-        }
-        self.words.store(at(end), 0, Ordering::Relaxed);
-        self.words.store(at(self.position) + 1, self.number, Ordering::Relaxed);
-        let lap = (self.position / CAPACITY) & 0xffff;
-        // Release: pairs with the Acquire in Consumer::pop.
-        self.words.store(at(self.position), bytes | (kind as u64) << 32 | flags << 40 | lap << 48, Ordering::Release);
-        self.position = end;
-        self.number += 1;
-    }
 }
 
 impl Attacker {
@@ -72,14 +43,14 @@ impl Attacker {
         if memories.is_empty() {
             return Ok(());
         }
-        let mut records = Records { words, position: 0, number: 0 };
+        let mut records = Records::new(words);
         let lie_at = self.random.below(400);
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(200) && records.number < MOST_RECORDS {
+        while begun.elapsed() < Duration::from_millis(200) && records.number() < MOST_RECORDS {
             let chosen = self.random.below(memories.len() as u64) as usize;
             let memory = &mut memories[chosen];
             let honest = Lent { segment: memory.number, offset: 0, bytes: memory.bytes };
-            match records.number < lie_at {
+            match records.number() < lie_at {
                 true => records.commit(Kind::Message, LENT, &encoded(&honest), Lent::BYTES as u64),
                 false => self.lie(&mut records, honest),
             }
@@ -99,10 +70,10 @@ impl Attacker {
     }
 
     /// Hands a memory over, on the channel that was attached last. `None`: it was refused.
-    fn lend(&mut self, number: u64) -> anyhow::Result<Option<Memory>> {
+    pub(crate) fn lend(&mut self, number: u64) -> anyhow::Result<Option<Memory>> {
         let bytes = PAYLOADS_BYTES << self.random.below(5);
         let (words, fd) = payloads(bytes, seals(), 0..bytes)?;
-        let message = forge::write_lend(self.victim(), 0, (self.connection, 0), (number, bytes));
+        let message = forge::write_lend(self.victim(), self.inbox.unwrap_or(0), (self.connection, 0), (number, bytes));
         let socket = self.connect()?;
         let answer = |expected| receive(&socket).is_some_and(|answer| answer.get(1) == Some(&expected));
         if !self.is_private && (send(&socket, &message, &[]).is_err() || !answer(4)) {

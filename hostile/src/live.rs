@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use anyhow::Context;
 use testkit::{Random, TestDomain};
 
 use crate::attacker::{ATTACKS, Attacker};
 use crate::honest;
 use crate::pair::{Pair, start};
+
+/// How much the victim may grow meanwhile: the memory for payloads of its outboxes, and answers that wait for an attacker.
+const GROWTH_KIB: u64 = 256 << 10;
 
 /// The attacker: attacks until its rounds are over.
 pub(crate) fn attack(
@@ -47,18 +51,28 @@ pub(crate) fn run(seed: u64, rounds: u64, only: Option<String>, user: Option<u32
     let mut pair = Pair::start(&domain, user)?;
     let before = pair.victim()?;
     let (seed, rounds) = (seed.to_string(), rounds.to_string());
+    let option = |name: &str, value: Option<String>| value.map_or(String::new(), |value| format!(" --{name} {value}"));
+    let again = format!(
+        "again: librpc-hostile live --seed {seed} --rounds {rounds}{}{}",
+        option("only", only.clone()),
+        option("as", user.map(|uid| uid.to_string()))
+    );
     let uid = user.map(|uid| uid.to_string());
     let mut words = vec!["attacker", path, &seed, &rounds];
     for (option, value) in [("--only", only.as_deref()), ("--as", uid.as_deref())] {
         words.extend(value.map(|value| [option, value]).into_iter().flatten());
     }
     let mut evil = start(&words, user)?;
-    let (said, most) = pair.watch(&mut evil)?;
-    pair.settle(&before)?;
+    let watched = pair.watch(&mut evil).and_then(|seen| pair.settle(&before).map(|_| seen));
+    let (said, most) = watched.with_context(|| again.clone())?;
+    anyhow::ensure!(
+        most.memory_kib <= before.memory_kib + GROWTH_KIB,
+        "the victim held {most}; before: {before}; {again}"
+    );
     let note =
         format!("{said} the victim held {} descriptors at most, {} before", most.descriptors, before.descriptors);
     match pair.end() {
         Ok(noticed) => Ok(format!("{note}; {noticed}")),
-        Err(error) => Err(error.context(note)),
+        Err(error) => Err(error.context(note).context(again)),
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The parts:
 mod attacker; // an admitted peer that lies
+mod calls; //   the calls of the honest pair
+mod caller; //  a client that says what it likes
 mod doors; //   messages, files and declarations, as bytes
 mod fuse; //    files that cannot be closed
 mod handshakes; // malformed handshakes over real sockets
@@ -12,8 +14,10 @@ mod live; //    an attacker beside an honest pair
 mod mapping; // memory that an attacker offers
 mod own_node; // attacks with the attacker's own file and socket
 mod pair; //    the honest pair under attack
+mod records; // a ring, word by word
 mod ring; //    each side of a ring against the other
 mod script; //  the messages of a malformed handshake
+mod server; //  a server that answers as it likes
 mod socket; //  messages with any descriptors
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,6 +15,7 @@ use rustix::net::{SocketAddrUnix, SocketFlags};
 use testkit::socket_of;
 
 use crate::attacker::Attacker;
+use crate::honest::SERVICE;
 use crate::mapping::{CAPACITY, memory, seals};
 use crate::socket::{receive, send, socket};
 
@@ -72,13 +73,21 @@ impl Attacker {
 
     /// Listens in its node's place, and lists inboxes there: the node's own, and subscriptions.
     pub(crate) fn listen(&mut self) -> anyhow::Result<OwnedFd> {
+        self.listen_with(&forge::write_list(3, &["p/**".to_owned()], CAPACITY))
+    }
+
+    /// The same, and lists the service of the honest pair.
+    pub(crate) fn listen_for_calls(&mut self) -> anyhow::Result<OwnedFd> {
+        self.listen_with(&forge::write_service(SERVICE, CAPACITY))
+    }
+
+    fn listen_with(&mut self, list: &[u8]) -> anyhow::Result<OwnedFd> {
         let path = socket_of(&self.domain, "evil")?;
         let _ = std::fs::remove_file(&path);
         let listener = socket()?;
         rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
         rustix::net::listen(&listener, 16)?;
-        let list = forge::write_list(3, &["p/**".to_owned()], CAPACITY);
-        self.file.write_all_at(&list, 128)?;
+        self.file.write_all_at(list, 128)?;
         self.file.write_all_at(&forge::select(self.random.next(), list.len()).to_le_bytes(), 48)?;
         self.bump();
         Ok(listener)

@@ -15,7 +15,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// the pair.
 const LONGEST_CONNECT: Duration = Duration::from_secs(2);
 /// How many threads a victim at work has: its main thread, the library's, and those of its scope.
-const THREADS: u64 = 8;
+const THREADS: u64 = 10;
 /// How often the victim is observed. Observing costs it time, too.
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -113,17 +113,19 @@ impl Pair {
             let ended = process.finishes_with(b"", 2 * HANG)?;
             anyhow::ensure!(ended.code == 0, "an honest process has ended with {}", ended.code);
             let mut numbers = ended.stdout().split_whitespace().map(str::parse::<u64>);
-            let mut number = || anyhow::Ok(numbers.next().context("six numbers")??);
+            let mut number = || anyhow::Ok(numbers.next().context("eight numbers")??);
             let (received, pause, connect, sleep) = (number()?, number()?, number()?, number()?);
-            let (large, unsent) = (number()?, number()?);
+            let (large, unsent, calls, call) = (number()?, number()?, number()?, number()?);
             let note = format!(
                 "{received} honest messages, {large} of them large, {unsent} large ones not sent, longest pause {pause} ms, \
-                 longest connect {connect} ms, longest sleep of a thread {sleep} ms"
+                 longest connect {connect} ms, {calls} calls, longest call {call} ms, longest sleep of a thread {sleep} ms"
             );
-            anyhow::ensure!(large > 0, "{note}");
+            anyhow::ensure!(large > 0 && calls > 0, "{note}");
             // A message passes through three threads on its way, a new connection and its first message through more.
             let slept = Duration::from_millis(sleep);
             anyhow::ensure!(Duration::from_millis(pause) < LONGEST_PAUSE + 3 * slept, "{note}");
+            // A call passes through two threads of each process.
+            anyhow::ensure!(Duration::from_millis(call) < LONGEST_PAUSE + 8 * slept, "{note}");
             let has_limits_of_its_own = self.attacker.is_some();
             let is_slow = Duration::from_millis(connect) >= LONGEST_CONNECT + 8 * slept;
             anyhow::ensure!(!(has_limits_of_its_own && is_slow), "{note}");

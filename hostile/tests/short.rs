@@ -33,6 +33,13 @@ fn an_attacker_that_lends_or_holds_large_payloads_disturbs_nobody() {
 }
 
 #[test]
+fn a_client_or_a_server_that_lies_about_calls_disturbs_nobody() {
+    for attack in ["caller", "server"] {
+        passes(&["live", "--rounds", "12", "--seed", "5", "--only", attack]);
+    }
+}
+
+#[test]
 fn malformed_handshakes_end_and_leave_nothing() {
     passes(&["fuzz", "handshakes", "--executions", "3000", "--seed", "5"]);
 }

@@ -24,19 +24,29 @@ pub(crate) enum Measure {
     Wake,
     /// A large message handed over: it is written before, and read afterwards
     InPlace,
+    /// A call: request and reply, between two processes that poll
+    Call,
+    /// The same, between two processes that sleep
+    SleepingCall,
 }
 
 /// From this size on, only the contenders take part whose messages can stay where they were written.
 pub(crate) const LARGE: usize = 64 * 1024;
 
 impl Measure {
-    pub(crate) const ALL: [Self; 4] = [Self::Latency, Self::Throughput, Self::Wake, Self::InPlace];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Latency, Self::Throughput, Self::Wake, Self::InPlace, Self::Call, Self::SleepingCall];
+
+    /// Whether a message is a request that is answered.
+    pub(crate) fn is_call(self) -> bool {
+        matches!(self, Self::Call | Self::SleepingCall)
+    }
 
     /// Whether messages of this size are measured so.
     pub(crate) fn has(self, bytes: usize) -> bool {
         match self {
             Self::Throughput => true,
-            Self::Latency | Self::Wake => bytes < LARGE,
+            Self::Latency | Self::Wake | Self::Call | Self::SleepingCall => bytes < LARGE,
             Self::InPlace => bytes >= LARGE,
         }
     }
@@ -55,7 +65,7 @@ pub(crate) struct Job {
 impl Job {
     /// Whether the receiver sleeps while there is no message; otherwise it polls.
     pub(crate) fn sleeps(&self) -> bool {
-        self.measure == Measure::Wake
+        matches!(self.measure, Measure::Wake | Measure::SleepingCall)
     }
 
     /// Whether messages are large: then they stay where they were written.
@@ -147,17 +157,18 @@ impl Name {
         matches!(self, Self::CacheLine | Self::Memcpy | Self::Eventfd)
     }
 
-    /// Whether the contender has this measure, with messages of this size. One that exchanges no messages has exactly one
-    /// measure.
+    /// Whether the contender has this measure, with messages of this size.
     pub(crate) fn takes_part(self, measure: Measure, bytes: usize) -> bool {
         match self {
             Self::Librpc | Self::Iceoryx2 => true,
-            Self::CacheLine => measure == Measure::Latency,
+            Self::CacheLine => matches!(measure, Measure::Latency | Measure::Call),
             Self::Memcpy => measure == Measure::Throughput,
-            Self::Eventfd => measure == Measure::Wake,
+            Self::Eventfd => matches!(measure, Measure::Wake | Measure::SleepingCall),
+            Self::UnixSocket => bytes < LARGE,
+            _ if measure.is_call() => false, // they have no calls of their own
             _ if bytes >= LARGE => false,
             Self::Aeron => measure != Measure::Wake, // its subscribers poll
-            Self::Zeromq | Self::IpcChannel | Self::UnixSocket | Self::Pipe => true,
+            Self::Zeromq | Self::IpcChannel | Self::Pipe => true,
         }
     }
 

@@ -91,7 +91,7 @@ struct Run {
     /// Writes a page with everything
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Writes the pictures (latency.svg, throughput.svg, wake.svg, in-place.svg) and the table (peers.md) into this directory
+    /// Writes the pictures (latency.svg, ..., one for each measure) and the table (peers.md) into this directory
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
 }

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::contender::{Contender, Job, Measure, Name, Side, spelt};
 use crate::contenders::{
-    aeron, cache_line::CacheLine, eventfd::Eventfd, iceoryx2::Iceoryx2, ipc_channel::IpcChannel, librpc::Librpc,
-    pipe::Pipe, unix_socket::UnixSocket, zeromq::ZeroMq,
+    aeron, cache_line::CacheLine, eventfd::Eventfd, iceoryx2::Iceoryx2, iceoryx2_calls::Iceoryx2Calls,
+    ipc_channel::IpcChannel, librpc::Librpc, librpc_calls::LibrpcCalls, packets::Packets, pipe::Pipe,
+    unix_socket::UnixSocket, zeromq::ZeroMq,
 };
 use crate::payload::{BEGIN, LAST, MIN_BYTES, Tally};
 
@@ -92,7 +93,7 @@ impl Task {
 pub(crate) struct Told {
     pub(crate) sent: u64,
     pub(crate) tally: Tally,
-    /// One way.
+    /// One way, or of a call.
     pub(crate) p50_ns: u64,
     pub(crate) p99_ns: u64,
     pub(crate) p999_ns: u64,
@@ -113,6 +114,9 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<()> {
         }
         Name::CacheLine => side::<CacheLine>(task, MIN_BYTES),
         Name::Eventfd => side::<Eventfd>(task, MIN_BYTES),
+        Name::Librpc if task.measure.is_call() => side::<LibrpcCalls>(task, task.bytes),
+        Name::Iceoryx2 if task.measure.is_call() => side::<Iceoryx2Calls>(task, task.bytes),
+        Name::UnixSocket if task.measure.is_call() => side::<Packets>(task, task.bytes),
         Name::Librpc => side::<Librpc>(task, task.bytes),
         Name::Aeron => side::<aeron::Aeron>(task, task.bytes),
         Name::Iceoryx2 => side::<Iceoryx2>(task, task.bytes),
@@ -152,8 +156,9 @@ fn side<C: Contender>(task: &Task, bytes: usize) -> anyhow::Result<()> {
         anyhow::ensure!(std::io::stdin().lock().read_line(&mut String::new())? > 0, "the parent has left");
     }
     let told = match (task.measure, task.side) {
-        (Measure::Latency, Side::A) => end.ask(task)?,
-        (Measure::Latency, Side::B) => end.answer()?,
+        (Measure::Latency, Side::A) => end.ask(task, 2)?,
+        (Measure::Call | Measure::SleepingCall, Side::A) => end.ask(task, 1)?,
+        (Measure::Latency | Measure::Call | Measure::SleepingCall, Side::B) => end.answer()?,
         (Measure::Throughput, Side::A) => end.send_many(task)?,
         (Measure::Throughput, Side::B) => end.receive_many()?,
         (Measure::Wake, Side::A) => end.wake(task)?,
@@ -205,7 +210,8 @@ impl<C: Contender> End<C> {
         }
     }
 
-    fn ask(&mut self, task: &Task) -> anyhow::Result<Told> {
+    /// Sends messages that are answered. What counts is this part of the time there and back.
+    fn ask(&mut self, task: &Task, part: u64) -> anyhow::Result<Told> {
         let mut histogram = histogram()?;
         let (begun, warm, time) = (Instant::now(), task.time(WARM_UP), task.time(1.0));
         let (mut number, mut unanswered) = (0, 0);
@@ -219,7 +225,7 @@ impl<C: Contender> End<C> {
             if self.next(Some(LOST_AFTER), |_| {})?.is_some() {
                 let there_and_back = sent.elapsed();
                 if so_far >= warm {
-                    histogram.saturating_record(there_and_back.as_nanos() as u64 / 2);
+                    histogram.saturating_record(there_and_back.as_nanos() as u64 / part);
                 }
             } else {
                 unanswered += 1;

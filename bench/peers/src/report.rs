@@ -75,6 +75,8 @@ fn file(measure: Measure) -> &'static str {
         Measure::Throughput => "throughput.svg",
         Measure::Wake => "wake.svg",
         Measure::InPlace => "in-place.svg",
+        Measure::Call => "call.svg",
+        Measure::SleepingCall => "sleeping-call.svg",
     }
 }
 
@@ -84,6 +86,8 @@ fn heading(measure: Measure) -> &'static str {
         Measure::Throughput => "Messages a second, in one direction",
         Measure::Wake => "Waking a receiver that sleeps",
         Measure::InPlace => "Handing over a large message",
+        Measure::Call => "A call between two processes that poll",
+        Measure::SleepingCall => "A call between two processes that sleep",
     }
 }
 
@@ -102,6 +106,11 @@ fn explained(measure: Measure) -> &'static str {
             "From before sending until the message is in the hands of a process that polls. It is written before, and read \
              afterwards, in full. Dot and ticks as above. Left is better."
         }
+        Measure::Call => {
+            "From before the request until the reply has been read, there and back. Request and reply are of the same size. Dot \
+             and ticks as above. Left is better."
+        }
+        Measure::SleepingCall => "The same, while each side sleeps until the other has something for it.",
     }
 }
 

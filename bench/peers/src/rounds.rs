@@ -172,7 +172,7 @@ fn run_one(
     };
     let mut faults = Faults::between(&asked, &answered);
     let figures = match measure {
-        Measure::Latency => {
+        Measure::Latency | Measure::Call | Measure::SleepingCall => {
             faults.add(Faults::between(&answered, &asked));
             let [p50_ns, p99_ns, p999_ns] = [asked.p50_ns, asked.p99_ns, asked.p999_ns].map(|ns| ns as f64);
             Figures::Time { p50_ns, p99_ns, p999_ns }

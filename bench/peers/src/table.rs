@@ -40,6 +40,8 @@ pub(crate) fn title(measure: Measure) -> &'static str {
         Measure::Throughput => "one direction",
         Measure::Wake => "sleeping receiver",
         Measure::InPlace => "in place",
+        Measure::Call => "call",
+        Measure::SleepingCall => "call, both asleep",
     }
 }
 

@@ -18,14 +18,15 @@ use crate::sys::OsError;
 use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern, check_topic};
 use crate::wire::Reason;
 use crate::wire::{
-    self, Answer, Attached, Data, Deny, Hello, Lend, ListedAddress, ListedInbox, PROTOCOL, Refusal, Terms,
+    self, Answer, Attached, Caller, Credit, Data, Deny, Failure, Hello, Lend, ListedAddress, ListedInbox, PROTOCOL,
+    Refusal, Terms,
 };
 
 /// Decodes bytes. Returns whether an honest peer could have sent them.
 pub type Door = fn(&[u8]) -> bool;
 
 /// Where bytes come in.
-pub const DOORS: [(&str, Door); 8] = [
+pub const DOORS: [(&str, Door); 11] = [
     ("hello", hello),
     ("answer", answer),
     ("data", data),
@@ -34,6 +35,9 @@ pub const DOORS: [(&str, Door); 8] = [
     ("topics", topics),
     ("deny", deny),
     ("lend", lend),
+    ("caller", |bytes| decode::<Caller>(bytes).is_some()),
+    ("credit", |bytes| decode::<Credit>(bytes).is_some()),
+    ("failure", |bytes| decode::<Failure>(bytes).is_some()),
 ];
 
 fn decode<T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<T> {
@@ -171,6 +175,9 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         (6, wire::encode(&honest_deny(incarnation, target))),
         (1, write_ready()),
         (1, write_lent()),
+        (8, write_caller(3, 4096, 1 << 20)),
+        (9, write_credit(16)),
+        (10, write_failure(0, -1, "no".into())),
         (7, write_lend(target, 3, (u64::MAX, 0), (0x77, 4096))),
         (5, b"\0\x01\0\x03a/b\0\x02\0\x03b/c\0\x01\0\x03a/b".to_vec()),
     ];
@@ -249,6 +256,36 @@ pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
         ListedInbox { number, address, capacity, policy: 0, own: false, durable: None, max_message: None }
     };
     wire::encode(&(0..inboxes).map(listed).collect::<Vec<_>>())
+}
+
+/// A list of two inboxes: the node's own, and that of a service.
+pub fn write_service(service: &str, capacity: u64) -> Vec<u8> {
+    let listed = |(number, address)| {
+        let (own, durable, max_message) = (false, None, None);
+        ListedInbox { number, address, capacity, policy: 0, own, durable, max_message }
+    };
+    let inboxes = [(0, ListedAddress::Node), (1, ListedAddress::Service(service.to_owned()))];
+    wire::encode(&inboxes.map(listed).to_vec())
+}
+
+/// Where a client takes replies: the inbox, its capacity, and its longest message.
+pub fn write_caller(inbox: u32, capacity: u64, max_message: u64) -> Vec<u8> {
+    wire::encode(&Caller { inbox, capacity, max_message })
+}
+
+/// The inbox in which a client takes replies.
+pub fn read_caller(bytes: &[u8]) -> Option<u32> {
+    wire::decode::<Caller>(bytes).ok().map(|caller| caller.inbox)
+}
+
+/// How many more parts a client takes.
+pub fn write_credit(parts: u32) -> Vec<u8> {
+    wire::encode(&Credit { parts })
+}
+
+/// Why there is no reply.
+pub fn write_failure(cause: u32, code: i32, text: String) -> Vec<u8> {
+    wire::encode(&Failure { cause, code, text })
 }
 
 /// The selecting word of a node's file.

@@ -36,7 +36,7 @@ pub(crate) struct Iceoryx2 {
 const WAITING_BYTES: usize = 64 << 20;
 
 /// Not all of its errors can be converted into errors of `anyhow`.
-fn words(error: impl Debug) -> anyhow::Error {
+pub(crate) fn words(error: impl Debug) -> anyhow::Error {
     anyhow!("iceoryx2: {error:?}")
 }
 
@@ -69,19 +69,40 @@ impl Iceoryx2 {
     }
 }
 
+/// A node, all of whose files are in the measurement's directory, or carry its name.
+pub(crate) fn node(job: &Job) -> anyhow::Result<Node<ipc::Service>> {
+    set_log_level(LogLevel::Fatal);
+    let place = job.place.to_str().ok_or_else(|| anyhow!("a place without a name"))?;
+    let mut config = Config::default();
+    config.global.set_root_path(&Path::new(place.as_bytes()).map_err(words)?);
+    let prefix = crate::place::prefix_of(&job.place);
+    config.global.prefix = FileName::new(prefix.as_bytes()).map_err(words)?;
+    let node = NodeBuilder::new().config(&config).signal_handling_mode(SignalHandlingMode::Disabled);
+    node.create::<ipc::Service>().map_err(words)
+}
+
+/// What wakes the other side, and this side.
+pub(crate) fn bells(
+    job: &Job,
+    node: &Node<ipc::Service>,
+) -> anyhow::Result<(Notifier<ipc::Service>, Listener<ipc::Service>)> {
+    let event = |name: &str| {
+        let name = ServiceName::new(name).map_err(words)?;
+        node.service_builder(&name).event().open_or_create().map_err(words)
+    };
+    let (theirs, ours) = job.directions("bell-b", "bell-a");
+    let (theirs, ours) = (eventually("no event", || event(theirs))?, eventually("no event", || event(ours))?);
+    let listener = ours.listener_builder().create().map_err(words)?;
+    eventually("no listener", || match theirs.dynamic_config().number_of_listeners() {
+        0 => Err(anyhow!("it is not there")),
+        _ => Ok(()),
+    })?;
+    Ok((theirs.notifier_builder().create().map_err(words)?, listener))
+}
+
 impl Contender for Iceoryx2 {
     fn open(job: &Job) -> anyhow::Result<Self> {
-        set_log_level(LogLevel::Fatal);
-        let place = job.place.to_str().ok_or_else(|| anyhow!("a place without a name"))?;
-        let mut config = Config::default();
-        config.global.set_root_path(&Path::new(place.as_bytes()).map_err(words)?);
-        let prefix = crate::place::prefix_of(&job.place);
-        config.global.prefix = FileName::new(prefix.as_bytes()).map_err(words)?;
-        let node = NodeBuilder::new()
-            .config(&config)
-            .signal_handling_mode(SignalHandlingMode::Disabled)
-            .create::<ipc::Service>()
-            .map_err(words)?;
+        let node = node(job)?;
 
         let buffer = if job.measure == Measure::Throughput { (WAITING_BYTES / job.bytes).clamp(2, 256) } else { 2 };
         let service = |name: &str| {
@@ -111,22 +132,7 @@ impl Contender for Iceoryx2 {
             .create()
             .map_err(words)?;
 
-        let event = |name: &str| {
-            let name = ServiceName::new(name).map_err(words)?;
-            node.service_builder(&name).event().open_or_create().map_err(words)
-        };
-        let bells = if job.sleeps() {
-            let (theirs, ours) = job.directions("bell-b", "bell-a");
-            let (theirs, ours) = (eventually("no event", || event(theirs))?, eventually("no event", || event(ours))?);
-            let listener = ours.listener_builder().create().map_err(words)?;
-            eventually("no listener", || match theirs.dynamic_config().number_of_listeners() {
-                0 => Err(anyhow!("it is not there")),
-                _ => Ok(()),
-            })?;
-            Some((theirs.notifier_builder().create().map_err(words)?, listener))
-        } else {
-            None
-        };
+        let bells = if job.sleeps() { Some(bells(job, &node)?) } else { None };
         let met =
             || match (theirs.dynamic_config().number_of_subscribers(), ours.dynamic_config().number_of_publishers()) {
                 (1, 1) => Ok(()),

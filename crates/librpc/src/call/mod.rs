@@ -8,11 +8,13 @@
 //!
 //! docs/design/calls.md says what is true after a death at each step.
 
-mod client; //   calling: `Client`, `Pending`, `Replies`
+mod caller; //   a client, as its server knows it
+mod client; //   calling: `Client`
 mod error; //    why a call, or an answer, has failed
 mod exchange; // an inbox for which several threads wait
 mod options; //  how a call is to be made
 mod outgoing; // a record on its way, and where it goes
+mod pending; //  a call that is under way: `Pending`, `Replies`
 mod request; //  a request at its server, and its answer
 mod server; //   serving: `Server`
 mod state; //    what a client knows of its calls
@@ -22,8 +24,9 @@ mod work; //     what a server knows of its callers
 #[cfg(test)]
 mod tests;
 
-pub use client::{Answer, CancelHandle, Client, ClientBuilder, Pending, Replies, Reply};
+pub use client::{Answer, Client, ClientBuilder};
 pub use error::{CallError, ReplyError, ServeError};
 pub use options::CallOptions;
+pub use pending::{CancelHandle, Pending, Replies, Reply};
 pub use request::{ReplyStream, Request};
 pub use server::{Server, ServerBuilder};

@@ -6,6 +6,8 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use minicbor::Decode;
+
 use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
 use crate::receive::Sample;
@@ -16,6 +18,7 @@ use crate::send::routes::Routes;
 use crate::send::topics::{TopicNames, TopicRoute};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
+use crate::wire::{self, LONGEST_OF_CALL};
 
 /// The routes to the other sides of calls.
 #[derive(Debug)]
@@ -64,6 +67,16 @@ impl Outgoing {
             Attempt::Over(Delivery::Lost(error) | Delivery::Failed(error)) => Said::Failed(error),
             Attempt::Retry | Attempt::Wait(_) | Attempt::NeedsSlot => Said::Later,
         }
+    }
+}
+
+/// What the other side says about a call. A longer message is no honest one's, and is not copied.
+pub(super) fn decoded<T: for<'b> Decode<'b, ()>>(sample: &Sample) -> Result<T, String> {
+    match sample.len() {
+        bytes if bytes > LONGEST_OF_CALL => {
+            Err(format!("it says something of {bytes} bytes about a call, the limit is {LONGEST_OF_CALL}"))
+        }
+        _ => wire::decode(&sample.to_vec()).map_err(|error| error.to_string()),
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use librpc_ring::Kind;
 
+use crate::call::caller::{Arrived, Work};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Exchange;
 use crate::call::outgoing::Payload;
-use crate::call::work::{Arrived, Serving, Work};
+use crate::call::work::Serving;
 use crate::name::Peer;
 use crate::receive::Sample;
 use crate::receive::receiver::Until;
@@ -31,8 +32,17 @@ impl Answering {
         if !self.exchange.born.is_here() {
             return Err(ReplyError::Forked);
         }
-        self.is_answered |= kind != Kind::Part;
-        self.exchange.lock().side.answer(self.caller, self.number, kind, payload)
+        let is_last = kind != Kind::Part;
+        self.is_answered |= is_last;
+        let serving = &mut self.exchange.lock().side;
+        if is_last {
+            serving.let_go(self.caller, &self.work);
+        }
+        // Its number may be that of another request meanwhile.
+        match self.work.is_cancelled() {
+            true => Ok(false),
+            false => serving.answer(self.caller, self.number, kind, payload),
+        }
     }
 
     fn fail(&mut self, cause: Cause, code: i32, text: &str) -> Result<(), ReplyError> {
@@ -40,7 +50,12 @@ impl Answering {
             return Err(ReplyError::Forked);
         }
         self.is_answered = true;
-        self.exchange.lock().side.fail(self.caller, self.number, (cause, code, text)).map(drop)
+        let serving = &mut self.exchange.lock().side;
+        serving.let_go(self.caller, &self.work);
+        match self.work.is_cancelled() {
+            true => Ok(()),
+            false => serving.fail(self.caller, self.number, (cause, code, text)).map(drop),
+        }
     }
 
     /// Whether the client no longer waits. What has come at the server is taken in first, unless another thread does that.

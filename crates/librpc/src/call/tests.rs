@@ -20,7 +20,7 @@ use crate::send::topics::TopicRoute;
 use crate::sys::clock::Instant;
 use crate::sys::process;
 use crate::wire::{self, Caller, Credit};
-use crate::{CallError, Client, Node, Request, Server};
+use crate::{CallError, Client, Node, ReplyError, Request, Server};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
@@ -93,6 +93,27 @@ impl Liar {
         assert!(matches!(said, Said::Yes), "{said:?}");
     }
 
+    /// `false`: there is no room.
+    fn tries(&mut self, kind: Kind, number: u64, payload: &[u8]) -> bool {
+        let call = Call { kind, number, deadline: None, caller: None };
+        matches!(self.out.say(&mut self.way, call, payload, &OnceCell::new()), Said::Yes)
+    }
+
+    /// The last record about this call, while a server looks.
+    fn hears_of(&mut self, number: u64, server: &Server) -> Kind {
+        let deadline = Instant::now() + LONG;
+        while Instant::now() < deadline {
+            let _ = server.try_recv().unwrap();
+            if let Some(Heard::Record(spoken)) = self.inbox.hear(Until::Now).unwrap()
+                && spoken.head.correlation == Some(number)
+                && spoken.head.kind != Kind::Part
+            {
+                return spoken.head.kind;
+            }
+        }
+        panic!("nothing is said of call {number}")
+    }
+
     /// Whether the other side has ended the channel.
     fn is_expelled(&mut self, mut other: impl FnMut()) -> bool {
         let deadline = Instant::now() + LONG;
@@ -152,6 +173,158 @@ fn a_client_that_breaks_the_rules_is_expelled_and_others_are_served() {
 }
 
 #[test]
+fn a_client_without_an_inbox_for_replies_is_expelled() {
+    let scene = Scene::new();
+    let server = serve(&scene);
+    let mut liar = Liar::client(&scene);
+    let nowhere = wire::encode(&Caller { inbox: 999, capacity: 1 << 18, max_message: 1 });
+    liar.says(Kind::Caller, 0, &nowhere);
+    liar.says(Kind::Request, 0, b"x");
+    assert!(liar.is_expelled(looks(&server)));
+    assert_eq!(server.in_flight(), 0);
+}
+
+#[test]
+fn a_request_that_was_cancelled_counts_until_the_program_lets_go_of_it() {
+    const LIMIT: u64 = 5;
+    let scene = Scene::new();
+    let server = scene.honest.server_builder("work").max_per_client(LIMIT as usize).open().unwrap();
+    let mut liar = Liar::client(&scene);
+    let caller = liar.caller();
+    liar.says(Kind::Caller, 0, &caller);
+    let mut held = Vec::new();
+    for number in 0..LIMIT {
+        liar.says(Kind::Request, number, b"x");
+        held.push(server.recv_timeout(LONG).unwrap().unwrap());
+        liar.says(Kind::Cancel, number, b"");
+    }
+    liar.says(Kind::Request, LIMIT, b"one too many");
+    assert_eq!(liar.hears_of(LIMIT, &server), Kind::Failure, "it is refused");
+    assert_eq!(server.in_flight(), 0, "nobody waits for them");
+    held.truncate(4);
+    // A number that was used before is another request's now.
+    liar.says(Kind::Request, 0, b"again");
+    let again = server.recv_timeout(LONG).unwrap().unwrap();
+    held.remove(0).reply(b"to the first one").unwrap();
+    assert_eq!(server.in_flight(), 1, "that answers nobody");
+    again.reply(b"to the second one").unwrap();
+    assert_eq!(liar.hears_of(0, &server), Kind::Reply);
+    drop((held, scene));
+}
+
+#[test]
+fn what_waits_for_a_client_that_reads_nothing_is_bounded() {
+    let scene = Scene::new();
+    let server = scene.honest.server_builder("work").max_per_client(1).open().unwrap();
+    let mut liar = Liar::client(&scene);
+    let caller = liar.caller();
+    liar.says(Kind::Caller, 0, &caller);
+    liar.says(Kind::Request, 0, b"x");
+    let held = server.recv_timeout(LONG).unwrap().unwrap();
+    // Each of these is refused, and the refusals wait: 68 MiB of them, and no more.
+    let is_expelled = (1..10_000_000).any(|number| {
+        while !liar.tries(Kind::Request, number, b"") {
+            assert!(server.try_recv().unwrap().is_none(), "nothing is handed out");
+            if !liar.out.routes.take_failed().is_empty() {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(is_expelled);
+    drop(held);
+}
+
+#[test]
+fn an_answer_that_fails_while_it_waits_for_room_is_counted_once() {
+    let scene = Scene::new();
+    let server = serve(&scene);
+    let mut liar = Liar::client(&scene);
+    let InboxShared { number: inbox, capacity, .. } = **liar.inbox.shared();
+    liar.says(Kind::Caller, 0, &wire::encode(&Caller { inbox, capacity, max_message: 1000 }));
+    for number in 0..2 {
+        liar.says(Kind::Request, number, b"x");
+    }
+    let mut stream = server.recv_timeout(LONG).unwrap().unwrap().stream();
+    let other = server.recv_timeout(LONG).unwrap().unwrap();
+    liar.says(Kind::Credit, 0, &wire::encode(&Credit { parts: u32::MAX }));
+    let parts = capacity / 1000 + 2; // the last ones wait for room
+    (0..parts).for_each(|_| stream.send(&[7; 1000]).unwrap());
+    other.reply(&[7; 2000]).unwrap();
+    assert_eq!(liar.hears_of(1, &server), Kind::Failure, "it is longer than the client takes");
+    stream.finish().unwrap();
+    liar.says(Kind::Request, 2, b"x");
+    server.recv_timeout(LONG).unwrap().unwrap().reply(b"y").unwrap();
+    assert_eq!(liar.hears_of(2, &server), Kind::Reply);
+}
+
+#[test]
+fn a_client_learns_that_a_reply_is_too_long_even_if_it_takes_no_text() {
+    let scene = Scene::new();
+    let server = serve(&scene);
+    let client = scene.evil.client_builder("work").max_reply(20).open().unwrap();
+    for is_failure in [false, true] {
+        let call = client.start(b"x", LONG).unwrap();
+        let request = server.recv_timeout(LONG).unwrap().unwrap();
+        match is_failure {
+            true => request.fail(5, "a text of more than 20 bytes").unwrap(),
+            false => assert!(matches!(request.reply(&[7; 100]), Err(ReplyError::TooLarge { bytes: 100, max: 20, .. }))),
+        }
+        let code = if is_failure { 5 } else { 0 };
+        let failed = call.wait();
+        assert!(matches!(failed, Err(CallError::Failed { code: found, .. }) if found == code), "{failed:?}");
+    }
+    // One that takes less than the shortest failure is heard no more.
+    let mut liar = Liar::client(&scene);
+    let InboxShared { number: inbox, capacity, .. } = **liar.inbox.shared();
+    liar.says(Kind::Caller, 0, &wire::encode(&Caller { inbox, capacity, max_message: 3 }));
+    liar.says(Kind::Request, 0, b"x");
+    let request = server.recv_timeout(LONG).unwrap().unwrap();
+    assert!(matches!(request.reply(&[7; 100]), Err(ReplyError::TooLarge { .. })));
+    assert!(liar.is_expelled(looks(&server)));
+}
+
+#[test]
+fn a_long_text_of_a_failure_is_cut_off() {
+    let scene = Scene::new();
+    let server = serve(&scene);
+    let client = scene.evil.client("work").unwrap();
+    let call = client.start(b"x", LONG).unwrap();
+    server.recv_timeout(LONG).unwrap().unwrap().fail(7, &"\u{10348}".repeat(30_000)).unwrap();
+    match call.wait() {
+        Err(CallError::Failed { code: 7, message, .. }) => {
+            assert_eq!(message.chars().count(), wire::Failure::TEXT_CHARS);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn large_parts_that_nobody_reads_hold_up_no_other_call() {
+    let scene = Scene::new();
+    let server = serve(&scene);
+    let client = scene.evil.client("work").unwrap();
+    let held: Vec<_> = (0..40).map(|_| client.call_stream(b"x", LONG).unwrap()).collect();
+    for _ in &held {
+        let mut stream = server.recv_timeout(LONG).unwrap().unwrap().stream();
+        // More of them than an inbox keeps in their sender's memory.
+        (0..16).for_each(|_| stream.send(&[7; 70_000]).unwrap());
+        std::mem::forget(stream);
+    }
+    let call = client.start(b"x", LONG).unwrap();
+    server.recv_timeout(LONG).unwrap().unwrap().reply(b"y").unwrap();
+    let stop = server.stop_handle();
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.recv().unwrap()); // it sends what waited for room
+        let reply = call.wait();
+        let parts: Vec<_> = held.into_iter().map(|mut parts| parts.next().unwrap()).collect();
+        stop.stop();
+        assert_eq!(*reply.unwrap(), *b"y");
+        assert!(parts.into_iter().all(|part| *part.unwrap() == [7; 70_000]));
+    });
+}
+
+#[test]
 fn what_is_said_of_no_request_changes_nothing() {
     let scene = Scene::new();
     let server = serve(&scene);
@@ -202,9 +375,11 @@ fn evil_server(scene: &Scene, client: &Client, is_stream: bool) -> (Liar, u64, B
 
 #[test]
 fn a_server_that_breaks_the_rules_is_expelled() {
+    let endless = wire::encode(&wire::Failure { cause: 0, code: 0, text: "x".repeat(60_000) });
     for (what, kind, payload, times, is_stream) in [
         ("more parts than there is credit for", Kind::Part, b"x".to_vec(), 17, true),
         ("garbage as a failure", Kind::Failure, vec![0xff; 9], 1, false),
+        ("a failure without end", Kind::Failure, endless, 1, false),
         ("a request", Kind::Request, b"x".to_vec(), 1, false),
     ] {
         let scene = Scene::new();
@@ -244,7 +419,7 @@ fn a_node_that_was_not_called_cannot_answer() {
     let replies = scene.honest.shared().inbox_list();
     let replies = replies.iter().find(|inbox| inbox.address == Address::Replies).unwrap().clone();
     let mut liar = Liar::new(&scene.evil, Address::Node, &scene.honest, &replies);
-    liar.says(Kind::Reply, 1, b"x");
+    liar.tries(Kind::Reply, 1, b"x"); // the refusal may come first
     assert!(liar.is_expelled(std::thread::yield_now), "it is refused");
     assert!(matches!(client.call(b"x", SHORT), Err(CallError::NoServer { .. })));
 }

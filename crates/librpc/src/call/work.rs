@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use librpc_ring::{Kind, is_mappable};
 
-use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sys::sync::atomic::Ordering;
 
+use crate::call::caller::{Arrived, Client, Waiting, Work};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Side;
-use crate::call::outgoing::{Outgoing, Said};
-use crate::call::state::WINDOW;
+use crate::call::outgoing::{Outgoing, Said, decoded};
 use crate::fault::fault;
 use crate::link::channel_shared::Failure;
 use crate::link::inbox_shared::InboxShared;
-use crate::name::{Address, Peer};
+use crate::name::Address;
 use crate::node_shared::Owned;
 use crate::policy::Policy;
 use crate::receive::inbox::{Heard, Inbox, Spoken};
@@ -35,76 +35,16 @@ use crate::stats::calls::CallGuard;
 use crate::stats::{CallFailure, CallSide};
 use crate::sys::clock::Instant;
 use crate::sys::memory::page_size;
-use crate::sys::slots::Slot;
-use crate::wire::{self, Caller, Cause, Credit, Reason};
+use crate::wire::{Caller, Cause, Credit};
 
 /// How soon what could not be done is tried again.
 const AGAIN: Duration = Duration::from_millis(1);
 /// How many bytes of answers wait for a client that does not read them.
 const MAX_BACKLOG: usize = 64 << 20;
+/// As many more only say that there is no other answer.
+const MAX_FAILURES: usize = 4 << 20;
 /// How many parts a client may ask for in advance.
 const MAX_CREDIT: u32 = 1 << 16;
-
-/// What the threads that work on a request share with the server.
-#[derive(Debug)]
-pub(super) struct Work {
-    /// The client no longer waits.
-    is_cancelled: AtomicBool,
-    /// How many parts it takes.
-    credit: AtomicU32,
-    /// When it was received, in ns, if its time is measured; otherwise 0.
-    measured: AtomicU64,
-}
-
-impl Work {
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed) // a hint, and nothing depends on it
-    }
-
-    fn cancel(&self) {
-        self.is_cancelled.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A request that has come.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) caller: u64,
-    pub(super) number: u64,
-    pub(super) work: Arc<Work>,
-    pub(super) sample: Sample,
-    pub(super) deadline: Option<u64>,
-}
-
-/// An answer that waits for room.
-#[derive(Debug)]
-struct Waiting {
-    kind: Kind,
-    number: u64,
-    payload: Box<[u8]>,
-    slot: OnceCell<Slot>,
-}
-
-impl Waiting {
-    fn bytes(&self) -> usize {
-        self.payload.len()
-    }
-}
-
-/// A client that has connected.
-#[derive(Debug)]
-struct Client {
-    peer: Arc<Peer>,
-    way: TopicRoute,
-    /// It has attached the channel of replies.
-    is_open: bool,
-    /// It has lost its channel of requests, and nothing more is heard of it. What it has asked is answered.
-    is_silent: bool,
-    calls: BTreeMap<u64, Arc<Work>>,
-    parked: VecDeque<Arrived>,
-    backlog: VecDeque<Waiting>,
-    backlog_bytes: usize,
-}
 
 /// A server, as its requests share it.
 #[derive(Debug)]
@@ -117,8 +57,13 @@ pub(super) struct Serving {
     clients: BTreeMap<u64, Client>,
     ready: VecDeque<Arrived>,
     in_flight: usize,
+    /// How many requests were cancelled on which the program still works. They count against the limits: otherwise a client that
+    /// cancels at once would have no limit.
+    given_up: usize,
     max_in_flight: usize,
     max_per_client: usize,
+    /// Clients that are to be expelled, by the serial numbers of their channels, and why.
+    expelled: Vec<(u64, String)>,
     counters: CallGuard,
     /// It takes no more requests.
     is_closed: bool,
@@ -140,8 +85,10 @@ impl Serving {
             clients: BTreeMap::new(),
             ready: VecDeque::new(),
             in_flight: 0,
+            given_up: 0,
             max_in_flight,
             max_per_client,
+            expelled: Vec::new(),
             is_closed: false,
             has_work: false,
         }
@@ -153,8 +100,10 @@ impl Serving {
             let now = Instant::now();
             let is_late = arrived.deadline.is_some_and(|deadline| now.as_ns() >= deadline);
             if !arrived.work.is_cancelled() && !is_late {
+                // Under the lock of the exchange, as every other change.
+                arrived.work.is_handed_out.store(true, Ordering::Relaxed);
                 if self.counters.is_measured(now) {
-                    arrived.work.measured.store(now.as_ns(), Ordering::Relaxed); // under the lock of the exchange
+                    arrived.work.measured.store(now.as_ns(), Ordering::Relaxed);
                 }
                 fault!("call.handed-out");
                 return Some(arrived);
@@ -168,6 +117,31 @@ impl Serving {
     /// How many requests have come and are not answered.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// A request was cancelled, or its client is gone.
+    fn give_up(&mut self, caller: u64, work: &Work) {
+        work.cancel();
+        self.counters.failed(CallFailure::Cancelled);
+        // Under the lock of the exchange, as every other change.
+        if work.is_handed_out.load(Ordering::Relaxed) {
+            work.is_given_up.store(true, Ordering::Relaxed);
+            self.given_up += 1;
+            if let Some(client) = self.clients.get_mut(&caller) {
+                client.given_up += 1;
+            }
+        }
+    }
+
+    /// The program no longer works on a request.
+    pub(super) fn let_go(&mut self, caller: u64, work: &Work) {
+        if work.is_given_up.load(Ordering::Relaxed) {
+            work.is_given_up.store(false, Ordering::Relaxed);
+            self.given_up -= 1;
+            if let Some(client) = self.clients.get_mut(&caller) {
+                client.given_up -= 1;
+            }
+        }
     }
 
     /// A request is answered, or given up.
@@ -218,8 +192,12 @@ impl Serving {
         let node = |client: &Client| client.peer.node.clone();
         match said {
             Said::Yes => Ok(true),
-            Said::Later | Said::Gone if client.backlog_bytes + payload.len() > MAX_BACKLOG && kind != Kind::Failure => {
+            Said::Later | Said::Gone if client.backlog_bytes + payload.len() > max_backlog(kind) => {
                 let node = node(client);
+                if kind == Kind::Failure {
+                    self.expel(caller, "it does not read its replies".into());
+                    return Err(ReplyError::Dropped { node });
+                }
                 self.say_failure(
                     caller,
                     number,
@@ -241,6 +219,10 @@ impl Serving {
             }
             Said::Failed(SendError::TooLarge { bytes, max, .. }) => {
                 let node = node(client);
+                if kind == Kind::Failure {
+                    self.expel(caller, format!("it takes no answer of {bytes} bytes, which is as short as can be"));
+                    return Err(ReplyError::TooLarge { node, bytes, max });
+                }
                 let text = format!("the reply of {bytes} bytes exceeds the client's limit of {max} bytes");
                 self.say_failure(caller, number, Cause::Dropped, 0, &text);
                 Err(ReplyError::TooLarge { node, bytes, max })
@@ -262,7 +244,8 @@ impl Serving {
     }
 
     fn say_failure(&mut self, caller: u64, number: u64, cause: Cause, code: i32, text: &str) {
-        let failure = wire::encode(&wire::Failure { cause: cause as u32, code, text: text.to_owned() });
+        let Some(client) = self.clients.get(&caller) else { return };
+        let failure = client.failure(cause, code, text);
         let _ = self.say(caller, number, Kind::Failure, &failure); // what can be said of it is said by this
     }
 
@@ -273,7 +256,8 @@ impl Serving {
         number: u64,
         (cause, code, text): (Cause, i32, &str),
     ) -> Result<bool, ReplyError> {
-        let failure = wire::encode(&wire::Failure { cause: cause as u32, code, text: text.to_owned() });
+        let failure = self.clients.get(&caller).map(|client| client.failure(cause, code, text));
+        let failure = failure.unwrap_or_default(); // a client that is gone gets none
         let how = match cause {
             Cause::Busy => CallFailure::Busy,
             Cause::Unimplemented => CallFailure::Unimplemented,
@@ -309,16 +293,22 @@ impl Serving {
     /// A client is gone, or no longer takes replies: nobody waits for what it has asked.
     fn client_gone(&mut self, caller: u64) {
         let Some(client) = self.clients.get_mut(&caller) else { return };
+        client.is_gone = true;
         let calls = std::mem::take(&mut client.calls);
-        self.in_flight -= calls.len();
-        for work in calls.values() {
-            work.cancel();
-            self.counters.failed(CallFailure::Cancelled);
-        }
         client.parked.clear();
         client.backlog.clear();
         client.backlog_bytes = 0;
+        self.in_flight -= calls.len();
         self.ready.retain(|arrived| arrived.caller != caller);
+        calls.values().for_each(|work| self.give_up(caller, work));
+    }
+
+    /// Hears a client no more, because it cannot be answered.
+    fn expel(&mut self, caller: u64, why: String) {
+        self.client_gone(caller);
+        self.expelled.push((caller, why));
+        self.has_work = true;
+        self.inbox.nudge();
     }
 
     fn forget(&mut self, caller: u64) {
@@ -337,16 +327,12 @@ impl Serving {
                 self.cancelled(channel, number);
                 Ok(())
             }
-            Kind::Credit => match wire::decode::<Credit>(&sample.to_vec()) {
-                Ok(Credit { parts }) => {
-                    if let Some(work) = self.clients.get(&channel).and_then(|client| client.calls.get(&number)) {
-                        let credit = work.credit.load(Ordering::Relaxed).saturating_add(parts).min(MAX_CREDIT);
-                        work.credit.store(credit, Ordering::Relaxed);
-                    }
-                    Ok(())
+            Kind::Credit => decoded(&sample).map(|Credit { parts }| {
+                if let Some(work) = self.clients.get(&channel).and_then(|client| client.calls.get(&number)) {
+                    let credit = work.credit.load(Ordering::Relaxed).saturating_add(parts).min(MAX_CREDIT);
+                    work.credit.store(credit, Ordering::Relaxed);
                 }
-                Err(error) => Err(error.to_string()),
-            },
+            }),
             kind => Err(format!("it sends an unexpected record, {kind:?}")),
         };
         if let Err(why) = taken {
@@ -359,8 +345,7 @@ impl Serving {
         if self.clients.contains_key(&channel) {
             return Err("it says twice where it takes replies".into());
         }
-        let Caller { inbox, capacity, max_message } =
-            wire::decode(&sample.to_vec()).map_err(|error| error.to_string())?;
+        let Caller { inbox, capacity, max_message } = decoded(sample)?;
         if !is_mappable(capacity, page_size()) {
             return Err(format!("it takes replies in a ring of {capacity} bytes, which this system cannot map"));
         }
@@ -377,16 +362,16 @@ impl Serving {
         };
         let listed = Arc::new(Subscription::of_replies(target));
         let way = TopicRoute::new(self.out.routes.subscription_route(listed, &self.out.names));
-        let (calls, parked, backlog) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
-        let client = Client { peer, way, is_open: false, is_silent: false, calls, parked, backlog, backlog_bytes: 0 };
-        self.clients.insert(channel, client);
+        self.clients.insert(channel, Client::new(peer, max_message, way));
         self.open(channel);
         Ok(())
     }
 
     /// Connects to a client. Once it has answered, its requests are ready.
     fn open(&mut self, channel: u64) {
-        let Some(client) = self.clients.get_mut(&channel).filter(|client| !client.is_open) else { return };
+        let Some(client) = self.clients.get_mut(&channel).filter(|client| !client.is_open && !client.is_gone) else {
+            return;
+        };
         match self.out.routes.connect(client.way.id) {
             Reached::Open => {
                 client.is_open = true;
@@ -396,25 +381,24 @@ impl Serving {
             Reached::Gone => self.client_gone(channel),
             Reached::Failed(error) => {
                 tracing::info!(%error, node = &*client.peer.node, "a client cannot be answered");
-                self.client_gone(channel);
+                self.expel(channel, format!("it cannot be answered: {error}"));
             }
         }
     }
 
     fn requested(&mut self, channel: u64, number: u64, deadline: Option<u64>, sample: Sample) -> Result<(), String> {
-        let (is_closed, in_flight) = (self.is_closed, self.in_flight);
+        let (is_closed, in_flight) = (self.is_closed, self.in_flight + self.given_up);
         let Some(client) = self.clients.get_mut(&channel) else {
             return Err("it has not said where it takes replies".into());
         };
+        if client.is_gone {
+            return Ok(());
+        }
         if client.calls.contains_key(&number) {
             return Err(format!("it uses the number {number} for two requests at once"));
         }
-        let work = Arc::new(Work {
-            is_cancelled: AtomicBool::new(false),
-            credit: AtomicU32::new(WINDOW),
-            measured: AtomicU64::new(0),
-        });
-        let refusal = match (is_closed, client.calls.len()) {
+        let work = Arc::new(Work::new());
+        let refusal = match (is_closed, client.calls.len() + client.given_up) {
             (true, _) => Some((Cause::NotTaken, String::new())),
             (_, calls) if calls >= self.max_per_client => {
                 Some((Cause::Busy, format!("{calls} requests of this client are in flight, the limit of the server")))
@@ -442,12 +426,11 @@ impl Serving {
     fn cancelled(&mut self, channel: u64, number: u64) {
         let Some(client) = self.clients.get_mut(&channel) else { return };
         let Some(work) = client.calls.remove(&number) else { return };
-        self.in_flight -= 1;
-        self.counters.failed(CallFailure::Cancelled);
-        work.cancel();
         let is_it = |arrived: &Arrived| arrived.caller == channel && arrived.number == number;
         client.parked.retain(|arrived| !is_it(arrived));
         self.ready.retain(|arrived| !is_it(arrived));
+        self.in_flight -= 1;
+        self.give_up(channel, &work);
     }
 
     /// Sends what waits for room.
@@ -470,19 +453,20 @@ impl Serving {
             match said {
                 Said::Failed(error) if *kind != Kind::Failure => {
                     let text = format!("the reply could not be sent: {error}");
-                    let failure = wire::Failure { cause: Cause::Dropped as u32, code: 0, text };
-                    let payload = wire::encode(&failure).into();
-                    client.backlog.push_front(Waiting {
-                        kind: Kind::Failure,
-                        number: *number,
-                        payload,
-                        slot: OnceCell::new(),
-                    });
+                    let payload = client.failure(Cause::Dropped, 0, &text).into();
+                    let failed = Waiting { kind: Kind::Failure, number: *number, payload, slot: OnceCell::new() };
+                    client.backlog_bytes += failed.bytes();
+                    client.backlog.push_front(failed);
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// How many bytes of answers may wait before one of this kind.
+fn max_backlog(kind: Kind) -> usize {
+    if kind == Kind::Failure { MAX_BACKLOG + MAX_FAILURES } else { MAX_BACKLOG }
 }
 
 impl Side for Serving {
@@ -505,33 +489,30 @@ impl Side for Serving {
         }
     }
 
-    fn tend(&mut self, _: Option<&mut Inbox>) -> Option<Instant> {
+    fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
         if !std::mem::take(&mut self.has_work) {
             return None;
         }
-        let mut gone = Vec::new();
         for (id, channel) in self.out.routes.take_failed() {
             let is_it = |(_, client): &(&u64, &mut Client)| client.way.id == id;
             let Some((&serial, client)) = self.clients.iter_mut().find(is_it) else { continue };
             // Perhaps only the connection is lost: what the client still waits for is answered over another one.
             client.is_open = false;
-            if let Some(Failure::Refused { reason, .. }) = channel.failure()
-                && matches!(Reason::from_number(reason), Reason::NoInbox | Reason::Restarted)
-            {
-                self.client_gone(serial);
-                gone.push(serial);
+            if channel.failure() == Some(Failure::Gone) && !channel.may_be_read() {
+                self.expel(serial, "it takes no replies where it says".into());
             }
         }
         let serials: Vec<u64> = self.clients.keys().copied().collect();
         for serial in serials {
-            if !gone.contains(&serial) {
-                self.open(serial);
-            }
+            self.open(serial);
             self.send_backlog(serial);
             let is_over = |client: &Client| client.is_silent && client.calls.is_empty() && client.backlog.is_empty();
             if self.clients.get(&serial).is_some_and(is_over) {
                 self.forget(serial);
             }
+        }
+        if let Some(inbox) = inbox {
+            std::mem::take(&mut self.expelled).into_iter().for_each(|(channel, why)| inbox.expel(channel, why));
         }
         self.has_work |= self.has_backlog();
         self.has_work.then(|| Instant::now() + AGAIN)

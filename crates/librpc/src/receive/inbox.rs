@@ -247,9 +247,7 @@ impl Inbox {
             Some(Found::Left(left)) => Some(Heard::Left(left.0, left.1, left.2)),
             Some(Found::Message) => {
                 let (channel, head) = (self.receiver.serial(), self.receiver.head);
-                let sample = self.receiver.sample();
-                let sample = sample.ok_or_else(|| RecvError::TooManyHeld { node: self.node.id.clone() })?;
-                Some(Heard::Record(Spoken { channel, head, sample }))
+                Some(Heard::Record(Spoken { channel, head, sample: self.receiver.sample_or_copy() }))
             }
         })
     }

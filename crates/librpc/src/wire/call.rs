@@ -38,6 +38,19 @@ pub(crate) struct Failure {
     pub(crate) text: String,
 }
 
+impl Failure {
+    /// The longest text of a failure, in characters.
+    pub(crate) const TEXT_CHARS: usize = 4096;
+
+    /// A longer text is cut off.
+    pub(crate) fn new(cause: Cause, code: i32, text: &str) -> Self {
+        Self { cause: cause as u32, code, text: text.chars().take(Self::TEXT_CHARS).collect() }
+    }
+}
+
+/// The longest of these messages, in bytes: a failure whose characters take four bytes each.
+pub(crate) const LONGEST_OF_CALL: usize = 4 * Failure::TEXT_CHARS + 64;
+
 /// What kind of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -38,7 +38,7 @@ mod inbox; //     an inbox in a node's file
 mod page; //      what the pages of a node's statistics hold
 mod reason; //    why a connection is refused
 
-pub(crate) use call::{Caller, Cause, Credit, Failure};
+pub(crate) use call::{Caller, Cause, Credit, Failure, LONGEST_OF_CALL};
 pub(crate) use handshake::{
     Answer, Attached, Data, Deny, FENCED_BY_RECEIVER, Hello, Lend, Observe, PROTOCOL, Refusal, Terms, Versions,
 };

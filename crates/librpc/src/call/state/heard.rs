@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use librpc_ring::Kind;
 
-use super::{AGAIN, Calling, Ongoing, TEXT_CHARS, WINDOW, is_of, key_of};
+use super::{AGAIN, Calling, Ongoing, WINDOW, is_of, key_of};
 use crate::call::error::CallError;
 use crate::call::exchange::Side;
+use crate::call::outgoing::decoded;
 use crate::name::Peer;
 use crate::receive::Departure;
 use crate::receive::inbox::{Heard, Inbox, Spoken};
@@ -47,13 +48,10 @@ impl Calling {
                 self.end(number, Err(error));
             }
             Kind::End => self.end(number, Ok(())),
-            Kind::Failure => {
-                let failure = wire::decode::<wire::Failure>(&sample.to_vec());
-                match failure {
-                    Ok(failure) => self.failed(number, node, failure),
-                    Err(error) => inbox.expel(channel, error.to_string()),
-                }
-            }
+            Kind::Failure => match decoded(&sample) {
+                Ok(failure) => self.failed(number, node, failure),
+                Err(why) => inbox.expel(channel, why),
+            },
             kind => inbox.expel(channel, format!("it answers with an unexpected record, {kind:?}")),
         }
     }
@@ -72,7 +70,7 @@ impl Calling {
 
     fn failed(&mut self, number: u64, node: Arc<str>, failure: wire::Failure) {
         let service = self.service.clone();
-        let text: String = harmless(&failure.text).chars().take(TEXT_CHARS).collect();
+        let text: String = harmless(&failure.text).chars().take(wire::Failure::TEXT_CHARS).collect();
         let text: Arc<str> = text.into();
         let error = match Cause::from_number(failure.cause) {
             Cause::Busy => CallError::Busy { service, what: format!("node {node:?}: {text}").into() },

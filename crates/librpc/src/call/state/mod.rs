@@ -40,8 +40,6 @@ use crate::wire::{self, Credit};
 pub(super) const WINDOW: u32 = 16;
 /// How soon what could not be done is tried again.
 const AGAIN: Duration = Duration::from_millis(1);
-/// The longest text of a failure that is kept, in characters.
-const TEXT_CHARS: usize = 4096;
 
 /// A server of the service.
 #[derive(Debug)]

@@ -186,6 +186,7 @@ impl Receiver {
     pub(crate) fn expel(&mut self, serial: u64, why: String) {
         let is_it = |channel: &Option<InboundChannel>| channel.as_ref().is_some_and(|channel| channel.serial == serial);
         if let Some(index) = self.channels.iter().position(is_it) {
+            self.doubtful.retain(|&doubtful| doubtful != index); // it may have hung up meanwhile
             let left = self.leave(index, Departure::Corrupt(why));
             self.found.push_back(left);
         }

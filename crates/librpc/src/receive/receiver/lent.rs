@@ -87,25 +87,44 @@ impl Receiver {
     /// The message that was found last, as a sample. `None`: the inbox holds as many lent payloads of its sender as it can. The
     /// message is not taken then.
     pub(crate) fn sample(&mut self) -> Option<Sample> {
+        if let Some(LentMessage { located, head }) = self.lent.take() {
+            let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
+            let Some(word) = channel.consumer.keep() else {
+                channel.consumer.untake(&head, &self.payload);
+                channel.missed += self.taken.missed;
+                return None;
+            };
+            return Some(self.sample_in_place(located, word));
+        }
+        Some(self.sample_of(SamplePayload::Copy(AlignedBytes::copy_of(&self.payload))))
+    }
+
+    /// The same. What the inbox cannot hold is copied.
+    pub(crate) fn sample_or_copy(&mut self) -> Sample {
+        if let Some(LentMessage { located, head }) = self.lent.take() {
+            let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
+            if let Some(word) = channel.consumer.keep() {
+                return self.sample_in_place(located, word);
+            }
+            self.lent = Some(LentMessage { located, head });
+            self.copy_out();
+        }
+        self.sample_of(SamplePayload::Copy(AlignedBytes::copy_of(&self.payload)))
+    }
+
+    /// A payload that this hold word keeps.
+    fn sample_in_place(&mut self, located: Located, word: usize) -> Sample {
+        fault!("hold.sampled");
+        let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");
+        let hold = Hold { ack: channel.ack.clone(), word, born: fork::Born::now() };
+        self.sample_of(SamplePayload::Lent(LentSample { located, hold, trust: self.trust }))
+    }
+
+    fn sample_of(&mut self, payload: SamplePayload) -> Sample {
         let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
-        let payload = match self.lent.take() {
-            None => SamplePayload::Copy(AlignedBytes::copy_of(&self.payload)),
-            Some(LentMessage { located, head }) => match channel.consumer.keep() {
-                Some(word) => {
-                    fault!("hold.sampled");
-                    let hold = Hold { ack: channel.ack.clone(), word, born: fork::Born::now() };
-                    SamplePayload::Lent(LentSample { located, hold, trust: self.trust })
-                }
-                None => {
-                    channel.consumer.untake(&head, &self.payload);
-                    channel.missed += self.taken.missed;
-                    return None;
-                }
-            },
-        };
         let topic = channel.topics.shared(self.taken.topic);
         let (sequence, missed, redelivered) = (self.taken.sequence, self.taken.missed, self.taken.redelivered);
-        Some(Sample { peer: channel.peer.clone(), topic, sequence, missed, redelivered, payload })
+        Sample { peer: channel.peer.clone(), topic, sequence, missed, redelivered, payload }
     }
 
     /// A sender has hung up on a memory: it has retired it, or is gone.
