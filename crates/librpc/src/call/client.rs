@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::call::error::{CallError, ServeError};
 use crate::call::exchange::Exchange;
+use crate::call::in_common::{Limit, Shared};
 use crate::call::options::CallOptions;
 use crate::call::pending::{Pending, Replies, Reply, Underway};
 use crate::call::state::{Begun, Calling, New};
 use crate::name::Address;
 use crate::node_shared::Owned;
 use crate::receive::builder::InboxBuilder;
-use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
 use crate::receive::{DEFAULT_CAPACITY, Wait};
 use crate::registry::wait;
@@ -118,51 +118,13 @@ impl<'n> ClientBuilder<'n> {
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
-pub(super) struct Shared {
-    pub(super) exchange: Exchange<Calling>,
-    node: Arc<Owned>,
-    pub(super) service: Arc<str>,
-}
-
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("node", &self.0.node.id).field("service", &self.0.service).finish()
     }
 }
 
-/// Until when a call may wait.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
-    begun: Instant,
-    timeout: Duration,
-    pub(super) deadline: Option<Instant>,
-}
-
-impl Limit {
-    fn new(timeout: Duration) -> Self {
-        let begun = Instant::now();
-        Self { begun, timeout, deadline: begun.checked_add(timeout) }
-    }
-
-    pub(super) fn until(self) -> Until {
-        self.deadline.map_or(Until::Forever, Until::Deadline)
-    }
-
-    pub(super) fn is_over(self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// As a request carries it.
-    fn as_ns(self) -> Option<u64> {
-        self.deadline.map(Instant::as_ns)
-    }
-}
-
 impl Client {
-    pub(super) fn shared(&self) -> &Shared {
-        &self.0
-    }
-
     /// The service.
     pub fn service(&self) -> &str {
         &self.0.service
@@ -185,7 +147,7 @@ impl Client {
     /// [`CallError`].
     pub fn start(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Pending, CallError> {
         let (number, limit) = self.begin(request, &options.into(), false)?;
-        Ok(Pending(Underway::new(self, number, limit)))
+        Ok(Pending(Underway::new(&self.0, number, limit)))
     }
 
     /// Calls the service, whose reply comes in parts. A server sends 16 parts ahead, and waits until some of them are taken: so a reply
@@ -196,7 +158,7 @@ impl Client {
     /// [`CallError`].
     pub fn call_stream(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Replies, CallError> {
         let (number, limit) = self.begin(request, &options.into(), true)?;
-        Ok(Replies(Underway::new(self, number, limit)))
+        Ok(Replies(Underway::new(&self.0, number, limit)))
     }
 
     /// Calls every server of the service, and waits for all replies.
@@ -257,7 +219,7 @@ impl Client {
                 return Ok((number, limit));
             }
             if limit.is_over() {
-                let error = self.too_late(limit);
+                let error = self.0.too_late(limit);
                 self.0.exchange.lock().side.not_begun(&error);
                 return Err(error);
             }
@@ -267,19 +229,7 @@ impl Client {
             self.0
                 .exchange
                 .wait_for(Until::Deadline(until), |_| None::<()>)
-                .map_err(|error| self.not_received(error))?;
-        }
-    }
-
-    pub(super) fn too_late(&self, limit: Limit) -> CallError {
-        CallError::Deadline { service: self.0.service.clone(), timeout: limit.timeout }
-    }
-
-    pub(super) fn not_received(&self, error: RecvError) -> CallError {
-        match error {
-            RecvError::Closed { node } => CallError::Closed { node },
-            RecvError::Forked => CallError::Forked,
-            source => CallError::Receive { service: self.0.service.clone(), source: Arc::new(source) },
+                .map_err(|error| self.0.not_received(error))?;
         }
     }
 }

@@ -12,6 +12,7 @@ mod caller; //   a client, as its server knows it
 mod client; //   calling: `Client`
 mod error; //    why a call, or an answer, has failed
 mod exchange; // an inbox for which several threads wait
+mod in_common; // what a client and its calls have in common
 mod options; //  how a call is to be made
 mod outgoing; // a record on its way, and where it goes
 mod pending; //  a call that is under way: `Pending`, `Replies`

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
 
-use crate::call::client::{Client, Limit};
 use crate::call::error::CallError;
+use crate::call::in_common::{Limit, Shared};
 use crate::call::outgoing::Payload;
 use crate::call::state::Calling;
 use crate::receive::Sample;
@@ -18,7 +19,7 @@ use crate::sys::clock::Instant;
 
 /// A call that is under way. Dropping it cancels it.
 pub(super) struct Underway {
-    client: Client,
+    client: Arc<Shared>,
     number: u64,
     limit: Limit,
     is_over: bool,
@@ -27,7 +28,7 @@ pub(super) struct Underway {
 }
 
 impl Underway {
-    pub(super) fn new(client: &Client, number: u64, limit: Limit) -> Self {
+    pub(super) fn new(client: &Arc<Shared>, number: u64, limit: Limit) -> Self {
         Self { client: client.clone(), number, limit, is_over: false, dropped: CallFailure::Cancelled }
     }
 
@@ -42,10 +43,10 @@ impl Underway {
         mut find: impl FnMut(&mut Calling, u64) -> Option<Result<T, CallError>>,
     ) -> Option<Result<T, CallError>> {
         let number = self.number;
-        if !self.client.shared().exchange.born.is_here() {
+        if !self.client.exchange.born.is_here() {
             return Some(Err(CallError::Forked));
         }
-        let error = match self.client.shared().exchange.wait_for(until, |side| find(side, number)) {
+        let error = match self.client.exchange.wait_for(until, |side| find(side, number)) {
             Ok(Some(found)) => return Some(found),
             Ok(None) if self.limit.is_over() => self.client.too_late(self.limit),
             Ok(None) => return None,
@@ -62,7 +63,7 @@ impl Underway {
         mut find: impl FnMut(&mut Calling, u64) -> Option<Result<T, CallError>>,
     ) -> Poll<Result<T, CallError>> {
         let number = self.number;
-        let exchange = &self.client.shared().exchange;
+        let exchange = &self.client.exchange;
         if !exchange.born.is_here() {
             return Poll::Ready(Err(CallError::Forked));
         }
@@ -89,12 +90,12 @@ impl Underway {
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        if !self.client.shared().exchange.born.is_here() {
+        if !self.client.exchange.born.is_here() {
             return;
         }
-        self.client.shared().exchange.tasks.forget(self.number);
+        self.client.exchange.tasks.forget(self.number);
         if !self.is_over {
-            self.client.shared().exchange.lock().side.abandon(self.number, self.dropped);
+            self.client.exchange.lock().side.abandon(self.number, self.dropped);
         }
     }
 }
@@ -102,14 +103,14 @@ impl Drop for Underway {
 /// Cancels a call from another thread, or from a task: [`Pending::cancel_handle`], [`Replies::cancel_handle`].
 #[derive(Clone)]
 pub struct CancelHandle {
-    client: Client,
+    client: Arc<Shared>,
     number: u64,
 }
 
 impl CancelHandle {
     /// The call ends with [`CallError::Cancelled`], unless it has ended already, and its server learns that. Does not block.
     pub fn cancel(&self) {
-        let exchange = &self.client.shared().exchange;
+        let exchange = &self.client.exchange;
         if exchange.born.is_here() {
             exchange.change(|side| side.cancel_call(self.number));
         }
@@ -118,10 +119,7 @@ impl CancelHandle {
 
 impl fmt::Debug for CancelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelHandle")
-            .field("service", &self.client.shared().service)
-            .field("number", &self.number)
-            .finish()
+        f.debug_struct("CancelHandle").field("service", &self.client.service).field("number", &self.number).finish()
     }
 }
 
@@ -210,10 +208,7 @@ impl Future for Pending {
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pending")
-            .field("service", &self.0.client.shared().service)
-            .field("number", &self.0.number)
-            .finish()
+        f.debug_struct("Pending").field("service", &self.0.client.service).field("number", &self.0.number).finish()
     }
 }
 
@@ -258,8 +253,8 @@ impl Replies {
                 None
             }
             Err(error) => {
-                if self.0.client.shared().exchange.born.is_here() {
-                    self.0.client.shared().exchange.lock().side.abandon(self.0.number, CallFailure::Cancelled);
+                if self.0.client.exchange.born.is_here() {
+                    self.0.client.exchange.lock().side.abandon(self.0.number, CallFailure::Cancelled);
                 }
                 self.0.is_over = true;
                 Some(Err(error))
@@ -297,10 +292,7 @@ impl Iterator for Replies {
 
 impl fmt::Debug for Replies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replies")
-            .field("service", &self.0.client.shared().service)
-            .field("number", &self.0.number)
-            .finish()
+        f.debug_struct("Replies").field("service", &self.0.client.service).field("number", &self.0.number).finish()
     }
 }
 
