@@ -1,7 +1,7 @@
 //! Tasks that wait for calls, in any executor.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 use librpc::{CallError, Pending, Reply, Request};
@@ -102,7 +102,9 @@ fn tasks_wait_for_calls_without_a_thread_beside_threads_that_wait() {
     let cancelled = block_on(cancelled).unwrap_err();
     assert!(matches!(cancelled, CallError::Cancelled { .. }), "{cancelled}");
     cancelling.join().unwrap();
-    drop(block_on(async { client.start(b"dropped", LONG).unwrap() }));
+    let mut dropped = client.start(b"dropped", LONG).unwrap();
+    assert!(std::pin::Pin::new(&mut dropped).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(dropped);
     wait_until(|| server.try_recv().unwrap().is_none_or(|request| request.is_cancelled()));
     let gone = client.start(b"gone", LONG).unwrap();
     let request = loop {
