@@ -305,11 +305,12 @@ fn large_parts_that_nobody_reads_hold_up_no_other_call() {
     let server = serve(&scene);
     let client = scene.evil.client("work").unwrap();
     let held: Vec<_> = (0..40).map(|_| client.call_stream(b"x", LONG).unwrap()).collect();
+    let mut streams = Vec::new();
     for _ in &held {
         let mut stream = server.recv_timeout(LONG).unwrap().unwrap().stream();
         // More of them than an inbox keeps in their sender's memory.
         (0..16).for_each(|_| stream.send(&[7; 70_000]).unwrap());
-        std::mem::forget(stream);
+        streams.push(stream);
     }
     let call = client.start(b"x", LONG).unwrap();
     server.recv_timeout(LONG).unwrap().unwrap().reply(b"y").unwrap();

@@ -52,6 +52,15 @@ fn of<'o>(observed: &'o [Observed], id: &str) -> &'o Result<NodeStats, ObserveEr
     &observed.iter().find(|observed| observed.node.id == id).expect("it is listed").stats
 }
 
+/// Ends another thread's loop, also when this one panics.
+struct Ends<'f>(&'f AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Takes a connection, and what is asked over it; `None`: nobody asks any more.
 fn asked(listener: &Socket, is_over: &AtomicBool) -> Option<Socket> {
     let socket = loop {
@@ -95,6 +104,7 @@ fn a_node_that_never_ends_its_answer_is_given_up_at_the_limit() {
             }
             connections
         });
+        let ends = Ends(&is_over);
         let mut observer = scene.observer();
         let mut given_up = 0;
         while given_up < 3 {
@@ -107,7 +117,7 @@ fn a_node_that_never_ends_its_answer_is_given_up_at_the_limit() {
                 other => panic!("{other:?}"),
             }
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(ends);
         assert_eq!(connections.join().unwrap(), 3, "each look asks anew");
     });
 }
