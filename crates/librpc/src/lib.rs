@@ -56,7 +56,7 @@
 //! |---|---|---|
 //! | subscriptions | A pattern has `*` for one level and `**` for any number. Each subscription has its own inbox, so a slow one delays no other. A receipt says which inboxes got the message. | [`Node::subscribe`], [`Node::subscriber_builder`], [`Receipt`], [`Pattern`] |
 //! | many topics and nodes | One outbox reaches all of them, with one channel per inbox. | [`Node::outbox`], [`Outbox`] |
-//! | calls | A client sends a request to a service and gets a reply, which may come in parts. Several servers share the calls. | [`Node::serve`], [`Node::client`], [`Client`], [`Request`], [`CallError`] |
+//! | calls | A client sends a request to a service and gets a reply, which may come in parts. Threads and tasks wait for it. Several servers share the calls. | [`Node::serve`], [`Node::client`], [`Client`], [`Pending`], [`Request`], [`CallError`] |
 //! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
 //! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
@@ -70,7 +70,7 @@
 //! | several users | A group shares a domain. Each node admits senders by uid, gid, pid, executable or a function, and the kernel says who they are. | [`Domain::shared_with_group`], [`NodeBuilder::admit`], [`Admission`] |
 //! | readers | A publisher chooses which processes may read a topic. | [`NodeBuilder::readers`], [`Event::Denied`] |
 //! | limits | How much the peers of one user may cost a node. | [`Limits`], [`NodeBuilder::limits`] |
-//! | statistics | Every channel always counts. The counts can be read by the node itself, or from outside without a node. | [`Sender::account`], [`Node::stats`], [`Domain::observe`], [`Observer`] |
+//! | statistics | Every channel, client and server always counts. The counts can be read by the node itself, or from outside without a node. | [`Sender::account`], [`Node::stats`], [`Domain::observe`], [`Observer`] |
 //! | cleaning up | Each node that opens removes what dead ones left. It can also be done on demand. | [`Domain::clean`], [`Domain::leftovers`], [`Domain::nodes`] |
 //! | the machine | Which optional kernel features are in use. | [`Kernel::probe`] |
 //!
