@@ -123,7 +123,7 @@ impl fmt::Debug for CancelHandle {
     }
 }
 
-/// A call whose reply is waited for: [`Client::start`]. Dropping it cancels the call: nothing is delivered afterwards, and the server
+/// A call whose reply is waited for: [`crate::Client::start`]. Dropping it cancels the call: nothing is delivered afterwards, and the server
 /// learns it.
 pub struct Pending(pub(super) Underway);
 
@@ -212,7 +212,7 @@ impl fmt::Debug for Pending {
     }
 }
 
-/// The parts of a reply, as they come: [`Client::call_stream`]. It ends after the last part, or with an error. Dropping it cancels the
+/// The parts of a reply, as they come: [`crate::Client::call_stream`]. It ends after the last part, or with an error. Dropping it cancels the
 /// call.
 pub struct Replies(pub(super) Underway);
 
