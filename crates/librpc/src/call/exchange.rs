@@ -67,7 +67,7 @@ impl<S: Side> Exchange<S> {
         self.inner.lock()
     }
 
-    /// Wakes whoever waits: threads at once, tasks when the caller drops `woken`, which is without the lock.
+    /// Wakes the threads that wait, and adds the tasks to `woken`. The caller drops that once it no longer holds the lock.
     fn wake(&self, inner: &mut Inner<S>, woken: &mut Woken) {
         if inner.waiters > 0 {
             self.changed.notify_all();
@@ -156,20 +156,24 @@ impl<S: Side> Exchange<S> {
         if let Some(found) = self.wait_for(Until::Now, &mut find)? {
             return Ok(Poll::Ready(found));
         }
+        let mut woken = Woken::default(); // dropped after the lock
         let mut inner = self.lock();
         let inner = &mut *inner;
-        // Another thread may have taken something meanwhile.
-        let due = inner.side.tend(inner.inbox.as_deref_mut());
+        // Another thread may have taken something meanwhile. If it still has the inbox, it does what has become due.
+        let due = match (&mut inner.inbox, inner.is_closed) {
+            (None, false) => None,
+            (inbox, _) => inner.side.tend(inbox.as_deref_mut()),
+        };
         if let Some(found) = find(&mut inner.side) {
             return Ok(Poll::Ready(found));
         }
         inner.has_tasks = true;
         let until = until.into_iter().chain(due).min();
-        self.tasks.wait(number, context.waker(), until, inner.inbox.is_some())?;
+        self.tasks.wait(number, context.waker(), until, inner.inbox.is_some(), &mut woken)?;
         Ok(Poll::Pending)
     }
 
-    /// Changes the side, if `change` says so, and has whoever waits look again.
+    /// Changes the side. If `change` returns true, all threads and tasks that wait look again.
     pub(super) fn change(&self, change: impl FnOnce(&mut S) -> bool) {
         let mut woken = Woken::default();
         let mut inner = self.lock();
@@ -217,5 +221,49 @@ fn earlier(until: Until, due: Option<Instant>) -> Until {
         (until, None) | (until @ Until::Now, _) => until,
         (Until::Deadline(deadline), Some(due)) => Until::Deadline(deadline.min(due)),
         (Until::Forever, Some(due)) => Until::Deadline(due),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::name::Address;
+    use crate::receive::builder::InboxBuilder;
+    use crate::{Domain, Node};
+
+    /// How often it was told that its inbox is closed.
+    #[derive(Debug, Default)]
+    struct Told(u32);
+
+    impl Side for Told {
+        fn heard(&mut self, _: &mut Inbox, _: Heard) {}
+
+        fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
+            self.0 += u32::from(inbox.is_none());
+            None
+        }
+    }
+
+    /// Otherwise the calls of a dead server would count as looked for, although nobody has looked.
+    #[test]
+    fn a_task_does_not_take_an_inbox_that_a_thread_has_for_a_closed_one() {
+        let domain = Domain::at(format!("/dev/shm/librpc_unit_{}_exchange", std::process::id()));
+        let node = Node::builder("node").domain(domain).open().unwrap();
+        let inbox = InboxBuilder::new(node.owned(), Ok(Address::Replies)).open().unwrap();
+        let exchange = Exchange::new(inbox, Told::default(), node.shared().reactor());
+        std::thread::scope(|scope| {
+            let receiving = scope.spawn(|| exchange.wait_for(Until::Forever, |_| None::<()>));
+            while exchange.lock().inbox.is_some() {
+                std::thread::yield_now();
+            }
+            let polled = exchange.poll_for(&Context::from_waker(Waker::noop()), (1, None), |_| None::<()>);
+            let told = exchange.lock().side.0;
+            exchange.inbox.stop();
+            assert!(receiving.join().unwrap().unwrap().is_none());
+            assert!(polled.unwrap().is_pending());
+            assert_eq!(told, 0);
+        });
     }
 }

@@ -68,21 +68,25 @@ impl Tasks {
         Arc::new(Self { token, reactor, poll, state: Mutex::default() })
     }
 
-    /// Has a task woken. `is_free`: no thread has the inbox, so its descriptor is to be watched.
+    /// Has a task woken. `is_free`: no thread has the inbox, so its descriptor is to be watched. What `woken` gets is called, and dropped,
+    /// without a lock.
     pub(super) fn wait(
         self: &Arc<Self>,
         number: u64,
         waker: &Waker,
         until: Option<Instant>,
         is_free: bool,
+        woken: &mut Woken,
     ) -> Result<(), OsError> {
         let mut state = self.state.lock();
         let Some(reactor) = self.reactor.upgrade().filter(|_| !state.is_closed) else {
-            drop(state);
-            waker.wake_by_ref(); // it sees that the node is closed
+            woken.0.insert(number, waker.clone()); // it sees that the node is closed
             return Ok(());
         };
-        state.wakers.insert(number, waker.clone());
+        let is_known = state.wakers.get(&number).is_some_and(|known| known.will_wake(waker));
+        if !is_known && let Some(former) = state.wakers.insert(number, waker.clone()) {
+            woken.0.insert(number, former); // another task's, which no longer has the call
+        }
         if is_free && !state.is_watched {
             reactor.watch(self.token, &*self.poll, self.clone())?;
             state.is_watched = true;
