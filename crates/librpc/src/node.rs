@@ -323,6 +323,17 @@ impl Node {
         Ok(Sender::new(outbox, destination))
     }
 
+    /// Connects to a node in a task. As [`Node::connect`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub async fn connect_async(&self, to: &str) -> Result<Sender, ConnectError> {
+        let mut outbox = self.outbox();
+        let destination = outbox.connect_async(to).await?;
+        Ok(Sender::new(outbox, destination))
+    }
+
     /// What the node's inboxes and outboxes have counted, channel by channel. Does not block, and costs those who send and
     /// receive nothing.
     ///

@@ -2,7 +2,9 @@
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::call::error::{CallError, ServeError};
@@ -18,6 +20,7 @@ use crate::receive::receiver::Until;
 use crate::receive::{DEFAULT_CAPACITY, Wait};
 use crate::registry::wait;
 use crate::sys::clock::Instant;
+use crate::sys::slots::Slot;
 use crate::topic::check_topic;
 use crate::wire::{self, Caller, DEFAULT_MAX_MESSAGE};
 
@@ -197,31 +200,122 @@ impl Client {
     ///
     /// [`CallError`].
     pub fn wait_for_server(&self, timeout: Duration) -> Result<bool, CallError> {
-        let closed = || match self.0.exchange.born.is_here() {
-            true => CallError::Closed { node: self.0.node.id.clone() },
-            false => CallError::Forked,
-        };
-        let domain = self.0.node.domain().ok_or_else(closed)?;
+        let domain = self.0.node.domain().ok_or_else(|| self.closed())?;
         let deadline = Instant::now().checked_add(timeout);
         let look = || Ok::<_, CallError>((!self.servers()?.is_empty()).then_some(()));
         Ok(wait::wait_for(&self.0.node.process().lookout, domain.path(), deadline, look)?.is_some())
     }
 
-    fn begin(&self, request: &[u8], options: &CallOptions, is_stream: bool) -> Result<(u64, Limit), CallError> {
+    /// Calls the service in a task. As [`Client::call`]. Dropping the future cancels the call.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn call_async(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Reply, CallError> {
+        self.start_async(request, options).await?.await
+    }
+
+    /// Sends a request in a task. As [`Client::start`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn start_async(&self, request: &[u8], options: impl Into<CallOptions>) -> Result<Pending, CallError> {
+        let (number, limit) = self.begin_async(request, options.into(), false).await?;
+        Ok(Pending(Underway::new(&self.0, number, limit)))
+    }
+
+    /// Calls the service in a task; the reply comes in parts. As [`Client::call_stream`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn call_stream_async(
+        &self,
+        request: &[u8],
+        options: impl Into<CallOptions>,
+    ) -> Result<Replies, CallError> {
+        let (number, limit) = self.begin_async(request, options.into(), true).await?;
+        Ok(Replies(Underway::new(&self.0, number, limit)))
+    }
+
+    /// Waits in a task until somebody serves the service. As [`Client::wait_for_server`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn wait_for_server_async(&self, timeout: Duration) -> Result<bool, CallError> {
+        let (deadline, mut waiting) = (Instant::now().checked_add(timeout), None);
+        poll_fn(|context| {
+            let domain = self.0.node.domain().ok_or_else(|| self.closed())?;
+            let lookout = &self.0.node.process().lookout;
+            let look = || Ok::<_, CallError>((!self.servers()?.is_empty()).then_some(()));
+            wait::poll_for((lookout, domain.path()), &mut waiting, context, deadline, look)
+                .map_ok(|found| found.is_some())
+        })
+        .await
+    }
+
+    /// Why servers cannot be looked up.
+    fn closed(&self) -> CallError {
+        match self.0.exchange.born.is_here() {
+            true => CallError::Closed { node: self.0.node.id.clone() },
+            false => CallError::Forked,
+        }
+    }
+
+    async fn begin_async(
+        &self,
+        request: &[u8],
+        options: CallOptions,
+        is_stream: bool,
+    ) -> Result<(u64, Limit), CallError> {
+        let (limit, mut slot, visit) = (Limit::new(options.timeout), OnceCell::new(), self.0.exchange.visit());
+        poll_fn(|context| {
+            if let Some(number) = self.try_begin(request, &mut slot, &options, limit, is_stream)? {
+                return Poll::Ready(Ok((number, limit)));
+            }
+            let soon = Instant::now() + AGAIN;
+            // Replies are taken meanwhile: a server that waits for room for them can go on.
+            match self.0.exchange.poll_visit(context, &visit, Some(soon), |_| None::<()>) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.0.not_received(error))),
+                Poll::Ready(Ok(_)) => context.waker().wake_by_ref(),
+                Poll::Pending => {}
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Sends a request if a server has room for it. `None`: none has just now.
+    fn try_begin(
+        &self,
+        request: &[u8],
+        slot: &mut OnceCell<Slot>,
+        options: &CallOptions,
+        limit: Limit,
+        is_stream: bool,
+    ) -> Result<Option<u64>, CallError> {
         if !self.0.exchange.born.is_here() {
             return Err(CallError::Forked);
         }
-        let (limit, slot) = (Limit::new(options.timeout), OnceCell::new());
-        let new =
-            New { payload: request, slot: &slot, options, begun: limit.begun, deadline: limit.as_ns(), is_stream };
+        let new = New { payload: request, slot, options, begun: limit.begun, deadline: limit.as_ns(), is_stream };
+        if let Begun::As(number) = self.0.exchange.lock().side.begin(&new)? {
+            return Ok(Some(number));
+        }
+        if limit.is_over() {
+            let error = self.0.too_late(limit);
+            self.0.exchange.lock().side.not_begun(&error);
+            return Err(error);
+        }
+        Ok(None)
+    }
+
+    fn begin(&self, request: &[u8], options: &CallOptions, is_stream: bool) -> Result<(u64, Limit), CallError> {
+        let (limit, mut slot) = (Limit::new(options.timeout), OnceCell::new());
         loop {
-            if let Begun::As(number) = self.0.exchange.lock().side.begin(&new)? {
+            if let Some(number) = self.try_begin(request, &mut slot, options, limit, is_stream)? {
                 return Ok((number, limit));
-            }
-            if limit.is_over() {
-                let error = self.0.too_late(limit);
-                self.0.exchange.lock().side.not_begun(&error);
-                return Err(error);
             }
             // Replies are taken meanwhile: a server that waits for room for them can go on.
             let soon = Instant::now() + AGAIN;

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::call::tasks::{Tasks, Woken};
 use crate::link::inbox_shared::InboxShared;
 use crate::receive::inbox::{Heard, Inbox, RecvError};
 use crate::receive::receiver::Until;
 use crate::sys::clock::Instant;
 use crate::sys::fork;
 use crate::sys::reactor::Reactor;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::tasks::{Tasks, Woken};
 
 /// How many records one call takes that does not wait.
 const AT_ONCE: u32 = 1024;
@@ -43,7 +44,27 @@ pub(super) struct Exchange<S> {
     pub(super) inbox: Arc<InboxShared>,
     pub(super) tasks: Arc<Tasks>,
     pub(super) born: fork::Born,
+    /// How many tasks have waited for something else than a call's end.
+    visits: AtomicU64,
 }
+
+/// A task that waits for something else than a call's end.
+pub(super) struct Visit {
+    tasks: Arc<Tasks>,
+    number: u64,
+    born: fork::Born,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.born.is_here() {
+            self.tasks.forget(self.number);
+        }
+    }
+}
+
+/// The numbers of visits begin here, above those of calls.
+const FIRST_VISIT: u64 = 1 << 63;
 
 #[derive(Debug)]
 pub(super) struct Inner<S> {
@@ -58,9 +79,32 @@ pub(super) struct Inner<S> {
 
 impl<S: Side> Exchange<S> {
     pub(super) fn new(inbox: Inbox, side: S, reactor: &Arc<Reactor>) -> Self {
-        let (shared, tasks) = (inbox.shared().clone(), Tasks::new(reactor, inbox.poll()));
+        let (shared, tasks) = (inbox.shared().clone(), Tasks::new(reactor, Some(inbox.poll())));
         let inner = Inner { inbox: Some(Box::new(inbox)), is_closed: false, waiters: 0, has_tasks: false, side };
-        Self { inner: Mutex::new(inner), changed: Condvar::default(), inbox: shared, tasks, born: fork::Born::now() }
+        let (inner, born, visits) = (Mutex::new(inner), fork::Born::now(), AtomicU64::new(FIRST_VISIT));
+        Self { inner, changed: Condvar::default(), inbox: shared, tasks, born, visits }
+    }
+
+    /// A task begins to wait for something else than a call's end.
+    pub(super) fn visit(&self) -> Visit {
+        // Relaxed: each gets another number, and that is all.
+        let number = self.visits.fetch_add(1, Ordering::Relaxed);
+        Visit { tasks: self.tasks.clone(), number, born: self.born }
+    }
+
+    /// The same as [`Exchange::poll_for`] for a visit, up to a deadline. `None`: the time is up.
+    pub(super) fn poll_visit<T>(
+        &self,
+        context: &Context<'_>,
+        visit: &Visit,
+        until: Option<Instant>,
+        find: impl FnMut(&mut S) -> Option<T>,
+    ) -> Poll<Result<Option<T>, RecvError>> {
+        Poll::Ready(Ok(match self.poll_for(context, (visit.number, until), find)? {
+            Poll::Ready(found) => Some(found),
+            Poll::Pending if until.is_some_and(|until| Instant::now() >= until) => None,
+            Poll::Pending => return Poll::Pending,
+        }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner<S>> {
@@ -169,7 +213,10 @@ impl<S: Side> Exchange<S> {
         }
         inner.has_tasks = true;
         let until = until.into_iter().chain(due).min();
-        self.tasks.wait(number, context.waker(), until, inner.inbox.is_some(), &mut woken)?;
+        self.tasks.wait(number, context.waker(), until, &mut woken);
+        if inner.inbox.is_some() {
+            self.tasks.watch()?; // otherwise the thread that has it wakes the task
+        }
         Ok(Poll::Pending)
     }
 

@@ -19,7 +19,6 @@ mod pending; //  a call that is under way: `Pending`, `Replies`
 mod request; //  a request at its server, and its answer
 mod server; //   serving: `Server`
 mod state; //    what a client knows of its calls
-mod tasks; //    tasks that wait for calls, without a thread
 mod work; //     what a server knows of its callers
 
 #[cfg(test)]

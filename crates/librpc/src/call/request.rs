@@ -1,7 +1,9 @@
 //! A request at its server, and its answer.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use librpc_ring::Kind;
@@ -13,6 +15,7 @@ use crate::call::outgoing::Payload;
 use crate::call::work::Serving;
 use crate::name::Peer;
 use crate::receive::Sample;
+use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
 use crate::sys::clock::{Instant, now_ns};
 use crate::wire::Cause;
@@ -212,19 +215,43 @@ impl ReplyStream {
         if !self.answering.exchange.born.is_here() {
             return Err(ReplyError::Forked);
         }
-        let (exchange, work) = (self.answering.exchange.clone(), self.answering.work.clone());
-        let look = |side: &mut Serving| {
-            if work.is_cancelled() { Some(false) } else { side.take_credit(&work).map(|()| true) }
+        let exchange = self.answering.exchange.clone();
+        let may_send = exchange.wait_for(until, |side| self.may_send(side));
+        self.send_if(part, may_send)
+    }
+
+    /// Sends a part in a task. As [`ReplyStream::send`]. A future that is dropped has not sent it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ReplyStream::send`].
+    pub async fn send_async(&mut self, part: &[u8]) -> Result<(), ReplyError> {
+        let until = self.time_left().and_then(|left| Instant::now().checked_add(left));
+        let exchange = self.answering.exchange.clone();
+        let visit = exchange.visit();
+        let look = |context: &mut Context<'_>| match exchange.born.is_here() {
+            true => exchange.poll_visit(context, &visit, until, |side| self.may_send(side)),
+            false => Poll::Ready(Err(RecvError::Forked)),
         };
-        let has_credit = exchange.wait_for(until, look).map_err(|error| ReplyError::Receive(Arc::new(error)))?;
-        let cancelled = || ReplyError::Cancelled { node: self.peer.node.clone() };
-        match has_credit {
+        let may_send = poll_fn(look).await;
+        self.send_if(part, may_send)?.ok_or_else(|| ReplyError::Deadline { node: self.peer.node.clone() })
+    }
+
+    /// Whether a part may be sent; `Some(false)`: nobody waits for it any more.
+    fn may_send(&self, side: &mut Serving) -> Option<bool> {
+        let work = &self.answering.work;
+        if work.is_cancelled() { Some(false) } else { side.take_credit(work).map(|()| true) }
+    }
+
+    fn send_if(&mut self, part: &[u8], may_send: Result<Option<bool>, RecvError>) -> Result<Option<()>, ReplyError> {
+        let may_send = may_send.map_err(|error| match error {
+            RecvError::Forked => ReplyError::Forked,
+            error => ReplyError::Receive(Arc::new(error)),
+        })?;
+        match may_send {
             None => Ok(None),
-            Some(false) => Err(cancelled()),
-            Some(true) => match self.answering.answer(Kind::Part, part)? {
-                true => Ok(Some(())),
-                false => Err(ReplyError::Cancelled { node: self.peer.node.clone() }),
-            },
+            Some(true) if self.answering.answer(Kind::Part, part)? => Ok(Some(())),
+            Some(_) => Err(ReplyError::Cancelled { node: self.peer.node.clone() }),
         }
     }
 

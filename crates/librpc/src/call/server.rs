@@ -1,11 +1,17 @@
 //! Serving a service.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_core::Stream;
+
+use crate::call::caller::Arrived;
 use crate::call::error::ServeError;
-use crate::call::exchange::Exchange;
+use crate::call::exchange::{Exchange, Visit};
 use crate::call::request::Request;
 use crate::call::work::Serving;
 use crate::name::Address;
@@ -163,14 +169,59 @@ impl Server {
         self.stop.clone()
     }
 
+    /// Waits for the next request, in a task. As [`Server::recv`]. Dropping the future loses nothing, and several tasks may wait at
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`].
+    pub async fn recv_async(&self) -> Result<Option<Request>, RecvError> {
+        let visit = self.exchange.visit();
+        poll_fn(|context| self.poll_next_request(context, &visit)).await
+    }
+
+    /// The requests as they come, in a task. It ends when the server is stopped.
+    pub fn stream(&self) -> impl Stream<Item = Result<Request, RecvError>> + Unpin + '_ {
+        Requests { server: self, visit: self.exchange.visit() }
+    }
+
+    fn poll_next_request(&self, context: &Context<'_>, visit: &Visit) -> Poll<Result<Option<Request>, RecvError>> {
+        if !self.exchange.born.is_here() {
+            return Poll::Ready(Err(RecvError::Forked));
+        }
+        let arrived = self.exchange.poll_visit(context, visit, None, |side| self.look(side));
+        arrived.map_ok(|arrived| self.request(arrived.flatten()))
+    }
+
     fn next(&self, until: Until) -> Result<Option<Request>, RecvError> {
         if !self.exchange.born.is_here() {
             return Err(RecvError::Forked);
         }
-        let inbox = &self.exchange.inbox;
-        let next = |side: &mut Serving| if inbox.is_winding_down() { Some(None) } else { side.next().map(Some) };
-        let arrived = self.exchange.wait_for(until, next)?;
-        Ok(arrived.flatten().map(|arrived| Request::new(self.exchange.clone(), arrived)))
+        let arrived = self.exchange.wait_for(until, |side| self.look(side))?;
+        Ok(self.request(arrived.flatten()))
+    }
+
+    /// `Some(None)`: the server was stopped.
+    fn look(&self, side: &mut Serving) -> Option<Option<Arrived>> {
+        if self.exchange.inbox.is_winding_down() { Some(None) } else { side.next().map(Some) }
+    }
+
+    fn request(&self, arrived: Option<Arrived>) -> Option<Request> {
+        arrived.map(|arrived| Request::new(self.exchange.clone(), arrived))
+    }
+}
+
+/// A server's requests, as they come.
+struct Requests<'s> {
+    server: &'s Server,
+    visit: Visit,
+}
+
+impl Stream for Requests<'_> {
+    type Item = Result<Request, RecvError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.server.poll_next_request(context, &self.visit).map(Result::transpose)
     }
 }
 

@@ -29,6 +29,7 @@ use crate::sys::clock::Instant;
 use crate::sys::memory::{Mapping, Shape, no_ack};
 use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::tasks::Tasks;
 use crate::sys::{Descriptor, OsError, barrier, fork, thread};
 
 /// Nobody but this process has the ring.
@@ -104,6 +105,8 @@ struct State {
     rung_closed: bool,
     /// Is woken when the receiver has answered, and when it is gone.
     reports_to: Weak<InboxShared>,
+    /// The tasks that wait for the channel: those of its outbox.
+    tasks: Weak<Tasks>,
 }
 
 /// What has become of the data memory.
@@ -227,7 +230,7 @@ impl ChannelShared {
         if sent == Sent::Done {
             state.offer = Offer::Unanswered;
             self.raise_status(SENT);
-            self.changed.notify_all();
+            self.wake_all(state);
         }
         Ok(sent)
     }
@@ -243,7 +246,7 @@ impl ChannelShared {
         state.offer = Offer::NotTaken;
         if self.status() == SENT {
             self.status.store(UNSENT, Ordering::Relaxed);
-            self.changed.notify_all();
+            self.wake_all(state);
         }
     }
 
@@ -291,9 +294,8 @@ impl ChannelShared {
         state.offer = Offer::MayBeRead;
         state.attached = Some(attached.clone());
         self.raise_status(OPEN);
-        self.changed.notify_all();
         let reports_to = state.reports_to.upgrade();
-        drop(state);
+        self.wake_all(state);
         if let Some(inbox) = reports_to {
             inbox.nudge();
         }
@@ -356,9 +358,8 @@ impl ChannelShared {
         state.memfd = None;
         state.failure.get_or_insert(failure);
         self.raise_status(FAILED);
-        self.changed.notify_all();
         let reports_to = state.reports_to.upgrade();
-        drop(state);
+        self.wake_all(state);
         if let Some(inbox) = reports_to {
             inbox.nudge();
         }
@@ -377,8 +378,9 @@ impl ChannelShared {
 
     /// The receiver has rung: wakes the threads that wait.
     pub(crate) fn rung(&self) {
-        self.state().rung += 1;
-        self.changed.notify_all();
+        let mut state = self.state();
+        state.rung += 1;
+        self.wake_all(state);
     }
 
     /// How often the receiver may have rung: once per epoch, and once for a sender that has just stopped waiting.
@@ -420,8 +422,40 @@ impl ChannelShared {
 
     /// Wakes the threads that wait for something else than the receiver's progress.
     pub(crate) fn wake(&self) {
-        let _state = self.state();
+        self.wake_all(self.state());
+    }
+
+    /// Wakes the threads and the tasks that wait. It lets go of the lock first: a waker is the user's code.
+    fn wake_all(&self, state: MutexGuard<'_, State>) {
+        let tasks = state.tasks.upgrade();
+        drop(state);
         self.changed.notify_all();
+        if let Some(tasks) = tasks {
+            tasks.wake();
+        }
+    }
+
+    /// Has these tasks woken with every change, as the threads that wait are. Returns the status.
+    pub(crate) fn watched_by(&self, tasks: &Arc<Tasks>) -> u32 {
+        self.state().tasks = Arc::downgrade(tasks);
+        self.status()
+    }
+
+    /// Looks for a task whether `enough` says so of the claimed consumed position, or the ring has failed. If not, the receiver
+    /// rings, and the [tasks](ChannelShared::watched_by) are woken.
+    pub(crate) fn is_consumed(&self, enough: impl FnOnce(u64) -> bool) -> bool {
+        let mut state = self.state();
+        state.epoch += 1;
+        let data = self.data.writer();
+        let is_enough = match &state.attached {
+            _ if self.status() == FAILED => true,
+            Some(attached) => enough(librpc_ring::wait_for_receiver(&data, &attached.ack.reader(), state.epoch)),
+            None => false,
+        };
+        if is_enough && state.waiters == 0 && state.attached.is_some() {
+            librpc_ring::stop_waiting(&data);
+        }
+        is_enough
     }
 
     /// Waits while the ring has not failed and this holds, up to a deadline. [`ChannelShared::wake`] has it looked at again.

@@ -14,6 +14,7 @@ use crate::receive::message::{Departure, Event, Message, OwnedMessage};
 use crate::receive::receiver::{Found, Receiver, Until, Wanted};
 use crate::receive::sample::Sample;
 use crate::sys::poll::Poll;
+use crate::sys::tasks::Tasks;
 use crate::sys::{OsError, fork};
 
 /// When a message counts as processed.
@@ -81,6 +82,8 @@ pub struct Inbox {
     pub(super) shared: Arc<InboxShared>,
     pub(super) acknowledge: Acknowledge,
     pub(super) born: fork::Born,
+    /// The task that waits for it, if one has.
+    pub(super) tasks: Option<Arc<Tasks>>,
     pub(super) node: Arc<Owned>,
 }
 
@@ -224,17 +227,25 @@ impl Inbox {
 
     #[inline(always)]
     fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
-        let found = if self.goes_on() { Some(Found::Message) } else { self.step(until, Wanted::Events)? };
-        Ok(match found {
-            None => None,
-            Some(Found::Message) => {
+        Ok(self.find_event(until)?.and_then(|found| self.event_found(found)))
+    }
+
+    #[inline(always)]
+    pub(super) fn find_event(&mut self, until: Until) -> Result<Option<Found>, RecvError> {
+        if self.goes_on() { Ok(Some(Found::Message)) } else { self.step(until, Wanted::Events) }
+    }
+
+    #[inline(always)]
+    pub(super) fn event_found(&mut self, found: Found) -> Option<Event<'_>> {
+        Some(match found {
+            Found::Message => {
                 self.receiver.copy_lent();
-                Some(Event::Message(self.receiver.message_found()))
+                Event::Message(self.receiver.message_found())
             }
-            Some(Found::Joined(peer)) => Some(Event::SenderJoined(peer)),
-            Some(Found::Denied(denial)) => Some(Event::Denied(denial)),
-            Some(Found::Left(left)) => Some(Event::SenderLeft(left.0, left.1)),
-            Some(Found::Nudged) => None,
+            Found::Joined(peer) => Event::SenderJoined(peer),
+            Found::Denied(denial) => Event::Denied(denial),
+            Found::Left(left) => Event::SenderLeft(left.0, left.1),
+            Found::Nudged => return None,
         })
     }
 
@@ -281,13 +292,13 @@ impl Inbox {
     /// The hot path: one more message like the last one. The caller builds the message, so that no unused part of it is
     /// written and read again.
     #[inline(never)]
-    fn goes_on(&mut self) -> bool {
+    pub(super) fn goes_on(&mut self) -> bool {
         self.born.is_here() && self.receiver.goes_on(self.acknowledge == Acknowledge::Implicit)
     }
 
     /// Waits for the next message. `false`: the receive returns `None`.
     #[inline(never)]
-    fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
+    pub(super) fn next_message(&mut self, until: Until) -> Result<bool, RecvError> {
         let found = self.step(until, Wanted::Messages)?.is_some();
         self.receiver.copy_lent();
         Ok(found)
@@ -325,6 +336,9 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         if !self.born.is_here() {
             return;
+        }
+        if let Some(tasks) = &self.tasks {
+            tasks.close();
         }
         if self.acknowledge == Acknowledge::Implicit && !std::thread::panicking() {
             self.receiver.consume(false);

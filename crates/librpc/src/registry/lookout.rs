@@ -11,14 +11,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
-use crate::sys::Descriptor;
 use crate::sys::clock::Instant;
 use crate::sys::poll::{Ready, Signal};
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::tasks::{Tasks, Woken};
 use crate::sys::watch::{Interest, Watch};
+use crate::sys::{Descriptor, fork};
 
 /// How long a node lives unwatched.
 const UNWATCHED: Duration = Duration::from_secs(1);
@@ -52,11 +54,14 @@ pub(crate) enum Condition {
     Left,
 }
 
+/// What the nodes of a process watch.
 pub(crate) struct Lookout {
     reactor: Arc<Reactor>,
     token: u64,
     state: Mutex<State>,
     changed: Condvar,
+    /// Those that wait for a change.
+    tasks: Arc<Tasks>,
 }
 
 struct State {
@@ -122,8 +127,8 @@ impl Lookout {
             last_key: 0,
             armed: None,
         };
-        let (reactor, token) = (reactor.clone(), reactor.token());
-        Arc::new(Self { reactor, token, state: Mutex::new(state), changed: Condvar::default() })
+        let (reactor, token, tasks) = (reactor.clone(), reactor.token(), Tasks::new(reactor, None));
+        Arc::new(Self { reactor, token, state: Mutex::new(state), changed: Condvar::default(), tasks })
     }
 
     /// Keeps a node's files in place from its second second on. Returns a key for [`Lookout::forget`].
@@ -165,6 +170,7 @@ impl Lookout {
         state.kept.values_mut().for_each(|entry| entry.due = entry.due.or(Some(due)));
         self.changed.notify_all();
         self.arm(state);
+        self.tasks.wake();
     }
 
     /// Looks at the nodes that are due.
@@ -276,18 +282,33 @@ impl State {
     }
 }
 
-/// Somebody who waits for a directory to change.
-pub(crate) struct Waiting<'l> {
-    lookout: &'l Arc<Lookout>,
-    directory: &'l Path,
+/// Somebody who waits for a directory to change: a thread, or a task.
+pub(crate) struct Waiting {
+    lookout: Arc<Lookout>,
+    directory: PathBuf,
     /// `None`: the directory is not watched.
     watch: Option<i32>,
+    /// Distinguishes it among the tasks.
+    number: u64,
+    born: fork::Born,
 }
 
-impl<'l> Waiting<'l> {
-    pub(crate) fn begin(lookout: &'l Arc<Lookout>, directory: &'l Path) -> Self {
-        lookout.state.lock().waiters += 1;
-        let mut this = Self { lookout, directory, watch: None };
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "waiting for a change of {}", self.directory.display())
+    }
+}
+
+impl Waiting {
+    pub(crate) fn begin(lookout: &Arc<Lookout>, directory: &Path) -> Self {
+        let number = {
+            let mut state = lookout.state.lock();
+            state.waiters += 1;
+            state.last_key += 1;
+            state.last_key
+        };
+        let (lookout, directory, born) = (lookout.clone(), directory.to_owned(), fork::Born::now());
+        let mut this = Self { lookout, directory, watch: None, number, born };
         this.watches_another();
         this
     }
@@ -295,7 +316,7 @@ impl<'l> Waiting<'l> {
     /// Watches the directory that the path leads to now; `true`: that is another one than before.
     pub(crate) fn watches_another(&mut self) -> bool {
         let mut state = self.lookout.state.lock();
-        let watch = self.lookout.add(&mut state, self.directory, Interest::Entries);
+        let watch = self.lookout.add(&mut state, &self.directory, Interest::Entries);
         let former = std::mem::replace(&mut self.watch, watch);
         state.end_watches(former.as_slice());
         former != watch
@@ -317,10 +338,19 @@ impl<'l> Waiting<'l> {
         let unchanged = |state: &mut State| state.changes == seen;
         drop(self.lookout.changed.wait_timeout_while(state, limit, unchanged));
     }
+
+    /// Has a task woken by the next report, and at this time.
+    pub(crate) fn wake(&self, waker: &Waker, until: Option<Instant>) {
+        self.lookout.tasks.wait(self.number, waker, until, &mut Woken::default());
+    }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
+        if !self.born.is_here() {
+            return; // another thread may have had the locks when the process forked
+        }
+        self.lookout.tasks.forget(self.number);
         let mut state = self.lookout.state.lock();
         state.waiters -= 1;
         state.end_watches(self.watch.as_slice());

@@ -8,6 +8,7 @@ use crate::send::account::Account;
 use crate::send::backlog::{Backlog, Kept, Payload};
 use crate::send::channel::{OutboundChannel, Pushed, WaitsFor, topic_declaration};
 use crate::send::returned::Returned;
+use crate::send::task::Task;
 use crate::sys::clock::Instant;
 
 /// A channel to a receiver that is back.
@@ -114,6 +115,11 @@ impl Bringing {
             (false, true) => Brought::Some,
             (false, false) => Brought::Failed,
         }
+    }
+
+    /// Whether a task has to wait until there is. If so, it is woken then.
+    pub(crate) fn is_awaited(&mut self, task: &Task<'_>) -> bool {
+        self.channel.is_awaited(self.waits_for, task)
     }
 
     /// Waits until there is room for more or the ring is processed, up to a deadline.

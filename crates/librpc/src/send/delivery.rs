@@ -1,5 +1,6 @@
 //! Delivering a message to one inbox, in steps that do not wait: push it, connect first, or continue a redelivery.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::link::channel_shared::Failure;
@@ -13,8 +14,9 @@ use crate::send::error::{LoanError, SendError};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
 use crate::send::redelivery::{Over, Progress, Redelivery};
 use crate::send::route::{Declared, Loss, Way};
-use crate::send::routes::Routes;
-use crate::send::topics::{TopicNames, TopicRoute};
+use crate::send::routes::{Routes, SLOT_PAUSE_AT_MOST};
+use crate::send::task::Task;
+use crate::send::topics::{InTask, TopicNames, TopicRoute};
 use crate::sys::Descriptor;
 use crate::sys::clock::Instant;
 use crate::sys::slots::SlotMut;
@@ -40,13 +42,12 @@ impl Routes {
         names: &TopicNames,
         patience: Patience,
     ) -> Delivery {
-        let publishes = message.topic.is_some();
         let last_channel = self.list[way.id.at].channels() + u64::from(MAX_RETRIES);
         loop {
-            let what = match self.deliver_now(way, message, names, patience) {
+            match self.deliver_in_time(way, message, names, patience, last_channel) {
                 Attempt::Over(delivery) => return delivery,
-                Attempt::Retry => continue,
-                Attempt::Wait(what) => what,
+                Attempt::Retry => {}
+                Attempt::Wait(what) => self.wait(way.id.at, what, patience.deadline),
                 Attempt::NeedsSlot => {
                     let audience = self.audience(way.id.at, message.topic.map(|(number, _)| number));
                     match self.slot(audience, message.bytes(), patience) {
@@ -56,33 +57,91 @@ impl Routes {
                             return Delivery::Failed(SendError::NoMemory { node, source });
                         }
                     }
-                    continue;
                 }
-            };
-            let route = &mut self.list[way.id.at];
-            if route.channels() > last_channel {
-                return Delivery::Failed(route.refusal()); // the receiver ends every handshake at once
             }
-            let (node, limit) = (route.to.clone(), patience.timeout);
-            let (is_over, is_stuck) = (patience.is_over(), publishes && route.is_stuck());
-            if is_over && publishes && !limit.is_zero() {
-                route.set_stuck();
-            }
-            let is_lending = what == WaitsFor::Lending;
-            match route.is_unsent() || is_lending {
-                // What is lent is not pushed before the receiver has its memory.
-                true if is_lending && (is_over || is_stuck) => {
-                    return Delivery::Failed(SendError::Unanswered { node, limit });
-                }
-                // This one waits for the answer. Later publishes do not.
-                true if publishes && (is_over || is_stuck) => return self.push_pending(way, message, names, limit),
-                true if is_over => return Delivery::Failed(SendError::Unanswered { node, limit }),
-                false if is_stuck => return Delivery::Failed(SendError::Stuck { node }),
-                false if is_over => return Delivery::Failed(SendError::Full { node, limit }),
-                _ => {}
-            }
-            self.wait(way.id.at, what, patience.deadline);
         }
+    }
+
+    /// The same for a task, which is woken when it is to try again.
+    pub(crate) fn poll_deliver(
+        &mut self,
+        way: &mut TopicRoute,
+        message: Message<'_>,
+        names: &TopicNames,
+        patience: Patience,
+        task: &Task<'_>,
+    ) -> Poll<Delivery> {
+        let last_channel = self.list[way.id.at].channels() + u64::from(MAX_RETRIES);
+        let InTask { last_channel, blocked_since } =
+            *way.in_task.get_or_insert(InTask { last_channel, blocked_since: None });
+        let delivery = loop {
+            match self.deliver_in_time(way, message, names, patience, last_channel) {
+                Attempt::Over(delivery) => break delivery,
+                Attempt::Retry => {}
+                Attempt::Wait(what) => {
+                    if self.is_awaited(way.id.at, what, task) {
+                        let blocked_since = blocked_since.or_else(|| Some(Instant::now()));
+                        way.in_task = Some(InTask { last_channel, blocked_since });
+                        return Poll::Pending;
+                    }
+                }
+                Attempt::NeedsSlot => {
+                    let audience = self.audience(way.id.at, message.topic.map(|(number, _)| number));
+                    match self.try_slot(audience, message.bytes()) {
+                        Ok(slot) => fill(slot, message),
+                        Err(LoanError::Exhausted { .. }) if self.can_fit(message.bytes()) && !patience.is_over() => {
+                            task.look_after(SLOT_PAUSE_AT_MOST);
+                            return Poll::Pending;
+                        }
+                        Err(source) => {
+                            let node = self.list[way.id.at].to.clone();
+                            break Delivery::Failed(SendError::NoMemory { node, source });
+                        }
+                    }
+                }
+            }
+        };
+        way.in_task = None;
+        if let (Some(since), Some(channel)) = (blocked_since, self.list[way.id.at].channel()) {
+            channel.note_blocked(since);
+        }
+        Poll::Ready(delivery)
+    }
+
+    /// Delivers a message if there is room. Where it would have to wait, and its patience is over, it has failed.
+    fn deliver_in_time(
+        &mut self,
+        way: &mut TopicRoute,
+        message: Message<'_>,
+        names: &TopicNames,
+        patience: Patience,
+        last_channel: u64,
+    ) -> Attempt {
+        let what = match self.deliver_now(way, message, names, patience) {
+            Attempt::Wait(what) => what,
+            other => return other,
+        };
+        let publishes = message.topic.is_some();
+        let route = &mut self.list[way.id.at];
+        if route.channels() > last_channel {
+            return Attempt::Over(Delivery::Failed(route.refusal())); // the receiver ends every handshake at once
+        }
+        let (node, limit) = (route.to.clone(), patience.timeout);
+        let (is_over, is_stuck) = (patience.is_over(), publishes && route.is_stuck());
+        if is_over && publishes && !limit.is_zero() {
+            route.set_stuck();
+        }
+        let is_lending = what == WaitsFor::Lending;
+        Attempt::Over(match route.is_unsent() || is_lending {
+            // What is lent is not pushed before the receiver has its memory.
+            true if is_lending && (is_over || is_stuck) => Delivery::Failed(SendError::Unanswered { node, limit }),
+            // This one waits for the answer. Later publishes do not.
+            true if publishes && (is_over || is_stuck) => self.push_pending(way, message, names, limit),
+            true if is_over => Delivery::Failed(SendError::Unanswered { node, limit }),
+            false if is_stuck => Delivery::Failed(SendError::Stuck { node }),
+            false if is_over => Delivery::Failed(SendError::Full { node, limit }),
+            _ => return Attempt::Wait(what),
+        })
     }
 
     /// Puts a message into a ring that only this process has.
@@ -206,6 +265,15 @@ impl Routes {
             Way::Closed => {}
             Way::Open(channel) => channel.wait(what, deadline),
             Way::Redelivery(redelivery) => redelivery.wait(deadline),
+        }
+    }
+
+    /// Whether a task has to wait for this. If so, it is woken when that may be over.
+    pub(super) fn is_awaited(&mut self, at: usize, what: WaitsFor, task: &Task<'_>) -> bool {
+        match &mut self.list[at].way {
+            Way::Closed => false,
+            Way::Open(channel) => channel.is_awaited(what, task),
+            Way::Redelivery(redelivery) => redelivery.is_awaited(task),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::wire::Reason;
 /// At most this many attempts to connect to a living node may lose the connection.
 const LOST_CONNECTIONS: u32 = 2;
 /// How long a connecting sender waits for the answer of a node that is there.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a node could not be connected to.
 #[derive(Debug, thiserror::Error)]

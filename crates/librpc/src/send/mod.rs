@@ -8,6 +8,7 @@ pub(crate) mod delivery; //   delivering a message to one inbox, step by step
 pub(crate) mod denial; //     subscriptions that may not read a topic
 pub(crate) mod dial; //       connecting to an inbox
 pub(crate) mod error; //      why a message was not sent
+mod futures; //               sending in a task
 pub(crate) mod lent_queue; // what a channel has lent
 pub(crate) mod loan; //       a payload that is filled in place
 pub(crate) mod message; //    a message on its way, and how far it has come
@@ -22,6 +23,7 @@ pub(crate) mod returned; //   messages that came back
 pub(crate) mod route; //      one inbox that an outbox reaches
 pub(crate) mod routes; //     all of them
 pub(crate) mod sender; //     an outbox with one destination
+pub(crate) mod task; //       a task that waits until it can send
 pub(crate) mod topics; //     the topics of an outbox
 
 pub use account::{Account, ReachedInbox};

@@ -18,18 +18,19 @@ use crate::send::loan::{DEFAULT_LOAN_TIMEOUT, Loan, LoanMemory, LoanSlice, SHORT
 use crate::send::message::{Delivery, Message, Patience};
 use crate::send::rate::{Pace, Rate};
 use crate::send::returned::{Returned, ReturnedError};
-use crate::send::route::Way;
-use crate::send::routes::Routes;
+use crate::send::route::{Loss, Way};
+use crate::send::routes::{Flushed, Routes};
 use crate::send::topics::{Topic, TopicRoute, Topics};
 use crate::sys::clock::Instant;
 use crate::sys::fork;
+use crate::sys::tasks::Tasks;
 
 /// How long a send waits for room by default.
 pub const DEFAULT_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A node that an outbox sends to. Valid with that outbox only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination(usize);
+pub struct Destination(pub(super) usize);
 
 /// What a loan is for: [`Outbox::loan`].
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,30 @@ impl From<Topic> for LoanFor {
     }
 }
 
+/// What a flush has found so far.
+pub(super) struct Flush {
+    unprocessed: u64,
+    losses: Vec<Loss>,
+}
+
+impl Flush {
+    pub(super) fn add(&mut self, Flushed { unprocessed, loss }: Flushed) {
+        self.unprocessed += unprocessed;
+        self.losses.extend(loss);
+    }
+
+    pub(super) fn end(self) -> Result<(), FlushError> {
+        let Self { unprocessed, losses } = self;
+        let lost = losses.iter().map(|loss| loss.messages).sum();
+        let causes: Vec<_> = losses.into_iter().map(|loss| loss.error).collect();
+        match unprocessed {
+            _ if !causes.is_empty() => Err(FlushError::Lost { lost, unprocessed, causes }),
+            0 => Ok(()),
+            _ => Err(FlushError::TimedOut { unprocessed }),
+        }
+    }
+}
+
 /// Sends messages to any number of inboxes: in order, without a lock, over one channel per inbox.
 ///
 /// It is `Send`, and used by one thread at a time. What it sends to one inbox arrives in the order in which it was sent,
@@ -67,13 +92,15 @@ pub struct Outbox {
     pub(crate) undelivered: Vec<SendError>,
     pub(crate) pending: usize,
     pub(crate) born: fork::Born,
+    /// The task that waits for it, if one has.
+    tasks: Option<Arc<Tasks>>,
 }
 
 impl Outbox {
     pub(crate) fn new(node: Arc<Owned>) -> Self {
         let (routes, topics) = (Routes::new((**node).clone()), Topics::default());
         let born = node.born; // a forked child can make outboxes of an inherited node, but send nothing
-        Self { node, routes, topics, undelivered: Vec::new(), pending: 0, born }
+        Self { node, routes, topics, undelivered: Vec::new(), pending: 0, born, tasks: None }
     }
 
     /// Connects to a node and waits up to 10 s for it to appear. See [`crate::Node::connect_timeout`].
@@ -142,17 +169,26 @@ impl Outbox {
     /// [`SendError`]; the message was not sent then.
     #[inline]
     pub fn send_timeout(&mut self, to: Destination, payload: &[u8], timeout: Duration) -> Result<(), SendError> {
+        match self.send_at_once(to, payload)? {
+            true => Ok(()),
+            false => self.send_slowly(to, payload, timeout),
+        }
+    }
+
+    /// The hot path. `false`: nothing was sent.
+    #[inline(always)]
+    pub(super) fn send_at_once(&mut self, to: Destination, payload: &[u8]) -> Result<bool, SendError> {
         if !self.born.is_here() {
             return Err(SendError::Forked);
         }
         let route = &mut self.routes.list[to.0];
-        if route.pace.is_none()
-            && let Way::Open(channel) = &mut route.way
-            && (channel.push_plain(None, payload) || matches!(channel.push(Head::MESSAGE, payload), Pushed::Yes))
-        {
-            return Ok(());
-        }
-        self.send_slowly(to, payload, timeout)
+        Ok(route.pace.is_none()
+            && match &mut route.way {
+                Way::Open(channel) => {
+                    channel.push_plain(None, payload) || matches!(channel.push(Head::MESSAGE, payload), Pushed::Yes)
+                }
+                _ => false,
+            })
     }
 
     #[cold]
@@ -165,7 +201,29 @@ impl Outbox {
         let (route, bytes) = (&mut self.routes.list[to.0], message.bytes());
         let paced = route.pace.as_mut().map_or(Ok(()), |pace| pace.wait(bytes, patience.deadline));
         let paced = paced.map_err(|wait| SendError::RateLimited { to: route.to.clone(), wait });
-        let sent = paced.and_then(|()| self.deliver(to, message, patience));
+        let sent = paced.and_then(|()| {
+            let mut way = TopicRoute::new(self.routes.id(to.0));
+            let delivery = self.routes.deliver(&mut way, message, &self.topics.names, patience);
+            self.delivered(to, delivery)
+        });
+        self.sent(to, bytes, sent)
+    }
+
+    pub(super) fn delivered(&self, to: Destination, delivery: Delivery) -> Result<(), SendError> {
+        match delivery {
+            Delivery::Delivered | Delivery::Pending => Ok(()),
+            Delivery::Lost(error) | Delivery::Failed(error) => Err(error),
+            Delivery::Ended | Delivery::Denied => Err(self.routes.list[to.0].refusal()),
+        }
+    }
+
+    /// A message was sent, or was not.
+    pub(super) fn sent(
+        &mut self,
+        to: Destination,
+        bytes: usize,
+        sent: Result<(), SendError>,
+    ) -> Result<(), SendError> {
         let route = &mut self.routes.list[to.0];
         match &sent {
             Ok(()) => route.pace.iter_mut().for_each(|pace| pace.take(bytes)),
@@ -174,13 +232,9 @@ impl Outbox {
         sent
     }
 
-    fn deliver(&mut self, to: Destination, message: Message<'_>, patience: Patience) -> Result<(), SendError> {
-        let mut way = TopicRoute::new(self.routes.id(to.0));
-        match self.routes.deliver(&mut way, message, &self.topics.names, patience) {
-            Delivery::Delivered | Delivery::Pending => Ok(()),
-            Delivery::Lost(error) | Delivery::Failed(error) => Err(error),
-            Delivery::Ended | Delivery::Denied => Err(self.routes.list[to.0].refusal()),
-        }
+    /// Where the task that waits for it leaves its waker.
+    pub(super) fn tasks(&mut self) -> Arc<Tasks> {
+        self.tasks.get_or_insert_with(|| Tasks::new(self.node.reactor(), None)).clone()
     }
 
     /// Takes memory for a message to a node or on a topic, to be filled in place and then sent with [`Outbox::send_loan`] or published
@@ -292,21 +346,17 @@ impl Outbox {
             return Err(FlushError::Forked);
         }
         let deadline = Instant::now().checked_add(timeout);
-        let mut unprocessed = 0;
-        let mut losses = self.routes.take_losses();
-        self.routes.give_back_unused();
+        let mut flush = self.begin_flush();
         for at in 0..self.routes.list.len() {
-            let flushed = self.routes.flush(at, deadline, &self.topics.names);
-            unprocessed += flushed.unprocessed;
-            losses.extend(flushed.loss);
+            flush.add(self.routes.flush(at, deadline, &self.topics.names));
         }
-        let lost = losses.iter().map(|loss| loss.messages).sum();
-        let causes: Vec<_> = losses.into_iter().map(|loss| loss.error).collect();
-        match unprocessed {
-            _ if !causes.is_empty() => Err(FlushError::Lost { lost, unprocessed, causes }),
-            0 => Ok(()),
-            _ => Err(FlushError::TimedOut { unprocessed }),
-        }
+        flush.end()
+    }
+
+    pub(super) fn begin_flush(&mut self) -> Flush {
+        let losses = self.routes.take_losses();
+        self.routes.give_back_unused();
+        Flush { unprocessed: 0, losses }
     }
 
     /// Lets this outbox survive its receivers. When a receiver is gone, the outbox keeps what it had not processed and
@@ -404,6 +454,9 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         if !self.born.is_here() {
             return;
+        }
+        if let Some(tasks) = &self.tasks {
+            tasks.close();
         }
         let messages = self.routes.finish(&self.topics.names);
         if messages > 0 {

@@ -16,7 +16,8 @@ use crate::send::loan::{Loan, LoanMemory, UnsentLoan};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::rate::{Pace, Rate};
-use crate::send::topics::{Topic, TopicState};
+use crate::send::routes::Routes;
+use crate::send::topics::{Topic, TopicNames, TopicRoute, TopicState};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::topic::InvalidTopic;
@@ -31,6 +32,10 @@ pub struct Receipt<'a> {
 }
 
 impl<'a> Receipt<'a> {
+    pub(super) fn new(inboxes: usize, pending: usize, undelivered: &'a [SendError]) -> Self {
+        Self { inboxes, pending, undelivered }
+    }
+
     /// How many inboxes got the message: it reaches them even if this process ends or is killed now.
     pub fn inboxes(&self) -> usize {
         self.inboxes
@@ -46,6 +51,22 @@ impl<'a> Receipt<'a> {
     /// publish ([`SendError::undelivered`] is more than 0).
     pub fn undelivered(&self) -> &'a [SendError] {
         self.undelivered
+    }
+}
+
+/// A message that is being published.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Publication<'p> {
+    pub(super) topic: Topic,
+    pub(super) payload: &'p [u8],
+    /// Where its payload is or will be, if it does not go into rings.
+    pub(super) slot: &'p OnceCell<Slot>,
+    pub(super) patience: Patience,
+}
+
+impl Publication<'_> {
+    pub(super) fn bytes(&self) -> usize {
+        self.slot.get().map_or(self.payload.len(), |slot| slot.bytes() as usize)
     }
 }
 
@@ -172,7 +193,7 @@ impl Outbox {
     /// [`Self::publish_fully`]. The result fits into registers: a caller that copies a receipt built here would wait
     /// for all stores.
     #[inline(never)]
-    fn publish_plain(&mut self, topic: Topic, payload: &[u8]) -> Option<usize> {
+    pub(super) fn publish_plain(&mut self, topic: Topic, payload: &[u8]) -> Option<usize> {
         if !self.born.is_here() || !self.undelivered.is_empty() {
             return None;
         }
@@ -203,93 +224,129 @@ impl Outbox {
         if !self.born.is_here() {
             return Err(PublishError::Forked);
         }
-        let bytes = slot.get().map_or(payload.len(), |slot| slot.bytes() as usize);
-        let patience = Patience::new(timeout);
-        self.pending = 0;
-        if !std::mem::take(&mut self.topics.list[topic.0].is_offered) {
+        let publication = Publication { topic, payload, slot, patience: Patience::new(timeout) };
+        if !self.is_offered(topic) {
             let state = &mut self.topics.list[topic.0];
-            let paced = state.pace.as_mut().map_or(Ok(()), |pace| pace.wait(bytes, patience.deadline));
+            let deadline = publication.patience.deadline;
+            let paced = state.pace.as_mut().map_or(Ok(()), |pace| pace.wait(publication.bytes(), deadline));
             paced.map_err(|wait| PublishError::RateLimited { topic: state.name.clone(), wait })?;
-            if self.topics.current(topic).is_none() {
-                self.find_routes(topic)?;
+            self.offer(publication)?;
+        }
+        let mut inboxes = self.reached(topic);
+        // A full inbox must not delay the others, so the first pass does not wait, and the second does.
+        inboxes += self.pass(publication, |routes, leg, message, names| {
+            match routes.deliver_now(leg, message, names, publication.patience) {
+                Attempt::Over(delivery) => Some(delivery),
+                Attempt::Wait(_) | Attempt::NeedsSlot | Attempt::Retry => None,
             }
-            self.undelivered = self.routes.take_losses().into_iter().map(|loss| loss.error).collect();
-            let (state, list) = (&mut self.topics.list[topic.0], &mut self.routes.list);
-            match slot.get() {
-                Some(_) => state.offer_slot(list, topic, slot),
-                None => state.offer(list, topic, payload),
-            };
-        }
-        let state = &self.topics.list[topic.0];
-        let at_once = state.routes.iter().filter(|route| !route.is_behind).count();
-        let inboxes = at_once + self.publish_slowly(topic, payload, slot, patience)?;
-        // A message that no subscription accepted costs no tokens, unless there was no subscription.
-        if let Some(pace) = &mut self.topics.list[topic.0].pace
-            && (inboxes + self.pending > 0 || self.undelivered.is_empty())
-        {
-            pace.take(bytes);
-        }
+        })?;
+        inboxes += self.pass(publication, |routes, leg, message, names| {
+            Some(routes.deliver(leg, message, names, publication.patience))
+        })?;
+        self.published(publication, inboxes);
         Ok(inboxes)
     }
 
-    /// Publishes to the subscriptions that did not take the message at once. Returns how many of them got it now.
-    fn publish_slowly(
+    /// Whether the hot path has offered the message to all inboxes already.
+    pub(super) fn is_offered(&mut self, topic: Topic) -> bool {
+        self.pending = 0;
+        std::mem::take(&mut self.topics.list[topic.0].is_offered)
+    }
+
+    /// Offers a message to every subscription that wants it. Those that have not got it are behind.
+    pub(super) fn offer(&mut self, publication: Publication<'_>) -> Result<(), PublishError> {
+        let Publication { topic, payload, slot, .. } = publication;
+        if self.topics.current(topic).is_none() {
+            self.find_routes(topic)?;
+        }
+        self.undelivered = self.routes.take_losses().into_iter().map(|loss| loss.error).collect();
+        let (state, list) = (&mut self.topics.list[topic.0], &mut self.routes.list);
+        match slot.get() {
+            Some(_) => state.offer_slot(list, topic, slot),
+            None => state.offer(list, topic, payload),
+        };
+        Ok(())
+    }
+
+    /// How many inboxes have got the message.
+    pub(super) fn reached(&self, topic: Topic) -> usize {
+        self.topics.list[topic.0].routes.iter().filter(|route| !route.is_behind).count()
+    }
+
+    /// Whether an inbox has not got the message, and may still get it.
+    pub(super) fn is_behind(&self, topic: Topic) -> bool {
+        self.topics.list[topic.0].routes.iter().any(|route| route.is_behind)
+    }
+
+    /// Nobody gets the message any more.
+    pub(super) fn end_publication(&mut self, topic: Topic) {
+        for leg in &mut self.topics.list[topic.0].routes {
+            (leg.is_behind, leg.in_task) = (false, None);
+        }
+    }
+
+    /// A message is published. One that no subscription accepted costs no tokens, unless there was no subscription.
+    pub(super) fn published(&mut self, publication: Publication<'_>, inboxes: usize) {
+        if let Some(pace) = &mut self.topics.list[publication.topic.0].pace
+            && (inboxes + self.pending > 0 || self.undelivered.is_empty())
+        {
+            pace.take(publication.bytes());
+        }
+    }
+
+    /// Tries to deliver a message to each inbox that is behind, as `deliver` does it. An inbox for which that returns `None` stays
+    /// behind. Returns how many inboxes have got it now.
+    pub(super) fn pass(
         &mut self,
-        topic: Topic,
-        payload: &[u8],
-        slot: &OnceCell<Slot>,
-        patience: Patience,
+        publication: Publication<'_>,
+        mut deliver: impl FnMut(&mut Routes, &mut TopicRoute, Message<'_>, &TopicNames) -> Option<Delivery>,
     ) -> Result<usize, PublishError> {
+        let Publication { topic, payload, slot, .. } = publication;
         let state = &mut self.topics.list[topic.0];
         let (name, mut legs) = (state.name.clone(), std::mem::take(&mut state.routes));
         let message = Message { topic: Some((topic.number(), &name)), call: None, payload, slot: Some(slot) };
         let (mut inboxes, mut closed, mut denied) = (0, None, Vec::new());
-        // A full inbox must not delay the others, so the first pass does not wait, and the second does.
-        for may_wait in [false, true] {
-            legs.retain_mut(|leg| {
-                while leg.is_behind && closed.is_none() {
-                    let (routes, names) = (&mut self.routes, &self.topics.names);
-                    let delivery = match may_wait {
-                        true => routes.deliver(leg, message, names, patience),
-                        false => match routes.deliver_now(leg, message, names, patience) {
-                            Attempt::Over(delivery) => delivery,
-                            Attempt::Wait(_) | Attempt::NeedsSlot | Attempt::Retry => {
-                                return true;
-                            }
-                        },
-                    };
-                    match delivery {
-                        Delivery::Delivered => inboxes += 1,
-                        Delivery::Pending => self.pending += 1,
-                        Delivery::Ended => return false,
-                        Delivery::Denied => {
-                            denied.push(self.routes.deny(leg.id, &name));
-                            return false;
-                        }
-                        Delivery::Lost(SendError::Closed { node }) | Delivery::Failed(SendError::Closed { node }) => {
-                            closed = Some(PublishError::Closed { node });
-                        }
-                        // The loss is reported, then the message is tried again.
-                        Delivery::Lost(error) => {
-                            self.undelivered.push(error);
-                            continue;
-                        }
-                        Delivery::Failed(error) if self.routes.owes_nothing(leg.id.at, &name, &error) => {}
-                        Delivery::Failed(error) => {
-                            self.routes.list[leg.id.at].count_undelivered(&error);
-                            self.undelivered.push(error);
-                        }
+        legs.retain_mut(|leg| {
+            while leg.is_behind && closed.is_none() {
+                let Some(delivery) = deliver(&mut self.routes, leg, message, &self.topics.names) else {
+                    return true;
+                };
+                match delivery {
+                    Delivery::Delivered => inboxes += 1,
+                    Delivery::Pending => self.pending += 1,
+                    Delivery::Ended => return false,
+                    Delivery::Denied => {
+                        denied.push(self.routes.deny(leg.id, &name));
+                        return false;
                     }
-                    leg.is_behind = false;
+                    Delivery::Lost(SendError::Closed { node }) | Delivery::Failed(SendError::Closed { node }) => {
+                        closed = Some(PublishError::Closed { node });
+                    }
+                    // The loss is reported, then the message is tried again.
+                    Delivery::Lost(error) => {
+                        self.undelivered.push(error);
+                        continue;
+                    }
+                    Delivery::Failed(error) if self.routes.owes_nothing(leg.id.at, &name, &error) => {}
+                    Delivery::Failed(error) => {
+                        self.routes.list[leg.id.at].count_undelivered(&error);
+                        self.undelivered.push(error);
+                    }
                 }
-                true
-            });
-        }
-        legs.iter_mut().for_each(|leg| leg.is_behind = false);
+                leg.is_behind = false;
+            }
+            true
+        });
         let state = &mut self.topics.list[topic.0];
         state.routes = legs;
         state.denied.extend(denied);
-        closed.map_or(Ok(inboxes), Err)
+        match closed {
+            None => Ok(inboxes),
+            Some(closed) => {
+                self.end_publication(topic);
+                Err(closed)
+            }
+        }
     }
 
     /// How many subscriptions want a topic just now, and may read it ([`crate::NodeBuilder::readers`]). Does not block.
@@ -362,7 +419,7 @@ impl Outbox {
     }
 
     /// Why subscriptions cannot be looked up.
-    fn closed(&self) -> PublishError {
+    pub(super) fn closed(&self) -> PublishError {
         match self.born.is_here() {
             true => PublishError::Closed { node: self.node.id.clone() },
             false => PublishError::Forked,

@@ -19,9 +19,9 @@ use crate::send::topics::Topic;
 /// It is `Send`, and used by one thread at a time. Each subscription gets what it publishes in order.
 #[derive(Debug)]
 pub struct Publisher {
-    outbox: Outbox,
-    topic: Topic,
-    timeout: Duration,
+    pub(super) outbox: Outbox,
+    pub(super) topic: Topic,
+    pub(super) timeout: Duration,
 }
 
 impl Publisher {

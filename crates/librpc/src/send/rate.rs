@@ -124,21 +124,35 @@ impl Pace {
     ///
     /// How much longer the message would have to wait.
     pub(crate) fn wait(&mut self, payload_bytes: usize, deadline: Option<Instant>) -> Result<(), Duration> {
-        loop {
-            let now = Instant::now();
-            let wait = self.ready_after(payload_bytes, now);
-            if wait.is_zero() {
-                return Ok(());
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
-            if !self.waits || left.is_some_and(|left| wait > left) {
-                return Err(wait);
-            }
-            match wait.max(self.nap()).min(left.unwrap_or(Duration::MAX)) {
+        while let Some(pause) = self.pause(payload_bytes, deadline)? {
+            match pause {
                 long if long > POLLED => thread::sleep(long),
                 _ => crate::sys::thread::spin_loop(),
             }
         }
+        Ok(())
+    }
+
+    /// How long to wait until the next look; `None`: a message may be sent now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pace::wait`].
+    pub(crate) fn pause(
+        &mut self,
+        payload_bytes: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Duration>, Duration> {
+        let now = Instant::now();
+        let wait = self.ready_after(payload_bytes, now);
+        if wait.is_zero() {
+            return Ok(None);
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if !self.waits || left.is_some_and(|left| wait > left) {
+            return Err(wait);
+        }
+        Ok(Some(wait.max(self.nap()).min(left.unwrap_or(Duration::MAX))))
     }
 
     fn ready_after(&mut self, payload_bytes: usize, now: Instant) -> Duration {

@@ -22,6 +22,7 @@ use crate::link::channel_shared::Failure;
 use crate::name::Incarnation;
 use crate::node_shared::NodeShared;
 use crate::policy::Policy;
+use crate::registry::lookout::Waiting;
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
 use crate::registry::{lookup, wait};
@@ -32,6 +33,7 @@ use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::dial::{self, ConnectError};
 use crate::send::lent_queue::Reap;
 use crate::send::message::Message;
+use crate::send::task::Task;
 use crate::sys::clock::Instant;
 use crate::sys::{Descriptor, OsError, thread};
 use crate::wire::Reason;
@@ -98,6 +100,8 @@ pub(crate) struct Redelivery {
     limit: Duration,
     until: Option<Instant>,
     looked: Option<Instant>,
+    /// What a task watches that waits for its return.
+    waiting: Option<Waiting>,
     /// The inbox that is gone.
     gone: Option<Target>,
     /// What happened to the messages that are neither kept nor in a channel.
@@ -140,6 +144,7 @@ impl Redelivery {
             limit,
             until: Instant::now().checked_add(limit),
             looked: None,
+            waiting: None,
             gone: None,
             past: Past::default(),
             lost: 0,
@@ -381,6 +386,24 @@ impl Redelivery {
                 }
             }
         }
+    }
+
+    /// Whether a task has to wait until more can be done. If so, it is woken then, or looks again after a while.
+    pub(crate) fn is_awaited(&mut self, task: &Task<'_>) -> bool {
+        match &mut self.stage {
+            Stage::Back(bringing) => return bringing.is_awaited(task),
+            Stage::InDoubt(_) => task.look_after(LOOK_EVERY),
+            Stage::Away => {
+                self.looked = None; // the next step must look again
+                task.look_after(LOOK_AGAIN);
+                if let Some(domain) = self.node.domain() {
+                    let lookout = &self.node.process().lookout;
+                    let waiting = self.waiting.get_or_insert_with(|| Waiting::begin(lookout, domain.path()));
+                    task.watch(waiting);
+                }
+            }
+        }
+        true
     }
 
     fn wait_for_return(&mut self, until: Option<Instant>) -> Result<(), OsError> {

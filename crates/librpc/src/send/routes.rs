@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::link::inbox_shared::InboxShared;
@@ -22,6 +23,7 @@ use crate::send::message::{Attempt, Delivery, Patience};
 use crate::send::pool::{Audience, NoSlot, Pool};
 use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
 use crate::send::route::{Loss, Route, RouteId, Way};
+use crate::send::task::Task;
 use crate::send::topics::{TopicNames, TopicRoute};
 use crate::sys::clock::Instant;
 use crate::sys::slots::SlotMut;
@@ -29,7 +31,7 @@ use crate::sys::{OsError, thread};
 
 /// How long a sender sleeps that waits for a slot, at first and at most: nobody reports that a sample was dropped.
 const SLOT_PAUSE: Duration = Duration::from_micros(50);
-const SLOT_PAUSE_AT_MOST: Duration = Duration::from_millis(1);
+pub(super) const SLOT_PAUSE_AT_MOST: Duration = Duration::from_millis(1);
 
 /// What a flush of one route has found.
 #[derive(Debug, Default)]
@@ -37,6 +39,13 @@ pub(crate) struct Flushed {
     /// Messages that may still be processed.
     pub(crate) unprocessed: u64,
     pub(crate) loss: Option<Loss>,
+}
+
+/// How far the flush of one route has got.
+enum Flushing {
+    /// This many messages are not processed yet.
+    Unprocessed(u64),
+    Over(Flushed),
 }
 
 /// How far a route is connected: [`Routes::connect`].
@@ -114,6 +123,12 @@ impl Routes {
         Ok(at)
     }
 
+    /// Whether there is a route to a node's own inbox that is not closed.
+    pub(crate) fn reaches(&self, node: &str) -> bool {
+        let leads_there = |route: &Route| &*route.to == node && route.subscription.is_none();
+        self.list.iter().any(|route| leads_there(route) && !matches!(route.way, Way::Closed))
+    }
+
     /// The route to a subscription: the existing one, or a new one, which the first message connects.
     pub(crate) fn subscription_route(&mut self, subscription: Arc<Subscription>, names: &TopicNames) -> RouteId {
         let known = self.by_target.get(&subscription.target).copied();
@@ -177,16 +192,20 @@ impl Routes {
     /// The same, and waits for one until the patience ends.
     pub(crate) fn slot(&mut self, audience: Audience, bytes: usize, patience: Patience) -> Result<SlotMut, LoanError> {
         let mut pause = SLOT_PAUSE;
-        let can_fit = bytes as u64 <= self.pool.limit();
         loop {
             match self.try_slot(audience, bytes) {
-                Err(LoanError::Exhausted { .. }) if can_fit && !patience.is_over() => {
+                Err(LoanError::Exhausted { .. }) if self.can_fit(bytes) && !patience.is_over() => {
                     thread::sleep(pause);
                     pause = (2 * pause).min(SLOT_PAUSE_AT_MOST);
                 }
                 taken => return taken,
             }
         }
+    }
+
+    /// Whether all memory for payloads together takes so many bytes.
+    pub(super) fn can_fit(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.pool.limit()
     }
 
     /// Whether a slot may be lent to this audience.
@@ -392,15 +411,42 @@ impl Routes {
     /// Waits until one inbox has processed everything, up to a deadline.
     pub(crate) fn flush(&mut self, at: usize, deadline: Option<Instant>, names: &TopicNames) -> Flushed {
         loop {
+            match self.flush_now(at, names) {
+                Flushing::Over(flushed) => return flushed,
+                Flushing::Unprocessed(unprocessed) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return Flushed { unprocessed, loss: None };
+                }
+                Flushing::Unprocessed(_) => self.wait(at, WaitsFor::All, deadline),
+            }
+        }
+    }
+
+    /// The same for a task, which is woken when it is to look again.
+    pub(crate) fn poll_flush(
+        &mut self,
+        at: usize,
+        deadline: Option<Instant>,
+        names: &TopicNames,
+        task: &Task<'_>,
+    ) -> Poll<Flushed> {
+        loop {
+            match self.flush_now(at, names) {
+                Flushing::Over(flushed) => return Poll::Ready(flushed),
+                Flushing::Unprocessed(unprocessed) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return Poll::Ready(Flushed { unprocessed, loss: None });
+                }
+                Flushing::Unprocessed(_) if self.is_awaited(at, WaitsFor::All, task) => return Poll::Pending,
+                Flushing::Unprocessed(_) => {}
+            }
+        }
+    }
+
+    /// Looks whether one inbox has processed everything, and gives up what is gone.
+    fn flush_now(&mut self, at: usize, names: &TopicNames) -> Flushing {
+        loop {
             let loss = match self.redeliver(at) {
                 Ok(true) => None,
-                Ok(false) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                    return Flushed { unprocessed: self.list[at].account().queued, loss: None };
-                }
-                Ok(false) => {
-                    self.wait(at, WaitsFor::All, deadline);
-                    continue;
-                }
+                Ok(false) => return Flushing::Unprocessed(self.list[at].account().queued),
                 Err(loss) => Some(loss),
             };
             // What is still kept is not lost.
@@ -408,19 +454,16 @@ impl Routes {
                 Way::Redelivery(redelivery) => redelivery.account().queued,
                 Way::Closed => 0,
                 Way::Open(channel) if loss.is_some() => channel.account().queued,
-                Way::Open(channel) => {
-                    channel.wait_for_all(deadline);
-                    let unprocessed = channel.account().queued;
-                    if !channel.is_connected() && unprocessed > 0 {
-                        match self.give_up(at, names) {
-                            None => continue,
-                            loss => return Flushed { unprocessed: 0, loss },
-                        }
-                    }
-                    unprocessed
-                }
+                Way::Open(channel) => match (channel.is_drained(), channel.is_connected(), channel.account().queued) {
+                    (false, true, unprocessed) => return Flushing::Unprocessed(unprocessed),
+                    (_, false, 1..) => match self.give_up(at, names) {
+                        None => continue,
+                        loss => return Flushing::Over(Flushed { unprocessed: 0, loss }),
+                    },
+                    (.., unprocessed) => unprocessed,
+                },
             };
-            return Flushed { unprocessed, loss };
+            return Flushing::Over(Flushed { unprocessed, loss });
         }
     }
 

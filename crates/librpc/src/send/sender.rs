@@ -17,9 +17,9 @@ use crate::send::returned::{Returned, ReturnedError};
 /// sent stays with the receiver.
 #[derive(Debug)]
 pub struct Sender {
-    outbox: Outbox,
-    to: Destination,
-    timeout: Duration,
+    pub(super) outbox: Outbox,
+    pub(super) to: Destination,
+    pub(super) timeout: Duration,
 }
 
 impl Sender {

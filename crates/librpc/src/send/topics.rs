@@ -9,6 +9,7 @@ use crate::send::channel::Pushed;
 use crate::send::message::Message;
 use crate::send::rate::Pace;
 use crate::send::route::{Declared, Route, RouteId};
+use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::topic::{InvalidTopic, MAX_TOPICS, check_topic};
 
@@ -75,6 +76,17 @@ pub(crate) struct TopicRoute {
     pub(crate) declared: Declared,
     /// It has not got the message that is being published.
     pub(crate) is_behind: bool,
+    /// How far a task has come with the message that is being sent.
+    pub(crate) in_task: Option<InTask>,
+}
+
+/// A message that a task is sending.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InTask {
+    /// The last channel of the route, counted from its first, on which it is tried.
+    pub(crate) last_channel: u64,
+    /// Since when it waits for room.
+    pub(crate) blocked_since: Option<Instant>,
 }
 
 impl TopicState {
@@ -121,7 +133,7 @@ impl TopicState {
 impl TopicRoute {
     /// A topic's use of this route, about which nothing is known yet.
     pub(crate) fn new(id: RouteId) -> Self {
-        Self { id, listing: 0, declared: Declared::default(), is_behind: false }
+        Self { id, listing: 0, declared: Declared::default(), is_behind: false, in_task: None }
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod process; //    what this process has once, and what the kernel sa
 pub(crate) mod reactor; //    the one background thread of a process
 pub(crate) mod slots; //      memory for payloads, in equal slots
 pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
+pub(crate) mod tasks; //      futures that wait without a thread
 pub(crate) mod watch; //      inotify on a directory
 
 use std::borrow::Cow;

@@ -16,7 +16,7 @@ use crate::sys::slots::Slot;
 use crate::sys::thread;
 
 /// How often a sender looks whether a receiver has let go of something: nothing tells it.
-const RELEASE_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const RELEASE_PAUSE: Duration = Duration::from_millis(1);
 
 impl OutboundChannel {
     /// Before [`OutboundChannel::push_slot`], and before a declaration that is for this message: makes the receiver map the slot's
@@ -118,10 +118,13 @@ impl OutboundChannel {
 
     /// Waits until the receiver has answered what is under way, or has failed, up to a deadline.
     pub(super) fn wait_until_lent(&self, deadline: Option<Instant>) {
+        self.shared.wait_while(deadline, |_| self.is_lending());
+    }
+
+    /// Whether the receiver has not answered yet, or a memory is being handed over.
+    pub(super) fn is_lending(&self) -> bool {
         let is_under_way = |lending: &Arc<Lending>| lending.outcome() == Outcome::UnderWay;
-        self.shared.wait_while(deadline, |shared| {
-            shared.status() != channel_shared::OPEN || self.under_way.iter().any(is_under_way)
-        });
+        self.shared.status() != channel_shared::OPEN || self.under_way.iter().any(is_under_way)
     }
 
     /// Takes back what the receiver is done with.

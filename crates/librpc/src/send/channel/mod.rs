@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
 
+use self::lent::RELEASE_PAUSE;
 use crate::fault::fault;
 use crate::link::LinkRef;
 use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
@@ -21,8 +22,9 @@ use crate::name::{Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
-use crate::send::lent_queue::LentQueue;
+use crate::send::lent_queue::{LentQueue, Reap};
 use crate::send::polling::Polling;
+use crate::send::task::Task;
 use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
@@ -438,6 +440,37 @@ impl OutboundChannel {
             WaitsFor::Release => self.wait_for_release(deadline),
             WaitsFor::All => self.wait_for_all(deadline),
         }
+    }
+
+    /// Whether a task has to wait for this. If so, it is woken when that may be over.
+    pub(crate) fn is_awaited(&mut self, what: WaitsFor, task: &Task<'_>) -> bool {
+        let status = self.shared.watched_by(task.tasks);
+        if status != self.seen {
+            self.refresh();
+        }
+        let is_consumed = |position| move |consumed| consumed >= position;
+        match (what, status) {
+            (_, channel_shared::FAILED) => false,
+            (WaitsFor::Room(_), channel_shared::UNSENT) => true,
+            (WaitsFor::Room(position), _) => !self.shared.is_consumed(is_consumed(position)),
+            (WaitsFor::All, _) => !self.shared.is_consumed(is_consumed(self.producer.committed())),
+            (WaitsFor::Lending, _) => self.is_lending(),
+            (WaitsFor::Release, _) => {
+                self.reap(Reap::Released);
+                task.look_after(RELEASE_PAUSE);
+                true
+            }
+        }
+    }
+
+    /// Whether the receiver has neither answered nor failed. If so, the task is woken when it does.
+    pub(crate) fn is_unanswered(&self, task: &Task<'_>) -> bool {
+        self.shared.watched_by(task.tasks) < channel_shared::OPEN
+    }
+
+    /// A task has waited for room since then.
+    pub(crate) fn note_blocked(&mut self, since: Instant) {
+        self.producer.note_blocked(since.elapsed().as_nanos() as u64);
     }
 
     /// Waits until the receiver has consumed up to a position, or has failed. While this polls, it waits for at least a

@@ -1,10 +1,10 @@
-//! Tasks that wait for calls, without a thread of their own: the process's background thread watches the inbox for them.
+//! Tasks: futures that wait without a thread of their own. The process's background thread wakes them.
 //!
-//! A task that finds nothing leaves its waker here, under the lock of the exchange. It is woken, and looks again, when the inbox may have
-//! something, when another thread has taken something from it, and when its time is up. Every waker is called without a lock: it is the
-//! user's code.
+//! A task that finds nothing leaves its waker here. It is woken, and looks again, when the descriptor that is watched for it may have
+//! something, when whoever changes what it waits for takes the wakers, and when its time is up. Every waker is called without a lock: it is
+//! the user's code.
 //!
-//! Invariant: while a waker is here, the inbox's descriptor is watched, or a thread receives, which wakes them when it puts the inbox back.
+//! Invariant: a waker is here before its task looks for the last time. So whatever changes after that look finds it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -16,18 +16,18 @@ use crate::sys::poll::{Poll, Ready};
 use crate::sys::reactor::{Reactor, Source};
 use crate::sys::sync::Mutex;
 
-/// The tasks that wait for one inbox.
-pub(super) struct Tasks {
+/// The tasks that wait for one thing: an inbox, an outbox, a change in a domain.
+pub(crate) struct Tasks {
     token: u64,
     reactor: Weak<Reactor>,
-    /// The inbox's.
-    poll: Arc<Poll>,
+    /// An inbox's.
+    poll: Option<Arc<Poll>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// By the numbers of their calls.
+    /// By their numbers, such as those of their calls.
     wakers: BTreeMap<u64, Waker>,
     is_watched: bool,
     /// When the background thread wakes them in any case.
@@ -43,15 +43,15 @@ impl std::fmt::Debug for Tasks {
 
 /// Wakers that are called when this is dropped.
 #[derive(Default)]
-pub(super) struct Woken(BTreeMap<u64, Waker>);
+pub(crate) struct Woken(BTreeMap<u64, Waker>);
 
 impl Woken {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Calls them. The caller holds no lock.
-    pub(super) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         std::mem::take(&mut self.0).into_values().for_each(Waker::wake);
     }
 }
@@ -63,33 +63,22 @@ impl Drop for Woken {
 }
 
 impl Tasks {
-    pub(super) fn new(reactor: &Arc<Reactor>, poll: Arc<Poll>) -> Arc<Self> {
+    /// `poll`: what is watched for them, if anything.
+    pub(crate) fn new(reactor: &Arc<Reactor>, poll: Option<Arc<Poll>>) -> Arc<Self> {
         let (token, reactor) = (reactor.token(), Arc::downgrade(reactor));
         Arc::new(Self { token, reactor, poll, state: Mutex::default() })
     }
 
-    /// Has a task woken. `is_free`: no thread has the inbox, so its descriptor is to be watched. What `woken` gets is called, and dropped,
-    /// without a lock.
-    pub(super) fn wait(
-        self: &Arc<Self>,
-        number: u64,
-        waker: &Waker,
-        until: Option<Instant>,
-        is_free: bool,
-        woken: &mut Woken,
-    ) -> Result<(), OsError> {
+    /// Has a task woken, at this time in any case. What `woken` gets is called, and dropped, without a lock.
+    pub(crate) fn wait(self: &Arc<Self>, number: u64, waker: &Waker, until: Option<Instant>, woken: &mut Woken) {
         let mut state = self.state.lock();
         let Some(reactor) = self.reactor.upgrade().filter(|_| !state.is_closed) else {
             woken.0.insert(number, waker.clone()); // it sees that the node is closed
-            return Ok(());
+            return;
         };
         let is_known = state.wakers.get(&number).is_some_and(|known| known.will_wake(waker));
         if !is_known && let Some(former) = state.wakers.insert(number, waker.clone()) {
-            woken.0.insert(number, former); // another task's, which no longer has the call
-        }
-        if is_free && !state.is_watched {
-            reactor.watch(self.token, &*self.poll, self.clone())?;
-            state.is_watched = true;
+            woken.0.insert(number, former); // another task's, which no longer waits
         }
         if let Some(until) = until
             && state.deadline.is_none_or(|deadline| until < deadline)
@@ -97,31 +86,49 @@ impl Tasks {
             state.deadline = Some(until);
             reactor.deadline(self.token, self.clone(), Some(until));
         }
+    }
+
+    /// Has the tasks woken once the descriptor is ready.
+    pub(crate) fn watch(self: &Arc<Self>) -> Result<(), OsError> {
+        let mut state = self.state.lock();
+        if let (Some(reactor), Some(poll)) = (self.reactor.upgrade(), &self.poll)
+            && !state.is_watched
+            && !state.is_closed
+        {
+            reactor.watch(self.token, &**poll, self.clone())?;
+            state.is_watched = true;
+        }
         Ok(())
     }
 
     /// A task waits no longer.
-    pub(super) fn forget(&self, number: u64) {
+    pub(crate) fn forget(&self, number: u64) {
         let waker = self.state.lock().wakers.remove(&number);
         drop(waker); // without a lock
     }
 
+    /// Wakes all tasks. The caller holds no lock.
+    pub(crate) fn wake(&self) {
+        let mut woken = Woken::default(); // dropped after the lock
+        self.take(&mut woken);
+    }
+
     /// Takes all wakers, to be called without a lock.
-    pub(super) fn take(&self, into: &mut Woken) {
+    pub(crate) fn take(&self, into: &mut Woken) {
         into.0.append(&mut self.state.lock().wakers);
     }
 
-    /// The inbox is closed: nobody waits for it any more.
-    pub(super) fn close(&self) {
+    /// What they wait for has ended: nobody waits any more.
+    pub(crate) fn close(&self) {
         let mut woken = Woken::default();
         let mut state = self.state.lock();
         state.is_closed = true;
         woken.0.append(&mut state.wakers);
         let reactor = self.reactor.upgrade();
-        if let Some(reactor) = &reactor
+        if let (Some(reactor), Some(poll)) = (&reactor, &self.poll)
             && std::mem::take(&mut state.is_watched)
         {
-            reactor.unwatch(&*self.poll);
+            reactor.unwatch(&**poll);
         }
         drop(state);
         drop(reactor.and_then(|reactor| reactor.forget(self.token)));
@@ -133,8 +140,10 @@ impl Source for Tasks {
         let mut woken = Woken::default();
         let mut state = self.state.lock();
         // Until a task has looked at it, the inbox stays ready.
-        if std::mem::take(&mut state.is_watched) {
-            reactor.unwatch(&*self.poll);
+        if std::mem::take(&mut state.is_watched)
+            && let Some(poll) = &self.poll
+        {
+            reactor.unwatch(&**poll);
         }
         woken.0.append(&mut state.wakers);
         drop(state);

@@ -1,0 +1,37 @@
+//! A task that waits until it can send.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::registry::lookout::Waiting;
+use crate::sys::clock::Instant;
+use crate::sys::tasks::{Tasks, Woken};
+
+/// The only task that waits for an outbox: it belongs to one at a time.
+const NUMBER: u64 = 0;
+
+/// A task that waits. Its waker is left before it looks, so that nothing that changes after the look is missed.
+pub(crate) struct Task<'t> {
+    pub(crate) tasks: &'t Arc<Tasks>,
+    waker: &'t Waker,
+}
+
+impl<'t> Task<'t> {
+    /// `until`: when it looks again in any case.
+    pub(crate) fn new(tasks: &'t Arc<Tasks>, waker: &'t Waker, until: Option<Instant>) -> Self {
+        tasks.wait(NUMBER, waker, until, &mut Woken::default());
+        Self { tasks, waker }
+    }
+
+    /// Has it look again when something has changed in a domain.
+    pub(crate) fn watch(&self, waiting: &mut Waiting) {
+        waiting.watches_another();
+        waiting.wake(self.waker, None);
+    }
+
+    /// Has it look again after this time, because nobody reports what it waits for.
+    pub(crate) fn look_after(&self, pause: Duration) {
+        self.tasks.wait(NUMBER, self.waker, Some(Instant::now() + pause), &mut Woken::default());
+    }
+}
