@@ -65,6 +65,8 @@
 //! | redelivery | Messages that a receiver did not process go to its next incarnation, in order, or come back. | [`Sender::set_redelivery`], [`InboxBuilder::durable`], [`Message::is_redelivered`], [`Sender::take_returned`] |
 //! | events | An inbox reports senders that join, leave or die. | [`Inbox::recv_event`], [`Event`], [`Departure`] |
 //! | callbacks | The inbox calls a function for each message, on its own thread. | [`InboxBuilder::callback`], [`CallbackHandle`] |
+//! | tasks | Whatever waits has a form for tasks, in any executor, without a thread of its own. A message is taken only in the poll that returns it. | [`Inbox::recv_async`], [`Inbox::stream`], [`Sender::send_async`], [`Client::call_async`] |
+//! | several things at once | One wait for inboxes, servers, calls and other descriptors. | [`WaitSet`] |
 //! | event loops | An inbox can be polled as a descriptor, sleep, or spin for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
 //! | stopping | Another thread or a signal handler can stop an inbox. A node that closes can wait until its messages are processed. | [`Inbox::stop_handle`], [`Node::close`] |
 //! | several users | A group shares a domain. Each node admits senders by uid, gid, pid, executable or a function, and the kernel says who they are. | [`Domain::shared_with_group`], [`NodeBuilder::admit`], [`Admission`] |
@@ -99,6 +101,7 @@ compile_error!("librpc runs on Linux only: it needs memfd seals, open-file-descr
 
 // The modules, in the order in which a message meets them. ARCHITECTURE.md has their floors, and its way as functions.
 mod node; //        a participant with an id
+mod wait_set; //   waiting for several things at once
 mod call; //       requests to services, and their replies
 mod send; //        sending: outbox, route, channel
 mod rendezvous; //  being found: a node's listener, and the handshakes that it answers
@@ -155,5 +158,6 @@ pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
+pub use wait_set::{WaitSet, WaitSetError, Waitable};
 pub use wire::Reason;
 pub use zerocopy;

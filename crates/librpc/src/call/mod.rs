@@ -19,6 +19,7 @@ mod pending; //  a call that is under way: `Pending`, `Replies`
 mod request; //  a request at its server, and its answer
 mod server; //   serving: `Server`
 mod state; //    what a client knows of its calls
+mod waited; //   a server or a call, as a wait set waits for it
 mod work; //     what a server knows of its callers
 
 #[cfg(test)]
@@ -30,3 +31,4 @@ pub use options::CallOptions;
 pub use pending::{CancelHandle, Pending, Replies, Reply};
 pub use request::{ReplyStream, Request};
 pub use server::{Server, ServerBuilder};
+pub(crate) use waited::Waited;

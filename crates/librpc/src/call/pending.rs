@@ -12,6 +12,7 @@ use crate::call::error::CallError;
 use crate::call::in_common::{Limit, Shared};
 use crate::call::outgoing::Payload;
 use crate::call::state::Calling;
+use crate::call::waited::{Waited, WaitedAnswer};
 use crate::receive::Sample;
 use crate::receive::receiver::Until;
 use crate::stats::CallFailure;
@@ -77,6 +78,17 @@ impl Underway {
         Poll::Ready(Err(error))
     }
 
+    /// As a wait set waits for it.
+    fn waited(&self) -> Arc<dyn Waited> {
+        let Self { client, number, limit, .. } = self;
+        Arc::new(WaitedAnswer {
+            client: client.clone(),
+            number: *number,
+            limit: *limit,
+            visit: client.exchange.visit(),
+        })
+    }
+
     /// Up to this limit, but not beyond that of the call.
     fn within(&self, timeout: Duration) -> Until {
         let soon = Instant::now().checked_add(timeout);
@@ -128,6 +140,11 @@ impl fmt::Debug for CancelHandle {
 pub struct Pending(pub(super) Underway);
 
 impl Pending {
+    /// As a wait set waits for it.
+    pub(crate) fn waited(&self) -> Arc<dyn Waited> {
+        self.0.waited()
+    }
+
     /// Waits for the reply.
     ///
     /// # Errors
@@ -217,6 +234,11 @@ impl fmt::Debug for Pending {
 pub struct Replies(pub(super) Underway);
 
 impl Replies {
+    /// As a wait set waits for it.
+    pub(crate) fn waited(&self) -> Arc<dyn Waited> {
+        self.0.waited()
+    }
+
     /// The next part, if it has come. Does not block. `None`: it has not, or the reply is over ([`Replies::is_over`]).
     pub fn try_next(&mut self) -> Option<Result<Reply, CallError>> {
         self.part(Until::Now)

@@ -13,6 +13,7 @@ use crate::call::caller::Arrived;
 use crate::call::error::ServeError;
 use crate::call::exchange::{Exchange, Visit};
 use crate::call::request::Request;
+use crate::call::waited::{Waited, WaitedRequest};
 use crate::call::work::Serving;
 use crate::name::Address;
 use crate::node_shared::Owned;
@@ -183,6 +184,11 @@ impl Server {
     /// The requests as they come, in a task. It ends when the server is stopped.
     pub fn stream(&self) -> impl Stream<Item = Result<Request, RecvError>> + Unpin + '_ {
         Requests { server: self, visit: self.exchange.visit() }
+    }
+
+    /// As a wait set waits for it.
+    pub(crate) fn waited(&self) -> Arc<dyn Waited> {
+        Arc::new(WaitedRequest { exchange: self.exchange.clone(), visit: self.exchange.visit() })
     }
 
     fn poll_next_request(&self, context: &Context<'_>, visit: &Visit) -> Poll<Result<Option<Request>, RecvError>> {

@@ -114,6 +114,11 @@ impl Serving {
         None
     }
 
+    /// Whether a request can be handed out.
+    pub(super) fn has_next(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// How many requests have come and are not answered.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight

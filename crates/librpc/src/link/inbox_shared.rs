@@ -90,6 +90,8 @@ pub(crate) struct InboxShared {
     is_winding_down: AtomicBool,
     /// Bits: [`STOPPED`], [`CLOSED`], and [`NUDGED`], which ends nothing, but has to be looked at as often.
     ended: AtomicU8,
+    /// A receive for an event loop has found nothing since this was last cleared: the descriptor announces all that comes.
+    pub(crate) was_empty: AtomicBool,
     /// The kernel cannot have a barrier in this process's threads, so each message has a fence.
     pub(crate) has_own_fence: bool,
     /// Who may connect; `None`: whom the node admits.
@@ -195,6 +197,7 @@ impl InboxShared {
             directory,
             is_winding_down: AtomicBool::new(false),
             ended: AtomicU8::new(0),
+            was_empty: AtomicBool::new(false),
             has_own_fence: !barrier::is_registered(),
             invited: by_invitation.then(Mutex::default),
             state: Mutex::default(),

@@ -198,7 +198,8 @@ impl<'n> InboxBuilder<'n> {
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
         let receiver = Receiver::new(shared.clone(), wait, trust)?;
         // If this is dropped on an error, it withdraws the announcement.
-        let inbox = Inbox { receiver, shared, acknowledge, born: fork::Born::now(), tasks: None, node };
+        let born = fork::Born::now();
+        let inbox = Inbox { receiver, shared, acknowledge, born, tasks: None, runtime: None, node };
         inbox.node.announce(&inbox.shared).map_err(|error| match error {
             NotListed::Closed => InboxError::Closed { node: inbox.node.id.clone() },
             NotListed::Taken => InboxError::Taken { node: inbox.node.id.clone() },

@@ -3,8 +3,10 @@
 //! Nothing is taken from a ring before the future returns it: one that is dropped while it waits loses nothing.
 
 use std::future::poll_fn;
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
@@ -12,6 +14,9 @@ use crate::receive::inbox::{Inbox, RecvError};
 use crate::receive::message::{Event, Message, OwnedMessage};
 use crate::receive::receiver::Until;
 use crate::receive::sample::Sample;
+use crate::sys::OsError;
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+use crate::sys::runtime::Runtime;
 use crate::sys::tasks::{Tasks, Woken};
 
 /// The only task that waits for an inbox: it belongs to one at a time.
@@ -77,6 +82,34 @@ impl Inbox {
         Messages { inbox: self, take: Inbox::try_recv_sample }
     }
 
+    /// Has the tokio runtime of this thread wake the tasks that wait for the inbox: sooner than the process's background thread, which
+    /// wakes them otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot watch the descriptor.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime, and in one without I/O, as tokio's `AsyncFd` does.
+    #[cfg(feature = "tokio")]
+    pub fn with_tokio(mut self) -> io::Result<Self> {
+        self.runtime = Some(Runtime::tokio(self.watch().clone())?);
+        Ok(self)
+    }
+
+    /// Has async-io, the reactor of smol, wake the tasks that wait for the inbox: sooner than the process's background thread, which
+    /// wakes them otherwise.
+    ///
+    /// # Errors
+    ///
+    /// It cannot watch the descriptor.
+    #[cfg(feature = "async-io")]
+    pub fn with_async_io(mut self) -> io::Result<Self> {
+        self.runtime = Some(Runtime::async_io(self.watch().clone())?);
+        Ok(self)
+    }
+
     fn find_message(&mut self) -> Result<Option<()>, RecvError> {
         Ok((self.goes_on() || self.next_message(Until::Now)?).then_some(()))
     }
@@ -84,15 +117,19 @@ impl Inbox {
     /// Looks for a task, which is woken when it is to look again. `None`: the inbox was stopped.
     fn poll_to_receive<T>(
         &mut self,
-        context: &Context<'_>,
-        look: impl FnOnce(&mut Self) -> Result<Option<T>, RecvError>,
+        context: &mut Context<'_>,
+        mut look: impl FnMut(&mut Self) -> Result<Option<T>, RecvError>,
     ) -> Poll<Result<Option<T>, RecvError>> {
         // From now on, a look that finds nothing leaves the inbox so that its descriptor announces what comes. That descriptor is
         // level-triggered, so the waker may be left after the look.
         self.receiver.descriptor();
-        let found = look(self)?;
-        if found.is_some() || self.shared.has_ended() {
-            return Poll::Ready(Ok(found));
+        loop {
+            let found = look(self)?;
+            if found.is_some() || self.shared.has_ended() {
+                return Poll::Ready(Ok(found));
+            }
+            let Some(runtime) = &mut self.runtime else { break };
+            ready!(runtime.poll_readable(context)).map_err(|error| OsError::new("watch an inbox", error))?;
         }
         let (reactor, poll) = (self.node.reactor(), &self.receiver.poll);
         let tasks = self.tasks.get_or_insert_with(|| Tasks::new(reactor, Some(poll.clone())));

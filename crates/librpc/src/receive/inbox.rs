@@ -14,6 +14,7 @@ use crate::receive::message::{Departure, Event, Message, OwnedMessage};
 use crate::receive::receiver::{Found, Receiver, Until, Wanted};
 use crate::receive::sample::Sample;
 use crate::sys::poll::Poll;
+use crate::sys::runtime::Runtime;
 use crate::sys::tasks::Tasks;
 use crate::sys::{OsError, fork};
 
@@ -84,6 +85,8 @@ pub struct Inbox {
     pub(super) born: fork::Born,
     /// The task that waits for it, if one has.
     pub(super) tasks: Option<Arc<Tasks>>,
+    /// Which runtime watches it, instead of the background thread.
+    pub(super) runtime: Option<Runtime>,
     pub(super) node: Arc<Owned>,
 }
 

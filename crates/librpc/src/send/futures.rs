@@ -65,21 +65,27 @@ impl Outbox {
         let closed = || ConnectError::Closed { node: self.node.id.clone() };
         let domain = self.node.domain().ok_or_else(closed)?;
         let (owner, mut missing) = (self.node.clone(), ConnectError::NotFound { node: node.into() });
-        let found = wait::poll_for((&owner.process().lookout, domain.path()), waiting, context, deadline, || {
-            match self.try_connect(node) {
-                Ok(to) => Ok(Some(to)),
-                Err(error @ (ConnectError::NotFound { .. } | ConnectError::NoInbox { .. })) => {
-                    missing = error;
-                    Ok(None)
+        let found =
+            wait::poll_for((&owner.process().lookout, domain.path()), waiting, context, deadline, || {
+                match self.try_connect(node) {
+                    Ok(to) => Ok(Some(to)),
+                    Err(error @ (ConnectError::NotFound { .. } | ConnectError::NoInbox { .. })) => {
+                        missing = error;
+                        Ok(None)
+                    }
+                    Err(error) => Err(error),
                 }
-                Err(error) => Err(error),
-            }
-        });
+            });
         Poll::Ready(ready!(found)?.ok_or(missing))
     }
 
     /// Waits a while for the answer to a new channel. A later send finds out what becomes of one that is not answered in that time.
-    fn poll_answer(&mut self, context: &Context<'_>, to: Destination, until: Instant) -> Poll<Result<(), ConnectError>> {
+    fn poll_answer(
+        &mut self,
+        context: &Context<'_>,
+        to: Destination,
+        until: Instant,
+    ) -> Poll<Result<(), ConnectError>> {
         let tasks = self.tasks();
         let task = Task::new(&tasks, context.waker(), Some(until));
         let route = &mut self.routes.list[to.0];
@@ -257,11 +263,7 @@ struct Sending {
 
 impl Sending {
     fn new(outbox: &Outbox, to: Destination, timeout: Duration) -> Self {
-        Self {
-            way: TopicRoute::new(outbox.routes.id(to.0)),
-            slot: OnceCell::new(),
-            patience: Patience::new(timeout),
-        }
+        Self { way: TopicRoute::new(outbox.routes.id(to.0)), slot: OnceCell::new(), patience: Patience::new(timeout) }
     }
 }
 

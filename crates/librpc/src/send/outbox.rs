@@ -218,12 +218,7 @@ impl Outbox {
     }
 
     /// A message was sent, or was not.
-    pub(super) fn sent(
-        &mut self,
-        to: Destination,
-        bytes: usize,
-        sent: Result<(), SendError>,
-    ) -> Result<(), SendError> {
+    pub(super) fn sent(&mut self, to: Destination, bytes: usize, sent: Result<(), SendError>) -> Result<(), SendError> {
         let route = &mut self.routes.list[to.0];
         match &sent {
             Ok(()) => route.pace.iter_mut().for_each(|pace| pace.take(bytes)),

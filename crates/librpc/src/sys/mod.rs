@@ -14,6 +14,7 @@ mod os; //                    the same of a simulated machine
 pub(crate) mod poll; //       epoll and eventfd
 pub(crate) mod process; //    what this process has once, and what the kernel says about others
 pub(crate) mod reactor; //    the one background thread of a process
+pub(crate) mod runtime; //    runtimes that watch a descriptor themselves
 pub(crate) mod slots; //      memory for payloads, in equal slots
 pub(crate) mod socket; //     SOCK_SEQPACKET: listen, connect, messages, descriptors, credentials
 pub(crate) mod tasks; //      futures that wait without a thread

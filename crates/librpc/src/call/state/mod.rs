@@ -390,6 +390,15 @@ impl Calling {
         Some(call.outcome?.map(|()| None))
     }
 
+    /// Whether a call has an answer, or a part of one, that was not taken. `Some(false)`: it is over, and was taken. `None`: it has not
+    /// ended.
+    pub(super) fn has_answer(&self, number: u64) -> Option<bool> {
+        match self.calls.get(&number) {
+            None => Some(false),
+            Some(call) => (call.outcome.is_some() || !call.parts.is_empty()).then_some(true),
+        }
+    }
+
     /// The only reply to a call, or the error with which it ended. `None`: it has not ended.
     pub(super) fn reply(&mut self, number: u64) -> Option<Result<Sample, CallError>> {
         self.calls.get(&number)?.outcome.as_ref()?;

@@ -13,6 +13,7 @@ use super::polling::{Polled, Wanted};
 use super::{Found, POLLS_PER_CLOCK, Receiver, Until, Wait};
 use crate::fault::fault;
 use crate::link::inbox_shared::SIGNAL;
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::{OsError, barrier};
 
 /// How often an inbox looks at its rings once it can no longer issue barriers in its senders.
@@ -43,7 +44,14 @@ impl Receiver {
             self.let_go();
         }
         match until {
-            Until::Now if self.foreign.get() => self.poll_for_event_loop(wanted),
+            Until::Now if self.foreign.get() => {
+                let found = self.poll_for_event_loop(wanted)?;
+                if found.is_none() {
+                    // Release: pairs with the Acquire in `WaitSet`: the descriptor is looked at after this look.
+                    self.shared.was_empty.store(true, Ordering::Release);
+                }
+                Ok(found)
+            }
             Until::Now => self.poll_once(wanted),
             Until::Deadline(deadline) => self.wait(Some(deadline), wanted),
             Until::Forever => self.wait(None, wanted),
