@@ -66,6 +66,7 @@
 //! | events | An inbox reports senders that join, leave or die. | [`Inbox::recv_event`], [`Event`], [`Departure`] |
 //! | callbacks | The inbox calls a function for each message, on its own thread. | [`InboxBuilder::callback`], [`CallbackHandle`] |
 //! | tasks | Whatever waits has a form for tasks, in any executor, without a thread of its own. A message is taken only in the poll that returns it. | [`Inbox::recv_async`], [`Inbox::stream`], [`Sender::send_async`], [`Client::call_async`] |
+//! | several threads | A sender or a publisher that threads share, under one lock. | [`SharedSender`], [`SharedPublisher`] |
 //! | several things at once | One wait for inboxes, servers, calls and other descriptors. | [`WaitSet`] |
 //! | event loops | An inbox can be polled as a descriptor, sleep, or spin for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
 //! | stopping | Another thread or a signal handler can stop an inbox. A node that closes can wait until its messages are processed. | [`Inbox::stop_handle`], [`Node::close`] |
@@ -79,9 +80,9 @@
 //! # Threads, and what blocks
 //!
 //! Several threads may use a [`Node`] at once. An [`Inbox`], an [`Outbox`], a [`Sender`] and a [`Publisher`] are used
-//! by one thread at a time, so no message takes a lock. Each function that may block says so, with its limit. One
-//! background thread per process makes connections and notices when peers go. It runs none of your code, and takes no
-//! signals.
+//! by one thread at a time, so no message takes a lock. Threads that share one use a [`SharedSender`] or a [`SharedPublisher`]. Each function that may block says so, with its limit. One
+//! background thread per process makes connections, notices when peers go, and wakes tasks. It takes no signals, and runs none of
+//! your code but the wakers of your executor.
 //!
 //! # Fork
 //!
@@ -151,8 +152,8 @@ pub use receive::{
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, LoanFor, LoanSlice,
-    Outbox, PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError, Sender, Topic,
-    UnsentLoan,
+    Outbox, OwnedReceipt, PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError,
+    Sender, SharedPublisher, SharedSender, Topic, UnsentLoan,
 };
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};

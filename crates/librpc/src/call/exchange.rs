@@ -238,6 +238,11 @@ impl<S: Side> Exchange<S> {
         self.wake(inner, woken);
     }
 
+    /// Whether the inbox is closed: its server, or the last of its clients, was dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// Closes the inbox. Nothing comes any more.
     pub(super) fn close(&self) {
         let mut woken = Woken::default();

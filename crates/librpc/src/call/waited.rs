@@ -21,6 +21,9 @@ pub(super) struct WaitedRequest {
 
 impl Waited for WaitedRequest {
     fn is_ready(&self, context: &Context<'_>) -> bool {
+        if self.exchange.is_closed() {
+            return false; // the server was dropped
+        }
         let is_over = || self.exchange.inbox.is_winding_down();
         let find = |side: &mut Serving| (side.has_next() || is_over()).then_some(());
         self.exchange.poll_visit(context, &self.visit, None, find).is_ready()

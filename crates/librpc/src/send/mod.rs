@@ -23,6 +23,7 @@ pub(crate) mod returned; //   messages that came back
 pub(crate) mod route; //      one inbox that an outbox reaches
 pub(crate) mod routes; //     all of them
 pub(crate) mod sender; //     an outbox with one destination
+mod shared; //                senders and publishers that several threads share
 pub(crate) mod task; //       a task that waits until it can send
 pub(crate) mod topics; //     the topics of an outbox
 
@@ -36,4 +37,5 @@ pub use publisher::Publisher;
 pub use rate::Rate;
 pub use returned::{Returned, ReturnedError};
 pub use sender::Sender;
+pub use shared::{OwnedReceipt, SharedPublisher, SharedSender};
 pub use topics::Topic;
