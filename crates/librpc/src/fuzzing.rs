@@ -146,6 +146,7 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         policy: 0,
         own: true,
         durable,
+        history: Some(3),
         max_message: None,
     };
     let patterns = ListedAddress::Patterns(vec!["a/**/b".into(), "*".into()]);
@@ -253,7 +254,16 @@ pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
             0 => ListedAddress::Node,
             _ => ListedAddress::Patterns(patterns.to_vec()),
         };
-        ListedInbox { number, address, capacity, policy: 0, own: false, durable: None, max_message: None }
+        ListedInbox {
+            number,
+            address,
+            capacity,
+            policy: 0,
+            own: false,
+            durable: None,
+            max_message: None,
+            history: None,
+        }
     };
     wire::encode(&(0..inboxes).map(listed).collect::<Vec<_>>())
 }
@@ -261,8 +271,8 @@ pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
 /// A list of two inboxes: the node's own, and that of a service.
 pub fn write_service(service: &str, capacity: u64) -> Vec<u8> {
     let listed = |(number, address)| {
-        let (own, durable, max_message) = (false, None, None);
-        ListedInbox { number, address, capacity, policy: 0, own, durable, max_message }
+        let (own, durable, max_message, history) = (false, None, None, None);
+        ListedInbox { number, address, capacity, policy: 0, own, durable, max_message, history }
     };
     let inboxes = [(0, ListedAddress::Node), (1, ListedAddress::Service(service.to_owned()))];
     wire::encode(&inboxes.map(listed).to_vec())

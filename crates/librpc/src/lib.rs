@@ -152,8 +152,8 @@ pub use receive::{
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, LoanFor, LoanSlice,
-    Outbox, OwnedReceipt, PublishError, Publisher, Rate, ReachedInbox, Receipt, Returned, ReturnedError, SendError,
-    Sender, SharedPublisher, SharedSender, Topic, UnsentLoan,
+    Outbox, OwnedReceipt, PublishError, Publisher, PublisherBuilder, Rate, ReachedInbox, Receipt, Returned,
+    ReturnedError, SendError, Sender, SharedPublisher, SharedSender, Topic, UnsentLoan,
 };
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};

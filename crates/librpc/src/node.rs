@@ -13,7 +13,7 @@ use crate::place::OpenError;
 use crate::receive::{Inbox, InboxBuilder, InboxError, Subscriber};
 use crate::registry::Domain;
 use crate::rendezvous::{listener, pages};
-use crate::send::{ConnectError, Outbox, Publisher, Sender};
+use crate::send::{ConnectError, Outbox, Publisher, PublisherBuilder, Sender};
 use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
 use crate::sys::{barrier, fork};
@@ -253,9 +253,12 @@ impl Node {
     ///
     /// [`InvalidTopic`].
     pub fn publisher(&self, topic: &str) -> Result<Publisher, InvalidTopic> {
-        let mut outbox = self.outbox();
-        let topic = outbox.topic(topic)?;
-        Ok(Publisher::new(outbox, topic))
+        self.publisher_builder(topic).open()
+    }
+
+    /// Sets up a publisher: how much it keeps for late subscriptions.
+    pub fn publisher_builder(&self, topic: &str) -> PublisherBuilder<'_> {
+        PublisherBuilder::new(&self.0, topic)
     }
 
     /// Serves a service: receives the requests of its clients, and answers them. Its name follows the rules of topics. See

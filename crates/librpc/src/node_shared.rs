@@ -454,6 +454,7 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         policy: inbox.policy.number(),
         own: inbox.receive_own,
         durable: inbox.durable.clone(),
+        history: matches!(inbox.address, Address::Topics(_)).then_some(inbox.history as u64),
         max_message: Some(inbox.max_message).filter(|&bytes| bytes != DEFAULT_MAX_MESSAGE),
     };
     inboxes.iter().filter(|inbox| inbox.address != Address::Replies).map(list).collect()

@@ -78,8 +78,9 @@ const HAS_CORRELATION: u8 = 4;
 const REDELIVERED: u8 = 8;
 const LENT: u8 = 16;
 const HAS_DEADLINE: u8 = 32;
+const PAST: u8 = 64;
 const OPTIONAL: u8 = HAS_TIME | HAS_TOPIC | HAS_CORRELATION | HAS_DEADLINE;
-const KNOWN_FLAGS: u8 = OPTIONAL | REDELIVERED | LENT;
+const KNOWN_FLAGS: u8 = OPTIONAL | REDELIVERED | LENT | PAST;
 
 /// What a record carries in addition to its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct Head {
     pub redelivered: bool,
     /// Whether the payload is not in the ring, but lent: the ring has a [`crate::Lent`] in its place.
     pub lent: bool,
+    /// Whether it was published before the subscription, and kept for it.
+    pub past: bool,
 }
 
 impl Head {
@@ -106,7 +109,8 @@ impl Head {
 
     /// A record of this kind without optional words.
     pub const fn of(kind: Kind) -> Self {
-        Self { kind, time: None, topic: None, correlation: None, deadline: None, redelivered: false, lent: false }
+        let (redelivered, lent, past) = (false, false, false);
+        Self { kind, time: None, topic: None, correlation: None, deadline: None, redelivered, lent, past }
     }
 
     #[inline(always)]
@@ -129,6 +133,9 @@ impl Head {
         }
         if self.lent {
             flags |= LENT;
+        }
+        if self.past {
+            flags |= PAST;
         }
         flags
     }
@@ -201,6 +208,7 @@ impl Commit {
             deadline: optional(HAS_DEADLINE),
             redelivered: self.flags & REDELIVERED != 0,
             lent: self.flags & LENT != 0,
+            past: self.flags & PAST != 0,
         }
     }
 }

@@ -49,7 +49,7 @@ impl Outgoing {
 
     /// Sends a record, if that is possible at once. A long payload is put into a slot, which is kept for the next attempt.
     pub(super) fn say(&mut self, way: &mut TopicRoute, call: Call<'_>, payload: &[u8], slot: &OnceCell<Slot>) -> Said {
-        let message = Message { topic: None, call: Some(call), payload, slot: Some(slot) };
+        let message = Message { topic: None, call: Some(call), payload, slot: Some(slot), past: false };
         // Nearly always there is room.
         if let Some(route) = self.routes.get(way.id)
             && matches!(route.push(&mut way.declared, message, false), Pushed::Yes)

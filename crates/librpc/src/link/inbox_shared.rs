@@ -65,6 +65,7 @@ pub(crate) struct Settings {
     pub(crate) receive_own: bool,
     /// The name under which a subscription may be taken up again.
     pub(crate) durable: Option<String>,
+    pub(crate) history: usize,
     /// Only senders that its owner has invited may connect.
     pub(crate) by_invitation: bool,
 }
@@ -81,6 +82,8 @@ pub(crate) struct InboxShared {
     pub(crate) receive_own: bool,
     /// The name under which a subscription may be taken up again.
     pub(crate) durable: Option<String>,
+    /// How many of the messages that a publisher keeps of each topic it wants, at most.
+    pub(crate) history: usize,
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     /// Its channels, as its statistics see them.
@@ -183,7 +186,8 @@ impl InboxShared {
         directory: Arc<Descriptor>,
         ended: Arc<EndedTable>,
     ) -> Result<Arc<Self>, OsError> {
-        let Settings { address, capacity, max_message, policy, receive_own, durable, by_invitation } = settings;
+        let Settings { address, capacity, max_message, policy, receive_own, durable, history, by_invitation } =
+            settings;
         Ok(Arc::new(Self {
             number,
             channels: ChannelTable::new(address.clone(), ended),
@@ -193,6 +197,7 @@ impl InboxShared {
             policy,
             receive_own,
             durable,
+            history,
             signal: Signal::new()?,
             directory,
             is_winding_down: AtomicBool::new(false),

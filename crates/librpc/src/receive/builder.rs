@@ -98,6 +98,7 @@ pub struct InboxBuilder<'n> {
     policy: Policy,
     receive_own: bool,
     durable: Option<String>,
+    history: usize,
     wait: Wait,
     acknowledge: Acknowledge,
 }
@@ -113,6 +114,7 @@ impl<'n> InboxBuilder<'n> {
             policy: Policy::default(),
             receive_own: false,
             durable: None,
+            history: usize::MAX,
             wait: Wait::default(),
             acknowledge: Acknowledge::default(),
         }
@@ -163,6 +165,14 @@ impl<'n> InboxBuilder<'n> {
         Self { durable: Some(name.to_owned()), ..self }
     }
 
+    /// How many messages of each topic a subscription wants from before it was opened, at most, from each publisher that keeps some
+    /// ([`crate::PublisherBuilder::history`]). By default all that are kept; 0: none. They come before anything newer, in order, and say
+    /// so ([`crate::Message::is_past`]). A [durable](InboxBuilder::durable) subscription that was taken up again gets none:
+    /// nothing has passed it by.
+    pub fn history(self, most: usize) -> Self {
+        Self { history: most, ..self }
+    }
+
     /// How the inbox waits.
     pub fn wait(self, wait: Wait) -> Self {
         Self { wait, ..self }
@@ -180,8 +190,19 @@ impl<'n> InboxBuilder<'n> {
     ///
     /// [`InboxError`].
     pub fn open(self) -> Result<Inbox, InboxError> {
-        let Self { node, address, capacity, max_message, trust, policy, receive_own, durable, wait, acknowledge } =
-            self;
+        let Self {
+            node,
+            address,
+            capacity,
+            max_message,
+            trust,
+            policy,
+            receive_own,
+            durable,
+            history,
+            wait,
+            acknowledge,
+        } = self;
         let address = address?;
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::InvalidName)?;
@@ -194,7 +215,8 @@ impl<'n> InboxBuilder<'n> {
         let closed = || InboxError::Closed { node: node.id.clone() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
         let by_invitation = address == Address::Replies;
-        let settings = Settings { address, capacity, max_message, policy, receive_own, durable, by_invitation };
+        let settings =
+            Settings { address, capacity, max_message, policy, receive_own, durable, history, by_invitation };
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
         let receiver = Receiver::new(shared.clone(), wait, trust)?;
         // If this is dropped on an error, it withdraws the announcement.

@@ -14,6 +14,7 @@ pub(crate) struct Taken {
     pub(crate) sequence: u64,
     pub(crate) topic: Option<u64>,
     pub(crate) redelivered: bool,
+    pub(crate) past: bool,
     pub(crate) missed: u64,
 }
 
@@ -76,11 +77,17 @@ impl<'a> Message<'a> {
         self.taken.redelivered
     }
 
+    /// Whether it was published before the subscription was opened, and kept for it: see [`crate::PublisherBuilder::history`].
+    #[inline]
+    pub fn is_past(&self) -> bool {
+        self.taken.past
+    }
+
     /// A copy that does not borrow the inbox.
     pub fn to_owned(&self) -> OwnedMessage {
-        let Taken { sequence, missed, redelivered, topic, .. } = *self.taken;
+        let Taken { sequence, missed, redelivered, past, topic, .. } = *self.taken;
         let (peer, topic) = (self.peer.clone(), self.topics.of(topic).map(Arc::from));
-        OwnedMessage { peer, topic, payload: self.payload.into(), sequence, missed, redelivered }
+        OwnedMessage { peer, topic, payload: self.payload.into(), sequence, missed, redelivered, past }
     }
 }
 
@@ -93,6 +100,7 @@ impl fmt::Debug for Message<'_> {
             .field("sequence", &self.sequence())
             .field("missed", &self.missed())
             .field("redelivered", &self.is_redelivered())
+            .field("past", &self.is_past())
             .finish()
     }
 }
@@ -113,6 +121,8 @@ pub struct OwnedMessage {
     pub missed: u64,
     /// As in [`Message::is_redelivered`].
     pub redelivered: bool,
+    /// As in [`Message::is_past`].
+    pub past: bool,
 }
 
 impl OwnedMessage {

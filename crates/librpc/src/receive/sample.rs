@@ -25,6 +25,7 @@ pub struct Sample {
     pub(crate) sequence: u64,
     pub(crate) missed: u64,
     pub(crate) redelivered: bool,
+    pub(crate) past: bool,
     pub(crate) payload: SamplePayload,
 }
 
@@ -82,6 +83,11 @@ impl Sample {
     /// As [`crate::Message::missed`].
     pub fn missed(&self) -> u64 {
         self.missed
+    }
+
+    /// As [`crate::Message::is_past`].
+    pub fn is_past(&self) -> bool {
+        self.past
     }
 
     /// As [`crate::Message::is_redelivered`].

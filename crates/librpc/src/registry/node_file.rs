@@ -264,6 +264,7 @@ mod tests {
                 policy: 0,
                 own: false,
                 durable: None,
+                history: None,
                 max_message: None,
             }])
         };

@@ -31,6 +31,8 @@ pub(crate) struct Subscription {
     pub(crate) own: bool,
     /// The name under which a subscription of the same node may be taken up again.
     pub(crate) durable: Option<String>,
+    /// How many of the messages that a publisher keeps of each topic it wants, at most.
+    pub(crate) history: usize,
     /// When it became known.
     added: u64,
 }
@@ -56,7 +58,8 @@ impl Subscription {
         match Target::new(id.into(), file, inbox, address) {
             Ok(target) => {
                 let (own, durable) = (inbox.own, inbox.durable.clone());
-                Some(Self { target, patterns, own, durable, added })
+                let history = inbox.history.map_or(0, |most| usize::try_from(most).unwrap_or(usize::MAX));
+                Some(Self { target, patterns, own, durable, history, added })
             }
             Err(why) => {
                 tracing::warn!(node = id, why, "a subscription is passed over");
@@ -67,7 +70,7 @@ impl Subscription {
 
     /// Where a caller takes replies, as it said itself: such an inbox is not listed.
     pub(crate) fn of_replies(target: Target) -> Self {
-        Self { target, patterns: [].into(), own: true, durable: None, added: 0 }
+        Self { target, patterns: [].into(), own: true, durable: None, history: 0, added: 0 }
     }
 
     /// Whether it serves this service.
@@ -89,7 +92,7 @@ impl Subscription {
 
     /// Whether nothing about it has changed.
     fn is_as_before(&self, before: &Self) -> bool {
-        let what = |of: &Self| (of.target.clone(), of.patterns.clone(), of.own, of.durable.clone());
+        let what = |of: &Self| (of.target.clone(), of.patterns.clone(), of.own, of.durable.clone(), of.history);
         what(self) == what(before)
     }
 

@@ -1,8 +1,10 @@
 //! Delivering a message to one inbox, in steps that do not wait: push it, connect first, or continue a redelivery.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::fault::fault;
 use crate::link::channel_shared::Failure;
 use crate::name::Address;
 use crate::policy::Policy;
@@ -13,7 +15,7 @@ use crate::send::dial;
 use crate::send::error::{LoanError, SendError};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
 use crate::send::redelivery::{Over, Progress, Redelivery};
-use crate::send::route::{Declared, Loss, Way};
+use crate::send::route::{Declared, Loss, RouteId, Way};
 use crate::send::routes::{Routes, SLOT_PAUSE_AT_MOST};
 use crate::send::task::Task;
 use crate::send::topics::{InTask, TopicNames, TopicRoute};
@@ -24,6 +26,8 @@ use crate::wire::Reason;
 
 /// At most this many times a message is tried again at once, and over at most this many new channels.
 const MAX_RETRIES: u32 = 8;
+/// How soon the past is tried again that a subscription could not be given for a reason that nobody reports.
+const PAST_AGAIN: Duration = Duration::from_millis(100);
 
 /// Copies a message's payload into a slot, for all inboxes.
 fn fill(mut slot: SlotMut, message: Message<'_>) {
@@ -152,17 +156,36 @@ impl Routes {
         names: &TopicNames,
         limit: Duration,
     ) -> Delivery {
-        let route = &mut self.list[way.id.at];
-        let pushed = route.push(&mut way.declared, message, true);
-        match self.judge(way.id.at, pushed, names) {
-            Attempt::Over(Delivery::Delivered) if self.list[way.id.at].is_unsent() => Delivery::Pending,
+        while let Some(next) = way.past.front() {
+            let (payload, slot) = (&*next.payload, Some(&next.slot));
+            let past = Message { topic: message.topic, call: None, payload, slot, past: true };
+            match self.push_one_pending(way.id.at, &mut way.declared, past, names, limit) {
+                Delivery::Pending | Delivery::Delivered => drop(way.past.pop_front()),
+                other => return other,
+            }
+        }
+        self.push_one_pending(way.id.at, &mut way.declared, message, names, limit)
+    }
+
+    fn push_one_pending(
+        &mut self,
+        at: usize,
+        declared: &mut Declared,
+        message: Message<'_>,
+        names: &TopicNames,
+        limit: Duration,
+    ) -> Delivery {
+        let route = &mut self.list[at];
+        let pushed = route.push(declared, message, true);
+        match self.judge(at, pushed, names) {
+            Attempt::Over(Delivery::Delivered) if self.list[at].is_unsent() => Delivery::Pending,
             Attempt::Over(delivery) => delivery,
-            Attempt::Retry => Delivery::Failed(self.list[way.id.at].refusal()),
+            Attempt::Retry => Delivery::Failed(self.list[at].refusal()),
             // It is not known yet which process would read it.
             Attempt::Wait(WaitsFor::Room(0) | WaitsFor::Lending) | Attempt::NeedsSlot => {
-                Delivery::Failed(SendError::Unanswered { node: self.list[way.id.at].to.clone(), limit })
+                Delivery::Failed(SendError::Unanswered { node: self.list[at].to.clone(), limit })
             }
-            Attempt::Wait(_) => Delivery::Failed(SendError::Stuck { node: self.list[way.id.at].to.clone() }),
+            Attempt::Wait(_) => Delivery::Failed(SendError::Stuck { node: self.list[at].to.clone() }),
         }
     }
 
@@ -177,6 +200,11 @@ impl Routes {
         for _ in 0..MAX_RETRIES {
             if !self.is_valid(way, message.topic.map(|(_, name)| name)) {
                 return Attempt::Over(Delivery::Ended);
+            }
+            if !way.past.is_empty()
+                && let Some(attempt) = self.deliver_past(way, message.topic, names, patience)
+            {
+                return attempt;
             }
             match self.try_deliver(way.id.at, message, &mut way.declared, names, patience) {
                 Attempt::Retry => {}
@@ -197,6 +225,72 @@ impl Routes {
         }
         // A receiver that accepts connections and ends each at once.
         Attempt::Over(Delivery::Failed(self.list[way.id.at].refusal()))
+    }
+
+    /// Delivers what a new subscription gets first. `None`: nothing of it is left.
+    pub(crate) fn deliver_past(
+        &mut self,
+        way: &mut TopicRoute,
+        topic: Option<(u64, &Arc<str>)>,
+        names: &TopicNames,
+        patience: Patience,
+    ) -> Option<Attempt> {
+        let mut past = std::mem::take(&mut way.past);
+        let attempt = loop {
+            let Some(next) = past.front() else { return None };
+            let (payload, slot) = (&*next.payload, Some(&next.slot));
+            let message = Message { topic, call: None, payload, slot, past: true };
+            match self.deliver_now(way, message, names, patience) {
+                Attempt::Over(Delivery::Delivered) => {
+                    past.pop_front();
+                    fault!("history.delivered");
+                }
+                // What its inbox does not take, because it is too long or nothing is waited for, it misses.
+                Attempt::Over(Delivery::Failed(SendError::TooLarge { .. } | SendError::Dropped { .. })) => {
+                    past.pop_front();
+                }
+                attempt => break attempt,
+            }
+        };
+        way.past = past;
+        way.listing = 0; // no message goes this way before that
+        Some(attempt)
+    }
+
+    /// The same for the background thread, which is woken when it is to try again. `false`: the subscription has ended.
+    ///
+    /// # Errors
+    ///
+    /// The route, if its subscription may not read the topic.
+    pub(crate) fn poll_past(
+        &mut self,
+        way: &mut TopicRoute,
+        topic: (u64, &Arc<str>),
+        names: &TopicNames,
+        task: &Task<'_>,
+    ) -> Result<bool, RouteId> {
+        // Its deadline is past: it never waits.
+        let patience = Patience { timeout: Duration::ZERO, deadline: Some(Instant::now()) };
+        for _ in 0..MAX_RETRIES {
+            if !self.is_valid(way, Some(topic.1)) {
+                return Ok(false);
+            }
+            match self.deliver_past(way, Some(topic), names, patience) {
+                None => return Ok(true),
+                Some(Attempt::Wait(what)) if self.is_awaited(way.id.at, what, task) => return Ok(true),
+                Some(Attempt::Wait(_) | Attempt::Retry) => {}
+                Some(Attempt::NeedsSlot) => break,
+                Some(Attempt::Over(Delivery::Ended)) => return Ok(false),
+                Some(Attempt::Over(Delivery::Denied)) => return Err(way.id),
+                Some(Attempt::Over(Delivery::Lost(error))) => {
+                    self.losses.push(Loss { messages: error.undelivered(), error });
+                }
+                // The next publish says why, or a later look succeeds.
+                Some(Attempt::Over(_)) => break,
+            }
+        }
+        task.look_after(PAST_AGAIN);
+        Ok(true)
     }
 
     /// Tries once to deliver a message.

@@ -16,10 +16,11 @@ use crate::registry::lookout::Waiting;
 use crate::registry::wait;
 use crate::send::dial::{ANSWER_LIMIT, ConnectError};
 use crate::send::error::{FlushError, PublishError, SendError};
+use crate::send::latched::Latch;
 use crate::send::message::{Message, Patience};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Destination, Flush, Outbox};
 use crate::send::publish::{Publication, Receipt};
-use crate::send::publisher::Publisher;
+use crate::send::publisher::{Handle, Publisher};
 use crate::send::sender::Sender;
 use crate::send::task::Task;
 use crate::send::topics::{Topic, TopicRoute};
@@ -155,7 +156,7 @@ impl Outbox {
                 return Poll::Pending;
             }
             Ok(None) => {
-                let message = Message { topic: None, call: None, payload, slot: Some(slot) };
+                let message = Message { topic: None, call: None, payload, slot: Some(slot), past: false };
                 let delivery = ready!(self.routes.poll_deliver(way, message, &self.topics.names, *patience, &task));
                 self.delivered(to, delivery)
             }
@@ -186,7 +187,7 @@ impl Outbox {
         let (inboxes, pending) = match self.publish_plain(topic, payload) {
             Some(inboxes) => (inboxes, 0),
             None => {
-                let mut publishing = Publishing::new(self, topic, payload, timeout);
+                let mut publishing = Publishing::new(&mut *self, topic, payload, timeout);
                 let inboxes = poll_fn(|context| publishing.poll(context)).await?;
                 drop(publishing);
                 (inboxes, self.pending)
@@ -267,35 +268,75 @@ impl Sending {
     }
 }
 
+/// An outbox, as each poll reaches it.
+pub(super) trait Reach {
+    /// `None`: it belongs to the process that forked this one.
+    fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R>;
+}
+
+impl Reach for &mut Outbox {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+        Some(act(self))
+    }
+}
+
+/// Between two polls, the background thread may use it.
+impl Reach for &Latch {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+        Latch::with(self, act)
+    }
+}
+
 /// A message that a task is publishing.
-struct Publishing<'o> {
-    outbox: &'o mut Outbox,
+pub(super) struct Publishing<'p, R: Reach> {
+    outbox: R,
     topic: Topic,
-    payload: &'o [u8],
+    payload: &'p [u8],
     slot: OnceCell<Slot>,
     patience: Patience,
     /// How many inboxes have got it, once it was offered to all.
     inboxes: Option<usize>,
 }
 
-impl<'o> Publishing<'o> {
-    fn new(outbox: &'o mut Outbox, topic: Topic, payload: &'o [u8], timeout: Duration) -> Self {
+impl<'p, R: Reach> Publishing<'p, R> {
+    pub(super) fn new(outbox: R, topic: Topic, payload: &'p [u8], timeout: Duration) -> Self {
         Self { outbox, topic, payload, slot: OnceCell::new(), patience: Patience::new(timeout), inboxes: None }
     }
 
-    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<usize, PublishError>> {
+    pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<usize, PublishError>> {
         let Self { outbox, topic, payload, slot, patience, inboxes } = self;
-        if !outbox.born.is_here() {
+        let publication = Publication { topic: *topic, payload, slot, patience: *patience };
+        let polled = outbox.with(|outbox| outbox.poll_publish(context, publication, inboxes));
+        polled.unwrap_or(Poll::Ready(Err(PublishError::Forked)))
+    }
+}
+
+impl<R: Reach> Drop for Publishing<'_, R> {
+    fn drop(&mut self) {
+        let topic = self.topic;
+        self.outbox.with(|outbox| outbox.end_publication(topic));
+    }
+}
+
+impl Outbox {
+    /// `inboxes`: how many have got it, once it was offered to all.
+    fn poll_publish(
+        &mut self,
+        context: &Context<'_>,
+        publication: Publication<'_>,
+        inboxes: &mut Option<usize>,
+    ) -> Poll<Result<usize, PublishError>> {
+        let Publication { topic, patience, .. } = publication;
+        if !self.born.is_here() {
             return Poll::Ready(Err(PublishError::Forked));
         }
-        let tasks = outbox.tasks();
+        let tasks = self.tasks();
         let task = Task::new(&tasks, context.waker(), patience.deadline);
-        let publication = Publication { topic: *topic, payload, slot, patience: *patience };
         let inboxes = match inboxes {
             Some(inboxes) => inboxes,
             None => {
-                if !outbox.is_offered(*topic) {
-                    let state = &mut outbox.topics.list[topic.0];
+                if !self.is_offered(topic) {
+                    let state = &mut self.topics.list[topic.0];
                     let bytes = publication.bytes();
                     let pause = state.pace.as_mut().map_or(Ok(None), |pace| pace.pause(bytes, patience.deadline));
                     let pause = pause.map_err(|wait| PublishError::RateLimited { topic: state.name.clone(), wait })?;
@@ -303,28 +344,22 @@ impl<'o> Publishing<'o> {
                         task.look_after(pause);
                         return Poll::Pending;
                     }
-                    outbox.offer(publication)?;
+                    self.offer(publication)?;
                 }
-                inboxes.insert(outbox.reached(*topic))
+                inboxes.insert(self.reached(topic))
             }
         };
-        *inboxes += outbox.pass(publication, |routes, leg, message, names| {
-            match routes.poll_deliver(leg, message, names, *patience, &task) {
+        *inboxes += self.pass(publication, |routes, leg, message, names| {
+            match routes.poll_deliver(leg, message, names, patience, &task) {
                 Poll::Ready(delivery) => Some(delivery),
                 Poll::Pending => None,
             }
         })?;
-        if outbox.is_behind(*topic) {
+        if self.is_behind(topic) {
             return Poll::Pending;
         }
-        outbox.published(publication, *inboxes);
+        self.published(publication, *inboxes);
         Poll::Ready(Ok(*inboxes))
-    }
-}
-
-impl Drop for Publishing<'_> {
-    fn drop(&mut self) {
-        self.outbox.end_publication(self.topic);
     }
 }
 
@@ -400,8 +435,16 @@ impl Publisher {
     ///
     /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     pub async fn publish_async(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
-        let (topic, timeout) = (self.topic, self.timeout);
-        self.outbox.publish_timeout_async(topic, payload, timeout).await
+        let Self { handle, topic, timeout, undelivered } = self;
+        match handle {
+            Handle::Own(outbox) => outbox.publish_timeout_async(*topic, payload, *timeout).await,
+            Handle::Latched(latch) => {
+                let mut publishing = Publishing::new(&*latch, *topic, payload, *timeout);
+                let inboxes = poll_fn(|context| publishing.poll(context)).await?;
+                drop(publishing);
+                Ok(latch.receipt(inboxes, undelivered))
+            }
+        }
     }
 
     /// Waits until everything published is processed, up to a limit. As [`Publisher::flush`].
@@ -410,7 +453,19 @@ impl Publisher {
     ///
     /// [`FlushError`] says how many messages are not processed, each counted once per inbox.
     pub async fn flush_async(&mut self, timeout: Duration) -> Result<(), FlushError> {
-        self.outbox.flush_async(timeout).await
+        match &mut self.handle {
+            Handle::Own(outbox) => outbox.flush_async(timeout).await,
+            Handle::Latched(latch) => {
+                let mut flush = latch.with(Outbox::begin_flush).ok_or(FlushError::Forked)?;
+                let (deadline, mut at) = (Instant::now().checked_add(timeout), 0);
+                poll_fn(|context| {
+                    let polled = latch.with(|outbox| outbox.poll_flush(context, deadline, &mut at, &mut flush));
+                    polled.unwrap_or(Poll::Ready(Err(FlushError::Forked)))
+                })
+                .await?;
+                flush.end()
+            }
+        }
     }
 
     /// Waits up to a limit until a subscription wants the topic. As [`Publisher::wait_for_subscriber`].
@@ -420,6 +475,16 @@ impl Publisher {
     /// [`PublishError`].
     pub async fn wait_for_subscriber_async(&mut self, timeout: Duration) -> Result<bool, PublishError> {
         let topic = self.topic;
-        self.outbox.wait_for_subscriber_async(topic, timeout).await
+        match &mut self.handle {
+            Handle::Own(outbox) => outbox.wait_for_subscriber_async(topic, timeout).await,
+            Handle::Latched(latch) => {
+                let (deadline, mut waiting) = (Instant::now().checked_add(timeout), None);
+                poll_fn(|context| {
+                    let polled = latch.with(|outbox| outbox.poll_subscriber(context, topic, deadline, &mut waiting));
+                    polled.unwrap_or(Poll::Ready(Err(PublishError::Forked)))
+                })
+                .await
+            }
+        }
     }
 }

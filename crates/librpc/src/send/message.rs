@@ -21,6 +21,8 @@ pub(crate) struct Message<'m> {
     pub(crate) payload: &'m [u8],
     /// Where its payload is or will be, if it does not go into rings; `None`: it is to be tried only with those.
     pub(crate) slot: Option<&'m OnceCell<Slot>>,
+    /// It was published before the subscription, and kept for it.
+    pub(crate) past: bool,
 }
 
 /// A record that belongs to a call.
@@ -49,7 +51,7 @@ impl<'m> Message<'m> {
     pub(crate) fn head(&self) -> Head {
         match self.call {
             Some(Call { kind, number, deadline, .. }) => Head { correlation: Some(number), deadline, ..Head::of(kind) },
-            None => Head { topic: self.topic.map(|(number, _)| number), ..Head::MESSAGE },
+            None => Head { topic: self.topic.map(|(number, _)| number), past: self.past, ..Head::MESSAGE },
         }
     }
 }

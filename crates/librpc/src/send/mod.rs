@@ -9,6 +9,8 @@ pub(crate) mod denial; //     subscriptions that may not read a topic
 pub(crate) mod dial; //       connecting to an inbox
 pub(crate) mod error; //      why a message was not sent
 mod futures; //               sending in a task
+mod history; //               what is kept of a topic for late subscriptions
+mod latched; //               an outbox that serves late subscriptions by itself
 pub(crate) mod lent_queue; // what a channel has lent
 pub(crate) mod loan; //       a payload that is filled in place
 pub(crate) mod message; //    a message on its way, and how far it has come
@@ -33,7 +35,7 @@ pub use error::{FlushError, Holder, LoanError, PublishError, SendError};
 pub use loan::{Loan, LoanSlice, UnsentLoan};
 pub use outbox::{DEFAULT_SEND_TIMEOUT, Destination, LoanFor, Outbox};
 pub use publish::Receipt;
-pub use publisher::Publisher;
+pub use publisher::{Publisher, PublisherBuilder};
 pub use rate::Rate;
 pub use returned::{Returned, ReturnedError};
 pub use sender::Sender;

@@ -194,7 +194,11 @@ impl Outbox {
     #[cold]
     fn send_slowly(&mut self, to: Destination, payload: &[u8], timeout: Duration) -> Result<(), SendError> {
         let slot = OnceCell::new();
-        self.send_message(to, Message { topic: None, call: None, payload, slot: Some(&slot) }, Patience::new(timeout))
+        self.send_message(
+            to,
+            Message { topic: None, call: None, payload, slot: Some(&slot), past: false },
+            Patience::new(timeout),
+        )
     }
 
     fn send_message(&mut self, to: Destination, message: Message<'_>, patience: Patience) -> Result<(), SendError> {
@@ -313,7 +317,7 @@ impl Outbox {
                 let cell = OnceCell::from(slot.share());
                 let sent = self.send_message(
                     to,
-                    Message { topic: None, call: None, payload: &[], slot: Some(&cell) },
+                    Message { topic: None, call: None, payload: &[], slot: Some(&cell), past: false },
                     patience,
                 );
                 sent.map_err(|error| UnsentLoan::from_slot(error, cell, made_for))
@@ -323,7 +327,7 @@ impl Outbox {
                 let cell = OnceCell::new();
                 let sent = self.send_message(
                     to,
-                    Message { topic: None, call: None, payload: &loan, slot: Some(&cell) },
+                    Message { topic: None, call: None, payload: &loan, slot: Some(&cell), past: false },
                     patience,
                 );
                 sent.map_err(|error| UnsentLoan { error, loan: Some(loan) })

@@ -36,6 +36,11 @@ impl<'a> Receipt<'a> {
         Self { inboxes, pending, undelivered }
     }
 
+    /// How many inboxes got it, and for how many it is pending.
+    pub(super) fn counts(self) -> (usize, usize) {
+        (self.inboxes, self.pending)
+    }
+
     /// How many inboxes got the message: it reaches them even if this process ends or is killed now.
     pub fn inboxes(&self) -> usize {
         self.inboxes
@@ -180,6 +185,9 @@ impl Outbox {
             && state.pace.is_none()
         {
             let inboxes = state.offer_slot(&mut self.routes.list, topic, slot);
+            if let (Some(history), Some(slot)) = (&mut state.history, slot.get()) {
+                history.add_slot(slot);
+            }
             state.is_offered = inboxes < state.routes.len();
             if !state.is_offered {
                 self.pending = 0;
@@ -202,6 +210,9 @@ impl Outbox {
             return None;
         }
         let inboxes = state.offer(&mut self.routes.list, topic, payload);
+        if let Some(history) = &mut state.history {
+            history.add(payload);
+        }
         state.is_offered = inboxes < state.routes.len();
         (!state.is_offered).then_some(inboxes)
     }
@@ -265,6 +276,11 @@ impl Outbox {
             Some(_) => state.offer_slot(list, topic, slot),
             None => state.offer(list, topic, payload),
         };
+        match (&mut state.history, slot.get()) {
+            (Some(history), Some(slot)) => history.add_slot(slot),
+            (Some(history), None) => history.add(payload),
+            (None, _) => {}
+        }
         Ok(())
     }
 
@@ -304,7 +320,8 @@ impl Outbox {
         let Publication { topic, payload, slot, .. } = publication;
         let state = &mut self.topics.list[topic.0];
         let (name, mut legs) = (state.name.clone(), std::mem::take(&mut state.routes));
-        let message = Message { topic: Some((topic.number(), &name)), call: None, payload, slot: Some(slot) };
+        let message =
+            Message { topic: Some((topic.number(), &name)), call: None, payload, slot: Some(slot), past: false };
         let (mut inboxes, mut closed, mut denied) = (0, None, Vec::new());
         legs.retain_mut(|leg| {
             while leg.is_behind && closed.is_none() {
@@ -428,7 +445,7 @@ impl Outbox {
 
     /// Finds the subscriptions that a topic does not reach yet.
     #[cold]
-    fn find_routes(&mut self, topic: Topic) -> Result<(), PublishError> {
+    pub(super) fn find_routes(&mut self, topic: Topic) -> Result<(), PublishError> {
         let (routes, state) = (&mut self.routes, &self.topics.list[topic.0]);
         let ask = |view: &mut View| {
             view.forget(&routes.take_ended());
@@ -449,9 +466,9 @@ impl Outbox {
         let names = &self.topics.names;
         let name = self.topics.list[topic.0].name.clone();
         let found = wanted.into_iter().rev().filter_map(|found| {
-            let wants = found.wants(&name);
+            let (wants, history) = (found.wants(&name), found.history);
             let route = self.routes.subscription_route(found, names);
-            wants.then_some(route)
+            wants.then_some((route, history))
         });
         let found = found.collect();
         self.reconsider_denied(topic);

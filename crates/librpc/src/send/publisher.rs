@@ -1,34 +1,126 @@
 //! A publisher: an outbox with one topic.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::node_shared::Owned;
 use crate::send::account::{Account, ReachedInbox};
-use crate::send::error::FlushError;
-use crate::send::error::{LoanError, PublishError};
+use crate::send::error::{FlushError, LoanError, PublishError, SendError};
+use crate::send::history::History;
+use crate::send::latched::Latch;
 use crate::send::loan::{Loan, LoanSlice, UnsentLoan};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Outbox};
 use crate::send::publish::Receipt;
 use crate::send::rate::Rate;
 use crate::send::returned::{Returned, ReturnedError};
 use crate::send::topics::Topic;
+use crate::sys::clock::Instant;
+use crate::topic::InvalidTopic;
+
+/// How many bytes of messages a publisher keeps by default.
+const DEFAULT_HISTORY_BYTES: u64 = 64 << 20;
+/// How long a flush keeps the lock at once.
+const FLUSHED_AT_ONCE: Duration = Duration::from_millis(10);
+
+/// Sets up a publisher: [`crate::Node::publisher_builder`].
+#[derive(Debug)]
+pub struct PublisherBuilder<'n> {
+    node: &'n Arc<Owned>,
+    topic: String,
+    history: usize,
+    history_bytes: u64,
+}
+
+impl<'n> PublisherBuilder<'n> {
+    pub(crate) fn new(node: &'n Arc<Owned>, topic: &str) -> Self {
+        Self { node, topic: topic.to_owned(), history: 0, history_bytes: DEFAULT_HISTORY_BYTES }
+    }
+
+    /// Keeps the last messages of the topic, this many, for subscriptions that are opened later. By default 0: none.
+    ///
+    /// A late subscription gets them before anything newer, also while nothing is published: in order, each once, and marked
+    /// ([`crate::Message::is_past`]). It may ask for fewer ([`crate::InboxBuilder::history`]). What is kept ends with the publisher, and
+    /// each publisher of a topic keeps its own. A publish takes a lock then, and copies its payload once more.
+    ///
+    /// ```
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_history_{}", std::process::id()));
+    /// # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+    /// # let (robot, display) = (open("robot")?, open("display")?);
+    /// let mut publisher = robot.publisher_builder("map").history(1).open()?;
+    /// assert_eq!(publisher.publish(b"a map")?.inboxes(), 0); // nobody is there
+    /// let mut maps = display.subscribe("map")?;
+    /// let map = maps.recv()?.expect("nobody stops this inbox");
+    /// assert_eq!((map.payload(), map.is_past()), (&b"a map"[..], true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn history(self, messages: usize) -> Self {
+        Self { history: messages, ..self }
+    }
+
+    /// Keeps at most this many bytes of payloads, by default 64 MiB. The newest message is kept in any case. Large payloads stay in the
+    /// node's memory for payloads ([`crate::Limits::payload_bytes`]), of which at most half is used for this.
+    pub fn history_bytes(self, bytes: u64) -> Self {
+        Self { history_bytes: bytes, ..self }
+    }
+
+    /// Opens the publisher. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTopic`].
+    pub fn open(self) -> Result<Publisher, InvalidTopic> {
+        let Self { node, topic, history, history_bytes } = self;
+        let mut outbox = Outbox::new(node.clone());
+        let topic = outbox.topic(&topic)?;
+        let handle = match history {
+            0 => Handle::Own(outbox),
+            most => {
+                let most_bytes = history_bytes.min(outbox.routes.payload_bytes() / 2);
+                outbox.topics.list[topic.0].history = Some(Box::new(History::new(most, most_bytes)));
+                Handle::Latched(Latch::new(outbox, topic))
+            }
+        };
+        Ok(Publisher { handle, topic, timeout: DEFAULT_SEND_TIMEOUT, undelivered: Vec::new() })
+    }
+}
+
+/// How a publisher has its outbox.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most publishers have an outbox of their own, and each publish looks at it"
+)]
+pub(super) enum Handle {
+    Own(Outbox),
+    /// It has a history, and shares the outbox with the background thread.
+    Latched(Latch),
+}
+
+impl Handle {
+    /// `None`: it belongs to the process that forked this one.
+    fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+        match self {
+            Self::Own(outbox) => Some(act(outbox)),
+            Self::Latched(latch) => latch.with(act),
+        }
+    }
+}
 
 /// Publishes on one topic: [`crate::Node::publisher`].
 ///
 /// It is `Send`, and used by one thread at a time. Each subscription gets what it publishes in order.
 #[derive(Debug)]
 pub struct Publisher {
-    pub(super) outbox: Outbox,
+    pub(super) handle: Handle,
     pub(super) topic: Topic,
     pub(super) timeout: Duration,
+    /// What the last publish did not deliver, if the outbox is shared.
+    pub(super) undelivered: Vec<SendError>,
 }
 
 impl Publisher {
-    pub(crate) fn new(outbox: Outbox, topic: Topic) -> Self {
-        Self { outbox, topic, timeout: DEFAULT_SEND_TIMEOUT }
-    }
-
     /// How long [`Publisher::publish`] waits for full inboxes, all together. By default 1 s.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
@@ -41,7 +133,31 @@ impl Publisher {
     /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
-        self.outbox.publish_timeout(self.topic, payload, self.timeout)
+        self.publish_timeout(payload, self.timeout)
+    }
+
+    /// Publishes a message to those inboxes that have room. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
+    #[inline]
+    pub fn try_publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
+        self.publish_timeout(payload, Duration::ZERO)
+    }
+
+    /// Publishes a message, and waits for full inboxes up to this limit. See [`Outbox::publish_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
+    #[inline]
+    pub fn publish_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Receipt<'_>, PublishError> {
+        let Self { handle, topic, undelivered, .. } = self;
+        match handle {
+            Handle::Own(outbox) => outbox.publish_timeout(*topic, payload, timeout),
+            Handle::Latched(latch) => latch.publish(*topic, payload, timeout, undelivered),
+        }
     }
 
     /// Takes memory for a message, all zero, to be filled in place and then published: see [`crate::Outbox::loan`].
@@ -50,7 +166,8 @@ impl Publisher {
     ///
     /// [`LoanError`].
     pub fn loan(&mut self, bytes: usize) -> Result<Loan, LoanError> {
-        self.outbox.loan(self.topic, bytes)
+        let topic = self.topic;
+        self.handle.with(|outbox| outbox.loan(topic, bytes)).unwrap_or(Err(LoanError::Forked))
     }
 
     /// The same without setting the bytes to zero, for those who write all of them: see [`crate::Outbox::loan_uninit`].
@@ -59,7 +176,8 @@ impl Publisher {
     ///
     /// [`LoanError`].
     pub fn loan_uninit(&mut self, bytes: usize) -> Result<Loan, LoanError> {
-        self.outbox.loan_uninit(self.topic, bytes)
+        let topic = self.topic;
+        self.handle.with(|outbox| outbox.loan_uninit(topic, bytes)).unwrap_or(Err(LoanError::Forked))
     }
 
     /// Takes memory for this many plain values, all zero: see [`crate::Outbox::loan_slice`].
@@ -71,7 +189,8 @@ impl Publisher {
     where
         T: FromBytes + IntoBytes + Immutable,
     {
-        self.outbox.loan_slice(self.topic, values)
+        let topic = self.topic;
+        self.handle.with(|outbox| outbox.loan_slice(topic, values)).unwrap_or(Err(LoanError::Forked))
     }
 
     /// Publishes a loan without copying it: see [`crate::Outbox::publish_loan`].
@@ -80,27 +199,11 @@ impl Publisher {
     ///
     /// [`UnsentLoan`] has the loan, if no subscription got it.
     pub fn publish_loan(&mut self, loan: impl Into<Loan>) -> Result<Receipt<'_>, UnsentLoan<PublishError>> {
-        self.outbox.publish_loan(self.topic, loan, self.timeout)
-    }
-
-    /// Publishes a message to those inboxes that have room. Does not block.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
-    #[inline]
-    pub fn try_publish(&mut self, payload: &[u8]) -> Result<Receipt<'_>, PublishError> {
-        self.outbox.publish_timeout(self.topic, payload, Duration::ZERO)
-    }
-
-    /// Publishes a message, and waits for full inboxes up to this limit. See [`Outbox::publish_timeout`].
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
-    #[inline]
-    pub fn publish_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Receipt<'_>, PublishError> {
-        self.outbox.publish_timeout(self.topic, payload, timeout)
+        let Self { handle, topic, timeout, undelivered } = self;
+        match handle {
+            Handle::Own(outbox) => outbox.publish_loan(*topic, loan, *timeout),
+            Handle::Latched(latch) => latch.publish_loan(*topic, loan.into(), *timeout, undelivered),
+        }
     }
 
     /// Waits until everything published is processed, up to a limit.
@@ -109,7 +212,20 @@ impl Publisher {
     ///
     /// [`FlushError`] says how many messages are not processed, each counted once per inbox.
     pub fn flush(&mut self, timeout: Duration) -> Result<(), FlushError> {
-        self.outbox.flush(timeout)
+        let latch = match &mut self.handle {
+            Handle::Own(outbox) => return outbox.flush(timeout),
+            Handle::Latched(latch) => latch,
+        };
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            // In between, the background thread may serve late subscriptions.
+            let flushed = latch.with(|outbox| outbox.flush(left.min(FLUSHED_AT_ONCE)));
+            match flushed.unwrap_or(Err(FlushError::Forked)) {
+                Err(FlushError::TimedOut { .. }) if left > FLUSHED_AT_ONCE => {}
+                flushed => return flushed,
+            }
+        }
     }
 
     /// How many subscriptions want the topic just now. Does not block.
@@ -118,7 +234,8 @@ impl Publisher {
     ///
     /// [`PublishError`].
     pub fn subscribers(&mut self) -> Result<usize, PublishError> {
-        self.outbox.subscribers(self.topic)
+        let topic = self.topic;
+        self.handle.with(|outbox| outbox.subscribers(topic)).unwrap_or(Err(PublishError::Forked))
     }
 
     /// Waits up to a limit until a subscription wants the topic. `false`: the time is up.
@@ -127,12 +244,17 @@ impl Publisher {
     ///
     /// [`PublishError`].
     pub fn wait_for_subscriber(&mut self, timeout: Duration) -> Result<bool, PublishError> {
-        self.outbox.wait_for_subscriber(self.topic, timeout)
+        let topic = self.topic;
+        match &mut self.handle {
+            Handle::Own(outbox) => outbox.wait_for_subscriber(topic, timeout),
+            Handle::Latched(latch) => latch.wait_for_subscriber(topic, timeout),
+        }
     }
 
     /// Limits how fast messages are published; `None`: no limit.
     pub fn limit_rate(&mut self, rate: Option<Rate>) {
-        self.outbox.limit_topic_rate(self.topic, rate);
+        let topic = self.topic;
+        self.handle.with(|outbox| outbox.limit_topic_rate(topic, rate));
     }
 
     /// The longest message that every subscription takes, in bytes; `None`: there is no subscription. Does not block.
@@ -141,32 +263,33 @@ impl Publisher {
     ///
     /// [`PublishError`].
     pub fn max_message(&mut self) -> Result<Option<usize>, PublishError> {
-        self.outbox.max_topic_message(self.topic)
+        let topic = self.topic;
+        self.handle.with(|outbox| outbox.max_topic_message(topic)).unwrap_or(Err(PublishError::Forked))
     }
 
     /// What happened to the messages, each counted once per inbox. Does not block.
     pub fn account(&mut self) -> Account {
-        self.outbox.total()
+        self.handle.with(Outbox::total).unwrap_or_default()
     }
 
     /// Marks an inbox as high from a part of its ring on. See [`Outbox::set_high_water`].
     pub fn set_high_water(&mut self, part: Option<f64>) {
-        self.outbox.set_high_water(part);
+        self.handle.with(|outbox| outbox.set_high_water(part));
     }
 
     /// The next inbox that has passed the high-water mark. See [`Outbox::next_high_water_change`].
     pub fn next_high_water_change(&mut self) -> Option<ReachedInbox> {
-        self.outbox.next_high_water_change()
+        self.handle.with(Outbox::next_high_water_change).flatten()
     }
 
     /// Every inbox that this publisher reaches. See [`Outbox::inboxes`].
     pub fn inboxes(&mut self) -> Vec<ReachedInbox> {
-        self.outbox.inboxes()
+        self.handle.with(Outbox::inboxes).unwrap_or_default()
     }
 
     /// Lets this publisher survive its receivers. See [`Outbox::set_redelivery`].
     pub fn set_redelivery(&mut self, limit: Option<Duration>) {
-        self.outbox.set_redelivery(limit);
+        self.handle.with(|outbox| outbox.set_redelivery(limit));
     }
 
     /// The messages that came back when the wait for a receiver was over. See [`Outbox::take_returned`].
@@ -175,6 +298,14 @@ impl Publisher {
     ///
     /// [`ReturnedError`]: the oldest were dropped.
     pub fn take_returned(&mut self) -> Result<Vec<Returned>, ReturnedError> {
-        self.outbox.take_returned()
+        self.handle.with(Outbox::take_returned).unwrap_or(Err(ReturnedError::Forked))
+    }
+
+    /// The errors of the last publish, which its receipt has shown.
+    pub(super) fn take_undelivered(&mut self) -> Vec<SendError> {
+        std::mem::take(match &mut self.handle {
+            Handle::Own(outbox) => &mut outbox.undelivered,
+            Handle::Latched(_) => &mut self.undelivered,
+        })
     }
 }

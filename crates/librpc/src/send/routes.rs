@@ -208,6 +208,11 @@ impl Routes {
         bytes as u64 <= self.pool.limit()
     }
 
+    /// How many bytes of payloads there may be, in all.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.pool.limit()
+    }
+
     /// Whether a slot may be lent to this audience.
     pub(crate) fn may_lend(&self, slot: &SlotMut, audience: Audience) -> bool {
         self.pool.is_for(slot.slots(), audience)

@@ -160,13 +160,9 @@ pub struct OwnedReceipt {
     pub undelivered: Vec<SendError>,
 }
 
-fn counts(receipt: Receipt<'_>) -> (usize, usize) {
-    (receipt.inboxes(), receipt.pending())
-}
-
 /// The receipt of the last publish, whose errors the publisher gives away.
 fn owned(publisher: &mut Publisher, (inboxes, pending): (usize, usize)) -> OwnedReceipt {
-    OwnedReceipt { inboxes, pending, undelivered: std::mem::take(&mut publisher.outbox.undelivered) }
+    OwnedReceipt { inboxes, pending, undelivered: publisher.take_undelivered() }
 }
 
 impl SharedPublisher {
@@ -176,8 +172,9 @@ impl SharedPublisher {
     ///
     /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     pub fn publish(&self, payload: &[u8]) -> Result<OwnedReceipt, PublishError> {
-        let published =
-            self.0.with(|publisher| publisher.publish(payload).map(counts).map(|counts| owned(publisher, counts)));
+        let published = self
+            .0
+            .with(|publisher| publisher.publish(payload).map(Receipt::counts).map(|counts| owned(publisher, counts)));
         published.unwrap_or(Err(PublishError::Forked))
     }
 
@@ -188,8 +185,9 @@ impl SharedPublisher {
     ///
     /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     pub fn try_publish(&self, payload: &[u8]) -> Result<OwnedReceipt, PublishError> {
-        let published =
-            self.0.with(|publisher| publisher.try_publish(payload).map(counts).map(|counts| owned(publisher, counts)));
+        let published = self.0.with(|publisher| {
+            publisher.try_publish(payload).map(Receipt::counts).map(|counts| owned(publisher, counts))
+        });
         published.unwrap_or(Err(PublishError::Forked))
     }
 
@@ -211,7 +209,7 @@ impl SharedPublisher {
         let mut loan = Some(loan.into());
         let published = self.0.with(|publisher| {
             let loan = loan.take().expect("it was not published before");
-            publisher.publish_loan(loan).map(counts).map(|counts| owned(publisher, counts))
+            publisher.publish_loan(loan).map(Receipt::counts).map(|counts| owned(publisher, counts))
         });
         published.unwrap_or_else(|| Err(UnsentLoan { error: PublishError::Forked, loan }))
     }

@@ -1,11 +1,12 @@
 //! The topics of an outbox, and the subscriptions that each of them reaches.
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::registry::change_counter::Watch;
 use crate::send::channel::Pushed;
+use crate::send::history::{History, PastMessage};
 use crate::send::message::Message;
 use crate::send::rate::Pace;
 use crate::send::route::{Declared, Route, RouteId};
@@ -55,6 +56,8 @@ pub(crate) struct TopicState {
     /// The version of the view up to which its subscriptions are in `routes`.
     pub(crate) version: u64,
     pub(crate) pace: Option<Box<Pace>>,
+    /// What is kept for late subscriptions.
+    pub(crate) history: Option<Box<History>>,
     /// The message that is being published was offered to all routes, and those that have not got it are marked.
     pub(crate) is_offered: bool,
 }
@@ -76,6 +79,8 @@ pub(crate) struct TopicRoute {
     pub(crate) declared: Declared,
     /// It has not got the message that is being published.
     pub(crate) is_behind: bool,
+    /// What was published before the subscription, and what it gets first. While something is left, `listing` is none.
+    pub(crate) past: VecDeque<PastMessage>,
     /// How far a task has come with the message that is being sent.
     pub(crate) in_task: Option<InTask>,
 }
@@ -96,7 +101,8 @@ impl TopicState {
         let (number, mut inboxes) = (topic.number(), 0);
         for leg in &mut self.routes {
             let route = &mut routes[leg.id.at];
-            let message = || Message { topic: Some((number, &self.name)), call: None, payload, slot: None };
+            let message =
+                || Message { topic: Some((number, &self.name)), call: None, payload, slot: None, past: false };
             if route.listing == leg.listing
                 && (route.push_plain(&leg.declared, number, payload)
                     || matches!(route.push(&mut leg.declared, message(), false), Pushed::Yes))
@@ -111,7 +117,13 @@ impl TopicState {
 
     /// Publishes what is in a slot to the routes that take it at once. Returns how many did.
     pub(crate) fn offer_slot(&mut self, routes: &mut [Route], topic: Topic, slot: &OnceCell<Slot>) -> usize {
-        let message = Message { topic: Some((topic.number(), &self.name)), call: None, payload: &[], slot: Some(slot) };
+        let message = Message {
+            topic: Some((topic.number(), &self.name)),
+            call: None,
+            payload: &[],
+            slot: Some(slot),
+            past: false,
+        };
         let mut inboxes = 0;
         for leg in &mut self.routes {
             let route = &mut routes[leg.id.at];
@@ -122,10 +134,15 @@ impl TopicState {
         inboxes
     }
 
-    /// Adds the routes that it does not have yet.
-    pub(crate) fn add(&mut self, found: Vec<RouteId>) {
+    /// Adds the routes that it does not have yet. Each comes with how much its subscription wants of what is kept.
+    pub(crate) fn add(&mut self, found: Vec<(RouteId, usize)>) {
         let mut known: HashSet<RouteId> = self.routes.iter().map(|route| route.id).collect();
-        self.routes.extend(found.into_iter().filter(|id| known.insert(*id)).map(TopicRoute::new));
+        for (id, wanted) in found {
+            if known.insert(id) {
+                let past = self.history.as_ref().map(|history| history.last(wanted)).unwrap_or_default();
+                self.routes.push(TopicRoute { past, ..TopicRoute::new(id) });
+            }
+        }
         self.denied.retain(|denied| !known.contains(&denied.id)); // a new listing needs a new decision
     }
 }
@@ -133,7 +150,7 @@ impl TopicState {
 impl TopicRoute {
     /// A topic's use of this route, about which nothing is known yet.
     pub(crate) fn new(id: RouteId) -> Self {
-        Self { id, listing: 0, declared: Declared::default(), is_behind: false, in_task: None }
+        Self { id, listing: 0, declared: Declared::default(), is_behind: false, past: VecDeque::new(), in_task: None }
     }
 }
 
@@ -154,6 +171,7 @@ impl Topics {
             denied: Vec::new(),
             version: 0,
             pace: None,
+            history: None,
             is_offered: false,
         };
         self.list.push(state);

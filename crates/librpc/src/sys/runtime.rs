@@ -1,3 +1,7 @@
+#![cfg_attr(
+    not(any(feature = "tokio", feature = "async-io")),
+    allow(dead_code, unused_variables, reason = "there is none")
+)]
 //! Runtimes that watch an inbox's descriptor themselves, for their tasks: that saves the step over the process's background thread.
 
 use std::io;
@@ -63,11 +67,13 @@ impl Runtime {
 
     /// Whether the descriptor has become readable since the last call that said so. If not, the task is woken when it does.
     pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
+        match *self {
             #[cfg(feature = "tokio")]
-            Self::Tokio(descriptor) => descriptor.poll_read_ready(context).map_ok(|mut ready| ready.clear_ready()),
+            Self::Tokio(ref mut descriptor) => {
+                descriptor.poll_read_ready(context).map_ok(|mut ready| ready.clear_ready())
+            }
             #[cfg(feature = "async-io")]
-            Self::AsyncIo(descriptor) => descriptor.poll_readable(context),
+            Self::AsyncIo(ref mut descriptor) => descriptor.poll_readable(context),
         }
     }
 }

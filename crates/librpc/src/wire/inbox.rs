@@ -28,6 +28,9 @@ pub(crate) struct ListedInbox {
     /// The longest message, in bytes; `None`: [`DEFAULT_MAX_MESSAGE`].
     #[n(6)]
     pub(crate) max_message: Option<u64>,
+    /// How many of the messages that a publisher keeps of each topic it wants, at most; `None`: it knows none of that.
+    #[n(7)]
+    pub(crate) history: Option<u64>,
 }
 
 /// What an inbox receives, as its node's file says it.

@@ -203,6 +203,7 @@ mod golden {
             own: false,
             durable: None,
             max_message: None,
+            history: None,
         }];
         assert_eq!(hex(&encode(&list)), "81a500010182008002191000030004f4");
         assert_eq!(decode::<Vec<ListedInbox>>(&encode(&list)).unwrap(), list);

@@ -7,7 +7,7 @@ use super::channel::InboundChannel;
 use crate::aligned::AlignedBytes;
 use crate::fault::fault;
 use crate::link::segments::{Located, Segment};
-use crate::receive::message::Message;
+use crate::receive::message::{Message, Taken};
 use crate::receive::sample::{Hold, LentSample, Sample, SamplePayload};
 use crate::sys::fork;
 use crate::sys::process::random;
@@ -123,8 +123,8 @@ impl Receiver {
     fn sample_of(&mut self, payload: SamplePayload) -> Sample {
         let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
         let topic = channel.topics.shared(self.taken.topic);
-        let (sequence, missed, redelivered) = (self.taken.sequence, self.taken.missed, self.taken.redelivered);
-        Sample { peer: channel.peer.clone(), topic, sequence, missed, redelivered, payload }
+        let Taken { sequence, missed, redelivered, past, .. } = self.taken;
+        Sample { peer: channel.peer.clone(), topic, sequence, missed, redelivered, past, payload }
     }
 
     /// A sender has hung up on a memory: it has retired it, or is gone.

@@ -155,7 +155,7 @@ impl Receiver {
             watched: BTreeMap::new(),
             trust,
             head: Head::MESSAGE,
-            taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, missed: 0 },
+            taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, past: false, missed: 0 },
             ready: Vec::new(),
         })
     }

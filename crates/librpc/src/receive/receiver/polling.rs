@@ -186,9 +186,9 @@ impl Receiver {
         channel.idle_looks = 0;
         let missed = std::mem::take(&mut channel.missed);
         channel.stamps.taken(record.head.time);
-        let Head { kind, topic, redelivered, .. } = record.head;
+        let Head { kind, topic, redelivered, past, .. } = record.head;
         self.head = record.head;
-        self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, missed };
+        self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, past, missed };
         self.stream.came(1);
         self.is_in_gap = false;
         self.quantum -= 1;

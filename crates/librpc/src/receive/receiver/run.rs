@@ -44,8 +44,14 @@ impl Receiver {
             self.unconsumed.push(index);
         }
         self.run.left = self.run.left.saturating_sub(1);
-        self.taken =
-            Taken { channel: index, sequence: plain.sequence, topic: plain.topic, redelivered: false, missed: 0 };
+        self.taken = Taken {
+            channel: index,
+            sequence: plain.sequence,
+            topic: plain.topic,
+            redelivered: false,
+            past: false,
+            missed: 0,
+        };
         !self.shared.has_ended_in_run() || self.untake()
     }
 

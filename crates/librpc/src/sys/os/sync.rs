@@ -2,6 +2,7 @@
 //!
 //! No code of the user's runs under a lock of this crate, and none of ours panics there: a poisoned lock is a bug of ours.
 
+use std::sync::TryLockError;
 use std::time::Duration;
 
 pub(crate) use std::sync::{MutexGuard, atomic};
@@ -19,6 +20,14 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().expect(POISONED)
+    }
+
+    /// `None`: another thread has it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Err(TryLockError::WouldBlock) => None,
+            taken => Some(taken.expect(POISONED)),
+        }
     }
 }
 

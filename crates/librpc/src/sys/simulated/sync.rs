@@ -122,6 +122,16 @@ impl<T> Mutex<T> {
         self.lock_now()
     }
 
+    /// `None`: another thread has it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        machine().point();
+        if self.is_locked.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        machine().took_lock(self.key());
+        Some(MutexGuard { of: self })
+    }
+
     fn lock_now(&self) -> MutexGuard<'_, T> {
         while self.is_locked.swap(true, Ordering::Relaxed) {
             machine().wait(self.key(), None, "a lock");

@@ -1,0 +1,246 @@
+//! An outbox that a publisher with a history shares with the process's background thread: a late subscription gets what is kept, although
+//! nothing is published just then.
+//!
+//! The background thread never waits: neither for the lock, which a publish that waits for room keeps, nor for room. It is woken by each
+//! change in the domain's directory, and by the channels that still owe something of the past.
+//!
+//! | who dies | what becomes of the past |
+//! |---|---|
+//! | the publisher's process | it is lost with what is kept, except for what is in a ring already |
+//! | the subscription's process | its route ends |
+//! | nobody, but the publisher is dropped | as if its process died |
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use crate::registry::lookout::Waiting;
+use crate::registry::wait;
+use crate::send::error::{PublishError, SendError};
+use crate::send::loan::{Loan, UnsentLoan};
+use crate::send::outbox::Outbox;
+use crate::send::publish::Receipt;
+use crate::send::task::Task;
+use crate::send::topics::Topic;
+use crate::sys::clock::Instant;
+use crate::sys::fork;
+use crate::sys::poll::Ready;
+use crate::sys::reactor::{Reactor, Source};
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+
+/// A longer message is written into memory that all inboxes share, and kept there.
+const LONG: usize = 16 << 10;
+/// How soon the background thread comes again if the publisher has the lock.
+const AGAIN: Duration = Duration::from_millis(1);
+/// How often it looks where the kernel gives no watch.
+const SLOW_LOOK: Duration = Duration::from_millis(100);
+
+/// The publisher's share: when it is dropped, the outbox is.
+#[derive(Debug)]
+pub(super) struct Latch(Arc<Latched>);
+
+struct Latched {
+    /// `None`: the publisher was dropped.
+    inner: Mutex<Option<Inner>>,
+    topic: Topic,
+    reactor: Arc<Reactor>,
+    token: u64,
+    is_closed: AtomicBool,
+    born: fork::Born,
+}
+
+struct Inner {
+    outbox: Outbox,
+    /// What the background thread watches.
+    waiting: Option<Waiting>,
+}
+
+impl std::fmt::Debug for Latched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Latched").field("topic", &self.topic).finish()
+    }
+}
+
+impl Latch {
+    /// Shares an outbox that keeps a topic.
+    pub(super) fn new(outbox: Outbox, topic: Topic) -> Self {
+        let reactor = outbox.node.reactor().clone();
+        let token = reactor.token();
+        let inner = Mutex::new(Some(Inner { outbox, waiting: None }));
+        let (is_closed, born) = (AtomicBool::new(false), fork::Born::now());
+        let latched = Arc::new(Latched { inner, topic, reactor, token, is_closed, born });
+        latched.clone().wake(); // from now on it is woken by what changes
+        Self(latched)
+    }
+
+    /// Acts on the outbox; `None` in a forked child, where the lock may be another thread's of the parent's.
+    #[inline]
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+        if !self.0.born.is_here() {
+            return None;
+        }
+        let mut inner = self.0.inner.lock();
+        Some(act(&mut inner.as_mut().expect("it is there until this is dropped").outbox))
+    }
+}
+
+impl Latch {
+    #[inline(never)]
+    pub(super) fn publish<'u>(
+        &self,
+        topic: Topic,
+        payload: &[u8],
+        timeout: Duration,
+        undelivered: &'u mut Vec<SendError>,
+    ) -> Result<Receipt<'u>, PublishError> {
+        let publish = |outbox: &mut Outbox| {
+            // A long payload is written once, into memory that all inboxes share, and kept there.
+            if payload.len() > LONG
+                && let Ok(mut loan) = outbox.loan_uninit(topic, payload.len())
+            {
+                loan.copy_from_slice(payload);
+                let published = outbox.publish_loan(topic, loan, timeout);
+                return published.map(Receipt::counts).map_err(|unsent| unsent.error);
+            }
+            outbox.publish_timeout(topic, payload, timeout).map(Receipt::counts)
+        };
+        self.publish_as(publish, undelivered).unwrap_or(Err(PublishError::Forked))
+    }
+
+    pub(super) fn publish_loan<'u>(
+        &self,
+        topic: Topic,
+        loan: Loan,
+        timeout: Duration,
+        undelivered: &'u mut Vec<SendError>,
+    ) -> Result<Receipt<'u>, UnsentLoan<PublishError>> {
+        let mut loan = Some(loan);
+        let publish = |outbox: &mut Outbox| {
+            let loan = loan.take().expect("it is published once");
+            outbox.publish_loan(topic, loan, timeout).map(Receipt::counts)
+        };
+        let published = self.publish_as(publish, undelivered);
+        published.unwrap_or_else(|| Err(UnsentLoan { error: PublishError::Forked, loan }))
+    }
+
+    /// Publishes, and takes the errors out of the outbox, which others use once it is unlocked.
+    fn publish_as<'u, E>(
+        &self,
+        publish: impl FnOnce(&mut Outbox) -> Result<(usize, usize), E>,
+        undelivered: &'u mut Vec<SendError>,
+    ) -> Option<Result<Receipt<'u>, E>> {
+        undelivered.clear();
+        let published = self.with(|outbox| {
+            let published = publish(outbox);
+            std::mem::swap(undelivered, &mut outbox.undelivered);
+            published
+        })?;
+        Some(published.map(|(inboxes, pending)| Receipt::new(inboxes, pending, undelivered)))
+    }
+
+    /// The receipt of a publication that a task has made.
+    pub(super) fn receipt<'u>(&self, inboxes: usize, undelivered: &'u mut Vec<SendError>) -> Receipt<'u> {
+        undelivered.clear();
+        let pending = self.with(|outbox| {
+            std::mem::swap(undelivered, &mut outbox.undelivered);
+            outbox.pending
+        });
+        Receipt::new(inboxes, pending.unwrap_or_default(), undelivered)
+    }
+
+    pub(super) fn wait_for_subscriber(&self, topic: Topic, timeout: Duration) -> Result<bool, PublishError> {
+        let deadline = Instant::now().checked_add(timeout);
+        let (node, domain) =
+            self.with(|outbox| (outbox.node.clone(), outbox.node.domain())).ok_or(PublishError::Forked)?;
+        let domain = domain.ok_or_else(|| PublishError::Closed { node: node.id.clone() })?;
+        let look = || {
+            let subscribers = self.with(|outbox| outbox.subscribers(topic)).unwrap_or(Err(PublishError::Forked))?;
+            Ok::<_, PublishError>((subscribers > 0).then_some(()))
+        };
+        Ok(wait::wait_for(&node.process().lookout, domain.path(), deadline, look)?.is_some())
+    }
+}
+
+impl Drop for Latch {
+    fn drop(&mut self) {
+        let Latched { inner, reactor, token, is_closed, born, .. } = &*self.0;
+        if !born.is_here() {
+            return;
+        }
+        // Relaxed: who does not see it finds no outbox.
+        is_closed.store(true, Ordering::Relaxed);
+        let inner = inner.lock().take();
+        drop(inner); // not under the lock: it wakes tasks
+        drop(reactor.forget(*token));
+    }
+}
+
+/// Has the background thread look.
+impl Wake for Latched {
+    fn wake(self: Arc<Self>) {
+        if !self.is_closed.load(Ordering::Relaxed) {
+            let (reactor, token) = (self.reactor.clone(), self.token);
+            reactor.deadline(token, self, Some(Instant::now()));
+        }
+    }
+}
+
+impl Source for Latched {
+    fn ready(self: Arc<Self>, _reactor: &Arc<Reactor>, _ready: Ready) {}
+
+    /// Finds late subscriptions, and gives them what is kept.
+    fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, token: u64) {
+        let waker = Waker::from(self.clone());
+        let Some(mut inner) = self.inner.try_lock() else {
+            return reactor.deadline(token, self.clone(), Some(Instant::now() + AGAIN));
+        };
+        let Some(Inner { outbox, waiting }) = inner.as_mut() else {
+            drop(inner);
+            return drop(reactor.forget(token));
+        };
+        let Some(domain) = outbox.node.domain() else { return };
+        let node = outbox.node.clone();
+        let waiting = waiting.get_or_insert_with(|| Waiting::begin(&node.process().lookout, domain.path()));
+        loop {
+            waiting.wake(&waker, None); // before the look: what changes after it wakes this again
+            outbox.serve_late_subscriptions(self.topic, &waker);
+            if !waiting.watches_another() {
+                break;
+            }
+        }
+        if !waiting.is_watching() {
+            reactor.deadline(token, self.clone(), Some(Instant::now() + SLOW_LOOK));
+        }
+    }
+}
+
+impl Outbox {
+    /// Gives new subscriptions what is kept of a topic, as far as there is room. The waker is called when there may be more.
+    fn serve_late_subscriptions(&mut self, topic: Topic, waker: &Waker) {
+        if self.topics.current(topic).is_none()
+            && let Err(error) = self.find_routes(topic)
+        {
+            tracing::debug!(%error, node = &*self.node.id, "late subscriptions cannot be looked up just now");
+        }
+        let tasks = self.tasks();
+        let task = Task::in_background(&tasks, waker);
+        let state = &mut self.topics.list[topic.0];
+        let (name, mut legs, mut denied) = (state.name.clone(), std::mem::take(&mut state.routes), Vec::new());
+        legs.retain_mut(|leg| {
+            if leg.past.is_empty() {
+                return true;
+            }
+            self.routes.poll_past(leg, (topic.number(), &name), &self.topics.names, &task).unwrap_or_else(|id| {
+                denied.push(self.routes.deny(id, &name));
+                false
+            })
+        });
+        let state = &mut self.topics.list[topic.0];
+        state.routes = legs;
+        state.denied.extend(denied);
+        if self.routes.has_losses() {
+            self.topics.look_again(); // the next publish reports them
+        }
+    }
+}
