@@ -66,14 +66,14 @@ pub(crate) enum Ended {
 }
 
 /// Sends these files, or else each line of stdin, and waits until everything is processed.
-pub(crate) fn feed(mut to: impl Feed, files: &[PathBuf], interrupt: &Interrupt) -> CommandResult {
+pub(crate) fn feed(to: &mut impl Feed, files: &[PathBuf], interrupt: &Interrupt) -> CommandResult {
     let mut too_long = false;
     let ended = match files {
-        [] => lines(&mut to, interrupt, &mut too_long)?,
-        files => send_files(&mut to, files, interrupt, &mut too_long)?,
+        [] => lines(to, interrupt, &mut too_long)?,
+        files => send_files(to, files, interrupt, &mut too_long)?,
     };
     let ended = match ended {
-        None => flush(&mut to, interrupt)?,
+        None => flush(to, interrupt)?,
         ended => ended,
     };
     Ok(match ended {

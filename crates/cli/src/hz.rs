@@ -91,7 +91,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let mut limits = Limits::default();
     limits.mapped_bytes_per_user = MAPPED_BYTES;
     let node = Node::builder(&unique_id("hz")?).domain(domain.domain()?).limits(limits).open()?;
-    let inbox = args.room.apply(node.subscriber_builder(&args.patterns.pattern));
+    let inbox = args.room.apply(node.subscriber_builder(&args.patterns.pattern).history(0));
     let mut inbox = output::open(inbox.policy(Policy::Latest))?;
     let stop = inbox.stop_handle();
     interrupt.then(move || stop.stop());

@@ -203,6 +203,9 @@ struct Line<'a> {
     payload_base64: Option<String>,
     missed: u64,
     redelivered: bool,
+    /// Left out if it is not: only some publishers keep messages.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    past: bool,
 }
 
 impl<'a> Line<'a> {
@@ -217,6 +220,7 @@ impl<'a> Line<'a> {
             payload_base64: payload.is_none().then(encode),
             missed: message.missed(),
             redelivered: message.is_redelivered(),
+            past: message.is_past(),
         }
     }
 }

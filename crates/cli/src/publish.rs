@@ -29,6 +29,7 @@ Examples:
   seq 1000 | librpc pub numbers --wait 10s        # waits for a subscriber first
   yes | librpc pub load --rate 10000 --limit 100ms
   librpc pub camera/front --file frame-*.raw --rate 60  # of any size
+  librpc pub map --file map.pgm --history 1 --stay 1h  # also for those who come later
   cat code | librpc pub door/code --readers uid:1000 --readers gid:44+exe:/usr/bin/guard")]
 pub(crate) struct Args {
     /// The topic: levels joined by slashes, as in group/topic
@@ -36,6 +37,12 @@ pub(crate) struct Args {
     /// How long one message may wait for full inboxes
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     limit: Duration,
+    /// Keep the last N messages for subscribers that come later. They get them first, marked as "past" in JSON
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    history: usize,
+    /// Stay this long after the last message, for late subscribers, or until interrupted
+    #[arg(long, value_name = "TIME", requires = "history", value_parser = humantime::parse_duration)]
+    stay: Option<Duration>,
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
@@ -52,7 +59,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         Some(readers) => node.readers(&args.topic, readers),
         None => node,
     })?;
-    let mut publisher = node.publisher(&args.topic).map_err(|bad| Usage(bad.to_string()))?;
+    let publisher = node.publisher_builder(&args.topic).history(args.history).open();
+    let mut publisher = publisher.map_err(|bad| Usage(bad.to_string()))?;
     if let Some(wait) = args.source.wait
         && let Some(outcome) = wait_for_subscriber(&mut publisher, &args.topic, wait, &interrupt)?
     {
@@ -61,8 +69,34 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     publisher.set_timeout(args.limit);
     publisher.limit_rate(args.source.rate());
     publisher.set_redelivery(args.source.redeliver);
-    let to = Publishing { publisher, messages: 0, inboxes: 0, passed_by: 0, unpublished: 0, said: BTreeSet::new() };
-    feed(to, &args.files.files, &interrupt)
+    let mut to = Publishing {
+        publisher,
+        messages: 0,
+        inboxes: 0,
+        passed_by: 0,
+        unpublished: 0,
+        unprocessed: false,
+        said: BTreeSet::new(),
+    };
+    let outcome = feed(&mut to, &args.files.files, &interrupt)?;
+    match (args.stay, outcome) {
+        (Some(stay), Outcome::Done | Outcome::Loss) => stay_for(&mut to, stay, &interrupt)?,
+        _ => {}
+    }
+    Ok(outcome)
+}
+
+/// Stays for late subscribers, and then until they have processed what they were given.
+fn stay_for(to: &mut Publishing, stay: Duration, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let deadline = Deadline::after(stay);
+    while !deadline.has_passed() && interrupt.signal().is_none() {
+        interrupt.wait_for(deadline.next_wait(SLICE))?;
+    }
+    to.look()?;
+    while interrupt.signal().is_none() && !to.all_processed() {
+        to.flush()?;
+    }
+    Ok(())
 }
 
 /// Waits for a subscriber. Returns how the command ends if none appears.
@@ -98,6 +132,8 @@ struct Publishing {
     passed_by: u64,
     /// Files for which there was no memory.
     unpublished: u64,
+    /// Whether the last look found that something is not processed yet.
+    unprocessed: bool,
     /// What has been reported, so that the same trouble with the same inbox is not reported for every message.
     said: BTreeSet<String>,
 }
@@ -118,7 +154,9 @@ impl Publishing {
     }
 
     fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
-        match self.publisher.flush(limit) {
+        let flushed = self.publisher.flush(limit);
+        self.unprocessed = matches!(flushed, Err(FlushError::TimedOut { .. }));
+        match flushed {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
             // The other subscribers still get the messages.
             Err(FlushError::Lost { causes, .. }) => {
@@ -219,7 +257,7 @@ impl Feed for Publishing {
     }
 
     fn all_processed(&mut self) -> bool {
-        self.publisher.account().queued == 0
+        self.publisher.account().queued == 0 && !self.unprocessed
     }
 
     fn has_lost(&mut self) -> bool {

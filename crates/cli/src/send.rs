@@ -54,8 +54,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     sender.limit_rate(args.source.rate());
     sender.set_redelivery(args.source.redeliver);
     let receiver = Receiver { id: args.node, domain: domain.domain()?, next_look: None, is_away: false };
-    let to = Sending { receiver, sender, redelivers: args.source.redeliver.is_some(), too_long: false };
-    feed(to, &args.files.files, &interrupt)
+    let mut to = Sending { receiver, sender, redelivers: args.source.redeliver.is_some(), too_long: false };
+    feed(&mut to, &args.files.files, &interrupt)
 }
 
 /// Waits for a node and connects to it, or says how the command ends without it.

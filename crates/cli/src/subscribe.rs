@@ -19,6 +19,7 @@ Examples:
   librpc sub 'sensor/*/temperature' --topic
   librpc sub '**' --json | jq .topic
   librpc sub position --policy latest             # only the newest count
+  librpc sub map --history 1 --count 1             # the last one that was published, also before this
   librpc sub orders --id archive --durable orders # continues after it was killed")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// deliver what had not been processed
     #[arg(long, value_name = "NAME", requires = "id")]
     durable: Option<String>,
+    /// At most this many of the messages that each publisher keeps from before (pub --history) [default: all of them]
+    #[arg(long, value_name = "N")]
+    history: Option<usize>,
     /// Write the topic and a space before each message
     #[arg(long)]
     topic: bool,
@@ -46,6 +50,9 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let mut subscriber = node.subscriber_builder(&args.patterns.pattern);
     if let Some(name) = &args.durable {
         subscriber = subscriber.durable(name);
+    }
+    if let Some(most) = args.history {
+        subscriber = subscriber.history(most);
     }
     let inbox = args.output.open(subscriber)?;
     let spectator = Spectator::new(&node, args.output.policy());

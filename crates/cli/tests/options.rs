@@ -113,6 +113,11 @@ fn rows() -> Vec<Row> {
     rows.extend(output(&["sub", "t"]));
     rows.push(row(&["sub", "t"], "id", &[("0", On(0)), ("", Usage), ("a/b", Usage)]));
     rows.push(row(&["sub", "t", "--id", "x"], "durable", &[("0", On(0)), ("", Usage), ("a/b", Usage)]));
+    rows.push(row(
+        &["sub", "t"],
+        "history",
+        &[("0", On(0)), ("1", On(0)), (MAX, On(0)), ("-1", Usage), ("all", Usage)],
+    ));
     rows.push(switch(&["sub", "t"], "topic"));
     rows.extend(source(&["send", "sink"]));
     rows.push(time(&["send", "nobody"], "wait", To(124), On(143)));
@@ -120,6 +125,12 @@ fn rows() -> Vec<Row> {
     rows.push(time(&["pub", "t"], "wait", To(124), On(143)));
     rows.push(time(&["pub", "t"], "limit", To(0), To(0)));
     rows.push(rules(&["pub", "t"], "readers", To(0)));
+    rows.push(row(
+        &["pub", "t"],
+        "history",
+        &[("0", To(0)), ("1", To(0)), (MAX, To(0)), ("-1", Usage), ("all", Usage)],
+    ));
+    rows.push(time(&["pub", "t", "--history", "1", "--file", "Cargo.toml"], "stay", To(0), On(0)));
     rows.push(time(&["call", "work"], "timeout", To(124), On(143)));
     rows.push(switch(&["call", "work"], "time"));
     rows.push(switch(&["call", "work"], "stream"));

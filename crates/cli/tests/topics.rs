@@ -31,6 +31,50 @@ fn every_subscriber_gets_what_is_published() {
 }
 
 #[test]
+fn those_who_come_later_get_what_was_kept_and_what_follows() {
+    let place = place("history");
+    let mut source = place.start(&["pub", "t", "--id", "source", "--history", "3"]);
+    source.write(&(0..10).map(|n| format!("{n}\n")).collect::<String>().into_bytes());
+    place.await_node("source");
+    // The publisher has read everything once one who asks for nothing gets the next line only.
+    let none = subscriber(&place, "none", &["t", "--history", "0", "--count", "1"]);
+    let all = place.run(&["sub", "t", "--count", "3", "--json"], b"");
+    let kept: Vec<serde_json::Value> = all.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(all.code, 0, "{}", all.stderr);
+    assert!(
+        kept.iter().map(|line| &line["payload"]).eq(["7", "8", "9"]) && kept.iter().all(|line| line["past"] == true)
+    );
+    let two = place.run(&["sub", "*", "--count", "2", "--history", "2"], b"");
+    assert_eq!((two.code, two.stdout()), (0, "8\n9\n"));
+    let mut late = place.start(&["sub", "t", "--count", "4", "--id", "late"]);
+    let past: Vec<_> = (0..3).map(|_| late.read_line()).collect();
+    assert_eq!(past.concat(), "7\n8\n9\n");
+    let source = source.ends_with(b"10\n");
+    assert_eq!(source.code, 0, "{}", source.stderr);
+    let (late, none) = (late.ends(), none.ends());
+    assert_eq!((late.code, none.code, none.stdout()), (0, 0, "10\n"));
+}
+
+#[test]
+fn a_publisher_stays_for_those_who_come_later_until_it_is_stopped() {
+    let place = place("history_stay");
+    let file = place.path().with_extension("map");
+    std::fs::write(&file, "a map").unwrap();
+    let arguments = ["pub", "map", "--id", "maps", "--history", "1", "--stay", "1h", "--file", file.to_str().unwrap()];
+    let source = place.start(&arguments);
+    place.await_node("maps");
+    for _ in 0..2 {
+        let late = place.run(&["sub", "map", "--count", "1"], b"");
+        assert_eq!((late.code, late.stdout()), (0, "a map\n"));
+    }
+    source.signal(Signal::TERM);
+    assert_eq!(source.ends().code, 0);
+    std::fs::remove_file(file).unwrap();
+    let usage = place.run(&["pub", "map", "--stay", "1s"], b"");
+    assert_eq!(usage.code, 2);
+}
+
+#[test]
 fn a_subscription_is_listed_by_its_patterns() {
     let place = place("patterns");
     let running = subscriber(&place, "sink", &["a/*", "b/**"]);

@@ -21,6 +21,7 @@ use crate::send::message::{Message, Patience};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Destination, Flush, Outbox};
 use crate::send::publish::{Publication, Receipt};
 use crate::send::publisher::{Handle, Publisher};
+use crate::send::routes::Flushed;
 use crate::send::sender::Sender;
 use crate::send::task::Task;
 use crate::send::topics::{Topic, TopicRoute};
@@ -255,6 +256,27 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    /// The same for an outbox whose background thread serves late subscriptions: waits until they have been served, too.
+    fn poll_flush_late(
+        &mut self,
+        context: &Context<'_>,
+        deadline: Option<Instant>,
+        at: &mut usize,
+        flush: &mut Flush,
+    ) -> Poll<Result<(), FlushError>> {
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if self.past_left() > 0 && !is_over {
+            let tasks = self.tasks();
+            Task::new(&tasks, context.waker(), deadline).look_after(Duration::from_millis(1));
+            return Poll::Pending;
+        }
+        flush.add(Flushed { unprocessed: self.past_left(), loss: None });
+        ready!(self.poll_flush(context, deadline, at, flush))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// A message to a node that a task is sending.
 struct Sending {
     way: TopicRoute,
@@ -459,7 +481,7 @@ impl Publisher {
                 let mut flush = latch.with(Outbox::begin_flush).ok_or(FlushError::Forked)?;
                 let (deadline, mut at) = (Instant::now().checked_add(timeout), 0);
                 poll_fn(|context| {
-                    let polled = latch.with(|outbox| outbox.poll_flush(context, deadline, &mut at, &mut flush));
+                    let polled = latch.with(|outbox| outbox.poll_flush_late(context, deadline, &mut at, &mut flush));
                     polled.unwrap_or(Poll::Ready(Err(FlushError::Forked)))
                 })
                 .await?;

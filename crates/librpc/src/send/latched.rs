@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::registry::lookout::Waiting;
 use crate::registry::wait;
-use crate::send::error::{PublishError, SendError};
+use crate::send::error::{FlushError, PublishError, SendError};
 use crate::send::loan::{Loan, UnsentLoan};
 use crate::send::outbox::Outbox;
 use crate::send::publish::Receipt;
@@ -149,6 +149,19 @@ impl Latch {
         Receipt::new(inboxes, pending.unwrap_or_default(), undelivered)
     }
 
+    /// Waits until everything is processed, also what late subscriptions have not been given yet.
+    pub(super) fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        let flushed = self.with(|outbox| match (outbox.flush(timeout), outbox.past_left()) {
+            (flushed, 0) => flushed,
+            (Ok(()), unprocessed) => Err(FlushError::TimedOut { unprocessed }),
+            (Err(FlushError::TimedOut { unprocessed }), past) => {
+                Err(FlushError::TimedOut { unprocessed: unprocessed + past })
+            }
+            (failed, _) => failed,
+        });
+        flushed.unwrap_or(Err(FlushError::Forked))
+    }
+
     pub(super) fn wait_for_subscriber(&self, topic: Topic, timeout: Duration) -> Result<bool, PublishError> {
         let deadline = Instant::now().checked_add(timeout);
         let (node, domain) =
@@ -216,6 +229,12 @@ impl Source for Latched {
 }
 
 impl Outbox {
+    /// How many messages late subscriptions have not been given yet.
+    pub(super) fn past_left(&self) -> u64 {
+        let legs = self.topics.list.iter().flat_map(|topic| &topic.routes);
+        legs.map(|leg| leg.past.len() as u64).sum()
+    }
+
     /// Gives new subscriptions what is kept of a topic, as far as there is room. The waker is called when there may be more.
     fn serve_late_subscriptions(&mut self, topic: Topic, waker: &Waker) {
         if self.topics.current(topic).is_none()

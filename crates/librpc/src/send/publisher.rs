@@ -17,12 +17,14 @@ use crate::send::rate::Rate;
 use crate::send::returned::{Returned, ReturnedError};
 use crate::send::topics::Topic;
 use crate::sys::clock::Instant;
+use crate::sys::thread;
 use crate::topic::InvalidTopic;
 
 /// How many bytes of messages a publisher keeps by default.
 const DEFAULT_HISTORY_BYTES: u64 = 64 << 20;
-/// How long a flush keeps the lock at once.
+/// How long a flush keeps the lock at once, and how long it leaves it to the background thread.
 const FLUSHED_AT_ONCE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Sets up a publisher: [`crate::Node::publisher_builder`].
 #[derive(Debug)]
@@ -206,7 +208,8 @@ impl Publisher {
         }
     }
 
-    /// Waits until everything published is processed, up to a limit.
+    /// Waits until everything published is processed, up to a limit, also by subscriptions that have come late
+    /// ([`PublisherBuilder::history`]).
     ///
     /// # Errors
     ///
@@ -219,10 +222,11 @@ impl Publisher {
         let deadline = Instant::now().checked_add(timeout);
         loop {
             let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-            // In between, the background thread may serve late subscriptions.
-            let flushed = latch.with(|outbox| outbox.flush(left.min(FLUSHED_AT_ONCE)));
-            match flushed.unwrap_or(Err(FlushError::Forked)) {
-                Err(FlushError::TimedOut { .. }) if left > FLUSHED_AT_ONCE => {}
+            let flushed = latch.flush(left.min(FLUSHED_AT_ONCE));
+            match flushed {
+                Err(FlushError::TimedOut { .. }) if left > FLUSHED_AT_ONCE => {
+                    thread::sleep(PAUSE); // the background thread may serve late subscriptions
+                }
                 flushed => return flushed,
             }
         }
