@@ -13,7 +13,7 @@ const PAYLOAD_BYTES: usize = 64;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [domain, path, batches] = &arguments[..] else { return Err("DOMAIN send|publish BATCHES".into()) };
+    let [domain, path, batches] = &arguments[..] else { return Err("DOMAIN send|publish|publish-kept BATCHES".into()) };
     let batches: u64 = batches.parse()?;
     let open = |id| Node::builder(id).domain(Domain::at(domain)).open();
     let (here, there) = (open("here")?, open("there")?);
@@ -25,14 +25,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             connected(&mut inbox)?;
             (0..batches).try_for_each(|_| send_batch(&mut sender).and_then(|()| receive_batch(&mut inbox)))
         }
-        "publish" => {
+        "publish" | "publish-kept" => {
             let mut inbox = there.subscriber_builder(["topic"]).wait(Wait::Spin).open()?;
-            let mut publisher = here.publisher("topic")?;
+            let history = if path == "publish" { 0 } else { 10 };
+            let mut publisher = here.publisher_builder("topic").history(history).open()?;
             publisher.publish(b"the first one")?.inboxes();
             connected(&mut inbox)?;
             (0..batches).try_for_each(|_| publish_batch(&mut publisher).and_then(|()| receive_batch(&mut inbox)))
         }
-        _ => Err(format!("{path:?} is neither send nor publish").into()),
+        _ => Err(format!("{path:?} is none of send, publish, publish-kept").into()),
     }
 }
 

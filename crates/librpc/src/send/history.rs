@@ -6,15 +6,14 @@
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use crate::sys::slots::Slot;
 
 /// A message that is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PastMessage {
     /// Empty if it is in a slot.
-    pub(crate) payload: Arc<[u8]>,
+    pub(crate) payload: Vec<u8>,
     pub(crate) slot: OnceCell<Slot>,
 }
 
@@ -27,7 +26,11 @@ impl PastMessage {
 /// The last messages of a topic.
 #[derive(Debug)]
 pub(crate) struct History {
-    messages: VecDeque<PastMessage>,
+    /// Round and round: `next` is where the next one is put, in place of the oldest one once there are as many as there may be.
+    messages: Vec<PastMessage>,
+    next: usize,
+    /// How many there are: the others are vacant.
+    count: usize,
     /// How many messages and bytes there may be. The newest message is kept in any case.
     most: usize,
     most_bytes: u64,
@@ -36,47 +39,90 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn new(most: usize, most_bytes: u64) -> Self {
-        Self { messages: VecDeque::new(), most, most_bytes, bytes: 0 }
+        Self { messages: Vec::new(), next: 0, count: 0, most, most_bytes, bytes: 0 }
     }
 
     /// Keeps a message that was offered.
     #[inline]
     pub(crate) fn add(&mut self, payload: &[u8]) {
-        let former = if self.messages.len() >= self.most { self.pop() } else { None };
-        // Most messages of a topic have one length: the memory of the one that is dropped serves for the next one.
-        let mut memory = former.map_or_else(Arc::default, |message| message.payload);
-        match Arc::get_mut(&mut memory) {
-            Some(bytes) if bytes.len() == payload.len() => bytes.copy_from_slice(payload),
-            _ => memory = payload.into(),
+        // Most messages of a topic have one length: then the new one takes the place of the oldest one.
+        if self.count == self.most
+            && let Some(oldest) = self.messages.get_mut(self.next)
+            && oldest.payload.len() == payload.len()
+            && oldest.slot.get().is_none()
+        {
+            oldest.payload.copy_from_slice(payload);
+            self.step();
+            return;
         }
-        self.push(PastMessage { payload: memory, slot: OnceCell::new() });
+        self.add_anything(payload);
+    }
+
+    #[inline(never)]
+    fn add_anything(&mut self, payload: &[u8]) {
+        let place = self.place();
+        place.payload.clear();
+        place.payload.extend_from_slice(payload);
+        self.added(payload.len() as u64);
+    }
+
+    #[inline]
+    fn step(&mut self) {
+        self.next += 1;
+        if self.next == self.most {
+            self.next = 0;
+        }
     }
 
     /// Keeps a message whose payload is in a slot.
     pub(crate) fn add_slot(&mut self, slot: &Slot) {
-        if self.messages.len() >= self.most {
-            self.pop();
-        }
-        self.push(PastMessage { payload: [].into(), slot: slot.clone().into() });
+        *self.place() = PastMessage { payload: Vec::new(), slot: slot.clone().into() };
+        self.added(slot.bytes());
     }
 
-    fn push(&mut self, message: PastMessage) {
-        self.bytes += message.bytes();
-        self.messages.push_back(message);
-        while self.bytes > self.most_bytes && self.messages.len() > 1 {
-            self.pop();
+    /// Where the next one is put: a vacant place, without a slot. Its memory serves again.
+    fn place(&mut self) -> &mut PastMessage {
+        if self.next == self.messages.len() {
+            self.messages.push(PastMessage::default());
+        } else if self.count == self.messages.len() {
+            self.drop_oldest();
+        }
+        &mut self.messages[self.next]
+    }
+
+    fn added(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.count += 1;
+        self.step();
+        while self.bytes > self.most_bytes && self.count > 1 {
+            let at = self.drop_oldest();
+            self.messages[at].payload = Vec::new(); // it may be long until the place is used again
         }
     }
 
-    fn pop(&mut self) -> Option<PastMessage> {
-        let message = self.messages.pop_front()?;
+    /// Where the oldest one is.
+    fn oldest(&self) -> usize {
+        match self.next.checked_sub(self.count) {
+            Some(at) => at,
+            None => self.next + self.messages.len() - self.count,
+        }
+    }
+
+    /// Returns its place, which is vacant now.
+    fn drop_oldest(&mut self) -> usize {
+        let at = self.oldest();
+        let message = &mut self.messages[at];
         self.bytes -= message.bytes();
-        Some(message)
+        drop(message.slot.take());
+        self.count -= 1;
+        at
     }
 
     /// The last ones, at most this many, oldest first.
     pub(crate) fn last(&self, most: usize) -> VecDeque<PastMessage> {
-        self.messages.iter().skip(self.messages.len().saturating_sub(most)).cloned().collect()
+        let (older, newer) = self.messages.split_at(self.next);
+        let all = newer.iter().chain(older);
+        all.skip(self.messages.len() - self.count.min(most)).cloned().collect()
     }
 }
 
@@ -103,6 +149,23 @@ mod tests {
         assert_eq!(lengths(&history, 3), [500]);
         history.add(&[0; 1]);
         assert_eq!(lengths(&history, 3), [1]);
+    }
+
+    #[test]
+    fn messages_of_one_length_take_the_places_of_the_oldest() {
+        let mut history = History::new(3, 100);
+        let all = |history: &History| history.last(9).iter().map(|message| message.payload[0]).collect::<Vec<_>>();
+        for number in 0..20_u8 {
+            history.add(&[number; 10]);
+            let first = number.saturating_sub(2);
+            assert_eq!(all(&history), (first..=number).collect::<Vec<_>>());
+            assert_eq!(history.bytes, 10 * u64::from(number - first + 1));
+        }
+        history.add(&[20; 90]);
+        history.add(&[21; 10]);
+        assert_eq!((all(&history), history.bytes), (vec![20, 21], 100));
+        (22..30).for_each(|number| history.add(&[number; 10]));
+        assert_eq!((all(&history), history.bytes), (vec![27, 28, 29], 30));
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Stage {
         let directory = Arc::new(file::open_directory(domain).unwrap());
         let address = Address::Topics(["**".parse().unwrap()].into());
         let settings = Settings {
+            history: 0,
             address,
             capacity: CAPACITY,
             max_message: 1 << 30,
