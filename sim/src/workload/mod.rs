@@ -5,6 +5,7 @@ pub mod scene; //    what the programs of a run share
 
 mod calls; //        requests and replies, while servers come and go
 mod fork; //         a process forks while its threads are busy
+mod history; //      subscribers come late, and get what was kept
 mod liar; //         a member of a shared domain says that it is another
 mod limits; //       calls with short limits, and with the longest
 mod once; //         publish or send a little, and end at once
@@ -51,6 +52,7 @@ pub const ALL: &[Workload] = &[
     liar::WORKLOAD,
     fork::WORKLOAD,
     calls::WORKLOAD,
+    history::WORKLOAD,
     limits::WORKLOAD,
     samples::WORKLOAD,
     wakes::WORKLOAD,

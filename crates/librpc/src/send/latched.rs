@@ -97,24 +97,19 @@ impl Latch {
         if !undelivered.is_empty() {
             undelivered.clear();
         }
-        // Nearly always everybody takes it at once.
-        let at_once =
-            self.with(|outbox| if payload.len() > LONG { None } else { outbox.publish_plain(topic, payload) });
-        if let Some(inboxes) = at_once.flatten() {
-            return Ok(Receipt::new(inboxes, 0, undelivered));
-        }
         let publish = |outbox: &mut Outbox| {
-            // A long payload is written once, into memory that all inboxes share, and kept there.
-            if payload.len() > LONG
-                && let Ok(mut loan) = outbox.loan_uninit(topic, payload.len())
+            // Nearly always everybody takes it at once.
+            if payload.len() <= LONG
+                && let Some(inboxes) = outbox.publish_plain(topic, payload)
             {
-                loan.copy_from_slice(payload);
-                let published = outbox.publish_loan(topic, loan, timeout);
-                return published.map(Receipt::counts).map_err(|unsent| unsent.error);
+                return Ok((inboxes, 0));
             }
-            outbox.publish_timeout(topic, payload, timeout).map(Receipt::counts)
+            let published = outbox.publish_with_history(topic, payload, timeout);
+            std::mem::swap(undelivered, &mut outbox.undelivered);
+            published
         };
-        self.publish_as(publish, undelivered).unwrap_or(Err(PublishError::Forked))
+        let (inboxes, pending) = self.with(publish).unwrap_or(Err(PublishError::Forked))?;
+        Ok(Receipt::new(inboxes, pending, undelivered))
     }
 
     pub(super) fn publish_loan<'u>(
@@ -238,6 +233,27 @@ impl Source for Latched {
 }
 
 impl Outbox {
+    /// Publishes a message that some inboxes may have got already, if it is not long.
+    #[cold]
+    #[inline(never)]
+    fn publish_with_history(
+        &mut self,
+        topic: Topic,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<(usize, usize), PublishError> {
+        // A long payload is written once, into memory that all inboxes share, and kept there.
+        if payload.len() > LONG
+            && let Ok(mut loan) = self.loan_uninit(topic, payload.len())
+        {
+            loan.copy_from_slice(payload);
+            let published = self.publish_loan(topic, loan, timeout);
+            return published.map(Receipt::counts).map_err(|unsent| unsent.error);
+        }
+        let inboxes = self.publish_fully(topic, payload, timeout)?;
+        Ok((inboxes, self.pending))
+    }
+
     /// How many messages late subscriptions have not been given yet.
     pub(super) fn past_left(&self) -> u64 {
         let legs = self.topics.list.iter().flat_map(|topic| &topic.routes);

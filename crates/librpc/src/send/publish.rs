@@ -220,7 +220,12 @@ impl Outbox {
     /// Publishes a message that some inboxes may have got already.
     #[cold]
     #[inline(never)]
-    fn publish_fully(&mut self, topic: Topic, payload: &[u8], timeout: Duration) -> Result<usize, PublishError> {
+    pub(super) fn publish_fully(
+        &mut self,
+        topic: Topic,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<usize, PublishError> {
         self.publish_whole(topic, payload, &OnceCell::new(), timeout)
     }
 
