@@ -267,6 +267,11 @@ fn requests_beyond_the_limits_fail_at_once() {
     let server = there.server_builder("work").max_in_flight(3).max_per_client(2).open().unwrap();
     let clients: Vec<Client> = (0..2).map(|_| here.client_builder("work").max_in_flight(4).open().unwrap()).collect();
     let begin = |at: usize| clients[at].start(b"x", LONG).unwrap();
+    for at in 0..2 {
+        let call = begin(at);
+        next(&server).reply(b"its channel of replies is attached").unwrap();
+        call.wait().unwrap();
+    }
     let calls = [begin(0), begin(0), begin(0), begin(1), begin(1)];
     let _requests: Vec<Request> = (0..3).map(|_| next(&server)).collect();
     assert!(server.try_recv().unwrap().is_none());
