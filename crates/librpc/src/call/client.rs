@@ -9,6 +9,7 @@ use crate::call::error::{CallError, ServeError};
 use crate::call::exchange::Exchange;
 use crate::call::in_common::{Limit, Shared};
 use crate::call::options::CallOptions;
+use crate::call::pause::AGAIN;
 use crate::call::pending::{Pending, Replies, Reply, Underway};
 use crate::call::state::{Begun, Calling, New};
 use crate::name::Address;
@@ -23,8 +24,6 @@ use crate::wire::{self, Caller, DEFAULT_MAX_MESSAGE};
 
 /// How many calls of a client may be in flight by default.
 const DEFAULT_IN_FLIGHT: usize = 256;
-/// How soon a request for which no server has room is tried again, at the latest.
-const AGAIN: Duration = Duration::from_millis(1);
 
 /// Sets up a client: [`crate::Node::client_builder`].
 #[derive(Debug)]

@@ -263,7 +263,8 @@ fn requests_that_no_answer_can_reach_have_one_budget_per_user_and_take_no_places
     }
     let begun = || scene.honest.stats().calls.iter().map(|calls| calls.calls).sum::<u64>();
     let deadline = Instant::now() + LONG;
-    while begun() < 2 + 12 { // both sides have counted the first one
+    while begun() < 2 + 12 {
+        // both sides have counted the first one
         assert!(Instant::now() < deadline && server.try_recv().unwrap().is_none(), "nothing is handed out");
     }
     assert_eq!(server.in_flight() as u64, BUDGET, "the others are refused");

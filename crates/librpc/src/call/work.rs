@@ -7,7 +7,6 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use librpc_ring::{Kind, is_mappable};
 
@@ -17,6 +16,7 @@ use crate::call::caller::{Arrived, Client, Waiting, Work};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Side;
 use crate::call::outgoing::{Outgoing, Said, decoded};
+use crate::call::pause::{AGAIN, Pause};
 use crate::fault::fault;
 use crate::link::channel_shared::Failure;
 use crate::link::inbox_shared::InboxShared;
@@ -37,8 +37,6 @@ use crate::sys::clock::Instant;
 use crate::sys::memory::page_size;
 use crate::wire::{Caller, Cause, Credit};
 
-/// How soon what could not be done is tried again.
-const AGAIN: Duration = Duration::from_millis(1);
 /// How many parts a client may ask for in advance.
 const MAX_CREDIT: u32 = 1 << 16;
 
@@ -67,6 +65,8 @@ pub(super) struct Serving {
     /// It takes no more requests.
     is_closed: bool,
     has_work: bool,
+    /// How soon clients that could not be connected to are tried again.
+    pause: Pause,
 }
 
 impl Serving {
@@ -91,6 +91,7 @@ impl Serving {
             expelled: Vec::new(),
             is_closed: false,
             has_work: false,
+            pause: Pause::default(),
         }
     }
 
@@ -537,7 +538,14 @@ impl Side for Serving {
         if let Some(inbox) = inbox {
             std::mem::take(&mut self.expelled).into_iter().for_each(|(channel, why)| inbox.expel(channel, why));
         }
-        self.has_work |= self.has_backlog();
-        self.has_work.then(|| Instant::now() + AGAIN)
+        let has_backlog = self.has_backlog();
+        self.has_work |= has_backlog;
+        if !self.has_work {
+            self.pause = Pause::default();
+            return None;
+        }
+        // That a client has room again is not reported. Whether it could be connected to is.
+        let pause = if has_backlog { AGAIN } else { self.pause.next() };
+        Some(Instant::now() + pause)
     }
 }
