@@ -87,6 +87,35 @@ fn a_request_of_any_size_is_answered() {
     serving.join().unwrap();
 }
 
+/// Ten seconds after its last use. A server that waits sees to that by itself, a client with its next call.
+#[test]
+fn the_memory_of_large_requests_and_replies_is_given_back() {
+    let domain = TestDomain::new();
+    let (there, server, here, client) = pair(&domain);
+    let stop = server.stop_handle();
+    let serving = std::thread::spawn(move || {
+        while let Some(request) = server.recv().unwrap() {
+            let reply = request.to_vec();
+            request.reply(&reply).unwrap();
+        }
+    });
+    let payload_bytes = |node: &Node| node.stats().payload_bytes;
+    let reply = client.call(&[7; MIB], LONG).unwrap();
+    assert!(payload_bytes(&here) >= MIB as u64 && payload_bytes(&there) >= MIB as u64);
+    drop(reply);
+    // A client is done with a reply once it has received something after it.
+    client.call(b"short", LONG).unwrap();
+    wait_until(|| payload_bytes(&there) == 0);
+    wait_until(|| {
+        client.call(b"short", LONG).unwrap();
+        payload_bytes(&here) == 0
+    });
+    // It is made again when it is needed.
+    assert_eq!(*client.call(&[8; MIB], LONG).unwrap(), [8; MIB]);
+    stop.stop();
+    serving.join().unwrap();
+}
+
 #[test]
 fn requests_are_answered_in_any_order_from_any_thread() {
     let domain = TestDomain::new();

@@ -514,8 +514,9 @@ impl Side for Serving {
     }
 
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
+        let gives_back_at = self.out.give_back();
         if !std::mem::take(&mut self.has_work) {
-            return None;
+            return gives_back_at;
         }
         for (id, channel) in self.out.routes.take_failed() {
             let is_it = |(_, client): &(&u64, &mut Client)| client.way.id == id;
@@ -542,10 +543,14 @@ impl Side for Serving {
         self.has_work |= has_backlog;
         if !self.has_work {
             self.pause = Pause::default();
-            return None;
+            return gives_back_at;
         }
         // That a client has room again is not reported. Whether it could be connected to is.
         let pause = if has_backlog { AGAIN } else { self.pause.next() };
-        Some(Instant::now() + pause)
+        Some(gives_back_at.into_iter().fold(Instant::now() + pause, Instant::min))
+    }
+
+    fn idle(&mut self) {
+        self.out.idle();
     }
 }

@@ -106,8 +106,9 @@ impl Side for Calling {
     }
 
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
+        let gives_back_at = self.out.give_back();
         if !std::mem::take(&mut self.has_work) {
-            return None;
+            return gives_back_at;
         }
         for (id, channel) in self.out.routes.take_failed() {
             self.server_gone(id, channel);
@@ -130,6 +131,11 @@ impl Side for Calling {
         again |= self.has_work || !self.uncancelled.is_empty();
         self.has_work = again || !self.gone.is_empty() || !self.unsent.is_empty();
         let looks_at = self.lookups.due().filter(|_| !again);
-        self.has_work.then(|| looks_at.unwrap_or_else(|| Instant::now() + AGAIN))
+        let works_at = self.has_work.then(|| looks_at.unwrap_or_else(|| Instant::now() + AGAIN));
+        works_at.into_iter().chain(gives_back_at).min()
+    }
+
+    fn idle(&mut self) {
+        self.out.idle();
     }
 }
