@@ -41,11 +41,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::children::{Children, Report};
-use crate::domain::{DomainArgs, clear_leftovers};
+use crate::domain::{DomainArgs, clear_leftovers, unique_id};
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome};
 
 pub(crate) use dispatch::run as part;
+use eventfd::Line;
 use machine::Machine;
 pub(crate) use part::Part;
 
@@ -153,6 +154,16 @@ impl Bench {
         let mut children = self.spawn(domain, parts)?;
         self.await_ready(&mut children, parts.len())?;
         Ok(children)
+    }
+
+    /// Starts a process that is given the name of a socket, and exchanges eventfds with it. Waits until it says that it is ready.
+    fn start_with_line(&self, domain: &Domain, part: impl FnOnce(String) -> Part) -> anyhow::Result<(Line, Children)> {
+        let name = unique_id("librpc-bench")?;
+        let listener = descriptors::listen(&name)?;
+        let mut child = self.spawn(domain, &[part(name)])?;
+        let line = Line::accept(&listener, &self.interrupt)?;
+        self.await_ready(&mut child, 1)?;
+        Ok((line, child))
     }
 
     fn await_ready(&self, children: &mut Children, count: usize) -> anyhow::Result<()> {

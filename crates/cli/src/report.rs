@@ -31,6 +31,15 @@ struct Service<'a> {
     failed: u64,
     /// By kind, those that have happened.
     failures: BTreeMap<&'static str, u64>,
+    #[serde(flatten)]
+    latency: Latency,
+    #[serde(flatten)]
+    rates: Option<CallRates>,
+}
+
+/// What a histogram says. Null: nothing was measured.
+#[derive(Serialize)]
+struct Latency {
     latency_samples: u64,
     latency_mean_ns: Option<u64>,
     latency_p50_ns: Option<u64>,
@@ -38,8 +47,21 @@ struct Service<'a> {
     latency_p99_ns: Option<u64>,
     latency_p999_ns: Option<u64>,
     latency_max_ns: Option<u64>,
-    #[serde(flatten)]
-    rates: Option<CallRates>,
+}
+
+impl From<&librpc::Histogram> for Latency {
+    fn from(latency: &librpc::Histogram) -> Self {
+        let (quantile, samples) = (|part| latency.quantile(part), latency.count());
+        Self {
+            latency_samples: samples,
+            latency_mean_ns: latency.sum_ns().checked_div(samples),
+            latency_p50_ns: quantile(0.5),
+            latency_p90_ns: quantile(0.9),
+            latency_p99_ns: quantile(0.99),
+            latency_p999_ns: quantile(0.999),
+            latency_max_ns: (samples > 0).then(|| latency.max_ns()),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -51,7 +73,6 @@ struct CallRates {
 impl<'a> From<&'a ServiceRow> for Service<'a> {
     fn from(row: &'a ServiceRow) -> Self {
         let stats = &row.stats;
-        let (quantile, samples) = (|part| stats.latency.quantile(part), stats.latency.count());
         Self {
             service: &stats.service,
             side: row.side(),
@@ -62,13 +83,7 @@ impl<'a> From<&'a ServiceRow> for Service<'a> {
             in_flight: stats.in_flight(),
             failed: stats.failures.total(),
             failures: stats.failures.iter().filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.name(), n)).collect(),
-            latency_samples: samples,
-            latency_mean_ns: stats.latency.sum_ns().checked_div(samples),
-            latency_p50_ns: quantile(0.5),
-            latency_p90_ns: quantile(0.9),
-            latency_p99_ns: quantile(0.99),
-            latency_p999_ns: quantile(0.999),
-            latency_max_ns: (samples > 0).then(|| stats.latency.max_ns()),
+            latency: (&stats.latency).into(),
             rates: row
                 .recent
                 .map(|recent| CallRates { calls_per_s: round(recent.calls), failed_per_s: round(recent.failed) }),
@@ -161,13 +176,8 @@ struct Channel<'a> {
     held: u64,
     last_sent_ago_ns: Option<u64>,
     last_processed_ago_ns: Option<u64>,
-    latency_samples: u64,
-    latency_mean_ns: Option<u64>,
-    latency_p50_ns: Option<u64>,
-    latency_p90_ns: Option<u64>,
-    latency_p99_ns: Option<u64>,
-    latency_p999_ns: Option<u64>,
-    latency_max_ns: Option<u64>,
+    #[serde(flatten)]
+    latency: Latency,
     #[serde(flatten)]
     rates: Option<Rates>,
 }
@@ -184,8 +194,6 @@ struct Rates {
 impl<'a> From<&'a ChannelRow> for Channel<'a> {
     fn from(row: &'a ChannelRow) -> Self {
         let stats = &row.stats;
-        let quantile = |part| stats.latency.quantile(part);
-        let samples = stats.latency.count();
         Self {
             from: &row.from,
             to: &row.to,
@@ -215,13 +223,7 @@ impl<'a> From<&'a ChannelRow> for Channel<'a> {
             held: stats.held,
             last_sent_ago_ns: stats.last_sent.map(|ago| ago.as_nanos() as u64),
             last_processed_ago_ns: stats.last_processed.map(|ago| ago.as_nanos() as u64),
-            latency_samples: samples,
-            latency_mean_ns: stats.latency.sum_ns().checked_div(samples),
-            latency_p50_ns: quantile(0.5),
-            latency_p90_ns: quantile(0.9),
-            latency_p99_ns: quantile(0.99),
-            latency_p999_ns: quantile(0.999),
-            latency_max_ns: (samples > 0).then(|| stats.latency.max_ns()),
+            latency: (&stats.latency).into(),
             rates: row.recent.as_ref().map(|Recent { rates, .. }| Rates {
                 sent_per_s: round(rates.sent),
                 received_per_s: round(rates.received),

@@ -3,11 +3,16 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::event::{EventfdFlags, epoll};
 
-use super::descriptors::{pass, receive};
+use super::descriptors::{accept_within, connect, pass, receive};
+use crate::interrupt::Interrupt;
+
+/// How long the other side may take to connect.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// One end of a pair of eventfds.
 pub(super) struct Line {
@@ -17,19 +22,26 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// The side that listens.
+    pub(super) fn accept(listener: &OwnedFd, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        Self::open(&accept_within(listener, LIMIT, interrupt)?, interrupt)
+    }
+
+    /// The other one.
+    pub(super) fn connect(socket: &str, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        Self::open(&connect(socket)?, interrupt)
+    }
+
     /// Exchanges the eventfds through a connected socket: each side waits for its own, and rings the other's.
-    pub(super) fn open(socket: &OwnedFd) -> anyhow::Result<Self> {
+    fn open(socket: &OwnedFd, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let ours = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         pass(socket, &ours)?;
         let theirs = receive(socket)?;
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&poll, &ours, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        // That one hangs up.
+        epoll::add(&poll, interrupt, epoll::EventData::new_u64(1), epoll::EventFlags::empty())?;
         Ok(Self { ours, theirs, poll })
-    }
-
-    /// Makes `wait` also return when this descriptor hangs up.
-    pub(super) fn also(&self, descriptor: impl std::os::fd::AsFd) -> anyhow::Result<()> {
-        Ok(epoll::add(&self.poll, descriptor, epoll::EventData::new_u64(1), epoll::EventFlags::empty())?)
     }
 
     /// Sends a number that is not 0.
@@ -38,7 +50,7 @@ impl Line {
         Ok(())
     }
 
-    /// Sleeps until a number comes. `None`: the other descriptor has hung up.
+    /// Sleeps until a number comes. `None`: the run is interrupted.
     pub(super) fn wait(&self) -> anyhow::Result<Option<u64>> {
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); 2];
         let (ready, _) = loop {

@@ -17,8 +17,8 @@ use super::eventfd::Line;
 use super::options::{Common, Percentiles, Rounds, Share, TIMED_SIZES};
 use super::progress::Progress;
 use super::times::Times;
-use super::{Bench, Part, content, descriptors, end, median, median_ratio};
-use crate::domain::{DomainArgs, unique_id};
+use super::{Bench, Part, content, end, median, median_ratio};
+use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, readable};
 use crate::payload::now_ns;
@@ -27,7 +27,6 @@ use crate::payload::now_ns;
 const ROUNDS: u32 = 31;
 /// Longer than an adaptive inbox polls.
 const PAUSE: Duration = Duration::from_micros(250);
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// Waking a sleeping receiver with one message, compared with an epoll and eventfd ping-pong
 #[derive(clap::Args)]
@@ -92,15 +91,10 @@ struct Woken {
 pub(super) fn run(bench: &Bench, args: &Args) -> anyhow::Result<()> {
     let domain = bench.domain("wake");
     for size in args.common.sizes(TIMED_SIZES)? {
-        let name = unique_id("librpc-bench")?;
-        let listener = descriptors::listen(&name)?;
         let node = Node::builder("asking").domain(domain.clone()).open()?;
         let inbox = end::inbox(&node, end::Via::Topic, Wait::Block, librpc::DEFAULT_CAPACITY, &bench.interrupt)?;
         let (ours, theirs) = args.common.cpus();
-        let mut sleepers = bench.spawn(&domain, &[Part::Sleepers { socket: name, cpu: theirs }])?;
-        let eventfds = Line::open(&descriptors::accept_within(&listener, LIMIT, &bench.interrupt)?)?;
-        eventfds.also(&bench.interrupt)?;
-        bench.await_ready(&mut sleepers, 1)?;
+        let (eventfds, sleepers) = bench.start_with_line(&domain, |socket| Part::Sleepers { socket, cpu: theirs })?;
         let publish = |to: &str| end::publisher(&node, to, &bench.interrupt);
         let (block, adaptive) = (publish("block")?, publish("adaptive")?);
         let mut asking = Asking { inbox, block, adaptive, eventfds, message: vec![0; size] };
@@ -220,8 +214,7 @@ pub(super) fn sleepers(
     cpu: Option<usize>,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
-    let line = Line::open(&descriptors::connect(socket)?)?;
-    line.also(interrupt)?;
+    let line = Line::connect(socket, interrupt)?;
     let nodes = [("block", Wait::Block), ("adaptive", Wait::Adaptive)];
     let nodes = nodes.into_iter().map(|(name, wait)| Ok((Arc::new(domain.open(name)?), wait)));
     let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;

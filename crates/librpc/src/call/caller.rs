@@ -6,13 +6,20 @@ use std::sync::Arc;
 
 use librpc_ring::Kind;
 
+use crate::call::error::ReplyError;
 use crate::call::state::WINDOW;
+use crate::link::ledger::{Charge, Ledger};
 use crate::name::Peer;
 use crate::receive::Sample;
 use crate::send::topics::TopicRoute;
 use crate::sys::slots::Slot;
 use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::wire::{self, Cause};
+
+/// How many bytes of answers wait for a client that does not read them.
+const MAX_BACKLOG: usize = 64 << 20;
+/// As many more only say that there is no other answer.
+const MAX_FAILURES: usize = 4 << 20;
 
 /// What the threads that work on a request share with the server.
 #[derive(Debug)]
@@ -55,6 +62,14 @@ pub(super) struct Arrived {
     pub(super) deadline: Option<u64>,
 }
 
+impl Arrived {
+    /// What it takes, to be counted. A long request is in its client's memory.
+    pub(super) fn bytes(&self) -> usize {
+        let copied = if self.sample.is_lent() { 0 } else { self.sample.len() };
+        copied + size_of::<Self>() + size_of::<Work>()
+    }
+}
+
 /// An answer that waits for room.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -62,12 +77,14 @@ pub(super) struct Waiting {
     pub(super) number: u64,
     pub(super) payload: Box<[u8]>,
     pub(super) slot: OnceCell<Slot>,
+    /// It is on its user's account.
+    pub(super) _charge: Charge,
 }
 
 impl Waiting {
-    /// What it takes, to be counted: an empty answer takes memory, too.
-    pub(super) fn bytes(&self) -> usize {
-        self.payload.len() + size_of::<Self>()
+    /// What one with a payload of this length takes, to be counted: an empty answer takes memory, too.
+    pub(super) const fn bytes(payload: usize) -> usize {
+        payload + size_of::<Self>()
     }
 }
 
@@ -87,7 +104,8 @@ pub(super) struct Client {
     pub(super) calls: BTreeMap<u64, Arc<Work>>,
     /// How many requests it has cancelled on which the program still works.
     pub(super) given_up: usize,
-    pub(super) parked: VecDeque<Arrived>,
+    /// What it has asked before it has attached the channel of replies.
+    pub(super) parked: VecDeque<(Arrived, Charge)>,
     pub(super) backlog: VecDeque<Waiting>,
     pub(super) backlog_bytes: usize,
 }
@@ -97,6 +115,20 @@ impl Client {
         let (is_open, is_silent, is_gone) = (false, false, false);
         let (calls, parked, backlog, given_up, backlog_bytes) = Default::default();
         Self { peer, max_message, way, is_open, is_silent, is_gone, calls, given_up, parked, backlog, backlog_bytes }
+    }
+
+    /// Room for one more answer that waits.
+    pub(super) fn reserve(&self, ledger: &Arc<Ledger>, kind: Kind, payload: usize) -> Result<Charge, ReplyError> {
+        let (node, uid, bytes) = (&self.peer.node, self.peer.uid, Waiting::bytes(payload));
+        let (max, charge) = match kind {
+            Kind::Failure => (MAX_BACKLOG + MAX_FAILURES, ledger.waiting_failure(uid, bytes as u64)),
+            _ => (MAX_BACKLOG, ledger.waiting(uid, bytes as u64)),
+        };
+        if self.backlog_bytes + bytes > max {
+            return Err(ReplyError::Dropped { node: node.clone() });
+        }
+        let limit = ledger.limits().waiting_bytes_per_user;
+        charge.ok_or_else(|| ReplyError::OverLimit { node: node.clone(), uid, limit })
     }
 
     /// A failure, encoded. The text is left out if it is longer than what the client takes.

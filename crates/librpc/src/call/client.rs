@@ -11,45 +11,36 @@ use crate::call::error::{CallError, ServeError};
 use crate::call::exchange::Exchange;
 use crate::call::in_common::{Limit, Shared};
 use crate::call::options::CallOptions;
+use crate::call::pause::AGAIN;
 use crate::call::pending::{Pending, Replies, Reply, Underway};
 use crate::call::state::{Begun, Calling, New};
 use crate::name::Address;
 use crate::node_shared::Owned;
+use crate::receive::Wait;
 use crate::receive::builder::InboxBuilder;
 use crate::receive::receiver::Until;
-use crate::receive::{DEFAULT_CAPACITY, Wait};
 use crate::registry::wait;
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::topic::check_topic;
-use crate::wire::{self, Caller, DEFAULT_MAX_MESSAGE};
+use crate::wire::{self, Caller};
 
 /// How many calls of a client may be in flight by default.
 const DEFAULT_IN_FLIGHT: usize = 256;
-/// How soon a request for which no server has room is tried again, at the latest.
-const AGAIN: Duration = Duration::from_millis(1);
 
 /// Sets up a client: [`crate::Node::client_builder`].
 #[derive(Debug)]
 pub struct ClientBuilder<'n> {
     node: &'n Arc<Owned>,
     service: String,
-    capacity: u64,
-    max_reply: usize,
+    inbox: InboxBuilder<'n>,
     max_in_flight: usize,
-    wait: Wait,
 }
 
 impl<'n> ClientBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, service: &str) -> Self {
-        Self {
-            node,
-            service: service.to_owned(),
-            capacity: DEFAULT_CAPACITY,
-            max_reply: DEFAULT_MAX_MESSAGE as usize,
-            max_in_flight: DEFAULT_IN_FLIGHT,
-            wait: Wait::default(),
-        }
+        let inbox = InboxBuilder::new(node, Ok(Address::Replies));
+        Self { node, service: service.to_owned(), inbox, max_in_flight: DEFAULT_IN_FLIGHT }
     }
 
     /// How many calls may be in flight, by default 256. Beyond it a call fails at once ([`CallError::Busy`]).
@@ -59,17 +50,17 @@ impl<'n> ClientBuilder<'n> {
 
     /// The longest reply, or part of one, in bytes; by default 1 GiB. A longer one is an error of its server's.
     pub fn max_reply(self, bytes: usize) -> Self {
-        Self { max_reply: bytes, ..self }
+        Self { inbox: self.inbox.max_message(bytes), ..self }
     }
 
     /// Bytes of the ring in which each server's replies come: see [`crate::InboxBuilder::capacity`].
     pub fn capacity(self, bytes: u64) -> Self {
-        Self { capacity: bytes, ..self }
+        Self { inbox: self.inbox.capacity(bytes), ..self }
     }
 
     /// How a call waits for its reply.
     pub fn wait(self, wait: Wait) -> Self {
-        Self { wait, ..self }
+        Self { inbox: self.inbox.wait(wait), ..self }
     }
 
     /// Opens the client. Does not block, and looks for no server.
@@ -78,10 +69,9 @@ impl<'n> ClientBuilder<'n> {
     ///
     /// [`ServeError`].
     pub fn open(self) -> Result<Client, ServeError> {
-        let Self { node, service, capacity, max_reply, max_in_flight, wait } = self;
+        let Self { node, service, inbox, max_in_flight } = self;
         check_topic(&service)?;
-        let builder = InboxBuilder::new(node, Ok(Address::Replies));
-        let inbox = builder.capacity(capacity).max_message(max_reply).wait(wait).open()?;
+        let inbox = inbox.open()?;
         let shared = inbox.shared().clone();
         let caller = Caller { inbox: shared.number, capacity: shared.capacity, max_message: shared.max_message };
         let service: Arc<str> = service.into();

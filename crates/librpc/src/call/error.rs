@@ -176,6 +176,20 @@ pub enum ReplyError {
         /// The client's node.
         node: Arc<str>,
     },
+    /// The clients of this client's user do not read their replies, and as many bytes as they may have wait for them
+    /// ([`crate::Limits::waiting_bytes_per_user`]). The client learns that this one is lost.
+    #[error(
+        "more than {limit} bytes would wait for the clients of uid {uid} that do not read their replies: this one to node {node:?} was \
+         dropped (Limits::waiting_bytes_per_user)"
+    )]
+    OverLimit {
+        /// The client's node.
+        node: Arc<str>,
+        /// The user.
+        uid: u32,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The client no longer waits, or is gone, so a stream of parts has no reader.
     #[error("node {node:?} no longer waits for this reply")]
     Cancelled {

@@ -33,6 +33,8 @@ pub(super) trait Side {
     fn heard(&mut self, inbox: &mut Inbox, heard: Heard);
     /// Does what has become due. `None`: the inbox is closed. Returns when something is due again, although nothing may have come.
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant>;
+    /// Nothing has come, and nothing is there.
+    fn idle(&mut self);
 }
 
 /// One side, its inbox, and the threads and tasks that wait for it.
@@ -144,7 +146,11 @@ impl<S: Side> Exchange<S> {
                     return Ok(None);
                 }
                 // Nothing comes any more, but what waits for room is still sent.
-                let due = if inner.is_closed { inner.side.tend(None) } else { None };
+                let due = inner.is_closed.then(|| {
+                    inner.side.idle();
+                    inner.side.tend(None)
+                });
+                let due = due.flatten();
                 let left = due.map_or(left, |due| left.min(due.saturating_duration_since(Instant::now())));
                 inner.waiters += 1;
                 inner = self.changed.wait_timeout(inner, left);
@@ -168,7 +174,10 @@ impl<S: Side> Exchange<S> {
                     // The clock is read now and then, and when nothing comes.
                     is_over |= taken.is_multiple_of(LOOK_EVERY) && is_past(until);
                 }
-                Ok(None) => is_over |= self.inbox.has_stopped() || is_past(until),
+                Ok(None) => {
+                    inner.side.idle();
+                    is_over |= self.inbox.has_stopped() || is_past(until);
+                }
                 Err(error) => {
                     self.put_back(&mut inner, inbox, &mut woken);
                     return Err(error);
@@ -296,6 +305,8 @@ mod tests {
             self.0 += u32::from(inbox.is_none());
             None
         }
+
+        fn idle(&mut self) {}
     }
 
     /// Otherwise the calls of a dead server would count as looked for, although nobody has looked.

@@ -23,6 +23,12 @@ impl Shared {
         CallError::Deadline { service: self.service.clone(), timeout: limit.timeout }
     }
 
+    /// Why a call has not ended in time.
+    pub(super) fn not_in_time(&self, number: u64, limit: Limit) -> CallError {
+        let stuck = self.exchange.lock().side.not_looked_up(number);
+        stuck.unwrap_or_else(|| self.too_late(limit))
+    }
+
     pub(super) fn not_received(&self, error: RecvError) -> CallError {
         match error {
             RecvError::Closed { node } => CallError::Closed { node },

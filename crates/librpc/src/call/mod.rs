@@ -15,6 +15,7 @@ mod exchange; // an inbox for which several threads wait
 mod in_common; // what a client and its calls have in common
 mod options; //  how a call is to be made
 mod outgoing; // a record on its way, and where it goes
+mod pause; //    how soon something is tried again
 mod pending; //  a call that is under way: `Pending`, `Replies`
 mod request; //  a request at its server, and its answer
 mod server; //   serving: `Server`

@@ -14,6 +14,7 @@ use crate::receive::Sample;
 use crate::send::SendError;
 use crate::send::channel::Pushed;
 use crate::send::message::{Attempt, Call, Delivery, Message, Patience};
+use crate::send::pool::UNUSED;
 use crate::send::routes::Routes;
 use crate::send::topics::{TopicNames, TopicRoute};
 use crate::sys::clock::Instant;
@@ -27,6 +28,9 @@ pub(super) struct Outgoing {
     /// Calls have no topics.
     pub(super) names: TopicNames,
     begun: Instant,
+    /// Nothing has come since the last look for memories that are not used, and when the next look is due.
+    is_idle: bool,
+    looks_at: Instant,
 }
 
 /// What became of a record.
@@ -43,8 +47,28 @@ pub(super) enum Said {
 impl Outgoing {
     /// `inbox` is woken when another side answers, and when it is gone.
     pub(super) fn new(node: Arc<NodeShared>, inbox: Arc<InboxShared>) -> Self {
-        let (routes, names) = (Routes::reporting_to(node, inbox), TopicNames::default());
-        Self { routes, names, begun: Instant::now() }
+        let (routes, names, now) = (Routes::reporting_to(node, inbox), TopicNames::default(), Instant::now());
+        Self { routes, names, begun: now, is_idle: false, looks_at: now }
+    }
+
+    /// Nothing has come: there is time to look for memories that are not used.
+    pub(super) fn idle(&mut self) {
+        self.is_idle = true;
+    }
+
+    /// Gives back the memory for long payloads that is not used, if it is time for that. Returns when it is again.
+    pub(super) fn give_back(&mut self) -> Option<Instant> {
+        if self.routes.pool.is_empty() {
+            return None; // as after short payloads
+        }
+        if std::mem::take(&mut self.is_idle) {
+            let now = Instant::now();
+            if now >= self.looks_at {
+                self.routes.give_back_unused();
+                self.looks_at = now + UNUSED;
+            }
+        }
+        (!self.routes.pool.is_empty()).then_some(self.looks_at)
     }
 
     /// Sends a record, if that is possible at once. A long payload is put into a slot, which is kept for the next attempt.

@@ -49,7 +49,7 @@ impl Underway {
         }
         let error = match self.client.exchange.wait_for(until, |side| find(side, number)) {
             Ok(Some(found)) => return Some(found),
-            Ok(None) if self.limit.is_over() => self.client.too_late(self.limit),
+            Ok(None) if self.limit.is_over() => self.client.not_in_time(number, self.limit),
             Ok(None) => return None,
             Err(error) => self.client.not_received(error),
         };
@@ -70,7 +70,7 @@ impl Underway {
         }
         let error = match exchange.poll_for(context, (number, self.limit.deadline), |side| find(side, number)) {
             Ok(Poll::Ready(found)) => return Poll::Ready(found),
-            Ok(Poll::Pending) if self.limit.is_over() => self.client.too_late(self.limit),
+            Ok(Poll::Pending) if self.limit.is_over() => self.client.not_in_time(number, self.limit),
             Ok(Poll::Pending) => return Poll::Pending,
             Err(error) => self.client.not_received(error),
         };
@@ -184,7 +184,8 @@ impl Pending {
 
     fn ended(&mut self, answer: Result<Sample, CallError>) -> Result<Reply, CallError> {
         // One that is over in another way is still known: it is cancelled when this is dropped.
-        self.0.is_over = !matches!(answer, Err(CallError::Deadline { .. } | CallError::Receive { .. }));
+        self.0.is_over =
+            !matches!(answer, Err(CallError::Deadline { .. } | CallError::Lookup { .. } | CallError::Receive { .. }));
         answer.map(|sample| Reply(Payload::new(sample)))
     }
 }
@@ -276,7 +277,7 @@ impl Replies {
             }
             Err(error) => {
                 if self.0.client.exchange.born.is_here() {
-                    self.0.client.exchange.lock().side.abandon(self.0.number, CallFailure::Cancelled);
+                    self.0.client.exchange.lock().side.abandon(self.0.number, self.0.dropped);
                 }
                 self.0.is_over = true;
                 Some(Err(error))

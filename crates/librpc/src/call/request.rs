@@ -132,8 +132,8 @@ impl Request {
         self.answering.is_cancelled() || self.time_left().is_some_and(|left| left.is_zero())
     }
 
-    /// Answers the request. Does not block: what a client has no room for waits here, up to 64 MiB for each client. A client that no
-    /// longer waits, or is gone, is no error.
+    /// Answers the request. Does not block: what a client has no room for waits here, up to 64 MiB for each client, and
+    /// [`crate::Limits::waiting_bytes_per_user`] for all clients of a user. A client that no longer waits, or is gone, is no error.
     ///
     /// # Errors
     ///

@@ -20,10 +20,9 @@ use crate::node_shared::Owned;
 use crate::receive::builder::InboxBuilder;
 use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
-use crate::receive::{DEFAULT_CAPACITY, StopHandle, Wait};
+use crate::receive::{StopHandle, Wait};
 use crate::sys::clock::Instant;
 use crate::topic::check_topic;
-use crate::wire::DEFAULT_MAX_MESSAGE;
 
 /// How many requests may be in flight by default, of all clients and of each.
 const DEFAULT_IN_FLIGHT: usize = 4096;
@@ -35,25 +34,17 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct ServerBuilder<'n> {
     node: &'n Arc<Owned>,
-    service: String,
-    capacity: u64,
-    max_request: usize,
+    service: Arc<str>,
+    inbox: InboxBuilder<'n>,
     max_in_flight: usize,
     max_per_client: usize,
-    wait: Wait,
 }
 
 impl<'n> ServerBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, service: &str) -> Self {
-        Self {
-            node,
-            service: service.to_owned(),
-            capacity: DEFAULT_CAPACITY,
-            max_request: DEFAULT_MAX_MESSAGE as usize,
-            max_in_flight: DEFAULT_IN_FLIGHT,
-            max_per_client: DEFAULT_PER_CLIENT,
-            wait: Wait::default(),
-        }
+        let service: Arc<str> = service.into();
+        let inbox = InboxBuilder::new(node, Ok(Address::Service(service.clone())));
+        Self { node, service, inbox, max_in_flight: DEFAULT_IN_FLIGHT, max_per_client: DEFAULT_PER_CLIENT }
     }
 
     /// How many requests may be taken and not answered, by default 4,096. Those beyond it fail at once
@@ -69,17 +60,17 @@ impl<'n> ServerBuilder<'n> {
 
     /// The longest request in bytes, by default 1 GiB. A longer one is an error of its client's.
     pub fn max_request(self, bytes: usize) -> Self {
-        Self { max_request: bytes, ..self }
+        Self { inbox: self.inbox.max_message(bytes), ..self }
     }
 
     /// Bytes of the ring in which each client's requests come: see [`crate::InboxBuilder::capacity`].
     pub fn capacity(self, bytes: u64) -> Self {
-        Self { capacity: bytes, ..self }
+        Self { inbox: self.inbox.capacity(bytes), ..self }
     }
 
     /// How the server waits.
     pub fn wait(self, wait: Wait) -> Self {
-        Self { wait, ..self }
+        Self { inbox: self.inbox.wait(wait), ..self }
     }
 
     /// Opens the server. Every call that begins after this has returned, in any process, finds it. Does not block, except for about a
@@ -89,11 +80,9 @@ impl<'n> ServerBuilder<'n> {
     ///
     /// [`ServeError`].
     pub fn open(self) -> Result<Server, ServeError> {
-        let Self { node, service, capacity, max_request, max_in_flight, max_per_client, wait } = self;
+        let Self { node, service, inbox, max_in_flight, max_per_client } = self;
         check_topic(&service)?;
-        let service: Arc<str> = service.into();
-        let builder = InboxBuilder::new(node, Ok(Address::Service(service.clone())));
-        let inbox = builder.capacity(capacity).max_message(max_request).wait(wait).open()?;
+        let inbox = inbox.open()?;
         let (stop, shared) = (inbox.stop_handle(), inbox.shared().clone());
         let serving = Serving::new(node.clone(), service.clone(), shared, (max_in_flight, max_per_client));
         Ok(Server {

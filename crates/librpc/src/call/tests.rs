@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use librpc_ring::Kind;
 
+use crate::call::caller::{Arrived, Waiting, Work};
 use crate::call::outgoing::{Outgoing, Said};
 use crate::link::inbox_shared::InboxShared;
+use crate::link::ledger::Limits;
 use crate::name::Address;
 use crate::policy::Policy;
 use crate::receive::builder::InboxBuilder;
@@ -32,9 +34,14 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(Limits::default(), Limits::default())
+    }
+
+    /// With the limits of the honest node, and of the evil one.
+    fn with(honest: Limits, evil: Limits) -> Self {
         let domain = testkit_domain();
-        let open = |id: &str| Node::builder(id).domain(domain.clone()).open().unwrap();
-        Self { honest: open("honest"), evil: open("evil") }
+        let open = |id: &str, limits| Node::builder(id).domain(domain.clone()).limits(limits).open().unwrap();
+        Self { honest: open("honest", honest), evil: open("evil", evil) }
     }
 }
 
@@ -222,7 +229,9 @@ fn what_waits_for_a_client_that_reads_nothing_is_bounded() {
     liar.says(Kind::Request, 0, b"x");
     let held = server.recv_timeout(LONG).unwrap().unwrap();
     // Each of these is refused, and the refusals wait: 68 MiB of them, and no more.
+    let mut last = 0;
     let is_expelled = (1..10_000_000).any(|number| {
+        last = number;
         while !liar.tries(Kind::Request, number, b"") {
             assert!(server.try_recv().unwrap().is_none(), "nothing is handed out");
             if !liar.out.routes.take_failed().is_empty() {
@@ -231,8 +240,99 @@ fn what_waits_for_a_client_that_reads_nothing_is_bounded() {
         }
         false
     });
-    assert!(is_expelled);
+    // Those that are in its ring count, too: each has 64 bytes, and more.
+    let most = (68 << 20) / Waiting::bytes(0) as u64 + liar.inbox.shared().capacity / 64;
+    assert!(is_expelled && last <= most, "{last} refusals");
     drop(held);
+}
+
+#[test]
+fn requests_that_no_answer_can_reach_have_one_budget_per_user_and_take_no_places() {
+    const BYTES: usize = 30_000;
+    const BUDGET: u64 = 7;
+    let each = (BYTES + size_of::<Arrived>() + size_of::<Work>()) as u64;
+    // Its listener takes no connection: so it never attaches a channel of replies.
+    let limits = Limits::default().waiting_bytes_per_user(BUDGET * each);
+    let scene = Scene::with(limits, Limits::default().handshakes_per_user(0));
+    let server = scene.honest.server_builder("work").max_in_flight(1).open().unwrap();
+    let client = scene.honest.client("work").unwrap();
+    let call = client.start(b"x", LONG).unwrap();
+    server.recv_timeout(LONG).unwrap().unwrap().reply(b"y").unwrap();
+    assert_eq!(*call.wait().unwrap(), *b"y");
+    let mut liars: Vec<Liar> = (0..3).map(|_| Liar::client(&scene)).collect();
+    for liar in &mut liars {
+        let caller = liar.caller();
+        liar.says(Kind::Caller, 0, &caller);
+        (0..4).for_each(|number| liar.says(Kind::Request, number, &[7; BYTES]));
+    }
+    let begun = || scene.honest.stats().calls.iter().map(|calls| calls.calls).sum::<u64>();
+    let deadline = Instant::now() + LONG;
+    while begun() < 2 + 12 {
+        // both sides have counted the first one
+        assert!(Instant::now() < deadline && server.try_recv().unwrap().is_none(), "nothing is handed out");
+    }
+    assert_eq!(server.in_flight() as u64, BUDGET, "the others are refused");
+    // They take nobody's place.
+    let mut calls = [client.start(b"x", LONG).unwrap(), client.start(b"one too many", LONG).unwrap()];
+    let request = server.recv_timeout(LONG).unwrap().unwrap();
+    let refused = loop {
+        assert!(server.try_recv().unwrap().is_none());
+        if let Some(answer) = calls[1].try_wait() {
+            break answer.unwrap_err().to_string();
+        }
+    };
+    assert!(refused.ends_with("1 requests are in flight, the limit of the server"), "{refused}");
+    request.reply(b"y").unwrap();
+    assert_eq!(*calls[0].wait_timeout(LONG).unwrap().unwrap(), *b"y");
+    drop((calls, liars, scene.evil));
+    while server.in_flight() > 0 {
+        assert!(Instant::now() < deadline && server.try_recv().unwrap().is_none(), "nothing is handed out");
+    }
+    let sending = &scene.honest.shared().sending;
+    assert!(sending.waiting(process::uid(), BUDGET * each).is_some(), "everything comes back");
+}
+
+#[test]
+fn a_user_whose_clients_read_nothing_learns_which_answers_are_dropped() {
+    const BYTES: usize = 60_000;
+    const BUDGET: usize = 3;
+    let limit = (BUDGET * Waiting::bytes(BYTES)) as u64;
+    let scene = Scene::with(Limits::default().waiting_bytes_per_user(limit), Limits::default());
+    let server = serve(&scene);
+    let mut liars: Vec<Liar> = (0..2).map(|_| Liar::client(&scene)).collect();
+    for liar in &mut liars {
+        let caller = liar.caller();
+        liar.says(Kind::Caller, 0, &caller);
+        liar.says(Kind::Request, 0, b"x");
+        server.recv_timeout(LONG).unwrap().unwrap().reply(b"y").unwrap();
+    }
+    let mut dropped = Vec::new();
+    for liar in &mut liars {
+        let in_ring = liar.inbox.shared().capacity as usize / BYTES;
+        for number in 0..(in_ring + BUDGET) as u64 {
+            liar.says(Kind::Request, number, b"x");
+            let reply = server.recv_timeout(LONG).unwrap().unwrap().reply(&[7; BYTES]);
+            dropped.extend(reply.err());
+        }
+    }
+    // The first one has it all.
+    let uid = process::uid();
+    assert_eq!(dropped.len(), BUDGET, "{dropped:?}");
+    let expected = format!(
+        "more than {limit} bytes would wait for the clients of uid {uid} that do not read their replies: this one to node \"evil\" was \
+         dropped (Limits::waiting_bytes_per_user)"
+    );
+    assert!(dropped.iter().all(|error| error.to_string() == expected), "{dropped:?}");
+    // What is lost is said: once the client reads.
+    let last = (liars[1].inbox.shared().capacity as usize / BYTES + BUDGET) as u64 - 1;
+    assert_eq!(liars[1].hears_of(last, &server), Kind::Failure);
+    // The other one lets go of what waits for it.
+    liars.remove(0);
+    let sending = scene.honest.shared().sending.clone();
+    let deadline = Instant::now() + LONG;
+    while sending.waiting(uid, limit).is_none() {
+        assert!(Instant::now() < deadline && server.try_recv().unwrap().is_none(), "nothing is handed out");
+    }
 }
 
 #[test]

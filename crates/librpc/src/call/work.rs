@@ -7,7 +7,6 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use librpc_ring::{Kind, is_mappable};
 
@@ -17,6 +16,7 @@ use crate::call::caller::{Arrived, Client, Waiting, Work};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Side;
 use crate::call::outgoing::{Outgoing, Said, decoded};
+use crate::call::pause::{AGAIN, Pause};
 use crate::fault::fault;
 use crate::link::channel_shared::Failure;
 use crate::link::inbox_shared::InboxShared;
@@ -37,12 +37,6 @@ use crate::sys::clock::Instant;
 use crate::sys::memory::page_size;
 use crate::wire::{Caller, Cause, Credit};
 
-/// How soon what could not be done is tried again.
-const AGAIN: Duration = Duration::from_millis(1);
-/// How many bytes of answers wait for a client that does not read them.
-const MAX_BACKLOG: usize = 64 << 20;
-/// As many more only say that there is no other answer.
-const MAX_FAILURES: usize = 4 << 20;
 /// How many parts a client may ask for in advance.
 const MAX_CREDIT: u32 = 1 << 16;
 
@@ -50,13 +44,16 @@ const MAX_CREDIT: u32 = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Serving {
     /// Kept open until the last request is answered.
-    _node: Arc<Owned>,
+    node: Arc<Owned>,
     inbox: Arc<InboxShared>,
     out: Outgoing,
     /// By the serial numbers of their channels.
     clients: BTreeMap<u64, Client>,
     ready: VecDeque<Arrived>,
     in_flight: usize,
+    /// How many of them are in `parked`. They do not count against the limit of all clients: otherwise one that never attaches the channel
+    /// of replies could take the places of others.
+    parked: usize,
     /// How many requests were cancelled on which the program still works. They count against the limits: otherwise a client that
     /// cancels at once would have no limit.
     given_up: usize,
@@ -68,6 +65,8 @@ pub(super) struct Serving {
     /// It takes no more requests.
     is_closed: bool,
     has_work: bool,
+    /// How soon clients that could not be connected to are tried again.
+    pause: Pause,
 }
 
 impl Serving {
@@ -80,17 +79,19 @@ impl Serving {
         Self {
             out: Outgoing::new((**node).clone(), inbox.clone()),
             counters: node.calls.begin(service, CallSide::Server),
-            _node: node,
+            node,
             inbox,
             clients: BTreeMap::new(),
             ready: VecDeque::new(),
             in_flight: 0,
+            parked: 0,
             given_up: 0,
             max_in_flight,
             max_per_client,
             expelled: Vec::new(),
             is_closed: false,
             has_work: false,
+            pause: Pause::default(),
         }
     }
 
@@ -197,31 +198,24 @@ impl Serving {
         let node = |client: &Client| client.peer.node.clone();
         match said {
             Said::Yes => Ok(true),
-            Said::Later | Said::Gone if client.backlog_bytes + payload.len() > max_backlog(kind) => {
-                let node = node(client);
-                if kind == Kind::Failure {
-                    self.expel(caller, "it does not read its replies".into());
-                    return Err(ReplyError::Dropped { node });
+            Said::Later | Said::Gone => match client.reserve(&self.node.sending, kind, payload.len()) {
+                Ok(charge) => {
+                    // Perhaps only the connection is lost: then it is made again.
+                    client.is_open &= matches!(said, Said::Later);
+                    client.backlog_bytes += Waiting::bytes(payload.len());
+                    client.backlog.push_back(Waiting { kind, number, payload: payload.into(), slot, _charge: charge });
+                    self.has_work = true;
+                    self.inbox.nudge();
+                    Ok(true)
                 }
-                self.say_failure(
-                    caller,
-                    number,
-                    Cause::Dropped,
-                    0,
-                    "the client does not read its replies: this one was dropped",
-                );
-                Err(ReplyError::Dropped { node })
-            }
-            Said::Later | Said::Gone => {
-                // Perhaps only the connection is lost: then it is made again.
-                client.is_open &= matches!(said, Said::Later);
-                let waiting = Waiting { kind, number, payload: payload.into(), slot };
-                client.backlog_bytes += waiting.bytes();
-                client.backlog.push_back(waiting);
-                self.has_work = true;
-                self.inbox.nudge();
-                Ok(true)
-            }
+                Err(error) => {
+                    match kind {
+                        Kind::Failure => self.expel(caller, format!("it does not read its replies: {error}")),
+                        _ => self.say_failure(caller, number, Cause::Dropped, 0, &error.to_string()),
+                    }
+                    Err(error)
+                }
+            },
             Said::Failed(SendError::TooLarge { bytes, max, .. }) => {
                 let node = node(client);
                 if kind == Kind::Failure {
@@ -284,7 +278,9 @@ impl Serving {
     pub(super) fn close(&mut self) {
         self.is_closed = true;
         let parked = self.clients.values_mut().flat_map(|client| std::mem::take(&mut client.parked));
+        let parked = parked.map(|(arrived, _)| arrived);
         let unseen: Vec<Arrived> = std::mem::take(&mut self.ready).into_iter().chain(parked).collect();
+        self.parked = 0;
         for Arrived { caller, number, .. } in unseen {
             let _ = self.fail(caller, number, (Cause::NotTaken, 0, "")); // otherwise the client learns it from the hang-up
         }
@@ -300,6 +296,7 @@ impl Serving {
         let Some(client) = self.clients.get_mut(&caller) else { return };
         client.is_gone = true;
         let calls = std::mem::take(&mut client.calls);
+        self.parked -= client.parked.len();
         client.parked.clear();
         client.backlog.clear();
         client.backlog_bytes = 0;
@@ -380,7 +377,15 @@ impl Serving {
         match self.out.routes.connect(client.way.id) {
             Reached::Open => {
                 client.is_open = true;
-                self.ready.append(&mut client.parked);
+                for (arrived, _) in std::mem::take(&mut client.parked) {
+                    self.parked -= 1;
+                    match self.taken() {
+                        taken if taken > self.max_in_flight => {
+                            let _ = self.fail(channel, arrived.number, (Cause::Busy, 0, &too_many(taken - 1)));
+                        }
+                        _ => self.ready.push_back(arrived),
+                    }
+                }
             }
             Reached::Later => self.has_work = true,
             Reached::Gone => self.client_gone(channel),
@@ -392,7 +397,7 @@ impl Serving {
     }
 
     fn requested(&mut self, channel: u64, number: u64, deadline: Option<u64>, sample: Sample) -> Result<(), String> {
-        let (is_closed, in_flight) = (self.is_closed, self.in_flight + self.given_up);
+        let (is_closed, taken) = (self.is_closed, self.taken());
         let Some(client) = self.clients.get_mut(&channel) else {
             return Err("it has not said where it takes replies".into());
         };
@@ -403,36 +408,56 @@ impl Serving {
             return Err(format!("it uses the number {number} for two requests at once"));
         }
         let work = Arc::new(Work::new());
+        let arrived = Arrived { caller: channel, number, work: work.clone(), sample, deadline };
+        let mut charge = None;
         let refusal = match (is_closed, client.calls.len() + client.given_up) {
             (true, _) => Some((Cause::NotTaken, String::new())),
             (_, calls) if calls >= self.max_per_client => {
                 Some((Cause::Busy, format!("{calls} requests of this client are in flight, the limit of the server")))
             }
-            _ if in_flight >= self.max_in_flight => {
-                Some((Cause::Busy, format!("{in_flight} requests are in flight, the limit of the server")))
+            _ if client.is_open => (taken >= self.max_in_flight).then(|| (Cause::Busy, too_many(taken))),
+            _ => {
+                let (uid, sending) = (client.peer.uid, &self.node.sending);
+                charge = sending.waiting(uid, arrived.bytes() as u64);
+                let limit = sending.limits().waiting_bytes_per_user;
+                charge.is_none().then(|| {
+                    let text = format!(
+                        "more than {limit} bytes would wait for clients of uid {uid} that have not attached their channels of \
+                         replies, or do not read them (Limits::waiting_bytes_per_user)"
+                    );
+                    (Cause::Busy, text)
+                })
             }
-            _ => None,
         };
-        client.calls.insert(number, work.clone());
+        client.calls.insert(number, work);
         self.counters.begun();
         self.in_flight += 1;
         if let Some((cause, text)) = refusal {
             let _ = self.fail(channel, number, (cause, 0, &text)); // a client that is gone needs none
             return Ok(());
         }
-        let arrived = Arrived { caller: channel, number, work, sample, deadline };
-        match client.is_open {
-            true => self.ready.push_back(arrived),
-            false => client.parked.push_back(arrived),
+        match charge {
+            None => self.ready.push_back(arrived),
+            Some(charge) => {
+                client.parked.push_back((arrived, charge));
+                self.parked += 1;
+            }
         }
         Ok(())
+    }
+
+    /// How many requests count against the limit of all clients.
+    fn taken(&self) -> usize {
+        self.in_flight - self.parked + self.given_up
     }
 
     fn cancelled(&mut self, channel: u64, number: u64) {
         let Some(client) = self.clients.get_mut(&channel) else { return };
         let Some(work) = client.calls.remove(&number) else { return };
         let is_it = |arrived: &Arrived| arrived.caller == channel && arrived.number == number;
-        client.parked.retain(|arrived| !is_it(arrived));
+        let parked = client.parked.len();
+        client.parked.retain(|(arrived, _)| !is_it(arrived));
+        self.parked -= parked - client.parked.len();
         self.ready.retain(|arrived| !is_it(arrived));
         self.in_flight -= 1;
         self.give_up(channel, &work);
@@ -443,7 +468,7 @@ impl Serving {
         loop {
             let Some(client) = self.clients.get_mut(&caller) else { return };
             let Some(waiting) = client.backlog.pop_front() else { return };
-            let Waiting { kind, number, payload, slot } = &waiting;
+            let Waiting { kind, number, payload, slot, .. } = &waiting;
             let call = Call { kind: *kind, number: *number, deadline: None, caller: None };
             let said = match client.is_open {
                 true => self.out.say(&mut client.way, call, payload, slot),
@@ -454,14 +479,14 @@ impl Serving {
                 client.backlog.push_front(waiting);
                 return;
             }
-            client.backlog_bytes -= waiting.bytes();
+            client.backlog_bytes -= Waiting::bytes(payload.len());
             match said {
                 Said::Failed(error) if *kind != Kind::Failure => {
                     let text = format!("the reply could not be sent: {error}");
-                    let payload = client.failure(Cause::Dropped, 0, &text).into();
-                    let failed = Waiting { kind: Kind::Failure, number: *number, payload, slot: OnceCell::new() };
-                    client.backlog_bytes += failed.bytes();
-                    client.backlog.push_front(failed);
+                    let failure = client.failure(Cause::Dropped, 0, &text);
+                    client.backlog_bytes += Waiting::bytes(failure.len());
+                    let (kind, payload, slot) = (Kind::Failure, failure.into(), OnceCell::new());
+                    client.backlog.push_front(Waiting { kind, payload, slot, ..waiting });
                 }
                 _ => {}
             }
@@ -469,9 +494,8 @@ impl Serving {
     }
 }
 
-/// How many bytes of answers may wait before one of this kind.
-fn max_backlog(kind: Kind) -> usize {
-    if kind == Kind::Failure { MAX_BACKLOG + MAX_FAILURES } else { MAX_BACKLOG }
+fn too_many(requests: usize) -> String {
+    format!("{requests} requests are in flight, the limit of the server")
 }
 
 impl Side for Serving {
@@ -495,8 +519,9 @@ impl Side for Serving {
     }
 
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
+        let gives_back_at = self.out.give_back();
         if !std::mem::take(&mut self.has_work) {
-            return None;
+            return gives_back_at;
         }
         for (id, channel) in self.out.routes.take_failed() {
             let is_it = |(_, client): &(&u64, &mut Client)| client.way.id == id;
@@ -519,7 +544,18 @@ impl Side for Serving {
         if let Some(inbox) = inbox {
             std::mem::take(&mut self.expelled).into_iter().for_each(|(channel, why)| inbox.expel(channel, why));
         }
-        self.has_work |= self.has_backlog();
-        self.has_work.then(|| Instant::now() + AGAIN)
+        let has_backlog = self.has_backlog();
+        self.has_work |= has_backlog;
+        if !self.has_work {
+            self.pause = Pause::default();
+            return gives_back_at;
+        }
+        // That a client has room again is not reported. Whether it could be connected to is.
+        let pause = if has_backlog { AGAIN } else { self.pause.next() };
+        Some(gives_back_at.into_iter().fold(Instant::now() + pause, Instant::min))
+    }
+
+    fn idle(&mut self) {
+        self.out.idle();
     }
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use crate::sys::fork;
 use crate::sys::sync::Mutex;
 
+/// What only says that there is no other answer has a part of the others' limit for itself: one in this many bytes.
+const FAILURES: u64 = 16;
+
 /// How much the peers of one user may cost a node. Peers that send to it and peers that it sends to have separate accounts,
 /// with the same limits. A peer over a limit is refused, and the refusal says so.
 ///
@@ -37,6 +40,9 @@ pub struct Limits {
     pub decisions: u32,
     /// How long a peer may be silent in its handshake. Default 2 s.
     pub handshake_timeout: Duration,
+    /// Bytes of requests and answers that wait in the node's servers for clients that have not opened their channels of replies, or do
+    /// not read them. 64 MiB of answers may wait for each client, however high this is. Default 256 MiB.
+    pub waiting_bytes_per_user: u64,
     /// Bytes of the memory that this node makes for large payloads, all its outboxes together. It is allocated as it is needed,
     /// and given back when it is unused. Default 4 GiB.
     pub payload_bytes: u64,
@@ -52,6 +58,7 @@ impl Default for Limits {
             decisions_per_user: 16,
             decisions: 64,
             handshake_timeout: Duration::from_secs(2),
+            waiting_bytes_per_user: 256 << 20,
             payload_bytes: 4 << 30,
         }
     }
@@ -88,6 +95,11 @@ impl Limits {
         Self { decisions, ..self }
     }
 
+    /// Sets [`Limits::waiting_bytes_per_user`](#structfield.waiting_bytes_per_user).
+    pub fn waiting_bytes_per_user(self, bytes: u64) -> Self {
+        Self { waiting_bytes_per_user: bytes, ..self }
+    }
+
     /// Sets [`Limits::payload_bytes`](#structfield.payload_bytes).
     pub fn payload_bytes(self, bytes: u64) -> Self {
         Self { payload_bytes: bytes, ..self }
@@ -121,6 +133,8 @@ struct Account {
     bytes: u64,
     names: u64,
     decisions: u32,
+    waiting: u64,
+    failures: u64,
 }
 
 impl Account {
@@ -133,6 +147,8 @@ impl Account {
             }
             Cost::Names { bytes } => Self { names: self.names.checked_add(bytes)?, ..self },
             Cost::Decision => Self { decisions: self.decisions.checked_add(1)?, ..self },
+            Cost::Waiting { bytes } => Self { waiting: self.waiting.checked_add(bytes)?, ..self },
+            Cost::Failure { bytes } => Self { failures: self.failures.checked_add(bytes)?, ..self },
         })
     }
 
@@ -145,6 +161,8 @@ impl Account {
             }
             Cost::Names { bytes } => Self { names: self.names - bytes, ..self },
             Cost::Decision => Self { decisions: self.decisions - 1, ..self },
+            Cost::Waiting { bytes } => Self { waiting: self.waiting - bytes, ..self },
+            Cost::Failure { bytes } => Self { failures: self.failures - bytes, ..self },
         }
     }
 
@@ -154,6 +172,8 @@ impl Account {
             && self.bytes <= limits.mapped_bytes_per_user
             && self.names <= limits.topic_bytes_per_user
             && self.decisions <= limits.decisions_per_user
+            && self.waiting <= limits.waiting_bytes_per_user
+            && self.failures <= limits.waiting_bytes_per_user / FAILURES
     }
 }
 
@@ -175,6 +195,14 @@ enum Cost {
     },
     /// A call of the admission function.
     Decision,
+    /// A request or an answer that waits for its client.
+    Waiting {
+        bytes: u64,
+    },
+    /// One that only says that there is no other answer, when no more of the others may wait.
+    Failure {
+        bytes: u64,
+    },
 }
 
 /// What a user's account would be over.
@@ -239,6 +267,16 @@ impl Ledger {
     /// its peer meanwhile; `None` if that is over a limit.
     pub(crate) fn decision(self: &Arc<Self>, uid: u32) -> Option<Charge> {
         self.charge(uid, Cost::Decision)
+    }
+
+    /// Takes a request or an answer that waits for its client on a user's account; `None` if that is over the limit.
+    pub(crate) fn waiting(self: &Arc<Self>, uid: u32, bytes: u64) -> Option<Charge> {
+        self.charge(uid, Cost::Waiting { bytes })
+    }
+
+    /// The same for what only says that there is no other answer. When no more of the others may wait, some of these still may.
+    pub(crate) fn waiting_failure(self: &Arc<Self>, uid: u32, bytes: u64) -> Option<Charge> {
+        self.waiting(uid, bytes).or_else(|| self.charge(uid, Cost::Failure { bytes }))
     }
 
     fn charge(self: &Arc<Self>, uid: u32, cost: Cost) -> Option<Charge> {
@@ -342,6 +380,20 @@ mod tests {
         let both = (ledger.channel(1, 1).expect("within the limit"), ledger.segment(1, 1).expect("within the limit"));
         assert!(ledger.segment(1, 1).is_none() && ledger.channel(1, 1).is_none());
         drop(both);
+        assert!(ledger.is_settled());
+    }
+
+    #[test]
+    fn what_waits_for_clients_is_counted_per_user_and_leaves_room_for_failures() {
+        let ledger = Ledger::new(Limits::default().waiting_bytes_per_user(1600));
+        let all = ledger.waiting(1, 1600);
+        assert!(all.is_some() && ledger.waiting(1, 1).is_none());
+        let failures = ledger.waiting_failure(1, 100);
+        assert!(failures.is_some() && ledger.waiting_failure(1, 1).is_none());
+        assert!(ledger.waiting(2, 1600).is_some() && ledger.handshake(1).is_some(), "other accounts");
+        drop(all);
+        assert!(ledger.waiting_failure(1, 1600).is_some(), "they may wait as others do");
+        drop(failures);
         assert!(ledger.is_settled());
     }
 

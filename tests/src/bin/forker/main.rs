@@ -403,6 +403,7 @@ fn values() -> Vec<Case> {
         case("Limits::topic_bytes_per_user", "ok", |_| debug(Limits::default().topic_bytes_per_user(1))),
         case("Limits::decisions_per_user", "ok", |_| debug(Limits::default().decisions_per_user(1))),
         case("Limits::decisions", "ok", |_| debug(Limits::default().decisions(1))),
+        case("Limits::waiting_bytes_per_user", "ok", |_| debug(Limits::default().waiting_bytes_per_user(1))),
         case("Limits::payload_bytes", "ok", |_| debug(Limits::default().payload_bytes(1))),
         case("Limits::handshake_timeout", "ok", |_| debug(Limits::default().handshake_timeout(LIMIT))),
         case("Admission::function", "ok", |_| debug(Admission::nobody().function(|_| true))),

@@ -17,8 +17,8 @@ use super::end::Via;
 use super::eventfd::Line;
 use super::options::{Common, Percentiles, Rounds, SIZES, Share};
 use super::times::Times;
-use super::{Bench, Part, descriptors, latency, median, median_ratio};
-use crate::domain::{DomainArgs, unique_id};
+use super::{Bench, Part, latency, median, median_ratio};
+use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
 use crate::latency::{Latency, readable};
 
@@ -268,13 +268,8 @@ pub(super) fn clients(domain: &DomainArgs, count: u32, interrupt: &Interrupt) ->
 
 /// Round trips of eventfds.
 fn eventfds(bench: &Bench, common: &Common, domain: &Domain, share: Share) -> anyhow::Result<Times> {
-    let name = unique_id("librpc-bench")?;
-    let listener = descriptors::listen(&name)?;
     let (ours, theirs) = common.cpus();
-    let mut answering = bench.spawn(domain, &[Part::AnswerEventfd { socket: name, cpu: theirs }])?;
-    let line = Line::open(&descriptors::accept_within(&listener, LIMIT, &bench.interrupt)?)?;
-    line.also(&bench.interrupt)?;
-    bench.await_ready(&mut answering, 1)?;
+    let (line, _answering) = bench.start_with_line(domain, |socket| Part::AnswerEventfd { socket, cpu: theirs })?;
     on_cpu(ours, || {
         repeat(share, || {
             line.send(1)?;
@@ -286,8 +281,7 @@ fn eventfds(bench: &Bench, common: &Common, domain: &Domain, share: Share) -> an
 
 /// Answers each number with the same one.
 pub(super) fn answer_eventfd(socket: &str, cpu: Option<usize>, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let line = Line::open(&descriptors::connect(socket)?)?;
-    line.also(interrupt)?;
+    let line = Line::connect(socket, interrupt)?;
     pin(cpu)?;
     ready()?;
     while let Some(number) = line.wait()? {

@@ -32,15 +32,16 @@ impl Calling {
         self.gone.push(Gone { key, listed, id, channel, since: Instant::now() });
     }
 
-    /// Finds out what the servers that are gone had taken.
-    pub(super) fn settle(&mut self) {
-        let Some(directory) = self.node.directory() else { return };
+    /// Finds out what the servers that are gone had taken. An error says that some of them could not be looked up.
+    pub(super) fn settle(&mut self) -> Result<(), CallError> {
+        let Some(directory) = self.node.directory() else { return Ok(()) };
+        let mut looked = Ok(());
         for mut gone in std::mem::take(&mut self.gone) {
             // Ask the kernel first: once the server is gone, what it has taken no longer changes.
             let lives = match lookup::is_listed(&directory, gone.channel.target()) {
                 Ok(lives) => lives,
-                Err(error) => {
-                    tracing::debug!(%error, node = &*gone.key.0, "whether a server lives is not known");
+                Err(source) => {
+                    looked = Err(CallError::Lookup { service: self.service.clone(), source: Arc::new(source) });
                     self.gone.push(gone);
                     continue;
                 }
@@ -53,6 +54,7 @@ impl Calling {
             }
             self.settled(gone, lives);
         }
+        looked
     }
 
     fn settled(&mut self, gone: Gone, lives: bool) {
@@ -101,21 +103,17 @@ impl Calling {
         self.disinvite(&key);
     }
 
-    /// Sends what no server has taken to others.
-    pub(super) fn send_again(&mut self) {
+    /// Sends what no server has taken to others. An error says that these could not be looked up.
+    pub(super) fn send_again(&mut self) -> Result<(), CallError> {
         if self.unsent.is_empty() {
-            return;
+            return Ok(());
         }
-        let looked_up = self.find_servers();
+        self.find_servers()?;
         for unsent in std::mem::take(&mut self.unsent) {
             let Some(call) = self.calls.get(&unsent.number).filter(|call| call.outcome.is_none()) else { continue };
             let (deadline, to, node) = (call.deadline, call.to.clone(), call.server.0.clone());
             let Unsent { number, payload, slot, error } = unsent;
-            let (said, server) = match &looked_up {
-                Ok(()) => self.send(number, deadline, to.as_ref(), &payload, &slot),
-                Err(_) => (Some(Said::Later), None),
-            };
-            match (said, server) {
+            match self.send(number, deadline, to.as_ref(), &payload, &slot) {
                 (Some(Said::Yes), Some((server, route))) => {
                     if let Some(call) = self.calls.get_mut(&number) {
                         (call.server, call.route, call.orphaned) = (server, route, None);
@@ -132,6 +130,7 @@ impl Calling {
                 }
             }
         }
+        Ok(())
     }
 
     /// Ends the calls whose servers had taken them and are gone. Returns whether it has to look again.

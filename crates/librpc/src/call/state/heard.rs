@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use librpc_ring::Kind;
 
-use super::{AGAIN, Calling, Ongoing, WINDOW, is_of, key_of};
+use super::{Calling, Ongoing, WINDOW, is_of, key_of};
 use crate::call::error::CallError;
 use crate::call::exchange::Side;
 use crate::call::outgoing::decoded;
+use crate::call::pause::AGAIN;
 use crate::name::Peer;
 use crate::receive::Departure;
 use crate::receive::inbox::{Heard, Inbox, Spoken};
@@ -105,15 +106,20 @@ impl Side for Calling {
     }
 
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
+        let gives_back_at = self.out.give_back();
         if !std::mem::take(&mut self.has_work) {
-            return None;
+            return gives_back_at;
         }
         for (id, channel) in self.out.routes.take_failed() {
             self.server_gone(id, channel);
         }
-        self.settle();
+        let is_due = self.lookups.are_due();
+        let settled = if is_due { self.settle() } else { Ok(()) };
         let mut again = self.end_orphans(inbox);
-        self.send_again();
+        if is_due {
+            let looked = settled.and_then(|()| self.send_again());
+            self.lookups.ended(looked);
+        }
         for (route, number) in std::mem::take(&mut self.uncancelled) {
             if !self.try_cancel(route, number) {
                 self.uncancelled.push_back((route, number));
@@ -122,8 +128,14 @@ impl Side for Calling {
         let owed = |call: &Ongoing| call.is_stream && call.taken >= WINDOW / 2 && call.outcome.is_none();
         let owing: Vec<u64> = self.calls.iter().filter(|(_, call)| owed(call)).map(|(&number, _)| number).collect();
         owing.into_iter().for_each(|number| self.give_credit(number));
-        again |= self.has_work || !self.gone.is_empty() || !self.unsent.is_empty() || !self.uncancelled.is_empty();
-        self.has_work = again;
-        again.then(|| Instant::now() + AGAIN)
+        again |= self.has_work || !self.uncancelled.is_empty();
+        self.has_work = again || !self.gone.is_empty() || !self.unsent.is_empty();
+        let looks_at = self.lookups.due().filter(|_| !again);
+        let works_at = self.has_work.then(|| looks_at.unwrap_or_else(|| Instant::now() + AGAIN));
+        works_at.into_iter().chain(gives_back_at).min()
+    }
+
+    fn idle(&mut self) {
+        self.out.idle();
     }
 }

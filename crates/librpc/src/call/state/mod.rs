@@ -4,13 +4,13 @@
 //! `gone` until it is clear which requests it had taken: those that it had not taken go to another server. A call whose request it
 //! had taken has ended only once its replies were read to the end: its server may have answered before it died.
 
-mod gone; //  servers that are gone, and what becomes of their requests
-mod heard; // what a client hears, and what it does then
+mod gone; //    servers that are gone, and what becomes of their requests
+mod heard; //   what a client hears, and what it does then
+mod lookups; // looks at the registry that have failed
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use librpc_ring::Kind;
 
@@ -36,10 +36,10 @@ use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::wire::{self, Credit};
 
+use lookups::Lookups;
+
 /// How many parts of a reply a server sends before its client has taken any.
 pub(super) const WINDOW: u32 = 16;
-/// How soon what could not be done is tried again.
-const AGAIN: Duration = Duration::from_millis(1);
 
 /// A server of the service.
 #[derive(Debug)]
@@ -144,6 +144,7 @@ pub(super) struct Calling {
     connected: BTreeMap<Invited, u32>,
     gone: Vec<Gone>,
     unsent: VecDeque<Unsent>,
+    lookups: Lookups,
     counters: CallGuard,
     /// What could not be said yet: calls that were given up, by route.
     uncancelled: VecDeque<(RouteId, u64)>,
@@ -184,9 +185,18 @@ impl Calling {
             connected: BTreeMap::new(),
             gone: Vec::new(),
             unsent: VecDeque::new(),
+            lookups: Lookups::default(),
             uncancelled: VecDeque::new(),
             has_work: false,
         }
+    }
+
+    /// Why a call has not got further, if that is because servers could not be looked up.
+    pub(super) fn not_looked_up(&self, number: u64) -> Option<CallError> {
+        let call = self.calls.get(&number).filter(|call| call.outcome.is_none())?;
+        let is_stuck = self.unsent.iter().any(|unsent| unsent.number == number)
+            || self.gone.iter().any(|gone| gone.id == call.route);
+        self.lookups.error().filter(|_| is_stuck).cloned()
     }
 
     /// Looks up the servers, if the registry has changed.

@@ -22,7 +22,7 @@ const MOST_BYTES: u64 = 256 << 20;
 /// The most memories of an outbox: fewer than a receiver maps for one channel.
 const MOST_MEMORIES: usize = 60;
 /// A memory of which no slot was used for this long is given back.
-const UNUSED: Duration = Duration::from_secs(10);
+pub(crate) const UNUSED: Duration = Duration::from_secs(10);
 
 /// How long the slots are that payloads of this length get, in bytes: at most a quarter longer.
 pub(crate) fn slot_bytes(bytes: u64) -> u64 {

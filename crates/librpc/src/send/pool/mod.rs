@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::class::Class;
-pub(crate) use self::class::slot_bytes;
+pub(crate) use self::class::{UNUSED, slot_bytes};
 use crate::link::lending::Payloads;
 use crate::send::lent_queue::Reap;
 use crate::sys::OsError;
@@ -119,6 +119,11 @@ impl Pool {
         self.classes.iter_mut().for_each(|class| class.give_back(now, false));
         self.classes.retain(|class| class.memories() > 0);
         self.has_retired = true;
+    }
+
+    /// Whether it has no memory.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.classes.is_empty()
     }
 
     /// Whether it has this memory.
