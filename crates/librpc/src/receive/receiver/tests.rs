@@ -150,6 +150,15 @@ impl Stage {
         self.receiver.channels.iter_mut().flatten().for_each(|channel| channel.in_doubt_until = Some(at));
     }
 
+    /// Takes the next message as an inbox does: in a run while that lasts. Returns its channel.
+    fn take_next(&mut self) -> usize {
+        if !self.receiver.goes_on(true) {
+            self.receiver.consume(true);
+            self.take();
+        }
+        self.receiver.taken.channel
+    }
+
     /// Takes the next message, which is there.
     fn take(&mut self) {
         assert!(matches!(self.next(Until::Now, Wanted::Messages), Some(Found::Message)));
@@ -367,4 +376,77 @@ fn what_was_handed_out_before_can_still_be_acknowledged_after_the_end() {
     assert_eq!(sender.unprocessed(), [(0, true), (1, true), (2, false)]);
     stage.receiver.consume(false);
     assert_eq!(sender.unprocessed(), [(2, false)]);
+}
+
+#[test]
+fn a_message_of_a_run_can_be_acknowledged_like_any_other() {
+    let mut stage = Stage::new();
+    let mut sender = stage.sender();
+    stage.join(1);
+    sender.declares(1, "a");
+    (0..3).for_each(|_| sender.publishes(1));
+    stage.take();
+    stage.receiver.consume(false);
+    for left in [1, 0] {
+        assert!(stage.receiver.take_in_run(false));
+        assert!(!sender.is_processed());
+        stage.receiver.consume(false);
+        assert_eq!(sender.unprocessed().len(), left);
+    }
+    assert!(sender.is_processed());
+}
+
+#[test]
+fn a_run_takes_no_message_of_a_topic_that_was_not_declared() {
+    let mut stage = Stage::new();
+    let mut sender = stage.sender();
+    stage.join(1);
+    sender.declares(1, "a");
+    sender.publishes(1);
+    sender.publishes(2);
+    stage.take();
+    assert!(!stage.receiver.take_in_run(true));
+    match stage.next(Until::Forever, Wanted::Events) {
+        Some(Found::Left(departed)) => assert!(matches!(departed.1, Departure::Corrupt(_)), "{departed:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_stream_of_messages_leaves_other_channels_their_turn() {
+    const MESSAGES: usize = 10 * QUANTUM as usize;
+    let mut stage = Stage::new();
+    let mut senders = [stage.sender(), stage.sender()];
+    stage.join(2);
+    for sender in &mut senders {
+        sender.declares(1, "a");
+        (0..MESSAGES).for_each(|_| sender.publishes(1));
+    }
+    let taken: Vec<_> = (0..2 * MESSAGES).map(|_| stage.take_next()).collect();
+    let longest = taken.chunk_by(|one, next| one == next).map(<[usize]>::len).max();
+    assert!(longest <= Some(QUANTUM as usize), "{longest:?} messages of one channel in a row");
+}
+
+#[test]
+fn a_stream_of_messages_does_not_drown_the_bells() {
+    const MESSAGES: u32 = 10 * (POLLS_PER_CLOCK + QUANTUM);
+    let mut stage = Stage::new();
+    let (mut other, mut sender) = (stage.sender(), stage.sender());
+    stage.join(2);
+    stage.sleeps();
+    sender.declares(1, "a");
+    (0..MESSAGES).for_each(|_| sender.publishes(1));
+    sender.rings(0);
+    let streaming = {
+        assert!(stage.next(Until::Forever, Wanted::Messages).is_some());
+        stage.receiver.taken.channel
+    };
+    assert_eq!(stage.receiver.active.len(), 1, "the other one is armed");
+    other.declares(1, "a");
+    other.publishes(1);
+    other.rings(0);
+    // As if the last look was long ago.
+    stage.receiver.last_look = Instant::now() - Duration::from_secs(1);
+    let first_of_other = (1..MESSAGES).position(|_| stage.take_next() != streaming);
+    assert!(first_of_other.is_some(), "{MESSAGES} messages came first");
 }
