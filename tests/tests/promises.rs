@@ -96,6 +96,41 @@ fn a_durable_subscription_may_return_with_fewer_patterns() {
     }
 }
 
+/// While something is still kept for it, too.
+#[test]
+fn nothing_is_kept_for_a_durable_subscription_that_no_longer_wants_it() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let subscribe = |patterns: &[&str]| sink.subscriber_builder(patterns).durable("again").open().unwrap();
+    let mut inbox = subscribe(&["x", "y"]);
+    let mut outbox = source.outbox();
+    outbox.set_redelivery(Some(LONG));
+    let (x, y) = (outbox.topic("x").unwrap(), outbox.topic("y").unwrap());
+    for round in 0..5 {
+        for (topic, payload) in [(x, b"x"), (y, b"y")] {
+            assert_eq!(outbox.publish(topic, payload).unwrap().inboxes(), 1, "round {round}");
+        }
+        std::thread::scope(|scope| {
+            let flushing = scope.spawn(|| outbox.flush(LONG));
+            assert_eq!([next(&mut inbox), next(&mut inbox)], ["x", "y"]);
+            inbox.ack();
+            flushing.join().unwrap().unwrap();
+        });
+        drop(inbox);
+        assert_eq!(outbox.publish(y, b"kept").unwrap().inboxes(), 1, "round {round}");
+        inbox = subscribe(&["y"]);
+        assert_eq!(outbox.publish(x, b"unwanted").unwrap().inboxes(), 0, "round {round}");
+        std::thread::scope(|scope| {
+            let flushing = scope.spawn(|| outbox.flush(LONG));
+            assert_eq!(next(&mut inbox), "kept");
+            inbox.ack();
+            flushing.join().unwrap().unwrap();
+        });
+        drop(inbox);
+        inbox = subscribe(&["x", "y"]);
+    }
+}
+
 #[test]
 fn counting_subscribers_keeps_no_channels() {
     const FEW: u32 = 8;
