@@ -56,6 +56,7 @@
 //! |---|---|---|
 //! | subscriptions | A pattern has `*` for one level and `**` for any number. Each subscription has its own inbox, so a slow one delays no other. A receipt says which inboxes got the message. | [`Node::subscribe`], [`Node::subscriber_builder`], [`Receipt`], [`Pattern`] |
 //! | many topics and nodes | One outbox reaches all of them, with one channel per inbox. | [`Node::outbox`], [`Outbox`] |
+//! | late subscribers | A publisher keeps its last messages for subscriptions that are opened later. | [`PublisherBuilder::history`], [`InboxBuilder::history`], [`Message::is_past`] |
 //! | calls | A client sends a request to a service and gets a reply, which may come in parts. Threads and tasks wait for it. Several servers share the calls. | [`Node::serve`], [`Node::client`], [`Client`], [`Pending`], [`Request`], [`CallError`] |
 //! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
