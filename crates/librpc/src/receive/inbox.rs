@@ -338,6 +338,7 @@ impl AsFd for Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         if !self.born.is_here() {
+            std::mem::forget(self.runtime.take()); // another thread may have had its locks when the process forked
             return;
         }
         if let Some(tasks) = &self.tasks {
