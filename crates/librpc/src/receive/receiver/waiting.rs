@@ -90,7 +90,7 @@ impl Receiver {
                 self.look(Some(self.last_look))?;
                 // What is still unread may be nothing new to the caller's event loop, which then does not come again.
                 if self.active.is_empty() && self.found.is_empty() && !self.has_left_some {
-                    if !self.doubtful.is_empty() || !self.arrivals.is_empty() {
+                    if !self.doubtful.is_empty() || !self.arrivals.is_empty() || self.is_unbarred {
                         self.shared.signal.raise(); // the caller comes again, until nothing is left
                     }
                     return Ok(None);
