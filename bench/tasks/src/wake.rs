@@ -61,7 +61,11 @@ impl End {
     /// Called in the runtime.
     fn of_descriptors(contender: Contender, ours: OwnedFd, theirs: OwnedFd) -> anyhow::Result<Self> {
         Ok(match contender {
-            Contender::Eventfd => Self::Tokio { ours: AsyncFd::with_interest(ours, Interest::READABLE)?, theirs },
+            Contender::Eventfd => {
+                // SAFETY: the descriptor stays the same, and open, until it is dropped.
+                let ours = unsafe { AsyncFd::register_with_interest(ours, Interest::READABLE)? };
+                Self::Tokio { ours, theirs }
+            }
             _ => Self::Smol { ours: Async::new_nonblocking(ours)?, theirs },
         })
     }
@@ -110,7 +114,7 @@ pub(crate) fn answer(contender: Contender, domain: PathBuf, descriptors: &[i32])
     contender.run(async {
         let mut end = match *descriptors {
             [ours, theirs] => {
-                // Inherited, and open as long as this process runs.
+                // SAFETY: inherited, and open as long as this process runs.
                 let [ours, theirs] = [ours, theirs].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
                 End::of_descriptors(contender, ours.try_clone_to_owned()?, theirs.try_clone_to_owned()?)?
             }

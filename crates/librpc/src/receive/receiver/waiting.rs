@@ -87,6 +87,10 @@ impl Receiver {
                 Polled::Nothing => self.begin_gap(false),
             }
             if self.arm_all() {
+                let has_more = !self.doubtful.is_empty() || !self.arrivals.is_empty() || self.is_unbarred;
+                if self.is_told && !self.has_news && !has_more {
+                    return Ok(None);
+                }
                 self.look(Some(self.last_look))?;
                 // What is still unread may be nothing new to the caller's event loop, which then does not come again.
                 if self.active.is_empty() && self.found.is_empty() && !self.has_left_some {
@@ -239,6 +243,7 @@ impl Receiver {
         self.ready = ready;
         self.take_in();
         self.look_at_doubts();
+        self.has_news = self.has_left_some;
         self.last_look = Instant::now();
         let mut is_idle = false;
         for &index in &self.active {
