@@ -81,9 +81,10 @@
 //! # Threads, and what blocks
 //!
 //! Several threads may use a [`Node`] at once. An [`Inbox`], an [`Outbox`], a [`Sender`] and a [`Publisher`] are used
-//! by one thread at a time, so no message takes a lock. Threads that share one use a [`SharedSender`] or a [`SharedPublisher`]. Each function that may block says so, with its limit. One
-//! background thread per process makes connections, notices when peers go, and wakes tasks. It takes no signals, and runs none of
-//! your code but the wakers of your executor.
+//! by one thread at a time, so no message takes a lock. Threads that share one use a [`SharedSender`] or a
+//! [`SharedPublisher`]. Each function that may block says so, with its limit. One background thread per process makes
+//! connections, notices when peers go, and wakes tasks. It takes no signals, and runs none of your code but the wakers of
+//! your executor.
 //!
 //! # Fork
 //!
@@ -103,8 +104,8 @@ compile_error!("librpc runs on Linux only: it needs memfd seals, open-file-descr
 
 // The modules, in the order in which a message meets them. ARCHITECTURE.md has their floors, and its way as functions.
 mod node; //        a participant with an id
-mod wait_set; //   waiting for several things at once
-mod call; //       requests to services, and their replies
+mod wait_set; //    waiting for several things at once
+mod call; //        requests to services, and their replies
 mod send; //        sending: outbox, route, channel
 mod rendezvous; //  being found: a node's listener, and the handshakes that it answers
 mod link; //        one connection from a node to an inbox, and the channels that use it
