@@ -2,6 +2,7 @@
 //! on the inherited handle. It prints a line for each: the method, what the child got, and what it should have got.
 
 mod calls; // the handles of calls
+mod history; // a publisher that the background thread shares
 mod tasks; // tasks, shared handles and wait sets
 
 use std::fmt::{Debug, Display};
@@ -49,6 +50,7 @@ struct Handles {
     loan: Loan,
     calls: calls::Handles,
     tasks: tasks::Handles,
+    history: history::Handles,
 }
 
 struct Case {
@@ -87,6 +89,7 @@ fn cases() -> Vec<Case> {
     cases.extend(values());
     cases.extend(calls::cases());
     cases.extend(tasks::cases());
+    cases.extend(history::cases());
     cases
 }
 
@@ -461,6 +464,7 @@ fn main() {
     let quiet = open(&domain, "quiet");
     let calls = calls::Handles::new(&node, &peer);
     let tasks = tasks::Handles::new(&node, &inbox);
+    let history = history::Handles::new(&node);
     let mut handles = Handles {
         domain,
         node,
@@ -481,6 +485,7 @@ fn main() {
         loan,
         calls,
         tasks,
+        history,
     };
 
     for Case { method, expected, call } in cases() {
