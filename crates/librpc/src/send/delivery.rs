@@ -236,7 +236,7 @@ impl Routes {
     ) -> Option<Attempt> {
         let mut past = std::mem::take(&mut way.past);
         let attempt = loop {
-            let Some(next) = past.front() else { return None };
+            let next = past.front()?;
             let (payload, slot) = (&*next.payload, Some(&next.slot));
             let message = Message { topic, call: None, payload, slot, past: true };
             match self.deliver_now(way, message, names, patience) {
