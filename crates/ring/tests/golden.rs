@@ -135,6 +135,7 @@ fn records() {
         correlation: Some(0x3333),
         deadline: None,
         redelivered: true,
+        past: false,
         kind: Kind::Reply,
     };
     let position = push(all, &[0xab; 9]);
@@ -143,7 +144,10 @@ fn records() {
 
     let position = push(Head { deadline: Some(0x4444), ..all }, b"");
     assert_eq!(ring_words(&data, position), [0x0000_2f04_0000_0000, 6, 0x1111, 0x2222, 0x3333, 0x4444, 0]);
-    for (kind, number) in [(5, 7), (6, 8), (7, 9), (8, 10), (9, 10), (10, 10)] {
+
+    let position = push(Head { past: true, ..Head::MESSAGE }, b"");
+    assert_eq!(ring_words(&data, position), [0x0000_4001_0000_0000, 7, 0]);
+    for (kind, number) in [(5, 8), (6, 9), (7, 10), (8, 11), (9, 11), (10, 11)] {
         let position = push(Head::of(Kind::ALL[kind - 1]), b"");
         assert_eq!(ring_words(&data, position), [(kind as u64) << 32, number, 0]);
     }

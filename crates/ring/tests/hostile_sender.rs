@@ -132,7 +132,7 @@ proptest! {
         let mut optional = |flag| if flags & flag != 0 { words.next() } else { None };
         let (time, topic, correlation, deadline) = (optional(1), optional(2), optional(4), optional(32));
         let bytes = 8 * (2 + u64::from((flags & 39).count_ones()) + u64::from(payload_bytes).div_ceil(8));
-        let known = Kind::ALL.into_iter().find(|known| *known as u64 == kind).filter(|_| flags < 64);
+        let known = Kind::ALL.into_iter().find(|known| *known as u64 == kind).filter(|_| flags < 128);
         let expected = match known {
             _ if word == 0 => Ok(None),
             None => Err(Corrupt::Commit { position, word }),
@@ -144,8 +144,8 @@ proptest! {
                 Err(Corrupt::Lent { position, bytes: payload_bytes as usize })
             }
             Some(kind) => {
-                let (redelivered, lent) = (flags & 8 != 0, flags & 16 != 0);
-                let head = Head { kind, time, topic, correlation, deadline, redelivered, lent };
+                let (redelivered, lent, past) = (flags & 8 != 0, flags & 16 != 0, flags & 64 != 0);
+                let head = Head { kind, time, topic, correlation, deadline, redelivered, lent, past };
                 Ok(Some((head, sequence, payload_bytes as usize)))
             }
         };

@@ -8,7 +8,7 @@ use librpc_ring::{Armed, Counters, Head, Mode, SenderCounters, stop_waiting, wai
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use reference::{Both, capacity, ring, step};
+use reference::{Both, capacity, record_bytes, ring, step};
 
 proptest! {
     /// Equal contents, order, numbers and positions after each step; `Full` and `TooLarge` exactly when they should come.
@@ -117,6 +117,42 @@ fn arming_looks_once_more() {
     data.cell(data::RING + 3).set(1);
     assert_eq!((receiver.arm(), armed()), (Armed::Awake, 5), "corruption");
     assert_eq!(receiver.epochs(), 5);
+}
+
+/// The fast path of a push needs what a push needs: room, and a payload within the limit.
+#[test]
+fn the_fast_path_writes_nothing_that_is_too_long_or_has_no_room() {
+    const BYTES: usize = 24;
+    let mut both = Both::new(4096);
+    let fill = |both: &mut Both| {
+        while both.queue.committed + record_bytes(&Head::MESSAGE, BYTES) + 8 <= both.queue.consumed + 4096 {
+            both.push(Head::MESSAGE, &[1; BYTES]);
+        }
+        both.check();
+    };
+    let empty = |both: &mut Both| {
+        while !both.queue.untaken.is_empty() {
+            both.pop();
+        }
+        both.consume();
+    };
+    fill(&mut both);
+    assert!(!both.sender.push_plain(None, &[2; BYTES]), "the ring is full");
+    both.check();
+    empty(&mut both);
+    // The ring was full once and is empty now, so no depth needs a check any more.
+    both.push(Head::MESSAGE, &[3; BYTES]);
+    let longest = layout::max_payload_bytes(4096, Mode::Lossless) as usize;
+    assert!(!both.sender.push_plain(None, &vec![4; longest + 1]), "longer than the ring takes");
+    both.check();
+    both.sender.limit_plain(BYTES);
+    assert!(!both.sender.push_plain(None, &[5; BYTES + 1]), "longer than the limit");
+    both.check();
+    assert!(both.sender.push_plain(None, &[6; BYTES]), "within the limit");
+    empty(&mut both);
+    let mut payload = Vec::new();
+    let plain = both.receiver.pop_plain(&mut payload, |_| true).expect("what the fast path has written");
+    assert_eq!((plain.sequence, payload), (both.queue.pushed, vec![6; BYTES]));
 }
 
 /// The current depth counts as a depth that the ring has had.

@@ -26,10 +26,10 @@ pub(crate) fn capacity() -> impl Strategy<Value = u64> {
 
 pub(crate) fn head() -> impl Strategy<Value = Head> {
     let word = || option::of(any::<u64>());
-    (select(Kind::ALL.to_vec()), [word(), word(), word(), word()], any::<bool>()).prop_map(
-        |(kind, words, redelivered)| {
+    (select(Kind::ALL.to_vec()), [word(), word(), word(), word()], any::<[bool; 2]>()).prop_map(
+        |(kind, words, [redelivered, past])| {
             let [time, topic, correlation, deadline] = words;
-            Head { lent: false, kind, time, topic, correlation, deadline, redelivered }
+            Head { lent: false, kind, time, topic, correlation, deadline, redelivered, past }
         },
     )
 }
