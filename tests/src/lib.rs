@@ -47,6 +47,7 @@ mod documents {
         Monitoring: "docs/guide/monitoring.md",
         MovingFromV3: "docs/guide/moving-from-v3.md",
         Policies: "docs/guide/policies.md",
+        Tasks: "docs/guide/tasks.md",
         Topics: "docs/guide/topics.md",
         UsersAndContainers: "docs/guide/users-and-containers.md",
     }

@@ -6,8 +6,9 @@ mod sources;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use librpc::{CallOptions, Event, Inbox, Limits, Node, Observer, Outbox, Sender};
+use librpc::{CallOptions, Event, Inbox, Limits, Node, Observer, Outbox, Sender, WaitSet};
 use librpc_system_tests::TestDomain;
+use pollster::block_on;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -230,7 +231,84 @@ fn calls() -> BTreeMap<&'static str, Call> {
             });
             assert!(delivered || !has_time);
         }),
+        ("Outbox::connect_timeout_async", |scene, limit, _| {
+            assert!(block_on(scene.source.outbox().connect_timeout_async("receiver", limit)).is_ok());
+        }),
+        ("Outbox::send_timeout_async", |scene, limit, _| {
+            let mut outbox = scene.source.outbox();
+            let to = outbox.connect("receiver").unwrap();
+            while outbox.try_send(to, &[0; 8192]).is_ok() {}
+            let sent = outbox.account(to).accepted;
+            std::thread::scope(|scope| {
+                let inbox = &mut scene.inbox;
+                let receiving =
+                    scope.spawn(move || (0..sent).for_each(|_| assert!(inbox.recv_timeout(LONG).unwrap().is_some())));
+                let sent = block_on(outbox.send_timeout_async(to, &[0; 8192], limit));
+                assert!(sent.is_ok() || limit < LONG, "{sent:?}");
+                receiving.join().unwrap();
+            });
+        }),
+        ("Outbox::publish_timeout_async", |scene, limit, _| {
+            let (_subscriber, mut outbox) = (scene.receiver.subscribe("topic").unwrap(), scene.source.outbox());
+            let topic = outbox.topic("topic").unwrap();
+            assert_eq!(block_on(outbox.publish_timeout_async(topic, b"hello", limit)).unwrap().inboxes(), 1);
+        }),
+        ("Outbox::wait_for_subscriber_async", |scene, limit, _| {
+            let (_subscriber, mut outbox) = (scene.receiver.subscribe("topic").unwrap(), scene.source.outbox());
+            let topic = outbox.topic("topic").unwrap();
+            assert!(block_on(outbox.wait_for_subscriber_async(topic, limit)).unwrap());
+        }),
+        ("Outbox::flush_async", |scene, limit, has_time| {
+            let mut outbox = scene.source.outbox();
+            let to = outbox.connect("receiver").unwrap();
+            outbox.send(to, b"hello").unwrap();
+            processed_meanwhile(scene, has_time, || block_on(outbox.flush_async(limit)).is_ok());
+        }),
+        ("Sender::flush_async", |scene, limit, has_time| {
+            let mut sender = scene.source.connect("receiver").unwrap();
+            sender.send(b"hello").unwrap();
+            processed_meanwhile(scene, has_time, || block_on(sender.flush_async(limit)).is_ok());
+        }),
+        ("Publisher::flush_async", |scene, limit, _| {
+            block_on(scene.source.publisher("t").unwrap().flush_async(limit)).unwrap();
+        }),
+        ("Publisher::wait_for_subscriber_async", |scene, limit, _| {
+            let (_subscriber, mut publisher) =
+                (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
+            assert!(block_on(publisher.wait_for_subscriber_async(limit)).unwrap());
+        }),
+        ("Client::wait_for_server_async", |scene, limit, has_time| {
+            let client = scene.source.client("work").unwrap();
+            let _server = scene.receiver.serve("work").unwrap();
+            assert!(block_on(client.wait_for_server_async(limit)).unwrap() || !has_time);
+        }),
+        ("SharedSender::send_timeout", |scene, limit, _| {
+            scene.source.connect("receiver").unwrap().into_shared().send_timeout(b"hello", limit).unwrap();
+        }),
+        ("SharedSender::flush", |scene, limit, _| scene.processed().into_shared().flush(limit).unwrap()),
+        ("SharedPublisher::flush", |scene, limit, _| {
+            scene.source.publisher("t").unwrap().into_shared().flush(limit).unwrap();
+        }),
+        ("WaitSet::wait_timeout", |scene, limit, has_time| {
+            let mut set = WaitSet::new().unwrap();
+            set.add(1, &scene.inbox).unwrap();
+            assert_eq!(set.wait_timeout(limit).unwrap(), [1], "nothing is known of it");
+            assert!(scene.inbox.try_recv().unwrap().is_none());
+            scene.source.connect("receiver").unwrap().send(b"hello").unwrap();
+            assert!(!has_time || set.wait_timeout(limit).unwrap() == [1]);
+        }),
     ])
+}
+
+/// A message is processed while something waits for that.
+fn processed_meanwhile(scene: &mut Scene, has_time: bool, wait: impl FnOnce() -> bool + Send) {
+    let has_waited = std::thread::scope(|scope| {
+        let waiting = scope.spawn(wait);
+        assert!(scene.inbox.recv_timeout(LONG).unwrap().is_some());
+        scene.inbox.ack();
+        waiting.join().unwrap()
+    });
+    assert!(has_waited || !has_time, "it is waited for without a limit");
 }
 
 /// The receiver is gone and back. It gets what it had not processed if the sender waits for it.

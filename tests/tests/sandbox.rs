@@ -43,8 +43,20 @@ fn connecting_does_not_register_for_barriers() {
 
 #[test]
 fn a_receiver_without_barriers_looks_by_itself() {
+    receives_without_bells("receives", Sandboxed::sleeps);
+}
+
+/// In a foreign event loop, it comes again at once.
+#[test]
+fn tasks_and_wait_sets_without_barriers_look_again() {
+    for role in ["receives in a task", "receives with a set"] {
+        receives_without_bells(role, |_| {});
+    }
+}
+
+fn receives_without_bells(role: &str, sleeps: impl Fn(&Sandboxed)) {
     let domain = TestDomain::new();
-    let mut sink = Sandboxed::start(&domain, "receives");
+    let mut sink = Sandboxed::start(&domain, role);
     assert_eq!(sink.answers(), "ready");
     let mut source = Sandboxed::start(&domain, "sends");
     assert_eq!(source.answers(), "ready");
@@ -55,7 +67,7 @@ fn a_receiver_without_barriers_looks_by_itself() {
     for number in 0..20 {
         let text = format!("{number} without a bell");
         assert_eq!(sink.says("receive"), "receiving");
-        sink.sleeps();
+        sleeps(&sink);
         assert_eq!(source.says(&text), "sent");
         assert_eq!(sink.answers(), text);
     }

@@ -275,3 +275,78 @@ fn a_puppet_that_is_killed_is_seen_by_a_set() {
     }
     assert!(events[0].contains("SenderJoined") && events[1].contains("Died"), "{events:?}");
 }
+
+/// After a look that found nothing, the next one may take some of what there is. What is left is not announced again by its sender.
+#[test]
+fn a_set_reports_what_a_second_look_has_left() {
+    let domain = TestDomain::new();
+    let (here, there) = (open(&domain, "robot"), open(&domain, "source"));
+    let mut inbox = here.inbox().unwrap();
+    let mut set = WaitSet::new().unwrap();
+    set.add(1, &inbox).unwrap();
+    let mut sender = there.connect("robot").unwrap();
+    sender.send(b"first").unwrap();
+    assert_eq!(set.wait().unwrap(), [1]);
+    assert_eq!(inbox.recv_timeout(LONG).unwrap().unwrap().payload(), b"first");
+    assert!(is_quiet(&mut set, || assert!(inbox.try_recv().unwrap().is_none())));
+    sender.send(b"second").unwrap();
+    sender.send(b"third").unwrap();
+    assert_eq!(inbox.try_recv().unwrap().unwrap().payload(), b"second");
+    assert_eq!(set.wait_timeout(LONG).unwrap(), [1]);
+    assert_eq!(inbox.try_recv().unwrap().unwrap().payload(), b"third");
+    // As is what a receive that waits has left.
+    assert!(is_quiet(&mut set, || assert!(inbox.try_recv().unwrap().is_none())));
+    sender.send(b"fourth").unwrap();
+    sender.send(b"fifth").unwrap();
+    assert_eq!(inbox.recv().unwrap().unwrap().payload(), b"fourth");
+    assert_eq!(set.wait_timeout(LONG).unwrap(), [1]);
+}
+
+#[test]
+fn a_set_keeps_nobody_alive() {
+    let domain = TestDomain::new();
+    let mut set = WaitSet::new().unwrap();
+    {
+        let here = open(&domain, "robot");
+        let (inbox, server, client) =
+            (here.inbox().unwrap(), here.serve("work").unwrap(), here.client("work").unwrap());
+        let (call, parts) = (client.start(b"1", LONG).unwrap(), client.call_stream(b"2", LONG).unwrap());
+        set.add(1, &inbox).unwrap();
+        set.add(2, &server).unwrap();
+        set.add(3, &call).unwrap();
+        set.add(4, &parts).unwrap();
+        assert!(!set.wait().unwrap().is_empty());
+    }
+    assert_eq!(set.len(), 4);
+    assert!(!domain.path().exists(), "the node is gone, and with it its domain");
+    assert!(set.wait_timeout(SHORT).unwrap().is_empty());
+}
+
+/// A set sleeps in its first thread; another one uses the inboxes, and drops them.
+#[test]
+fn inboxes_of_a_set_may_be_used_and_dropped_by_another_thread() {
+    let domain = TestDomain::new();
+    let (here, there) = (open(&domain, "robot"), open(&domain, "source"));
+    let inboxes: Vec<Inbox> = (0..8).map(|at| here.subscribe(&format!("topic/{at}")).unwrap()).collect();
+    let mut set = WaitSet::new().unwrap();
+    for (at, inbox) in inboxes.iter().enumerate() {
+        set.add(at as u64, inbox).unwrap();
+    }
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    set.add_descriptor(100, &ours).unwrap();
+    let using = std::thread::spawn(move || {
+        for (at, mut inbox) in inboxes.into_iter().enumerate() {
+            let mut publisher = there.publisher(&format!("topic/{at}")).unwrap();
+            for _ in 0..50 {
+                assert_eq!(publisher.publish(b"x").unwrap().inboxes(), 1);
+                assert!(inbox.recv_timeout(LONG).unwrap().is_some());
+            }
+        }
+        theirs.send(b"over").unwrap();
+        theirs
+    });
+    while !set.wait_timeout(LONG).unwrap().contains(&100) {}
+    drop(using.join().unwrap());
+    ours.recv(&mut [0; 8]).unwrap();
+    assert!(set.wait_timeout(SHORT).unwrap().iter().all(|&token| token == 100));
+}

@@ -79,9 +79,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         said: BTreeSet::new(),
     };
     let outcome = feed(&mut to, &args.files.files, &interrupt)?;
-    match (args.stay, outcome) {
-        (Some(stay), Outcome::Done | Outcome::Loss) => stay_for(&mut to, stay, &interrupt)?,
-        _ => {}
+    if let (Some(stay), Outcome::Done | Outcome::Loss) = (args.stay, outcome) {
+        stay_for(&mut to, stay, &interrupt)?;
     }
     Ok(outcome)
 }

@@ -56,6 +56,7 @@
 //! |---|---|---|
 //! | subscriptions | A pattern has `*` for one level and `**` for any number. Each subscription has its own inbox, so a slow one delays no other. A receipt says which inboxes got the message. | [`Node::subscribe`], [`Node::subscriber_builder`], [`Receipt`], [`Pattern`] |
 //! | many topics and nodes | One outbox reaches all of them, with one channel per inbox. | [`Node::outbox`], [`Outbox`] |
+//! | late subscribers | A publisher keeps its last messages for subscriptions that are opened later. | [`PublisherBuilder::history`], [`InboxBuilder::history`], [`Message::is_past`] |
 //! | calls | A client sends a request to a service and gets a reply, which may come in parts. Threads and tasks wait for it. Several servers share the calls. | [`Node::serve`], [`Node::client`], [`Client`], [`Pending`], [`Request`], [`CallError`] |
 //! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
@@ -80,9 +81,10 @@
 //! # Threads, and what blocks
 //!
 //! Several threads may use a [`Node`] at once. An [`Inbox`], an [`Outbox`], a [`Sender`] and a [`Publisher`] are used
-//! by one thread at a time, so no message takes a lock. Threads that share one use a [`SharedSender`] or a [`SharedPublisher`]. Each function that may block says so, with its limit. One
-//! background thread per process makes connections, notices when peers go, and wakes tasks. It takes no signals, and runs none of
-//! your code but the wakers of your executor.
+//! by one thread at a time, so no message takes a lock. Threads that share one use a [`SharedSender`] or a
+//! [`SharedPublisher`]. Each function that may block says so, with its limit. One background thread per process makes
+//! connections, notices when peers go, and wakes tasks. It takes no signals, and runs none of your code but the wakers of
+//! your executor.
 //!
 //! # Fork
 //!
@@ -102,8 +104,8 @@ compile_error!("librpc runs on Linux only: it needs memfd seals, open-file-descr
 
 // The modules, in the order in which a message meets them. ARCHITECTURE.md has their floors, and its way as functions.
 mod node; //        a participant with an id
-mod wait_set; //   waiting for several things at once
-mod call; //       requests to services, and their replies
+mod wait_set; //    waiting for several things at once
+mod call; //        requests to services, and their replies
 mod send; //        sending: outbox, route, channel
 mod rendezvous; //  being found: a node's listener, and the handshakes that it answers
 mod link; //        one connection from a node to an inbox, and the channels that use it

@@ -1,7 +1,8 @@
 //! Waiting for several things at once.
 //!
-//! Invariant: an inbox that was reported is reported again, until a receive has found nothing in it: from then on its descriptor announces
-//! what comes. So nothing is missed by a program that takes only some of what there is.
+//! Invariant: an inbox whose last receive has found nothing announces what comes through its descriptor. Any other one is looked at by
+//! the next wait: it was reported, or has woken the set when something was taken from it. So nothing is missed by a program that takes
+//! only some of what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +16,7 @@ use crate::receive::Inbox;
 use crate::sys::clock::Instant;
 use crate::sys::poll::{Poll, Ready, Signal};
 use crate::sys::sync::Mutex;
-use crate::sys::sync::atomic::Ordering;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::{OsError, fork};
 
 /// Why a wait set could not wait, or take something.
@@ -140,7 +141,17 @@ pub struct WaitSet {
 struct Entry {
     token: u64,
     kind: Kind,
+    wakes: Arc<EntryWaker>,
     waker: Waker,
+}
+
+impl Entry {
+    /// The set is woken for it no more.
+    fn end(&self) {
+        if let Kind::Inbox(inbox, _) = &self.kind {
+            inbox.remove_onlooker(&self.waker);
+        }
+    }
 }
 
 /// Which entries the background thread has woken the set for.
@@ -153,12 +164,21 @@ struct Woken {
 struct EntryWaker {
     woken: Arc<Woken>,
     key: u64,
+    /// The next wait looks at the entry already.
+    is_due: AtomicBool,
 }
 
 impl Wake for EntryWaker {
     fn wake(self: Arc<Self>) {
-        self.woken.keys.lock().insert(self.key);
-        self.woken.signal.raise();
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // SeqCst: pairs with the store in `WaitSet::look`, which looks after it.
+        if !self.is_due.swap(true, Ordering::SeqCst) {
+            self.woken.keys.lock().insert(self.key);
+            self.woken.signal.raise();
+        }
     }
 }
 
@@ -231,21 +251,25 @@ impl WaitSet {
             Kind::Woken(_) => {}
         }
         self.last_key = key;
-        let waker = Waker::from(Arc::new(EntryWaker { woken: self.woken.clone(), key }));
+        let wakes = Arc::new(EntryWaker { woken: self.woken.clone(), key, is_due: AtomicBool::new(true) });
+        let waker = Waker::from(wakes.clone());
         if let Kind::Inbox(inbox, _) = &kind {
-            inbox.was_empty.store(false, Ordering::Relaxed); // nothing is known of what is in it
+            inbox.add_onlooker(waker.clone());
         }
         self.again.insert(key);
         self.by_token.insert(token, key);
-        self.entries.insert(key, Entry { token, kind, waker });
+        self.entries.insert(key, Entry { token, kind, wakes, waker });
         Ok(())
     }
 
     /// Removes what has this token. `false`: nothing has.
     pub fn remove(&mut self, token: u64) -> bool {
         let Some(entry) = self.by_token.remove(&token).and_then(|key| self.entries.remove(&key)) else { return false };
+        if !self.born.is_here() {
+            return true;
+        }
+        entry.end();
         match &entry.kind {
-            _ if !self.born.is_here() => {}
             Kind::Inbox(_, poll) => drop(poll.upgrade().map(|poll| self.poll.remove(&*poll))),
             Kind::Descriptor(descriptor) => self.poll.remove(descriptor),
             Kind::Woken(_) => {}
@@ -325,10 +349,12 @@ impl WaitSet {
 
     /// Reports an entry if it may have something.
     fn look(&mut self, key: u64) {
-        let Some(Entry { kind, waker, .. }) = self.entries.get(&key) else { return };
+        let Some(Entry { kind, wakes, waker, .. }) = self.entries.get(&key) else { return };
+        // SeqCst: pairs with the swap in `EntryWaker`: what changes after this look wakes the set.
+        wakes.is_due.store(false, Ordering::SeqCst);
         let is_ready = match kind {
-            // Acquire: pairs with the Release in the receiver. An inbox that was dropped has nothing any more.
-            Kind::Inbox(inbox, poll) => poll.strong_count() > 0 && !inbox.was_empty.load(Ordering::Acquire),
+            // An inbox that was dropped has nothing any more.
+            Kind::Inbox(inbox, poll) => poll.strong_count() > 0 && !inbox.is_announcing(),
             Kind::Woken(waited) => waited.is_ready(&Context::from_waker(waker)),
             Kind::Descriptor(_) => false, // the kernel reports it
         };
@@ -338,12 +364,18 @@ impl WaitSet {
     }
 
     fn report(&mut self, key: u64) {
-        let Some(Entry { token, kind, .. }) = self.entries.get(&key) else { return };
+        let Some(Entry { token, wakes, .. }) = self.entries.get(&key) else { return };
         if self.again.insert(key) {
-            if let Kind::Inbox(inbox, _) = kind {
-                inbox.was_empty.store(false, Ordering::Relaxed); // before its owner is told to look
-            }
+            wakes.is_due.store(true, Ordering::SeqCst); // the next wait looks
             self.ready.push(*token);
+        }
+    }
+}
+
+impl Drop for WaitSet {
+    fn drop(&mut self) {
+        if self.born.is_here() {
+            self.entries.values().for_each(Entry::end);
         }
     }
 }

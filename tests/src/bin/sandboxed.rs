@@ -1,11 +1,11 @@
 //! A process that enters a sandbox while it runs. From then on the kernel answers one of its system calls differently.
 //!
-//! `sandboxed connects` · `sandboxed receives` · `sandboxed sends`, in the domain of the environment.
+//! `sandboxed connects` · `sandboxed receives` (or `receives in a task`, `receives with a set`) · `sandboxed sends`, in the domain of the environment.
 
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use librpc::{Node, Wait};
+use librpc::{Inbox, Node, Wait, WaitSet};
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Register this process, so that the barriers of others count for it.
@@ -55,7 +55,21 @@ fn say(text: impl AsRef<str>) {
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("connects") => connect(),
-        Some("receives") => receive(),
+        Some("receives") => receive(|inbox| inbox.recv_timeout(LIMIT).unwrap().expect("in time").payload().to_vec()),
+        Some("receives in a task") => {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            receive(|inbox| runtime.block_on(inbox.recv_async()).unwrap().expect("nobody stops it").payload().to_vec());
+        }
+        Some("receives with a set") => receive(|inbox| {
+            let mut set = WaitSet::new().unwrap();
+            set.add(1, &*inbox).unwrap();
+            loop {
+                if let Some(message) = inbox.try_recv().unwrap() {
+                    return message.payload().to_vec();
+                }
+                set.wait().unwrap();
+            }
+        }),
         Some("sends") => send(),
         other => panic!("{other:?}"),
     }
@@ -73,7 +87,7 @@ fn connect() {
 
 /// Receives until its stdin ends, and prints what it received. The line `sandbox` forbids it to issue barriers in other
 /// processes.
-fn receive() {
+fn receive(mut take: impl FnMut(&mut Inbox) -> Vec<u8>) {
     let node = Node::open("sink").unwrap();
     let mut inbox = node.inbox_builder().wait(Wait::Block).open().unwrap();
     say("ready");
@@ -83,8 +97,7 @@ fn receive() {
             say("entered");
         } else {
             say("receiving");
-            let message = inbox.recv_timeout(LIMIT).unwrap();
-            say(message.map_or("nothing".into(), |message| String::from_utf8_lossy(message.payload()).into_owned()));
+            say(String::from_utf8_lossy(&take(&mut inbox)));
         }
     }
 }

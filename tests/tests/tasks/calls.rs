@@ -118,3 +118,21 @@ fn a_call_in_a_task_waits_for_room_within_its_limit() {
     let error = pollster::block_on(client.call_async(b"gone", LONG)).unwrap_err();
     assert!(matches!(error, CallError::NoServer { .. } | CallError::ServerDied { taken: false, .. }), "{error}");
 }
+
+/// One look takes a bounded number of replies. If more are there, the task looks again at once.
+#[test]
+fn a_reply_behind_thousands_of_others_is_found() {
+    const CALLS: usize = 3_000;
+    let domain = TestDomain::new();
+    let (there, here) = (open(&domain, "server"), open(&domain, "client"));
+    let server = there.server_builder("echo").max_per_client(CALLS).capacity(1 << 20).open().unwrap();
+    let client = here.client_builder("echo").max_in_flight(CALLS).capacity(1 << 20).open().unwrap();
+    let mut calls: Vec<_> = (0..CALLS).map(|number| client.start(&number.to_le_bytes(), LONG).unwrap()).collect();
+    for _ in 0..CALLS {
+        let request = server.recv_timeout(LONG).unwrap().unwrap();
+        let reply = request.to_vec();
+        request.reply(&reply).unwrap();
+    }
+    let last = calls.pop().unwrap();
+    assert_eq!(*pollster::block_on(last).unwrap(), (CALLS - 1).to_le_bytes());
+}

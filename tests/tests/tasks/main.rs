@@ -3,6 +3,7 @@
 mod calls; //     serving and calling
 mod receiving; // messages, events and samples
 mod sending; //   room, flushing, and waiting for others
+mod waking; //    whose waker is called, and when
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

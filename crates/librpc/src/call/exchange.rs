@@ -223,8 +223,11 @@ impl<S: Side> Exchange<S> {
         inner.has_tasks = true;
         let until = until.into_iter().chain(due).min();
         self.tasks.wait(number, context.waker(), until, &mut woken);
-        if inner.inbox.is_some() {
-            self.tasks.watch()?; // otherwise the thread that has it wakes the task
+        match inner.inbox.is_some() {
+            true if self.inbox.is_announcing() => self.tasks.watch()?,
+            // More may be in it than one look takes, or a thread has put it back meanwhile.
+            true => self.tasks.take(&mut woken),
+            false => {} // the thread that has it wakes the task
         }
         Ok(Poll::Pending)
     }

@@ -82,7 +82,7 @@ impl Underway {
     fn waited(&self) -> Arc<dyn Waited> {
         let Self { client, number, limit, .. } = self;
         Arc::new(WaitedAnswer {
-            client: client.clone(),
+            client: Arc::downgrade(client),
             number: *number,
             limit: *limit,
             visit: client.exchange.visit(),

@@ -177,7 +177,7 @@ impl Server {
 
     /// As a wait set waits for it.
     pub(crate) fn waited(&self) -> Arc<dyn Waited> {
-        Arc::new(WaitedRequest { exchange: self.exchange.clone(), visit: self.exchange.visit() })
+        Arc::new(WaitedRequest { exchange: Arc::downgrade(&self.exchange), visit: self.exchange.visit() })
     }
 
     fn poll_next_request(&self, context: &Context<'_>, visit: &Visit) -> Poll<Result<Option<Request>, RecvError>> {

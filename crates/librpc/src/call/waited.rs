@@ -1,6 +1,6 @@
-//! A server or a call, as a wait set waits for it.
+//! A server or a call, as a wait set waits for it. The set keeps neither of them, nor their node.
 
-use std::sync::Arc;
+use std::sync::Weak;
 use std::task::{Context, Poll};
 
 use crate::call::exchange::{Exchange, Visit};
@@ -15,24 +15,24 @@ pub(crate) trait Waited: Send + Sync {
 
 /// A server: there is a request, or it was stopped.
 pub(super) struct WaitedRequest {
-    pub(super) exchange: Arc<Exchange<Serving>>,
+    pub(super) exchange: Weak<Exchange<Serving>>,
     pub(super) visit: Visit,
 }
 
 impl Waited for WaitedRequest {
     fn is_ready(&self, context: &Context<'_>) -> bool {
-        if self.exchange.is_closed() {
+        let Some(exchange) = self.exchange.upgrade().filter(|exchange| !exchange.is_closed()) else {
             return false; // the server was dropped
-        }
-        let is_over = || self.exchange.inbox.is_winding_down();
+        };
+        let is_over = || exchange.inbox.is_winding_down();
         let find = |side: &mut Serving| (side.has_next() || is_over()).then_some(());
-        self.exchange.poll_visit(context, &self.visit, None, find).is_ready()
+        exchange.poll_visit(context, &self.visit, None, find).is_ready()
     }
 }
 
 /// A call: there is an answer, or a part of one, or its time is up.
 pub(super) struct WaitedAnswer {
-    pub(super) client: Arc<Shared>,
+    pub(super) client: Weak<Shared>,
     pub(super) number: u64,
     pub(super) limit: Limit,
     pub(super) visit: Visit,
@@ -40,7 +40,8 @@ pub(super) struct WaitedAnswer {
 
 impl Waited for WaitedAnswer {
     fn is_ready(&self, context: &Context<'_>) -> bool {
-        let exchange = &self.client.exchange;
+        let Some(client) = self.client.upgrade() else { return false };
+        let exchange = &client.exchange;
         match exchange.poll_visit(context, &self.visit, self.limit.deadline, |side| side.has_answer(self.number)) {
             // A call whose answer was taken, or that was dropped.
             Poll::Ready(Ok(None)) => exchange.lock().side.has_answer(self.number) != Some(false),

@@ -4,6 +4,7 @@ use crate::sys::sync::Mutex;
 use crate::sys::sync::atomic::{AtomicBool, AtomicU8, Ordering, compiler_fence, fence};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 
 use librpc_ring::Consumer;
 
@@ -93,8 +94,10 @@ pub(crate) struct InboxShared {
     is_winding_down: AtomicBool,
     /// Bits: [`STOPPED`], [`CLOSED`], and [`NUDGED`], which ends nothing, but has to be looked at as often.
     ended: AtomicU8,
-    /// A receive for an event loop has found nothing since this was last cleared: the descriptor announces all that comes.
-    pub(crate) was_empty: AtomicBool,
+    /// [`InboxShared::is_announcing`].
+    is_announcing: AtomicBool,
+    /// Wait sets, which are woken when the descriptor ceases to announce all that comes.
+    onlookers: Mutex<Vec<Waker>>,
     /// The kernel cannot have a barrier in this process's threads, so each message has a fence.
     pub(crate) has_own_fence: bool,
     /// Who may connect; `None`: whom the node admits.
@@ -202,7 +205,8 @@ impl InboxShared {
             directory,
             is_winding_down: AtomicBool::new(false),
             ended: AtomicU8::new(0),
-            was_empty: AtomicBool::new(false),
+            is_announcing: AtomicBool::new(false),
+            onlookers: Mutex::default(),
             has_own_fence: !barrier::is_registered(),
             invited: by_invitation.then(Mutex::default),
             state: Mutex::default(),
@@ -424,6 +428,33 @@ impl InboxShared {
     pub(crate) fn has_invited(&self, peer: &Peer) -> Option<bool> {
         let invited = self.invited.as_ref()?;
         Some(invited.lock().contains(&(peer.node.clone(), peer.incarnation, peer.uid)))
+    }
+
+    /// Whether the descriptor announces all that comes: the last receive was for an event loop, and has found nothing.
+    pub(crate) fn is_announcing(&self) -> bool {
+        // SeqCst: a wait set first notes that it is to be woken. It sees that this has ended, or `set_announcing` sees that note.
+        self.is_announcing.load(Ordering::SeqCst)
+    }
+
+    /// Called by the inbox's owner.
+    pub(crate) fn set_announcing(&self, is_announcing: bool) {
+        // Relaxed: only the owner changes it.
+        if self.is_announcing.load(Ordering::Relaxed) != is_announcing {
+            // SeqCst: pairs with the load in `is_announcing`.
+            self.is_announcing.store(is_announcing, Ordering::SeqCst);
+            if !is_announcing {
+                self.onlookers.lock().iter().for_each(Waker::wake_by_ref); // no code of the user's
+            }
+        }
+    }
+
+    /// Has a wait set woken when something was taken, and there may be more.
+    pub(crate) fn add_onlooker(&self, waker: Waker) {
+        self.onlookers.lock().push(waker);
+    }
+
+    pub(crate) fn remove_onlooker(&self, waker: &Waker) {
+        self.onlookers.lock().retain(|other| !other.will_wake(waker));
     }
 
     /// Whether it was stopped or closed, or nudged: [`InboxShared::take_nudge`] says which.

@@ -83,11 +83,11 @@ impl Inbox {
     }
 
     /// Has the tokio runtime of this thread wake the tasks that wait for the inbox: sooner than the process's background thread, which
-    /// wakes them otherwise.
+    /// wakes them otherwise. With the feature `tokio`.
     ///
     /// # Errors
     ///
-    /// The runtime cannot watch the descriptor.
+    /// The runtime cannot watch the descriptor. The inbox is closed then.
     ///
     /// # Panics
     ///
@@ -99,11 +99,11 @@ impl Inbox {
     }
 
     /// Has async-io, the reactor of smol, wake the tasks that wait for the inbox: sooner than the process's background thread, which
-    /// wakes them otherwise.
+    /// wakes them otherwise. With the feature `async-io`.
     ///
     /// # Errors
     ///
-    /// It cannot watch the descriptor.
+    /// It cannot watch the descriptor. The inbox is closed then.
     #[cfg(feature = "async-io")]
     pub fn with_async_io(mut self) -> io::Result<Self> {
         self.runtime = Some(Runtime::async_io(self.watch().clone())?);
@@ -124,12 +124,16 @@ impl Inbox {
         // level-triggered, so the waker may be left after the look.
         self.receiver.descriptor();
         loop {
-            let found = look(self)?;
+            self.receiver.is_told = self.runtime.is_some();
+            let found = look(self);
+            self.receiver.is_told = false;
+            let found = found?;
             if found.is_some() || self.shared.has_ended() {
                 return Poll::Ready(Ok(found));
             }
             let Some(runtime) = &mut self.runtime else { break };
             ready!(runtime.poll_readable(context)).map_err(|error| OsError::new("watch an inbox", error))?;
+            self.receiver.has_news = true;
         }
         let (reactor, poll) = (self.node.reactor(), &self.receiver.poll);
         let tasks = self.tasks.get_or_insert_with(|| Tasks::new(reactor, Some(poll.clone())));

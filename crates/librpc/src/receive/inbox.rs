@@ -1,6 +1,7 @@
 //! An inbox, which receives messages. It belongs to one thread at a time, and a slow one delays no other.
 
 use crate::sys::clock::Instant;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -338,6 +339,7 @@ impl AsFd for Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         if !self.born.is_here() {
+            let _ = ManuallyDrop::new(self.runtime.take()); // another thread may have had its locks when the process forked
             return;
         }
         if let Some(tasks) = &self.tasks {

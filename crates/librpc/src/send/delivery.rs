@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::fault::fault;
 use crate::link::channel_shared::Failure;
 use crate::name::Address;
 use crate::policy::Policy;
@@ -237,13 +236,12 @@ impl Routes {
     ) -> Option<Attempt> {
         let mut past = std::mem::take(&mut way.past);
         let attempt = loop {
-            let Some(next) = past.front() else { return None };
+            let next = past.front()?;
             let (payload, slot) = (&*next.payload, Some(&next.slot));
             let message = Message { topic, call: None, payload, slot, past: true };
             match self.deliver_now(way, message, names, patience) {
                 Attempt::Over(Delivery::Delivered) => {
                     past.pop_front();
-                    fault!("history.delivered");
                 }
                 // What its inbox does not take, because it is too long or nothing is waited for, it misses.
                 Attempt::Over(Delivery::Failed(SendError::TooLarge { .. } | SendError::Dropped { .. })) => {

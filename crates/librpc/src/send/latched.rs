@@ -65,12 +65,13 @@ impl std::fmt::Debug for Latched {
 impl Latch {
     /// Shares an outbox that keeps a topic.
     pub(super) fn new(outbox: Outbox, topic: Topic) -> Self {
-        let reactor = outbox.node.reactor().clone();
+        let (reactor, born) = (outbox.node.reactor().clone(), outbox.born);
         let token = reactor.token();
         let inner = Mutex::new(Some(Inner { outbox, waiting: None }));
-        let (is_closed, born) = (AtomicBool::new(false), fork::Born::now());
-        let latched = Arc::new(Latched { inner, topic, reactor, token, is_closed, born });
-        latched.clone().wake(); // from now on it is woken by what changes
+        let latched = Arc::new(Latched { inner, topic, reactor, token, is_closed: AtomicBool::new(false), born });
+        if born.is_here() {
+            latched.clone().wake(); // from now on it is woken by what changes
+        }
         Self(latched)
     }
 

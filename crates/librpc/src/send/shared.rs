@@ -35,7 +35,8 @@ impl<T> Shared<T> {
 
 /// A [`Sender`] for any number of threads: [`Sender::into_shared`].
 ///
-/// Each call takes a lock, which costs about 20 ns where nobody else has it. What one thread sends arrives in the order in which it sent it.
+/// Each call takes a lock: some 95 instructions, about 10 ns, where nobody else has it. What one thread sends arrives in the order in which
+/// it sent it.
 /// While one thread waits for room, or flushes, the others wait for it: threads that must not wait for one another have senders of
 /// their own. A sender of its own for each thread is also the faster way.
 ///

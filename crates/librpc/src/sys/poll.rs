@@ -19,6 +19,9 @@ pub(crate) struct Ready {
     pub(crate) hung_up: bool,
 }
 
+/// How many descriptors one wait reports at most. Those that it leaves are reported by the next one.
+pub(crate) const AT_ONCE: usize = 64;
+
 /// A set of descriptors to wait for, level-triggered. Any thread may add and remove.
 #[derive(Debug)]
 pub(crate) struct Poll(Descriptor);
@@ -42,7 +45,7 @@ impl Poll {
     pub(crate) fn wait(&self, until: Option<Instant>, into: &mut Vec<Ready>) -> Result<(), OsError> {
         into.clear();
         let timeout = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
-        let mut events = [const { MaybeUninit::<Event>::uninit() }; 64];
+        let mut events = [const { MaybeUninit::<Event>::uninit() }; AT_ONCE];
         match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
             Ok((events, _)) => into.extend(events.iter().map(|event| {
                 let Event { flags, data, .. } = *event;

@@ -1,4 +1,5 @@
-//! The one background thread of a process: it answers who connects, and notices who goes. No code of the user's runs here.
+//! The one background thread of a process: it answers who connects, notices who goes, and wakes tasks. No code of
+//! the user's runs here but the wakers of tasks.
 //!
 //! It sleeps without limit while nothing happens; only an unfinished handshake sets a deadline. It lives as long as a
 //! node of this process does.

@@ -1,13 +1,13 @@
-#![cfg_attr(
-    not(any(feature = "tokio", feature = "async-io")),
-    allow(dead_code, unused_variables, reason = "there is none")
-)]
 //! Runtimes that watch an inbox's descriptor themselves, for their tasks: that saves the step over the process's background thread.
+//!
+//! Without a feature there is none.
 
 use std::io;
+#[cfg(any(feature = "tokio", feature = "async-io"))]
 use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(feature = "tokio")]
 use std::os::fd::{AsRawFd, RawFd};
+#[cfg(any(feature = "tokio", feature = "async-io"))]
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -16,11 +16,14 @@ use async_io::Async;
 #[cfg(feature = "tokio")]
 use tokio::io::unix::AsyncFd;
 
+#[cfg(any(feature = "tokio", feature = "async-io"))]
 use crate::sys::poll;
 
 /// An inbox's descriptor.
+#[cfg(any(feature = "tokio", feature = "async-io"))]
 pub(crate) struct Watched(Arc<poll::Poll>);
 
+#[cfg(any(feature = "tokio", feature = "async-io"))]
 impl AsFd for Watched {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -67,6 +70,7 @@ impl Runtime {
 
     /// Whether the descriptor has become readable since the last call that said so. If not, the task is woken when it does.
     pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _ = &context; // not used without a feature
         match *self {
             #[cfg(feature = "tokio")]
             Self::Tokio(ref mut descriptor) => {

@@ -1,12 +1,13 @@
 //! Tasks: futures that wait without a thread of their own. The process's background thread wakes them.
 //!
 //! A task that finds nothing leaves its waker here. It is woken, and looks again, when the descriptor that is watched for it may have
-//! something, when whoever changes what it waits for takes the wakers, and when its time is up. Every waker is called without a lock: it is
-//! the user's code.
+//! something, when whoever changes what it waits for takes the wakers, and when its time is up. Every waker is cloned, called and dropped
+//! without a lock: it is the user's code, and may drop a whole task.
 //!
 //! Invariant: a waker is here before its task looks for the last time. So whatever changes after that look finds it.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -35,6 +36,12 @@ struct State {
     is_closed: bool,
 }
 
+impl State {
+    fn take(&mut self, into: &mut Woken) {
+        into.0.extend(std::mem::take(&mut self.wakers).into_values());
+    }
+}
+
 impl std::fmt::Debug for Tasks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} tasks", self.state.lock().wakers.len())
@@ -43,16 +50,20 @@ impl std::fmt::Debug for Tasks {
 
 /// Wakers that are called when this is dropped.
 #[derive(Default)]
-pub(crate) struct Woken(BTreeMap<u64, Waker>);
+pub(crate) struct Woken(Vec<Waker>);
 
 impl Woken {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Calls them. The caller holds no lock.
+    /// Calls them. The caller holds no lock. One that panics ends neither the background thread nor the wait of another task.
     pub(crate) fn wake(&mut self) {
-        std::mem::take(&mut self.0).into_values().for_each(Waker::wake);
+        for waker in self.0.drain(..) {
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("the waker of a task has panicked");
+            }
+        }
     }
 }
 
@@ -71,14 +82,15 @@ impl Tasks {
 
     /// Has a task woken, at this time in any case. What `woken` gets is called, and dropped, without a lock.
     pub(crate) fn wait(self: &Arc<Self>, number: u64, waker: &Waker, until: Option<Instant>, woken: &mut Woken) {
+        let waker = waker.clone(); // made without the lock, and dropped without it
         let mut state = self.state.lock();
         let Some(reactor) = self.reactor.upgrade().filter(|_| !state.is_closed) else {
-            woken.0.insert(number, waker.clone()); // it sees that the node is closed
+            woken.0.push(waker); // it sees that the node is closed
             return;
         };
-        let is_known = state.wakers.get(&number).is_some_and(|known| known.will_wake(waker));
-        if !is_known && let Some(former) = state.wakers.insert(number, waker.clone()) {
-            woken.0.insert(number, former); // another task's, which no longer waits
+        let is_known = state.wakers.get(&number).is_some_and(|known| known.will_wake(&waker));
+        if !is_known && let Some(former) = state.wakers.insert(number, waker) {
+            woken.0.push(former); // another task's, which no longer waits
         }
         if let Some(until) = until
             && state.deadline.is_none_or(|deadline| until < deadline)
@@ -95,7 +107,8 @@ impl Tasks {
             && !state.is_watched
             && !state.is_closed
         {
-            reactor.watch(self.token, &**poll, self.clone())?;
+            // If it fails, the background thread knows of no deadline, either.
+            reactor.watch(self.token, &**poll, self.clone()).inspect_err(|_| state.deadline = None)?;
             state.is_watched = true;
         }
         Ok(())
@@ -115,7 +128,7 @@ impl Tasks {
 
     /// Takes all wakers, to be called without a lock.
     pub(crate) fn take(&self, into: &mut Woken) {
-        into.0.append(&mut self.state.lock().wakers);
+        self.state.lock().take(into);
     }
 
     /// What they wait for has ended: nobody waits any more.
@@ -123,7 +136,7 @@ impl Tasks {
         let mut woken = Woken::default();
         let mut state = self.state.lock();
         state.is_closed = true;
-        woken.0.append(&mut state.wakers);
+        state.take(&mut woken);
         let reactor = self.reactor.upgrade();
         if let (Some(reactor), Some(poll)) = (&reactor, &self.poll)
             && std::mem::take(&mut state.is_watched)
@@ -145,7 +158,7 @@ impl Source for Tasks {
         {
             reactor.unwatch(&**poll);
         }
-        woken.0.append(&mut state.wakers);
+        state.take(&mut woken);
         drop(state);
     }
 
@@ -153,7 +166,7 @@ impl Source for Tasks {
         let mut woken = Woken::default();
         let mut state = self.state.lock();
         state.deadline = None;
-        woken.0.append(&mut state.wakers);
+        state.take(&mut woken);
         drop(state);
     }
 }

@@ -15,13 +15,13 @@ const SERVER: &str = "this server belongs to the process that forked this one: o
 
 /// What the children inherit.
 pub(super) struct Handles {
-    server: Server,
-    client: Client,
+    pub(super) server: Server,
+    pub(super) client: Client,
     pending: Pending,
     replies: Replies,
     reply: Reply,
     request: Request,
-    stream: ReplyStream,
+    pub(super) stream: ReplyStream,
     /// Of the server.
     counted: CallStats,
 }

@@ -2,6 +2,8 @@
 //! on the inherited handle. It prints a line for each: the method, what the child got, and what it should have got.
 
 mod calls; // the handles of calls
+mod history; // a publisher that the background thread shares
+mod tasks; // tasks, shared handles and wait sets
 
 use std::fmt::{Debug, Display};
 use std::io::{Read, Write};
@@ -47,6 +49,8 @@ struct Handles {
     sample: Sample,
     loan: Loan,
     calls: calls::Handles,
+    tasks: tasks::Handles,
+    history: history::Handles,
 }
 
 struct Case {
@@ -84,6 +88,8 @@ fn cases() -> Vec<Case> {
     cases.extend(faces());
     cases.extend(values());
     cases.extend(calls::cases());
+    cases.extend(tasks::cases());
+    cases.extend(history::cases());
     cases
 }
 
@@ -457,6 +463,8 @@ fn main() {
     observer.look(LIMIT).unwrap();
     let quiet = open(&domain, "quiet");
     let calls = calls::Handles::new(&node, &peer);
+    let tasks = tasks::Handles::new(&node, &inbox);
+    let history = history::Handles::new(&node);
     let mut handles = Handles {
         domain,
         node,
@@ -476,6 +484,8 @@ fn main() {
         sample,
         loan,
         calls,
+        tasks,
+        history,
     };
 
     for Case { method, expected, call } in cases() {
@@ -493,8 +503,9 @@ fn main() {
     }
 
     // The parent's handles are unchanged: except for one message, nothing that the children did has reached it.
-    let Handles { node, inbox, sender, publisher, outbox, callback, observer, calls, .. } = &mut handles;
+    let Handles { node, inbox, sender, publisher, outbox, callback, observer, calls, tasks, .. } = &mut handles;
     calls.go_on();
+    tasks.go_on(&peer);
     sender.send(b"sent after").unwrap();
     assert_eq!(publisher.publish(b"published after").unwrap().inboxes(), 1);
     assert_eq!(hear(&mut peers_inbox, 4), ["from the child's own node", "sent", "sent", "sent after"]);
@@ -503,7 +514,7 @@ fn main() {
     publisher.flush(LIMIT).unwrap();
     outbox.flush(LIMIT).unwrap();
     assert_eq!((sender.sent(), outbox.total().accepted, publisher.account().accepted), (2, 2, 2));
-    assert_eq!((outbox.inboxes().len(), node.stats().inboxes.len()), (2, 6));
+    assert_eq!((outbox.inboxes().len(), node.stats().inboxes.len()), (2, 6 + tasks::INBOXES));
     peer.connect("parent").unwrap().send(b"to the parent").unwrap();
     assert!(inbox.recv_timeout(LIMIT).unwrap().is_some(), "no child has stopped it");
     assert!(format!("{callback:?}").contains("Some"), "its thread runs");

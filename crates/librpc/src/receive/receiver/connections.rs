@@ -142,6 +142,7 @@ impl Receiver {
         match heard {
             Heard::Bells => {}
             Heard::Many => {
+                self.has_left_some = true; // perhaps
                 let rings: Vec<usize> = self.connections[&number].rings.values().copied().collect();
                 rings.into_iter().for_each(|index| self.activate(index));
             }

@@ -102,6 +102,12 @@ pub(crate) struct Receiver {
     last_look: Instant,
     /// Bells read in this look.
     bells_heard: u32,
+    /// The last look has left something unread, perhaps.
+    has_left_some: bool,
+    /// The caller says when the descriptor has become readable: otherwise a look is not needed.
+    pub(crate) is_told: bool,
+    /// It has since the last look, or that look has left something unread.
+    pub(crate) has_news: bool,
     /// What the last look found, within the bounds of one look.
     found: VecDeque<Found>,
     /// A barrier was forbidden, so an armed ring may hold something that no bell announces.
@@ -146,6 +152,9 @@ impl Receiver {
             is_in_gap: false,
             last_look: Instant::now(),
             bells_heard: 0,
+            has_left_some: false,
+            is_told: false,
+            has_news: true,
             found: VecDeque::new(),
             is_unbarred: false,
             foreign: Cell::new(false),

@@ -16,6 +16,7 @@ use crate::policy::Policy;
 use crate::stats::channels::ChannelRecord;
 use crate::sys::file;
 use crate::sys::memory::{Mapping, Reader, Shape, Writer};
+use crate::sys::poll::{self, Signal};
 use crate::sys::socket::Socket;
 use crate::{Domain, Node};
 
@@ -449,4 +450,21 @@ fn a_stream_of_messages_does_not_drown_the_bells() {
     stage.receiver.last_look = Instant::now() - Duration::from_secs(1);
     let first_of_other = (1..MESSAGES).position(|_| stage.take_next() != streaming);
     assert!(first_of_other.is_some(), "{MESSAGES} messages came first");
+}
+
+/// Otherwise an event loop that is told only of what is new would not come again for what was left.
+#[test]
+fn a_look_that_leaves_something_unread_raises_the_signal() {
+    let mut stage = Stage::new();
+    let ready: Vec<Signal> = (0..poll::AT_ONCE).map(|_| Signal::new().unwrap()).collect();
+    let descriptor = stage.receiver.descriptor().clone();
+    for (number, signal) in ready.iter().enumerate() {
+        signal.raise();
+        descriptor.add(signal, 1_000 + number as u64).unwrap();
+    }
+    assert!(stage.next(Until::Now, Wanted::Messages).is_none());
+    let (poll, mut seen) = (Poll::new().unwrap(), Vec::new());
+    poll.add(&stage.shared.signal, 1).unwrap();
+    poll.wait(Some(Instant::now()), &mut seen).unwrap();
+    assert_eq!(seen.len(), 1);
 }

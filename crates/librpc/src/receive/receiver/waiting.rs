@@ -13,8 +13,7 @@ use super::polling::{Polled, Wanted};
 use super::{Found, POLLS_PER_CLOCK, Receiver, Until, Wait};
 use crate::fault::fault;
 use crate::link::inbox_shared::SIGNAL;
-use crate::sys::sync::atomic::Ordering;
-use crate::sys::{OsError, barrier};
+use crate::sys::{OsError, barrier, poll};
 
 /// How often an inbox looks at its rings once it can no longer issue barriers in its senders.
 const LOOK_UNBARRED: Duration = Duration::from_millis(1);
@@ -43,19 +42,17 @@ impl Receiver {
         if self.lent.is_some() {
             self.let_go();
         }
-        match until {
-            Until::Now if self.foreign.get() => {
-                let found = self.poll_for_event_loop(wanted)?;
-                if found.is_none() {
-                    // Release: pairs with the Acquire in `WaitSet`: the descriptor is looked at after this look.
-                    self.shared.was_empty.store(true, Ordering::Release);
-                }
-                Ok(found)
-            }
+        let is_for_event_loop = self.foreign.get() && until == Until::Now;
+        let found = match until {
+            Until::Now if is_for_event_loop => self.poll_for_event_loop(wanted),
             Until::Now => self.poll_once(wanted),
             Until::Deadline(deadline) => self.wait(Some(deadline), wanted),
             Until::Forever => self.wait(None, wanted),
+        };
+        if self.foreign.get() {
+            self.shared.set_announcing(is_for_event_loop && matches!(found, Ok(None)));
         }
+        found
     }
 
     /// Polls without waiting. The next call may be far away, so a look that is due happens now.
@@ -90,9 +87,14 @@ impl Receiver {
                 Polled::Nothing => self.begin_gap(false),
             }
             if self.arm_all() {
+                let has_more = !self.doubtful.is_empty() || !self.arrivals.is_empty() || self.is_unbarred;
+                if self.is_told && !self.has_news && !has_more {
+                    return Ok(None);
+                }
                 self.look(Some(self.last_look))?;
-                if self.active.is_empty() && self.found.is_empty() {
-                    if !self.doubtful.is_empty() || !self.arrivals.is_empty() {
+                // What is still unread may be nothing new to the caller's event loop, which then does not come again.
+                if self.active.is_empty() && self.found.is_empty() && !self.has_left_some {
+                    if !self.doubtful.is_empty() || !self.arrivals.is_empty() || self.is_unbarred {
                         self.shared.signal.raise(); // the caller comes again, until nothing is left
                     }
                     return Ok(None);
@@ -230,16 +232,18 @@ impl Receiver {
             self.activate_unannounced();
         }
         self.bells_heard = 0;
+        self.has_left_some = ready.len() >= poll::AT_ONCE;
         for event in &ready {
             match event.token {
                 SIGNAL => self.take_arrivals(),
-                _ if self.bells_heard >= BELLS_AT_ONCE => {}
+                _ if self.bells_heard >= BELLS_AT_ONCE => self.has_left_some = true,
                 connection => self.bells(connection, event.hung_up),
             }
         }
         self.ready = ready;
         self.take_in();
         self.look_at_doubts();
+        self.has_news = self.has_left_some;
         self.last_look = Instant::now();
         let mut is_idle = false;
         for &index in &self.active {
