@@ -85,7 +85,10 @@ fn calls_of_an_admission_function_are_bounded_whatever_becomes_of_their_peers() 
     });
     let limits = Limits::default().decisions_per_user(3);
     let node = Node::builder("thoughtful").domain(domain.domain()).admit(admission).limits(limits).open().unwrap();
-    let ask = |limit: Duration| domain.domain().observe(limit).unwrap().remove(0).stats;
+    let ask = |limit: Duration| {
+        let nodes = domain.domain().observe(limit).unwrap();
+        nodes.into_iter().find(|observed| observed.node.id == "thoughtful").expect("it is listed").stats
+    };
     for number in 1..=3 {
         let mut observer = Observer::new(domain.domain());
         assert!(matches!(observer.look(Duration::ZERO).unwrap()[0].stats, Err(ObserveError::Stalled { .. })));
