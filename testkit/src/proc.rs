@@ -69,7 +69,10 @@ pub fn children_of(pid: u32) -> Vec<Pid> {
 
 /// How often the threads of a process have gone to sleep.
 pub fn sleeps(pid: u32) -> anyhow::Result<u64> {
-    let sleeps = |thread: PathBuf| number(field(&read(thread.join("status"))?, "voluntary_ctxt_switches")?);
+    let sleeps = |thread: PathBuf| match read(thread.join("status")) {
+        Err(_) if !thread.exists() => Ok(0), // it has ended meanwhile
+        status => number(field(&status?, "voluntary_ctxt_switches")?),
+    };
     threads(pid)?.into_iter().map(sleeps).sum()
 }
 
