@@ -118,3 +118,36 @@ fn a_small_dev_shm_limits_no_payload_and_other_limits_are_errors_that_name_sizes
     publishes(&mut node);
     node.exits();
 }
+
+/// What a process has of the system: mappings of memories, descriptors, and resident memory in KiB.
+fn cost(pid: u32) -> (usize, usize, usize) {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("the process lives");
+    let resident =
+        read("status").lines().find_map(|line| Some(line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse()));
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count();
+    (read("maps").matches("memfd:librpc").count(), descriptors, resident.expect("it is listed").expect("a number"))
+}
+
+/// `RESTARTS=10000 cargo test -p librpc-system-tests --test memory started_again` takes some minutes.
+#[test]
+fn a_publisher_that_is_killed_and_started_again_and_again_costs_its_receiver_nothing() {
+    let restarts = std::env::var("RESTARTS").map_or(60, |restarts| restarts.parse().expect("a number"));
+    let domain = TestDomain::new();
+    let mut sink = domain.node("sink");
+    sink.does(subscribe("s", "t"));
+    let payload = "x".repeat(100_000);
+    let mut before = (0, 0, 0);
+    for number in 0..restarts {
+        let mut source = domain.node("source");
+        assert_eq!(source.does(publish("t", payload.clone())), reached(1));
+        source.kill();
+        assert_eq!(sink.does(receive_from("s")).text.len(), payload.len(), "round {number}");
+        if number == 20 {
+            before = cost(sink.pid());
+        }
+    }
+    wait_until(|| {
+        let now = cost(sink.pid());
+        now.0 <= before.0 && now.1 <= before.1 && now.2 <= before.2 + 2048
+    });
+}
