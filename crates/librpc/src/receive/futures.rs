@@ -37,9 +37,9 @@ const NUMBER: u64 = 0;
 ///     to_display.send_async(b"a picture").await?;
 ///     let message = inbox.recv_async().await?.expect("nobody stops this inbox");
 ///     assert_eq!(message.payload(), b"a picture");
-///     Ok(())
-/// })
-/// # .map_err(|error: Box<dyn std::error::Error>| error)
+///     Ok::<(), Box<dyn std::error::Error>>(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 impl Inbox {
     /// Waits for the next message. As [`Inbox::recv`].
