@@ -121,7 +121,8 @@ impl Send {
 
 impl Send {
     fn write(&self, payload: &mut Vec<u8>, number: u64) {
-        let length = if self.squeezed && number.is_multiple_of(2) { LONG_BYTES } else { LENT_BYTES };
+        // A short one first: its memory leaves no room for that of a long one, so it is given back, however fast the receiver is.
+        let length = if self.squeezed && !number.is_multiple_of(2) { LONG_BYTES } else { LENT_BYTES };
         match self.lends || self.squeezed {
             true => payload::write_exactly(payload, self.stream, number, length),
             false => payload::write(payload, self.stream, number, self.bytes),
