@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             connected(&mut inbox)?;
             (0..batches).try_for_each(|_| publish_batch(&mut publisher).and_then(|()| receive_batch(&mut inbox)))
         }
-        _ => Err(format!("{path:?} is none of send, publish, publish-kept").into()),
+        _ => Err(format!("{path:?} is unknown: send, publish or publish-kept").into()),
     }
 }
 

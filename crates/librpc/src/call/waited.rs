@@ -46,7 +46,7 @@ impl Waited for WaitedAnswer {
             // A call whose answer was taken, or that was dropped.
             Poll::Ready(Ok(None)) => exchange.lock().side.has_answer(self.number) != Some(false),
             Poll::Ready(Ok(Some(is_there))) => is_there,
-            Poll::Ready(Err(_)) => true, // whoever looks at it gets the error
+            Poll::Ready(Err(_)) => true, // the next look returns the error
             Poll::Pending => false,
         }
     }

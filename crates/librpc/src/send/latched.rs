@@ -33,7 +33,7 @@ use crate::sys::sync::atomic::{AtomicBool, Ordering};
 const LONG: usize = 16 << 10;
 /// How soon the background thread comes again if the publisher has the lock.
 const AGAIN: Duration = Duration::from_millis(1);
-/// How often it looks where the kernel gives no watch.
+/// How soon it looks again where a look has failed, or the kernel gives no watch.
 const SLOW_LOOK: Duration = Duration::from_millis(100);
 
 /// The publisher's share: when it is dropped, the outbox is.
@@ -263,13 +263,14 @@ impl Outbox {
 
     /// Gives new subscriptions what is kept of a topic, as far as there is room. The waker is called when there may be more.
     fn serve_late_subscriptions(&mut self, topic: Topic, waker: &Waker) {
+        let tasks = self.tasks();
+        let task = Task::in_background(&tasks, waker);
         if self.topics.current(topic).is_none()
             && let Err(error) = self.find_routes(topic)
         {
             tracing::debug!(%error, node = &*self.node.id, "late subscriptions cannot be looked up just now");
+            task.look_after(SLOW_LOOK); // nothing else may bring it back
         }
-        let tasks = self.tasks();
-        let task = Task::in_background(&tasks, waker);
         let state = &mut self.topics.list[topic.0];
         let (name, mut legs, mut denied) = (state.name.clone(), std::mem::take(&mut state.routes), Vec::new());
         legs.retain_mut(|leg| {

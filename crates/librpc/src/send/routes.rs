@@ -203,7 +203,7 @@ impl Routes {
         }
     }
 
-    /// Whether all memory for payloads together takes so many bytes.
+    /// Whether a payload of this size fits into the limit for payloads at all.
     pub(super) fn can_fit(&self, bytes: usize) -> bool {
         bytes as u64 <= self.pool.limit()
     }

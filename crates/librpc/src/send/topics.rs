@@ -79,7 +79,8 @@ pub(crate) struct TopicRoute {
     pub(crate) declared: Declared,
     /// It has not got the message that is being published.
     pub(crate) is_behind: bool,
-    /// What was published before the subscription, and what it gets first. While something is left, `listing` is none.
+    /// What was published before the subscription. It gets this first: while any of it is left, `listing` is 0, so no message takes the
+    /// fast path.
     pub(crate) past: VecDeque<PastMessage>,
     /// How far a task has come with the message that is being sent.
     pub(crate) in_task: Option<InTask>,
