@@ -113,7 +113,7 @@ fn node_file(bytes: &[u8]) -> bool {
 /// Declarations: each a byte for the kind, two for the number, one for the length, then the name.
 fn topics(mut bytes: &[u8]) -> bool {
     let patterns: Vec<Pattern> = ["a/*", "b/**"].iter().map(|text| text.parse().expect("a pattern")).collect();
-    let mut names = Names::new(Address::Topics(patterns.into()), Ledger::new(Limits::default()).names(0));
+    let mut names = Names::new(Address::Topics(patterns.into()), None, Ledger::new(Limits::default()).names(0));
     let mut taken = false;
     while let [kind, low, high, length, rest @ ..] = bytes {
         let (name, rest) = rest.split_at((*length as usize).min(rest.len()));
@@ -139,6 +139,7 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
     let (incarnation, target) = ([0x11; 16], [0x22; 16]);
     let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
     let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
+    let schema = "Pose/json/0123456789abcdef".parse::<Schema>().expect("a schema").with_definition(b"\x82\x00\x81\x00");
     let listed = |number, address, durable| ListedInbox {
         number,
         address,
@@ -147,6 +148,7 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         own: true,
         durable,
         history: Some(3),
+        schemas: Some(vec![(&schema).into()]),
         max_message: None,
     };
     let patterns = ListedAddress::Patterns(vec!["a/**/b".into(), "*".into()]);
@@ -263,6 +265,7 @@ pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
             durable: None,
             max_message: None,
             history: None,
+            schemas: None,
         }
     };
     wire::encode(&(0..inboxes).map(listed).collect::<Vec<_>>())
@@ -271,8 +274,8 @@ pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
 /// A list of two inboxes: the node's own, and that of a service.
 pub fn write_service(service: &str, capacity: u64) -> Vec<u8> {
     let listed = |(number, address)| {
-        let (own, durable, max_message, history) = (false, None, None, None);
-        ListedInbox { number, address, capacity, policy: 0, own, durable, max_message, history }
+        let (own, durable, max_message, history, schemas) = (false, None, None, None, None);
+        ListedInbox { number, address, capacity, policy: 0, own, durable, max_message, history, schemas }
     };
     let inboxes = [(0, ListedAddress::Node), (1, ListedAddress::Service(service.to_owned()))];
     wire::encode(&inboxes.map(listed).to_vec())

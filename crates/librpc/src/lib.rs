@@ -105,6 +105,7 @@ compile_error!("librpc runs on Linux only: it needs memfd seals, open-file-descr
 // The modules, in the order in which a message meets them. ARCHITECTURE.md has their floors, and its way as functions.
 mod node; //        a participant with an id
 mod wait_set; //    waiting for several things at once
+mod typed; //       messages of a type
 mod call; //        requests to services, and their replies
 mod send; //        sending: outbox, route, channel
 mod rendezvous; //  being found: a node's listener, and the handshakes that it answers
@@ -122,10 +123,13 @@ mod wire; //        the messages of a handshake, and the list of inboxes in a no
 mod aligned; //     private bytes that can be read as plain data
 mod name; //        node ids, incarnations, addresses, peers
 mod topic; //       topics and patterns
+mod schema; //      what the messages of a topic are
 mod policy; //      what happens to a message whose inbox is full
 mod text; //        texts that other processes wrote
 mod fault; //       steps at which a test kills the process
 mod sys; //         the operating system, and the only unsafe code about it
+
+pub mod shape; //   what a type is made of
 
 #[cfg(feature = "hostile")]
 #[doc(hidden)]
@@ -140,6 +144,8 @@ pub use call::{
     Answer, CallError, CallOptions, CancelHandle, Client, ClientBuilder, Pending, Replies, Reply, ReplyError,
     ReplyStream, Request, ServeError, Server, ServerBuilder,
 };
+#[cfg(feature = "derive")]
+pub use librpc_derive::Describe;
 pub use librpc_ring::{Bucket, Histogram};
 pub use link::{Admission, Limits, Rule};
 pub use name::{Address, Incarnation, InvalidNodeId, MAX_NODE_ID_BYTES, Peer};
@@ -152,15 +158,24 @@ pub use receive::{
     Message, OwnedMessage, RecvError, Sample, SliceError, StopHandle, Subscriber, View, Wait,
 };
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
+pub use schema::{Encoding, InvalidSchema, MAX_DEFINITION_BYTES, MAX_TYPE_NAME_BYTES, Schema, SchemaMismatch};
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, LoanFor, LoanSlice,
     Outbox, OwnedReceipt, PublishError, Publisher, PublisherBuilder, Rate, ReachedInbox, Receipt, Returned,
     ReturnedError, SendError, Sender, SharedPublisher, SharedSender, Topic, UnsentLoan,
 };
+pub use shape::{Describe, Shape};
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
 pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
+#[cfg(feature = "json")]
+pub use typed::Json;
+#[cfg(feature = "postcard")]
+pub use typed::Postcard;
+pub use typed::{
+    DecodeError, EncodeError, Plain, Typed, TypedInbox, TypedMessage, TypedPublishError, TypedPublisher, TypedSample,
+};
 pub use wait_set::{WaitSet, WaitSetError, Waitable};
 pub use wire::Reason;
 pub use zerocopy;

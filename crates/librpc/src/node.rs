@@ -18,6 +18,7 @@ use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
 use crate::sys::{barrier, fork};
 use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
+use crate::typed::{Typed, TypedInbox, TypedPublisher};
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -235,6 +236,16 @@ impl Node {
         self.subscriber_builder([pattern]).open()
     }
 
+    /// Subscribes to the topics that match a pattern, and receives values of a type ([`crate::Plain`], `Postcard`, `Json`). A publisher
+    /// of another type, or of none, does not reach it, and the next receive says so: [`crate::RecvError::Mismatch`].
+    ///
+    /// # Errors
+    ///
+    /// [`InboxError`].
+    pub fn subscriber_of<T: Typed>(&self, pattern: &str) -> Result<TypedInbox<T>, InboxError> {
+        self.subscriber_builder([pattern]).open_of()
+    }
+
     /// Sets up a subscription to the topics that match any of these patterns, at most [`crate::MAX_PATTERNS`].
     pub fn subscriber_builder(&self, patterns: impl IntoIterator<Item = impl AsRef<str>>) -> InboxBuilder<'_> {
         let patterns: Result<Vec<Pattern>, InvalidTopic> =
@@ -254,6 +265,16 @@ impl Node {
     /// [`InvalidTopic`].
     pub fn publisher(&self, topic: &str) -> Result<Publisher, InvalidTopic> {
         self.publisher_builder(topic).open()
+    }
+
+    /// Publishes values of a type on a topic: plain data, postcard or JSON ([`crate::Plain`], `Postcard`, `Json`). Only subscriptions
+    /// of the same type, and those without a type, are reached. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTopic`].
+    pub fn publisher_of<T: Typed>(&self, topic: &str) -> Result<TypedPublisher<T>, InvalidTopic> {
+        self.publisher_builder(topic).open_of()
     }
 
     /// Sets up a publisher: how much it keeps for late subscriptions.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::schema::InvalidSchema;
+
 /// The longest topic or pattern, in bytes.
 pub const MAX_TOPIC_BYTES: usize = 255;
 
@@ -48,6 +50,15 @@ pub enum InvalidTopic {
         /// The text.
         topic: Arc<str>,
     },
+    /// The outbox publishes on this topic already, as another type.
+    #[error("topic {topic:?} has another type in this outbox already")]
+    OtherType {
+        /// The text.
+        topic: Arc<str>,
+    },
+    /// The type of its messages has no valid name.
+    #[error(transparent)]
+    Type(#[from] InvalidSchema),
     /// A topic to publish on contains a `*`, or a pattern has one together with other characters of a level.
     #[error(
         "topic {topic:?} has a misplaced `*`: only a subscriber's pattern has \"*\" or \"**\", each as a whole level"

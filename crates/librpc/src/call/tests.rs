@@ -74,6 +74,7 @@ impl Liar {
             capacity: target.capacity,
             policy: Policy::Block,
             max_message: target.max_message,
+            schemas: None,
         };
         let listed = Arc::new(Subscription::of_replies(target));
         let way = TopicRoute::new(out.routes.subscription_route(listed, &out.names));

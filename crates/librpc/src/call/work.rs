@@ -361,6 +361,7 @@ impl Serving {
             capacity,
             policy: Policy::Block,
             max_message,
+            schemas: None,
         };
         let listed = Arc::new(Subscription::of_replies(target));
         let way = TopicRoute::new(self.out.routes.subscription_route(listed, &self.out.names));

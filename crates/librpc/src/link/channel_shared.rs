@@ -553,6 +553,7 @@ impl ChannelShared {
             policy: *policy,
             capacity: *capacity,
             topics: Vec::new(),
+            types: Vec::new(),
             lent: self.lent.each_ref().map(|word| word.load(Ordering::Relaxed)),
         };
         ChannelStats::read(ends, &self.data.reader(), &self.ack().map_or_else(no_ack, |ack| ack.reader()))

@@ -14,6 +14,7 @@ use crate::name::{Address, Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry;
 use crate::registry::node_file::{self, ReadError};
+use crate::schema::Schema;
 use crate::stats::Denial;
 use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::stats::ended::EndedTable;
@@ -67,6 +68,7 @@ pub(crate) struct Settings {
     /// The name under which a subscription may be taken up again.
     pub(crate) durable: Option<String>,
     pub(crate) history: usize,
+    pub(crate) schemas: Arc<[Schema]>,
     /// Only senders that its owner has invited may connect.
     pub(crate) by_invitation: bool,
 }
@@ -85,6 +87,8 @@ pub(crate) struct InboxShared {
     pub(crate) durable: Option<String>,
     /// How many of the messages that a publisher keeps of each topic it wants, at most.
     pub(crate) history: usize,
+    /// What its messages must be; for a service, its requests and its replies. Empty: anything.
+    pub(crate) schemas: Arc<[Schema]>,
     /// Wakes the inbox: something has arrived, or it is to stop.
     pub(crate) signal: Signal,
     /// Its channels, as its statistics see them.
@@ -189,7 +193,7 @@ impl InboxShared {
         directory: Arc<Descriptor>,
         ended: Arc<EndedTable>,
     ) -> Result<Arc<Self>, OsError> {
-        let Settings { address, capacity, max_message, policy, receive_own, durable, history, by_invitation } =
+        let Settings { address, capacity, max_message, policy, receive_own, durable, history, schemas, by_invitation } =
             settings;
         Ok(Arc::new(Self {
             number,
@@ -201,6 +205,7 @@ impl InboxShared {
             receive_own,
             durable,
             history,
+            schemas,
             signal: Signal::new()?,
             directory,
             is_winding_down: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use crate::receive::inbox::{Acknowledge, Inbox};
 use crate::receive::receiver::{Receiver, Wait};
 use crate::registry::layout::{MAX_INBOXES, MAX_LIST_BYTES};
 use crate::registry::registration::AnnounceError;
+use crate::schema::{InvalidSchema, Schema};
 use crate::sys::memory::{Trust, page_size};
 use crate::sys::{OsError, fork};
 use crate::topic::{InvalidTopic, MAX_PATTERNS};
@@ -30,6 +31,15 @@ pub enum InboxError {
     /// A pattern is not valid.
     #[error(transparent)]
     InvalidTopic(#[from] InvalidTopic),
+    /// The type of its messages has no valid name.
+    #[error(transparent)]
+    Type(#[from] InvalidSchema),
+    /// Only a subscription has a type: what is sent to a node has none.
+    #[error("the inbox of node {node:?} has a type, which only a subscription can have")]
+    Untyped {
+        /// The node.
+        node: Arc<str>,
+    },
     /// A durable name is invalid: it follows the rules of node ids.
     #[error("invalid durable name, which follows the rules of node ids: {0}")]
     InvalidName(#[source] InvalidNodeId),
@@ -99,6 +109,7 @@ pub struct InboxBuilder<'n> {
     receive_own: bool,
     durable: Option<String>,
     history: usize,
+    schemas: Vec<Schema>,
     wait: Wait,
     acknowledge: Acknowledge,
 }
@@ -115,6 +126,7 @@ impl<'n> InboxBuilder<'n> {
             receive_own: false,
             durable: None,
             history: usize::MAX,
+            schemas: Vec::new(),
             wait: Wait::default(),
             acknowledge: Acknowledge::default(),
         }
@@ -173,6 +185,18 @@ impl<'n> InboxBuilder<'n> {
         Self { history: most, ..self }
     }
 
+    /// What the messages of a subscription must be. A publisher whose topic is of another type, or of none, does not reach it: the
+    /// next receive fails with [`crate::RecvError::Mismatch`], once for each topic of a publisher, and the receives after it go on.
+    /// By default, everything reaches it. See [`crate::Node::subscriber_of`].
+    pub fn schema(self, schema: Schema) -> Self {
+        Self { schemas: vec![schema], ..self }
+    }
+
+    /// What the requests and the replies of a service must be.
+    pub(crate) fn schemas(self, schemas: Vec<Schema>) -> Self {
+        Self { schemas, ..self }
+    }
+
     /// How the inbox waits.
     pub fn wait(self, wait: Wait) -> Self {
         Self { wait, ..self }
@@ -200,10 +224,14 @@ impl<'n> InboxBuilder<'n> {
             receive_own,
             durable,
             history,
+            schemas,
             wait,
             acknowledge,
         } = self;
         let address = address?;
+        if address == Address::Node && !schemas.is_empty() {
+            return Err(InboxError::Untyped { node: node.id.clone() });
+        }
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::InvalidName)?;
         }
@@ -215,8 +243,17 @@ impl<'n> InboxBuilder<'n> {
         let closed = || InboxError::Closed { node: node.id.clone() };
         let (directory, number) = (node.directory().ok_or_else(closed)?, node.next_inbox());
         let by_invitation = address == Address::Replies;
-        let settings =
-            Settings { address, capacity, max_message, policy, receive_own, durable, history, by_invitation };
+        let settings = Settings {
+            address,
+            capacity,
+            max_message,
+            policy,
+            receive_own,
+            durable,
+            history,
+            schemas: schemas.into(),
+            by_invitation,
+        };
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
         let receiver = Receiver::new(shared.clone(), wait, trust)?;
         // If this is dropped on an error, it withdraws the announcement.

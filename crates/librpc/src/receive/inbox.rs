@@ -14,6 +14,7 @@ use crate::node_shared::Owned;
 use crate::receive::message::{Departure, Event, Message, OwnedMessage};
 use crate::receive::receiver::{Found, Receiver, Until, Wanted};
 use crate::receive::sample::Sample;
+use crate::schema::SchemaMismatch;
 use crate::sys::poll::Poll;
 use crate::sys::runtime::Runtime;
 use crate::sys::tasks::Tasks;
@@ -49,6 +50,10 @@ pub enum RecvError {
         /// The node.
         node: Arc<str>,
     },
+    /// A publisher's topic is of another type than the subscription wants ([`crate::InboxBuilder::schema`]): none of its messages come.
+    /// The next receive goes on with the others.
+    #[error("a publisher is not received: {0}")]
+    Mismatch(Arc<SchemaMismatch>),
     /// A system call failed.
     #[error(transparent)]
     Os(#[from] OsError),
@@ -247,7 +252,10 @@ impl Inbox {
                 Event::Message(self.receiver.message_found())
             }
             Found::Joined(peer) => Event::SenderJoined(peer),
-            Found::Denied(denial) => Event::Denied(denial),
+            Found::Denied(denial) => match &denial.mismatch {
+                Some(mismatch) => Event::Mismatch(mismatch.clone()),
+                None => Event::Denied(denial),
+            },
             Found::Left(left) => Event::SenderLeft(left.0, left.1),
             Found::Nudged => return None,
         })
@@ -316,6 +324,10 @@ impl Inbox {
             self.receiver.consume(true);
         }
         match self.receiver.next(until, wanted)? {
+            Some(Found::Denied(denial)) if wanted == Wanted::Messages => {
+                let mismatch = denial.mismatch.as_ref().expect("others are for those who ask for events");
+                Err(RecvError::Mismatch(mismatch.clone()))
+            }
             None if self.shared.is_closed() => Err(RecvError::Closed { node: self.node.id.clone() }),
             found => Ok(found),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
+use crate::schema::{Schema, SchemaMismatch};
 use crate::stats::Denial;
 
 /// A message that was handed out. Its payload is in the receiver's buffer.
@@ -56,6 +57,11 @@ impl<'a> Message<'a> {
     #[inline]
     pub fn topic(&self) -> Option<&'a str> {
         self.topics.of(self.taken.topic)
+    }
+
+    /// The type of the topic, as its publisher has declared it; `None`: bytes without a type.
+    pub fn schema(&self) -> Option<&'a Arc<Schema>> {
+        self.topics.schema_of(self.taken.topic)
     }
 
     /// How many messages of this outbox, directly before this one, were overwritten before they could be received. Always 0,
@@ -144,6 +150,8 @@ pub enum Event<'a> {
     SenderLeft(Arc<Peer>, Departure),
     /// A publisher does not let this subscription read a topic. Its other topics still come.
     Denied(Arc<Denial>),
+    /// A publisher's topic is of another type than this subscription wants: none of its messages come.
+    Mismatch(Arc<SchemaMismatch>),
 }
 
 /// Why a sender's channel has ended.
@@ -161,4 +169,7 @@ pub enum Departure {
     /// It has declared more topics than a channel, or its user, may have ([`crate::Limits::topic_bytes_per_user`]). Nothing
     /// after that was received.
     TooMuch(String),
+    /// It sends messages of another type than the subscription wants, although the list of inboxes says which. Nothing after that was
+    /// received. A publisher that heeds the list sends none: [`Event::Mismatch`].
+    Mismatch(Arc<SchemaMismatch>),
 }

@@ -3,6 +3,7 @@
 //! The names are stored in one text, and a number's entry says where. Entries are in pages, so a single high number costs one
 //! page. Invariant: all memory that a declaration takes is on the account of the sender's user before it is allocated.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,13 +11,17 @@ use librpc_ring::{Head, Kind};
 
 use crate::link::ledger::{Charge, OverLimit};
 use crate::name::Address;
+use crate::schema::{ListedSchema, Schema, is_readable};
 use crate::stats::channels::SHOWN_TOPICS;
 use crate::topic::{MAX_TOPIC_BYTES, MAX_TOPICS, check_topic};
+use crate::wire;
 
 /// The most bytes of names on one channel.
 const MAX_TEXT: usize = 8 << 20;
 /// Entries of a page.
 const PAGE: usize = 64;
+/// What a topic's type costs in addition to the type itself, which is kept once for all topics of it.
+const TYPED_OVERHEAD: usize = 64;
 /// What a name that is shown in statistics costs in addition to its bytes.
 const SHOWN_OVERHEAD: usize = 48;
 
@@ -37,6 +42,11 @@ pub(crate) struct Names {
     names: usize,
     /// The name that was last shared.
     shared: Option<(u64, Arc<str>)>,
+    /// What the messages must be; `None`: anything.
+    wanted: Option<Schema>,
+    /// The types of topics, and which topic is of which.
+    schemas: Vec<Arc<Schema>>,
+    typed: BTreeMap<u64, usize>,
     charge: Charge,
 }
 
@@ -47,12 +57,15 @@ pub(crate) enum NotLearned {
     Corrupt(String),
     /// There are more names than the channel, or the sender's user, may have.
     TooMuch(String),
+    /// The topic is of another type than the inbox wants, which an honest sender knows.
+    Mismatch { topic: Arc<str>, theirs: Option<Schema> },
 }
 
 impl Names {
     /// No topics yet. This charge pays for what will be declared.
-    pub(crate) fn new(address: Address, charge: Charge) -> Self {
-        Self { address, text: String::new(), pages: Vec::new(), names: 0, shared: None, charge }
+    pub(crate) fn new(address: Address, wanted: Option<Schema>, charge: Charge) -> Self {
+        let (text, pages, schemas) = (String::new(), Vec::new(), Vec::new());
+        Self { address, text, pages, names: 0, shared: None, wanted, schemas, typed: BTreeMap::new(), charge }
     }
 
     #[inline(always)]
@@ -71,6 +84,11 @@ impl Names {
     /// The topic of this number.
     pub(crate) fn of(&self, number: Option<u64>) -> Option<&str> {
         self.get(number?)
+    }
+
+    /// The type of the topic of this number, as its sender says.
+    pub(crate) fn schema_of(&self, number: Option<u64>) -> Option<&Arc<Schema>> {
+        self.schemas.get(*self.typed.get(&number?)?)
     }
 
     /// The same, to be kept.
@@ -108,7 +126,7 @@ impl Names {
 
     /// Takes a declaration. Returns whether it is new.
     #[cold]
-    pub(crate) fn learn(&mut self, head: &Head, name: &[u8]) -> Result<bool, NotLearned> {
+    pub(crate) fn learn(&mut self, head: &Head, what: &[u8]) -> Result<bool, NotLearned> {
         let corrupt = |why: String| Err(NotLearned::Corrupt(why));
         let (Kind::Topic, Some(number), Address::Topics(patterns)) = (head.kind, head.topic, &self.address) else {
             return corrupt(format!("it sends an unexpected record, {head:?}"));
@@ -116,6 +134,7 @@ impl Names {
         let Some(index) = usize::try_from(number).ok().filter(|&index| index < MAX_TOPICS) else {
             return corrupt(format!("it gives a topic the number {number}; the limit is {MAX_TOPICS}"));
         };
+        let (name, schema) = split(what);
         match self.get(number) {
             Some(known) if known.as_bytes() == name => return Ok(false),
             Some(known) => {
@@ -133,8 +152,33 @@ impl Names {
         if !patterns.iter().any(|pattern| pattern.matches(name)) {
             return corrupt(format!("it declares topic {name:?}, which this inbox did not subscribe to"));
         }
+        let schema = match schema.map(|bytes| wire::decode::<ListedSchema>(bytes).map(Schema::try_from)) {
+            Some(Ok(Ok(schema))) => Some(schema),
+            Some(Ok(Err(bad))) => return corrupt(bad.to_string()),
+            Some(Err(bad)) => return corrupt(bad.to_string()),
+            None => None,
+        };
+        if !is_readable(schema.as_ref(), self.wanted.as_ref()) {
+            return Err(NotLearned::Mismatch { topic: name.into(), theirs: schema });
+        }
+        if let Some(schema) = schema {
+            self.note(number, schema)?;
+        }
         self.add(index, name)?;
         Ok(true)
+    }
+
+    /// Notes the type of a topic.
+    fn note(&mut self, number: u64, schema: Schema) -> Result<(), NotLearned> {
+        let known = self.schemas.iter().rposition(|known| **known == schema);
+        let cost = TYPED_OVERHEAD + known.map_or(schema.bytes(), |_| 0);
+        self.charge.add_names(cost as u64).map_err(too_much)?;
+        let at = known.unwrap_or_else(|| {
+            self.schemas.push(Arc::new(schema));
+            self.schemas.len() - 1
+        });
+        self.typed.insert(number, at);
+        Ok(())
     }
 
     fn add(&mut self, index: usize, name: &str) -> Result<(), NotLearned> {
@@ -154,11 +198,7 @@ impl Names {
         if self.names < SHOWN_TOPICS {
             cost += name.len() + SHOWN_OVERHEAD;
         }
-        self.charge.add_names(cost as u64).map_err(|OverLimit { uid, limit }| {
-            NotLearned::TooMuch(format!(
-                "the topics that uid {uid} has declared here take more than {limit} bytes (Limits::topic_bytes_per_user)"
-            ))
-        })?;
+        self.charge.add_names(cost as u64).map_err(too_much)?;
         self.text.reserve_exact(capacity - offset);
         self.text.push_str(name);
         self.pages.reserve_exact(pages - self.pages.len());
@@ -167,6 +207,20 @@ impl Names {
         self.names += 1;
         Ok(())
     }
+}
+
+/// A topic's declaration: its name, and its type if it has one.
+pub(crate) fn split(what: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match what.iter().position(|byte| *byte == 0) {
+        Some(end) => (&what[..end], Some(&what[end + 1..])),
+        None => (what, None),
+    }
+}
+
+fn too_much(OverLimit { uid, limit }: OverLimit) -> NotLearned {
+    NotLearned::TooMuch(format!(
+        "the topics that uid {uid} has declared here take more than {limit} bytes (Limits::topic_bytes_per_user)"
+    ))
 }
 
 impl fmt::Debug for Names {
@@ -184,7 +238,7 @@ mod tests {
 
     /// No topics, on a channel of an inbox that wants what matches this pattern.
     fn wanting(pattern: &str, ledger: &Arc<Ledger>, uid: u32) -> Names {
-        Names::new(Address::Topics([pattern.parse().unwrap()].into()), ledger.names(uid))
+        Names::new(Address::Topics([pattern.parse().unwrap()].into()), None, ledger.names(uid))
     }
 
     fn ledger(topic_bytes_per_user: u64) -> Arc<Ledger> {
@@ -205,7 +259,7 @@ mod tests {
         assert!(names.is_expected(&message));
         assert_eq!(names.of(message.topic), Some("a/b"));
         assert!(!names.is_expected(&head(Kind::Message, None)), "without a topic");
-        let for_node = Names::new(Address::Node, ledger(u64::MAX).names(1));
+        let for_node = Names::new(Address::Node, None, ledger(u64::MAX).names(1));
         assert!(for_node.is_expected(&head(Kind::Message, None)));
         assert!(!for_node.is_expected(&message));
     }
@@ -228,7 +282,7 @@ mod tests {
             let learned = names.learn(&head, name);
             assert!(matches!(learned, Err(NotLearned::Corrupt(_))), "{head:?} {name:?}: {learned:?}");
         }
-        let mut for_node = Names::new(Address::Node, ledger(u64::MAX).names(1));
+        let mut for_node = Names::new(Address::Node, None, ledger(u64::MAX).names(1));
         assert!(for_node.learn(&head(Kind::Topic, Some(1)), b"a/b").is_err());
     }
 

@@ -8,6 +8,7 @@ use crate::policy::Policy;
 use crate::registry::domain::{Domain, DomainError};
 use crate::registry::membership::{GENERATION, check_generation};
 use crate::registry::node_file::{self, ReadError, ids};
+use crate::schema::Schema;
 use crate::sys::file::{self, Access, Errno, open_directory};
 use crate::sys::{Descriptor, OsError};
 use crate::text::harmless;
@@ -45,6 +46,8 @@ pub struct InboxInfo {
     pub addresses: Vec<String>,
     /// Capacity of each of its channels' rings in bytes.
     pub capacity: u64,
+    /// What its messages must be; for a service, its requests and its replies. Empty: anything.
+    pub schemas: Vec<Schema>,
     /// What happens to a message when it is full; `None`: this version does not know the policy.
     pub policy: Option<Policy>,
 }
@@ -136,9 +139,10 @@ pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
 }
 
 fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {
-    let ListedInbox { number, address, capacity, policy, .. } = inbox;
+    let ListedInbox { number, address, capacity, policy, schemas, .. } = inbox;
+    let schemas = schemas.iter().flatten().cloned().filter_map(|listed| listed.try_into().ok()).collect();
     let (addresses, policy) = (addresses(id, address), Policy::from_number(*policy));
-    InboxInfo { number: *number, addresses, capacity: *capacity, policy }
+    InboxInfo { number: *number, addresses, capacity: *capacity, schemas, policy }
 }
 
 fn addresses(id: &str, address: &ListedAddress) -> Vec<String> {

@@ -265,6 +265,7 @@ mod tests {
                 own: false,
                 durable: None,
                 history: None,
+                schemas: None,
                 max_message: None,
             }])
         };

@@ -15,6 +15,7 @@ use crate::registry::change_counter::{Buckets, Watch, bucket};
 use crate::registry::layout::{BUCKETS, MAX_INBOXES};
 use crate::registry::node_file::{self, NodeFile, ReadError};
 use crate::registry::target::Target;
+use crate::schema::{Schema, is_readable};
 use crate::sys::{Descriptor, OsError};
 use crate::topic::{MAX_PATTERNS, Pattern, check_topic};
 use crate::wire::{ListedAddress, ListedInbox};
@@ -94,6 +95,11 @@ impl Subscription {
     fn is_as_before(&self, before: &Self) -> bool {
         let what = |of: &Self| (of.target.clone(), of.patterns.clone(), of.own, of.durable.clone(), of.history);
         what(self) == what(before)
+    }
+
+    /// Whether it wants a topic, and can read what is published on it.
+    pub(crate) fn takes(&self, topic: &str, schema: Option<&Schema>) -> bool {
+        self.wants(topic) && is_readable(schema, self.target.wanted())
     }
 
     pub(crate) fn wants(&self, topic: &str) -> bool {

@@ -1,4 +1,4 @@
-//! A publisher says which topic it does not let an inbox read: admitted by the same rules as a sender, kept by the inbox, and
+//! A publisher says which topic an inbox does not get, because it may not read it, or because it is of another type: admitted by the same rules as a sender, kept by the inbox, and
 //! not answered.
 
 use std::sync::Arc;
@@ -7,19 +7,20 @@ use crate::name::Address;
 use crate::node_shared::NodeShared;
 use crate::rendezvous::hello::{identify, other_version};
 use crate::rendezvous::step::{Asked, Next};
+use crate::schema::{Schema, SchemaMismatch};
 use crate::stats::Denial;
 use crate::stats::page::denial_text;
 use crate::sys::socket::{Credentials, Socket};
 use crate::topic::check_topic;
-use crate::wire::{self, Deny, Reason, Versions};
+use crate::wire::{self, Deny, Reason, Typed, Versions};
 
 /// Who says it, whether it may, and whether it is about a topic that the inbox wants.
 pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, bytes: &[u8]) -> Next {
-    let Deny { lowest, highest, node: by, incarnation, target, inbox: number, topic, text } = match wire::decode(bytes)
-    {
-        Ok(deny) => deny,
-        Err(error) => return Next::refuse(Reason::BadHandshake, error.to_string()),
-    };
+    let Deny { lowest, highest, node: by, incarnation, target, inbox: number, topic, text, mismatch } =
+        match wire::decode(bytes) {
+            Ok(deny) => deny,
+            Err(error) => return Next::refuse(Reason::BadHandshake, error.to_string()),
+        };
     if let Some(next) = other_version("the publisher", Versions { lowest, highest }) {
         return next;
     }
@@ -29,6 +30,7 @@ pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, 
     let Some(inbox) = node.inbox(number) else { return Next::refuse(Reason::NoInbox, "there is no such inbox") };
     let is_wanted = match &inbox.address {
         Address::Topics(patterns) => patterns.iter().any(|pattern| pattern.matches(&topic)),
+        Address::Service(service) => **service == *topic,
         _ => false,
     };
     if check_topic(&topic).is_err() || !is_wanted {
@@ -37,8 +39,15 @@ pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, 
     // The publisher may be gone by now.
     match identify(node, (&by, incarnation), owner, socket.peer_groups(), node.is_private()) {
         Ok(peer) => {
-            let (by, uid, topic, text) = (peer.node.clone(), peer.uid, topic.into(), denial_text(&text));
-            let denial = Denial { inbox: number, by, uid, topic, text };
+            let (by, uid, topic): (_, _, Arc<str>) = (peer.node.clone(), peer.uid, topic.into());
+            let theirs = match mismatch.map(|Typed { schema }| schema.map(Schema::try_from).transpose()).transpose() {
+                Ok(theirs) => theirs,
+                Err(bad) => return Next::refuse(Reason::BadHandshake, bad.to_string()),
+            };
+            let ours = inbox.schemas.first().cloned();
+            let mismatch = theirs.map(|theirs| Arc::new(SchemaMismatch::new(&topic, &by, uid, ours, theirs)));
+            let text = mismatch.as_ref().map_or_else(|| denial_text(&text), |mismatch| mismatch.to_string().into());
+            let denial = Denial { inbox: number, by, uid, topic, text, is_mismatch: mismatch.is_some(), mismatch };
             Next::by_rules(node, Asked::Denier(Arc::new(peer), inbox, Arc::new(denial)))
         }
         Err(next) => next,

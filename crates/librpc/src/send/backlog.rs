@@ -14,6 +14,7 @@ use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::message::Message;
 use crate::send::pool::slot_bytes;
 use crate::send::returned::Returned;
+use crate::send::topic_name::TopicName;
 use crate::sys::OsError;
 use crate::sys::slots::{Slot, Slots};
 
@@ -84,7 +85,7 @@ pub(crate) struct Backlog {
     /// The number of the next message that is sent.
     next: u64,
     /// The topics of the messages, by number.
-    topics: BTreeMap<u64, Arc<str>>,
+    topics: BTreeMap<u64, Arc<TopicName>>,
     /// How many messages the node's outboxes keep.
     all: Arc<KeptCount>,
 }
@@ -147,12 +148,12 @@ impl Backlog {
     }
 
     /// Remembers a topic's name, which is needed when the topic is declared again.
-    pub(crate) fn name_topic(&mut self, number: u64, name: &Arc<str>) {
+    pub(crate) fn name_topic(&mut self, number: u64, name: &Arc<TopicName>) {
         self.topics.entry(number).or_insert_with(|| name.clone());
     }
 
     /// The name of a message's topic; `None`: it has none.
-    pub(crate) fn topic(&self, head: &Head) -> Option<&Arc<str>> {
+    pub(crate) fn topic(&self, head: &Head) -> Option<&Arc<TopicName>> {
         head.topic.and_then(|number| self.topics.get(&number))
     }
 
@@ -215,7 +216,7 @@ impl Backlog {
 
     /// A kept message in the form in which the application gets it back.
     pub(crate) fn returned(&self, node: &Arc<str>, kept: Kept) -> Returned {
-        let topic = self.topic(&kept.head).cloned().unwrap_or_default();
+        let topic = self.topic(&kept.head).map(|topic| topic.name().clone()).unwrap_or_default();
         let Kept { head, sequence, payload } = kept;
         let payload = match payload {
             Payload::Copy(payload) => payload,

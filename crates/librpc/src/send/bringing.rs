@@ -51,7 +51,7 @@ impl Bringing {
     ) -> Brought {
         while let Some(kept) = backlog.front() {
             let topic = kept.head.topic.zip(backlog.topic(&kept.head));
-            let is_wanted = to.is_none_or(|to| topic.is_some_and(|(_, name)| to.wants(name)));
+            let is_wanted = to.is_none_or(|to| topic.is_some_and(|(_, name)| to.takes(name.name(), name.schema())));
             if !is_wanted || kept.payload_bytes() > self.channel.max_message() {
                 left_out.extend(backlog.pop());
                 continue;
@@ -62,9 +62,10 @@ impl Bringing {
             let undeclared = topic.filter(|(number, _)| !self.declared.contains(number));
             let pushed = match undeclared {
                 Some((number, name)) => {
-                    let may_declare = self.channel.may_declare(name);
+                    let declaration = self.channel.declaration(name);
+                    let may_declare = self.channel.may_declare(name.name());
                     may_declare
-                        .map_or_else(|not| not, |()| self.channel.declare(topic_declaration(number), name.as_bytes()))
+                        .map_or_else(|not| not, |()| self.channel.declare(topic_declaration(number), declaration))
                 }
                 None => match &kept.payload {
                     Payload::Copy(bytes) => self.channel.push(kept.head, bytes),

@@ -17,6 +17,7 @@ use crate::send::redelivery::{Over, Progress, Redelivery};
 use crate::send::route::{Declared, Loss, RouteId, Way};
 use crate::send::routes::{Routes, SLOT_PAUSE_AT_MOST};
 use crate::send::task::Task;
+use crate::send::topic_name::TopicName;
 use crate::send::topics::{InTask, TopicNames, TopicRoute};
 use crate::sys::Descriptor;
 use crate::sys::clock::Instant;
@@ -197,7 +198,7 @@ impl Routes {
         patience: Patience,
     ) -> Attempt {
         for _ in 0..MAX_RETRIES {
-            if !self.is_valid(way, message.topic.map(|(_, name)| name)) {
+            if !self.is_valid(way, message.topic.map(|(_, name)| &**name)) {
                 return Attempt::Over(Delivery::Ended);
             }
             if !way.past.is_empty()
@@ -230,7 +231,7 @@ impl Routes {
     pub(crate) fn deliver_past(
         &mut self,
         way: &mut TopicRoute,
-        topic: Option<(u64, &Arc<str>)>,
+        topic: Option<(u64, &Arc<TopicName>)>,
         names: &TopicNames,
         patience: Patience,
     ) -> Option<Attempt> {
@@ -263,7 +264,7 @@ impl Routes {
     pub(crate) fn poll_past(
         &mut self,
         way: &mut TopicRoute,
-        topic: (u64, &Arc<str>),
+        topic: (u64, &Arc<TopicName>),
         names: &TopicNames,
         task: &Task<'_>,
     ) -> Result<bool, RouteId> {

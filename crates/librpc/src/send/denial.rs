@@ -1,24 +1,28 @@
-//! Subscriptions that may not read a topic: they are removed from its routes, and their nodes learn why.
+//! Subscriptions that may not read a topic, or cannot: they are removed from its routes, and their nodes learn why.
 //!
 //! The decision is made when the topic would be declared on a channel, from what the kernel says about the process at
 //! the other end. So it costs a permitted message nothing, and a message that is not permitted is not sent at all. It
 //! holds for the life of the channel: when a route gets another channel, it is made again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::link::readers::Access;
 use crate::registry::lookup::Listings;
 use crate::registry::node_file;
 use crate::registry::target::Target;
+use crate::registry::view::Subscription;
+use crate::schema::{Schema, SchemaMismatch};
 use crate::send::error::SendError;
 use crate::send::message::Patience;
 use crate::send::outbox::Outbox;
 use crate::send::route::{RouteId, Way};
 use crate::send::routes::Routes;
-use crate::send::topics::{DeniedRoute, Topic, TopicRoute};
+use crate::send::topic_name::TopicName;
+use crate::send::topics::{DeniedRoute, Mismatched, Topic, TopicRoute};
 use crate::sys::OsError;
 use crate::sys::socket::{Sent, Socket};
-use crate::wire::{self, Deny, PROTOCOL};
+use crate::wire::{self, Deny, PROTOCOL, Typed};
 
 impl Routes {
     /// The process at the other end of a route may not read a topic. Its node is notified once.
@@ -30,18 +34,34 @@ impl Routes {
         let (own, node) = (&*self.node.id, &*route.to);
         let text = format!("topic {topic:?} of node {own:?} may not be read by {whom}");
         tracing::info!(node, inbox = subscription.target.inbox, text, "a subscription is denied a topic");
-        match self.notify(&subscription.target, topic, text) {
+        self.tell(&subscription.target, topic, text, None);
+        denied
+    }
+
+    /// A subscription is of another type than the topic. Its node is notified once.
+    pub(super) fn mismatch(&self, subscription: &Subscription, topic: &TopicName) -> Mismatched {
+        let target = subscription.target.clone();
+        let (ours, theirs) = (topic.schema().map(Schema::short), target.wanted().cloned());
+        let mismatch = Arc::new(SchemaMismatch::new(topic.name(), &target.node, target.uid, ours, theirs));
+        tracing::warn!(inbox = target.inbox, %mismatch, "a subscription is not reached");
+        let typed = Typed { schema: mismatch.ours.as_ref().map(Into::into) };
+        self.tell(&target, topic.name(), String::new(), Some(typed));
+        Mismatched { target, mismatch }
+    }
+
+    fn tell(&self, target: &Target, topic: &str, text: String, mismatch: Option<Typed>) {
+        let node = &*target.node;
+        match self.notify(target, topic, text, mismatch) {
             Ok(true) => {}
             Ok(false) => {
                 tracing::debug!(node, topic, "a subscription is not told that it is denied a topic: it is gone")
             }
             Err(error) => tracing::debug!(%error, node, topic, "a subscription is not told that it is denied a topic"),
         }
-        denied
     }
 
     /// Notifies a subscription's node, over a separate connection. Never waits: the kernel keeps the message.
-    fn notify(&self, target: &Target, topic: &str, text: String) -> Result<bool, OsError> {
+    fn notify(&self, target: &Target, topic: &str, text: String, mismatch: Option<Typed>) -> Result<bool, OsError> {
         let Some(directory) = self.node.directory() else { return Ok(false) };
         let socket = Socket::connect(&node_file::socket_path(&directory, &target.node)?)?;
         if socket.credentials()?.uid != target.uid {
@@ -56,6 +76,7 @@ impl Routes {
             inbox: target.inbox,
             topic: topic.to_owned(),
             text,
+            mismatch,
         };
         Ok(socket.send(&wire::encode(&denial), None)? == Sent::Done)
     }
@@ -84,18 +105,27 @@ impl Outbox {
     pub(super) fn decide_readers(&mut self, topic: Topic) -> usize {
         let (routes, state) = (&mut self.routes, &mut self.topics.list[topic.0]);
         let mut granted = 0;
-        state.routes.retain(|leg| match routes.meet(leg.id.at, &state.name) {
+        state.routes.retain(|leg| match routes.meet(leg.id.at, state.name.name()) {
             Access::Granted => {
                 granted += 1;
                 true
             }
             Access::Unknown => true,
             Access::Denied(..) => {
-                state.denied.push(routes.deny(leg.id, &state.name));
+                state.denied.push(routes.deny(leg.id, state.name.name()));
                 false
             }
         });
         granted
+    }
+
+    /// Forgets subscriptions of another type that have ended.
+    pub(super) fn forget_mismatched(&mut self, topic: Topic) {
+        let state = &mut self.topics.list[topic.0];
+        let Some(directory) = self.node.directory().filter(|_| !state.mismatched.is_empty()) else { return };
+        let mut listings = Listings::new(&directory);
+        // A failed look decides nothing.
+        state.mismatched.retain(|mismatched| listings.contain(&mismatched.target).unwrap_or(true));
     }
 
     /// Puts denied subscriptions back on a topic's routes if they have had another channel since. Forgets those that

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::name::Address;
+use crate::schema::SchemaMismatch;
 use crate::send::dial::ConnectError;
 use crate::sys::OsError;
 use crate::wire::Reason;
@@ -43,6 +44,10 @@ pub enum SendError {
         /// The receiver.
         node: Arc<str>,
     },
+    /// A subscription wants the topic as another type: no message reaches it. Reported once for each subscription; from then on they are
+    /// in [`crate::Publisher::mismatches`].
+    #[error("a subscription is not reached: {0}")]
+    Mismatch(Arc<SchemaMismatch>),
     /// The sender's own rate limit is used up.
     #[error("the rate limit for {to:?} is used up for another {wait:?}")]
     RateLimited {

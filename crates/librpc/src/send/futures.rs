@@ -361,7 +361,8 @@ impl Outbox {
                     let state = &mut self.topics.list[topic.0];
                     let bytes = publication.bytes();
                     let pause = state.pace.as_mut().map_or(Ok(None), |pace| pace.pause(bytes, patience.deadline));
-                    let pause = pause.map_err(|wait| PublishError::RateLimited { topic: state.name.clone(), wait })?;
+                    let pause =
+                        pause.map_err(|wait| PublishError::RateLimited { topic: state.name.name().clone(), wait })?;
                     if let Some(pause) = pause {
                         task.look_after(pause);
                         return Poll::Pending;

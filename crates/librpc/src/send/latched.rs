@@ -278,14 +278,14 @@ impl Outbox {
                 return true;
             }
             self.routes.poll_past(leg, (topic.number(), &name), &self.topics.names, &task).unwrap_or_else(|id| {
-                denied.push(self.routes.deny(id, &name));
+                denied.push(self.routes.deny(id, name.name()));
                 false
             })
         });
         let state = &mut self.topics.list[topic.0];
         state.routes = legs;
         state.denied.extend(denied);
-        if self.routes.has_losses() {
+        if self.routes.has_losses() || self.topics.has_unreported(topic) {
             self.topics.look_again(); // the next publish reports them
         }
     }

@@ -8,6 +8,7 @@ use librpc_ring::{Head, Kind};
 
 use crate::send::channel::WaitsFor;
 use crate::send::error::SendError;
+use crate::send::topic_name::TopicName;
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 
@@ -15,7 +16,7 @@ use crate::sys::slots::Slot;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'m> {
     /// Number and name of its topic; `None`: it goes to a node's own inbox.
-    pub(crate) topic: Option<(u64, &'m Arc<str>)>,
+    pub(crate) topic: Option<(u64, &'m Arc<TopicName>)>,
     /// What it is, if it belongs to a call.
     pub(crate) call: Option<Call<'m>>,
     pub(crate) payload: &'m [u8],

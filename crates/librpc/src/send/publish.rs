@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::registry::lookup::Listings;
 use crate::registry::view::{Subscription, View};
 use crate::registry::wait;
+use crate::schema::{Schema, SchemaMismatch};
 use crate::send::error::{PublishError, SendError};
 use crate::send::loan::{Loan, LoanMemory, UnsentLoan};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
@@ -21,6 +22,9 @@ use crate::send::topics::{Topic, TopicNames, TopicRoute, TopicState};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::topic::InvalidTopic;
+
+/// At most this many subscriptions of another type are remembered for a topic.
+const MAX_MISMATCHED: usize = 64;
 
 /// The outcome of one publish.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +87,22 @@ impl Outbox {
     ///
     /// [`InvalidTopic`].
     pub fn topic(&mut self, name: &str) -> Result<Topic, InvalidTopic> {
-        self.topics.declare(name)
+        self.topics.declare(name, None)
+    }
+
+    /// A topic to publish on, whose messages are of this type: see [`crate::PublisherBuilder::schema`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTopic`]; [`InvalidTopic::OtherType`] if this outbox publishes on it already as another type.
+    pub fn typed_topic(&mut self, name: &str, schema: Schema) -> Result<Topic, InvalidTopic> {
+        self.topics.declare(name, Some(schema))
+    }
+
+    /// The subscriptions that want a topic as another type, as far as they were found by the last publish. None of its messages
+    /// reaches them. At most 64. Does not block.
+    pub fn mismatches(&self, topic: Topic) -> Vec<Arc<SchemaMismatch>> {
+        self.topics.list[topic.0].mismatched.iter().map(|mismatched| mismatched.mismatch.clone()).collect()
     }
 
     /// Limits how fast this outbox publishes on a topic; `None`: no limit.
@@ -245,7 +264,7 @@ impl Outbox {
             let state = &mut self.topics.list[topic.0];
             let deadline = publication.patience.deadline;
             let paced = state.pace.as_mut().map_or(Ok(()), |pace| pace.wait(publication.bytes(), deadline));
-            paced.map_err(|wait| PublishError::RateLimited { topic: state.name.clone(), wait })?;
+            paced.map_err(|wait| PublishError::RateLimited { topic: state.name.name().clone(), wait })?;
             self.offer(publication)?;
         }
         let mut inboxes = self.reached(topic);
@@ -276,6 +295,8 @@ impl Outbox {
             self.find_routes(topic)?;
         }
         self.undelivered = self.routes.take_losses().into_iter().map(|loss| loss.error).collect();
+        let unreported = std::mem::take(&mut self.topics.list[topic.0].unreported);
+        self.undelivered.extend(unreported.into_iter().map(SendError::Mismatch));
         let (state, list) = (&mut self.topics.list[topic.0], &mut self.routes.list);
         match slot.get() {
             Some(_) => state.offer_slot(list, topic, slot),
@@ -338,7 +359,7 @@ impl Outbox {
                     Delivery::Pending => self.pending += 1,
                     Delivery::Ended => return false,
                     Delivery::Denied => {
-                        denied.push(self.routes.deny(leg.id, &name));
+                        denied.push(self.routes.deny(leg.id, name.name()));
                         return false;
                     }
                     Delivery::Lost(SendError::Closed { node }) | Delivery::Failed(SendError::Closed { node }) => {
@@ -349,7 +370,7 @@ impl Outbox {
                         self.undelivered.push(error);
                         continue;
                     }
-                    Delivery::Failed(error) if self.routes.owes_nothing(leg.id.at, &name, &error) => {}
+                    Delivery::Failed(error) if self.routes.owes_nothing(leg.id.at, name.name(), &error) => {}
                     Delivery::Failed(error) => {
                         self.routes.list[leg.id.at].count_undelivered(&error);
                         self.undelivered.push(error);
@@ -381,7 +402,7 @@ impl Outbox {
             return Err(PublishError::Forked);
         }
         self.find_routes(topic)?;
-        if self.routes.has_losses() {
+        if self.routes.has_losses() || self.topics.has_unreported(topic) {
             self.topics.look_again(); // the next publish reports them
         }
         let directory = self.node.directory().ok_or_else(|| self.closed())?;
@@ -401,7 +422,7 @@ impl Outbox {
         });
         match failed {
             Some(error) => Err(error.into()),
-            None if self.node.readers.restrict(&name) => Ok(self.decide_readers(topic)),
+            None if self.node.readers.restrict(name.name()) => Ok(self.decide_readers(topic)),
             None => Ok(state.routes.len()),
         }
     }
@@ -456,8 +477,9 @@ impl Outbox {
             view.forget(&routes.take_ended());
             let counter = view.refresh()?;
             // A durable subscription may have returned with fewer patterns. Its route must know that for every topic.
-            let is_of_use =
-                |subscription: &&Arc<Subscription>| subscription.wants(&state.name) || routes.has_durable(subscription);
+            let is_of_use = |subscription: &&Arc<Subscription>| {
+                subscription.wants(state.name.name()) || routes.has_durable(subscription)
+            };
             let wanted = view.since(state.version).filter(is_of_use);
             Ok((counter, view.watch.again(), view.version(), wanted.cloned().collect::<Vec<_>>()))
         };
@@ -470,14 +492,29 @@ impl Outbox {
         wanted.retain(|subscription| subscription.own || !is_own(subscription));
         let names = &self.topics.names;
         let name = self.topics.list[topic.0].name.clone();
+        let mut mismatched = Vec::new();
         let found = wanted.into_iter().rev().filter_map(|found| {
-            let (wants, history) = (found.wants(&name), found.history);
+            let (wants, takes) = (found.wants(name.name()), found.takes(name.name(), name.schema()));
+            if wants && !takes {
+                mismatched.push(found.clone());
+            }
+            if !takes && !self.routes.has_durable(&found) {
+                return None;
+            }
+            let history = found.history;
             let route = self.routes.subscription_route(found, names);
-            wants.then_some((route, history))
+            takes.then_some((route, history))
         });
         let found = found.collect();
         self.reconsider_denied(topic);
+        self.forget_mismatched(topic);
         let state = &mut self.topics.list[topic.0];
+        mismatched.truncate(MAX_MISMATCHED.saturating_sub(state.mismatched.len()));
+        for subscription in mismatched {
+            let mismatched = self.routes.mismatch(&subscription, &name);
+            state.unreported.push(mismatched.mismatch.clone());
+            state.mismatched.push(mismatched);
+        }
         state.add(found);
         state.version = version;
         self.topics.seen(watch, counter, version);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::node_shared::Owned;
+use crate::schema::{Schema, SchemaMismatch};
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::error::{FlushError, LoanError, PublishError, SendError};
 use crate::send::history::History;
@@ -33,11 +34,12 @@ pub struct PublisherBuilder<'n> {
     topic: String,
     history: usize,
     history_bytes: u64,
+    schema: Option<Schema>,
 }
 
 impl<'n> PublisherBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, topic: &str) -> Self {
-        Self { node, topic: topic.to_owned(), history: 0, history_bytes: DEFAULT_HISTORY_BYTES }
+        Self { node, topic: topic.to_owned(), history: 0, history_bytes: DEFAULT_HISTORY_BYTES, schema: None }
     }
 
     /// Keeps the last messages of the topic, this many, for subscriptions that are opened later. By default 0: none.
@@ -67,15 +69,22 @@ impl<'n> PublisherBuilder<'n> {
         Self { history_bytes: bytes, ..self }
     }
 
+    /// Says of what type the messages are. Subscriptions of another type are not reached ([`SendError::Mismatch`],
+    /// [`Publisher::mismatches`]); those without a type take everything. By default the messages are bytes without a type, which only
+    /// reach subscriptions without one. See [`crate::Node::publisher_of`], which also encodes.
+    pub fn schema(self, schema: Schema) -> Self {
+        Self { schema: Some(schema), ..self }
+    }
+
     /// Opens the publisher. Does not block.
     ///
     /// # Errors
     ///
     /// [`InvalidTopic`].
     pub fn open(self) -> Result<Publisher, InvalidTopic> {
-        let Self { node, topic, history, history_bytes } = self;
+        let Self { node, topic, history, history_bytes, schema } = self;
         let mut outbox = Outbox::new(node.clone());
-        let topic = outbox.topic(&topic)?;
+        let topic = outbox.topics.declare(&topic, schema)?;
         let handle = match history {
             0 => Handle::Own(outbox),
             most => {
@@ -240,6 +249,12 @@ impl Publisher {
     pub fn subscribers(&mut self) -> Result<usize, PublishError> {
         let topic = self.topic;
         self.handle.with(|outbox| outbox.subscribers(topic)).unwrap_or(Err(PublishError::Forked))
+    }
+
+    /// The subscriptions that want the topic as another type. See [`Outbox::mismatches`].
+    pub fn mismatches(&mut self) -> Vec<Arc<SchemaMismatch>> {
+        let topic = self.topic;
+        self.handle.with(|outbox| outbox.mismatches(topic)).unwrap_or_default()
     }
 
     /// Waits up to a limit until a subscription wants the topic. `false`: the time is up.

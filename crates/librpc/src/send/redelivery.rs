@@ -34,6 +34,7 @@ use crate::send::dial::{self, ConnectError};
 use crate::send::lent_queue::Reap;
 use crate::send::message::Message;
 use crate::send::task::Task;
+use crate::send::topic_name::TopicName;
 use crate::sys::clock::Instant;
 use crate::sys::{Descriptor, OsError, thread};
 use crate::wire::Reason;
@@ -122,7 +123,7 @@ impl Redelivery {
         subscription: Option<Arc<Subscription>>,
         mut channel: OutboundChannel,
         limit: Duration,
-        name: impl Fn(u64) -> Option<&'t Arc<str>>,
+        name: impl Fn(u64) -> Option<&'t Arc<TopicName>>,
     ) -> Self {
         let mut backlog = Backlog::new(node.kept.clone(), node.payloads.used().1 / 2);
         channel.unprocessed(|head, _, _| {

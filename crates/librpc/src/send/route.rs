@@ -196,11 +196,11 @@ impl Route {
                 return push(channel);
             }
             if declared.generation != self.generation
-                && let Err(undeclared) = channel.may_declare(topic)
+                && let Err(undeclared) = channel.may_declare(topic.name())
             {
                 return undeclared;
             }
-            match declare(channel, topic_declaration(number), topic.as_bytes()) {
+            match declare(channel, topic_declaration(number), channel.declaration(topic)) {
                 Pushed::Yes => *declared = here,
                 other => return other,
             }

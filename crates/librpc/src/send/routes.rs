@@ -24,6 +24,7 @@ use crate::send::pool::{Audience, NoSlot, Pool};
 use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
 use crate::send::route::{Loss, Route, RouteId, Way};
 use crate::send::task::Task;
+use crate::send::topic_name::TopicName;
 use crate::send::topics::{TopicNames, TopicRoute};
 use crate::sys::clock::Instant;
 use crate::sys::slots::SlotMut;
@@ -401,11 +402,13 @@ impl Routes {
     }
 
     /// Whether a topic's route leads to a subscription that wants the topic, as it is listed now.
-    pub(crate) fn is_valid(&mut self, way: &mut TopicRoute, topic: Option<&Arc<str>>) -> bool {
+    pub(crate) fn is_valid(&mut self, way: &mut TopicRoute, topic: Option<&TopicName>) -> bool {
         let Some(route) = self.get(way.id) else { return false };
         if way.listing != route.listing {
-            let wants = |topic| route.subscription.as_ref().is_some_and(|subscription| subscription.wants(topic));
-            if !topic.is_none_or(|topic| wants(topic)) {
+            let takes = |topic: &TopicName| {
+                route.subscription.as_ref().is_some_and(|to| to.takes(topic.name(), topic.schema()))
+            };
+            if !topic.is_none_or(takes) {
                 return false;
             }
             way.listing = route.listing;

@@ -5,11 +5,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::registry::change_counter::Watch;
+use crate::registry::target::Target;
+use crate::schema::{Schema, SchemaMismatch};
 use crate::send::channel::Pushed;
 use crate::send::history::{History, PastMessage};
 use crate::send::message::Message;
 use crate::send::rate::Pace;
 use crate::send::route::{Declared, Route, RouteId};
+use crate::send::topic_name::TopicName;
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::topic::{InvalidTopic, MAX_TOPICS, check_topic};
@@ -27,10 +30,10 @@ impl Topic {
 
 /// The names of an outbox's topics, by number.
 #[derive(Debug, Default)]
-pub(crate) struct TopicNames(Vec<Arc<str>>);
+pub(crate) struct TopicNames(Vec<Arc<TopicName>>);
 
 impl TopicNames {
-    pub(crate) fn get(&self, number: u64) -> Option<&Arc<str>> {
+    pub(crate) fn get(&self, number: u64) -> Option<&Arc<TopicName>> {
         self.0.get(usize::try_from(number).ok()?)
     }
 }
@@ -49,10 +52,13 @@ pub(crate) struct Topics {
 /// A topic, and its ways to subscriptions.
 #[derive(Debug)]
 pub(crate) struct TopicState {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Arc<TopicName>,
     pub(crate) routes: Vec<TopicRoute>,
     /// Subscriptions that may not read it.
     pub(crate) denied: Vec<DeniedRoute>,
+    /// Subscriptions of another type, and those of them that no receipt has named yet.
+    pub(crate) mismatched: Vec<Mismatched>,
+    pub(crate) unreported: Vec<Arc<SchemaMismatch>>,
     /// The version of the view up to which its subscriptions are in `routes`.
     pub(crate) version: u64,
     pub(crate) pace: Option<Box<Pace>>,
@@ -60,6 +66,13 @@ pub(crate) struct TopicState {
     pub(crate) history: Option<Box<History>>,
     /// The message that is being published was offered to all routes, and those that have not got it are marked.
     pub(crate) is_offered: bool,
+}
+
+/// A subscription of another type than the topic.
+#[derive(Debug)]
+pub(crate) struct Mismatched {
+    pub(crate) target: Target,
+    pub(crate) mismatch: Arc<SchemaMismatch>,
 }
 
 /// A route that a topic may not take.
@@ -157,27 +170,33 @@ impl TopicRoute {
 
 impl Topics {
     /// The topic of this name: the existing one, or a new one.
-    pub(crate) fn declare(&mut self, name: &str) -> Result<Topic, InvalidTopic> {
+    pub(crate) fn declare(&mut self, name: &str, schema: Option<Schema>) -> Result<Topic, InvalidTopic> {
         check_topic(name)?;
         if let Some(&known) = self.by_name.get(name) {
-            return Ok(known);
+            return match self.list[known.0].name.schema() == schema.as_ref() {
+                true => Ok(known),
+                false => Err(InvalidTopic::OtherType { topic: name.into() }),
+            };
         }
         if self.list.len() == MAX_TOPICS {
             return Err(InvalidTopic::TooMany { topic: name.into() });
         }
-        let (name, topic): (Arc<str>, _) = (name.into(), Topic(self.list.len()));
+        let topic = Topic(self.list.len());
+        self.by_name.insert(name.into(), topic);
+        let name = Arc::new(TopicName::new(name.into(), schema));
         let state = TopicState {
             name: name.clone(),
             routes: Vec::new(),
             denied: Vec::new(),
+            mismatched: Vec::new(),
+            unreported: Vec::new(),
             version: 0,
             pace: None,
             history: None,
             is_offered: false,
         };
         self.list.push(state);
-        self.names.0.push(name.clone());
-        self.by_name.insert(name, topic);
+        self.names.0.push(name);
         Ok(topic)
     }
 
@@ -185,6 +204,11 @@ impl Topics {
     pub(crate) fn seen(&mut self, watch: Watch, counter: u64, version: u64) {
         self.watch = Some((watch, counter));
         self.version = version;
+    }
+
+    /// Whether there are subscriptions of another type that no receipt has named.
+    pub(crate) fn has_unreported(&self, topic: Topic) -> bool {
+        !self.list[topic.0].unreported.is_empty()
     }
 
     /// Makes the next publish look everything up again.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::name::{Address, Peer};
 use crate::policy::Policy;
+use crate::schema::Schema;
 use crate::stats::ended::{EndedTable, Pair};
 use crate::stats::{ChannelState, ChannelStats, Ends, Totals};
 use crate::sys::fork;
@@ -51,7 +52,7 @@ pub(crate) struct ChannelRecord {
 #[derive(Debug)]
 pub(crate) struct Listed {
     record: ChannelRecord,
-    topics: Mutex<Vec<Arc<str>>>,
+    topics: Mutex<Vec<(Arc<str>, Option<Arc<Schema>>)>>,
 }
 
 /// Keeps a channel in the table.
@@ -104,6 +105,8 @@ impl Listed {
     /// What was counted on it.
     pub(crate) fn stats(&self) -> ChannelStats {
         let ChannelRecord { peer, inbox, ring, policy, capacity, data, ack } = &self.record;
+        let topics = self.topics.lock().clone();
+        let text = |schema: Option<&Arc<Schema>>| schema.map_or_else(|| "".into(), |schema| schema.to_string().into());
         let ends = Ends {
             peer: peer.node.clone(),
             peer_incarnation: peer.incarnation,
@@ -113,7 +116,8 @@ impl Listed {
             state: ChannelState::Open,
             policy: *policy,
             capacity: *capacity,
-            topics: self.topics.lock().clone(),
+            topics: topics.iter().map(|(name, _)| name.clone()).collect(),
+            types: topics.iter().map(|(_, schema)| text(schema.as_ref())).collect(),
             lent: [0; 2],
         };
         ChannelStats::read(ends, &data.reader(), &ack.reader())
@@ -123,10 +127,10 @@ impl Listed {
 impl ChannelGuard {
     /// A topic was declared on the channel for the first time.
     #[cold]
-    pub(crate) fn declared(&self, topic: &str) {
+    pub(crate) fn declared(&self, topic: &str, schema: Option<&Arc<Schema>>) {
         let mut topics = self.listed.topics.lock();
         if topics.len() < SHOWN_TOPICS {
-            topics.push(topic.into());
+            topics.push((topic.into(), schema.cloned()));
         }
     }
 }

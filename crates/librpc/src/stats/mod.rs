@@ -19,6 +19,7 @@ use librpc_ring::{Counters, Histogram, Memory, Mode, layout};
 
 use crate::name::{Address, Incarnation};
 use crate::policy::Policy;
+use crate::schema::SchemaMismatch;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::Reader;
 
@@ -87,7 +88,8 @@ pub struct EndedChannels {
     pub latency: Histogram,
 }
 
-/// A topic that a subscription may not read, because its publisher does not let it: [`crate::NodeBuilder::readers`].
+/// A topic that a subscription does not get: its publisher does not let it read the topic ([`crate::NodeBuilder::readers`]), or the
+/// topic is of another type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Denial {
@@ -99,8 +101,12 @@ pub struct Denial {
     pub uid: u32,
     /// The topic.
     pub topic: Arc<str>,
-    /// The reason, in the publisher's words: at most 200 characters.
+    /// The reason, in the publisher's words: at most 800 characters.
     pub text: Arc<str>,
+    /// Whether that is because the topic is of another type than the subscription wants.
+    pub is_mismatch: bool,
+    /// The types, as the inbox itself knows them.
+    pub(crate) mismatch: Option<Arc<SchemaMismatch>>,
 }
 
 /// What an inbox has received.
@@ -214,6 +220,8 @@ pub struct ChannelStats {
     pub policy: Policy,
     /// The first topics that were declared on it, at most 32. Only the receiver knows them.
     pub topics: Vec<Arc<str>>,
+    /// Their types, in the same order, as texts ([`crate::Schema`]); an empty one: bytes without a type.
+    pub types: Vec<Arc<str>>,
     /// Bytes of the ring that are in use now.
     pub depth: u64,
     /// The most bytes that were ever in use.
@@ -265,6 +273,7 @@ pub(crate) struct Ends {
     pub(crate) policy: Policy,
     pub(crate) capacity: u64,
     pub(crate) topics: Vec<Arc<str>>,
+    pub(crate) types: Vec<Arc<str>>,
     /// Payloads that are lent, and their bytes.
     pub(crate) lent: [u64; 2],
 }
@@ -272,7 +281,7 @@ pub(crate) struct Ends {
 impl ChannelStats {
     /// Reads a channel's counters in place.
     pub(crate) fn read(ends: Ends, data: &Reader, ack: &Reader) -> Self {
-        let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics, lent } = ends;
+        let Ends { peer, peer_incarnation, peer_pid, inbox, ring, state, policy, capacity, topics, types, lent } = ends;
         let [lent, lent_bytes] = lent;
         // The receiver's position is read first, as in `Counters::read`, so that it is not ahead of the sender's.
         // Acquire: as there.
@@ -295,6 +304,7 @@ impl ChannelStats {
             state,
             policy,
             topics,
+            types,
             depth,
             // Its sender need not have noticed a depth below a sixteenth of the ring.
             depth_max: sender.depth_max.min(capacity).max(depth),

@@ -99,7 +99,11 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
                 }
         }
         ListedItem::Incoming(channel) | ListedItem::Outgoing(channel) => {
-            size_of::<ChannelStats>() + latency_bytes(&channel.latency) + channel.peer.len() + texts(&channel.topics)
+            size_of::<ChannelStats>()
+                + latency_bytes(&channel.latency)
+                + channel.peer.len()
+                + texts(&channel.topics)
+                + texts(channel.types.as_deref().unwrap_or_default())
         }
         ListedItem::EndedIncoming(ended) | ListedItem::EndedOutgoing(ended) => {
             let address = match &ended.address {
@@ -201,7 +205,7 @@ impl TryFrom<ListedEnded> for EndedChannels {
 }
 
 /// At most this many characters of a publisher's reason for a denial are kept.
-const DENIAL_CHARS: usize = 200;
+const DENIAL_CHARS: usize = 800;
 
 /// A publisher's reason for a denial, as it is kept.
 pub(crate) fn denial_text(text: &str) -> Arc<str> {
@@ -210,18 +214,28 @@ pub(crate) fn denial_text(text: &str) -> Arc<str> {
 
 impl From<&Denial> for ListedDenial {
     fn from(denial: &Denial) -> Self {
-        let Denial { inbox, by, uid, topic, text } = denial;
-        Self { inbox: *inbox, by: by.to_string(), uid: *uid, topic: topic.to_string(), text: text.to_string() }
+        let Denial { inbox, by, uid, topic, text, is_mismatch, .. } = denial;
+        let is_mismatch = is_mismatch.then_some(true);
+        Self {
+            inbox: *inbox,
+            by: by.to_string(),
+            uid: *uid,
+            topic: topic.to_string(),
+            text: text.to_string(),
+            is_mismatch,
+        }
     }
 }
 
 impl TryFrom<ListedDenial> for Denial {
     type Error = BadListing;
 
-    fn try_from(ListedDenial { inbox, by, uid, topic, text }: ListedDenial) -> Result<Self, BadListing> {
+    fn try_from(listed: ListedDenial) -> Result<Self, BadListing> {
+        let ListedDenial { inbox, by, uid, topic, text, is_mismatch } = listed;
         check_node_id(&by).map_err(|_| NO_NODE_ID)?;
         check_topic(&topic).map_err(|_| BadListing("an invalid topic"))?;
-        Ok(Self { inbox, by: by.into(), uid, topic: topic.into(), text: denial_text(&text) })
+        let (text, is_mismatch, mismatch) = (denial_text(&text), is_mismatch == Some(true), None);
+        Ok(Self { inbox, by: by.into(), uid, topic: topic.into(), text, is_mismatch, mismatch })
     }
 }
 
@@ -293,6 +307,7 @@ fn ns(duration: Duration) -> u64 {
 impl From<&ChannelStats> for ListedChannel {
     fn from(channel: &ChannelStats) -> Self {
         let c = channel;
+        let has_types = c.types.iter().any(|text| !text.is_empty());
         Self {
             peer: c.peer.to_string(),
             incarnation: *c.peer_incarnation.bytes(),
@@ -306,6 +321,7 @@ impl From<&ChannelStats> for ListedChannel {
             },
             policy: c.policy.number(),
             topics: c.topics.iter().map(ToString::to_string).collect(),
+            types: has_types.then(|| c.types.iter().map(ToString::to_string).collect()),
             counters: vec![
                 c.depth,
                 c.depth_max,
@@ -354,6 +370,7 @@ impl TryFrom<ListedChannel> for ChannelStats {
             return Err(BadListing("too few counters"));
         };
         // Earlier versions have fewer.
+        let types = channel.types.unwrap_or_default();
         let later = |at: usize| channel.counters.get(at).copied().unwrap_or(0);
         check_node_id(&channel.peer).map_err(|_| NO_NODE_ID)?;
         Ok(Self {
@@ -369,6 +386,9 @@ impl TryFrom<ListedChannel> for ChannelStats {
             },
             policy: Policy::from_number(channel.policy).ok_or(BadListing("a policy of a later version"))?,
             topics: channel.topics.iter().map(|topic| harmless(topic).into()).collect(),
+            types: (0..channel.topics.len())
+                .map(|at| harmless(types.get(at).map_or("", String::as_str)).into())
+                .collect(),
             depth,
             depth_max,
             capacity,
@@ -416,6 +436,7 @@ mod tests {
             state: ChannelState::Open,
             policy: Policy::Latest,
             topics: vec!["a/b".into()],
+            types: vec!["".into()],
             depth: 11,
             depth_max: 12,
             capacity: 4096,
@@ -452,7 +473,7 @@ mod tests {
         let (peer, latency) = ("camera".into(), channel().latency);
         let pair = EndedChannels { peer, address: address.clone(), totals: ended, latency };
         let (by, topic, text) = ("camera".into(), "a/b".into(), "no".into());
-        let denial = Denial { inbox: 1, by, uid: 6, topic, text };
+        let denial = Denial { inbox: 1, by, uid: 6, topic, text, is_mismatch: false, mismatch: None };
         let items = [
             Item::Inbox { number: 1, address, policy, capacity: 4096, ended },
             Item::Incoming(channel()),

@@ -147,6 +147,7 @@ fn a_channel_stays_with_the_process_that_it_was_decided_for() {
         capacity,
         policy,
         max_message: 1 << 30,
+        schemas: None,
     };
     let (charge, directory) = (node.sending.channel(1, capacity).unwrap(), node.directory().unwrap());
     let readers = Readers::new(vec![("**".parse().unwrap(), Admission::nobody().gid(7))]);

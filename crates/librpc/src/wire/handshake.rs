@@ -3,6 +3,7 @@
 use minicbor::data::Type;
 use minicbor::{Decode, Encode};
 
+use crate::schema::ListedSchema;
 use crate::wire::{ListedPlace, Page};
 
 /// The version of the handshake that this library speaks.
@@ -113,6 +114,18 @@ pub(crate) struct Deny {
     /// The reason, in words.
     #[n(7)]
     pub(crate) text: String,
+    /// The topic is of another type than the inbox wants; which one, at the publisher.
+    #[n(8)]
+    pub(crate) mismatch: Option<Typed>,
+}
+
+/// What a topic, or a service, means at a node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Typed {
+    /// `None`: bytes without a type.
+    #[n(0)]
+    pub(crate) schema: Option<ListedSchema>,
 }
 
 impl Deny {

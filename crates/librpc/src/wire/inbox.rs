@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::name::Address;
+use crate::schema::ListedSchema;
 
 /// The longest message that an inbox takes by default, in bytes: 1 GiB.
 pub(crate) const DEFAULT_MAX_MESSAGE: u64 = 1 << 30;
@@ -31,6 +32,9 @@ pub(crate) struct ListedInbox {
     /// How many of the messages that a publisher keeps of each topic it wants, at most; `None`: it knows none of that.
     #[n(7)]
     pub(crate) history: Option<u64>,
+    /// What its messages must be; for a service, its requests and its replies. Empty: anything. `None`: it knows no types.
+    #[n(8)]
+    pub(crate) schemas: Option<Vec<ListedSchema>>,
 }
 
 /// What an inbox receives, as its node's file says it.

@@ -40,7 +40,7 @@ mod reason; //    why a connection is refused
 
 pub(crate) use call::{Caller, Cause, Credit, Failure, LONGEST_OF_CALL};
 pub(crate) use handshake::{
-    Answer, Attached, Data, Deny, FENCED_BY_RECEIVER, Hello, Lend, Observe, PROTOCOL, Refusal, Terms, Versions,
+    Answer, Attached, Data, Deny, FENCED_BY_RECEIVER, Hello, Lend, Observe, PROTOCOL, Refusal, Terms, Typed, Versions,
 };
 pub(crate) use inbox::{DEFAULT_MAX_MESSAGE, ListedAddress, ListedInbox};
 pub(crate) use page::{
@@ -141,6 +141,7 @@ mod golden {
             inbox: 3,
             topic: "t".into(),
             text: "no".into(),
+            mismatch: None,
         };
         let bytes = encode(&deny);
         let pinned = "d99c41a8000201020261610350111111111111111111111111111111110450222222222222222222222222222222\
@@ -204,6 +205,7 @@ mod golden {
             durable: None,
             max_message: None,
             history: None,
+            schemas: None,
         }];
         assert_eq!(hex(&encode(&list)), "81a500010182008002191000030004f4");
         assert_eq!(decode::<Vec<ListedInbox>>(&encode(&list)).unwrap(), list);

@@ -89,6 +89,9 @@ pub(crate) struct ListedDenial {
     pub(crate) topic: String,
     #[n(4)]
     pub(crate) text: String,
+    /// It is of another type.
+    #[n(5)]
+    pub(crate) is_mismatch: Option<bool>,
 }
 
 /// An inbox, and what came over its channels that have ended.
@@ -154,4 +157,7 @@ pub(crate) struct ListedChannel {
     /// The latencies: their sum, the longest, and number and count of each bucket that is not empty.
     #[n(10)]
     pub(crate) latency: Vec<u64>,
+    /// The topics' types, in the same order, if there are any.
+    #[n(11)]
+    pub(crate) types: Option<Vec<String>>,
 }

@@ -64,7 +64,7 @@ impl Receiver {
 
     fn arrived(&mut self, arrival: Arrival) {
         let Arrival { connection, ring, socket, peer, consumer, is_fenced, charge, guard, lent, ack } = arrival;
-        let topics = Names::new(self.shared.address.clone(), charge.names());
+        let topics = Names::new(self.shared.address.clone(), self.shared.schemas.first().cloned(), charge.names());
         let mut charge = Some(charge);
         if let Some(socket) = socket {
             // The first ring is paid for as long as the connection lasts, whatever becomes of the ring.
@@ -210,6 +210,10 @@ impl Receiver {
         match &departure {
             Departure::Corrupt(why) => {
                 tracing::warn!(peer, why, "a sender's ring is corrupt, and is closed");
+                channel.ring_bell(Bell::Reset(channel.ring));
+            }
+            Departure::Mismatch(mismatch) => {
+                tracing::warn!(%mismatch, "a sender of another type is closed");
                 channel.ring_bell(Bell::Reset(channel.ring));
             }
             Departure::TooMuch(why) => {

@@ -4,12 +4,15 @@
 //! channel starves another. Topics and departures also count towards the poll's share, because the caller continues to
 //! wait after them. So no receive exceeds its time limit.
 
+use std::sync::Arc;
+
 use librpc_ring::{Head, Kind, Mode, Record};
 
 use super::{Found, POLLS_PER_CLOCK, Receiver};
 use crate::fault::fault;
 use crate::receive::message::{Departure, Taken};
 use crate::receive::topic_names::NotLearned;
+use crate::schema::SchemaMismatch;
 
 /// How many records are taken from one channel before the next one gets its turn.
 pub(super) const QUANTUM: u32 = 64;
@@ -60,8 +63,14 @@ impl Receiver {
             self.shared.signal.clear(); // another event loop does not spin on it
             return Polled::Ended;
         }
-        if wanted == Wanted::Messages {
-            self.found.clear();
+        if wanted == Wanted::Messages && !self.found.is_empty() {
+            // A topic of another type than the inbox wants is an error also of those who do not ask for events.
+            let mismatch =
+                self.found.iter().position(|found| matches!(found, Found::Denied(d) if d.mismatch.is_some()));
+            match mismatch {
+                Some(at) => return Polled::Found(self.found.remove(at).expect("it was found there")),
+                None => self.found.clear(),
+            }
         }
         // A sender joins before it says anything.
         match self.found.pop_front() {
@@ -156,9 +165,18 @@ impl Receiver {
         }
         match channel.topics.learn(&record.head, &self.payload) {
             Ok(false) => {}
-            Ok(true) => channel.guard.declared(channel.topics.of(record.head.topic).unwrap_or_default()),
+            Ok(true) => {
+                let name = channel.topics.of(record.head.topic).unwrap_or_default();
+                channel.guard.declared(name, channel.topics.schema_of(record.head.topic));
+            }
             Err(NotLearned::Corrupt(why)) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(why)))),
             Err(NotLearned::TooMuch(why)) => return Step::Gone(Some(self.leave(index, Departure::TooMuch(why)))),
+            Err(NotLearned::Mismatch { topic, theirs }) => {
+                let (node, uid) = (channel.peer.node.clone(), channel.peer.uid);
+                let ours = self.shared.schemas.first().cloned();
+                let mismatch = Arc::new(SchemaMismatch { topic, node, uid, ours, theirs });
+                return Step::Gone(Some(self.leave(index, Departure::Mismatch(mismatch))));
+            }
         }
         // A topic is processed once it is known, unless an earlier message is unprocessed.
         if !had_unconsumed {

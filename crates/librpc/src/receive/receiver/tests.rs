@@ -89,6 +89,7 @@ impl Stage {
         let address = Address::Topics(["**".parse().unwrap()].into());
         let settings = Settings {
             history: 0,
+            schemas: [].into(),
             address,
             capacity: CAPACITY,
             max_message: 1 << 30,

@@ -25,6 +25,7 @@ use crate::send::account::Account;
 use crate::send::lent_queue::{LentQueue, Reap};
 use crate::send::polling::Polling;
 use crate::send::task::Task;
+use crate::send::topic_name::TopicName;
 use crate::stats::sampling::Sampler;
 use crate::sys::clock::now_ns;
 use crate::sys::memory::{Reader, Writer, no_ack};
@@ -310,6 +311,11 @@ impl OutboundChannel {
             Access::Unknown if self.is_connected() => Err(Pushed::Unsent),
             Access::Unknown => Err(Pushed::Failed),
         }
+    }
+
+    /// The declaration of a topic to the receiver. A long definition would take the place of messages.
+    pub(crate) fn declaration<'t>(&self, topic: &'t TopicName) -> &'t [u8] {
+        topic.declaration(self.target().knows_types(), self.max_inline / 4)
     }
 
     /// Declares something to the receiver, for the records that follow: a topic, or a caller.
