@@ -174,7 +174,9 @@ pub use typed::Json;
 #[cfg(feature = "postcard")]
 pub use typed::Postcard;
 pub use typed::{
-    DecodeError, EncodeError, Plain, Typed, TypedInbox, TypedMessage, TypedPublishError, TypedPublisher, TypedSample,
+    DecodeError, EncodeError, Plain, Typed, TypedCallError, TypedClient, TypedInbox, TypedMessage, TypedPending,
+    TypedPublishError, TypedPublisher, TypedReplies, TypedReply, TypedReplyError, TypedReplyStream, TypedRequest,
+    TypedSample, TypedServer,
 };
 pub use wait_set::{WaitSet, WaitSetError, Waitable};
 pub use wire::Reason;

@@ -18,7 +18,7 @@ use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
 use crate::sys::{barrier, fork};
 use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
-use crate::typed::{Typed, TypedInbox, TypedPublisher};
+use crate::typed::{Typed, TypedClient, TypedInbox, TypedPublisher, TypedServer};
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -292,6 +292,16 @@ impl Node {
         self.server_builder(service).open()
     }
 
+    /// Serves a service whose requests are of type `Q` and whose replies are of type `A`. Clients of other types, or of none, do not
+    /// reach it.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub fn serve_of<Q: Typed, A: Typed>(&self, service: &str) -> Result<TypedServer<Q, A>, ServeError> {
+        self.server_builder(service).open_of()
+    }
+
     /// Sets up a server of a service.
     pub fn server_builder(&self, service: &str) -> ServerBuilder<'_> {
         ServerBuilder::new(&self.0, service)
@@ -304,6 +314,15 @@ impl Node {
     /// [`ServeError`].
     pub fn client(&self, service: &str) -> Result<Client, ServeError> {
         self.client_builder(service).open()
+    }
+
+    /// A client of a service whose requests are of type `Q` and whose replies are of type `A`. Does not block. See [`TypedClient`].
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub fn client_of<Q: Typed, A: Typed>(&self, service: &str) -> Result<TypedClient<Q, A>, ServeError> {
+        self.client_builder(service).open_of()
     }
 
     /// Sets up a client of a service.

@@ -270,6 +270,34 @@ fn text_of(schema: &Option<Schema>) -> String {
     schema.as_ref().map_or_else(|| "bytes without a type".to_owned(), |schema| format!("of type {schema}"))
 }
 
+/// What the requests and the replies of a service are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CallSchemas {
+    pub(crate) request: Option<Schema>,
+    pub(crate) reply: Option<Schema>,
+}
+
+impl CallSchemas {
+    pub(crate) fn new(schemas: Option<[Schema; 2]>) -> Self {
+        let [request, reply] = schemas.map_or([None, None], |both| both.map(Some));
+        Self { request, reply }
+    }
+
+    /// What a list of schemas says.
+    pub(crate) fn listed(schemas: &[Schema]) -> Self {
+        Self { request: schemas.first().cloned(), reply: schemas.get(1).cloned() }
+    }
+
+    /// What differs between a client and a server, if anything does: the client's, and the server's.
+    pub(crate) fn difference(client: &Self, server: &Self) -> Option<(Option<Schema>, Option<Schema>)> {
+        if !is_readable(client.request.as_ref(), server.request.as_ref()) {
+            return Some((client.request.clone(), server.request.clone()));
+        }
+        let is_same = is_readable(server.reply.as_ref(), client.reply.as_ref());
+        (!is_same).then(|| (client.reply.clone(), server.reply.clone()))
+    }
+}
+
 /// Whether what is sent as `given` may be read as `wanted`. Who wants no type takes everything.
 pub(crate) fn is_readable(given: Option<&Schema>, wanted: Option<&Schema>) -> bool {
     wanted.is_none_or(|wanted| given.is_some_and(|given| given.matches(wanted)))

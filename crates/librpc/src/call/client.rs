@@ -20,6 +20,7 @@ use crate::receive::Wait;
 use crate::receive::builder::InboxBuilder;
 use crate::receive::receiver::Until;
 use crate::registry::wait;
+use crate::schema::{CallSchemas, Schema};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::topic::check_topic;
@@ -35,12 +36,13 @@ pub struct ClientBuilder<'n> {
     service: String,
     inbox: InboxBuilder<'n>,
     max_in_flight: usize,
+    schemas: Option<[Schema; 2]>,
 }
 
 impl<'n> ClientBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, service: &str) -> Self {
         let inbox = InboxBuilder::new(node, Ok(Address::Replies));
-        Self { node, service: service.to_owned(), inbox, max_in_flight: DEFAULT_IN_FLIGHT }
+        Self { node, service: service.to_owned(), inbox, max_in_flight: DEFAULT_IN_FLIGHT, schemas: None }
     }
 
     /// How many calls may be in flight, by default 256. Beyond it a call fails at once ([`CallError::Busy`]).
@@ -58,6 +60,13 @@ impl<'n> ClientBuilder<'n> {
         Self { inbox: self.inbox.capacity(bytes), ..self }
     }
 
+    /// What the requests and the replies are. A server of other types is not called; if there is no other, a call fails with
+    /// [`CallError::Mismatch`]. By default they are bytes without a type, which only reach servers without one. See
+    /// [`crate::Node::client_of`].
+    pub fn schemas(self, request: Schema, reply: Schema) -> Self {
+        Self { schemas: Some([request, reply]), ..self }
+    }
+
     /// How a call waits for its reply.
     pub fn wait(self, wait: Wait) -> Self {
         Self { inbox: self.inbox.wait(wait), ..self }
@@ -69,13 +78,20 @@ impl<'n> ClientBuilder<'n> {
     ///
     /// [`ServeError`].
     pub fn open(self) -> Result<Client, ServeError> {
-        let Self { node, service, inbox, max_in_flight } = self;
+        let Self { node, service, inbox, max_in_flight, schemas } = self;
         check_topic(&service)?;
         let inbox = inbox.open()?;
         let shared = inbox.shared().clone();
-        let caller = Caller { inbox: shared.number, capacity: shared.capacity, max_message: shared.max_message };
+        let caller = Caller {
+            inbox: shared.number,
+            capacity: shared.capacity,
+            max_message: shared.max_message,
+            schemas: schemas.as_ref().map(|both| both.iter().map(|schema| (&schema.short()).into()).collect()),
+        };
+        let schemas = CallSchemas::new(schemas.map(|both| both.map(|schema| schema.short())));
         let service: Arc<str> = service.into();
-        let calling = Calling::new(node.clone(), service.clone(), shared, wire::encode(&caller), max_in_flight);
+        let calling =
+            Calling::new(node.clone(), service.clone(), shared, (wire::encode(&caller), schemas), max_in_flight);
         Ok(Client(Arc::new(Shared {
             exchange: Exchange::new(inbox, calling, node.reactor()),
             node: node.clone(),

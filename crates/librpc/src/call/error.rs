@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::receive::{InboxError, RecvError};
+use crate::schema::InvalidSchema;
 use crate::send::SendError;
 use crate::stats::CallFailure;
 use crate::sys::OsError;
@@ -67,7 +68,8 @@ pub enum CallError {
         /// What the server says.
         text: Arc<str>,
     },
-    /// The answer is not of the kind that the call expects.
+    /// The answer is not of the kind that the call expects, or the service is of other types ([`crate::ClientBuilder::schemas`]): then
+    /// nothing was sent.
     #[error("service {service:?} of node {node:?} {why}")]
     Mismatch {
         /// The service.
@@ -226,6 +228,9 @@ pub enum ServeError {
     /// The name of the service is not valid: it follows the rules of topics.
     #[error("invalid name of a service, which follows the rules of topics: {0}")]
     InvalidService(#[from] InvalidTopic),
+    /// The type of its requests or of its replies has no valid name.
+    #[error(transparent)]
+    Type(#[from] InvalidSchema),
     /// Its inbox could not be opened.
     #[error(transparent)]
     Inbox(#[from] InboxError),

@@ -21,6 +21,7 @@ use crate::receive::builder::InboxBuilder;
 use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
 use crate::receive::{StopHandle, Wait};
+use crate::schema::Schema;
 use crate::sys::clock::Instant;
 use crate::topic::check_topic;
 
@@ -38,13 +39,21 @@ pub struct ServerBuilder<'n> {
     inbox: InboxBuilder<'n>,
     max_in_flight: usize,
     max_per_client: usize,
+    schemas: Vec<Schema>,
 }
 
 impl<'n> ServerBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, service: &str) -> Self {
         let service: Arc<str> = service.into();
         let inbox = InboxBuilder::new(node, Ok(Address::Service(service.clone())));
-        Self { node, service, inbox, max_in_flight: DEFAULT_IN_FLIGHT, max_per_client: DEFAULT_PER_CLIENT }
+        Self {
+            node,
+            service,
+            inbox,
+            max_in_flight: DEFAULT_IN_FLIGHT,
+            max_per_client: DEFAULT_PER_CLIENT,
+            schemas: Vec::new(),
+        }
     }
 
     /// How many requests may be taken and not answered, by default 4,096. Those beyond it fail at once
@@ -68,6 +77,12 @@ impl<'n> ServerBuilder<'n> {
         Self { inbox: self.inbox.capacity(bytes), ..self }
     }
 
+    /// What the requests and the replies are. A client of other types, or of none, does not reach the server: its call fails with
+    /// [`crate::CallError::Mismatch`]. By default, every client without types reaches it. See [`crate::Node::serve_of`].
+    pub fn schemas(self, request: Schema, reply: Schema) -> Self {
+        Self { schemas: vec![request, reply], ..self }
+    }
+
     /// How the server waits.
     pub fn wait(self, wait: Wait) -> Self {
         Self { inbox: self.inbox.wait(wait), ..self }
@@ -80,9 +95,9 @@ impl<'n> ServerBuilder<'n> {
     ///
     /// [`ServeError`].
     pub fn open(self) -> Result<Server, ServeError> {
-        let Self { node, service, inbox, max_in_flight, max_per_client } = self;
+        let Self { node, service, inbox, max_in_flight, max_per_client, schemas } = self;
         check_topic(&service)?;
-        let inbox = inbox.open()?;
+        let inbox = inbox.schemas(schemas).open()?;
         let (stop, shared) = (inbox.stop_handle(), inbox.shared().clone());
         let serving = Serving::new(node.clone(), service.clone(), shared, (max_in_flight, max_per_client));
         Ok(Server {

@@ -27,6 +27,7 @@ use crate::receive::inbox::{Heard, Inbox, Spoken};
 use crate::receive::{Departure, Sample};
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
+use crate::schema::{CallSchemas, Schema, SchemaMismatch};
 use crate::send::SendError;
 use crate::send::message::Call;
 use crate::send::routes::Reached;
@@ -347,7 +348,16 @@ impl Serving {
         if self.clients.contains_key(&channel) {
             return Err("it says twice where it takes replies".into());
         }
-        let Caller { inbox, capacity, max_message } = decoded(sample)?;
+        let Caller { inbox, capacity, max_message, schemas } = decoded(sample)?;
+        let schemas = schemas.unwrap_or_default().into_iter().take(2).map(Schema::try_from);
+        let theirs = CallSchemas::listed(&schemas.collect::<Result<Vec<_>, _>>().map_err(|bad| bad.to_string())?);
+        // An honest client knows what the list of inboxes says.
+        if let Some((there, here)) = CallSchemas::difference(&theirs, &CallSchemas::listed(&self.inbox.schemas))
+            && let Address::Service(service) = &self.inbox.address
+        {
+            let (node, uid) = (&sample.peer().node, sample.peer().uid);
+            return Err(SchemaMismatch::new(service, node, uid, here, there).to_string());
+        }
         if !is_mappable(capacity, page_size()) {
             return Err(format!("it takes replies in a ring of {capacity} bytes, which this system cannot map"));
         }

@@ -46,11 +46,16 @@ impl InboxBuilder<'_> {
 
 /// Calls back with each message until the inbox is stopped. A message during which it panics stays unprocessed.
 fn receive_all(mut inbox: Inbox, callback: &mut impl FnMut(Message<'_>)) -> Result<(), CallbackError> {
-    while let Some(message) = inbox.recv()? {
+    loop {
+        let message = match inbox.recv() {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(()),
+            Err(RecvError::Mismatch(_)) => continue, // it was logged, and the others come
+            Err(error) => return Err(error.into()),
+        };
         catch_unwind(AssertUnwindSafe(|| callback(message))).map_err(CallbackError::panicked)?;
         inbox.ack();
     }
-    Ok(())
 }
 
 /// Why a callback's thread has ended.

@@ -7,7 +7,7 @@ use crate::name::Address;
 use crate::node_shared::NodeShared;
 use crate::rendezvous::hello::{identify, other_version};
 use crate::rendezvous::step::{Asked, Next};
-use crate::schema::{Schema, SchemaMismatch};
+use crate::schema::{InvalidSchema, Schema, SchemaMismatch};
 use crate::stats::Denial;
 use crate::stats::page::denial_text;
 use crate::sys::socket::{Credentials, Socket};
@@ -40,16 +40,22 @@ pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, 
     match identify(node, (&by, incarnation), owner, socket.peer_groups(), node.is_private()) {
         Ok(peer) => {
             let (by, uid, topic): (_, _, Arc<str>) = (peer.node.clone(), peer.uid, topic.into());
-            let theirs = match mismatch.map(|Typed { schema }| schema.map(Schema::try_from).transpose()).transpose() {
-                Ok(theirs) => theirs,
+            let mismatch = match mismatch.map(|typed| differs(&inbox.schemas, typed)).transpose() {
+                Ok(found) => found.map(|(ours, theirs)| Arc::new(SchemaMismatch::new(&topic, &by, uid, ours, theirs))),
                 Err(bad) => return Next::refuse(Reason::BadHandshake, bad.to_string()),
             };
-            let ours = inbox.schemas.first().cloned();
-            let mismatch = theirs.map(|theirs| Arc::new(SchemaMismatch::new(&topic, &by, uid, ours, theirs)));
             let text = mismatch.as_ref().map_or_else(|| denial_text(&text), |mismatch| mismatch.to_string().into());
             let denial = Denial { inbox: number, by, uid, topic, text, is_mismatch: mismatch.is_some(), mismatch };
             Next::by_rules(node, Asked::Denier(Arc::new(peer), inbox, Arc::new(denial)))
         }
         Err(next) => next,
     }
+}
+
+/// What the inbox wants, and what the other side has. Only what it does want is believed.
+fn differs(wanted: &[Schema], typed: Typed) -> Result<(Option<Schema>, Option<Schema>), InvalidSchema> {
+    let Typed { schema, wanted: which } = typed;
+    let (theirs, which) = (schema.map(Schema::try_from).transpose()?, which.map(Schema::try_from).transpose()?);
+    let ours = wanted.iter().find(|ours| which.as_ref().is_some_and(|which| which.matches(ours)));
+    Ok((ours.cloned(), theirs))
 }

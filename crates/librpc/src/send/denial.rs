@@ -40,13 +40,24 @@ impl Routes {
 
     /// A subscription is of another type than the topic. Its node is notified once.
     pub(super) fn mismatch(&self, subscription: &Subscription, topic: &TopicName) -> Mismatched {
-        let target = subscription.target.clone();
-        let (ours, theirs) = (topic.schema().map(Schema::short), target.wanted().cloned());
-        let mismatch = Arc::new(SchemaMismatch::new(topic.name(), &target.node, target.uid, ours, theirs));
-        tracing::warn!(inbox = target.inbox, %mismatch, "a subscription is not reached");
-        let typed = Typed { schema: mismatch.ours.as_ref().map(Into::into) };
-        self.tell(&target, topic.name(), String::new(), Some(typed));
-        Mismatched { target, mismatch }
+        let (ours, theirs) = (topic.schema().map(Schema::short), subscription.target.wanted().cloned());
+        self.differ(&subscription.target, topic.name(), ours, theirs)
+    }
+
+    /// A topic, or a service, is of another type here than there. The other side's node is notified once.
+    pub(crate) fn differ(
+        &self,
+        target: &Target,
+        topic: &Arc<str>,
+        ours: Option<Schema>,
+        theirs: Option<Schema>,
+    ) -> Mismatched {
+        let mismatch = Arc::new(SchemaMismatch::new(topic, &target.node, target.uid, ours, theirs));
+        tracing::warn!(inbox = target.inbox, %mismatch, "an inbox is not reached");
+        let listed = |schema: &Option<Schema>| schema.as_ref().map(Into::into);
+        let typed = Typed { schema: listed(&mismatch.ours), wanted: listed(&mismatch.theirs) };
+        self.tell(target, topic, String::new(), Some(typed));
+        Mismatched { target: target.clone(), mismatch }
     }
 
     fn tell(&self, target: &Target, topic: &str, text: String, mismatch: Option<Typed>) {

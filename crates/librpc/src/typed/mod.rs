@@ -3,6 +3,7 @@
 //! The type travels in the list of inboxes and in the topic's declaration, and not with messages. Both sides compare it before a
 //! message is sent, and the receiver again before one is handed out.
 
+mod calls; //     requests and replies that are values
 mod inbox; //     receiving values
 mod plain; //     values as they lie in memory
 mod publisher; // publishing values
@@ -15,6 +16,10 @@ use std::sync::Arc;
 
 use crate::schema::{InvalidSchema, Schema};
 
+pub use self::calls::{
+    TypedCallError, TypedClient, TypedPending, TypedReplies, TypedReply, TypedReplyError, TypedReplyStream,
+    TypedRequest, TypedServer,
+};
 pub use self::inbox::{TypedInbox, TypedMessage, TypedSample};
 #[cfg(feature = "json")]
 pub use self::json::Json;

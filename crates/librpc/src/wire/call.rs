@@ -2,8 +2,10 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::schema::ListedSchema;
+
 /// Where a client takes replies: the payload of its first record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(crate) struct Caller {
     /// The number of the inbox.
@@ -14,6 +16,9 @@ pub(crate) struct Caller {
     /// The longest message that it takes, in bytes.
     #[n(2)]
     pub(crate) max_message: u64,
+    /// What its requests and the replies that it takes are, if it says so.
+    #[n(3)]
+    pub(crate) schemas: Option<Vec<ListedSchema>>,
 }
 
 /// How many more parts a client takes.

@@ -114,18 +114,21 @@ pub(crate) struct Deny {
     /// The reason, in words.
     #[n(7)]
     pub(crate) text: String,
-    /// The topic is of another type than the inbox wants; which one, at the publisher.
+    /// The topic is of another type than the inbox wants, or a service than its client.
     #[n(8)]
     pub(crate) mismatch: Option<Typed>,
 }
 
-/// What a topic, or a service, means at a node.
+/// What a topic is at its publisher, or the requests or replies of a service at its client.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(crate) struct Typed {
     /// `None`: bytes without a type.
     #[n(0)]
     pub(crate) schema: Option<ListedSchema>,
+    /// The inbox wants another one.
+    #[n(1)]
+    pub(crate) wanted: Option<ListedSchema>,
 }
 
 impl Deny {

@@ -23,13 +23,14 @@ use crate::name::Peer;
 use crate::node_shared::Owned;
 use crate::receive::Sample;
 use crate::registry::change_counter::Watch;
-use crate::registry::lookup::Listings;
+use crate::registry::lookup::{Listings, is_listed};
 use crate::registry::view::Subscription;
+use crate::schema::CallSchemas;
 use crate::send::SendError;
 use crate::send::channel::OutboundChannel;
 use crate::send::message::Call;
 use crate::send::route::RouteId;
-use crate::send::topics::TopicRoute;
+use crate::send::topics::{Mismatched, TopicRoute};
 use crate::stats::calls::CallGuard;
 use crate::stats::{CallFailure, CallSide};
 use crate::sys::clock::Instant;
@@ -40,6 +41,9 @@ use lookups::Lookups;
 
 /// How many parts of a reply a server sends before its client has taken any.
 pub(super) const WINDOW: u32 = 16;
+
+/// At most this many servers of other types are remembered.
+const MAX_MISMATCHED: usize = 64;
 
 /// A server of the service.
 #[derive(Debug)]
@@ -131,6 +135,9 @@ pub(super) struct Calling {
     out: Outgoing,
     /// What it says of itself before its first request on a channel.
     caller: Vec<u8>,
+    /// What its requests and replies are, and the servers for which they are others.
+    schemas: CallSchemas,
+    mismatched: Vec<Mismatched>,
     servers: Vec<Server>,
     /// The domain's change counter, and its value when the servers were looked up; the version of the view then.
     registry: Option<(Watch, u64)>,
@@ -165,7 +172,7 @@ impl Calling {
         node: Arc<Owned>,
         service: Arc<str>,
         inbox: Arc<InboxShared>,
-        caller: Vec<u8>,
+        (caller, schemas): (Vec<u8>, CallSchemas),
         max_in_flight: usize,
     ) -> Self {
         Self {
@@ -175,6 +182,8 @@ impl Calling {
             service,
             inbox,
             caller,
+            schemas,
+            mismatched: Vec::new(),
             servers: Vec::new(),
             registry: None,
             version: 0,
@@ -230,6 +239,14 @@ impl Calling {
             return;
         }
         let target = &listed.target;
+        let theirs = CallSchemas::listed(target.schemas.as_deref().unwrap_or_default());
+        if let Some((here, there)) = CallSchemas::difference(&self.schemas, &theirs) {
+            if self.mismatched.len() == MAX_MISMATCHED {
+                self.mismatched.remove(0);
+            }
+            self.mismatched.push(self.out.routes.differ(target, &self.service, here, there));
+            return;
+        }
         let key: Arc<Invited> = Arc::new((target.node.clone(), target.incarnation, target.uid));
         self.inbox.invite((*key).clone());
         let way = TopicRoute::new(self.out.routes.subscription_route(listed.clone(), &self.out.names));
@@ -276,9 +293,7 @@ impl Calling {
             Some(Said::Yes) => {}
             Some(Said::Later) => return Ok(Begun::Later),
             Some(Said::Failed(error)) => return Err(self.not_sent(error)),
-            Some(Said::Gone) | None => {
-                return Err(CallError::NoServer { service: self.service.clone(), node: to.clone() });
-            }
+            Some(Said::Gone) | None => return Err(self.no_server(to.as_ref())),
         }
         fault!("call.requested");
         self.last = number;
@@ -300,6 +315,22 @@ impl Calling {
         };
         self.calls.insert(number, Box::new(ongoing));
         Ok(Begun::As(number))
+    }
+
+    /// Why there is no server: there is one of other types, or there is none.
+    fn no_server(&self, to: Option<&Arc<str>>) -> CallError {
+        let (service, directory) = (self.service.clone(), self.node.directory());
+        let is_there = |found: &&Mismatched| {
+            let is_listed = |directory: &_| is_listed(directory, &found.target).unwrap_or(true);
+            to.is_none_or(|to| *to == found.target.node) && directory.as_deref().is_some_and(is_listed)
+        };
+        match self.mismatched.iter().find(is_there) {
+            Some(Mismatched { target, mismatch }) => {
+                let why = format!("is of other types: {mismatch}").into();
+                CallError::Mismatch { service, node: target.node.clone(), why }
+            }
+            None => CallError::NoServer { service, node: to.cloned() },
+        }
     }
 
     /// Sends a request to one server. The answer is that of the server that took it, or the best of the others'. `None`: there is no
