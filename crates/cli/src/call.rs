@@ -53,7 +53,7 @@ pub(crate) struct Args {
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let node = domain.open(&args.id.clone().map_or_else(|| unique_id("call"), Ok)?)?;
-    let client = open(node.client(&args.service))?;
+    let client = open(node.client_builder(&args.service).any_types().open())?;
     let request = match args.data.as_deref() {
         Some("-") => {
             let mut request = Vec::new();

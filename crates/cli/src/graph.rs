@@ -65,6 +65,8 @@ struct Flow {
 struct Graph {
     /// Each with its warnings.
     points: BTreeMap<Point, Option<&'static str>>,
+    /// What is wanted from a topic, or a service.
+    types: BTreeMap<Point, BTreeSet<String>>,
     flows: BTreeMap<(Point, Point), Flow>,
 }
 
@@ -109,6 +111,12 @@ impl Graph {
             let wrong = (node.state != State::Alive).then(|| node.state.name());
             graph.points.insert(Point::Node(node.id.clone()), wrong);
         }
+        for inbox in &snapshot.inboxes {
+            let point = if inbox.is_of_calls { Point::Service } else { Point::Topic };
+            for (address, text) in inbox.addresses.iter().zip(inbox.types.iter().cycle()) {
+                graph.types.entry(point(address.clone())).or_default().insert(text.clone());
+            }
+        }
         for inbox in snapshot.inboxes.iter().filter(|inbox| !inbox.is_of_calls) {
             for topic in inbox.addresses.iter().filter(|address| **address != inbox.node) {
                 let (topic, node) = (Point::Topic(topic.clone()), Point::Node(inbox.node.clone()));
@@ -149,6 +157,12 @@ impl Graph {
         graph
     }
 
+    /// A point's name, with the types that are wanted from it.
+    pub(super) fn name(&self, point: &Point) -> String {
+        let types: Vec<&str> = self.types.get(point).into_iter().flatten().map(String::as_str).collect();
+        if types.is_empty() { point.name().to_owned() } else { format!("{} : {}", point.name(), types.join(", ")) }
+    }
+
     fn numbers(&self) -> BTreeMap<&Point, usize> {
         self.points.keys().zip(0..).collect()
     }
@@ -162,7 +176,7 @@ impl Graph {
         let escape = |text: &str| text.chars().map(escape_one).collect::<String>();
         let mut text = String::from("flowchart LR\n");
         for (point, wrong) in &self.points {
-            let (number, name) = (numbers[point], escape(point.name()));
+            let (number, name) = (numbers[point], escape(&self.name(point)));
             let name = wrong.map_or(name.clone(), |wrong| format!("{name} ({wrong})"));
             text += &match point {
                 Point::Node(_) => format!("  n{number}[\"{name}\"]\n"),
@@ -186,7 +200,8 @@ impl Graph {
                 Point::Topic(_) => "ellipse",
                 Point::Service(_) => "component",
             };
-            let name = wrong.map_or(point.name().to_owned(), |wrong| format!("{} ({wrong})", point.name()));
+            let name = self.name(point);
+            let name = wrong.map_or(name.clone(), |wrong| format!("{name} ({wrong})"));
             let colour = if wrong.is_some() { ", color=red" } else { "" };
             text += &format!("  n{} [label=\"{}\", shape={shape}{colour}];\n", numbers[point], escape(&name));
         }

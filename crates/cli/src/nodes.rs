@@ -1,5 +1,6 @@
 //! `librpc nodes`: which nodes are in the domain, and whether they answer. It joins nothing and creates nothing.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,12 +10,12 @@ use serde::Serialize;
 
 use crate::domain::DomainArgs;
 use crate::outcome::{CommandResult, Outcome};
-use crate::snapshot::{ANSWER_LIMIT, State, denials};
+use crate::snapshot::{ANSWER_LIMIT, State, denials, listed_type};
 
 /// Lists the nodes of the domain
 ///
 /// A dead node whose files are still there is shown as dead, and a node that does not answer within 1 s as stalled.
-/// Topics that the subscriptions of a node may not read are listed after the table. If there is no domain, nothing is
+/// Topics that the subscriptions of a node may not read, or that are of another type, are listed after the table. If there is no domain, nothing is
 /// shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -22,7 +23,7 @@ Examples:
   librpc nodes
   librpc nodes --json | jq -r 'select(.alive) | .id'")]
 pub(crate) struct Args {
-    /// Write one object per line: id, pid, uid, incarnation, alive, state, inboxes, opened_unix_s, denials
+    /// Write one object per line: id, pid, uid, incarnation, alive, state, inboxes, types, opened_unix_s, denials, mismatches
     #[arg(long)]
     json: bool,
 }
@@ -36,10 +37,16 @@ struct Line<'a> {
     alive: bool,
     state: State,
     inboxes: &'a [String],
+    /// The types of those inboxes that want one, by address.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    types: BTreeMap<&'a str, String>,
     opened_unix_s: u64,
     /// The topics that its subscriptions may not read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     denials: Vec<String>,
+    /// Those of its inboxes that others mean as another type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mismatches: Vec<String>,
 }
 
 impl<'a> Line<'a> {
@@ -55,8 +62,10 @@ impl<'a> Line<'a> {
             alive: *alive,
             state,
             inboxes,
+            types: types(node),
             opened_unix_s,
-            denials: denied(node, stats),
+            denials: denied(node, stats, false),
+            mismatches: denied(node, stats, true),
         }
     }
 }
@@ -76,16 +85,33 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
             text.push('\n');
         }
         for Observed { node, stats, .. } in &nodes {
-            denied(node, stats).iter().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
+            let denied = [denied(node, stats, false), denied(node, stats, true)].concat();
+            denied.iter().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
         }
     }
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(Outcome::Done)
 }
 
-/// The topics that a node's subscriptions may not read, according to the node.
-fn denied(node: &NodeInfo, stats: &Result<NodeStats, ObserveError>) -> Vec<String> {
-    stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats))
+/// What the inboxes of a node want, by address.
+fn types(node: &NodeInfo) -> BTreeMap<&str, String> {
+    let typed = node.listed.iter().filter_map(|inbox| Some((inbox, listed_type(inbox)?)));
+    typed.flat_map(|(inbox, text)| inbox.addresses.iter().map(move |address| (&**address, text.clone()))).collect()
+}
+
+/// The topics that a node's subscriptions do not get, according to the node.
+fn denied(node: &NodeInfo, stats: &Result<NodeStats, ObserveError>, of_types: bool) -> Vec<String> {
+    stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, of_types))
+}
+
+/// The addresses of a node's inboxes, each with its type if it has one.
+fn with_types(node: &NodeInfo) -> String {
+    let types = types(node);
+    let shown = |address: &String| match types.get(&**address) {
+        Some(text) => format!("{address}:{text}"),
+        None => address.clone(),
+    };
+    node.inboxes.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 fn table(nodes: &[Observed]) -> Table {
@@ -99,7 +125,7 @@ fn table(nodes: &[Observed]) -> Table {
             node.uid.to_string(),
             State::of(stats).name().to_owned(),
             humantime::format_duration(std::time::Duration::from_secs(age)).to_string(),
-            node.inboxes.join(" "),
+            with_types(node),
             node.incarnation.to_string(),
         ]);
     }

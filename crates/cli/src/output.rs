@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
-use librpc::{Acknowledge, Inbox, InboxBuilder, InboxError, Message, Node, Policy};
+use librpc::{Acknowledge, Inbox, InboxBuilder, InboxError, Message, Node, Policy, RecvError};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::interrupt::Interrupt;
 use crate::latency::counted;
@@ -17,15 +18,20 @@ use crate::options::RoomArgs;
 use crate::outcome::{Usage, say};
 use crate::stdout::{Stdout, Written};
 use crate::turned_away::TurnedAway;
+use crate::value;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct OutputArgs {
     /// Leave after N messages
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
-    /// Write one object per line: from, topic, sequence, payload (or payload_base64), missed, redelivered
+    /// Write one object per line: from, topic, sequence, payload (or payload_base64), missed, redelivered; type and value, if it
+    /// has a type
     #[arg(long, conflicts_with = "raw")]
     json: bool,
+    /// Write a message as JSON where its type allows that, and as it is otherwise
+    #[arg(long, conflicts_with_all = ["raw", "json"])]
+    values: bool,
     /// Write nothing between the messages
     #[arg(long)]
     raw: bool,
@@ -89,9 +95,16 @@ impl OutputArgs {
         interrupt.then(move || stop.stop());
         let (mut tally, mut line) = (Tally::default(), Vec::new());
         loop {
-            let message = match spectator {
-                None => inbox.recv()?,
-                Some(_) => inbox.recv_timeout(Spectator::LOOK_EVERY)?,
+            let received = match spectator {
+                None => inbox.recv(),
+                Some(_) => inbox.recv_timeout(Spectator::LOOK_EVERY),
+            };
+            let message = match received {
+                Err(RecvError::Mismatch(mismatch)) => {
+                    say(mismatch);
+                    continue;
+                }
+                received => received?,
             };
             if let Some(message) = &message {
                 let missed = message.missed();
@@ -135,7 +148,10 @@ impl OutputArgs {
                 line.extend_from_slice(message.topic().unwrap_or_default().as_bytes());
                 line.push(b' ');
             }
-            line.extend_from_slice(message.payload());
+            match self.values.then(|| value_of(message)).flatten() {
+                Some(value) => serde_json::to_writer(&mut *line, &value).context("cannot write JSON")?,
+                None => line.extend_from_slice(message.payload()),
+            }
         }
         if !self.raw {
             line.push(b'\n');
@@ -171,7 +187,7 @@ impl<'n> Spectator<'n> {
     /// Reports what was turned away or denied since the last look.
     fn look(&mut self) {
         for denial in self.node.stats().denials {
-            if self.denied.insert((denial.by.to_string(), denial.topic.to_string())) {
+            if !denial.is_mismatch && self.denied.insert((denial.by.to_string(), denial.topic.to_string())) {
                 say(format_args!("denied by node {}: {}", denial.by, denial.text));
             }
         }
@@ -206,6 +222,16 @@ struct Line<'a> {
     /// Left out if it is not: only some publishers keep messages.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     past: bool,
+    /// Left out where the topic has no type.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    schema: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Value>,
+}
+
+/// A message as JSON, if its type allows that.
+fn value_of(message: &Message<'_>) -> Option<Value> {
+    value::read(message.schema()?, message.payload())
 }
 
 impl<'a> Line<'a> {
@@ -221,6 +247,8 @@ impl<'a> Line<'a> {
             missed: message.missed(),
             redelivered: message.is_redelivered(),
             past: message.is_past(),
+            schema: message.schema().map(ToString::to_string),
+            value: value_of(message),
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use librpc::{FlushError, Policy, PublishError, Publisher, SendError, UnsentLoan};
+use librpc::{FlushError, Policy, PublishError, Publisher, Schema, SendError, UnsentLoan};
 
 use crate::admit::ReadersArgs;
 use crate::deadline::{Deadline, SLICE};
@@ -29,6 +29,7 @@ Examples:
   seq 1000 | librpc pub numbers --wait 10s        # waits for a subscriber first
   yes | librpc pub load --rate 10000 --limit 100ms
   librpc pub camera/front --file frame-*.raw --rate 60  # of any size
+  echo '{\"x\":1.5}' | librpc pub robot/goal --schema Goal/json
   librpc pub map --file map.pgm --history 1 --stay 1h  # also for those who come later
   cat code | librpc pub door/code --readers uid:1000 --readers gid:44+exe:/usr/bin/guard")]
 pub(crate) struct Args {
@@ -40,6 +41,10 @@ pub(crate) struct Args {
     /// Keep the last N messages for subscribers that come later. They get them first, marked as "past" in JSON
     #[arg(long, value_name = "N", default_value_t = 0)]
     history: usize,
+    /// The type of the messages: NAME/ENCODING or NAME/ENCODING/HASH, as `librpc nodes` shows it. Without one they are bytes,
+    /// which only reach subscribers without a type
+    #[arg(long, value_name = "TYPE")]
+    schema: Option<Schema>,
     /// Stay this long after the last message, for late subscribers, or until interrupted
     #[arg(long, value_name = "TIME", requires = "history", value_parser = humantime::parse_duration)]
     stay: Option<Duration>,
@@ -59,8 +64,11 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         Some(readers) => node.readers(&args.topic, readers),
         None => node,
     })?;
-    let publisher = node.publisher_builder(&args.topic).history(args.history).open();
-    let mut publisher = publisher.map_err(|bad| Usage(bad.to_string()))?;
+    let mut publisher = node.publisher_builder(&args.topic).history(args.history);
+    if let Some(schema) = args.schema {
+        publisher = publisher.schema(schema);
+    }
+    let mut publisher = publisher.open().map_err(|bad| Usage(bad.to_string()))?;
     if let Some(wait) = args.source.wait
         && let Some(outcome) = wait_for_subscriber(&mut publisher, &args.topic, wait, &interrupt)?
     {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context;
-use librpc::{RecvError, ReplyError, ReplyStream, Request, Server};
+use librpc::{RecvError, ReplyError, ReplyStream, Request, Schema, Server};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::admit::AdmitArgs;
@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Reply with each line that the command writes, as it comes
     #[arg(long)]
     stream: bool,
+    /// The types of the requests and of the replies: each NAME/ENCODING or NAME/ENCODING/HASH
+    #[arg(long, value_names = ["REQUEST", "REPLY"], num_args = 2)]
+    types: Vec<Schema>,
     /// Run up to N commands at once
     #[arg(long, value_name = "N", default_value = "1")]
     concurrency: NonZeroUsize,
@@ -63,7 +66,11 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     }
     let id = args.id.clone().map_or_else(|| unique_id("serve"), Ok)?;
     let node = domain.open_admitting(&id, args.admit.clone().admission())?;
-    let server = open(node.serve(&args.service))?;
+    let mut server = node.server_builder(&args.service);
+    if let [request, reply] = &args.types[..] {
+        server = server.schemas(request.clone(), reply.clone());
+    }
+    let server = open(server.open())?;
     let stop = server.stop_handle();
     interrupt.then(move || stop.stop());
     std::thread::scope(|scope| {

@@ -7,7 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::services::{self, ServiceRow};
-use librpc::{Address, ChannelStats, Domain, Histogram, NodeInfo, NodeStats, ObserveError, Observed, Observer, Totals};
+use librpc::{
+    Address, ChannelStats, Domain, Histogram, InboxInfo, NodeInfo, NodeStats, ObserveError, Observed, Observer, Totals,
+};
 
 /// How long a node may take to answer.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -40,6 +42,8 @@ pub(crate) struct NodeRow {
     pub(crate) addresses: Vec<String>,
     /// The topics that its subscriptions may not read, one line each.
     pub(crate) denials: Vec<String>,
+    /// Its inboxes that others mean as another type, one line each.
+    pub(crate) mismatches: Vec<String>,
     /// Its memory for large payloads; `None`: it does not answer.
     pub(crate) payloads: Option<Payloads>,
 }
@@ -64,6 +68,8 @@ pub(crate) struct InboxRow {
     pub(crate) incarnation: String,
     pub(crate) number: u32,
     pub(crate) addresses: Vec<String>,
+    /// The type that it wants, if any.
+    pub(crate) types: Option<String>,
     /// Whether it receives requests or replies.
     pub(crate) is_of_calls: bool,
     pub(crate) policy: &'static str,
@@ -164,14 +170,23 @@ pub(crate) fn addresses(node: &str, address: &Address) -> Vec<String> {
     }
 }
 
-/// The topics that a node's subscriptions may not read, one line each.
-pub(crate) fn denials(node: &NodeInfo, stats: &NodeStats) -> Vec<String> {
+/// The types of an inbox as text: what it wants; of a service, its requests and its replies.
+pub(crate) fn listed_type(inbox: &InboxInfo) -> Option<String> {
+    let texts: Vec<String> = inbox.schemas.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(" -> "))
+}
+
+/// The topics that a node's subscriptions do not get, one line each: because they are of another type, or because they may not be read.
+pub(crate) fn denials(node: &NodeInfo, stats: &NodeStats, of_types: bool) -> Vec<String> {
     let line = |denial: &librpc::Denial| {
         let listed = node.listed.iter().find(|inbox| inbox.number == denial.inbox);
         let subscription = listed.map_or_else(|| format!("inbox {}", denial.inbox), |inbox| inbox.addresses.join(" "));
-        format!("subscription {subscription} is denied by node {}: {}", denial.by, denial.text)
+        match denial.is_mismatch {
+            true => denial.text.to_string(),
+            false => format!("subscription {subscription} is denied by node {}: {}", denial.by, denial.text),
+        }
     };
-    stats.denials.iter().map(line).collect()
+    stats.denials.iter().filter(|denial| denial.is_mismatch == of_types).map(line).collect()
 }
 
 impl Snapshot {
@@ -215,6 +230,7 @@ impl Snapshot {
                         incarnation: node.incarnation.to_string(),
                         number: inbox.number,
                         addresses,
+                        types: node.listed.iter().find(|listed| listed.number == inbox.number).and_then(listed_type),
                         is_of_calls,
                         policy: policy_name(inbox.policy),
                         capacity: inbox.capacity,
@@ -230,6 +246,7 @@ impl Snapshot {
                         incarnation: node.incarnation.to_string(),
                         number: inbox.number,
                         addresses: inbox.addresses.clone(),
+                        types: listed_type(inbox),
                         is_of_calls: false,
                         policy: inbox.policy.map_or("unknown", policy_name),
                         capacity: inbox.capacity,
@@ -249,7 +266,8 @@ impl Snapshot {
                 version,
                 namespaces,
                 addresses: node.inboxes.clone(),
-                denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats)),
+                denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, false)),
+                mismatches: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, true)),
                 payloads: (stats.as_ref().ok())
                     .map(|stats| Payloads { bytes: stats.payload_bytes, limit: stats.payload_limit }),
             });

@@ -1,5 +1,7 @@
 //! `librpc sub`: what is published to topics, on stdout.
 
+use librpc::Schema;
+
 use crate::admit::AdmitArgs;
 use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
@@ -18,6 +20,7 @@ use crate::output::{OutputArgs, Spectator, Tally};
 Examples:
   librpc sub 'sensor/*/temperature' --topic
   librpc sub '**' --json | jq .topic
+  librpc sub robot/pose --values                  # as JSON, whatever its encoding
   librpc sub position --policy latest             # only the newest count
   librpc sub map --history 1 --count 1             # the last one that was published, also before this
   librpc sub orders --id archive --durable orders # continues after it was killed")]
@@ -34,6 +37,9 @@ pub(crate) struct Args {
     /// At most this many of the messages that each publisher keeps from before (pub --history) [default: all of them]
     #[arg(long, value_name = "N")]
     history: Option<usize>,
+    /// Take only what is of this type: NAME/ENCODING or NAME/ENCODING/HASH, as `librpc nodes` shows it
+    #[arg(long, value_name = "TYPE")]
+    schema: Option<Schema>,
     /// Write the topic and a space before each message
     #[arg(long)]
     topic: bool,
@@ -53,6 +59,9 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     }
     if let Some(most) = args.history {
         subscriber = subscriber.history(most);
+    }
+    if let Some(schema) = args.schema {
+        subscriber = subscriber.schema(schema);
     }
     let inbox = args.output.open(subscriber)?;
     let spectator = Spectator::new(&node, args.output.policy());

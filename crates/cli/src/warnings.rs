@@ -17,7 +17,7 @@ pub(crate) const SILENT_SERVER: &str = "silent-server";
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Warning {
-    /// slow-consumer, queue-full, drops, too-large, denied, no-server, silent-server, stalled-node, dead-node, refused, broken
+    /// slow-consumer, queue-full, drops, too-large, denied, mismatch, no-server, silent-server, stalled-node, dead-node, refused, broken
     pub(crate) name: &'static str,
     pub(crate) node: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,11 +29,12 @@ pub(crate) struct Warning {
 pub(crate) fn find(snapshot: &Snapshot) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for node in &snapshot.nodes {
-        let denied = |text: &String| {
+        let denied = |name, text: &String| {
             let text = format!("node {}: {text}", node.id);
-            Warning { name: "denied", node: node.id.clone(), from: None, text }
+            Warning { name, node: node.id.clone(), from: None, text }
         };
-        warnings.extend(node.denials.iter().map(denied));
+        warnings.extend(node.denials.iter().map(|text| denied("denied", text)));
+        warnings.extend(node.mismatches.iter().map(|text| denied("mismatch", text)));
         let (name, what) = match node.state {
             State::Alive => continue,
             State::Stalled => ("stalled-node", "does not answer"),

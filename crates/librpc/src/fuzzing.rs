@@ -283,7 +283,7 @@ pub fn write_service(service: &str, capacity: u64) -> Vec<u8> {
 
 /// Where a client takes replies: the inbox, its capacity, and its longest message.
 pub fn write_caller(inbox: u32, capacity: u64, max_message: u64) -> Vec<u8> {
-    wire::encode(&Caller { inbox, capacity, max_message, schemas: None })
+    wire::encode(&Caller { inbox, capacity, max_message, schemas: None, any: None })
 }
 
 /// The inbox in which a client takes replies.

@@ -130,7 +130,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Check> {
         versions(snapshot),
         containers(snapshot),
     ];
-    checks.extend([denials(snapshot), traffic(snapshot)]);
+    checks.extend([denials(snapshot), types(snapshot), traffic(snapshot)]);
     checks
 }
 
@@ -228,6 +228,20 @@ fn denials(snapshot: &Snapshot) -> Check {
     let todo = "if they are to read it, have the publisher admit them (`NodeBuilder::readers`, `librpc pub --readers`)";
     match found.len() {
         0 => Check::pass(NAME, "none is denied a topic"),
+        1..=5 => Check::warn(NAME, found.join("; "), todo),
+        all => Check::warn(NAME, format!("{}; and {} more", found[..5].join("; "), all - 5), todo),
+    }
+}
+
+/// Inboxes that others mean as another type.
+fn types(snapshot: &Snapshot) -> Check {
+    const NAME: &str = "types";
+    let mismatched =
+        |node: &NodeRow| node.mismatches.iter().map(|text| format!("node {}: {text}", node.id)).collect::<Vec<_>>();
+    let found: Vec<String> = snapshot.nodes.iter().flat_map(mismatched).collect();
+    let todo = "build both sides with the same type, or give one of them another topic";
+    match found.len() {
+        0 => Check::pass(NAME, "both sides of each topic and service mean the same type"),
         1..=5 => Check::warn(NAME, found.join("; "), todo),
         all => Check::warn(NAME, format!("{}; and {} more", found[..5].join("; "), all - 5), todo),
     }

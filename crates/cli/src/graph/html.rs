@@ -41,7 +41,7 @@ pub(super) fn page(graph: &Graph, domain: &str) -> String {
                 Point::Service(_) => "service",
             }
         };
-        let name = wrong.map_or(point.name().to_owned(), |wrong| format!("{} ({wrong})", point.name()));
+        let name = wrong.map_or(graph.name(point), |wrong| format!("{} ({wrong})", graph.name(point)));
         let (middle, base) = (x + WIDTH / 2, y + HEIGHT / 2 + 5);
         drawn += &format!(
             "<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"{round}\"/>\

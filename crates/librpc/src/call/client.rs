@@ -36,13 +36,21 @@ pub struct ClientBuilder<'n> {
     service: String,
     inbox: InboxBuilder<'n>,
     max_in_flight: usize,
-    schemas: Option<[Schema; 2]>,
+    schemas: Vec<Schema>,
+    any: bool,
 }
 
 impl<'n> ClientBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, service: &str) -> Self {
         let inbox = InboxBuilder::new(node, Ok(Address::Replies));
-        Self { node, service: service.to_owned(), inbox, max_in_flight: DEFAULT_IN_FLIGHT, schemas: None }
+        Self {
+            node,
+            service: service.to_owned(),
+            inbox,
+            max_in_flight: DEFAULT_IN_FLIGHT,
+            schemas: Vec::new(),
+            any: false,
+        }
     }
 
     /// How many calls may be in flight, by default 256. Beyond it a call fails at once ([`CallError::Busy`]).
@@ -64,7 +72,12 @@ impl<'n> ClientBuilder<'n> {
     /// [`CallError::Mismatch`]. By default they are bytes without a type, which only reach servers without one. See
     /// [`crate::Node::client_of`].
     pub fn schemas(self, request: Schema, reply: Schema) -> Self {
-        Self { schemas: Some([request, reply]), ..self }
+        Self { schemas: vec![request, reply], ..self }
+    }
+
+    /// Calls every server, whatever the types of its requests and replies are: for tools and gateways, which pass bytes on.
+    pub fn any_types(self) -> Self {
+        Self { any: true, ..self }
     }
 
     /// How a call waits for its reply.
@@ -78,7 +91,7 @@ impl<'n> ClientBuilder<'n> {
     ///
     /// [`ServeError`].
     pub fn open(self) -> Result<Client, ServeError> {
-        let Self { node, service, inbox, max_in_flight, schemas } = self;
+        let Self { node, service, inbox, max_in_flight, schemas, any } = self;
         check_topic(&service)?;
         let inbox = inbox.open()?;
         let shared = inbox.shared().clone();
@@ -86,9 +99,11 @@ impl<'n> ClientBuilder<'n> {
             inbox: shared.number,
             capacity: shared.capacity,
             max_message: shared.max_message,
-            schemas: schemas.as_ref().map(|both| both.iter().map(|schema| (&schema.short()).into()).collect()),
+            schemas: Some(schemas.iter().map(|schema| (&schema.short()).into()).collect())
+                .filter(|_| !schemas.is_empty()),
+            any: any.then_some(true),
         };
-        let schemas = CallSchemas::new(schemas.map(|both| both.map(|schema| schema.short())));
+        let schemas = CallSchemas::listed(&schemas, any);
         let service: Arc<str> = service.into();
         let calling =
             Calling::new(node.clone(), service.clone(), shared, (wire::encode(&caller), schemas), max_in_flight);

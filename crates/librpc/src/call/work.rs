@@ -348,11 +348,12 @@ impl Serving {
         if self.clients.contains_key(&channel) {
             return Err("it says twice where it takes replies".into());
         }
-        let Caller { inbox, capacity, max_message, schemas } = decoded(sample)?;
+        let Caller { inbox, capacity, max_message, schemas, any } = decoded(sample)?;
         let schemas = schemas.unwrap_or_default().into_iter().take(2).map(Schema::try_from);
-        let theirs = CallSchemas::listed(&schemas.collect::<Result<Vec<_>, _>>().map_err(|bad| bad.to_string())?);
+        let schemas = schemas.collect::<Result<Vec<_>, _>>().map_err(|bad| bad.to_string())?;
+        let theirs = CallSchemas::listed(&schemas, any == Some(true));
         // An honest client knows what the list of inboxes says.
-        if let Some((there, here)) = CallSchemas::difference(&theirs, &CallSchemas::listed(&self.inbox.schemas))
+        if let Some((there, here)) = CallSchemas::difference(&theirs, &CallSchemas::listed(&self.inbox.schemas, false))
             && let Address::Service(service) = &self.inbox.address
         {
             let (node, uid) = (&sample.peer().node, sample.peer().uid);

@@ -48,11 +48,14 @@ pub(crate) struct ChannelRecord {
     pub(crate) ack: Arc<Mapping>,
 }
 
+/// A topic that was declared on a channel, and its type.
+type ShownTopic = (Arc<str>, Option<Arc<Schema>>);
+
 /// A channel in the table.
 #[derive(Debug)]
 pub(crate) struct Listed {
     record: ChannelRecord,
-    topics: Mutex<Vec<(Arc<str>, Option<Arc<Schema>>)>>,
+    topics: Mutex<Vec<ShownTopic>>,
 }
 
 /// Keeps a channel in the table.

@@ -19,6 +19,9 @@ pub(crate) struct Caller {
     /// What its requests and the replies that it takes are, if it says so.
     #[n(3)]
     pub(crate) schemas: Option<Vec<ListedSchema>>,
+    /// It passes bytes on, whatever they are.
+    #[n(4)]
+    pub(crate) any: Option<bool>,
 }
 
 /// How many more parts a client takes.

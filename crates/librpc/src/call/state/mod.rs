@@ -239,7 +239,7 @@ impl Calling {
             return;
         }
         let target = &listed.target;
-        let theirs = CallSchemas::listed(target.schemas.as_deref().unwrap_or_default());
+        let theirs = CallSchemas::listed(target.schemas.as_deref().unwrap_or_default(), false);
         if let Some((here, there)) = CallSchemas::difference(&self.schemas, &theirs) {
             if self.mismatched.len() == MAX_MISMATCHED {
                 self.mismatched.remove(0);
