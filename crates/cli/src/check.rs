@@ -13,7 +13,8 @@ use crate::snapshot::{Looker, Snapshot, State};
 
 /// Checks nodes and channels against limits, for monitoring probes
 ///
-/// Exit code 0: all is well. 1: a limit is exceeded, or a node is missing or does not answer. 3: all is well, but
+/// Exit code 0: all is well. 1: a limit is exceeded, a node is missing or does not answer, or two nodes that are there mean a topic or
+/// a service as different types. 3: all is well, but
 /// messages were lost while it looked. If there is no domain, all is well unless --node names a node.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -112,6 +113,9 @@ fn failures(args: &Args, snapshot: &Snapshot) -> Vec<String> {
     }
     if args.max_dead.is_some_and(|most| dead.len() > most) {
         failures.push(format!("dead: {}", dead.join(", ")));
+    }
+    for node in &snapshot.nodes {
+        failures.extend(node.mismatches_now.iter().map(|text| format!("mismatch at node {}: {text}", node.id)));
     }
     for row in &snapshot.channels {
         let (percent, to) = (row.fill() * 100.0, row.address());

@@ -44,6 +44,8 @@ pub(crate) struct NodeRow {
     pub(crate) denials: Vec<String>,
     /// Its inboxes that others mean as another type, one line each.
     pub(crate) mismatches: Vec<String>,
+    /// Those of which the other node is there.
+    pub(crate) mismatches_now: Vec<String>,
     /// Its memory for large payloads; `None`: it does not answer.
     pub(crate) payloads: Option<Payloads>,
 }
@@ -189,6 +191,13 @@ pub(crate) fn denials(node: &NodeInfo, stats: &NodeStats, of_types: bool) -> Vec
     stats.denials.iter().filter(|denial| denial.is_mismatch == of_types).map(line).collect()
 }
 
+/// What the living nodes mean as another type.
+fn mismatched_with(observed: &[Observed], stats: &NodeStats) -> Vec<String> {
+    let is_there = |id: &str| observed.iter().any(|Observed { node, .. }| node.alive && node.id == id);
+    let mismatches = stats.denials.iter().filter(|denial| denial.is_mismatch && is_there(&denial.by));
+    mismatches.map(|denial| denial.text.to_string()).collect()
+}
+
 impl Snapshot {
     pub(crate) fn of(mut observed: Vec<Observed>) -> Self {
         observed.sort_by(|a, b| a.node.id.cmp(&b.node.id));
@@ -268,6 +277,7 @@ impl Snapshot {
                 addresses: node.inboxes.clone(),
                 denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, false)),
                 mismatches: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, true)),
+                mismatches_now: stats.iter().flat_map(|stats| mismatched_with(&observed, stats)).collect(),
                 payloads: (stats.as_ref().ok())
                     .map(|stats| Payloads { bytes: stats.payload_bytes, limit: stats.payload_limit }),
             });

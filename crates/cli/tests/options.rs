@@ -83,6 +83,13 @@ fn rules(command: &'static [&'static str], option: &'static str, taken: Leads) -
     row(command, option, &[&valid[..], &invalid].concat())
 }
 
+/// A type; what a command does with a valid one.
+fn schemas(taken: Leads) -> Vec<(&'static str, Leads)> {
+    let valid = ["a/json", "a/b/cdr/0123456789abcdef"].map(|text| (text, taken));
+    let invalid = ["", "a", "/json", "a/xml", "a/json/1"].map(|text| (text, Usage));
+    [&valid[..], &invalid].concat()
+}
+
 /// The largest message that is taken: any number of bytes.
 fn max_message(command: &'static [&'static str]) -> Row {
     let values = [("0", On(0)), ("1", On(0)), (MAX, On(0)), (OVER_U64, Usage), ("-1", Usage), ("large", Usage)];
@@ -95,6 +102,7 @@ fn output(command: &'static [&'static str]) -> Vec<Row> {
         count(command, "count", On(0), On(0)),
         switch(command, "json"),
         switch(command, "raw"),
+        switch(command, "values"),
         row(
             command,
             "capacity",
@@ -118,12 +126,14 @@ fn rows() -> Vec<Row> {
         "history",
         &[("0", On(0)), ("1", On(0)), (MAX, On(0)), ("-1", Usage), ("all", Usage)],
     ));
+    rows.push(row(&["sub", "t"], "schema", &schemas(On(0))));
     rows.push(switch(&["sub", "t"], "topic"));
     rows.extend(source(&["send", "sink"]));
     rows.push(time(&["send", "nobody"], "wait", To(124), On(143)));
     rows.extend(source(&["pub", "t"]));
     rows.push(time(&["pub", "t"], "wait", To(124), On(143)));
     rows.push(time(&["pub", "t"], "limit", To(0), To(0)));
+    rows.push(row(&["pub", "t"], "schema", &schemas(To(0))));
     rows.push(rules(&["pub", "t"], "readers", To(0)));
     rows.push(row(
         &["pub", "t"],
@@ -139,6 +149,7 @@ fn rows() -> Vec<Row> {
     rows.push(row(&["call", "work", "--timeout", "0s"], "id", &[("0", To(124)), ("", Usage), ("a/b", Usage)]));
     rows.push(switch(&["serve", "work"], "echo"));
     rows.push(switch(&["serve", "work"], "stream"));
+    rows.push(row(&["serve", "work", "--echo"], "types", &[("a/json b/json", Usage), ("a/json", Usage), ("", Usage)]));
     rows.push(row(
         &["serve", "work", "--echo"],
         "concurrency",

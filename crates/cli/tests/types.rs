@@ -1,0 +1,134 @@
+//! Types on the command line: messages of a type as JSON, and those of another type.
+
+mod common;
+
+use common::{Place, Running, place, until};
+use librpc::{Describe, Json, Node, Postcard, Typed};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+#[derive(Serialize, Deserialize, Describe)]
+struct Goal {
+    name: String,
+    at: (f64, f64),
+}
+
+fn goal() -> Goal {
+    Goal { name: "dock".into(), at: (1.5, -2.0) }
+}
+
+fn open(place: &Place, id: &str) -> Node {
+    Node::builder(id).domain(librpc::Domain::at(place.path())).open().expect(id)
+}
+
+fn subscriber(place: &Place, id: &str, arguments: &[&str]) -> Running {
+    let running = place.start(&[&["sub", "--id", id], arguments].concat());
+    place.await_inbox(id);
+    running
+}
+
+#[test]
+fn messages_of_a_type_are_shown_as_json() {
+    let place = place("values");
+    let values = subscriber(&place, "values", &["**", "--values", "--topic", "--count", "2"]);
+    let lines = subscriber(&place, "lines", &["**", "--json", "--count", "2"]);
+    let source = open(&place, "source");
+    let mut goals = source.publisher_of::<Postcard<Goal>>("goal").unwrap();
+    assert_eq!(goals.publish(&goal()).unwrap().inboxes(), 2);
+    let mut bytes = source.publisher("bytes").unwrap();
+    assert_eq!(bytes.publish(b"no type").unwrap().inboxes(), 2);
+    assert_eq!(values.ends().stdout(), "goal {\"at\":[1.5,-2.0],\"name\":\"dock\"}\nbytes no type\n");
+    let lines = lines.ends();
+    let lines: Vec<Value> = lines.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["type"], Postcard::<Goal>::schema().unwrap().to_string());
+    assert_eq!(lines[0]["value"], json!({"name": "dock", "at": [1.5, -2.0]}));
+    assert!(lines[0]["payload"].is_string() || lines[0]["payload_base64"].is_string(), "{}", lines[0]);
+    assert!(lines[1].get("type").is_none() && lines[1].get("value").is_none(), "{}", lines[1]);
+}
+
+#[test]
+fn what_is_published_may_be_of_a_type() {
+    let place = place("pub_type");
+    let node = open(&place, "sink");
+    let mut goals = node.subscriber_of::<Json<Goal>>("goal").unwrap();
+    let line = br#"{"name":"dock","at":[1.5,-2.0]}"#;
+    let wrong = place.run(&["pub", "goal", "--id", "source"], line);
+    assert_eq!(wrong.code, 0, "{}", wrong.stderr);
+    let text = format!(
+        "\"goal\" is bytes without a type here, and of type {} at node \"sink\"",
+        Json::<Goal>::schema().unwrap()
+    );
+    assert!(wrong.stderr.contains(&text) && wrong.stderr.contains("0 inboxes"), "{}", wrong.stderr);
+    assert!(goals.try_recv().is_err(), "it is told, too");
+    let mut source = place.start(&["pub", "goal", "--id", "source", "--schema", "Goal/json"]);
+    source.write(line);
+    source.close_stdin();
+    let received = goals.recv().unwrap().unwrap().value().unwrap();
+    assert_eq!(received.name, "dock");
+    assert!(goals.try_recv().unwrap().is_none()); // it is processed
+    let source = source.ends();
+    assert_eq!(source.code, 0, "{}", source.stderr);
+}
+
+#[test]
+fn a_subscriber_may_take_one_type_only() {
+    let place = place("sub_type");
+    let mut sink = subscriber(&place, "sink", &["**", "--schema", "Goal/json", "--count", "1"]);
+    let wrong = place.run(&["pub", "a", "--schema", "Pose/json"], b"{}");
+    assert!(wrong.stderr.contains("0 inboxes"), "{}", wrong.stderr);
+    let told = sink.read_stderr_line();
+    assert!(told.contains("\"a\" is of type Goal/json here, and of type Pose/json at node"), "{told}");
+    let right = place.run(&["pub", "b", "--schema", "Goal/json"], b"{}");
+    assert_eq!(right.code, 0, "{}", right.stderr);
+    let sink = sink.ends();
+    assert_eq!((sink.code, sink.stdout()), (0, "{}\n"));
+    for bad in ["Goal", "Goal/xml", "", "Goal/json/12"] {
+        let usage = place.run(&["pub", "a", "--schema", bad], b"");
+        assert_eq!(usage.code, 2, "{bad:?}: {}", usage.stderr);
+    }
+}
+
+#[test]
+fn types_and_mismatches_are_seen_from_outside() {
+    let place = place("seen_types");
+    let node = open(&place, "sink");
+    let _goals = node.subscriber_of::<Json<Goal>>("goal").unwrap();
+    let _server = node.serve_of::<Json<Goal>, Postcard<Goal>>("plan").unwrap();
+    let (json, postcard) = (Json::<Goal>::schema().unwrap(), Postcard::<Goal>::schema().unwrap());
+    let sink = |place: &Place| place.nodes().into_iter().find(|node| node["id"] == "sink").unwrap();
+    let types = json!({"goal": json.to_string(), "plan": format!("{json} -> {postcard}")});
+    assert_eq!(sink(&place)["types"], types);
+    let table = place.run(&["nodes"], b"");
+    assert!(table.stdout().contains(&format!("goal:{json}")), "{}", table.stdout());
+    let graph = place.run(&["graph", "--format", "dot", "--over", "10ms"], b"");
+    assert!(graph.stdout().contains(&format!("goal : {json}")), "{}", graph.stdout());
+    assert!(place.run(&["doctor"], b"").stdout().contains("both sides of each topic and service mean the same type"));
+
+    let source = open(&place, "source");
+    let mut publisher = source.publisher("goal").unwrap();
+    assert_eq!(publisher.publish(b"x").unwrap().inboxes(), 0);
+    until(|| sink(&place)["mismatches"].is_array());
+    let doctor = place.run(&["doctor"], b"");
+    let text = format!("\"goal\" is of type {json} here, and bytes without a type at node \"source\"");
+    assert!(doctor.stdout().contains(&text), "{}", doctor.stdout());
+    let checked = place.run(&["check", "--over", "10ms"], b"");
+    assert!(checked.stdout().contains(&format!("mismatch at node sink: {text}")), "{}", checked.stdout());
+    assert_eq!(checked.code, 1);
+    drop((publisher, source));
+    assert_eq!(place.run(&["check", "--over", "10ms"], b"").code, 0, "the other side is gone");
+}
+
+#[test]
+fn services_of_a_type_are_called_with_bytes() {
+    let place = place("call_types");
+    let server = place.start(&["serve", "plan", "--echo", "--types", "Goal/json", "Goal/json", "--id", "server"]);
+    place.await_inbox("server");
+    let called = place.run(&["call", "plan", "{}"], b"");
+    assert_eq!((called.code, called.stdout()), (0, "{}\n"), "{}", called.stderr);
+    let client = open(&place, "client").client("plan").unwrap();
+    let error = client.call(b"{}", std::time::Duration::from_secs(10)).unwrap_err().to_string();
+    assert!(error.contains("bytes without a type here, and of type Goal/json"), "{error}");
+    drop(client);
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.ends().code, 0);
+}
