@@ -49,6 +49,7 @@ mod documents {
         Policies: "docs/guide/policies.md",
         Tasks: "docs/guide/tasks.md",
         Topics: "docs/guide/topics.md",
+        Types: "docs/guide/types.md",
         UsersAndContainers: "docs/guide/users-and-containers.md",
     }
 }

@@ -190,7 +190,7 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
 
 fn honest_deny(incarnation: [u8; 16], target: [u8; 16]) -> Deny {
     let (node, topic, text) = ("camera".into(), "a/b".into(), "node \"camera\" does not let uid 5 read it".into());
-    Deny { lowest: PROTOCOL, highest: PROTOCOL, node, incarnation, target, inbox: 3, topic, text }
+    Deny { lowest: PROTOCOL, highest: PROTOCOL, node, incarnation, target, inbox: 3, topic, text, mismatch: None }
 }
 
 /// A hello, as an honest sender would write it: the two incarnations, the connection and whether this opens it, and the
