@@ -303,7 +303,7 @@ impl Reach for &mut Outbox {
 }
 
 /// Between two polls, the background thread may use it.
-impl Reach for &Latch {
+impl Reach for &mut Latch {
     fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
         Latch::with(self, act)
     }
@@ -462,7 +462,7 @@ impl Publisher {
         match handle {
             Handle::Own(outbox) => outbox.publish_timeout_async(*topic, payload, *timeout).await,
             Handle::Latched(latch) => {
-                let mut publishing = Publishing::new(&*latch, *topic, payload, *timeout);
+                let mut publishing = Publishing::new(&mut *latch, *topic, payload, *timeout);
                 let inboxes = poll_fn(|context| publishing.poll(context)).await?;
                 drop(publishing);
                 Ok(latch.receipt(inboxes, undelivered))

@@ -37,6 +37,26 @@ pub(crate) struct History {
     bytes: u64,
 }
 
+/// Copies a payload of the same length. For a short one, a call of `memcpy` takes longer than the copying: it is copied as its first
+/// half and its last, which may overlap.
+#[inline(always)]
+fn copy(to: &mut [u8], from: &[u8]) {
+    #[inline(always)]
+    fn halves<const N: usize>(to: &mut [u8], from: &[u8]) -> Option<()> {
+        *to.first_chunk_mut()? = *from.first_chunk::<N>()?;
+        *to.last_chunk_mut()? = *from.last_chunk::<N>()?;
+        Some(())
+    }
+    let copied = match from.len() {
+        32..=64 => halves::<32>(to, from),
+        16..32 => halves::<16>(to, from),
+        _ => None,
+    };
+    if copied.is_none() {
+        to.copy_from_slice(from);
+    }
+}
+
 impl History {
     pub(crate) fn new(most: usize, most_bytes: u64) -> Self {
         Self { messages: Vec::new(), next: 0, count: 0, most, most_bytes, bytes: 0 }
@@ -51,7 +71,7 @@ impl History {
             && oldest.payload.len() == payload.len()
             && oldest.slot.get().is_none()
         {
-            oldest.payload.copy_from_slice(payload);
+            copy(&mut oldest.payload, payload);
             self.step();
             return;
         }
@@ -166,6 +186,16 @@ mod tests {
         assert_eq!((all(&history), history.bytes), (vec![20, 21], 100));
         (22..30).for_each(|number| history.add(&[number; 10]));
         assert_eq!((all(&history), history.bytes), (vec![27, 28, 29], 30));
+    }
+
+    #[test]
+    fn payloads_of_every_length_are_copied() {
+        for bytes in 0..200_usize {
+            let from: Vec<u8> = (1..=bytes as u8).collect();
+            let mut to = vec![0; bytes];
+            copy(&mut to, &from);
+            assert_eq!(to, from);
+        }
     }
 
     #[test]

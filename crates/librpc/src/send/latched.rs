@@ -24,9 +24,9 @@ use crate::send::task::Task;
 use crate::send::topics::Topic;
 use crate::sys::clock::Instant;
 use crate::sys::fork;
+use crate::sys::owned_lock::{self, Owner, Visitor};
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
-use crate::sys::sync::Mutex;
 use crate::sys::sync::atomic::{AtomicBool, Ordering};
 
 /// A longer message is written into memory that all inboxes share, and kept there.
@@ -37,12 +37,14 @@ const AGAIN: Duration = Duration::from_millis(1);
 const SLOW_LOOK: Duration = Duration::from_millis(100);
 
 /// The publisher's share: when it is dropped, the outbox is.
-#[derive(Debug)]
-pub(super) struct Latch(Arc<Latched>);
+pub(super) struct Latch {
+    inner: Owner<Option<Inner>>,
+    latched: Arc<Latched>,
+}
 
 struct Latched {
     /// `None`: the publisher was dropped.
-    inner: Mutex<Option<Inner>>,
+    inner: Visitor<Option<Inner>>,
     topic: Topic,
     reactor: Arc<Reactor>,
     token: u64,
@@ -56,9 +58,9 @@ struct Inner {
     waiting: Option<Waiting>,
 }
 
-impl std::fmt::Debug for Latched {
+impl std::fmt::Debug for Latch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Latched").field("topic", &self.topic).finish()
+        f.debug_struct("Latch").field("topic", &self.latched.topic).finish()
     }
 }
 
@@ -67,44 +69,47 @@ impl Latch {
     pub(super) fn new(outbox: Outbox, topic: Topic) -> Self {
         let (reactor, born) = (outbox.node.reactor().clone(), outbox.born);
         let token = reactor.token();
-        let inner = Mutex::new(Some(Inner { outbox, waiting: None }));
-        let latched = Arc::new(Latched { inner, topic, reactor, token, is_closed: AtomicBool::new(false), born });
+        let (inner, visitor) = owned_lock::owned(Some(Inner { outbox, waiting: None }));
+        let is_closed = AtomicBool::new(false);
+        let latched = Arc::new(Latched { inner: visitor, topic, reactor, token, is_closed, born });
         if born.is_here() {
             latched.clone().wake(); // from now on it is woken by what changes
         }
-        Self(latched)
+        Self { inner, latched }
     }
 
     /// Acts on the outbox; `None` in a forked child, where the lock may be another thread's of the parent's.
     #[inline]
-    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
-        if !self.0.born.is_here() {
+    pub(super) fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+        if !self.latched.born.is_here() {
             return None;
         }
-        let mut inner = self.0.inner.lock();
+        let mut inner = self.inner.enter();
         Some(act(&mut inner.as_mut().expect("it is there until this is dropped").outbox))
     }
 }
 
 impl Latch {
+    /// Nearly always everybody takes a message at once. `None`: [publish it fully](Latch::publish_fully).
     #[inline(never)]
-    pub(super) fn publish<'u>(
-        &self,
+    pub(super) fn publish_plain(&mut self, topic: Topic, payload: &[u8]) -> Option<usize> {
+        if payload.len() > LONG {
+            return None;
+        }
+        let mut inner = self.inner.enter_at_once()?;
+        inner.as_mut()?.outbox.publish_plain(topic, payload)
+    }
+
+    #[inline(never)]
+    pub(super) fn publish_fully<'u>(
+        &mut self,
         topic: Topic,
         payload: &[u8],
         timeout: Duration,
         undelivered: &'u mut Vec<SendError>,
     ) -> Result<Receipt<'u>, PublishError> {
-        if !undelivered.is_empty() {
-            undelivered.clear();
-        }
+        undelivered.clear();
         let publish = |outbox: &mut Outbox| {
-            // Nearly always everybody takes it at once.
-            if payload.len() <= LONG
-                && let Some(inboxes) = outbox.publish_plain(topic, payload)
-            {
-                return Ok((inboxes, 0));
-            }
             let published = outbox.publish_with_history(topic, payload, timeout);
             std::mem::swap(undelivered, &mut outbox.undelivered);
             published
@@ -114,7 +119,7 @@ impl Latch {
     }
 
     pub(super) fn publish_loan<'u>(
-        &self,
+        &mut self,
         topic: Topic,
         loan: Loan,
         timeout: Duration,
@@ -131,7 +136,7 @@ impl Latch {
 
     /// Publishes, and takes the errors out of the outbox, which others use once it is unlocked.
     fn publish_as<'u, E>(
-        &self,
+        &mut self,
         publish: impl FnOnce(&mut Outbox) -> Result<(usize, usize), E>,
         undelivered: &'u mut Vec<SendError>,
     ) -> Option<Result<Receipt<'u>, E>> {
@@ -145,7 +150,7 @@ impl Latch {
     }
 
     /// The receipt of a publication that a task has made.
-    pub(super) fn receipt<'u>(&self, inboxes: usize, undelivered: &'u mut Vec<SendError>) -> Receipt<'u> {
+    pub(super) fn receipt<'u>(&mut self, inboxes: usize, undelivered: &'u mut Vec<SendError>) -> Receipt<'u> {
         undelivered.clear();
         let pending = self.with(|outbox| {
             std::mem::swap(undelivered, &mut outbox.undelivered);
@@ -155,7 +160,7 @@ impl Latch {
     }
 
     /// Waits until everything is processed, also what late subscriptions have not been given yet.
-    pub(super) fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+    pub(super) fn flush(&mut self, timeout: Duration) -> Result<(), FlushError> {
         let flushed = self.with(|outbox| match (outbox.flush(timeout), outbox.past_left()) {
             (flushed, 0) => flushed,
             (Ok(()), unprocessed) => Err(FlushError::TimedOut { unprocessed }),
@@ -167,7 +172,7 @@ impl Latch {
         flushed.unwrap_or(Err(FlushError::Forked))
     }
 
-    pub(super) fn wait_for_subscriber(&self, topic: Topic, timeout: Duration) -> Result<bool, PublishError> {
+    pub(super) fn wait_for_subscriber(&mut self, topic: Topic, timeout: Duration) -> Result<bool, PublishError> {
         let deadline = Instant::now().checked_add(timeout);
         let (node, domain) =
             self.with(|outbox| (outbox.node.clone(), outbox.node.domain())).ok_or(PublishError::Forked)?;
@@ -182,13 +187,13 @@ impl Latch {
 
 impl Drop for Latch {
     fn drop(&mut self) {
-        let Latched { inner, reactor, token, is_closed, born, .. } = &*self.0;
+        let Latched { reactor, token, is_closed, born, .. } = &*self.latched;
         if !born.is_here() {
             return;
         }
         // Relaxed: who does not see it finds no outbox.
         is_closed.store(true, Ordering::Relaxed);
-        let inner = inner.lock().take();
+        let inner = self.inner.enter().take();
         drop(inner); // not under the lock: it wakes tasks
         drop(reactor.forget(*token));
     }
@@ -210,7 +215,7 @@ impl Source for Latched {
     /// Finds late subscriptions, and gives them what is kept.
     fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, token: u64) {
         let waker = Waker::from(self.clone());
-        let Some(mut inner) = self.inner.try_lock() else {
+        let Some(mut inner) = self.inner.try_enter() else {
             return reactor.deadline(token, self.clone(), Some(Instant::now() + AGAIN));
         };
         let Some(Inner { outbox, waiting }) = inner.as_mut() else {

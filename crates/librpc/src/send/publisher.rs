@@ -46,7 +46,7 @@ impl<'n> PublisherBuilder<'n> {
     ///
     /// A late subscription gets them before anything newer, also while nothing is published: in order, each once, and marked
     /// ([`crate::Message::is_past`]). It may ask for fewer ([`crate::InboxBuilder::history`]). What is kept ends with the publisher, and
-    /// each publisher of a topic keeps its own. A publish takes a lock then, and copies its payload once more.
+    /// each publisher of a topic keeps its own. A publish copies its payload once more then, and takes about a fifth longer.
     ///
     /// ```
     /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_history_{}", std::process::id()));
@@ -164,10 +164,27 @@ impl Publisher {
     /// [`PublishError`] if no subscription got it. If only some did not, the receipt names them.
     #[inline]
     pub fn publish_timeout(&mut self, payload: &[u8], timeout: Duration) -> Result<Receipt<'_>, PublishError> {
+        let topic = self.topic;
+        let inboxes = match &mut self.handle {
+            Handle::Own(outbox) => outbox.publish_plain(topic, payload),
+            Handle::Latched(latch) => latch.publish_plain(topic, payload),
+        };
+        match inboxes {
+            Some(inboxes) => Ok(Receipt::new(inboxes, 0, &[])),
+            None => self.publish_fully(payload, timeout),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn publish_fully(&mut self, payload: &[u8], timeout: Duration) -> Result<Receipt<'_>, PublishError> {
         let Self { handle, topic, undelivered, .. } = self;
         match handle {
-            Handle::Own(outbox) => outbox.publish_timeout(*topic, payload, timeout),
-            Handle::Latched(latch) => latch.publish(*topic, payload, timeout, undelivered),
+            Handle::Own(outbox) => {
+                let inboxes = outbox.publish_fully(*topic, payload, timeout)?;
+                Ok(Receipt::new(inboxes, outbox.pending, &outbox.undelivered))
+            }
+            Handle::Latched(latch) => latch.publish_fully(*topic, payload, timeout, undelivered),
         }
     }
 

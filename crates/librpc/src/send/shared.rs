@@ -145,7 +145,8 @@ pub struct SharedPublisher(Arc<Shared<Publisher>>);
 
 impl Publisher {
     /// Lets several threads use it.
-    pub fn into_shared(self) -> SharedPublisher {
+    pub fn into_shared(mut self) -> SharedPublisher {
+        self.take_undelivered(); // its receipt has shown them
         SharedPublisher(Shared::new(self))
     }
 }

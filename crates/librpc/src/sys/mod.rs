@@ -11,6 +11,7 @@ mod os; //                    the system calls themselves
 #[cfg(feature = "simulated")]
 #[path = "simulated/mod.rs"]
 mod os; //                    the same of a simulated machine
+pub(crate) mod owned_lock; // a lock that costs its owner next to nothing
 pub(crate) mod poll; //       epoll and eventfd
 pub(crate) mod process; //    what this process has once, and what the kernel says about others
 pub(crate) mod reactor; //    the one background thread of a process
