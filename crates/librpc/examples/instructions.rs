@@ -1,12 +1,16 @@
 //! A fixed number of 64-byte messages from one node to another, on one thread: `bench/instructions` has callgrind count
-//! what a send, a publish and a receive take.
+//! what a send, a publish and a receive take, and each step of a call.
 //!
-//! A few are sent, then these are received, so that the ring stays in one place and nobody waits.
+//! A few are sent, then these are received, so that the ring stays in one place and nobody waits. Calls are made one at a time.
 
 use std::error::Error;
 use std::hint::black_box;
 
-use librpc::{Domain, Inbox, Node, Plain, Publisher, Sender, TypedInbox, TypedPublisher, Wait};
+use std::time::Duration;
+
+use librpc::{
+    Client, Domain, Inbox, Node, Pending, Plain, Publisher, Request, Sender, Server, TypedInbox, TypedPublisher, Wait,
+};
 
 const BATCH: u64 = 8;
 const PAYLOAD_BYTES: usize = 64;
@@ -16,7 +20,7 @@ type Value = [u8; PAYLOAD_BYTES];
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [domain, path, batches] = &arguments[..] else {
-        return Err("DOMAIN send|publish|publish-kept|publish-values BATCHES".into());
+        return Err("DOMAIN send|publish|publish-kept|publish-values|call BATCHES".into());
     };
     let batches: u64 = batches.parse()?;
     let open = |id| Node::builder(id).domain(Domain::at(domain)).open();
@@ -44,7 +48,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             connected(&mut inbox)?;
             (0..batches).try_for_each(|_| publish_values(&mut publisher).and_then(|()| receive_values(&mut inbox)))
         }
-        _ => Err(format!("{path:?} is unknown: send, publish, publish-kept or publish-values").into()),
+        "call" => {
+            let server = there.server_builder("service").wait(Wait::Spin).open()?;
+            let client = here.client_builder("service").wait(Wait::Spin).open()?;
+            (0..batches * BATCH + 1).try_for_each(|_| {
+                let pending = start_call(&client)?;
+                reply_to_call(receive_call(&server)?)?;
+                wait_for_call(pending)
+            })
+        }
+        _ => Err(format!("{path:?} is unknown: send, publish, publish-kept, publish-values or call").into()),
     }
 }
 
@@ -99,5 +112,26 @@ fn receive_values(inbox: &mut TypedInbox<Plain<Value>>) -> Result<(), Box<dyn Er
         let message = inbox.recv()?.ok_or("nobody stops this inbox")?;
         black_box(message.value()?);
     }
+    Ok(())
+}
+
+#[inline(never)]
+fn start_call(client: &Client) -> Result<Pending, Box<dyn Error>> {
+    Ok(client.start(black_box(&[7; PAYLOAD_BYTES]), Duration::from_secs(10))?)
+}
+
+#[inline(never)]
+fn receive_call(server: &Server) -> Result<Request, Box<dyn Error>> {
+    Ok(server.recv()?.ok_or("nobody stops this server")?)
+}
+
+#[inline(never)]
+fn reply_to_call(request: Request) -> Result<(), Box<dyn Error>> {
+    Ok(request.reply(black_box(&[7; PAYLOAD_BYTES]))?)
+}
+
+#[inline(never)]
+fn wait_for_call(pending: Pending) -> Result<(), Box<dyn Error>> {
+    black_box(&*pending.wait()?);
     Ok(())
 }
