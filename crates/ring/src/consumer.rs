@@ -14,7 +14,7 @@ use crate::counters::ReceiverCounters;
 use crate::layout::{self, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
 use crate::mode::Mode;
-use crate::record::{Commit, Head, Lent, Plain, Record, lap};
+use crate::record::{Commit, Head, Kind, Lent, OfCall, Plain, Record, lap};
 
 /// The highest number that a ring may begin with. It keeps numbers from overflowing.
 const MAX_FIRST: u64 = u64::MAX / 2;
@@ -129,6 +129,11 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
             let head = Head { topic, ..Head::MESSAGE };
             return Ok(Some(Record { head, sequence, payload_bytes, missed: 0 }));
         }
+        if let Some(of_call) = self.take_of_call(at, word, into, |_| true) {
+            let OfCall { kind, correlation, deadline, sequence, payload_bytes } = of_call;
+            let head = Head { correlation: Some(correlation), deadline, ..Head::of(kind) };
+            return Ok(Some(Record { head, sequence, payload_bytes, missed: 0 }));
+        }
         let Some(found) = self.find(&self.data, at, word)? else { return Ok(None) };
         let begin = into.len();
         self.data.read(found.payload_word, found.payload_bytes, into);
@@ -156,20 +161,58 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         is_expected: impl FnOnce(Option<u64>) -> bool,
     ) -> Option<Plain> {
         let has_topic = Commit::plain(word, lap(self.position, self.capacity))?;
+        let (payload_word, end) = self.find_short(at, word, usize::from(has_topic))?;
         let (sequence, payload_bytes) = (self.sequence, word as u32 as usize);
-        let payload_word = at + 2 + usize::from(has_topic);
-        let bytes = ((payload_word - at) * WORD) as u64 + (payload_bytes as u64).next_multiple_of(WORD as u64);
-        if bytes > self.max_record_bytes || self.data.get(at + 1) != sequence || self.mode == Mode::Latest {
-            return None;
-        }
         let topic = has_topic.then(|| self.data.get(at + 2));
         if !is_expected(topic) {
             return None;
         }
-        self.data.read(payload_word, payload_bytes, into);
-        self.advance(self.position + bytes);
-        self.count(payload_bytes as u64);
+        self.take_short(payload_word, payload_bytes, end, into);
         Some(Plain { sequence, topic, payload_bytes })
+    }
+
+    /// The same as [`Consumer::pop_plain`] for what belongs to a call: a request, a reply or a part of one that has only its
+    /// correlation and, perhaps, a deadline, if `is_expected` accepts its kind.
+    #[inline(always)]
+    pub fn pop_of_call(&mut self, into: &mut Vec<u8>, is_expected: impl FnOnce(Kind) -> bool) -> Option<OfCall> {
+        let at = self.word_at(self.position);
+        self.take_of_call(at, self.commit_word(&self.data, at), into, is_expected)
+    }
+
+    #[inline(always)]
+    fn take_of_call(
+        &mut self,
+        at: usize,
+        word: u64,
+        into: &mut Vec<u8>,
+        is_expected: impl FnOnce(Kind) -> bool,
+    ) -> Option<OfCall> {
+        let (kind, has_deadline) = Commit::of_call(word, lap(self.position, self.capacity))?;
+        let (payload_word, end) = self.find_short(at, word, 1 + usize::from(has_deadline))?;
+        if !is_expected(kind) {
+            return None;
+        }
+        let (sequence, payload_bytes) = (self.sequence, word as u32 as usize);
+        let (correlation, deadline) = (self.data.get(at + 2), has_deadline.then(|| self.data.get(at + 3)));
+        self.take_short(payload_word, payload_bytes, end, into);
+        Some(OfCall { kind, correlation, deadline, sequence, payload_bytes })
+    }
+
+    /// Where the payload of a record of this commit word is, and where the record ends. `None`: it needs other checks.
+    #[inline(always)]
+    fn find_short(&self, at: usize, word: u64, optional: usize) -> Option<(usize, u64)> {
+        let payload_bytes = u64::from(word as u32);
+        let bytes = ((2 + optional) * WORD) as u64 + payload_bytes.next_multiple_of(WORD as u64);
+        let needs_more =
+            bytes > self.max_record_bytes || self.data.get(at + 1) != self.sequence || self.mode == Mode::Latest;
+        (!needs_more).then_some((at + 2 + optional, self.position + bytes))
+    }
+
+    #[inline(always)]
+    fn take_short(&mut self, payload_word: usize, payload_bytes: usize, end: u64, into: &mut Vec<u8>) {
+        self.data.read(payload_word, payload_bytes, into);
+        self.advance(end);
+        self.count(payload_bytes as u64);
     }
 
     /// Whether [`Consumer::pop`] would return something: a record, or corruption.

@@ -59,5 +59,5 @@ pub use memory::{Mapped, Memory, MemoryMut, ReadOnly, Writable, keep_copy};
 pub use mode::Mode;
 pub use producer::Producer;
 pub use push_error::PushError;
-pub use record::{Head, Kind, Lent, Plain, Record};
+pub use record::{Head, Kind, Lent, OfCall, Plain, Record};
 pub use waking::{Armed, stop_waiting, wait_for_receiver};

@@ -192,6 +192,26 @@ impl Commit {
         }
     }
 
+    /// Recognises the commit word of a request, a reply or a part of one that is as nearly all are: with a correlation, with a
+    /// deadline (`true`) or without one, and with nothing else.
+    #[inline(always)]
+    pub(crate) fn of_call(word: u64, lap: u64) -> Option<(Kind, bool)> {
+        const fn of(kind: Kind, flags: u8) -> u64 {
+            kind as u64 | (flags as u64) << 8
+        }
+        const REQUEST: u64 = of(Kind::Request, HAS_CORRELATION);
+        const REQUEST_IN_TIME: u64 = of(Kind::Request, HAS_CORRELATION | HAS_DEADLINE);
+        const REPLY: u64 = of(Kind::Reply, HAS_CORRELATION);
+        const PART: u64 = of(Kind::Part, HAS_CORRELATION);
+        match (word >> 32) ^ lap << 16 {
+            REQUEST_IN_TIME => Some((Kind::Request, true)),
+            REQUEST => Some((Kind::Request, false)),
+            REPLY => Some((Kind::Reply, false)),
+            PART => Some((Kind::Part, false)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn record_bytes(&self) -> u64 {
         record_bytes(self.flags, self.payload_bytes as u64)
     }
@@ -242,6 +262,23 @@ pub struct Plain {
     pub sequence: u64,
     /// The number of its topic on this ring.
     pub topic: Option<u64>,
+    /// Length of the payload in bytes.
+    pub payload_bytes: usize,
+}
+
+/// A request, a reply or a part of one with no optional word except its correlation and, perhaps, a deadline:
+/// [`crate::Consumer::pop_of_call`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OfCall {
+    /// Which of them it is.
+    pub kind: Kind,
+    /// The number that the caller has given the request.
+    pub correlation: u64,
+    /// As in [`Head::deadline`].
+    pub deadline: Option<u64>,
+    /// Its number, as in [`Record::sequence`].
+    pub sequence: u64,
     /// Length of the payload in bytes.
     pub payload_bytes: usize,
 }

@@ -4,7 +4,7 @@ mod plain;
 mod reference;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Armed, Counters, Head, Mode, SenderCounters, stop_waiting, wait_for_receiver};
+use librpc_ring::{Armed, Counters, Head, Kind, Mode, SenderCounters, stop_waiting, wait_for_receiver};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -153,6 +153,33 @@ fn the_fast_path_writes_nothing_that_is_too_long_or_has_no_room() {
     let mut payload = Vec::new();
     let plain = both.receiver.pop_plain(&mut payload, |_| true).expect("what the fast path has written");
     assert_eq!((plain.sequence, payload), (both.queue.pushed, vec![6; BYTES]));
+}
+
+/// What the fast paths of calls take, and what they leave to the others.
+#[test]
+fn the_fast_path_of_calls_takes_what_has_nothing_but_a_correlation_and_a_deadline() {
+    let mut both = Both::new(4096);
+    let of = |kind| Head { correlation: Some(7), ..Head::of(kind) };
+    let late = Head { deadline: Some(9), ..of(Kind::Request) };
+    let mut found = Vec::new();
+    for (head, deadline) in
+        [(of(Kind::Request), None), (late, Some(9)), (of(Kind::Reply), None), (of(Kind::Part), None)]
+    {
+        let sequence = both.sender.push(head, b"payload").unwrap();
+        let of_call = both.receiver.pop_of_call(&mut found, |kind| kind == head.kind).expect("one of them");
+        assert_eq!((of_call.kind, of_call.correlation, of_call.deadline), (head.kind, 7, deadline));
+        assert_eq!((of_call.sequence, of_call.payload_bytes, &*found), (sequence, 7, &b"payload"[..]));
+        found.clear();
+    }
+    let lent = Head { lent: true, ..of(Kind::Reply) };
+    let again = Head { redelivered: true, ..late };
+    let stamped = Head { time: Some(1), ..late };
+    let untimely = Head { deadline: Some(9), ..of(Kind::Reply) };
+    for head in [Head::MESSAGE, of(Kind::Failure), of(Kind::Cancel), lent, again, stamped, untimely] {
+        both.sender.push(head, &[0; 24]).unwrap();
+        assert_eq!(both.receiver.pop_of_call(&mut found, |_| true), None, "{head:?}");
+        assert_eq!(both.receiver.pop(&mut Vec::new()).unwrap().map(|record| record.head), Some(head));
+    }
 }
 
 /// The current depth counts as a depth that the ring has had.

@@ -19,7 +19,7 @@ use crate::memory::{Memory, MemoryMut};
 use crate::mode::Mode;
 use crate::push_error::PushError;
 use crate::racing::Racing;
-use crate::record::{Head, lap};
+use crate::record::{Head, Kind, lap};
 use crate::waking::Bell;
 
 /// How far ahead of the write position, in bytes, the sender prefetches lines for writing. Stores complete in order, so one
@@ -122,7 +122,17 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
     /// a lossless ring, if nothing needs a check. Returns `false` if nothing was written: call [`Producer::push`] then.
     #[inline(always)]
     pub fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
-        let head = Head { topic, ..Head::MESSAGE };
+        self.push_at_once(Head { topic, ..Head::MESSAGE }, payload)
+    }
+
+    /// The same for a record that belongs to a call, and has only its correlation and, perhaps, a deadline.
+    #[inline(always)]
+    pub fn push_of_call(&mut self, kind: Kind, correlation: u64, deadline: Option<u64>, payload: &[u8]) -> bool {
+        self.push_at_once(Head { correlation: Some(correlation), deadline, ..Head::of(kind) }, payload)
+    }
+
+    #[inline(always)]
+    fn push_at_once(&mut self, head: Head, payload: &[u8]) -> bool {
         if payload.len() > self.max_plain_bytes || self.mode == Mode::Latest {
             return false;
         }

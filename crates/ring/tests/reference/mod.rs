@@ -25,6 +25,20 @@ pub(crate) fn capacity() -> impl Strategy<Value = u64> {
 }
 
 pub(crate) fn head() -> impl Strategy<Value = Head> {
+    prop_oneof![3 => any_head(), 1 => head_of_call()]
+}
+
+/// As nearly all records of calls have it.
+fn head_of_call() -> impl Strategy<Value = Head> {
+    let kinds = vec![Kind::Request, Kind::Reply, Kind::Part, Kind::End, Kind::Cancel];
+    (select(kinds), any::<u64>(), option::of(any::<u64>())).prop_map(|(kind, correlation, deadline)| Head {
+        correlation: Some(correlation),
+        deadline,
+        ..Head::of(kind)
+    })
+}
+
+fn any_head() -> impl Strategy<Value = Head> {
     let word = || option::of(any::<u64>());
     (select(Kind::ALL.to_vec()), [word(), word(), word(), word()], any::<[bool; 2]>()).prop_map(
         |(kind, words, [redelivered, past])| {
@@ -138,7 +152,7 @@ impl Both {
     }
 
     pub(crate) fn push(&mut self, head: Head, payload: &[u8]) {
-        let (capacity, queue) = (self.sender.capacity(), &mut self.queue);
+        let (capacity, queue) = (self.sender.capacity(), &self.queue);
         let max = layout::max_payload_bytes(capacity, Mode::Lossless) as usize;
         let size = record_bytes(&head, payload.len());
         let expected = if payload.len() > max {
@@ -148,7 +162,11 @@ impl Both {
         } else {
             Ok(queue.pushed)
         };
-        assert_eq!(self.sender.push(head, payload), expected);
+        match self.pushes_of_call(head, payload) {
+            true => assert_eq!(expected, Ok(self.queue.pushed)),
+            false => assert_eq!(self.sender.push(head, payload), expected),
+        }
+        let queue = &mut self.queue;
         if let Ok(sequence) = expected {
             queue.untaken.push_back(Sent { head, payload: payload.to_vec(), sequence, size });
             if head.kind.is_counted() {
@@ -160,12 +178,21 @@ impl Both {
         }
     }
 
+    /// On the fast path, where that takes it.
+    fn pushes_of_call(&mut self, head: Head, payload: &[u8]) -> bool {
+        let Some(correlation) = head.correlation else { return false };
+        let of_call = Head { correlation: Some(correlation), deadline: head.deadline, ..Head::of(head.kind) };
+        head == of_call && self.sender.push_of_call(head.kind, correlation, head.deadline, payload)
+    }
+
     pub(crate) fn look(&self) {
         assert_eq!(self.receiver.has_record(), !self.queue.untaken.is_empty());
     }
 
     pub(crate) fn pop(&mut self) {
         let mut found = b"before it".to_vec();
+        // Not taken here, whatever it is.
+        assert_eq!(self.receiver.pop_of_call(&mut found, |_| false), None);
         let record = self.receiver.pop(&mut found).expect("an honest sender");
         let Some(sent) = self.queue.untaken.pop_front() else {
             assert_eq!((record, &*found), (None, &b"before it"[..]));
