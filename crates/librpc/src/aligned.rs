@@ -25,6 +25,23 @@ impl AlignedBytes {
         Self::new(copy, bytes.len())
     }
 
+    /// No bytes, and room for this many.
+    pub(crate) fn with_room(len: usize) -> Self {
+        let mut bytes = Vec::with_capacity(len + ALIGNED_TO - 1);
+        bytes.resize(begin(&bytes), 0);
+        Self::new(bytes, 0)
+    }
+
+    /// Appends bytes. If there is not enough room, they are copied once more.
+    #[inline(always)]
+    pub(crate) fn append<T>(&mut self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let appended = append(&mut self.bytes);
+        if begin(&self.bytes) != self.begin {
+            *self = Self::copy_of(&self.bytes[self.begin..]);
+        }
+        appended
+    }
+
     fn new(mut bytes: Vec<u8>, len: usize) -> Self {
         let begin = begin(&bytes);
         bytes.truncate(begin + len);
@@ -63,6 +80,12 @@ mod tests {
             assert_eq!(*copy, bytes[..len]);
             assert!(copy.is_empty() || copy.as_ptr().addr().is_multiple_of(ALIGNED_TO));
             assert_eq!(*AlignedBytes::zeroed(len), vec![0; len]);
+            for room in [0, len, 300] {
+                let mut appended = AlignedBytes::with_room(room);
+                appended.append(|to| to.extend_from_slice(&bytes[..len]));
+                assert_eq!(*appended, bytes[..len]);
+                assert!(appended.is_empty() || appended.as_ptr().addr().is_multiple_of(ALIGNED_TO));
+            }
         }
     }
 }

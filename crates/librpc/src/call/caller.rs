@@ -1,7 +1,7 @@
 //! A client, as its server knows it: its requests, and the answers that wait for it.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use librpc_ring::Kind;
@@ -12,8 +12,8 @@ use crate::link::ledger::{Charge, Ledger};
 use crate::name::Peer;
 use crate::receive::Sample;
 use crate::send::topics::TopicRoute;
+use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
-use crate::sys::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::wire::{self, Cause};
 
 /// How many bytes of answers wait for a client that does not read them.
@@ -21,34 +21,115 @@ const MAX_BACKLOG: usize = 64 << 20;
 /// As many more only say that there is no other answer.
 const MAX_FAILURES: usize = 4 << 20;
 
-/// What the threads that work on a request share with the server.
-#[derive(Debug)]
-pub(super) struct Work {
-    /// The client no longer waits.
-    pub(super) is_cancelled: AtomicBool,
-    /// It was handed out.
-    pub(super) is_handed_out: AtomicBool,
-    /// It was cancelled after that, and still counts.
-    pub(super) is_given_up: AtomicBool,
-    /// How many parts it takes.
-    pub(super) credit: AtomicU32,
-    /// When it was received, in ns, if its time is measured; otherwise 0.
-    pub(super) measured: AtomicU64,
+/// A request in [`Works`]. None is like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WorkId {
+    at: usize,
+    serial: u64,
 }
 
-impl Work {
-    pub(super) fn new() -> Self {
-        let no = || AtomicBool::new(false);
-        let (credit, measured) = (AtomicU32::new(WINDOW), AtomicU64::new(0));
-        Self { is_cancelled: no(), is_handed_out: no(), is_given_up: no(), credit, measured }
+/// What the server knows of a request, until it is answered, or nobody works on it any more.
+#[derive(Debug)]
+pub(super) struct Work {
+    serial: u64,
+    /// The client no longer waits.
+    pub(super) is_cancelled: bool,
+    /// It was handed out.
+    pub(super) is_handed_out: bool,
+    /// It was cancelled after that, and still counts.
+    pub(super) is_given_up: bool,
+    /// How many parts it takes.
+    pub(super) credit: u32,
+    /// When it was received, if its time is measured.
+    pub(super) measured: Option<Instant>,
+}
+
+/// The requests that have come, are not answered, or are in work. In the steady state nothing is allocated.
+#[derive(Debug, Default)]
+pub(super) struct Works {
+    list: Vec<Work>,
+    vacant: Vec<usize>,
+    last: u64,
+}
+
+impl Works {
+    pub(super) fn add(&mut self) -> WorkId {
+        self.last += 1;
+        let serial = self.last;
+        let (is_cancelled, is_handed_out, is_given_up) = (false, false, false);
+        let work = Work { serial, is_cancelled, is_handed_out, is_given_up, credit: WINDOW, measured: None };
+        let at = match self.vacant.pop() {
+            Some(at) => {
+                self.list[at] = work;
+                at
+            }
+            None => {
+                self.list.push(work);
+                self.list.len() - 1
+            }
+        };
+        WorkId { at, serial }
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.is_cancelled.load(Ordering::Relaxed) // a hint, and nothing depends on it
+    /// `None`: it is over.
+    #[inline(always)]
+    pub(super) fn get(&mut self, id: WorkId) -> Option<&mut Work> {
+        self.list.get_mut(id.at).filter(|work| work.serial == id.serial)
     }
 
-    pub(super) fn cancel(&self) {
-        self.is_cancelled.store(true, Ordering::Relaxed);
+    pub(super) fn remove(&mut self, id: WorkId) {
+        if let Some(work) = self.get(id) {
+            work.serial = 0; // no request's
+            self.vacant.push(id.at);
+        }
+    }
+}
+
+/// The requests of a client, in the order of the numbers that it has given them. An honest one counts upwards, and is answered about in
+/// that order: then neither end has to be searched.
+#[derive(Debug, Default)]
+pub(super) struct Requests(VecDeque<(u64, WorkId)>);
+
+impl Requests {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Where it is, or where it belongs.
+    #[inline(always)]
+    fn find(&self, number: u64) -> Result<usize, usize> {
+        match (self.0.front(), self.0.back()) {
+            (_, Some(&(last, _))) if last < number => Err(self.0.len()),
+            (Some(&(first, _)), _) if first == number => Ok(0),
+            _ => self.0.binary_search_by_key(&number, |(number, _)| *number),
+        }
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<WorkId> {
+        Some(self.0[self.find(number).ok()?].1)
+    }
+
+    /// It is a new one.
+    pub(super) fn insert(&mut self, number: u64, work: WorkId) {
+        match self.find(number) {
+            Err(at) if at == self.0.len() => self.0.push_back((number, work)),
+            Ok(at) | Err(at) => self.0.insert(at, (number, work)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: u64) -> Option<WorkId> {
+        Some(match self.find(number).ok()? {
+            0 => self.0.pop_front()?.1,
+            at => self.0.remove(at)?.1,
+        })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = WorkId> {
+        self.0.iter().map(|(_, work)| *work)
     }
 }
 
@@ -57,7 +138,7 @@ impl Work {
 pub(super) struct Arrived {
     pub(super) caller: u64,
     pub(super) number: u64,
-    pub(super) work: Arc<Work>,
+    pub(super) work: WorkId,
     pub(super) sample: Sample,
     pub(super) deadline: Option<u64>,
 }
@@ -101,7 +182,7 @@ pub(super) struct Client {
     pub(super) is_silent: bool,
     /// It takes no replies any more: what it asks is not heard.
     pub(super) is_gone: bool,
-    pub(super) calls: BTreeMap<u64, Arc<Work>>,
+    pub(super) calls: Requests,
     /// How many requests it has cancelled on which the program still works.
     pub(super) given_up: usize,
     /// What it has asked before it has attached the channel of replies.
@@ -137,6 +218,42 @@ impl Client {
         match failure.len() as u64 > self.max_message {
             true => wire::encode(&wire::Failure::new(cause, code, "")),
             false => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever numbers a client gives, and whatever ends when.
+        #[test]
+        fn a_request_is_found_under_its_number(steps in proptest::collection::vec(any::<(bool, u8)>(), 0..300)) {
+            let (mut works, mut requests, mut expected) = (Works::default(), Requests::default(), BTreeMap::new());
+            for (comes, number) in steps {
+                let number = u64::from(number);
+                prop_assert_eq!(requests.get(number), expected.get(&number).copied());
+                if !comes {
+                    let over = requests.remove(number);
+                    prop_assert_eq!(over, expected.remove(&number));
+                    if let Some(over) = over {
+                        prop_assert!(works.get(over).is_some());
+                        works.remove(over);
+                        prop_assert!(works.get(over).is_none());
+                    }
+                } else if !expected.contains_key(&number) {
+                    let work = works.add();
+                    requests.insert(number, work);
+                    expected.insert(number, work);
+                }
+                prop_assert!(requests.iter().eq(expected.values().copied()));
+                prop_assert!(expected.values().all(|work| works.get(*work).is_some()));
+            }
         }
     }
 }

@@ -29,6 +29,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A client, or a server, as its exchange knows it.
 pub(super) trait Side {
+    /// Whether [`Side::tend`] may change what somebody waits for.
+    fn has_work(&self) -> bool;
     /// Takes what has come.
     fn heard(&mut self, inbox: &mut Inbox, heard: Heard);
     /// Does what has become due. `None`: the inbox is closed. Returns when something is due again, although nothing may have come.
@@ -157,8 +159,9 @@ impl<S: Side> Exchange<S> {
                 inner.waiters -= 1;
                 continue;
             };
+            let had_work = inner.side.has_work();
             let due = inner.side.tend(Some(&mut inbox));
-            if let Some(found) = find(&mut inner.side) {
+            if had_work && let Some(found) = find(&mut inner.side) {
                 self.put_back(&mut inner, inbox, &mut woken);
                 return Ok(Some(found));
             }
@@ -302,6 +305,10 @@ mod tests {
     struct Told(u32);
 
     impl Side for Told {
+        fn has_work(&self) -> bool {
+            true
+        }
+
         fn heard(&mut self, _: &mut Inbox, _: Heard) {}
 
         fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {

@@ -20,6 +20,7 @@ mod pending; //  a call that is under way: `Pending`, `Replies`
 mod request; //  a request at its server, and its answer
 mod server; //   serving: `Server`
 mod state; //    what a client knows of its calls
+mod table; //    the calls of a client, by number
 mod waited; //   a server or a call, as a wait set waits for it
 mod work; //     what a server knows of its callers
 

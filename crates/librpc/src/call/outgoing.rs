@@ -12,7 +12,6 @@ use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
 use crate::receive::Sample;
 use crate::send::SendError;
-use crate::send::channel::Pushed;
 use crate::send::message::{Attempt, Call, Delivery, Message, Patience};
 use crate::send::pool::UNUSED;
 use crate::send::routes::Routes;
@@ -57,6 +56,7 @@ impl Outgoing {
     }
 
     /// Gives back the memory for long payloads that is not used, if it is time for that. Returns when it is again.
+    #[inline]
     pub(super) fn give_back(&mut self) -> Option<Instant> {
         if self.routes.pool.is_empty() {
             return None; // as after short payloads
@@ -73,13 +73,22 @@ impl Outgoing {
 
     /// Sends a record, if that is possible at once. A long payload is put into a slot, which is kept for the next attempt.
     pub(super) fn say(&mut self, way: &mut TopicRoute, call: Call<'_>, payload: &[u8], slot: &OnceCell<Slot>) -> Said {
-        let message = Message { topic: None, call: Some(call), payload, slot: Some(slot), past: false };
-        // Nearly always there is room.
-        if let Some(route) = self.routes.get(way.id)
-            && matches!(route.push(&mut way.declared, message, false), Pushed::Yes)
-        {
-            return Said::Yes;
+        match slot.get().is_none() && self.say_at_once(way, &call, payload) {
+            true => Said::Yes,
+            false => self.say_slowly(way, call, payload, slot),
         }
+    }
+
+    /// The hot path: nearly always there is room, and nothing else needs a check. `false`: nothing was sent.
+    #[inline(always)]
+    pub(super) fn say_at_once(&mut self, way: &TopicRoute, call: &Call<'_>, payload: &[u8]) -> bool {
+        self.routes.get(way.id).is_some_and(|route| route.push_of_call(&way.declared, call, payload))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn say_slowly(&mut self, way: &mut TopicRoute, call: Call<'_>, payload: &[u8], slot: &OnceCell<Slot>) -> Said {
+        let message = Message { topic: None, call: Some(call), payload, slot: Some(slot), past: false };
         // The deadline is long past: it never waits.
         let patience = Patience { timeout: Duration::ZERO, deadline: Some(self.begun) };
         match self.routes.deliver_now(way, message, &self.names, patience) {

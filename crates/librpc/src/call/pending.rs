@@ -24,13 +24,16 @@ pub(super) struct Underway {
     number: u64,
     limit: Limit,
     is_over: bool,
+    /// A task may have left its waker.
+    was_polled: bool,
     /// How it has ended if it is dropped now.
     dropped: CallFailure,
 }
 
 impl Underway {
     pub(super) fn new(client: &Arc<Shared>, number: u64, limit: Limit) -> Self {
-        Self { client: client.clone(), number, limit, is_over: false, dropped: CallFailure::Cancelled }
+        let (is_over, was_polled, dropped) = (false, false, CallFailure::Cancelled);
+        Self { client: client.clone(), number, limit, is_over, was_polled, dropped }
     }
 
     fn cancel_handle(&self) -> CancelHandle {
@@ -68,6 +71,7 @@ impl Underway {
         if !exchange.born.is_here() {
             return Poll::Ready(Err(CallError::Forked));
         }
+        self.was_polled = true;
         let error = match exchange.poll_for(context, (number, self.limit.deadline), |side| find(side, number)) {
             Ok(Poll::Ready(found)) => return Poll::Ready(found),
             Ok(Poll::Pending) if self.limit.is_over() => self.client.not_in_time(number, self.limit),
@@ -105,7 +109,9 @@ impl Drop for Underway {
         if !self.client.exchange.born.is_here() {
             return;
         }
-        self.client.exchange.tasks.forget(self.number);
+        if self.was_polled {
+            self.client.exchange.tasks.forget(self.number);
+        }
         if !self.is_over {
             self.client.exchange.lock().side.abandon(self.number, self.dropped);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use librpc_ring::Kind;
 
-use crate::call::caller::{Arrived, Work};
+use crate::call::caller::{Arrived, WorkId};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Exchange;
 use crate::call::outgoing::Payload;
@@ -25,7 +25,7 @@ struct Answering {
     exchange: Arc<Exchange<Serving>>,
     caller: u64,
     number: u64,
-    work: Arc<Work>,
+    work: WorkId,
     deadline: Option<u64>,
     is_answered: bool,
 }
@@ -35,17 +35,8 @@ impl Answering {
         if !self.exchange.born.is_here() {
             return Err(ReplyError::Forked);
         }
-        let is_last = kind != Kind::Part;
-        self.is_answered |= is_last;
-        let serving = &mut self.exchange.lock().side;
-        if is_last {
-            serving.let_go(self.caller, &self.work);
-        }
-        // Its number may be that of another request meanwhile.
-        match self.work.is_cancelled() {
-            true => Ok(false),
-            false => serving.answer(self.caller, self.number, kind, payload),
-        }
+        self.is_answered |= kind != Kind::Part;
+        self.exchange.lock().side.answered((self.caller, self.number, self.work), kind, payload)
     }
 
     fn fail(&mut self, cause: Cause, code: i32, text: &str) -> Result<(), ReplyError> {
@@ -53,23 +44,23 @@ impl Answering {
             return Err(ReplyError::Forked);
         }
         self.is_answered = true;
-        let serving = &mut self.exchange.lock().side;
-        serving.let_go(self.caller, &self.work);
-        match self.work.is_cancelled() {
-            true => Ok(()),
-            false => serving.fail(self.caller, self.number, (cause, code, text)).map(drop),
-        }
+        let request = (self.caller, self.number, self.work);
+        self.exchange.lock().side.failed(request, (cause, code, text)).map(drop)
     }
 
     /// Whether the client no longer waits. What has come at the server is taken in first, unless another thread does that.
     fn is_cancelled(&self) -> bool {
-        if !self.work.is_cancelled() && self.exchange.born.is_here() {
-            let look = |_: &mut Serving| self.work.is_cancelled().then_some(());
-            if let Err(error) = self.exchange.wait_for(Until::Now, look) {
+        if !self.exchange.born.is_here() {
+            return false;
+        }
+        let look = |side: &mut Serving| side.is_cancelled(self.work).then_some(());
+        match self.exchange.wait_for(Until::Now, look) {
+            Ok(found) => found.is_some(),
+            Err(error) => {
                 tracing::debug!(%error, "whether a request was cancelled is not known");
+                self.exchange.lock().side.is_cancelled(self.work)
             }
         }
-        self.work.is_cancelled()
     }
 
     fn time_left(&self) -> Option<Duration> {
@@ -216,7 +207,7 @@ impl ReplyStream {
             return Err(ReplyError::Forked);
         }
         let exchange = self.answering.exchange.clone();
-        let may_send = exchange.wait_for(until, |side| self.may_send(side));
+        let may_send = exchange.wait_for(until, |side| side.may_send_part(self.answering.work));
         self.send_if(part, may_send)
     }
 
@@ -230,17 +221,11 @@ impl ReplyStream {
         let exchange = self.answering.exchange.clone();
         let visit = exchange.visit();
         let look = |context: &mut Context<'_>| match exchange.born.is_here() {
-            true => exchange.poll_visit(context, &visit, until, |side| self.may_send(side)),
+            true => exchange.poll_visit(context, &visit, until, |side| side.may_send_part(self.answering.work)),
             false => Poll::Ready(Err(RecvError::Forked)),
         };
         let may_send = poll_fn(look).await;
         self.send_if(part, may_send)?.ok_or_else(|| ReplyError::Deadline { node: self.peer.node.clone() })
-    }
-
-    /// Whether a part may be sent; `Some(false)`: nobody waits for it any more.
-    fn may_send(&self, side: &mut Serving) -> Option<bool> {
-        let work = &self.answering.work;
-        if work.is_cancelled() { Some(false) } else { side.take_credit(work).map(|()| true) }
     }
 
     fn send_if(&mut self, part: &[u8], may_send: Result<Option<bool>, RecvError>) -> Result<Option<()>, ReplyError> {

@@ -113,10 +113,10 @@ impl Liar {
         while Instant::now() < deadline {
             let _ = server.try_recv().unwrap();
             if let Some(Heard::Record(spoken)) = self.inbox.hear(Until::Now).unwrap()
-                && spoken.head.correlation == Some(number)
-                && spoken.head.kind != Kind::Part
+                && spoken.number == number
+                && spoken.kind != Kind::Part
             {
-                return spoken.head.kind;
+                return spoken.kind;
             }
         }
         panic!("nothing is said of call {number}")
@@ -467,9 +467,9 @@ fn evil_server(scene: &Scene, client: &Client, is_stream: bool) -> (Liar, u64, B
     };
     let number = loop {
         if let Some(Heard::Record(spoken)) = liar.inbox.hear(Until::Deadline(Instant::now() + LONG)).unwrap()
-            && spoken.head.kind == Kind::Request
+            && spoken.kind == Kind::Request
         {
-            break spoken.head.correlation.unwrap();
+            break spoken.number;
         }
     };
     (liar, number, answer)

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use librpc_ring::{Kind, is_mappable};
 
-use crate::sys::sync::atomic::Ordering;
-
-use crate::call::caller::{Arrived, Client, Waiting, Work};
+use crate::call::caller::{Arrived, Client, Waiting, WorkId, Works};
 use crate::call::error::ReplyError;
 use crate::call::exchange::Side;
 use crate::call::outgoing::{Outgoing, Said, decoded};
@@ -51,6 +49,7 @@ pub(super) struct Serving {
     /// By the serial numbers of their channels.
     clients: BTreeMap<u64, Client>,
     ready: VecDeque<Arrived>,
+    works: Works,
     in_flight: usize,
     /// How many of them are in `parked`. They do not count against the limit of all clients: otherwise one that never attaches the channel
     /// of replies could take the places of others.
@@ -84,6 +83,7 @@ impl Serving {
             inbox,
             clients: BTreeMap::new(),
             ready: VecDeque::new(),
+            works: Works::default(),
             in_flight: 0,
             parked: 0,
             given_up: 0,
@@ -99,13 +99,12 @@ impl Serving {
     /// The next request that somebody still waits for.
     pub(super) fn next(&mut self) -> Option<Arrived> {
         while let Some(arrived) = self.ready.pop_front() {
-            let now = Instant::now();
-            let is_late = arrived.deadline.is_some_and(|deadline| now.as_ns() >= deadline);
-            if !arrived.work.is_cancelled() && !is_late {
-                // Under the lock of the exchange, as every other change.
-                arrived.work.is_handed_out.store(true, Ordering::Relaxed);
+            let now = Instant::coarse();
+            let is_late = arrived.deadline.is_some_and(|deadline| now.has_passed(deadline));
+            if let Some(work) = self.works.get(arrived.work).filter(|work| !work.is_cancelled && !is_late) {
+                work.is_handed_out = true;
                 if self.counters.is_measured(now) {
-                    arrived.work.measured.store(now.as_ns(), Ordering::Relaxed);
+                    work.measured = Some(Instant::now());
                 }
                 fault!("call.handed-out");
                 return Some(arrived);
@@ -126,47 +125,89 @@ impl Serving {
         self.in_flight
     }
 
+    /// Whether nobody waits for a request any more.
+    pub(super) fn is_cancelled(&mut self, work: WorkId) -> bool {
+        self.works.get(work).is_none_or(|work| work.is_cancelled)
+    }
+
     /// A request was cancelled, or its client is gone.
-    fn give_up(&mut self, caller: u64, work: &Work) {
-        work.cancel();
+    fn give_up(&mut self, caller: u64, id: WorkId) {
         self.counters.failed(CallFailure::Cancelled);
-        // Under the lock of the exchange, as every other change.
-        if work.is_handed_out.load(Ordering::Relaxed) {
-            work.is_given_up.store(true, Ordering::Relaxed);
-            self.given_up += 1;
-            if let Some(client) = self.clients.get_mut(&caller) {
-                client.given_up += 1;
-            }
+        let Some(work) = self.works.get(id) else { return };
+        if !work.is_handed_out {
+            return self.works.remove(id);
+        }
+        (work.is_cancelled, work.is_given_up) = (true, true);
+        self.given_up += 1;
+        if let Some(client) = self.clients.get_mut(&caller) {
+            client.given_up += 1;
         }
     }
 
     /// The program no longer works on a request.
-    pub(super) fn let_go(&mut self, caller: u64, work: &Work) {
-        if work.is_given_up.load(Ordering::Relaxed) {
-            work.is_given_up.store(false, Ordering::Relaxed);
+    fn let_go(&mut self, caller: u64, id: WorkId) {
+        if self.works.get(id).is_some_and(|work| work.is_given_up) {
             self.given_up -= 1;
             if let Some(client) = self.clients.get_mut(&caller) {
                 client.given_up -= 1;
             }
         }
+        self.works.remove(id);
     }
 
     /// A request is answered, or given up.
     fn done(&mut self, caller: u64, number: u64, how: Result<(), CallFailure>) {
         if let Some(client) = self.clients.get_mut(&caller)
-            && let Some(work) = client.calls.remove(&number)
+            && let Some(id) = client.calls.remove(number)
         {
+            let work = self.works.get(id);
             match how {
-                Ok(()) => self.counters.answered(Instant::from_ns(work.measured.load(Ordering::Relaxed))),
+                Ok(()) => self.counters.answered(work.as_ref().and_then(|work| work.measured)),
                 Err(how) => self.counters.failed(how),
+            }
+            if work.is_some_and(|work| !work.is_handed_out) {
+                self.works.remove(id);
             }
             self.in_flight -= 1;
             self.has_work |= client.is_silent;
         }
     }
 
+    /// The program answers a request. `Ok(false)`: nobody waits for it any more.
+    pub(super) fn answered(
+        &mut self,
+        (caller, number, work): (u64, u64, WorkId),
+        kind: Kind,
+        payload: &[u8],
+    ) -> Result<bool, ReplyError> {
+        // Its number may be that of another request meanwhile.
+        let said = match self.is_cancelled(work) {
+            true => Ok(false),
+            false => self.answer(caller, number, kind, payload),
+        };
+        if kind != Kind::Part {
+            self.let_go(caller, work);
+        }
+        said
+    }
+
+    /// The program says that a request has failed.
+    pub(super) fn failed(
+        &mut self,
+        (caller, number, work): (u64, u64, WorkId),
+        why: (Cause, i32, &str),
+    ) -> Result<bool, ReplyError> {
+        let said = match self.is_cancelled(work) {
+            true => Ok(false),
+            false => self.fail(caller, number, why),
+        };
+        self.let_go(caller, work);
+        said
+    }
+
     /// Answers a request. `Ok(false)`: nobody waits for it any more.
-    pub(super) fn answer(&mut self, caller: u64, number: u64, kind: Kind, payload: &[u8]) -> Result<bool, ReplyError> {
+    #[inline(always)]
+    fn answer(&mut self, caller: u64, number: u64, kind: Kind, payload: &[u8]) -> Result<bool, ReplyError> {
         self.answer_as(caller, number, (kind, payload), Ok(()))
     }
 
@@ -178,7 +219,7 @@ impl Serving {
         how: Result<(), CallFailure>,
     ) -> Result<bool, ReplyError> {
         let is_last = kind != Kind::Part;
-        let is_waited_for = self.clients.get(&caller).is_some_and(|client| client.calls.contains_key(&number));
+        let is_waited_for = self.clients.get(&caller).is_some_and(|client| client.calls.get(number).is_some());
         let said = if is_waited_for { self.say(caller, number, kind, payload) } else { Ok(false) };
         if is_last {
             let is_lost = how.is_ok() && said.is_err();
@@ -250,12 +291,7 @@ impl Serving {
     }
 
     /// Says that a request has failed.
-    pub(super) fn fail(
-        &mut self,
-        caller: u64,
-        number: u64,
-        (cause, code, text): (Cause, i32, &str),
-    ) -> Result<bool, ReplyError> {
+    fn fail(&mut self, caller: u64, number: u64, (cause, code, text): (Cause, i32, &str)) -> Result<bool, ReplyError> {
         let failure = self.clients.get(&caller).map(|client| client.failure(cause, code, text));
         let failure = failure.unwrap_or_default(); // a client that is gone gets none
         let how = match cause {
@@ -267,12 +303,15 @@ impl Serving {
         self.answer_as(caller, number, (Kind::Failure, &failure), Err(how))
     }
 
-    /// Takes the right to send one more part. `None`: the client has to take some first.
-    pub(super) fn take_credit(&mut self, work: &Work) -> Option<()> {
-        // Under the lock of the exchange, as every other change.
-        let credit = work.credit.load(Ordering::Relaxed);
+    /// Whether a part may be sent, which takes the right to do so. `Some(false)`: nobody waits for it any more. `None`: the client has to
+    /// take some first.
+    pub(super) fn may_send_part(&mut self, work: WorkId) -> Option<bool> {
+        let Some(work) = self.works.get(work).filter(|work| !work.is_cancelled) else { return Some(false) };
         // Once the server has ended, it hears no more of what is taken.
-        (credit > 0 || self.is_closed).then(|| work.credit.store(credit.saturating_sub(1), Ordering::Relaxed))
+        (work.credit > 0 || self.is_closed).then(|| {
+            work.credit = work.credit.saturating_sub(1);
+            true
+        })
     }
 
     /// Takes no more requests. What nobody has seen goes back to its clients, who may ask others.
@@ -303,7 +342,7 @@ impl Serving {
         client.backlog_bytes = 0;
         self.in_flight -= calls.len();
         self.ready.retain(|arrived| arrived.caller != caller);
-        calls.values().for_each(|work| self.give_up(caller, work));
+        calls.iter().for_each(|work| self.give_up(caller, work));
     }
 
     /// Hears a client no more, because it cannot be answered.
@@ -321,19 +360,18 @@ impl Serving {
     }
 
     fn spoken(&mut self, inbox: &mut Inbox, spoken: Spoken) {
-        let Spoken { channel, head, sample } = spoken;
-        let number = head.correlation.unwrap_or_default();
-        let taken = match head.kind {
+        let Spoken { channel, kind, number, deadline, sample } = spoken;
+        let taken = match kind {
             Kind::Caller => self.introduced(channel, &sample),
-            Kind::Request => self.requested(channel, number, head.deadline, sample),
+            Kind::Request => self.requested(channel, number, deadline, sample),
             Kind::Cancel => {
                 self.cancelled(channel, number);
                 Ok(())
             }
             Kind::Credit => decoded(&sample).map(|Credit { parts }| {
-                if let Some(work) = self.clients.get(&channel).and_then(|client| client.calls.get(&number)) {
-                    let credit = work.credit.load(Ordering::Relaxed).saturating_add(parts).min(MAX_CREDIT);
-                    work.credit.store(credit, Ordering::Relaxed);
+                let work = self.clients.get(&channel).and_then(|client| client.calls.get(number));
+                if let Some(work) = work.and_then(|work| self.works.get(work)) {
+                    work.credit = work.credit.saturating_add(parts).min(MAX_CREDIT);
                 }
             }),
             kind => Err(format!("it sends an unexpected record, {kind:?}")),
@@ -416,11 +454,11 @@ impl Serving {
         if client.is_gone {
             return Ok(());
         }
-        if client.calls.contains_key(&number) {
+        if client.calls.get(number).is_some() {
             return Err(format!("it uses the number {number} for two requests at once"));
         }
-        let work = Arc::new(Work::new());
-        let arrived = Arrived { caller: channel, number, work: work.clone(), sample, deadline };
+        let work = self.works.add();
+        let arrived = Arrived { caller: channel, number, work, sample, deadline };
         let mut charge = None;
         let refusal = match (is_closed, client.calls.len() + client.given_up) {
             (true, _) => Some((Cause::NotTaken, String::new())),
@@ -465,14 +503,14 @@ impl Serving {
 
     fn cancelled(&mut self, channel: u64, number: u64) {
         let Some(client) = self.clients.get_mut(&channel) else { return };
-        let Some(work) = client.calls.remove(&number) else { return };
+        let Some(work) = client.calls.remove(number) else { return };
         let is_it = |arrived: &Arrived| arrived.caller == channel && arrived.number == number;
         let parked = client.parked.len();
         client.parked.retain(|(arrived, _)| !is_it(arrived));
         self.parked -= parked - client.parked.len();
         self.ready.retain(|arrived| !is_it(arrived));
         self.in_flight -= 1;
-        self.give_up(channel, &work);
+        self.give_up(channel, work);
     }
 
     /// Sends what waits for room.
@@ -511,6 +549,11 @@ fn too_many(requests: usize) -> String {
 }
 
 impl Side for Serving {
+    #[inline]
+    fn has_work(&self) -> bool {
+        self.has_work
+    }
+
     fn heard(&mut self, inbox: &mut Inbox, heard: Heard) {
         match heard {
             Heard::Record(spoken) => self.spoken(inbox, spoken),
@@ -519,7 +562,9 @@ impl Side for Serving {
             Heard::Left(_, Departure::Disconnected | Departure::Closed, channel) => {
                 let Some(client) = self.clients.get_mut(&channel) else { return };
                 client.is_silent = true;
-                client.calls.values().for_each(|work| work.credit.store(MAX_CREDIT, Ordering::Relaxed));
+                for id in client.calls.iter() {
+                    self.works.get(id).into_iter().for_each(|work| work.credit = MAX_CREDIT);
+                }
                 self.has_work = true;
             }
             Heard::Left(_, _, channel) => {
@@ -530,11 +575,24 @@ impl Side for Serving {
         }
     }
 
+    #[inline]
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
         let gives_back_at = self.out.give_back();
-        if !std::mem::take(&mut self.has_work) {
-            return gives_back_at;
+        match std::mem::take(&mut self.has_work) {
+            true => self.work(inbox, gives_back_at),
+            false => gives_back_at,
         }
+    }
+
+    fn idle(&mut self) {
+        self.out.idle();
+    }
+}
+
+impl Serving {
+    /// Does what has become due. Returns when something is due again.
+    #[cold]
+    fn work(&mut self, inbox: Option<&mut Inbox>, gives_back_at: Option<Instant>) -> Option<Instant> {
         for (id, channel) in self.out.routes.take_failed() {
             let is_it = |(_, client): &(&u64, &mut Client)| client.way.id == id;
             let Some((&serial, client)) = self.clients.iter_mut().find(is_it) else { continue };
@@ -565,9 +623,5 @@ impl Side for Serving {
         // That a client has room again is not reported. Whether it could be connected to is.
         let pause = if has_backlog { AGAIN } else { self.pause.next() };
         Some(gives_back_at.into_iter().fold(Instant::now() + pause, Instant::min))
-    }
-
-    fn idle(&mut self) {
-        self.out.idle();
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::Head;
+use librpc_ring::{Head, Kind};
 
 use crate::link::inbox_shared::InboxShared;
 use crate::name::{Address, Peer};
@@ -73,7 +73,11 @@ pub(crate) enum Heard {
 pub(crate) struct Spoken {
     /// The serial number of its channel.
     pub(crate) channel: u64,
-    pub(crate) head: Head,
+    pub(crate) kind: Kind,
+    /// Which call it belongs to. (A `Caller` belongs to none.)
+    pub(crate) number: u64,
+    /// Until when a request is of use.
+    pub(crate) deadline: Option<u64>,
     pub(crate) sample: Sample,
 }
 
@@ -263,16 +267,31 @@ impl Inbox {
 
     /// What comes next at an inbox for calls, at most until then. The record before counts as processed.
     pub(crate) fn hear(&mut self, until: Until) -> Result<Option<Heard>, RecvError> {
+        if self.born.is_here() {
+            self.receiver.consume(true);
+            if self.receiver.finds_of_call(until != Until::Now) {
+                return Ok(Some(self.record()));
+            }
+        }
+        self.hear_slowly(until)
+    }
+
+    #[inline(never)]
+    fn hear_slowly(&mut self, until: Until) -> Result<Option<Heard>, RecvError> {
         Ok(match self.step(until, Wanted::Events)? {
             None | Some(Found::Denied(_)) => None,
             Some(Found::Nudged) => Some(Heard::Nudged),
             Some(Found::Joined(peer)) => Some(Heard::Joined(peer)),
             Some(Found::Left(left)) => Some(Heard::Left(left.0, left.1, left.2)),
-            Some(Found::Message) => {
-                let (channel, head) = (self.receiver.serial(), self.receiver.head);
-                Some(Heard::Record(Spoken { channel, head, sample: self.receiver.sample_or_copy() }))
-            }
+            Some(Found::Message) => Some(self.record()),
         })
+    }
+
+    #[inline(always)]
+    fn record(&mut self) -> Heard {
+        let Head { kind, correlation, deadline, .. } = self.receiver.head;
+        let (channel, number) = (self.receiver.serial(), correlation.unwrap_or_default());
+        Heard::Record(Spoken { channel, kind, number, deadline, sample: self.receiver.sample_or_copy() })
     }
 
     /// Ends the channel of this serial number, because its sender has written what no honest one would.
@@ -316,6 +335,7 @@ impl Inbox {
         Ok(found)
     }
 
+    #[inline(always)]
     fn step(&mut self, until: Until, wanted: Wanted) -> Result<Option<Found>, RecvError> {
         if !self.born.is_here() {
             return Err(RecvError::Forked);

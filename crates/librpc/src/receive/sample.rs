@@ -32,7 +32,8 @@ pub struct Sample {
 /// Where a sample's payload is.
 pub(crate) enum SamplePayload {
     Copy(AlignedBytes),
-    Lent(LentSample),
+    /// In a box, so that short ones are moved quickly.
+    Lent(Box<LentSample>),
 }
 
 /// A payload that its sender has lent, and what keeps it as it is.
@@ -119,7 +120,8 @@ impl Sample {
     pub fn payload(&self) -> Option<&[u8]> {
         match &self.payload {
             SamplePayload::Copy(bytes) => Some(bytes),
-            SamplePayload::Lent(LentSample { located: Located { segment, offset, bytes }, hold, trust }) => {
+            SamplePayload::Lent(lent) => {
+                let LentSample { located: Located { segment, offset, bytes }, hold, trust } = &**lent;
                 let trust = trust.as_ref().filter(|_| hold.born.is_here())?;
                 Some(segment.mapping().trusted(*offset, *bytes, trust))
             }
@@ -166,7 +168,8 @@ impl Sample {
         );
         match &self.payload {
             SamplePayload::Copy(bytes) => into.copy_from_slice(&bytes[from..from + into.len()]),
-            SamplePayload::Lent(LentSample { located: Located { segment, offset, .. }, .. }) if !into.is_empty() => {
+            SamplePayload::Lent(lent) if !into.is_empty() => {
+                let Located { segment, offset, .. } = &lent.located;
                 segment.copy_to(offset + from as u64, into);
             }
             SamplePayload::Lent(_) => {}
@@ -178,7 +181,8 @@ impl Sample {
         let mut copy = Vec::new();
         match &self.payload {
             SamplePayload::Copy(bytes) => copy.extend_from_slice(bytes),
-            SamplePayload::Lent(LentSample { located: Located { segment, offset, .. }, .. }) if !self.is_empty() => {
+            SamplePayload::Lent(lent) if !self.is_empty() => {
+                let Located { segment, offset, .. } = &lent.located;
                 segment.append_to(*offset, self.len() as u64, &mut copy);
             }
             SamplePayload::Lent(_) => {}

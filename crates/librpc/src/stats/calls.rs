@@ -17,8 +17,10 @@ use crate::sys::sync::atomic::{AtomicU64, Ordering};
 
 /// How many services without a client or server are remembered.
 const IDLE: usize = 64;
-/// After a call whose time was measured, those that begin within this time are not: a clock costs more than it says of them.
-const MEASURE_EVERY: Duration = Duration::from_micros(10);
+/// Of calls in quick succession, one in this many is measured: a clock costs more than it says of the others.
+const MEASURED: u64 = 16;
+/// One that begins this long after the last one that was measured, is measured, too.
+const MEASURE_AFTER: Duration = Duration::from_millis(1);
 
 /// Which side of a service has counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,7 +134,7 @@ pub struct CallStats {
     /// Those that have ended in another way.
     pub failures: CallFailures,
     /// How long answered calls have taken: from the request to the last of the reply; at a server, from the moment when the request was
-    /// received. Of calls in quick succession, about one in 10 µs is measured.
+    /// received. Of calls in quick succession, about one in 16 is measured.
     pub latency: Histogram,
 }
 
@@ -166,8 +168,9 @@ pub(crate) struct CallCounters {
     answered: AtomicU64,
     failed: [AtomicU64; CallFailure::ALL.len()],
     latency: Mutex<Histogram>,
-    /// The beginning of the last call that was measured, in ns.
+    /// The beginning of the last call that was measured, in ns, and how many have begun since.
     measured: AtomicU64,
+    skipped: AtomicU64,
 }
 
 /// Only the holder of a lock adds. Release: pairs with [`CallStats::add`], which reads the ends first.
@@ -181,13 +184,16 @@ impl CallCounters {
         add_one(&self.begun);
     }
 
-    /// Whether the time of a call that begins now is to be measured.
+    /// Whether the time of a call that begins now is to be measured. `now` may be [coarse](Instant::coarse).
+    #[inline]
     pub(crate) fn is_measured(&self, now: Instant) -> bool {
-        let last = self.measured.load(Ordering::Relaxed); // under the same lock as its changes
-        let is_due = now.as_ns().saturating_sub(last) >= MEASURE_EVERY.as_nanos() as u64;
+        // Relaxed: under the same lock as their changes.
+        let (last, skipped) = (self.measured.load(Ordering::Relaxed), self.skipped.load(Ordering::Relaxed) + 1);
+        let is_due = skipped == MEASURED || now.as_ns().saturating_sub(last) >= MEASURE_AFTER.as_nanos() as u64;
         if is_due {
             self.measured.store(now.as_ns(), Ordering::Relaxed);
         }
+        self.skipped.store(if is_due { 0 } else { skipped }, Ordering::Relaxed);
         is_due
     }
 
@@ -195,8 +201,13 @@ impl CallCounters {
     pub(crate) fn answered(&self, since: Option<Instant>) {
         add_one(&self.answered);
         if let Some(since) = since {
-            self.latency.lock().record(since.elapsed().as_nanos() as u64);
+            self.took(since);
         }
+    }
+
+    #[cold]
+    fn took(&self, since: Instant) {
+        self.latency.lock().record(since.elapsed().as_nanos() as u64);
     }
 
     /// A call has failed.
@@ -351,7 +362,11 @@ mod tests {
     #[test]
     fn of_calls_in_quick_succession_one_in_a_while_is_measured() {
         let (counters, begin) = (CallCounters::default(), Instant::now());
-        let measured = (0..100).filter(|&us| counters.is_measured(begin + Duration::from_micros(us))).count();
-        assert_eq!(measured, 10);
+        let measured =
+            |calls, apart| (0..calls).filter(|&n| counters.is_measured(begin + n * apart)).collect::<Vec<u32>>();
+        assert_eq!(measured(50, Duration::from_nanos(1)), [0, 16, 32, 48]);
+        let counters = CallCounters::default();
+        let measured = |calls, apart| (0..calls).filter(|&n| counters.is_measured(begin + n * apart)).count();
+        assert_eq!(measured(50, MEASURE_AFTER), 50);
     }
 }

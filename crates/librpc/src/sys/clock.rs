@@ -3,7 +3,10 @@
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
-pub(crate) use super::os::clock::{now_ns, unix_ns};
+pub(crate) use super::os::clock::{coarse_ns, now_ns, unix_ns};
+
+/// The kernel's clock is hardly ever further behind than this: two ticks of its slowest timer.
+const COARSE: u64 = 20_000_000;
 
 /// A moment of the shared clock, in ns: what a message carries is the same as what a wait compares with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,14 +18,22 @@ impl Instant {
         Self(now_ns())
     }
 
+    /// A moment ago, when the kernel last looked at the clock: what has not come by long is told apart from what may have.
+    #[inline]
+    pub(crate) fn coarse() -> Self {
+        Self(coarse_ns())
+    }
+
+    /// Whether a time, in ns, has come by now, if this moment is a [coarse](Instant::coarse) one. The clock is only read where it is
+    /// near.
+    #[inline]
+    pub(crate) fn has_passed(self, time: u64) -> bool {
+        self.0.saturating_add(COARSE) >= time && now_ns() >= time
+    }
+
     /// As other processes understand it.
     pub(crate) fn as_ns(self) -> u64 {
         self.0
-    }
-
-    /// A moment that is not 0.
-    pub(crate) fn from_ns(ns: u64) -> Option<Self> {
-        (ns != 0).then_some(Self(ns))
     }
 
     pub(crate) fn elapsed(self) -> Duration {

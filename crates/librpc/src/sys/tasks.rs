@@ -68,8 +68,11 @@ impl Woken {
 }
 
 impl Drop for Woken {
+    #[inline]
     fn drop(&mut self) {
-        self.wake();
+        if !self.is_empty() {
+            self.wake();
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Calling {
             }
         });
         let (mut taken, mut again) = (0, 0);
-        for (&number, call) in &mut self.calls {
+        for (number, call) in self.calls.in_order() {
             if call.route != id || call.outcome.is_some() {
                 continue;
             }
@@ -110,12 +110,12 @@ impl Calling {
         }
         self.find_servers()?;
         for unsent in std::mem::take(&mut self.unsent) {
-            let Some(call) = self.calls.get(&unsent.number).filter(|call| call.outcome.is_none()) else { continue };
+            let Some(call) = self.calls.get(unsent.number).filter(|call| call.outcome.is_none()) else { continue };
             let (deadline, to, node) = (call.deadline, call.to.clone(), call.server.0.clone());
             let Unsent { number, payload, slot, error } = unsent;
             match self.send(number, deadline, to.as_ref(), &payload, &slot) {
                 (Some(Said::Yes), Some((server, route))) => {
-                    if let Some(call) = self.calls.get_mut(&number) {
+                    if let Some(call) = self.calls.get_mut(number) {
                         (call.server, call.route, call.orphaned) = (server, route, None);
                     }
                 }
@@ -141,10 +141,10 @@ impl Calling {
         let mut ended = Vec::new();
         let mut is_new = false;
         let has_all = inbox.is_some_and(|inbox| {
-            let has_orphans = self.calls.values().any(|call| call.orphaned.is_some());
+            let has_orphans = self.calls.iter().any(|(_, call)| call.orphaned.is_some());
             has_orphans && inbox.take_in_arrivals()
         });
-        for (&number, call) in &mut self.calls {
+        for (number, call) in self.calls.in_order() {
             let Some(orphaned) = &mut call.orphaned else { continue };
             if self.connected.contains_key(&*call.server) {
                 continue; // its leaving is reported
@@ -160,7 +160,7 @@ impl Calling {
         for (number, server, body) in ended {
             match body {
                 Some(payload) => {
-                    if let Some(call) = self.calls.get_mut(&number) {
+                    if let Some(call) = self.calls.get_mut(number) {
                         (call.orphaned, call.body) = (None, Some(payload.clone()));
                     }
                     self.unsent.push_back(Unsent { number, payload, slot: OnceCell::new(), error: None });

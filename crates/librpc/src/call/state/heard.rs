@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use librpc_ring::Kind;
 
-use super::{Calling, Ongoing, WINDOW, is_of, key_of};
+use super::{Calling, Ongoing, Outcome, WINDOW, is_of, key_of};
 use crate::call::error::CallError;
 use crate::call::exchange::Side;
 use crate::call::outgoing::decoded;
@@ -20,22 +20,23 @@ use crate::wire::{self, Cause};
 impl Calling {
     /// Takes a record of a server's.
     fn spoken(&mut self, inbox: &mut Inbox, spoken: Spoken) {
-        let Spoken { channel, head, sample } = spoken;
-        let Some(number) = head.correlation else { return };
+        let Spoken { channel, kind, number, sample, .. } = spoken;
         // One that was given up, or that no such server was asked.
-        let Some(call) = self.calls.get_mut(&number).filter(|call| is_of(sample.peer(), &call.server)) else {
+        let Some(call) = self.calls.get_mut(number).filter(|call| is_of(sample.peer(), &call.server)) else {
             return;
         };
         if call.outcome.is_some() {
             return;
         }
         call.body = None; // what has answered in part cannot be begun again
-        if head.kind == Kind::Reply && call.parts.is_empty() {
-            call.reply = Some(sample);
-            return self.end(number, Ok(()));
+        if kind == Kind::Reply && call.parts.is_empty() {
+            (call.outcome, call.orphaned) = (Some(Outcome::Reply(sample)), None);
+            self.counters.answered(call.measured);
+            let route = call.route;
+            return self.answered(route);
         }
         let node = call.server.0.clone();
-        match head.kind {
+        match kind {
             Kind::Part if !call.is_stream => {
                 let route = call.route;
                 let error = self.mismatch(&node, "answers in parts: call_stream takes them");
@@ -60,8 +61,8 @@ impl Calling {
     /// Nothing more is heard of a server, because it has sent what no server sends. Its calls end.
     fn not_understood(&mut self, peer: &Peer, why: &str) {
         let is_its = |call: &Ongoing| call.outcome.is_none() && is_of(peer, &call.server);
-        let calls = self.calls.iter().filter(|(_, call)| is_its(call));
-        let calls: Vec<(u64, RouteId)> = calls.map(|(&number, call)| (number, call.route)).collect();
+        let calls = self.calls.in_order().into_iter().filter(|(_, call)| is_its(call));
+        let calls: Vec<(u64, RouteId)> = calls.map(|(number, call)| (number, call.route)).collect();
         for (number, route) in calls {
             let error = self.mismatch(&peer.node, &format!("cannot be understood: {why}"));
             self.end(number, Err(error));
@@ -84,6 +85,11 @@ impl Calling {
 }
 
 impl Side for Calling {
+    #[inline]
+    fn has_work(&self) -> bool {
+        self.has_work
+    }
+
     fn heard(&mut self, inbox: &mut Inbox, heard: Heard) {
         match heard {
             Heard::Record(spoken) => self.spoken(inbox, spoken),
@@ -105,11 +111,24 @@ impl Side for Calling {
         }
     }
 
+    #[inline]
     fn tend(&mut self, inbox: Option<&mut Inbox>) -> Option<Instant> {
         let gives_back_at = self.out.give_back();
-        if !std::mem::take(&mut self.has_work) {
-            return gives_back_at;
+        match std::mem::take(&mut self.has_work) {
+            true => self.work(inbox, gives_back_at),
+            false => gives_back_at,
         }
+    }
+
+    fn idle(&mut self) {
+        self.out.idle();
+    }
+}
+
+impl Calling {
+    /// Does what has become due. Returns when something is due again.
+    #[cold]
+    fn work(&mut self, inbox: Option<&mut Inbox>, gives_back_at: Option<Instant>) -> Option<Instant> {
         for (id, channel) in self.out.routes.take_failed() {
             self.server_gone(id, channel);
         }
@@ -126,16 +145,13 @@ impl Side for Calling {
             }
         }
         let owed = |call: &Ongoing| call.is_stream && call.taken >= WINDOW / 2 && call.outcome.is_none();
-        let owing: Vec<u64> = self.calls.iter().filter(|(_, call)| owed(call)).map(|(&number, _)| number).collect();
+        let calls = self.calls.in_order().into_iter();
+        let owing: Vec<u64> = calls.filter(|(_, call)| owed(call)).map(|(number, _)| number).collect();
         owing.into_iter().for_each(|number| self.give_credit(number));
         again |= self.has_work || !self.uncancelled.is_empty();
         self.has_work = again || !self.gone.is_empty() || !self.unsent.is_empty();
         let looks_at = self.lookups.due().filter(|_| !again);
         let works_at = self.has_work.then(|| looks_at.unwrap_or_else(|| Instant::now() + AGAIN));
         works_at.into_iter().chain(gives_back_at).min()
-    }
-
-    fn idle(&mut self) {
-        self.out.idle();
     }
 }

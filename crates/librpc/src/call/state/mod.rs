@@ -17,6 +17,7 @@ use librpc_ring::Kind;
 use crate::call::error::CallError;
 use crate::call::options::CallOptions;
 use crate::call::outgoing::{Outgoing, Said};
+use crate::call::table::Table;
 use crate::fault::fault;
 use crate::link::inbox_shared::{InboxShared, Invited};
 use crate::name::Peer;
@@ -78,14 +79,22 @@ pub(super) struct Ongoing {
     measured: Option<Instant>,
     /// What is sent again if the server that has taken it dies.
     body: Option<Box<[u8]>>,
-    /// The only reply.
-    reply: Option<Sample>,
     parts: VecDeque<Sample>,
     /// How many parts were taken since the server was last told.
     taken: u32,
-    outcome: Option<Result<(), CallError>>,
+    outcome: Option<Outcome>,
     /// Its server is gone, and had taken it.
     orphaned: Option<Orphaned>,
+}
+
+/// How a call has ended.
+#[derive(Debug)]
+enum Outcome {
+    /// With its only reply.
+    Reply(Sample),
+    /// All that there was is in its parts, or was taken.
+    Over,
+    Failed(CallError),
 }
 
 /// How far it is clear whether a server has answered before it was gone.
@@ -144,8 +153,7 @@ pub(super) struct Calling {
     version: u64,
     /// Whose turn it is among servers with equally many calls.
     turn: usize,
-    calls: BTreeMap<u64, Box<Ongoing>>,
-    last: u64,
+    calls: Table<Ongoing>,
     max_in_flight: usize,
     /// How many channels of replies each server has.
     connected: BTreeMap<Invited, u32>,
@@ -188,8 +196,7 @@ impl Calling {
             registry: None,
             version: 0,
             turn: 0,
-            calls: BTreeMap::new(),
-            last: 0,
+            calls: Table::new(),
             max_in_flight,
             connected: BTreeMap::new(),
             gone: Vec::new(),
@@ -202,7 +209,7 @@ impl Calling {
 
     /// Why a call has not got further, if that is because servers could not be looked up.
     pub(super) fn not_looked_up(&self, number: u64) -> Option<CallError> {
-        let call = self.calls.get(&number).filter(|call| call.outcome.is_none())?;
+        let call = self.calls.get(number).filter(|call| call.outcome.is_none())?;
         let is_stuck = self.unsent.iter().any(|unsent| unsent.number == number)
             || self.gone.iter().any(|gone| gone.id == call.route);
         self.lookups.error().filter(|_| is_stuck).cloned()
@@ -286,18 +293,18 @@ impl Calling {
             return Err(CallError::Busy { service: self.service.clone(), what });
         }
         self.find_servers()?;
-        let number = self.last + 1;
+        let number = self.calls.next_number();
         let to = &new.options.to;
-        let (said, server) = self.send(number, new.deadline, to.as_ref(), new.payload, new.slot);
-        match said {
-            Some(Said::Yes) => {}
-            Some(Said::Later) => return Ok(Begun::Later),
-            Some(Said::Failed(error)) => return Err(self.not_sent(error)),
-            Some(Said::Gone) | None => return Err(self.no_server(to.as_ref())),
-        }
+        let (server, route) = match self.send_at_once(number, new) {
+            Some(sent) => sent,
+            None => match self.send(number, new.deadline, to.as_ref(), new.payload, new.slot) {
+                (Some(Said::Yes), server) => server.expect("it was sent to one"),
+                (Some(Said::Later), _) => return Ok(Begun::Later),
+                (Some(Said::Failed(error)), _) => return Err(self.not_sent(error)),
+                (Some(Said::Gone) | None, _) => return Err(self.no_server(to.as_ref())),
+            },
+        };
         fault!("call.requested");
-        self.last = number;
-        let (server, route) = server.expect("it was sent to one");
         self.counters.begun();
         let ongoing = Ongoing {
             server,
@@ -307,13 +314,12 @@ impl Calling {
             deadline: new.deadline,
             measured: self.counters.is_measured(new.begun).then_some(new.begun),
             body: new.options.idempotent.then(|| new.payload.into()),
-            reply: None,
             parts: VecDeque::new(),
             taken: 0,
             outcome: None,
             orphaned: None,
         };
-        self.calls.insert(number, Box::new(ongoing));
+        self.calls.insert(number, ongoing);
         Ok(Begun::As(number))
     }
 
@@ -331,6 +337,24 @@ impl Calling {
             }
             None => CallError::NoServer { service, node: to.cloned() },
         }
+    }
+
+    /// The hot path of [`Calling::send`]: the server whose turn it is takes the request at once.
+    #[inline(always)]
+    fn send_at_once(&mut self, number: u64, new: &New<'_>) -> Option<(Arc<Invited>, RouteId)> {
+        if new.slot.get().is_some() {
+            return None;
+        }
+        let turn = self.turn;
+        let at = self.next_server(new.options.to.as_ref(), &[])?;
+        let server = &mut self.servers[at];
+        let call = Call { kind: Kind::Request, number, deadline: new.deadline, caller: Some(&self.caller) };
+        if !self.out.say_at_once(&server.way, &call, new.payload) {
+            self.turn = turn;
+            return None;
+        }
+        server.outstanding += 1;
+        Some((server.key.clone(), server.way.id))
     }
 
     /// Sends a request to one server. The answer is that of the server that took it, or the best of the others'. `None`: there is no
@@ -382,6 +406,9 @@ impl Calling {
             let server = &self.servers[*at];
             to.is_none_or(|to| server.key.0 == *to) && !tried.contains(&server.way.id)
         };
+        if servers == 1 {
+            return is_asked(&0).then_some(0); // as is usual
+        }
         let order = (0..servers).map(|at| (self.turn + at) % servers);
         let next = order.filter(is_asked).min_by_key(|&at| self.servers[at].outstanding)?;
         self.turn = (next + 1) % servers;
@@ -398,7 +425,7 @@ impl Calling {
     fn disinvite(&self, key: &Invited) {
         let is_known = self.servers.iter().any(|server| *server.key == *key)
             || self.gone.iter().any(|gone| *gone.key == *key)
-            || self.calls.values().any(|call| call.outcome.is_none() && *call.server == *key);
+            || self.calls.iter().any(|(_, call)| call.outcome.is_none() && *call.server == *key);
         if !is_known {
             self.inbox.disinvite(key);
         }
@@ -415,7 +442,7 @@ impl Calling {
 
     /// The next part of a reply, or how it has ended. `None`: nothing has come yet.
     pub(super) fn next_part(&mut self, number: u64) -> Option<Result<Option<Sample>, CallError>> {
-        let call = self.calls.get_mut(&number)?;
+        let call = self.calls.get_mut(number)?;
         if let Some(part) = call.parts.pop_front() {
             call.taken += 1;
             if call.is_stream && call.taken >= WINDOW / 2 && call.outcome.is_none() {
@@ -423,18 +450,20 @@ impl Calling {
             }
             return Some(Ok(Some(part)));
         }
-        call.outcome.as_ref()?;
-        if let Some(reply) = call.reply.take() {
+        if let Outcome::Reply(_) = call.outcome.as_ref()? {
+            let Some(Outcome::Reply(reply)) = call.outcome.replace(Outcome::Over) else { return None };
             return Some(Ok(Some(reply)));
         }
-        let call = self.calls.remove(&number)?;
-        Some(call.outcome?.map(|()| None))
+        match self.calls.remove(number, |call| call.outcome.take())?? {
+            Outcome::Failed(error) => Some(Err(error)),
+            _ => Some(Ok(None)),
+        }
     }
 
     /// Whether a call has an answer, or a part of one, that was not taken. `Some(false)`: it is over, and was taken. `None`: it has not
     /// ended.
     pub(super) fn has_answer(&self, number: u64) -> Option<bool> {
-        match self.calls.get(&number) {
+        match self.calls.get(number) {
             None => Some(false),
             Some(call) => (call.outcome.is_some() || !call.parts.is_empty()).then_some(true),
         }
@@ -442,9 +471,12 @@ impl Calling {
 
     /// The only reply to a call, or the error with which it ended. `None`: it has not ended.
     pub(super) fn reply(&mut self, number: u64) -> Option<Result<Sample, CallError>> {
-        self.calls.get(&number)?.outcome.as_ref()?;
-        let Ongoing { outcome, reply, .. } = *self.calls.remove(&number)?;
-        Some(outcome?.map(|()| reply.expect("a call that does not take parts was answered with a reply")))
+        self.calls.get(number)?.outcome.as_ref()?;
+        match self.calls.remove(number, |call| call.outcome.take())?? {
+            Outcome::Reply(reply) => Some(Ok(reply)),
+            Outcome::Failed(error) => Some(Err(error)),
+            Outcome::Over => unreachable!("a call that does not take parts was answered with a reply"),
+        }
     }
 
     fn mismatch(&self, node: &Arc<str>, why: &str) -> CallError {
@@ -453,7 +485,7 @@ impl Calling {
 
     /// Lets a server send as many more parts as were taken.
     fn give_credit(&mut self, number: u64) {
-        let Some(call) = self.calls.get_mut(&number) else { return };
+        let Some(call) = self.calls.get_mut(number) else { return };
         let Some(server) = self.servers.iter_mut().find(|server| server.way.id == call.route) else { return };
         let credit = wire::encode(&Credit { parts: call.taken });
         let record = Call { kind: Kind::Credit, number, deadline: None, caller: Some(&self.caller) };
@@ -466,18 +498,19 @@ impl Calling {
 
     /// Nobody waits for a call any more: its server learns that.
     pub(super) fn abandon(&mut self, number: u64, how: CallFailure) {
-        let Some(call) = self.calls.remove(&number) else { return };
+        let removed = self.calls.remove(number, |call| (call.route, call.outcome.is_none()));
+        let Some((route, is_unanswered)) = removed else { return };
         self.unsent.retain(|unsent| unsent.number != number);
-        if call.outcome.is_none() {
+        if is_unanswered {
             self.counters.failed(how);
-            self.answered(call.route);
-            self.cancel(call.route, number);
+            self.answered(route);
+            self.cancel(route, number);
         }
     }
 
     /// Ends a call that is under way, and has its server learn that. `false`: it has ended already.
     pub(super) fn cancel_call(&mut self, number: u64) -> bool {
-        let Some(call) = self.calls.get(&number).filter(|call| call.outcome.is_none()) else { return false };
+        let Some(call) = self.calls.get(number).filter(|call| call.outcome.is_none()) else { return false };
         let route = call.route;
         self.unsent.retain(|unsent| unsent.number != number);
         self.end(number, Err(CallError::Cancelled { service: self.service.clone() }));
@@ -510,12 +543,17 @@ impl Calling {
     }
 
     fn end(&mut self, number: u64, outcome: Result<(), CallError>) {
-        let Some(call) = self.calls.get_mut(&number).filter(|call| call.outcome.is_none()) else { return };
-        match &outcome {
-            Ok(()) => self.counters.answered(call.measured),
-            Err(error) => self.counters.failed(error.kind()),
-        }
-        call.outcome = Some(outcome);
+        let Some(call) = self.calls.get_mut(number).filter(|call| call.outcome.is_none()) else { return };
+        call.outcome = Some(match outcome {
+            Ok(()) => {
+                self.counters.answered(call.measured);
+                Outcome::Over
+            }
+            Err(error) => {
+                self.counters.failed(error.kind());
+                Outcome::Failed(error)
+            }
+        });
         (call.body, call.orphaned) = (None, None);
         let route = call.route;
         self.answered(route);

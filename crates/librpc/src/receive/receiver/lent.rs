@@ -101,6 +101,9 @@ impl Receiver {
 
     /// The same. What the inbox cannot hold is copied.
     pub(crate) fn sample_or_copy(&mut self) -> Sample {
+        if let Some(payload) = self.of_calls.as_mut().and_then(|of_calls| of_calls.payload.take()) {
+            return self.sample_of(SamplePayload::Copy(payload));
+        }
         if let Some(LentMessage { located, head }) = self.lent.take() {
             let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
             if let Some(word) = channel.consumer.keep() {
@@ -117,9 +120,10 @@ impl Receiver {
         fault!("hold.sampled");
         let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");
         let hold = Hold { ack: channel.ack.clone(), word, born: fork::Born::now() };
-        self.sample_of(SamplePayload::Lent(LentSample { located, hold, trust: self.trust }))
+        self.sample_of(SamplePayload::Lent(Box::new(LentSample { located, hold, trust: self.trust })))
     }
 
+    #[inline(always)]
     fn sample_of(&mut self, payload: SamplePayload) -> Sample {
         let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
         let topic = channel.topics.shared(self.taken.topic);

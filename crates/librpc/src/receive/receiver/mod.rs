@@ -7,6 +7,7 @@
 mod channel; //      a channel, as its inbox polls it
 mod connections; //  senders that come, ring and go
 mod lent; //         payloads that are not in the rings
+mod of_calls; //     requests and replies, one at a time
 mod polling; //      one bounded look at the rings
 mod run; //          messages in a row from one channel
 mod stream; //       whether it pays to pause
@@ -25,6 +26,7 @@ use librpc_ring::Head;
 use self::channel::InboundChannel;
 use self::connections::Connection;
 use self::lent::LentMessage;
+use self::of_calls::OfCalls;
 use self::polling::QUANTUM;
 pub(crate) use self::polling::Wanted;
 use self::run::Run;
@@ -94,6 +96,8 @@ pub(crate) struct Receiver {
     cursor: usize,
     quantum: u32,
     run: Run,
+    /// If it is an inbox for calls.
+    of_calls: Option<OfCalls>,
     /// Polls and messages since the last look at the clock.
     polls: u32,
     stream: Stream,
@@ -134,6 +138,7 @@ impl Receiver {
         let poll = Arc::new(Poll::new()?);
         poll.add(&shared.signal, SIGNAL)?;
         Ok(Self {
+            of_calls: OfCalls::new(&shared.address),
             shared,
             poll,
             wait,

@@ -90,6 +90,9 @@ impl Receiver {
     }
 
     fn poll_rings(&mut self, wanted: Wanted) -> Polled {
+        if self.takes_of_call() {
+            return Polled::Found(Found::Message);
+        }
         let mut share = SHARE;
         // Two more than there are: once round the end, and back to a channel whose turn is over if the others have nothing.
         let mut turns = self.active.len() + 2;
@@ -122,6 +125,14 @@ impl Receiver {
             }
         }
         if share < SHARE { Polled::Unfinished } else { Polled::Nothing }
+    }
+
+    #[inline(always)]
+    pub(super) fn counts_one(&mut self) {
+        self.stream.came(1);
+        self.is_in_gap = false;
+        self.quantum -= 1;
+        self.polls += 1;
     }
 
     fn begin_turn(&mut self, cursor: usize) {
@@ -207,12 +218,10 @@ impl Receiver {
         let Head { kind, topic, redelivered, past, .. } = record.head;
         self.head = record.head;
         self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, past, missed };
-        self.stream.came(1);
-        self.is_in_gap = false;
-        self.quantum -= 1;
-        self.polls += 1;
         let is_plain = kind == Kind::Message && !record.head.lent && channel.drain.is_none();
-        if is_plain && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence {
+        let may_run = is_plain && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence;
+        self.counts_one();
+        if may_run {
             self.begin_run(index);
         }
     }

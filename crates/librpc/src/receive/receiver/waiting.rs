@@ -165,7 +165,7 @@ impl Receiver {
     }
 
     /// A message was followed by a gap. Looks for waiting senders, and pauses if that is worthwhile.
-    fn begin_gap(&mut self, may_pause: bool) {
+    pub(super) fn begin_gap(&mut self, may_pause: bool) {
         if !std::mem::replace(&mut self.is_in_gap, true) {
             self.settle();
             self.stream.gap(may_pause);

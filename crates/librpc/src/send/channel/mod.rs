@@ -23,6 +23,7 @@ use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
 use crate::send::lent_queue::{LentQueue, Reap};
+use crate::send::message::Call;
 use crate::send::polling::Polling;
 use crate::send::task::Task;
 use crate::send::topic_name::TopicName;
@@ -132,11 +133,22 @@ impl OutboundChannel {
     /// except, perhaps, a topic. `false`: nothing was written; call [`OutboundChannel::push`].
     #[inline(always)]
     pub(crate) fn push_plain(&mut self, topic: Option<u64>, payload: &[u8]) -> bool {
+        self.push_at_once(|producer| producer.push_plain(topic, payload))
+    }
+
+    /// The same for a record that belongs to a call.
+    #[inline(always)]
+    pub(crate) fn push_of_call(&mut self, call: &Call<'_>, payload: &[u8]) -> bool {
+        self.push_at_once(|producer| producer.push_of_call(call.kind, call.number, call.deadline, payload))
+    }
+
+    #[inline(always)]
+    fn push_at_once(&mut self, push: impl FnOnce(&mut Producer<Writer, Reader>) -> bool) -> bool {
         if self.seen != channel_shared::OPEN || self.sampler.is_due() {
             return false;
         }
         let is_open = self.shared.begin_push() == channel_shared::OPEN;
-        let is_pushed = is_open && self.producer.push_plain(topic, payload);
+        let is_pushed = is_open && push(&mut self.producer);
         self.shared.end_push();
         if !is_pushed {
             return false;
