@@ -72,6 +72,28 @@ fn a_late_subscription_gets_the_last_messages_although_nothing_is_published() {
 }
 
 #[test]
+fn counting_subscriptions_does_not_let_a_new_message_pass_by_the_past() {
+    let domain = TestDomain::new();
+    let (here, there) = (open(&domain, "source"), open(&domain, "sink"));
+    let mut publisher = keeping(&here, "numbers", 100);
+    let payload = |number: u32| [number.to_le_bytes(); 100].concat();
+    (0..100).for_each(|number| drop(publisher.publish(&payload(number)).unwrap()));
+    let mut inbox = there.subscriber_builder(["*"]).capacity(4096).open().unwrap();
+    let (mut due, mut number) = ((0..100).collect::<std::collections::VecDeque<_>>(), 100);
+    while let Some(expected) = due.pop_front() {
+        assert_eq!(publisher.subscribers().unwrap(), 1);
+        assert_eq!(next(&mut inbox, 1), [(expected, expected < 100)]);
+        if number < 300 {
+            // There is room for one just now. Nothing is promised of one that finds none.
+            let receipt = publisher.try_publish(&payload(number)).unwrap();
+            due.extend((receipt.inboxes() == 1).then_some(number));
+            number += 1;
+        }
+    }
+    assert_eq!(number, 300);
+}
+
+#[test]
 fn other_topics_and_publishers_without_a_history_give_nothing() {
     let domain = TestDomain::new();
     let (here, there) = (open(&domain, "source"), open(&domain, "sink"));

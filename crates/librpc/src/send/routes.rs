@@ -411,7 +411,10 @@ impl Routes {
             if !topic.is_none_or(takes) {
                 return false;
             }
-            way.listing = route.listing;
+            // While something of the past is left, no message takes the fast path.
+            if way.past.is_empty() {
+                way.listing = route.listing;
+            }
         }
         true
     }
