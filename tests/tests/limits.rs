@@ -6,7 +6,7 @@ mod sources;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use librpc::{CallOptions, Event, Inbox, Limits, Node, Observer, Outbox, Sender, WaitSet};
+use librpc::{CallOptions, Event, Inbox, Limits, Node, Observer, Outbox, PublisherEvent, Sender, WaitSet};
 use librpc_system_tests::TestDomain;
 use pollster::block_on;
 
@@ -271,6 +271,16 @@ fn calls() -> BTreeMap<&'static str, Call> {
         }),
         ("Publisher::flush_async", |scene, limit, _| {
             block_on(scene.source.publisher("t").unwrap().flush_async(limit)).unwrap();
+        }),
+        ("Publisher::wait_for_event", |scene, limit, _| {
+            let (_subscriber, mut publisher) =
+                (scene.receiver.subscribe("t").unwrap(), scene.source.publisher("t").unwrap());
+            assert!(matches!(publisher.wait_for_event(limit).unwrap(), Some(PublisherEvent::Came(_))));
+        }),
+        ("SharedPublisher::wait_for_event", |scene, limit, _| {
+            let publisher = scene.source.publisher("t").unwrap().into_shared();
+            let _subscriber = scene.receiver.subscribe("t").unwrap();
+            assert!(matches!(publisher.wait_for_event(limit).unwrap(), Some(PublisherEvent::Came(_))));
         }),
         ("Publisher::wait_for_subscriber_async", |scene, limit, _| {
             let (_subscriber, mut publisher) =

@@ -30,6 +30,7 @@ Examples:
   yes | librpc pub load --rate 10000 --limit 100ms
   librpc pub camera/front --file frame-*.raw --rate 60  # of any size
   echo '{\"x\":1.5}' | librpc pub robot/goal --schema Goal/json
+  librpc pub numbers --events                     # says who comes and goes
   librpc pub map --file map.pgm --history 1 --stay 1h  # also for those who come later
   cat code | librpc pub door/code --readers uid:1000 --readers gid:44+exe:/usr/bin/guard")]
 pub(crate) struct Args {
@@ -48,6 +49,9 @@ pub(crate) struct Args {
     /// Stay this long after the last message, for late subscribers, or until interrupted
     #[arg(long, value_name = "TIME", requires = "history", value_parser = humantime::parse_duration)]
     stay: Option<Duration>,
+    /// Write to stderr which subscribers come, go, are stuck, or may not read the topic
+    #[arg(long)]
+    events: bool,
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
@@ -85,6 +89,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         unpublished: 0,
         unprocessed: false,
         said: BTreeSet::new(),
+        events: args.events,
     };
     let outcome = feed(&mut to, &args.files.files, &interrupt)?;
     if let (Some(stay), Outcome::Done | Outcome::Loss) = (args.stay, outcome) {
@@ -98,6 +103,7 @@ fn stay_for(to: &mut Publishing, stay: Duration, interrupt: &Interrupt) -> anyho
     let deadline = Deadline::after(stay);
     while !deadline.has_passed() && interrupt.signal().is_none() {
         interrupt.wait_for(deadline.next_wait(SLICE))?;
+        to.say_events();
     }
     to.look()?;
     while interrupt.signal().is_none() && !to.all_processed() {
@@ -143,9 +149,29 @@ struct Publishing {
     unprocessed: bool,
     /// What has been reported, so that the same trouble with the same inbox is not reported for every message.
     said: BTreeSet<String>,
+    /// Whether to report what happens to the subscriptions.
+    events: bool,
 }
 
 impl Publishing {
+    fn say_events(&mut self) {
+        while self.events {
+            match self.publisher.try_event() {
+                Ok(Some(event)) => say(event),
+                Ok(None) => return,
+                // The next look finds what this one has not.
+                Err(error) => return self.said_once(format!("cannot see who subscribes just now: {error}")),
+            }
+        }
+    }
+
+    fn said_once(&mut self, text: String) {
+        if !self.said.contains(&text) {
+            say(&text);
+            self.said.insert(text);
+        }
+    }
+
     fn say_once(&mut self, from: Source, text: String) {
         if !self.said.contains(&text) {
             say(format_args!("{from}: {text}"));
@@ -226,6 +252,7 @@ impl Feed for Publishing {
                     let undelivered: Vec<_> = receipt.undelivered().iter().map(Undelivered::from).collect();
                     self.messages += 1;
                     self.inboxes = self.inboxes.max(receipt.inboxes());
+                    self.say_events();
                     for why in undelivered {
                         match why {
                             Undelivered::TooLarge { node, max, .. } if self.only_looks_on(&node) => {
@@ -252,15 +279,19 @@ impl Feed for Publishing {
     }
 
     fn is_watched(&mut self) -> bool {
-        !self.all_processed()
+        self.events || !self.all_processed()
     }
 
     fn look(&mut self) -> anyhow::Result<Option<Ended>> {
-        self.flush_within(Duration::ZERO)
+        let looked = self.flush_within(Duration::ZERO);
+        self.say_events();
+        looked
     }
 
     fn flush(&mut self) -> anyhow::Result<Option<Ended>> {
-        self.flush_within(SLICE)
+        let flushed = self.flush_within(SLICE);
+        self.say_events();
+        flushed
     }
 
     fn all_processed(&mut self) -> bool {

@@ -141,6 +141,7 @@ fn rows() -> Vec<Row> {
         &[("0", To(0)), ("1", To(0)), (MAX, To(0)), ("-1", Usage), ("all", Usage)],
     ));
     rows.push(time(&["pub", "t", "--history", "1", "--file", "Cargo.toml"], "stay", To(0), On(0)));
+    rows.push(switch(&["pub", "t"], "events"));
     rows.push(time(&["call", "work"], "timeout", To(124), On(143)));
     rows.push(switch(&["call", "work"], "time"));
     rows.push(switch(&["call", "work"], "stream"));

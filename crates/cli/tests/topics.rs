@@ -56,6 +56,28 @@ fn those_who_come_later_get_what_was_kept_and_what_follows() {
 }
 
 #[test]
+fn a_publisher_says_who_comes_and_goes_if_it_is_asked_to() {
+    let place = place("events");
+    let mut source = place.start(&["pub", "a/b", "--events"]);
+    for round in 0..2 {
+        let late = subscriber(&place, "late", &["a/*", "x"]);
+        assert_eq!(source.read_stderr_line(), "librpc: the subscription of node \"late\" to a/*, x has come\n");
+        match round {
+            0 => late.signal(Signal::KILL),
+            _ => late.signal(Signal::TERM),
+        }
+        let gone = source.read_stderr_line();
+        let expected = "librpc: the subscription of node \"late\" to a/*, x is gone: it";
+        assert!(gone.starts_with(expected), "{gone}");
+        assert_eq!(gone.contains("its process has died"), round == 0, "{gone}");
+        late.ends();
+    }
+    let source = source.ends_with(b"x\n");
+    assert_eq!(source.code, 0, "{}", source.stderr);
+    assert!(source.stderr.contains("1 messages to 0 inboxes"), "{}", source.stderr);
+}
+
+#[test]
 fn a_publisher_stays_for_those_who_come_later_until_it_is_stopped() {
     let place = place("history_stay");
     let file = place.path().with_extension("map");

@@ -20,7 +20,7 @@ type Value = [u8; PAYLOAD_BYTES];
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [domain, path, batches] = &arguments[..] else {
-        return Err("DOMAIN send|publish|publish-kept|publish-values|call BATCHES".into());
+        return Err("DOMAIN send|publish|publish-kept|publish-asked|publish-values|call BATCHES".into());
     };
     let batches: u64 = batches.parse()?;
     let open = |id| Node::builder(id).domain(Domain::at(domain)).open();
@@ -33,13 +33,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             connected(&mut inbox)?;
             (0..batches).try_for_each(|_| send_batch(&mut sender).and_then(|()| receive_batch(&mut inbox)))
         }
-        "publish" | "publish-kept" => {
+        "publish" | "publish-kept" | "publish-asked" => {
             let mut inbox = there.subscriber_builder(["topic"]).wait(Wait::Spin).open()?;
-            let history = if path == "publish" { 0 } else { 10 };
+            let history = if path == "publish-kept" { 10 } else { 0 };
             let mut publisher = here.publisher_builder("topic").history(history).open()?;
             publisher.publish(b"the first one")?.inboxes();
             connected(&mut inbox)?;
-            (0..batches).try_for_each(|_| publish_batch(&mut publisher).and_then(|()| receive_batch(&mut inbox)))
+            let is_asked = path == "publish-asked";
+            while is_asked && publisher.try_event()?.is_some() {}
+            (0..batches).try_for_each(|_| {
+                publish_batch(&mut publisher)?;
+                if is_asked {
+                    ask_batch(&mut publisher)?;
+                }
+                receive_batch(&mut inbox)
+            })
         }
         "publish-values" => {
             let mut inbox = there.subscriber_builder(["topic"]).wait(Wait::Spin).open_of::<Plain<Value>>()?;
@@ -57,7 +65,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 wait_for_call(pending)
             })
         }
-        _ => Err(format!("{path:?} is unknown: send, publish, publish-kept, publish-values or call").into()),
+        _ => {
+            Err(format!("{path:?} is unknown: send, publish, publish-kept, publish-asked, publish-values or call")
+                .into())
+        }
     }
 }
 
@@ -82,6 +93,17 @@ fn publish_batch(publisher: &mut Publisher) -> Result<(), Box<dyn Error>> {
     for _ in 0..BATCH {
         if publisher.publish(black_box(&[7; PAYLOAD_BYTES]))?.inboxes() != 1 {
             return Err("a message did not reach its inbox".into());
+        }
+    }
+    Ok(())
+}
+
+/// Asks for events, of which there are none.
+#[inline(never)]
+fn ask_batch(publisher: &mut Publisher) -> Result<(), Box<dyn Error>> {
+    for _ in 0..BATCH {
+        if let Some(event) = black_box(publisher.try_event()?) {
+            return Err(event.to_string().into());
         }
     }
     Ok(())

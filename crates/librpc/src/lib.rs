@@ -65,11 +65,11 @@
 //! | time limits | Each call that waits has a form with a limit, and one that does not wait. | [`Sender::send_timeout`], [`Sender::try_send`], [`Inbox::recv_timeout`], [`Inbox::try_recv`] |
 //! | slowing down | A limit of messages or bytes per second; a mark that reports when inboxes fill up. | [`Rate`], [`Sender::limit_rate`], [`Sender::set_high_water`] |
 //! | redelivery | Messages that a receiver did not process go to its next incarnation, in order, or come back. | [`Sender::set_redelivery`], [`InboxBuilder::durable`], [`Message::is_redelivered`], [`Sender::take_returned`] |
-//! | events | An inbox reports senders that join, leave or die. | [`Inbox::recv_event`], [`Event`], [`Departure`] |
+//! | events | An inbox reports senders that join, leave or die. A publisher reports subscriptions that come, go or get stuck. | [`Inbox::recv_event`], [`Event`], [`Departure`], [`Publisher::try_event`], [`PublisherEvent`] |
 //! | callbacks | The inbox calls a function for each message, on its own thread. | [`InboxBuilder::callback`], [`CallbackHandle`] |
 //! | tasks | Whatever waits has a form for tasks, in any executor, without a thread of its own. A message is taken only in the poll that returns it. | [`Inbox::recv_async`], [`Inbox::stream`], [`Sender::send_async`], [`Client::call_async`] |
 //! | several threads | A sender or a publisher that threads share, under one lock. | [`SharedSender`], [`SharedPublisher`] |
-//! | several things at once | One wait for inboxes, servers, calls and other descriptors. | [`WaitSet`] |
+//! | several things at once | One wait for inboxes, servers, calls, publishers' events and other descriptors. | [`WaitSet`] |
 //! | event loops | An inbox can be polled as a descriptor, sleep, or spin for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
 //! | stopping | Another thread or a signal handler can stop an inbox. A node that closes can wait until its messages are processed. | [`Inbox::stop_handle`], [`Node::close`] |
 //! | several users | A group shares a domain. Each node admits senders by uid, gid, pid, executable or a function, and the kernel says who they are. | [`Domain::shared_with_group`], [`NodeBuilder::admit`], [`Admission`] |
@@ -162,8 +162,9 @@ pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeF
 pub use schema::{Encoding, InvalidSchema, MAX_DEFINITION_BYTES, MAX_TYPE_NAME_BYTES, Schema, SchemaMismatch};
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, LoanFor, LoanSlice,
-    Outbox, OwnedReceipt, PublishError, Publisher, PublisherBuilder, Rate, ReachedInbox, Receipt, Returned,
-    ReturnedError, SendError, Sender, SharedPublisher, SharedSender, Topic, UnsentLoan,
+    MatchedInbox, Outbox, OwnedReceipt, PublishError, Publisher, PublisherBuilder, PublisherEvent, Rate, ReachedInbox,
+    Receipt, Returned, ReturnedError, SendError, Sender, SharedPublisher, SharedSender, SubscriptionEnd, Topic,
+    UnsentLoan,
 };
 pub use shape::{Describe, Shape};
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::call::{Pending, Replies, Server, Waited};
 use crate::link::inbox_shared::InboxShared;
 use crate::receive::Inbox;
+use crate::send::{Happens, Publisher, SharedPublisher};
 use crate::sys::clock::Instant;
 use crate::sys::poll::{Poll, Ready, Signal};
 use crate::sys::sync::Mutex;
@@ -37,7 +38,8 @@ pub enum WaitSetError {
     Os(#[from] OsError),
 }
 
-/// What a [`WaitSet`] waits for: an [`Inbox`], a [`Server`], a [`Pending`] call, or [`Replies`].
+/// What a [`WaitSet`] waits for: an [`Inbox`], a [`Server`], a [`Pending`] call, [`Replies`], or the events of a [`Publisher`] or a
+/// [`SharedPublisher`].
 pub trait Waitable: sealed::Waits {}
 
 impl<T: sealed::Waits> Waitable for T {}
@@ -74,6 +76,25 @@ impl sealed::Waits for Server {
     }
 }
 
+/// Until it has no event.
+impl Waited for Happens {
+    fn is_ready(&self, context: &Context<'_>) -> bool {
+        self.is_likely(context)
+    }
+}
+
+impl sealed::Waits for Publisher {
+    fn source(&self) -> Source {
+        Source(Kind::Woken(Arc::new(self.happens())))
+    }
+}
+
+impl sealed::Waits for SharedPublisher {
+    fn source(&self) -> Source {
+        Source(Kind::Woken(Arc::new(self.happens())))
+    }
+}
+
 impl sealed::Waits for Pending {
     fn source(&self) -> Source {
         Source(Kind::Woken(self.waited()))
@@ -86,7 +107,7 @@ impl sealed::Waits for Replies {
     }
 }
 
-/// Waits for several things at once: inboxes, servers, calls, and any other descriptors, each under a token of yours.
+/// Waits for several things at once: inboxes, servers, calls, publishers' events, and any other descriptors, each under a token of yours.
 ///
 /// A wait returns the tokens of what may have something: a message, a request, an answer, or an error. Look at each with a call that does not
 /// block, such as [`Inbox::try_recv`], and take as much as you like: what is left is reported by the next wait. So a busy one delays no
@@ -213,7 +234,7 @@ impl WaitSet {
         })
     }
 
-    /// Adds an inbox, a server, or a call, under a token that the set does not have.
+    /// Adds an inbox, a server, a call, or a publisher, under a token that the set does not have.
     ///
     /// # Errors
     ///

@@ -8,6 +8,7 @@ mod fork; //         a process forks while its threads are busy
 mod history; //      subscribers come late, and get what was kept
 mod liar; //         a member of a shared domain says that it is another
 mod limits; //       calls with short limits, and with the longest
+mod matching; //     a publisher asks who comes, goes, and is stuck
 mod once; //         publish or send a little, and end at once
 mod open_close; //   nodes of the same ids come and go
 mod redelivery; //   a receiver dies and comes back
@@ -54,6 +55,7 @@ pub const ALL: &[Workload] = &[
     calls::WORKLOAD,
     history::WORKLOAD,
     limits::WORKLOAD,
+    matching::WORKLOAD,
     samples::WORKLOAD,
     wakes::WORKLOAD,
 ];

@@ -1,6 +1,7 @@
 //! Tasks: futures for all that waits, in several executors, and what becomes of one that is dropped.
 
 mod calls; //     serving and calling
+mod events; //    what happens at a publisher
 mod receiving; // messages, events and samples
 mod sending; //   room, flushing, and waiting for others
 mod waking; //    whose waker is called, and when

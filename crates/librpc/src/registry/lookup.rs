@@ -66,10 +66,28 @@ pub(crate) fn is_alive(directory: &Descriptor, node: &str, incarnation: Incarnat
     Ok(living(directory, node)?.is_some_and(|file| file.incarnation == incarnation))
 }
 
+/// How an inbox has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its node has taken it off its list.
+    Closed,
+    /// Its node still lists it, and is dead.
+    Died,
+    /// Its node's file is gone, or another incarnation's.
+    Gone,
+}
+
+/// What a node's file shows.
+struct Listed {
+    incarnation: Incarnation,
+    alive: bool,
+    inboxes: HashSet<Terms>,
+}
+
 /// Several looks that read each node's file once: a node may list thousands of inboxes.
 pub(crate) struct Listings<'d> {
     directory: &'d Descriptor,
-    nodes: HashMap<Arc<str>, HashSet<Terms>>,
+    nodes: HashMap<Arc<str>, Option<Listed>>,
 }
 
 impl<'d> Listings<'d> {
@@ -79,13 +97,36 @@ impl<'d> Listings<'d> {
 
     /// As [`is_listed`].
     pub(crate) fn contain(&mut self, target: &Target) -> Result<bool, OsError> {
-        let node = &target.node;
+        let is_it = |listed: &Listed| listed.alive && listed.inboxes.contains(&terms_of(target));
+        Ok(self.look(&target.node)?.is_some_and(is_it))
+    }
+
+    /// How an inbox has ended; `None`: it has not.
+    pub(crate) fn end_of(&mut self, target: &Target) -> Result<Option<End>, OsError> {
+        let listed = self.look(&target.node)?.filter(|listed| listed.incarnation == target.incarnation);
+        Ok(match listed {
+            None => Some(End::Gone),
+            Some(Listed { inboxes, .. }) if !inboxes.contains(&terms_of(target)) => Some(End::Closed),
+            Some(Listed { alive: false, .. }) => Some(End::Died),
+            Some(_) => None,
+        })
+    }
+
+    /// A node's file; an invalid one counts as none.
+    fn look(&mut self, node: &Arc<str>) -> Result<Option<&Listed>, OsError> {
         if !self.nodes.contains_key(node) {
-            let listed = |file: NodeFile| file.inboxes.iter().map(|inbox| terms_listed(&file, inbox)).collect();
-            let listed = living(self.directory, node)?.map_or_else(HashSet::new, listed);
+            let listed = match node_file::read(self.directory, node) {
+                Ok(file) => file.map(|file| Listed {
+                    incarnation: file.incarnation,
+                    alive: file.alive,
+                    inboxes: file.inboxes.iter().map(|inbox| terms_listed(&file, inbox)).collect(),
+                }),
+                Err(ReadError::Bad { .. }) => None,
+                Err(ReadError::Os(error)) => return Err(error),
+            };
             self.nodes.insert(node.clone(), listed);
         }
-        Ok(self.nodes[node].contains(&terms_of(target)))
+        Ok(self.nodes[node].as_ref())
     }
 }
 

@@ -134,6 +134,7 @@ impl Routes {
         let (is_over, is_stuck) = (patience.is_over(), publishes && route.is_stuck());
         if is_over && publishes && !limit.is_zero() {
             route.set_stuck();
+            self.news.get().filter(|_| !is_stuck).inspect(|news| news.raise());
         }
         let is_lending = what == WaitsFor::Lending;
         Attempt::Over(match route.is_unsent() || is_lending {

@@ -39,25 +39,26 @@ impl Routes {
     }
 
     /// A subscription is of another type than the topic. Its node is notified once.
-    pub(super) fn mismatch(&self, subscription: &Subscription, topic: &TopicName) -> Mismatched {
+    pub(super) fn mismatch(&self, subscription: &Arc<Subscription>, topic: &TopicName) -> Mismatched {
         let (ours, theirs) = (topic.schema().map(Schema::short), subscription.target.wanted().cloned());
-        self.differ(&subscription.target, topic.name(), ours, theirs)
+        self.differ(subscription, topic.name(), ours, theirs)
     }
 
     /// A topic, or a service, is of another type here than there. The other side's node is notified once.
     pub(crate) fn differ(
         &self,
-        target: &Target,
+        subscription: &Arc<Subscription>,
         topic: &Arc<str>,
         ours: Option<Schema>,
         theirs: Option<Schema>,
     ) -> Mismatched {
+        let target = &subscription.target;
         let mismatch = Arc::new(SchemaMismatch::new(topic, &target.node, target.uid, ours, theirs));
         tracing::warn!(inbox = target.inbox, %mismatch, "an inbox is not reached");
         let listed = |schema: &Option<Schema>| schema.as_ref().map(Into::into);
         let typed = Typed { schema: listed(&mismatch.ours), wanted: listed(&mismatch.theirs) };
         self.tell(target, topic, String::new(), Some(typed));
-        Mismatched { target: target.clone(), mismatch }
+        Mismatched { subscription: subscription.clone(), mismatch }
     }
 
     fn tell(&self, target: &Target, topic: &str, text: String, mismatch: Option<Typed>) {
@@ -136,7 +137,7 @@ impl Outbox {
         let Some(directory) = self.node.directory().filter(|_| !state.mismatched.is_empty()) else { return };
         let mut listings = Listings::new(&directory);
         // A failed look decides nothing.
-        state.mismatched.retain(|mismatched| listings.contain(&mismatched.target).unwrap_or(true));
+        state.mismatched.retain(|mismatched| listings.contain(&mismatched.subscription.target).unwrap_or(true));
     }
 
     /// Puts denied subscriptions back on a topic's routes if they have had another channel since. Forgets those that

@@ -10,7 +10,7 @@
 //! | the subscription's process | its route ends |
 //! | nobody, but the publisher is dropped | as if its process died |
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::registry::lookout::Waiting;
 use crate::registry::wait;
 use crate::send::error::{FlushError, PublishError, SendError};
 use crate::send::loan::{Loan, UnsentLoan};
+use crate::send::news::News;
 use crate::send::outbox::Outbox;
 use crate::send::publish::Receipt;
 use crate::send::task::Task;
@@ -50,6 +51,8 @@ struct Latched {
     token: u64,
     is_closed: AtomicBool,
     born: fork::Born,
+    /// The outbox's own, as far as there is one.
+    news: Arc<OnceLock<Arc<News>>>,
 }
 
 struct Inner {
@@ -69,13 +72,26 @@ impl Latch {
     pub(super) fn new(outbox: Outbox, topic: Topic) -> Self {
         let (reactor, born) = (outbox.node.reactor().clone(), outbox.born);
         let token = reactor.token();
+        let news = outbox.routes.news.clone();
         let (inner, visitor) = owned_lock::owned(Some(Inner { outbox, waiting: None }));
         let is_closed = AtomicBool::new(false);
-        let latched = Arc::new(Latched { inner: visitor, topic, reactor, token, is_closed, born });
+        let latched = Arc::new(Latched { inner: visitor, topic, reactor, token, is_closed, born, news });
         if born.is_here() {
             latched.clone().wake(); // from now on it is woken by what changes
         }
         Self { inner, latched }
+    }
+
+    /// As [`crate::send::routes::Routes::news`].
+    pub(super) fn news(&self) -> Option<Arc<News>> {
+        let Latched { reactor, born, news, .. } = &*self.latched;
+        born.is_here().then(|| match news.get() {
+            Some(news) => news.clone(),
+            None => {
+                let new = News::new(reactor);
+                news.get_or_init(|| new).clone()
+            }
+        })
     }
 
     /// Acts on the outbox; `None` in a forked child, where the lock may be another thread's of the parent's.

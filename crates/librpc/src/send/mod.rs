@@ -8,12 +8,17 @@ pub(crate) mod delivery; //   delivering a message to one inbox, step by step
 pub(crate) mod denial; //     subscriptions that may not read a topic
 pub(crate) mod dial; //       connecting to an inbox
 pub(crate) mod error; //      why a message was not sent
+mod events; //                what happens at a publisher
 mod futures; //               sending in a task
+mod hearing; //               asking for it
 mod history; //               what is kept of a topic for late subscriptions
 mod latched; //               an outbox that serves late subscriptions by itself
 pub(crate) mod lent_queue; // what a channel has lent
 pub(crate) mod loan; //       a payload that is filled in place
+mod look; //                  finding it out
+pub(crate) mod matching; //   what was said of it
 pub(crate) mod message; //    a message on its way, and how far it has come
+pub(crate) mod news; //       those that wait for it
 pub(crate) mod outbox; //     any number of destinations and topics
 pub(crate) mod pool; //       the memory for large payloads
 pub(crate) mod polling; //    how long a sender polls for room
@@ -33,6 +38,8 @@ pub(crate) mod topics; //     the topics of an outbox
 pub use account::{Account, ReachedInbox};
 pub use dial::ConnectError;
 pub use error::{FlushError, Holder, LoanError, PublishError, SendError};
+pub use events::{MatchedInbox, PublisherEvent, SubscriptionEnd};
+pub(crate) use hearing::Happens;
 pub use loan::{Loan, LoanSlice, UnsentLoan};
 pub use outbox::{DEFAULT_SEND_TIMEOUT, Destination, LoanFor, Outbox};
 pub use publish::Receipt;

@@ -15,6 +15,7 @@ use crate::send::channel::Pushed;
 use crate::send::dial::ConnectError;
 use crate::send::error::{FlushError, LoanError, SendError};
 use crate::send::loan::{DEFAULT_LOAN_TIMEOUT, Loan, LoanMemory, LoanSlice, SHORT, UnsentLoan, bytes_of};
+use crate::send::matching::Matching;
 use crate::send::message::{Delivery, Message, Patience};
 use crate::send::rate::{Pace, Rate};
 use crate::send::returned::{Returned, ReturnedError};
@@ -94,13 +95,15 @@ pub struct Outbox {
     pub(crate) born: fork::Born,
     /// The task that waits for it, if one has.
     tasks: Option<Arc<Tasks>>,
+    /// What was said of the subscriptions, if somebody asks for that.
+    pub(super) matching: Option<Box<Matching>>,
 }
 
 impl Outbox {
     pub(crate) fn new(node: Arc<Owned>) -> Self {
         let (routes, topics) = (Routes::new((**node).clone()), Topics::default());
         let born = node.born; // a forked child can make outboxes of an inherited node, but send nothing
-        Self { node, routes, topics, undelivered: Vec::new(), pending: 0, born, tasks: None }
+        Self { node, routes, topics, undelivered: Vec::new(), pending: 0, born, tasks: None, matching: None }
     }
 
     /// Connects to a node and waits up to 10 s for it to appear. See [`crate::Node::connect_timeout`].
@@ -456,6 +459,9 @@ impl Drop for Outbox {
         }
         if let Some(tasks) = &self.tasks {
             tasks.close();
+        }
+        if let Some(news) = self.routes.news.get() {
+            news.close();
         }
         let messages = self.routes.finish(&self.topics.names);
         if messages > 0 {

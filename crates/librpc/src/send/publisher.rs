@@ -111,7 +111,7 @@ pub(super) enum Handle {
 
 impl Handle {
     /// `None`: it belongs to the process that forked this one.
-    fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+    pub(super) fn with<R>(&mut self, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
         match self {
             Self::Own(outbox) => Some(act(outbox)),
             Self::Latched(latch) => latch.with(act),

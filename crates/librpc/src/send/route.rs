@@ -32,7 +32,7 @@ pub(crate) struct Declared {
 }
 
 /// A route as others remember it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RouteId {
     pub(crate) at: usize,
     pub(crate) serial: u64,
@@ -347,6 +347,11 @@ impl Route {
     /// Whether a publish waited for it in vain, and it has not moved since.
     pub(crate) fn is_stuck(&mut self) -> bool {
         self.stuck_at.is_some_and(|at| self.position() == Some(at))
+    }
+
+    /// Where the receiver was when a publish waited in vain.
+    pub(crate) fn stuck_at(&self) -> Option<u64> {
+        self.stuck_at
     }
 
     /// A publish waited for it in vain.

@@ -5,7 +5,7 @@
 //! changed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::send::dial::{self, ConnectError};
 use crate::send::error::{LoanError, SendError};
 use crate::send::lent_queue::Reap;
 use crate::send::message::{Attempt, Delivery, Patience};
+use crate::send::news::News;
 use crate::send::pool::{Audience, NoSlot, Pool};
 use crate::send::returned::{Returned, ReturnedError, ReturnedMessages};
 use crate::send::route::{Loss, Route, RouteId, Way};
@@ -87,6 +88,8 @@ pub(crate) struct Routes {
     pub(crate) redelivery: Option<Duration>,
     /// The memory for large payloads.
     pub(crate) pool: Pool,
+    /// Marked when something has happened, if somebody asks for that.
+    pub(super) news: Arc<OnceLock<Arc<News>>>,
 }
 
 impl Routes {
@@ -108,7 +111,16 @@ impl Routes {
             reports_to: None,
             failed: Vec::new(),
             redelivery: None,
+            news: Arc::default(),
         }
+    }
+
+    /// Marked from now on when something has happened.
+    pub(super) fn news(&self) -> &Arc<News> {
+        self.news.get().unwrap_or_else(|| {
+            let news = News::new(self.node.reactor());
+            self.news.get_or_init(|| news)
+        })
     }
 
     /// The route to a node's own inbox, connected; waits up to a limit for the node.

@@ -170,6 +170,11 @@ fn owned(publisher: &mut Publisher, (inboxes, pending): (usize, usize)) -> Owned
 }
 
 impl SharedPublisher {
+    /// `None` in a forked child.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Publisher) -> R) -> Option<R> {
+        self.0.with(act)
+    }
+
     /// Publishes a message. As [`Publisher::publish`].
     ///
     /// # Errors

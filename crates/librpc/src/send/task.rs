@@ -12,6 +12,8 @@ use crate::sys::tasks::{Tasks, Woken};
 const NUMBER: u64 = 0;
 /// The background thread, where it shares the outbox.
 const BACKGROUND: u64 = 1;
+/// What wants to know what happens to the subscriptions.
+const EVENTS: u64 = 2;
 
 /// A task that waits. Its waker is left before it looks, so that nothing that changes after the look is missed.
 pub(crate) struct Task<'t> {
@@ -31,6 +33,12 @@ impl<'t> Task<'t> {
     pub(crate) fn in_background(tasks: &'t Arc<Tasks>, waker: &'t Waker) -> Self {
         tasks.wait(BACKGROUND, waker, None, &mut Woken::default());
         Self { tasks, waker, number: BACKGROUND }
+    }
+
+    /// What is marked when something has happened, as a task.
+    pub(crate) fn for_events(tasks: &'t Arc<Tasks>, waker: &'t Waker) -> Self {
+        tasks.wait(EVENTS, waker, None, &mut Woken::default());
+        Self { tasks, waker, number: EVENTS }
     }
 
     /// Has it look again when something has changed in a domain.

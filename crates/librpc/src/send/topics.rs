@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::registry::change_counter::Watch;
-use crate::registry::target::Target;
+use crate::registry::view::Subscription;
 use crate::schema::{Schema, SchemaMismatch};
 use crate::send::channel::Pushed;
 use crate::send::history::{History, PastMessage};
@@ -71,7 +71,7 @@ pub(crate) struct TopicState {
 /// A subscription of another type than the topic.
 #[derive(Debug)]
 pub(crate) struct Mismatched {
-    pub(crate) target: Target,
+    pub(crate) subscription: Arc<Subscription>,
     pub(crate) mismatch: Arc<SchemaMismatch>,
 }
 

@@ -129,6 +129,19 @@ impl Tasks {
         self.take(&mut woken);
     }
 
+    /// Has the background thread wake all tasks: for a caller that holds locks.
+    pub(crate) fn wake_soon(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if let Some(reactor) = self.reactor.upgrade()
+            && !state.wakers.is_empty()
+            && !state.is_closed
+        {
+            let now = Instant::now();
+            state.deadline = Some(now);
+            reactor.deadline(self.token, self.clone(), Some(now));
+        }
+    }
+
     /// Takes all wakers, to be called without a lock.
     pub(crate) fn take(&self, into: &mut Woken) {
         self.state.lock().take(into);

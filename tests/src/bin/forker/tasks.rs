@@ -42,15 +42,9 @@ impl Handles {
         assert!(polled(awaited.recv_async()).is_none());
         let mut set = WaitSet::new().unwrap();
         set.add(1, inbox).unwrap();
-        Self {
-            sender: sender.into_shared(),
-            publisher: publisher.into_shared(),
-            set,
-            awaited,
-            of_tokio,
-            of_smol,
-            tokio,
-        }
+        let publisher = publisher.into_shared();
+        assert!(publisher.wait_for_event(LIMIT).unwrap().is_some());
+        Self { sender: sender.into_shared(), publisher, set, awaited, of_tokio, of_smol, tokio }
     }
 
     /// What the children have done has not reached these.
@@ -159,6 +153,8 @@ fn sending() -> Vec<Case> {
         case("Publisher::wait_for_subscriber_async", OUTBOX, |mut h| {
             at_once(h.publisher.wait_for_subscriber_async(LIMIT))
         }),
+        case("Publisher::event_async", OUTBOX, |mut h| at_once(h.publisher.event_async())),
+        case("Publisher::events", OUTBOX, |mut h| first(h.publisher.events())),
         case("Client::call_async", CLIENT, |h| at_once(h.calls.client.call_async(b"x", LIMIT))),
         case("Client::start_async", CLIENT, |h| at_once(h.calls.client.start_async(b"x", LIMIT))),
         case("Client::call_stream_async", CLIENT, |h| at_once(h.calls.client.call_stream_async(b"x", LIMIT))),
@@ -185,6 +181,10 @@ fn shared() -> Vec<Case> {
         case("SharedPublisher::publish_loan", OUTBOX, |h| went(h.tasks.publisher.publish_loan(h.loan))),
         case("SharedPublisher::flush", OUTBOX, |h| went(h.tasks.publisher.flush(LIMIT))),
         case("SharedPublisher::subscribers", OUTBOX, |h| went(h.tasks.publisher.subscribers())),
+        case("SharedPublisher::try_event", OUTBOX, |h| went(h.tasks.publisher.try_event())),
+        case("SharedPublisher::wait_for_event", OUTBOX, |h| went(h.tasks.publisher.wait_for_event(LIMIT))),
+        case("SharedPublisher::event_async", OUTBOX, |h| at_once(h.tasks.publisher.event_async())),
+        case("SharedPublisher::events", OUTBOX, |h| first(h.tasks.publisher.events())),
         case("SharedPublisher::account", "true", |h| {
             (h.tasks.publisher.account() == librpc::Account::default()).to_string()
         }),

@@ -251,7 +251,7 @@ impl Calling {
             if self.mismatched.len() == MAX_MISMATCHED {
                 self.mismatched.remove(0);
             }
-            self.mismatched.push(self.out.routes.differ(target, &self.service, here, there));
+            self.mismatched.push(self.out.routes.differ(&listed, &self.service, here, there));
             return;
         }
         let key: Arc<Invited> = Arc::new((target.node.clone(), target.incarnation, target.uid));
@@ -327,13 +327,13 @@ impl Calling {
     fn no_server(&self, to: Option<&Arc<str>>) -> CallError {
         let (service, directory) = (self.service.clone(), self.node.directory());
         let is_there = |found: &&Mismatched| {
-            let is_listed = |directory: &_| is_listed(directory, &found.target).unwrap_or(true);
-            to.is_none_or(|to| *to == found.target.node) && directory.as_deref().is_some_and(is_listed)
+            let is_listed = |directory: &_| is_listed(directory, &found.subscription.target).unwrap_or(true);
+            to.is_none_or(|to| *to == found.subscription.target.node) && directory.as_deref().is_some_and(is_listed)
         };
         match self.mismatched.iter().find(is_there) {
-            Some(Mismatched { target, mismatch }) => {
+            Some(Mismatched { subscription, mismatch }) => {
                 let why = format!("is of other types: {mismatch}").into();
-                CallError::Mismatch { service, node: target.node.clone(), why }
+                CallError::Mismatch { service, node: subscription.target.node.clone(), why }
             }
             None => CallError::NoServer { service, node: to.cloned() },
         }
