@@ -91,7 +91,7 @@ pub enum InvalidSchema {
     /// The name of the type is empty, too long, or has a control character.
     #[error("invalid type name {name:?}: it has 1 to {MAX_TYPE_NAME_BYTES} bytes, and no control characters")]
     Name {
-        /// The name.
+        /// The name, or its beginning.
         name: Arc<str>,
     },
     /// It is not a schema as text.
@@ -113,6 +113,8 @@ impl Schema {
     /// [`InvalidSchema::Name`].
     pub fn new(name: &str, encoding: Encoding) -> Result<Self, InvalidSchema> {
         if name.is_empty() || name.len() > MAX_TYPE_NAME_BYTES || name.chars().any(char::is_control) {
+            // Whoever wrote it may have written any number of bytes.
+            let name: String = name.chars().take(MAX_TYPE_NAME_BYTES).collect();
             return Err(InvalidSchema::Name { name: name.into() });
         }
         Ok(Self { name: name.into(), encoding, hash: None, definition: None })
@@ -125,7 +127,7 @@ impl Schema {
 
     /// Adds a definition, which subscribers can read: for [`Encoding::Plain`], [`Encoding::Postcard`] and [`Encoding::Json`] an encoded
     /// [`crate::Shape`], for others what their tools use. It plays no part in matching. One of more than
-    /// [`MAX_DEFINITION_BYTES`] does not travel.
+    /// [`MAX_DEFINITION_BYTES`], or of more than a sixteenth of an inbox's ring, does not travel.
     pub fn with_definition(self, definition: &[u8]) -> Self {
         Self { definition: Some(definition.into()), ..self }
     }
@@ -164,9 +166,9 @@ impl Schema {
         Self { definition: None, ..self.clone() }
     }
 
-    /// Its bytes in memory, to be counted.
+    /// Its bytes in memory, to be counted, with those of the three reference counts and of its place in a table.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.name.len() + self.definition.as_ref().map_or(0, |definition| definition.len()) + 32
+        size_of::<Self>() + self.name.len() + self.definition.as_ref().map_or(0, |definition| definition.len()) + 96
     }
 }
 
@@ -239,7 +241,7 @@ impl TryFrom<ListedSchema> for Schema {
 
 /// Two sides of a topic, or of a service, that do not mean the same type. Nothing is decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{topic:?} is {} here, and {} at node {node:?}, uid {uid}", text_of(.ours), text_of(.theirs))]
+#[error("{topic:?} is {} here, and {} at node {node:?}, uid {uid}", text_of(.ours.as_ref()), text_of(.theirs.as_ref()))]
 #[non_exhaustive]
 pub struct SchemaMismatch {
     /// The topic, or the service.
@@ -266,8 +268,9 @@ impl SchemaMismatch {
     }
 }
 
-fn text_of(schema: &Option<Schema>) -> String {
-    schema.as_ref().map_or_else(|| "bytes without a type".to_owned(), |schema| format!("of type {schema}"))
+/// What it says of its messages.
+pub(crate) fn text_of(schema: Option<&Schema>) -> String {
+    schema.map_or_else(|| "bytes without a type".to_owned(), |schema| format!("of type {schema}"))
 }
 
 /// What the requests and the replies of a service are.

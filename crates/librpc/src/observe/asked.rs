@@ -234,10 +234,12 @@ mod tests {
             state: 0,
             policy: 0,
             topics: Vec::new(),
+            types: None,
             counters: vec![0; 13],
             last: (None, None),
             latency: vec![0; 4],
         };
+        let with_topics = ListedChannel { topics: vec![String::new(); 1000], latency: vec![0; 2], ..channel.clone() };
         let items = vec![ListedItem::Outgoing(channel); 100];
         let why = (1..).map(|serial| {
             let page = Page { items: items.clone(), next: next(serial), ..Page::default() };
@@ -246,5 +248,15 @@ mod tests {
         let why = why.take(1000).find(|why| why.contains("do not end")).expect("there is a limit");
         let kept = asked.stats.outgoing.len();
         assert!(kept > 10_000 && kept * 464 * 8 <= MAX_BYTES, "{kept} channels: {why}");
+        // Each topic has a type, if only an empty one.
+        let mut asked = self::asked();
+        let items = vec![ListedItem::Outgoing(with_topics); 3];
+        let why = (1..).map(|serial| {
+            let page = Page { items: items.clone(), next: next(serial), ..Page::default() };
+            asked.page(page).err().expect("nobody takes the next question")
+        });
+        let why = why.take(1000).find(|why| why.contains("do not end")).expect("there is a limit");
+        let texts: usize = asked.stats.outgoing.iter().map(|channel| channel.topics.len() + channel.types.len()).sum();
+        assert!(texts > 100_000 && texts * 32 <= MAX_BYTES, "{texts} texts: {why}");
     }
 }

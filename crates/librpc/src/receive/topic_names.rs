@@ -3,7 +3,7 @@
 //! The names are stored in one text, and a number's entry says where. Entries are in pages, so a single high number costs one
 //! page. Invariant: all memory that a declaration takes is on the account of the sender's user before it is allocated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use librpc_ring::{Head, Kind};
 
 use crate::link::ledger::{Charge, OverLimit};
 use crate::name::Address;
-use crate::schema::{ListedSchema, Schema, is_readable};
+use crate::schema::{ListedSchema, MAX_DEFINITION_BYTES, Schema, is_readable, text_of};
 use crate::stats::channels::SHOWN_TOPICS;
 use crate::topic::{MAX_TOPIC_BYTES, MAX_TOPICS, check_topic};
 use crate::wire;
@@ -20,8 +20,11 @@ use crate::wire;
 const MAX_TEXT: usize = 8 << 20;
 /// Entries of a page.
 const PAGE: usize = 64;
-/// What a topic's type costs in addition to the type itself, which is kept once for all topics of it.
+/// The longest declaration, in bytes: a name, and a type with its definition, of which later versions may say more.
+const MAX_DECLARATION: usize = 2 * MAX_DEFINITION_BYTES;
+/// What a topic's type costs in addition to the type itself, which is kept once for all topics of it. For the first one, the tables begin.
 const TYPED_OVERHEAD: usize = 64;
+const FIRST_TYPED_OVERHEAD: usize = 512;
 /// What a name that is shown in statistics costs in addition to its bytes.
 const SHOWN_OVERHEAD: usize = 48;
 
@@ -45,8 +48,8 @@ pub(crate) struct Names {
     /// What the messages must be; `None`: anything.
     wanted: Option<Schema>,
     /// The types of topics, and which topic is of which.
-    schemas: Vec<Arc<Schema>>,
-    typed: BTreeMap<u64, usize>,
+    schemas: HashSet<Arc<Schema>>,
+    typed: BTreeMap<u64, Arc<Schema>>,
     charge: Charge,
 }
 
@@ -64,7 +67,7 @@ pub(crate) enum NotLearned {
 impl Names {
     /// No topics yet. This charge pays for what will be declared.
     pub(crate) fn new(address: Address, wanted: Option<Schema>, charge: Charge) -> Self {
-        let (text, pages, schemas) = (String::new(), Vec::new(), Vec::new());
+        let (text, pages, schemas) = (String::new(), Vec::new(), HashSet::new());
         Self { address, text, pages, names: 0, shared: None, wanted, schemas, typed: BTreeMap::new(), charge }
     }
 
@@ -88,7 +91,7 @@ impl Names {
 
     /// The type of the topic of this number, as its sender says.
     pub(crate) fn schema_of(&self, number: Option<u64>) -> Option<&Arc<Schema>> {
-        self.schemas.get(*self.typed.get(&number?)?)
+        self.typed.get(&number?)
     }
 
     /// The same, to be kept.
@@ -135,13 +138,23 @@ impl Names {
             return corrupt(format!("it gives a topic the number {number}; the limit is {MAX_TOPICS}"));
         };
         let (name, schema) = split(what);
-        match self.get(number) {
-            Some(known) if known.as_bytes() == name => return Ok(false),
-            Some(known) => {
-                let name = String::from_utf8_lossy(name);
-                return corrupt(format!("it declares topic {number} as {known:?}, then as {name:?}"));
+        // Before anything is made of it.
+        if name.len() > MAX_TOPIC_BYTES || what.len() > MAX_DECLARATION {
+            return corrupt(format!("it declares a topic in {} bytes, {} of them its name", what.len(), name.len()));
+        }
+        let schema = match schema.map(|bytes| wire::decode::<ListedSchema>(bytes).map(Schema::try_from)) {
+            Some(Ok(Ok(schema))) => Some(schema),
+            Some(Ok(Err(bad))) => return corrupt(bad.to_string()),
+            Some(Err(bad)) => return corrupt(bad.to_string()),
+            None => None,
+        };
+        if let Some(known) = self.get(number) {
+            let of = self.schema_of(Some(number)).map(|schema| &**schema);
+            if known.as_bytes() == name && of == schema.as_ref() {
+                return Ok(false);
             }
-            None => {}
+            let (name, of, then) = (String::from_utf8_lossy(name), text_of(of), text_of(schema.as_ref()));
+            return corrupt(format!("it declares topic {number} as {known:?} {of}, then as {name:?} {then}"));
         }
         let Ok(name) = str::from_utf8(name) else {
             return corrupt("it declares a topic that is not text".into());
@@ -152,12 +165,6 @@ impl Names {
         if !patterns.iter().any(|pattern| pattern.matches(name)) {
             return corrupt(format!("it declares topic {name:?}, which this inbox did not subscribe to"));
         }
-        let schema = match schema.map(|bytes| wire::decode::<ListedSchema>(bytes).map(Schema::try_from)) {
-            Some(Ok(Ok(schema))) => Some(schema),
-            Some(Ok(Err(bad))) => return corrupt(bad.to_string()),
-            Some(Err(bad)) => return corrupt(bad.to_string()),
-            None => None,
-        };
         if !is_readable(schema.as_ref(), self.wanted.as_ref()) {
             return Err(NotLearned::Mismatch { topic: name.into(), theirs: schema });
         }
@@ -170,14 +177,16 @@ impl Names {
 
     /// Notes the type of a topic.
     fn note(&mut self, number: u64, schema: Schema) -> Result<(), NotLearned> {
-        let known = self.schemas.iter().rposition(|known| **known == schema);
-        let cost = TYPED_OVERHEAD + known.map_or(schema.bytes(), |_| 0);
+        let known = self.schemas.get(&schema).cloned();
+        let first = if self.typed.is_empty() { FIRST_TYPED_OVERHEAD } else { 0 };
+        let cost = TYPED_OVERHEAD + first + if known.is_none() { schema.bytes() } else { 0 };
         self.charge.add_names(cost as u64).map_err(too_much)?;
-        let at = known.unwrap_or_else(|| {
-            self.schemas.push(Arc::new(schema));
-            self.schemas.len() - 1
+        let schema = known.unwrap_or_else(|| {
+            let new = Arc::new(schema);
+            self.schemas.insert(new.clone());
+            new
         });
-        self.typed.insert(number, at);
+        self.typed.insert(number, schema);
         Ok(())
     }
 
@@ -349,5 +358,149 @@ mod tests {
             let name = format!("a topic of one hundred and twenty bytes, which is more than is usual, {number:050}");
             assert_eq!(names.learn(&head(Kind::Topic, Some(number)), name.as_bytes()), Ok(true));
         }
+    }
+
+    fn schema(text: &str) -> Schema {
+        text.parse().unwrap()
+    }
+
+    /// The declaration of a topic of a type, as its publisher writes it.
+    fn declaration(name: &str, schema: &Schema) -> Vec<u8> {
+        [name.as_bytes(), &[0], &wire::encode(&ListedSchema::from(schema))].concat()
+    }
+
+    fn typed(wanted: &str) -> Names {
+        Names::new(Address::Topics(["**".parse().unwrap()].into()), Some(schema(wanted)), ledger(u64::MAX).names(1))
+    }
+
+    #[test]
+    fn a_topic_of_another_type_is_no_topic_of_this_inbox() {
+        let mut names = typed("A/json/0000000000000001");
+        let learn = |names: &mut Names, number, text: &str| {
+            names.learn(&head(Kind::Topic, Some(number)), &declaration("a", &schema(text)))
+        };
+        for (number, other) in [(1, "B/json"), (2, "A/cdr"), (3, "A/json/0000000000000002")] {
+            let not = NotLearned::Mismatch { topic: "a".into(), theirs: Some(schema(other)) };
+            assert_eq!(learn(&mut names, number, other), Err(not));
+            assert!(!names.has(Some(number)) && names.schema_of(Some(number)).is_none());
+        }
+        let bytes = names.learn(&head(Kind::Topic, Some(4)), b"a");
+        assert_eq!(bytes, Err(NotLearned::Mismatch { topic: "a".into(), theirs: None }));
+        assert!(!names.has(Some(4)));
+        for (number, same) in [(5, "A/json"), (6, "A/json/0000000000000001")] {
+            assert_eq!(learn(&mut names, number, same), Ok(true));
+            assert_eq!(**names.schema_of(Some(number)).unwrap(), schema(same));
+        }
+    }
+
+    #[test]
+    fn a_topic_has_one_type_however_often_it_is_declared() {
+        let (a, b) = (schema("A/json"), schema("B/json"));
+        let whole = a.clone().with_definition(b"what it is made of");
+        let mut names = wanting("**", &ledger(u64::MAX), 1);
+        let declared = head(Kind::Topic, Some(1));
+        assert_eq!(names.learn(&declared, &declaration("a", &a)), Ok(true));
+        assert_eq!(names.learn(&declared, &declaration("a", &a)), Ok(false), "again");
+        let others = [declaration("a", &b), declaration("a", &whole), declaration("b", &a), b"a".to_vec()];
+        for other in &others {
+            let learned = names.learn(&declared, other);
+            assert!(matches!(learned, Err(NotLearned::Corrupt(_))), "{other:?}: {learned:?}");
+        }
+        assert_eq!(**names.schema_of(Some(1)).unwrap(), a);
+        assert_eq!(names.learn(&head(Kind::Topic, Some(2)), b"a"), Ok(true));
+        assert!(names.learn(&head(Kind::Topic, Some(2)), &declaration("a", &a)).is_err(), "it had none");
+    }
+
+    #[test]
+    fn a_type_that_is_none_is_refused() {
+        let listed = |name: &str, definition: usize| {
+            let (name, definition) = (name.to_owned(), Some(vec![7; definition]));
+            wire::encode(&ListedSchema { name, encoding: 3, hash: None, definition })
+        };
+        let bad = [
+            vec![],
+            b"no CBOR".to_vec(),
+            vec![0xff],
+            vec![0xa0],       // without a name
+            vec![0x9f; 4096], // nested without end
+            vec![0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            listed("", 0),
+            listed("\u{1b}\n", 0), // of control characters alone
+            listed(&"x".repeat(129), 0),
+            listed("A", 2 * MAX_DEFINITION_BYTES), // longer than any declaration
+            listed(&"x".repeat(1 << 20), 0),
+            listed("A", 0)[..4].to_vec(),
+        ];
+        for bad in &bad {
+            let mut names = wanting("**", &ledger(u64::MAX), 1);
+            let learned = names.learn(&head(Kind::Topic, Some(1)), &[b"a\0", &bad[..]].concat());
+            let Err(NotLearned::Corrupt(why)) = learned else { panic!("{learned:?}") };
+            assert!(why.len() < 1000, "{} bytes of reason", why.len());
+            assert!(!names.has(Some(1)));
+        }
+        let mut names = wanting("**", &ledger(u64::MAX), 1);
+        for name in [vec![b'x'; 256], vec![b'x'; 1 << 20]] {
+            let learned = names.learn(&head(Kind::Topic, Some(1)), &name);
+            let Err(NotLearned::Corrupt(why)) = learned else { panic!("{learned:?}") };
+            assert!(why.len() < 1000, "{} bytes of reason", why.len());
+        }
+        let longest = listed(&"x".repeat(128), MAX_DEFINITION_BYTES);
+        let learned = names.learn(&head(Kind::Topic, Some(1)), &[&[b'x'; 255][..], b"\0", &longest].concat());
+        assert_eq!(learned, Ok(true), "the longest one");
+        assert_eq!(names.schema_of(Some(1)).unwrap().definition().unwrap().len(), MAX_DEFINITION_BYTES);
+        // What a later version says of a type is not understood, and does no harm.
+        let later = [b"a\0".to_vec(), vec![0xa3, 0, 0x61, b'A', 1, 3, 24, 99, 0x61, b'?']].concat();
+        assert_eq!(names.learn(&head(Kind::Topic, Some(2)), &later), Ok(true));
+    }
+
+    /// The bytes that are allocated for types, at least.
+    fn allocated_for_types(names: &Names) -> usize {
+        let of = |schema: &Arc<Schema>| {
+            size_of::<Schema>() + schema.name().len() + schema.definition().map_or(0, <[u8]>::len) + 48
+        };
+        // A leaf of a B-tree is half full, and holds 11 entries.
+        let leaves = names.typed.len().div_ceil(6) * (11 * 16 + 16);
+        let table = names.schemas.capacity() * 9 * 8 / 7;
+        names.schemas.iter().map(of).sum::<usize>() + leaves + table
+    }
+
+    #[test]
+    fn all_memory_of_types_is_on_the_users_account_before_it_is_allocated() {
+        const LIMIT: u64 = 200_000;
+        let ledger = ledger(LIMIT);
+        let definitions: [fn(usize) -> usize; 3] = [|_| 0, |_| MAX_DEFINITION_BYTES, |number| number % 1000];
+        for definition in definitions {
+            // Each topic of a type of its own, and all of the same.
+            for is_same in [false, true] {
+                let mut names = wanting("**", &ledger, 7);
+                let mut learned = 0;
+                let why = loop {
+                    let of = if is_same { 1 } else { learned };
+                    let schema = schema(&format!("T{of}/json")).with_definition(&vec![7; definition(of)]);
+                    let what = declaration(&format!("t{learned}"), &schema);
+                    match names.learn(&head(Kind::Topic, Some(learned as u64)), &what) {
+                        Ok(true) => learned += 1,
+                        other => break other,
+                    }
+                };
+                assert!(matches!(why, Err(NotLearned::TooMuch(_))), "{learned} were taken: {why:?}");
+                let allocated = allocated(&names) + allocated_for_types(&names);
+                assert!(allocated as u64 <= LIMIT, "{allocated} bytes for {learned} topics");
+                assert!(learned >= LIMIT as usize / (MAX_DEFINITION_BYTES + 1000), "{learned}");
+                assert!(!is_same || learned > 500, "a type is kept once: {learned}");
+            }
+        }
+        assert!(ledger.is_settled(), "everything comes back");
+    }
+
+    /// Looking for a known type does not take longer the more there are.
+    #[test]
+    fn an_outbox_whose_topics_are_each_of_a_type_of_its_own_is_taken() {
+        let mut names = wanting("**", &ledger(u64::MAX), 1);
+        for number in 0..MAX_TOPICS as u64 {
+            let what = declaration(&format!("t{number}"), &schema(&format!("T/json/{number:016x}")));
+            assert_eq!(names.learn(&head(Kind::Topic, Some(number)), &what), Ok(true));
+        }
+        assert_eq!(names.schema_of(Some(7)).unwrap().hash(), Some(7));
     }
 }

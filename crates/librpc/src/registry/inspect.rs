@@ -8,6 +8,7 @@ use crate::policy::Policy;
 use crate::registry::domain::{Domain, DomainError};
 use crate::registry::membership::{GENERATION, check_generation};
 use crate::registry::node_file::{self, ReadError, ids};
+use crate::registry::target::MAX_SCHEMAS;
 use crate::schema::Schema;
 use crate::sys::file::{self, Access, Errno, open_directory};
 use crate::sys::{Descriptor, OsError};
@@ -140,7 +141,8 @@ pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
 
 fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {
     let ListedInbox { number, address, capacity, policy, schemas, .. } = inbox;
-    let schemas = schemas.iter().flatten().cloned().filter_map(|listed| listed.try_into().ok()).collect();
+    let schemas =
+        schemas.iter().flatten().take(MAX_SCHEMAS).cloned().filter_map(|listed| listed.try_into().ok()).collect();
     let (addresses, policy) = (addresses(id, address), Policy::from_number(*policy));
     InboxInfo { number: *number, addresses, capacity: *capacity, schemas, policy }
 }

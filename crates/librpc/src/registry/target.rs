@@ -12,7 +12,7 @@ use crate::sys::memory::page_size;
 use crate::wire::{DEFAULT_MAX_MESSAGE, ListedInbox};
 
 /// Those of a service: its requests and its replies.
-const MAX_SCHEMAS: usize = 2;
+pub(crate) const MAX_SCHEMAS: usize = 2;
 
 /// An inbox as its node's file describes it. Equal are only the same inbox with the same terms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -103,7 +103,9 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
                 + latency_bytes(&channel.latency)
                 + channel.peer.len()
                 + texts(&channel.topics)
-                + texts(channel.types.as_deref().unwrap_or_default())
+                // Each topic has one, if only an empty one.
+                + TEXT * channel.topics.len()
+                + channel.types.iter().flatten().map(String::len).sum::<usize>()
         }
         ListedItem::EndedIncoming(ended) | ListedItem::EndedOutgoing(ended) => {
             let address = match &ended.address {
