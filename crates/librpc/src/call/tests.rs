@@ -17,6 +17,7 @@ use crate::receive::inbox::{Heard, Inbox};
 use crate::receive::receiver::Until;
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
+use crate::schema::{ListedSchema, Schema};
 use crate::send::message::Call;
 use crate::send::topics::TopicRoute;
 use crate::sys::clock::Instant;
@@ -92,7 +93,7 @@ impl Liar {
 
     fn caller(&self) -> Vec<u8> {
         let InboxShared { number, capacity, max_message, .. } = **self.inbox.shared();
-        wire::encode(&Caller { inbox: number, capacity, max_message })
+        wire::encode(&says(number, capacity, max_message))
     }
 
     fn says(&mut self, kind: Kind, number: u64, payload: &[u8]) {
@@ -135,6 +136,11 @@ impl Liar {
     }
 }
 
+/// Where a client without types takes replies.
+fn says(inbox: u32, capacity: u64, max_message: u64) -> Caller {
+    Caller { inbox, capacity, max_message, schemas: None, any: None }
+}
+
 fn serve(scene: &Scene) -> Server {
     scene.honest.serve("work").unwrap()
 }
@@ -147,7 +153,7 @@ fn looks(server: &Server) -> impl FnMut() + '_ {
 fn a_client_that_breaks_the_rules_is_expelled_and_others_are_served() {
     let scene = Scene::new();
     let server = serve(&scene);
-    let large = wire::encode(&Caller { inbox: 0, capacity: 12_345, max_message: 1 });
+    let large = wire::encode(&says(0, 12_345, 1));
     type Says = Vec<(Kind, u64, Option<Vec<u8>>)>; // `None`: where it takes replies
     let rules: [(&str, Says); 7] = [
         ("a request before it says where it takes replies", vec![(Kind::Request, 1, Some(b"x".to_vec()))]),
@@ -180,12 +186,78 @@ fn a_client_that_breaks_the_rules_is_expelled_and_others_are_served() {
     assert_eq!(*call.wait().unwrap(), *b"y");
 }
 
+/// The list of inboxes says of what types a service is, so an honest client of others does not come.
+#[test]
+fn a_client_of_other_types_is_expelled() {
+    let schema = |text: &str| text.parse::<Schema>().unwrap();
+    let long = schema("A/json").with_definition(&[7; 10_000]);
+    let listed = |types: &[&str]| Some(types.iter().map(|text| ListedSchema::from(&schema(text))).collect::<Vec<_>>());
+    let invalid = ListedSchema { name: "x".repeat(5000), ..ListedSchema::from(&schema("A/json")) };
+    for (is_typed, schemas, any, is_taken) in [
+        (true, listed(&["A/json", "B/json"]), None, true),
+        (true, listed(&["A/json", "B/json", "C/json"]), None, true), // a later version may have more to say
+        (true, None, Some(true), true),
+        (true, listed(&["C/json", "C/json"]), Some(true), true),
+        (true, None, None, false),
+        (true, None, Some(false), false),
+        (true, listed(&[]), None, false),
+        (true, listed(&["B/json", "A/json"]), None, false),
+        (true, listed(&["A/json", "C/json"]), None, false),
+        (true, listed(&["C/json", "B/json"]), None, false),
+        (true, listed(&["A/cdr", "B/json"]), None, false),
+        (true, listed(&["A/json/0000000000000001", "B/json/0000000000000002"]), None, true), // the server has no hash
+        (true, Some(vec![ListedSchema::from(&long); 2]), None, false),
+        (true, Some(vec![invalid.clone()]), None, false),
+        (false, Some(vec![invalid]), None, false),
+        (false, listed(&["A/json", "B/json"]), None, false), // nobody knows of what type the replies are
+        (false, listed(&[]), None, true),
+        (false, None, None, true),
+    ] {
+        let scene = Scene::new();
+        let builder = scene.honest.server_builder("work");
+        let server = if is_typed { builder.schemas(schema("A/json"), schema("B/json")) } else { builder };
+        let server = server.open().unwrap();
+        let mut liar = Liar::client(&scene);
+        let InboxShared { number, capacity, max_message, .. } = **liar.inbox.shared();
+        let what = format!("{schemas:?} {any:?}");
+        let caller = Caller { schemas, any, ..says(number, capacity, max_message) };
+        liar.says(Kind::Caller, 0, &wire::encode(&caller));
+        liar.says(Kind::Request, 1, b"x");
+        match is_taken {
+            true => assert!(server.recv_timeout(LONG).unwrap().is_some(), "{what}"),
+            false => assert!(liar.is_expelled(looks(&server)), "{what}"),
+        }
+    }
+}
+
+/// A notice about types is no call. If it ended the look for one, nothing would say that a request has come, too.
+#[test]
+fn a_client_of_other_types_hides_no_request() {
+    let scene = Scene::new();
+    let server = serve(&scene);
+    let inbox = scene.honest.shared().inbox_list().into_iter().next().unwrap();
+    let (client, schema) = (scene.evil.client("work").unwrap(), "A/json".parse::<Schema>().unwrap());
+    let others = scene.evil.client_builder("work").schemas(schema.clone(), schema).open().unwrap();
+    let first = client.start(b"first", LONG).unwrap();
+    server.recv_timeout(LONG).unwrap().unwrap().reply(b"y").unwrap();
+    assert_eq!(*first.wait().unwrap(), *b"y");
+    assert!(server.try_recv().unwrap().is_none());
+    assert!(matches!(others.call(b"x", LONG), Err(CallError::Mismatch { .. })));
+    while inbox.denials_after(0).is_empty() {
+        std::thread::yield_now();
+    }
+    let second = client.start(b"second", LONG).unwrap();
+    let Some(request) = server.try_recv().unwrap() else { panic!("there is a request") };
+    request.reply(b"z").unwrap();
+    assert_eq!(*second.wait().unwrap(), *b"z");
+}
+
 #[test]
 fn a_client_without_an_inbox_for_replies_is_expelled() {
     let scene = Scene::new();
     let server = serve(&scene);
     let mut liar = Liar::client(&scene);
-    let nowhere = wire::encode(&Caller { inbox: 999, capacity: 1 << 18, max_message: 1 });
+    let nowhere = wire::encode(&says(999, 1 << 18, 1));
     liar.says(Kind::Caller, 0, &nowhere);
     liar.says(Kind::Request, 0, b"x");
     assert!(liar.is_expelled(looks(&server)));
@@ -342,7 +414,7 @@ fn an_answer_that_fails_while_it_waits_for_room_is_counted_once() {
     let server = serve(&scene);
     let mut liar = Liar::client(&scene);
     let InboxShared { number: inbox, capacity, .. } = **liar.inbox.shared();
-    liar.says(Kind::Caller, 0, &wire::encode(&Caller { inbox, capacity, max_message: 1000 }));
+    liar.says(Kind::Caller, 0, &wire::encode(&says(inbox, capacity, 1000)));
     for number in 0..2 {
         liar.says(Kind::Request, number, b"x");
     }
@@ -378,7 +450,7 @@ fn a_client_learns_that_a_reply_is_too_long_even_if_it_takes_no_text() {
     // One that takes less than the shortest failure is heard no more.
     let mut liar = Liar::client(&scene);
     let InboxShared { number: inbox, capacity, .. } = **liar.inbox.shared();
-    liar.says(Kind::Caller, 0, &wire::encode(&Caller { inbox, capacity, max_message: 3 }));
+    liar.says(Kind::Caller, 0, &wire::encode(&says(inbox, capacity, 3)));
     liar.says(Kind::Request, 0, b"x");
     let request = server.recv_timeout(LONG).unwrap().unwrap();
     assert!(matches!(request.reply(&[7; 100]), Err(ReplyError::TooLarge { .. })));

@@ -279,8 +279,9 @@ impl Inbox {
     #[inline(never)]
     fn hear_slowly(&mut self, until: Until) -> Result<Option<Heard>, RecvError> {
         Ok(match self.step(until, Wanted::Events)? {
-            None | Some(Found::Denied(_)) => None,
-            Some(Found::Nudged) => Some(Heard::Nudged),
+            None => None,
+            // A client of other types is no call. Nothing would say that there is nothing more.
+            Some(Found::Nudged | Found::Denied(_)) => Some(Heard::Nudged),
             Some(Found::Joined(peer)) => Some(Heard::Joined(peer)),
             Some(Found::Left(left)) => Some(Heard::Left(left.0, left.1, left.2)),
             Some(Found::Message) => Some(self.record()),

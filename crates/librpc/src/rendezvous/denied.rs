@@ -1,5 +1,5 @@
-//! A publisher says which topic an inbox does not get, because it may not read it, or because it is of another type: admitted by the same rules as a sender, kept by the inbox, and
-//! not answered.
+//! A publisher says which topic an inbox does not get, because it may not read it, or because it is of another type; a client says
+//! that a service is of other types. Admitted by the same rules as a sender, kept by the inbox, and not answered.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::name::Address;
 use crate::node_shared::NodeShared;
 use crate::rendezvous::hello::{identify, other_version};
 use crate::rendezvous::step::{Asked, Next};
-use crate::schema::{InvalidSchema, Schema, SchemaMismatch};
+use crate::schema::{ListedSchema, Schema, SchemaMismatch, is_readable, text_of};
 use crate::stats::Denial;
 use crate::stats::page::denial_text;
 use crate::sys::socket::{Credentials, Socket};
@@ -30,7 +30,7 @@ pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, 
     let Some(inbox) = node.inbox(number) else { return Next::refuse(Reason::NoInbox, "there is no such inbox") };
     let is_wanted = match &inbox.address {
         Address::Topics(patterns) => patterns.iter().any(|pattern| pattern.matches(&topic)),
-        Address::Service(service) => **service == *topic,
+        Address::Service(service) => **service == *topic && mismatch.is_some(), // who may call is decided here
         _ => false,
     };
     if check_topic(&topic).is_err() || !is_wanted {
@@ -40,9 +40,9 @@ pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, 
     match identify(node, (&by, incarnation), owner, socket.peer_groups(), node.is_private()) {
         Ok(peer) => {
             let (by, uid, topic): (_, _, Arc<str>) = (peer.node.clone(), peer.uid, topic.into());
-            let mismatch = match mismatch.map(|typed| differs(&inbox.schemas, typed)).transpose() {
+            let mismatch = match mismatch.map(|typed| differs(&inbox.address, &inbox.schemas, typed)).transpose() {
                 Ok(found) => found.map(|(ours, theirs)| Arc::new(SchemaMismatch::new(&topic, &by, uid, ours, theirs))),
-                Err(bad) => return Next::refuse(Reason::BadHandshake, bad.to_string()),
+                Err(bad) => return Next::refuse(Reason::BadHandshake, bad),
             };
             let text = mismatch.as_ref().map_or_else(|| denial_text(&text), |mismatch| mismatch.to_string().into());
             let denial = Denial { inbox: number, by, uid, topic, text, is_mismatch: mismatch.is_some(), mismatch };
@@ -52,10 +52,20 @@ pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, 
     }
 }
 
-/// What the inbox wants, and what the other side has. Only what it does want is believed.
-fn differs(wanted: &[Schema], typed: Typed) -> Result<(Option<Schema>, Option<Schema>), InvalidSchema> {
-    let Typed { schema, wanted: which } = typed;
-    let (theirs, which) = (schema.map(Schema::try_from).transpose()?, which.map(Schema::try_from).transpose()?);
-    let ours = wanted.iter().find(|ours| which.as_ref().is_some_and(|which| which.matches(ours)));
-    Ok((ours.cloned(), theirs))
+/// What differs here and there. Whoever says so has read what the inbox wants, and it must be so: an inbox that takes everything
+/// never hears of types.
+fn differs(address: &Address, wanted: &[Schema], typed: Typed) -> Result<(Option<Schema>, Option<Schema>), String> {
+    let read = |listed: Option<ListedSchema>| {
+        let schema = listed.map(Schema::try_from).transpose().map_err(|bad| bad.to_string())?;
+        Ok::<_, String>(schema.map(|schema| schema.short()))
+    };
+    let (theirs, ours) = (read(typed.schema)?, read(typed.wanted)?);
+    let wants = |at: usize| wanted.get(at).map(Schema::short);
+    let is_request = wants(0) == ours && !is_readable(theirs.as_ref(), ours.as_ref());
+    let is_reply =
+        matches!(address, Address::Service(_)) && wants(1) == ours && !is_readable(ours.as_ref(), theirs.as_ref());
+    match is_request || is_reply {
+        true => Ok((ours, theirs)),
+        false => Err(format!("it says that this inbox cannot read what is {}", text_of(theirs.as_ref()))),
+    }
 }

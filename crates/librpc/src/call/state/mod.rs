@@ -251,7 +251,7 @@ impl Calling {
             if self.mismatched.len() == MAX_MISMATCHED {
                 self.mismatched.remove(0);
             }
-            self.mismatched.push(self.out.routes.differ(&listed, &self.service, here, there));
+            self.mismatched.extend(self.out.routes.differ(&listed, &self.service, here, there));
             return;
         }
         let key: Arc<Invited> = Arc::new((target.node.clone(), target.incarnation, target.uid));
