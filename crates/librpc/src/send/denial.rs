@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::link::readers::Access;
+use crate::name::{Address, Peer};
 use crate::registry::lookup::Listings;
 use crate::registry::node_file;
 use crate::registry::target::Target;
@@ -21,8 +22,16 @@ use crate::send::routes::Routes;
 use crate::send::topic_name::TopicName;
 use crate::send::topics::{DeniedRoute, Mismatched, Topic, TopicRoute};
 use crate::sys::OsError;
-use crate::sys::socket::{Sent, Socket};
+use crate::sys::socket::{Credentials, Sent, Socket};
 use crate::wire::{self, Deny, PROTOCOL, Typed};
+
+/// Why an inbox does not get a topic.
+enum Why<'m> {
+    /// It may not read it: in words.
+    NotRead(String),
+    /// It is of another type.
+    Mismatch(&'m SchemaMismatch),
+}
 
 impl Routes {
     /// The process at the other end of a route may not read a topic. Its node is notified once.
@@ -31,54 +40,90 @@ impl Routes {
         let denied = DeniedRoute { id, channels: route.channels() };
         let Some(subscription) = &route.subscription else { return denied };
         let Access::Denied(whom) = route.access(&self.node.readers, topic) else { return denied };
-        let (own, node) = (&*self.node.id, &*route.to);
-        let text = format!("topic {topic:?} of node {own:?} may not be read by {whom}");
-        tracing::info!(node, inbox = subscription.target.inbox, text, "a subscription is denied a topic");
-        self.tell(&subscription.target, topic, text, None);
+        let text = self.not_read_by(&subscription.target, topic, &whom);
+        self.tell(&subscription.target, topic, Why::NotRead(text));
         denied
     }
 
-    /// A subscription is of another type than the topic. Its node is notified once.
-    pub(super) fn mismatch(&self, subscription: &Arc<Subscription>, topic: &TopicName) -> Mismatched {
+    fn not_read_by(&self, target: &Target, topic: &str, whom: &str) -> String {
+        let (own, node) = (&*self.node.id, &*target.node);
+        let text = format!("topic {topic:?} of node {own:?} may not be read by {whom}");
+        tracing::info!(node, inbox = target.inbox, text, "a subscription is denied a topic");
+        text
+    }
+
+    /// A subscription is of another type than the topic. Its node is notified once. `None`: it may not read the topic, so it does not
+    /// learn of what type that is, and its publisher owes it nothing.
+    pub(super) fn mismatch(&self, subscription: &Arc<Subscription>, topic: &TopicName) -> Option<Mismatched> {
         let (ours, theirs) = (topic.schema().map(Schema::short), subscription.target.wanted().cloned());
         self.differ(subscription, topic.name(), ours, theirs)
     }
 
-    /// A topic, or a service, is of another type here than there. The other side's node is notified once.
+    /// A topic, or a service, is of another type here than there. The other side's node is notified once. `None`: it may not read the
+    /// topic.
     pub(crate) fn differ(
         &self,
         subscription: &Arc<Subscription>,
         topic: &Arc<str>,
         ours: Option<Schema>,
         theirs: Option<Schema>,
-    ) -> Mismatched {
+    ) -> Option<Mismatched> {
         let target = &subscription.target;
         let mismatch = Arc::new(SchemaMismatch::new(topic, &target.node, target.uid, ours, theirs));
+        if !self.tell(target, topic, Why::Mismatch(&mismatch)) {
+            return None;
+        }
         tracing::warn!(inbox = target.inbox, %mismatch, "an inbox is not reached");
-        let listed = |schema: &Option<Schema>| schema.as_ref().map(Into::into);
-        let typed = Typed { schema: listed(&mismatch.ours), wanted: listed(&mismatch.theirs) };
-        self.tell(target, topic, String::new(), Some(typed));
-        Mismatched { subscription: subscription.clone(), mismatch }
+        Some(Mismatched { subscription: subscription.clone(), mismatch })
     }
 
-    fn tell(&self, target: &Target, topic: &str, text: String, mismatch: Option<Typed>) {
+    /// Tells an inbox's node why it does not get a topic. `false`: its process may not read the topic, or is not there to be asked.
+    fn tell(&self, target: &Target, topic: &str, why: Why<'_>) -> bool {
         let node = &*target.node;
-        match self.notify(target, topic, text, mismatch) {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::debug!(node, topic, "a subscription is not told that it is denied a topic: it is gone")
+        let is_restricted = matches!(target.address, Address::Topics(_)) && self.node.readers.restrict(topic);
+        match self.notify(target, topic, why, is_restricted) {
+            Ok(Some(may_read)) => may_read,
+            Ok(None) => {
+                tracing::debug!(node, topic, "a subscription is not told that it is denied a topic: it is gone");
+                !is_restricted
             }
-            Err(error) => tracing::debug!(%error, node, topic, "a subscription is not told that it is denied a topic"),
+            Err(error) => {
+                tracing::debug!(%error, node, topic, "a subscription is not told that it is denied a topic");
+                !is_restricted
+            }
         }
     }
 
-    /// Notifies a subscription's node, over a separate connection. Never waits: the kernel keeps the message.
-    fn notify(&self, target: &Target, topic: &str, text: String, mismatch: Option<Typed>) -> Result<bool, OsError> {
-        let Some(directory) = self.node.directory() else { return Ok(false) };
+    /// Notifies a subscription's node, over a separate connection. Never waits: the kernel keeps the message. Returns whether the
+    /// process may read the topic; `None`: it is gone.
+    fn notify(&self, target: &Target, topic: &str, why: Why<'_>, is_restricted: bool) -> Result<Option<bool>, OsError> {
+        let Some(directory) = self.node.directory() else { return Ok(None) };
         let socket = Socket::connect(&node_file::socket_path(&directory, &target.node)?)?;
-        if socket.credentials()?.uid != target.uid {
-            return Ok(false);
+        let Credentials { pid, uid, gid } = socket.credentials()?;
+        if uid != target.uid {
+            return Ok(None); // another user's node of the same name
         }
+        let denied = match (&why, is_restricted) {
+            (Why::Mismatch(_), true) => {
+                let (node, incarnation, groups) =
+                    (target.node.clone(), target.incarnation, socket.peer_groups().into());
+                let reader = Peer { node, incarnation, pid, uid, gid, groups };
+                match self.node.readers.access(topic, uid, Some(&reader)) {
+                    Access::Denied(whom) => Some(self.not_read_by(target, topic, &whom)),
+                    Access::Granted | Access::Unknown => None,
+                }
+            }
+            _ => None,
+        };
+        let may_read = denied.is_none();
+        let listed = |schema: &Option<Schema>| schema.as_ref().map(Into::into);
+        let (text, mismatch) = match (why, denied) {
+            (_, Some(text)) | (Why::NotRead(text), None) => (text, None),
+            (Why::Mismatch(mismatch), None) => {
+                let (schema, wanted) = (listed(&mismatch.ours), listed(&mismatch.theirs));
+                (String::new(), Some(Typed { schema, wanted }))
+            }
+        };
         let denial = Deny {
             lowest: PROTOCOL,
             highest: PROTOCOL,
@@ -90,7 +135,7 @@ impl Routes {
             text,
             mismatch,
         };
-        Ok(socket.send(&wire::encode(&denial), None)? == Sent::Done)
+        Ok((socket.send(&wire::encode(&denial), None)? == Sent::Done).then_some(may_read))
     }
 
     /// Whether a failed message is no loss: its topic has limited readers, and no process that may read it was ever at
@@ -131,13 +176,16 @@ impl Outbox {
         granted
     }
 
-    /// Forgets subscriptions of another type that have ended.
+    /// Forgets subscriptions of another type that have ended, also those that no receipt has named: whoever opens and closes
+    /// them would fill the memory of a publisher that does not publish.
     pub(super) fn forget_mismatched(&mut self, topic: Topic) {
         let state = &mut self.topics.list[topic.0];
         let Some(directory) = self.node.directory().filter(|_| !state.mismatched.is_empty()) else { return };
         let mut listings = Listings::new(&directory);
         // A failed look decides nothing.
         state.mismatched.retain(|mismatched| listings.contain(&mismatched.subscription.target).unwrap_or(true));
+        let known = &state.mismatched;
+        state.unreported.retain(|new| known.iter().any(|known| Arc::ptr_eq(&known.mismatch, new)));
     }
 
     /// Puts denied subscriptions back on a topic's routes if they have had another channel since. Forgets those that

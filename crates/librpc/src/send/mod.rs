@@ -32,7 +32,7 @@ pub(crate) mod routes; //     all of them
 pub(crate) mod sender; //     an outbox with one destination
 mod shared; //                senders and publishers that several threads share
 pub(crate) mod task; //       a task that waits until it can send
-mod topic_name; //            a topic as it is declared
+pub(crate) mod topic_name; // a topic as it is declared
 pub(crate) mod topics; //     the topics of an outbox
 
 pub use account::{Account, ReachedInbox};

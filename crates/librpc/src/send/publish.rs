@@ -511,7 +511,7 @@ impl Outbox {
         let state = &mut self.topics.list[topic.0];
         mismatched.truncate(MAX_MISMATCHED.saturating_sub(state.mismatched.len()));
         for subscription in mismatched {
-            let mismatched = self.routes.mismatch(&subscription, &name);
+            let Some(mismatched) = self.routes.mismatch(&subscription, &name) else { continue };
             state.unreported.push(mismatched.mismatch.clone());
             state.mismatched.push(mismatched);
         }
