@@ -207,9 +207,14 @@ impl<'de> DeserializeSeed<'de> for Typed<'_> {
                 from.deserialize_enum("", &[], typed)
             }
             Shape::Again(name) => {
+                let numbered =
+                    name.rsplit_once('^').and_then(|(name, nearer)| Some((name, nearer.parse::<u32>().ok()?)));
+                let (name, mut nearer) = numbered.unwrap_or((name, 0));
                 let mut outer = self.outer;
                 while let Some(found) = outer {
-                    if found.name == name {
+                    if found.name == name && nearer > 0 {
+                        nearer -= 1;
+                    } else if found.name == name {
                         let again = Typed { shape: found.shape, outer: found.outer, ..self };
                         return again.seed(found.shape)?.deserialize(from);
                     }

@@ -39,7 +39,8 @@ pub enum Shape {
     /// An enum.
     #[n(7)]
     Enum(#[n(0)] Box<Enum>),
-    /// A struct or an enum of this name that is being described further out.
+    /// A struct or an enum of this name that is being described further out: the nearest one. With `^1` behind the name it is the next
+    /// one of that name, and so on.
     #[n(8)]
     Again(#[n(0)] String),
 }
@@ -206,18 +207,21 @@ pub trait Describe {
 #[derive(Debug, Default)]
 pub struct Describer {
     with_layout: bool,
-    /// The types that are being described, from the outermost.
-    open: Vec<&'static str>,
+    /// The types that are being described, from the outermost, with the names that they are given.
+    open: Vec<(&'static str, String)>,
 }
 
 impl Describer {
     /// Describes a struct or an enum, unless that is just being done further out.
     pub fn named<T: ?Sized>(&mut self, name: &str, describe: impl FnOnce(&mut Self) -> Shape) -> Shape {
         let this = std::any::type_name::<T>();
-        if self.open.contains(&this) {
-            return Shape::Again(name.to_owned());
+        if let Some(at) = self.open.iter().position(|(open, _)| *open == this) {
+            return match self.open[at + 1..].iter().filter(|(_, between)| between == name).count() {
+                0 => Shape::Again(name.to_owned()),
+                nearer => Shape::Again(format!("{name}^{nearer}")),
+            };
         }
-        self.open.push(this);
+        self.open.push((this, name.to_owned()));
         let shape = describe(self);
         self.open.pop();
         shape
@@ -382,6 +386,31 @@ mod tests {
             <(Vec<u8>, [Option<std::time::Duration>; 2])>::describe(&mut Describer { with_layout: true, open: vec![] });
         assert_eq!(Shape::decode(&shape.encode()), Some(shape));
         assert_eq!(Shape::decode(b"\xff"), None);
+    }
+
+    /// Two types of the same name that hold each other.
+    #[test]
+    fn a_type_within_one_of_the_same_name_is_told_from_it() {
+        enum Outer {}
+        enum Inner<const AGAIN: bool> {}
+        impl<const AGAIN: bool> Describe for Inner<AGAIN> {
+            fn describe(describer: &mut Describer) -> Shape {
+                describer.named::<Self>("Node", |describer| {
+                    let again =
+                        if AGAIN { Self::describe(describer) } else { Outer::describe_with::<AGAIN>(describer) };
+                    Shape::Option(Box::new(again))
+                })
+            }
+        }
+        impl Outer {
+            fn describe_with<const AGAIN: bool>(describer: &mut Describer) -> Shape {
+                describer.named::<Self>("Node", Inner::<AGAIN>::describe)
+            }
+        }
+        let describe = |with: fn(&mut Describer) -> Shape| with(&mut Describer::default());
+        let (one, other) = (describe(Outer::describe_with::<true>), describe(Outer::describe_with::<false>));
+        assert_eq!(one, Shape::Option(Box::new(Shape::Again("Node".into()))));
+        assert_eq!(other, Shape::Option(Box::new(Shape::Again("Node^1".into()))));
     }
 
     #[test]
