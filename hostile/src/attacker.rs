@@ -19,11 +19,12 @@ use rustix::io::Errno;
 use testkit::{Random, socket_of};
 
 use crate::fuse::Stuck;
+use crate::honest::SERVICE;
 use crate::mapping::{CAPACITY, RING_BYTES, memory, ring, seals};
 use crate::socket::{connect, receive, receive_all, send};
 
 /// The names of the attacks. Each round chooses one.
-pub(crate) const ATTACKS: [&str; 14] = [
+pub(crate) const ATTACKS: [&str; 15] = [
     "garbage",
     "descriptors",
     "ring",
@@ -38,6 +39,7 @@ pub(crate) const ATTACKS: [&str; 14] = [
     "holder",
     "caller",
     "server",
+    "types",
 ];
 
 pub(crate) struct Attacker {
@@ -86,6 +88,7 @@ impl Attacker {
             "holder" => self.holder(),
             "caller" => self.caller(),
             "server" => self.server(),
+            "types" => self.types(),
             _ => self.linger(),
         }
     }
@@ -263,6 +266,26 @@ impl Attacker {
             if self.random.once_in(2) {
                 let hello = self.hello(None);
                 let _ = send(open.last().expect("one was pushed"), &hello, &[]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the victim's inboxes, which take everything, want a type and do not get it.
+    fn types(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(200) {
+            let socket = self.connect()?;
+            let inbox = self.random.below(5) as u32;
+            let topic = ["p/x", "p/y", SERVICE, "p/\u{1b}", "q"][self.random.below(5) as usize].to_owned();
+            let long = "x".repeat(self.random.below(4000) as usize);
+            let type_of =
+                |random: &mut Random| ["", "A", "B", "\u{1b}[2J", &*long][random.below(5) as usize].to_owned();
+            let (theirs, wanted) = (type_of(&mut self.random), type_of(&mut self.random));
+            let who = (self.incarnation, self.victim());
+            let _ = send(&socket, &forge::write_mismatch("evil", who, inbox, &topic, (&theirs, &wanted)), &[]);
+            if self.random.once_in(2) {
+                receive(&socket);
             }
         }
         Ok(())

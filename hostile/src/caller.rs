@@ -60,8 +60,14 @@ impl Attacker {
         let lies = [u64::MAX, 1000, 100, 10][self.random.below(4) as usize];
         let mut saying = Saying { records: Records::new(words), last: self.random.below(3), lies, memory };
         let inbox = 10 + self.random.below(3); // it takes replies in any inbox
-        match self.random.below(8) {
+        match self.random.below(9) {
             0 => {}
+            8 => {
+                let types =
+                    [&["A/json", "B/json"][..], &["x", ""], &[], &["A/json"; 200]][self.random.below(4) as usize];
+                let typed = forge::write_typed_caller(inbox as u32, CAPACITY, 1 << 20, types);
+                saying.records.say(Kind::Caller, None, None, &typed);
+            }
             1 => saying.introduce([self.random.odd(), self.random.odd(), self.random.odd()]),
             2 => saying.introduce([inbox, 1 << (9 + self.random.below(24)), 1 << self.random.below(31)]),
             _ => saying.introduce([inbox, CAPACITY, 1 << 20]),

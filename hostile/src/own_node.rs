@@ -31,6 +31,12 @@ impl Attacker {
     pub(crate) fn spoil_file(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         let patterns: Vec<String> = (0..200).map(|n| format!("**/{n}/**/p/**/*")).collect();
+        let types: Vec<String> = match self.random.below(3) {
+            0 => (0..self.random.below(500)).map(|n| format!("T{n}")).collect(),
+            1 => vec!["x".repeat(self.random.below(100_000) as usize); 3],
+            _ => vec!["\u{1b}[2J".into(), String::new(), "A".into()],
+        };
+        let types = [types, vec!["A".into()]].concat();
         while begun.elapsed() < Duration::from_millis(100) {
             match self.random.below(6) {
                 0 => self.file.set_len(self.random.below(5000))?,
@@ -44,6 +50,7 @@ impl Attacker {
                         1 + self.random.below(200) as u32,
                         &patterns[..1 + self.random.below(20) as usize],
                         CAPACITY,
+                        &types[..self.random.below(types.len() as u64) as usize],
                     );
                     self.file.write_all_at(&list, 128)?;
                     let select = forge::select(self.random.next(), list.len());
@@ -73,7 +80,7 @@ impl Attacker {
 
     /// Listens in its node's place, and lists inboxes there: the node's own, and subscriptions.
     pub(crate) fn listen(&mut self) -> anyhow::Result<OwnedFd> {
-        self.listen_with(&forge::write_list(3, &["p/**".to_owned()], CAPACITY))
+        self.listen_with(&forge::write_list(3, &["p/**".to_owned()], CAPACITY, &[]))
     }
 
     /// The same, and lists the service of the honest pair.

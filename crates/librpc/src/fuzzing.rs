@@ -9,24 +9,27 @@ use minicbor::{Decode, Encode};
 use crate::link::bell::Bell;
 use crate::link::ledger::{Ledger, Limits};
 use crate::name::{Address, Incarnation, check_node_id};
-use crate::receive::topic_names::Names;
+use crate::receive::topic_names::{Names, split};
 use crate::registry::layout::{LISTS_OFFSET, NodeHeader, SELECT_OFFSET, Select};
 use crate::registry::node_file::{self, NodeFile};
-use crate::registry::target::Target;
+use crate::registry::target::{MAX_SCHEMAS, Target};
 use crate::registry::view::Subscription;
+use crate::schema::{CallSchemas, ListedSchema, MAX_DEFINITION_BYTES, MAX_TYPE_NAME_BYTES, Schema, is_readable};
+use crate::send::topic_name::TopicName;
+use crate::shape::{Describer, Shape};
 use crate::sys::OsError;
 use crate::topic::{MAX_PATTERNS, MAX_TOPICS, Pattern, check_topic};
 use crate::wire::Reason;
 use crate::wire::{
     self, Answer, Attached, Caller, Credit, Data, Deny, Failure, Hello, Lend, ListedAddress, ListedInbox, PROTOCOL,
-    Refusal, Terms,
+    Refusal, Terms, Typed,
 };
 
 /// Decodes bytes. Returns whether an honest peer could have sent them.
 pub type Door = fn(&[u8]) -> bool;
 
 /// Where bytes come in.
-pub const DOORS: [(&str, Door); 11] = [
+pub const DOORS: [(&str, Door); 13] = [
     ("hello", hello),
     ("answer", answer),
     ("data", data),
@@ -35,9 +38,11 @@ pub const DOORS: [(&str, Door); 11] = [
     ("topics", topics),
     ("deny", deny),
     ("lend", lend),
-    ("caller", |bytes| decode::<Caller>(bytes).is_some()),
+    ("caller", caller),
     ("credit", |bytes| decode::<Credit>(bytes).is_some()),
     ("failure", |bytes| decode::<Failure>(bytes).is_some()),
+    ("schema", |bytes| decode::<ListedSchema>(bytes).is_some_and(|listed| checked(listed).is_some())),
+    ("shape", shape),
 ];
 
 fn decode<T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> Option<T> {
@@ -45,6 +50,35 @@ fn decode<T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + std::fmt::Debug>(
     let again = wire::decode::<T>(&wire::encode(&message)).expect("what was decoded can be encoded");
     assert_eq!(again, message);
     Some(message)
+}
+
+/// A type, as a stranger says it, once it is checked.
+fn checked(listed: ListedSchema) -> Option<Schema> {
+    let schema = Schema::try_from(listed).ok()?;
+    assert!(!schema.name().is_empty() && schema.name().len() <= MAX_TYPE_NAME_BYTES);
+    assert!(!schema.to_string().contains(char::is_control));
+    assert!(schema.definition().is_none_or(|definition| definition.len() <= MAX_DEFINITION_BYTES));
+    assert!(schema.matches(&schema) && is_readable(Some(&schema), None) && !is_readable(None, Some(&schema)));
+    assert_eq!(Schema::try_from(ListedSchema::from(&schema)).as_ref(), Ok(&schema), "it is as before");
+    schema.definition().map(shape);
+    Some(schema)
+}
+
+/// A definition.
+fn shape(bytes: &[u8]) -> bool {
+    let Some(shape) = Shape::decode(bytes) else { return false };
+    let _ = shape.name();
+    assert_eq!(Shape::decode(&shape.encode()).as_ref(), Some(&shape));
+    true
+}
+
+fn caller(bytes: &[u8]) -> bool {
+    let Some(Caller { schemas, any, .. }) = decode::<Caller>(bytes) else { return false };
+    let schemas = schemas.unwrap_or_default().into_iter().map(checked).collect::<Option<Vec<_>>>();
+    let Some(schemas) = schemas else { return false };
+    let client = CallSchemas::listed(&schemas, any == Some(true));
+    assert_eq!(CallSchemas::difference(&client, &CallSchemas { any: false, ..client.clone() }), None, "with its like");
+    true
 }
 
 fn hello(bytes: &[u8]) -> bool {
@@ -60,7 +94,11 @@ fn answer(bytes: &[u8]) -> bool {
 }
 
 fn deny(bytes: &[u8]) -> bool {
-    let is_honest = |deny: Deny| check_node_id(&deny.node).is_ok() && check_topic(&deny.topic).is_ok();
+    let is_type = |listed: Option<ListedSchema>| listed.is_none_or(|listed| checked(listed).is_some());
+    let is_honest = |deny: Deny| {
+        let are_types = deny.mismatch.is_none_or(|typed| is_type(typed.schema) && is_type(typed.wanted));
+        check_node_id(&deny.node).is_ok() && check_topic(&deny.topic).is_ok() && are_types
+    };
     let is_taken = decode::<Deny>(bytes).is_some_and(is_honest);
     assert!(!is_taken || Deny::is_one(bytes), "it is told from the other first messages");
     is_taken
@@ -101,37 +139,81 @@ fn node_file(bytes: &[u8]) -> bool {
     for inbox in &file.inboxes {
         if let Ok(target) = Target::new("n".into(), &file, inbox, Address::Node) {
             assert!(librpc_ring::layout::is_valid_capacity(target.capacity));
+            assert!(target.schemas.is_none_or(|schemas| schemas.len() <= MAX_SCHEMAS));
         }
         if let Some(subscription) = Subscription::listed("n", &file, inbox, 0) {
             assert!(subscription.patterns.len() <= MAX_PATTERNS);
-            subscription.wants("a/b/c/d/e/f/a/b/c");
+            subscription.takes("a/b/c/d/e/f/a/b/c", None);
         }
     }
     true
 }
 
-/// Declarations: each a byte for the kind, two for the number, one for the length, then the name.
-fn topics(mut bytes: &[u8]) -> bool {
+/// Declarations: each a byte for the kind, two for the number, one for the length (in bytes, or in units of 16), then what is declared: to
+/// an inbox that wants a type, and to one that takes everything.
+fn topics(bytes: &[u8]) -> bool {
+    let wanted = schema().short();
+    let typed = declare(bytes, Some(&wanted));
+    let untyped = declare(bytes, None);
+    assert!(!typed || untyped, "who takes everything takes that, too");
+    untyped
+}
+
+fn declare(mut bytes: &[u8], wanted: Option<&Schema>) -> bool {
     let patterns: Vec<Pattern> = ["a/*", "b/**"].iter().map(|text| text.parse().expect("a pattern")).collect();
-    let mut names = Names::new(Address::Topics(patterns.into()), None, Ledger::new(Limits::default()).names(0));
+    let charge = Ledger::new(Limits::default()).names(0);
+    let mut names = Names::new(Address::Topics(patterns.into()), wanted.cloned(), charge);
     let mut taken = false;
     while let [kind, low, high, length, rest @ ..] = bytes {
-        let (name, rest) = rest.split_at((*length as usize).min(rest.len()));
+        let length = usize::from(*length) << if kind & 4 == 0 { 0 } else { 4 };
+        let (what, rest) = rest.split_at(length.min(rest.len()));
         bytes = rest;
         let kinds = [Kind::Topic, Kind::Message, Kind::Request, Kind::Reply];
         let number = u64::from(*low) | u64::from(*high) << (8 + 8 * (kind >> 6));
         let head = Head { topic: Some(number), ..Head::of(kinds[*kind as usize % 4]) };
-        if names.learn(&head, name).is_ok() {
+        if names.learn(&head, what).is_ok() {
             taken = true;
             assert!(head.kind == Kind::Topic && number < MAX_TOPICS as u64);
             let message = Head { topic: Some(number), ..Head::MESSAGE };
+            let (name, typed) = split(what);
             assert!(
                 names.is_expected(&message) && names.of(message.topic).is_some_and(|known| known.as_bytes() == name)
             );
+            let known = names.schema_of(message.topic).map(|schema| &**schema);
+            assert!(known.is_some() == typed.is_some() && is_readable(known, wanted));
+            assert_eq!(names.learn(&head, what), Ok(false), "again");
         }
         names.is_expected(&head);
     }
     taken
+}
+
+fn schema() -> Schema {
+    let schema = "Pose/json/0123456789abcdef".parse::<Schema>().expect("a schema");
+    schema.with_definition(&honest_shape().encode())
+}
+
+fn honest_shape() -> Shape {
+    let mut describer = Describer::default();
+    let fields = vec![
+        describer.field::<Vec<(u8, String)>>(Some("x"), 0),
+        describer.field::<[Option<f64>; 3]>(None, 0),
+        describer.field::<std::collections::BTreeMap<u16, std::time::Duration>>(Some("y"), 0),
+    ];
+    let inner = describer.enumeration("Kind", vec![("A", vec![]), ("B", fields.clone())]);
+    let again = describer.named::<u8>("Pose", |describer| describer.structure("Inner", (1, 1), fields));
+    Shape::Tuple(vec![inner, again, Shape::Again("Pose".into())])
+}
+
+/// The declaration of a topic of a type, as its publisher writes it, with its length in units of 16.
+fn write_declaration(number: u8, name: &str, schema: &Schema) -> Vec<u8> {
+    let topic = TopicName::new(name.into(), Some(schema.clone()));
+    let what = topic.declaration(true, MAX_DEFINITION_BYTES);
+    let units = what.len().div_ceil(16);
+    let mut bytes = vec![4, number, 0, units as u8];
+    bytes.extend_from_slice(what);
+    bytes.resize(4 + 16 * units, 0xf6); // what follows an item is not read
+    bytes
 }
 
 /// What an honest peer would write, for each door: the seeds that a fuzzer mutates.
@@ -139,7 +221,7 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
     let (incarnation, target) = ([0x11; 16], [0x22; 16]);
     let hello = |connection, opens, data| write_hello("camera", (incarnation, target), 3, (connection, opens), data);
     let refusal = |reason: Reason| Answer::Refusal(Refusal { reason: reason as u32, text: "no".into() });
-    let schema = "Pose/json/0123456789abcdef".parse::<Schema>().expect("a schema").with_definition(b"\x82\x00\x81\x00");
+    let schema = schema();
     let listed = |number, address, durable| ListedInbox {
         number,
         address,
@@ -183,6 +265,11 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         (10, write_failure(0, -1, "no".into())),
         (7, write_lend(target, 3, (u64::MAX, 0), (0x77, 4096))),
         (5, b"\0\x01\0\x03a/b\0\x02\0\x03b/c\0\x01\0\x03a/b".to_vec()),
+        (5, [write_declaration(1, "a/b", &schema), write_declaration(2, "b/c", &schema.short())].concat()),
+        (6, wire::encode(&Deny { mismatch: Some(mismatched()), ..honest_deny(incarnation, target) })),
+        (8, write_typed_caller(3, 4096, 1 << 20, &["Pose/json", "Goal/json/0123456789abcdef"])),
+        (11, wire::encode(&ListedSchema::from(&schema))),
+        (12, honest_shape().encode()),
     ];
     samples.extend(lists.iter().map(|list| (3, file(list))));
     samples
@@ -190,7 +277,33 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
 
 fn honest_deny(incarnation: [u8; 16], target: [u8; 16]) -> Deny {
     let (node, topic, text) = ("camera".into(), "a/b".into(), "node \"camera\" does not let uid 5 read it".into());
-    Deny { lowest: PROTOCOL, highest: PROTOCOL, node, incarnation, target, inbox: 3, topic, text, mismatch: None }
+    let (lowest, highest, mismatch) = (PROTOCOL, PROTOCOL, None);
+    Deny { lowest, highest, node, incarnation, target, inbox: 3, topic, text, mismatch }
+}
+
+fn mismatched() -> Typed {
+    let listed = |text: &str| Some((&text.parse::<Schema>().expect("a schema")).into());
+    Typed { schema: listed("Pose/json/0123456789abcdef"), wanted: listed("Goal/json") }
+}
+
+/// A type by its name, valid or not, in JSON.
+fn named(name: &str) -> ListedSchema {
+    ListedSchema { name: name.to_owned(), encoding: 3, hash: None, definition: None }
+}
+
+/// What a publisher, or a client, says of a topic, or of a service, that is of another type than an inbox wants: what it is (an empty
+/// name: bytes without a type), and what is wanted.
+pub fn write_mismatch(
+    node: &str,
+    (incarnation, target): ([u8; 16], [u8; 16]),
+    inbox: u32,
+    topic: &str,
+    (schema, wanted): (&str, &str),
+) -> Vec<u8> {
+    let listed = |name: &str| Some(named(name)).filter(|_| !name.is_empty());
+    let mismatch = Some(Typed { schema: listed(schema), wanted: listed(wanted) });
+    let (node, topic) = (node.to_owned(), topic.to_owned());
+    wire::encode(&Deny { node, inbox, topic, mismatch, ..honest_deny(incarnation, target) })
 }
 
 /// A hello, as an honest sender would write it: the two incarnations, the connection and whether this opens it, and the
@@ -249,8 +362,8 @@ pub fn write_refusal(reason: u32, text: String) -> Vec<u8> {
     wire::encode(&Answer::Refusal(Refusal { reason, text }))
 }
 
-/// A list of `inboxes` inboxes: the node's own, then subscriptions with these patterns each.
-pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
+/// A list of `inboxes` inboxes: the node's own, then subscriptions with these patterns each, which want these types.
+pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64, types: &[String]) -> Vec<u8> {
     let listed = |number| {
         let address = match number {
             0 => ListedAddress::Node,
@@ -265,7 +378,7 @@ pub fn write_list(inboxes: u32, patterns: &[String], capacity: u64) -> Vec<u8> {
             durable: None,
             max_message: None,
             history: None,
-            schemas: None,
+            schemas: Some(types.iter().map(|name| named(name)).collect()).filter(|_| !types.is_empty()),
         }
     };
     wire::encode(&(0..inboxes).map(listed).collect::<Vec<_>>())
@@ -284,6 +397,13 @@ pub fn write_service(service: &str, capacity: u64) -> Vec<u8> {
 /// Where a client takes replies: the inbox, its capacity, and its longest message.
 pub fn write_caller(inbox: u32, capacity: u64, max_message: u64) -> Vec<u8> {
     wire::encode(&Caller { inbox, capacity, max_message, schemas: None, any: None })
+}
+
+/// The same, with the types of its requests and of its replies, as texts.
+pub fn write_typed_caller(inbox: u32, capacity: u64, max_message: u64, types: &[&str]) -> Vec<u8> {
+    let schemas =
+        types.iter().map(|text| text.parse::<Schema>().map_or_else(|_| named(text), |schema| (&schema).into()));
+    wire::encode(&Caller { inbox, capacity, max_message, schemas: Some(schemas.collect()), any: None })
 }
 
 /// The inbox in which a client takes replies.
