@@ -6,7 +6,7 @@ mod sources;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use librpc::{CallOptions, Event, Inbox, Limits, Node, Observer, Outbox, PublisherEvent, Sender, WaitSet};
+use librpc::{CallOptions, Event, Inbox, Limits, Node, Observer, Outbox, Plain, PublisherEvent, Sender, WaitSet};
 use librpc_system_tests::TestDomain;
 use pollster::block_on;
 
@@ -298,6 +298,22 @@ fn calls() -> BTreeMap<&'static str, Call> {
         ("SharedSender::flush", |scene, limit, _| scene.processed().into_shared().flush(limit).unwrap()),
         ("SharedPublisher::flush", |scene, limit, _| {
             scene.source.publisher("t").unwrap().into_shared().flush(limit).unwrap();
+        }),
+        ("TypedInbox::recv_timeout", |scene, limit, has_time| {
+            let mut inbox = scene.receiver.subscriber_of::<Plain<u64>>("t").unwrap();
+            let mut publisher = scene.source.publisher_of::<Plain<u64>>("t").unwrap();
+            assert_eq!(publisher.publish(&7).unwrap().inboxes(), 1);
+            assert!(inbox.recv_timeout(limit).unwrap().is_some() || !has_time);
+        }),
+        ("TypedPublisher::publish_timeout", |scene, limit, _| {
+            let _subscriber = scene.receiver.subscriber_of::<Plain<u64>>("t").unwrap();
+            let mut publisher = scene.source.publisher_of::<Plain<u64>>("t").unwrap();
+            assert_eq!(publisher.publish_timeout(&7, limit).unwrap().inboxes(), 1);
+        }),
+        ("TypedServer::recv_timeout", |scene, limit, has_time| {
+            let server = scene.receiver.serve_of::<Plain<u64>, Plain<u64>>("work").unwrap();
+            let _call = scene.source.client_of::<Plain<u64>, Plain<u64>>("work").unwrap().start(&1, LONG).unwrap();
+            assert!(server.recv_timeout(limit).unwrap().is_some() || !has_time);
         }),
         ("WaitSet::wait_timeout", |scene, limit, has_time| {
             let mut set = WaitSet::new().unwrap();

@@ -551,37 +551,37 @@ mod derived {
     fn any_change_of_structure_changes_the_hash() {
         mod a {
             #[derive(librpc::Describe)]
-            pub struct T {
-                pub _x: u8,
-                pub _y: u16,
+            pub(super) struct T {
+                pub(super) _x: u8,
+                pub(super) _y: u16,
             }
         }
         mod renamed {
             #[derive(librpc::Describe)]
-            pub struct T {
-                pub _x: u8,
-                pub _z: u16,
+            pub(super) struct T {
+                pub(super) _x: u8,
+                pub(super) _z: u16,
             }
         }
         mod retyped {
             #[derive(librpc::Describe)]
-            pub struct T {
-                pub _x: u8,
-                pub _y: i16,
+            pub(super) struct T {
+                pub(super) _x: u8,
+                pub(super) _y: i16,
             }
         }
         mod reordered {
             #[derive(librpc::Describe)]
-            pub struct T {
-                pub _y: u16,
-                pub _x: u8,
+            pub(super) struct T {
+                pub(super) _y: u16,
+                pub(super) _x: u8,
             }
         }
         mod nested {
             #[derive(librpc::Describe)]
-            pub struct T {
-                pub _x: u8,
-                pub _y: Option<u16>,
+            pub(super) struct T {
+                pub(super) _x: u8,
+                pub(super) _y: Option<u16>,
             }
         }
         let shapes = [

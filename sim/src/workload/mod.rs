@@ -15,6 +15,7 @@ mod redelivery; //   a receiver dies and comes back
 mod rejoin; //       somebody removes the domain's files under its nodes
 mod samples; //      large payloads are read in place, and held, until there is no memory
 mod subscribers; //  subscribers come and go while somebody publishes
+mod types; //        what is of one type meets what is of another
 mod wakes; //        two nodes answer each other, and sleep in between
 
 use librpc::Domain;
@@ -49,6 +50,8 @@ pub const ALL: &[Workload] = &[
     subscribers::WORKLOAD,
     redelivery::NODES,
     redelivery::DURABLE,
+    redelivery::TYPES,
+    types::WORKLOAD,
     rejoin::WORKLOAD,
     liar::WORKLOAD,
     fork::WORKLOAD,

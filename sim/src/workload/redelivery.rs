@@ -7,6 +7,7 @@ use librpc::{Acknowledge, Event, Inbox, InboxBuilder, Node};
 
 use super::ledger::{Id, To};
 use super::scene::{CAPACITY, Scene, bytes};
+use super::types::{self, Kind, TOPIC};
 use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
@@ -16,7 +17,7 @@ pub const NODES: Workload = Workload {
     allowed: ALLOWED,
     redelivery: true,
     users: &[USER],
-    setup: |scene| setup(scene, &To::Node("display".into())),
+    setup: |scene| setup(scene, &To::Node("display".into()), false),
 };
 
 pub const DURABLE: Workload = Workload {
@@ -25,25 +26,35 @@ pub const DURABLE: Workload = Workload {
     allowed: ALLOWED,
     redelivery: true,
     users: &[USER],
-    setup: |scene| setup(scene, &To::Topic("pose".into())),
+    setup: |scene| setup(scene, &To::Topic(TOPIC.into()), false),
+};
+
+pub const TYPES: Workload = Workload {
+    name: "durable-types",
+    about: "the same with a subscription that comes back as another type",
+    allowed: ALLOWED,
+    redelivery: true,
+    users: &[USER],
+    setup: |scene| setup(scene, &To::Topic(TOPIC.into()), true),
 };
 
 const ALLOWED: Allowed = Allowed { kills: 3, stops: 2, errors: true, pauses: true, large_pages: false };
 
-fn setup(scene: &Scene, to: &To) {
+fn setup(scene: &Scene, to: &To, of_types: bool) {
     let (receivers, hears) = (scene.clone(), to.clone());
-    schedule::start(Program::new("receivers", move || come_back(&receivers, &hears)).spared());
+    schedule::start(Program::new("receivers", move || come_back(&receivers, &hears, of_types)).spared());
     let (sender, to) = (scene.clone(), to.clone());
-    scene.start_sender(Program::new("sender", move || send(&sender, &to)).lives());
+    scene.start_sender(Program::new("sender", move || send(&sender, &to, of_types)).lives());
 }
 
-/// Starts the receiver again whenever it has ended. The last one stays.
-fn come_back(scene: &Scene, hears: &To) {
+/// Starts the receiver again whenever it has ended, each time as another type. The last one stays.
+fn come_back(scene: &Scene, hears: &To, of_types: bool) {
     let incarnations = random(|random| random.u32(1..=3));
     for number in 0..=incarnations {
-        let (receiver, hears) = (scene.clone(), hears.clone());
+        let kind = if of_types { types::any_kind() } else { None };
+        let (receiver, hears) = (scene.clone(), if of_types { types::heard_as(kind) } else { hears.clone() });
         let is_last = number == incarnations;
-        let program = Program::new(&format!("receiver-{number}"), move || receive(&receiver, &hears, is_last));
+        let program = Program::new(&format!("receiver-{number}"), move || receive(&receiver, &hears, kind, is_last));
         let pid = schedule::start(if is_last { program.lives() } else { program });
         while schedule::end_of(pid).is_none() {
             schedule::sleep_until(schedule::clock_ns() + 500_000);
@@ -51,17 +62,17 @@ fn come_back(scene: &Scene, hears: &To) {
     }
 }
 
-fn builder<'n>(node: &'n Node, hears: &To) -> InboxBuilder<'n> {
+fn builder<'n>(node: &'n Node, hears: &To, kind: Kind) -> InboxBuilder<'n> {
     match hears {
-        To::Node(_) | To::AllTopics => node.inbox_builder(),
-        To::Topic(topic) => node.subscriber_builder([topic]).durable("steady"),
+        To::Node(_) => node.inbox_builder(),
+        To::Topic(_) | To::AllTopics => types::wanting(node.subscriber_builder([TOPIC]).durable("steady"), kind),
     }
 }
 
-fn receive(scene: &Scene, hears: &To, is_last: bool) {
+fn receive(scene: &Scene, hears: &To, kind: Kind, is_last: bool) {
     let node = scene.open("display", scene.domain());
     let acknowledge = if random(fastrand::Rng::bool) { Acknowledge::Explicit } else { Acknowledge::Implicit };
-    let open = || builder(&node, hears).capacity(CAPACITY).acknowledge(acknowledge).open();
+    let open = || builder(&node, hears, kind).capacity(CAPACITY).acknowledge(acknowledge).open();
     let (mut inbox, life) = scene.retry("open the inbox", || scene.opening("display", hears.clone(), open));
     let mut work = Work { scene, life, acknowledge, unprocessed: Vec::new(), processed: Vec::new(), is_closed: false };
     if is_last {
@@ -141,6 +152,10 @@ impl Work<'_> {
                 }
                 true
             }
+            Ok(Some(Event::Mismatch(mismatch))) if mismatch.ours.is_none() => {
+                self.scene.wrong(format!("who takes everything is told of types: {mismatch}"));
+                true
+            }
             Ok(Some(_)) => true,
             Ok(None) => false,
             Err(error) => {
@@ -172,7 +187,7 @@ impl Work<'_> {
     }
 }
 
-fn send(scene: &Scene, to: &To) {
+fn send(scene: &Scene, to: &To, of_types: bool) {
     let node = scene.open("camera", scene.domain());
     let mut outgoing = scene.outgoing();
     let mut outbox = node.outbox();
@@ -188,9 +203,16 @@ fn send(scene: &Scene, to: &To) {
         }
         To::AllTopics => {}
         To::Topic(name) => {
-            let topic = outbox.topic(name).expect("a topic");
+            let kind = if of_types { types::any_kind() } else { None };
+            let topic = match types::schema(kind) {
+                Some(schema) => outbox.typed_topic(name, schema),
+                None => outbox.topic(name),
+            };
+            let (topic, to) = (topic.expect("a topic"), if of_types { types::sent_as(kind) } else { to.clone() });
             for _ in 0..count {
-                outgoing.publish(&mut outbox, (topic, name), random(bytes), Duration::from_secs(1));
+                let id = outgoing.begin(to.clone());
+                let payload = id.payload(random(bytes));
+                outgoing.published(id, outbox.publish_timeout(topic, &payload, Duration::from_secs(1)));
                 pause();
             }
         }

@@ -313,9 +313,11 @@ impl Outgoing {
     pub fn published<E: std::fmt::Display>(&mut self, id: Id, result: Result<Receipt<'_>, E>) -> Option<(Id, usize)> {
         match result {
             Ok(receipt) => {
-                let undelivered = receipt.undelivered();
+                // An inbox of another type is owed nothing.
+                let is_owed = |error: &&SendError| !matches!(error, SendError::Mismatch(_));
+                let undelivered: Vec<_> = receipt.undelivered().iter().filter(is_owed).collect();
                 undelivered.iter().for_each(|error| schedule::say(|| format!("{id:?}: {error}")));
-                let without: Vec<_> = undelivered.iter().map(node_of).collect();
+                let without: Vec<_> = undelivered.iter().map(|error| node_of(error)).collect();
                 self.scene.know(without.iter().flatten());
                 let without = without.into_iter().map(Option::unwrap_or_default).collect();
                 let (inboxes, pending) = (receipt.inboxes(), receipt.pending());

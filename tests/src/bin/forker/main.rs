@@ -4,6 +4,7 @@
 mod calls; // the handles of calls
 mod history; // a publisher that the background thread shares
 mod tasks; // tasks, shared handles and wait sets
+mod types; // handles of types
 
 use std::fmt::{Debug, Display};
 use std::io::{Read, Write};
@@ -51,6 +52,7 @@ struct Handles {
     calls: calls::Handles,
     tasks: tasks::Handles,
     history: history::Handles,
+    types: types::Handles,
 }
 
 struct Case {
@@ -90,6 +92,7 @@ fn cases() -> Vec<Case> {
     cases.extend(calls::cases());
     cases.extend(tasks::cases());
     cases.extend(history::cases());
+    cases.extend(types::cases());
     cases
 }
 
@@ -465,6 +468,7 @@ fn main() {
     let calls = calls::Handles::new(&node, &peer);
     let tasks = tasks::Handles::new(&node, &inbox);
     let history = history::Handles::new(&node);
+    let types = types::Handles::new(&node, &peer);
     let mut handles = Handles {
         domain,
         node,
@@ -486,6 +490,7 @@ fn main() {
         calls,
         tasks,
         history,
+        types,
     };
 
     for Case { method, expected, call } in cases() {
@@ -503,9 +508,10 @@ fn main() {
     }
 
     // The parent's handles are unchanged: except for one message, nothing that the children did has reached it.
-    let Handles { node, inbox, sender, publisher, outbox, callback, observer, calls, tasks, .. } = &mut handles;
+    let Handles { node, inbox, sender, publisher, outbox, callback, observer, calls, tasks, types, .. } = &mut handles;
     calls.go_on();
     tasks.go_on(&peer);
+    types.go_on(&peer);
     sender.send(b"sent after").unwrap();
     assert_eq!(publisher.publish(b"published after").unwrap().inboxes(), 1);
     assert_eq!(hear(&mut peers_inbox, 4), ["from the child's own node", "sent", "sent", "sent after"]);
@@ -514,7 +520,7 @@ fn main() {
     publisher.flush(LIMIT).unwrap();
     outbox.flush(LIMIT).unwrap();
     assert_eq!((sender.sent(), outbox.total().accepted, publisher.account().accepted), (2, 2, 2));
-    assert_eq!((outbox.inboxes().len(), node.stats().inboxes.len()), (2, 6 + tasks::INBOXES));
+    assert_eq!((outbox.inboxes().len(), node.stats().inboxes.len()), (2, 6 + tasks::INBOXES + types::INBOXES));
     peer.connect("parent").unwrap().send(b"to the parent").unwrap();
     assert!(inbox.recv_timeout(LIMIT).unwrap().is_some(), "no child has stopped it");
     assert!(format!("{callback:?}").contains("Some"), "its thread runs");

@@ -67,7 +67,7 @@ impl Handles {
 }
 
 /// Polls a future once.
-fn polled<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(super) fn polled<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
