@@ -46,12 +46,13 @@ impl Attacker {
                 }
                 2 => self.file.write_all_at(&self.random.odd().to_le_bytes(), 48)?,
                 3 => {
-                    let list = forge::write_list(
+                    let mut list = forge::write_list(
                         1 + self.random.below(200) as u32,
                         &patterns[..1 + self.random.below(20) as usize],
                         CAPACITY,
                         &types[..self.random.below(types.len() as u64) as usize],
                     );
+                    list.truncate(1 << 20); // no file lists more
                     self.file.write_all_at(&list, 128)?;
                     let select = forge::select(self.random.next(), list.len());
                     self.file.write_all_at(&select.to_le_bytes(), 48)?;
