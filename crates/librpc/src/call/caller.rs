@@ -225,6 +225,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
 
     use proptest::prelude::*;
 
@@ -246,10 +247,10 @@ mod tests {
                         works.remove(over);
                         prop_assert!(works.get(over).is_none());
                     }
-                } else if !expected.contains_key(&number) {
+                } else if let Entry::Vacant(vacant) = expected.entry(number) {
                     let work = works.add();
                     requests.insert(number, work);
-                    expected.insert(number, work);
+                    vacant.insert(work);
                 }
                 prop_assert!(requests.iter().eq(expected.values().copied()));
                 prop_assert!(expected.values().all(|work| works.get(*work).is_some()));
