@@ -77,7 +77,9 @@ fn counting_subscriptions_does_not_let_a_new_message_pass_by_the_past() {
     let (here, there) = (open(&domain, "source"), open(&domain, "sink"));
     let mut publisher = keeping(&here, "numbers", 100);
     let payload = |number: u32| [number.to_le_bytes(); 100].concat();
-    (0..100).for_each(|number| drop(publisher.publish(&payload(number)).unwrap()));
+    for number in 0..100 {
+        let _ = publisher.publish(&payload(number)).unwrap();
+    }
     let mut inbox = there.subscriber_builder(["*"]).capacity(4096).open().unwrap();
     let (mut due, mut number) = ((0..100).collect::<std::collections::VecDeque<_>>(), 100);
     while let Some(expected) = due.pop_front() {
