@@ -185,6 +185,27 @@ fn who_is_stopped_is_stuck_until_it_goes_on() {
 }
 
 #[test]
+fn who_has_read_everything_is_not_stuck_although_a_publish_has_waited_for_it() {
+    let domain = TestDomain::new();
+    let (_node, mut publisher) = camera(&domain);
+    publisher.set_timeout(ms(5));
+    let mut display = subscriber(&domain, "display");
+    assert_eq!(next(&mut publisher), "display came");
+    publishes(&mut publisher, 1);
+    assert_eq!(display.does(receive_from("s")).text, "a picture");
+    assert_eq!(display.does(try_receive_from("s")), None);
+    display.stop();
+    // Its node has to answer first that it has the memory.
+    assert_eq!(publisher.publish(&[0; 100_000]).unwrap().undelivered().len(), 1);
+    quiet(&mut publisher);
+    display.go_on();
+    quiet(&mut publisher);
+    wait_until(|| publisher.publish(&[0; 100_000]).unwrap().inboxes() == 1);
+    assert_eq!(display.does(receive_from("s")).text.len(), 100_000);
+    quiet(&mut publisher);
+}
+
+#[test]
 fn the_next_incarnation_comes_after_the_former_one_is_gone() {
     let domain = TestDomain::new();
     let (_node, mut publisher) = camera(&domain);

@@ -119,8 +119,8 @@ pub struct Ledger {
     pub returned: BTreeSet<Id>,
     /// What is wrong already.
     pub wrong: Vec<String>,
-    /// What somebody was not told who would have been if no call had failed, and nobody were killed, stopped or held up.
-    pub untold: Vec<String>,
+    /// What is wrong if no call has failed, and nobody was killed or held up.
+    pub wrong_without_faults: Vec<String>,
     outboxes: u32,
 }
 
@@ -143,8 +143,10 @@ impl Ledger {
         }
         self.judge_receipts()?;
         match claims.at_once_ns {
-            Some(_) if !self.untold.is_empty() => Err(self.untold[0].clone()),
-            Some(limit) => self.judge_delay(limit),
+            Some(limit) => {
+                self.wrong_without_faults.first().map_or(Ok(()), |wrong| Err(wrong.clone()))?;
+                self.judge_delay(limit)
+            }
             None => Ok(()),
         }
     }

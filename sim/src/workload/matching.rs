@@ -119,12 +119,16 @@ impl Listener {
             self.scene.ledger(|ledger| ledger.lives.iter().any(|life| life.node == node && life.closed.is_some()));
         let may_be = match end {
             SubscriptionEnd::Closed => was_closed,
-            SubscriptionEnd::Died => was_killed,
+            // A node that cannot write its list any more leaves as if it had died.
+            SubscriptionEnd::Died => was_killed || was_closed,
             SubscriptionEnd::NodeGone => was_closed || was_killed,
             _ => false,
         };
-        if pid.is_none() || !may_be {
-            self.scene.wrong(format!("a subscription of {node:?} is gone: {end}"));
+        let what = || format!("a subscription of {node:?} is gone: {end}");
+        if !may_be {
+            self.scene.wrong(what());
+        } else if *end == SubscriptionEnd::Died && !was_killed {
+            self.scene.ledger(|ledger| ledger.wrong_without_faults.push(what()));
         }
     }
 

@@ -116,7 +116,7 @@ fn setup(scene: &Scene) {
 /// Notes what should have happened if nothing has failed.
 fn untold(scene: &Scene, what: String) {
     schedule::say(|| format!("UNTOLD: {what}"));
-    scene.ledger(|ledger| ledger.untold.push(what));
+    scene.ledger(|ledger| ledger.wrong_without_faults.push(what));
 }
 
 /// Whether what one side was told of the other can be so.

@@ -271,6 +271,10 @@ impl Routes {
             return None;
         }
         let Some(position) = route.stuck_at().filter(|_| route.is_stuck()) else { return Some(false) };
+        // It has read everything: what was waited for was something else, such as its answer about a memory for payloads.
+        if route.channel().is_some_and(|channel| channel.is_drained()) {
+            return Some(false);
+        }
         // A flush that ends meanwhile takes the announcement back.
         task.look_after(SELDOM);
         Some(self.is_awaited(at, WaitsFor::Room(position + 1), task) && self.list[at].is_stuck())
