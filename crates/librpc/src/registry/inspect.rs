@@ -139,7 +139,7 @@ pub(crate) fn list(directory: &Descriptor) -> Result<Vec<NodeInfo>, OsError> {
     Ok(nodes)
 }
 
-fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {
+pub(super) fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {
     let ListedInbox { number, address, capacity, policy, schemas, .. } = inbox;
     let schemas =
         schemas.iter().flatten().take(MAX_SCHEMAS).cloned().filter_map(|listed| listed.try_into().ok()).collect();

@@ -69,3 +69,72 @@ impl Target {
         usize::try_from(self.max_message).unwrap_or(usize::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::inspect::inbox_info;
+    use crate::registry::view::Subscription;
+    use crate::schema::{ListedSchema, MAX_TYPE_NAME_BYTES};
+    use crate::topic::Pattern;
+    use crate::wire::ListedAddress;
+
+    fn named(name: &str) -> ListedSchema {
+        ListedSchema { name: name.to_owned(), encoding: 3, hash: None, definition: None }
+    }
+
+    fn listing(schemas: Option<Vec<ListedSchema>>) -> ListedInbox {
+        ListedInbox {
+            number: 1,
+            address: ListedAddress::Patterns(vec!["t".into()]),
+            capacity: page_size() as u64,
+            policy: 0,
+            own: false,
+            durable: None,
+            max_message: None,
+            history: None,
+            schemas,
+        }
+    }
+
+    fn file(inbox: ListedInbox) -> NodeFile {
+        let incarnation = Incarnation::from_bytes([1; 16]);
+        NodeFile { incarnation, pid: 1, uid: 1, alive: true, opened_ns: 0, inboxes: vec![inbox], lists_more: false }
+    }
+
+    fn target(schemas: Option<Vec<ListedSchema>>) -> Result<Target, String> {
+        let (file, patterns) = (file(listing(schemas)), ["t".parse::<Pattern>().unwrap()]);
+        Target::new("n".into(), &file, &file.inboxes[0], Address::Topics(patterns.into()))
+    }
+
+    #[test]
+    fn what_an_inbox_wants_is_what_its_first_types_say() {
+        let older = target(None).unwrap();
+        assert!(!older.knows_types() && older.wanted().is_none());
+        let any = target(Some(vec![])).unwrap();
+        assert!(any.knows_types() && any.wanted().is_none());
+        let many = (0..10_000).map(|number| named(&format!("T{number}"))).collect::<Vec<_>>();
+        let inbox = listing(Some(many.clone()));
+        assert_eq!(inbox_info("n", &inbox).schemas.len(), MAX_SCHEMAS);
+        let target = target(Some(many)).unwrap();
+        assert_eq!(target.schemas.as_ref().unwrap().len(), MAX_SCHEMAS);
+        assert_eq!(target.wanted().unwrap().to_string(), "T0/json");
+        let file = file(inbox);
+        let subscription = Subscription::listed("n", &file, &file.inboxes[0], 1).unwrap();
+        assert!(subscription.takes("t", Some(&"T0/json".parse().unwrap())));
+        assert!(!subscription.takes("t", Some(&"T1/json".parse().unwrap())) && !subscription.takes("t", None));
+    }
+
+    /// It would get what it does not want if its type were left out.
+    #[test]
+    fn an_inbox_whose_type_is_none_is_passed_over() {
+        for bad in ["", "\u{1b}", &"x".repeat(MAX_TYPE_NAME_BYTES + 1), &"x".repeat(1 << 20)] {
+            let why = target(Some(vec![named(bad)])).unwrap_err();
+            assert!(why.contains("invalid type name") && why.len() < 300, "{} bytes of reason", why.len());
+            let (info, file) =
+                (inbox_info("n", &listing(Some(vec![named(bad)]))), file(listing(Some(vec![named(bad)]))));
+            assert!(info.schemas.is_empty());
+            assert!(Subscription::listed("n", &file, &file.inboxes[0], 1).is_none());
+        }
+    }
+}
