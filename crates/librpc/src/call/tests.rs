@@ -65,6 +65,10 @@ impl Liar {
     /// Hears what is sent to this address, and speaks to an inbox of another node.
     fn new(node: &Node, address: Address, to: &Node, target: &InboxShared) -> Self {
         let inbox = InboxBuilder::new(node.owned(), Ok(address)).open().unwrap();
+        Self::with(inbox, node, to, target)
+    }
+
+    fn with(inbox: Inbox, node: &Node, to: &Node, target: &InboxShared) -> Self {
         let mut out = Outgoing::new(node.shared().clone(), inbox.shared().clone());
         let target = Target {
             node: to.id().into(),
@@ -89,6 +93,15 @@ impl Liar {
         let liar = Self::new(&scene.evil, Address::Replies, &scene.honest, served);
         liar.inbox.shared().invite((scene.honest.id().into(), scene.honest.incarnation(), process::uid()));
         liar
+    }
+
+    /// Loses its channel of requests, and makes another one.
+    fn connects_again(self, scene: &Scene) -> Self {
+        let Self { inbox, out, .. } = self;
+        drop(out);
+        let served = scene.honest.shared().inbox_list();
+        let served = served.iter().find(|inbox| matches!(inbox.address, Address::Service(_))).unwrap();
+        Self::with(inbox, &scene.evil, &scene.honest, served)
     }
 
     fn caller(&self) -> Vec<u8> {
@@ -290,6 +303,31 @@ fn a_request_that_was_cancelled_counts_until_the_program_lets_go_of_it() {
     again.reply(b"to the second one").unwrap();
     assert_eq!(liar.hears_of(0, &server), Kind::Reply);
     drop((held, scene));
+}
+
+#[test]
+fn a_client_that_connects_again_is_answered_once_its_first_channel_is_forgotten() {
+    let scene = Scene::new();
+    let server = serve(&scene);
+    let mut liar = Liar::client(&scene);
+    let caller = liar.caller();
+    let mut held = Vec::new();
+    for number in [1, 2] {
+        if number == 2 {
+            liar = liar.connects_again(&scene);
+        }
+        liar.says(Kind::Caller, 0, &caller);
+        liar.says(Kind::Request, number, b"x");
+        held.push(server.recv_timeout(LONG).unwrap().unwrap());
+    }
+    // Nothing more is heard over the first channel, nor to be said of what came over it.
+    held.remove(0).reply(b"y").unwrap();
+    assert_eq!(liar.hears_of(1, &server), Kind::Reply);
+    for _ in 0..3 {
+        looks(&server)();
+    }
+    held.remove(0).reply(b"y").unwrap();
+    assert_eq!(liar.hears_of(2, &server), Kind::Reply);
 }
 
 #[test]

@@ -353,8 +353,11 @@ impl Serving {
         self.inbox.nudge();
     }
 
+    /// A client that has connected again is there twice, and is answered over one route.
     fn forget(&mut self, caller: u64) {
-        if let Some(client) = self.clients.remove(&caller) {
+        if let Some(client) = self.clients.remove(&caller)
+            && self.clients.values().all(|other| other.way.id != client.way.id)
+        {
             self.out.routes.remove(client.way.id);
         }
     }
@@ -594,11 +597,14 @@ impl Serving {
     #[cold]
     fn work(&mut self, inbox: Option<&mut Inbox>, gives_back_at: Option<Instant>) -> Option<Instant> {
         for (id, channel) in self.out.routes.take_failed() {
-            let is_it = |(_, client): &(&u64, &mut Client)| client.way.id == id;
-            let Some((&serial, client)) = self.clients.iter_mut().find(is_it) else { continue };
-            // Perhaps only the connection is lost: what the client still waits for is answered over another one.
-            client.is_open = false;
-            if channel.failure() == Some(Failure::Gone) && !channel.may_be_read() {
+            let takes_none = channel.failure() == Some(Failure::Gone) && !channel.may_be_read();
+            let mut without = Vec::new();
+            for (&serial, client) in self.clients.iter_mut().filter(|(_, client)| client.way.id == id) {
+                // Perhaps only the connection is lost: what the client still waits for is answered over another one.
+                client.is_open = false;
+                without.push(serial);
+            }
+            for serial in without.into_iter().filter(|_| takes_none) {
                 self.expel(serial, "it takes no replies where it says".into());
             }
         }
