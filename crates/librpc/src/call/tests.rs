@@ -13,7 +13,7 @@ use crate::link::ledger::Limits;
 use crate::name::Address;
 use crate::policy::Policy;
 use crate::receive::builder::InboxBuilder;
-use crate::receive::inbox::{Heard, Inbox};
+use crate::receive::inbox::{Heard, Inbox, Spoken};
 use crate::receive::receiver::Until;
 use crate::registry::target::Target;
 use crate::registry::view::Subscription;
@@ -583,6 +583,31 @@ fn evil_server(scene: &Scene, client: &Client, is_stream: bool) -> (Liar, u64, B
         }
     };
     (liar, number, answer)
+}
+
+/// It has read the request, and may answer it, although it has no channel of replies yet.
+#[test]
+fn a_call_does_not_end_because_its_server_has_lost_the_connection() {
+    let scene = Scene::new();
+    let client = scene.honest.client("work").unwrap();
+    let replies = scene.honest.shared().inbox_list();
+    let replies = replies.iter().find(|inbox| inbox.address == Address::Replies).unwrap().clone();
+    let mut server = Liar::new(&scene.evil, Address::Service("work".into()), &scene.honest, &replies);
+    let mut call = client.start(b"x", LONG).unwrap();
+    let hear = |inbox: &mut Inbox| inbox.hear(Until::Deadline(Instant::now() + LONG)).unwrap();
+    let number = loop {
+        if let Some(Heard::Record(Spoken { kind: Kind::Request, number, .. })) = hear(&mut server.inbox) {
+            break number;
+        }
+    };
+    assert!(server.inbox.hear(Until::Now).unwrap().is_none(), "it is processed");
+    server.inbox.shared().shut();
+    for _ in 0..100 {
+        let ended = call.wait_timeout(Duration::from_millis(1));
+        assert!(ended.is_none(), "{ended:?}");
+    }
+    server.says(Kind::Reply, number, b"y");
+    assert_eq!(*call.wait().unwrap(), *b"y");
 }
 
 #[test]

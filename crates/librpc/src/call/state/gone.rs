@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use librpc_ring::Kind;
 
@@ -12,14 +11,10 @@ use crate::call::error::CallError;
 use crate::call::outgoing::Said;
 use crate::link::channel_shared::Failure;
 use crate::receive::inbox::Inbox;
-use crate::registry::lookup;
+use crate::registry::lookup::{self, Listings};
 use crate::send::channel::OutboundChannel;
 use crate::send::route::RouteId;
-use crate::sys::clock::Instant;
 use crate::wire::Reason;
-
-/// How long a server that has hung up may still hold its lock. One that holds it longer has lost only the connection.
-const DYING: Duration = Duration::from_millis(100);
 
 impl Calling {
     /// A server is gone. What it had not taken goes to others, once that is clear.
@@ -29,7 +24,7 @@ impl Calling {
         self.out.routes.remove(id);
         let target = channel.target();
         let key = Arc::new((target.node.clone(), target.incarnation, target.uid));
-        self.gone.push(Gone { key, listed, id, channel, since: Instant::now() });
+        self.gone.push(Gone { key, listed, id, channel });
     }
 
     /// Finds out what the servers that are gone had taken. An error says that some of them could not be looked up.
@@ -47,8 +42,7 @@ impl Calling {
                 }
             };
             let is_done = !gone.channel.may_be_read() || gone.channel.is_drained();
-            let is_dying = lives && gone.channel.may_be_read() && gone.since.elapsed() < DYING;
-            if lives && !is_done || is_dying || gone.channel.awaits_answer() {
+            if lives && !is_done || gone.channel.awaits_answer() {
                 self.gone.push(gone);
                 continue;
             }
@@ -66,6 +60,9 @@ impl Calling {
             }
             _ => None,
         };
+        // A server that has ended the channel reads no more. One that has lost it answers what it has read.
+        let is_lost = matches!(channel.failure(), None | Some(Failure::Gone));
+        let living = listed.clone().filter(|_| lives && is_lost);
         let mut untaken = BTreeMap::new();
         channel.unprocessed(|head, sequence, payload| {
             if let (Kind::Request, false, Some(number)) = (head.kind, head.redelivered, head.correlation) {
@@ -90,7 +87,7 @@ impl Calling {
                 }
                 None => {
                     taken += 1;
-                    call.orphaned = Some(Orphaned::New);
+                    call.orphaned = Some(living.clone().map_or(Orphaned::New, Orphaned::Lives));
                 }
             }
         }
@@ -133,11 +130,27 @@ impl Calling {
         Ok(())
     }
 
+    /// Of the servers to which only the connection was lost, finds those that are gone now. Until then what they have read may still
+    /// be answered: a request that waits there for the channel of replies was read, too.
+    fn look_after_living(&mut self) {
+        let Some(directory) = self.node.directory() else { return };
+        let mut listings = Listings::new(&directory);
+        for (_, call) in self.calls.in_order() {
+            if let Some(Orphaned::Lives(listed)) = &call.orphaned
+                && !self.connected.contains_key(&*call.server)
+                && matches!(listings.contain(&listed.target), Ok(false))
+            {
+                call.orphaned = Some(Orphaned::New);
+            }
+        }
+    }
+
     /// Ends the calls whose servers had taken them and are gone. Returns whether it has to look again.
     ///
     /// A server takes requests only once its channel of replies has arrived here, which the background thread notices before it
     /// notices the hang-up. So a server without a channel among those that have arrived has answered nothing more.
     pub(super) fn end_orphans(&mut self, inbox: Option<&mut Inbox>) -> bool {
+        self.look_after_living();
         let mut ended = Vec::new();
         let mut is_new = false;
         let has_all = inbox.is_some_and(|inbox| {
@@ -150,6 +163,7 @@ impl Calling {
                 continue; // its leaving is reported
             }
             match orphaned {
+                Orphaned::Lives(_) => is_new = true,
                 Orphaned::LookedFor if has_all => ended.push((number, call.server.clone(), call.body.take())),
                 _ => {
                     is_new = true;

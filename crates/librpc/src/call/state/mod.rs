@@ -63,8 +63,6 @@ struct Gone {
     listed: Option<Arc<Subscription>>,
     id: RouteId,
     channel: OutboundChannel,
-    /// When that was noticed.
-    since: Instant,
 }
 
 /// A call that nobody has ended.
@@ -98,8 +96,10 @@ enum Outcome {
 }
 
 /// How far it is clear whether a server has answered before it was gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Orphaned {
+    /// Only the connection to it was lost, as far as is known. It may not have attached its channel of replies yet.
+    Lives(Arc<Subscription>),
     /// Its channel of replies may have arrived.
     New,
     /// It has been taken in, if it had arrived.
