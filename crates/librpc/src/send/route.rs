@@ -165,7 +165,7 @@ impl Route {
     pub(crate) fn push_of_call(&mut self, declared: &Declared, call: &Call<'_>, payload: &[u8]) -> bool {
         let Way::Open(channel) = &mut self.way else { return false };
         let is_declared = call.caller.is_none() || declared.generation == self.generation;
-        is_declared && channel.push_of_call(call, payload)
+        is_declared && channel.push_of_call(call.kind, call.number, call.deadline, payload)
     }
 
     /// Writes a message, and before it the declaration of its topic if the receiver may not know that. Before that, it

@@ -23,7 +23,6 @@ use crate::policy::Policy;
 use crate::registry::target::Target;
 use crate::send::account::Account;
 use crate::send::lent_queue::{LentQueue, Reap};
-use crate::send::message::Call;
 use crate::send::polling::Polling;
 use crate::send::task::Task;
 use crate::send::topic_name::TopicName;
@@ -138,8 +137,8 @@ impl OutboundChannel {
 
     /// The same for a record that belongs to a call.
     #[inline(always)]
-    pub(crate) fn push_of_call(&mut self, call: &Call<'_>, payload: &[u8]) -> bool {
-        self.push_at_once(|producer| producer.push_of_call(call.kind, call.number, call.deadline, payload))
+    pub(crate) fn push_of_call(&mut self, kind: Kind, number: u64, deadline: Option<u64>, payload: &[u8]) -> bool {
+        self.push_at_once(|producer| producer.push_of_call(kind, number, deadline, payload))
     }
 
     #[inline(always)]
