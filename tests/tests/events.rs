@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use librpc::{Admission, Node, Policy, Publisher, PublisherEvent, SendError, SubscriptionEnd, WaitSet};
 use librpc_system_tests::orders::*;
-use librpc_system_tests::{Puppet, Puppets, TestDomain, wait_until};
+use librpc_system_tests::{Puppet, Puppets, TestDomain, is_root, wait_until};
 
 const TOPIC: &str = "camera/front";
 
@@ -85,6 +85,31 @@ fn who_comes_and_goes_is_told_to_a_publisher_that_publishes_nothing() {
         assert!(["two gone: Closed", "two gone: NodeGone"].contains(&&*gone), "{gone}");
         quiet(&mut publisher);
     }
+}
+
+#[test]
+fn who_comes_and_goes_in_a_shared_domain_is_told_too() {
+    const GROUP: u32 = 54_344;
+    if !is_root() {
+        return;
+    }
+    let domain = TestDomain::new();
+    let node = Node::builder("camera").domain(domain.domain().shared_with_group(GROUP)).open().unwrap();
+    let mut publisher = node.publisher(TOPIC).unwrap();
+    quiet(&mut publisher);
+    for _ in 0..5 {
+        let mut display = domain.puppet();
+        display.does(open("display").group(GROUP));
+        display.does(to("**"));
+        assert_eq!(next(&mut publisher), "display came");
+        display.does(unsubscribe("s"));
+        assert_eq!(next(&mut publisher), "display gone: Closed");
+        display.does(to("*/front"));
+        assert_eq!(next(&mut publisher), "display came");
+        display.kill();
+        assert_eq!(next(&mut publisher), "display gone: Died");
+    }
+    quiet(&mut publisher);
 }
 
 #[test]

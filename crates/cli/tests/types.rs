@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Place, Running, place, until};
 use librpc::{Describe, Json, Node, Postcard, Typed};
 use serde::{Deserialize, Serialize};
@@ -33,10 +35,14 @@ fn messages_of_a_type_are_shown_as_json() {
     let values = subscriber(&place, "values", &["**", "--values", "--topic", "--count", "2"]);
     let lines = subscriber(&place, "lines", &["**", "--json", "--count", "2"]);
     let source = open(&place, "source");
-    let mut goals = source.publisher_of::<Postcard<Goal>>("goal").unwrap();
-    assert_eq!(goals.publish(&goal()).unwrap().inboxes(), 2);
-    let mut bytes = source.publisher("bytes").unwrap();
-    assert_eq!(bytes.publish(b"no type").unwrap().inboxes(), 2);
+    // Of one outbox, so they stay in order.
+    let mut outbox = source.outbox();
+    let typed = outbox.typed_topic("goal", Postcard::<Goal>::schema().unwrap()).unwrap();
+    let bytes = outbox.topic("bytes").unwrap();
+    let mut buffer = Vec::new();
+    let encoded = Postcard::<Goal>::encode(&goal(), &mut buffer).unwrap().to_vec();
+    assert_eq!(outbox.publish(typed, &encoded).unwrap().inboxes(), 2);
+    assert_eq!(outbox.publish(bytes, b"no type").unwrap().inboxes(), 2);
     assert_eq!(values.ends().stdout(), "goal {\"at\":[1.5,-2.0],\"name\":\"dock\"}\nbytes no type\n");
     let lines = lines.ends();
     let lines: Vec<Value> = lines.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -59,7 +65,7 @@ fn what_is_published_may_be_of_a_type() {
         Json::<Goal>::schema().unwrap()
     );
     assert!(wrong.stderr.contains(&text) && wrong.stderr.contains("0 inboxes"), "{}", wrong.stderr);
-    assert!(goals.try_recv().is_err(), "it is told, too");
+    assert!(goals.recv_timeout(Duration::from_secs(30)).is_err(), "it is told, too");
     let mut source = place.start(&["pub", "goal", "--id", "source", "--schema", "Goal/json"]);
     source.write(line);
     source.close_stdin();

@@ -177,13 +177,21 @@ impl Outbox {
     }
 
     /// Forgets subscriptions of another type that have ended, also those that no receipt has named: whoever opens and closes
-    /// them would fill the memory of a publisher that does not publish.
+    /// them would fill the memory of a publisher that does not publish. One that is listed again is found again: its node may only
+    /// have missed its files.
     pub(super) fn forget_mismatched(&mut self, topic: Topic) {
         let state = &mut self.topics.list[topic.0];
         let Some(directory) = self.node.directory().filter(|_| !state.mismatched.is_empty()) else { return };
         let mut listings = Listings::new(&directory);
         // A failed look decides nothing.
-        state.mismatched.retain(|mismatched| listings.contain(&mismatched.subscription.target).unwrap_or(true));
+        let ended = &mut self.routes.ended_targets;
+        state.mismatched.retain(|mismatched| {
+            let stays = listings.contain(&mismatched.subscription.target).unwrap_or(true);
+            if !stays {
+                ended.insert(mismatched.subscription.target.clone());
+            }
+            stays
+        });
         let known = &state.mismatched;
         state.unreported.retain(|new| known.iter().any(|known| Arc::ptr_eq(&known.mismatch, new)));
     }

@@ -18,7 +18,7 @@ use crate::wire::Reason;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublisherEvent {
-    /// A subscription wants the topic. What is published from now on reaches it.
+    /// A subscription wants the topic. What is published from now on reaches it, unless its node refuses this publisher: then it is `Gone`.
     Came(Arc<MatchedInbox>),
     /// It is gone, or will never take what is published.
     Gone(Arc<MatchedInbox>, SubscriptionEnd),
