@@ -510,7 +510,8 @@ impl Outbox {
         self.forget_mismatched(topic);
         let state = &mut self.topics.list[topic.0];
         // Its owner may list the same one as another type each time.
-        mismatched.retain(|new| !state.mismatched.iter().any(|known| known.target.is_same_inbox(&new.target)));
+        mismatched
+            .retain(|new| !state.mismatched.iter().any(|known| known.subscription.target.is_same_inbox(&new.target)));
         mismatched.truncate(MAX_MISMATCHED.saturating_sub(state.mismatched.len()));
         for subscription in mismatched {
             let Some(mismatched) = self.routes.mismatch(&subscription, &name) else { continue };

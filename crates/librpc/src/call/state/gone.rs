@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use librpc_ring::Kind;
 
@@ -14,7 +15,12 @@ use crate::receive::inbox::Inbox;
 use crate::registry::lookup::{self, Listings};
 use crate::send::channel::OutboundChannel;
 use crate::send::route::RouteId;
+use crate::sys::clock::Instant;
 use crate::wire::Reason;
+
+/// How long a server that has hung up may still hold its lock. It is not connected to again before that: a request would reach it only to
+/// come back.
+const DYING: Duration = Duration::from_millis(100);
 
 impl Calling {
     /// A server is gone. What it had not taken goes to others, once that is clear.
@@ -24,7 +30,7 @@ impl Calling {
         self.out.routes.remove(id);
         let target = channel.target();
         let key = Arc::new((target.node.clone(), target.incarnation, target.uid));
-        self.gone.push(Gone { key, listed, id, channel });
+        self.gone.push(Gone { key, listed, id, channel, since: Instant::now() });
     }
 
     /// Finds out what the servers that are gone had taken. An error says that some of them could not be looked up.
@@ -42,7 +48,8 @@ impl Calling {
                 }
             };
             let is_done = !gone.channel.may_be_read() || gone.channel.is_drained();
-            if lives && !is_done || gone.channel.awaits_answer() {
+            let is_dying = lives && gone.channel.may_be_read() && gone.since.elapsed() < DYING;
+            if lives && !is_done || is_dying || gone.channel.awaits_answer() {
                 self.gone.push(gone);
                 continue;
             }

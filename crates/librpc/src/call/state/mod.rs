@@ -63,6 +63,8 @@ struct Gone {
     listed: Option<Arc<Subscription>>,
     id: RouteId,
     channel: OutboundChannel,
+    /// When that was noticed.
+    since: Instant,
 }
 
 /// A call that nobody has ended.
