@@ -3,12 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use librpc::{CallError, CallOptions, Client, Request, Server};
+use futures_core::Stream;
+use librpc::{CallError, CallOptions, Client, Pending, Request, Server};
 
 use super::scene::{Scene, bytes};
+use super::task::run;
 use super::{USER, Workload};
 use crate::schedule::{self, Allowed, Program, random};
 
@@ -18,8 +22,11 @@ pub const WORKLOAD: Workload = Workload {
     allowed: Allowed { kills: 3, stops: 2, errors: true, pauses: true, large_pages: false },
     redelivery: false,
     users: &[USER],
-    setup,
+    setup: |scene| setup(scene, false),
 };
+
+pub const TASKS: Workload =
+    Workload { name: "call-tasks", about: "the same in tasks", setup: |scene| setup(scene, true), ..WORKLOAD };
 
 /// A call may take this long.
 const LONG: Duration = Duration::from_secs(600);
@@ -27,6 +34,8 @@ const LONG: Duration = Duration::from_secs(600);
 /// What the servers have done with the requests.
 #[derive(Default)]
 struct Requests {
+    /// Whether whoever waits is a task.
+    in_tasks: bool,
     next: u64,
     /// Those that may be handed out several times.
     idempotent: BTreeSet<u64>,
@@ -37,8 +46,9 @@ struct Requests {
 
 type Record = Rc<RefCell<Requests>>;
 
-fn setup(scene: &Scene) {
+fn setup(scene: &Scene, in_tasks: bool) {
     let record = Record::default();
+    record.borrow_mut().in_tasks = in_tasks;
     for number in 0..random(|random| random.u32(1..=2)) {
         let (servers, record) = (scene.clone(), record.clone());
         let id = format!("server-{number}");
@@ -92,7 +102,12 @@ fn serve(scene: &Scene, record: &Record, id: &str, is_last: bool) {
 
 /// Takes a request, and answers it, or keeps it for later. `false`: none has come.
 fn serve_one(scene: &Scene, record: &Record, server: &Server, held: &mut Vec<Request>, limit: Duration) -> bool {
-    let request = match server.recv_timeout(limit) {
+    let in_tasks = record.borrow().in_tasks;
+    let received = match in_tasks {
+        false => server.recv_timeout(limit),
+        true => run(server.recv_async(), Some(limit)).unwrap_or(Ok(None)),
+    };
+    let request = match received {
         Ok(Some(request)) => request,
         Ok(None) => {
             held.drain(..).for_each(|request| answer(scene, record, request));
@@ -136,7 +151,11 @@ fn answer(scene: &Scene, record: &Record, request: Request) {
     let (number, is_stream, bytes) = (number_of(&request), request[8] != 0, random(bytes));
     let answered = if is_stream {
         let mut stream = request.stream();
-        let sent = (0..3).try_for_each(|_| stream.send(&reply_to(number, bytes)));
+        let in_tasks = record.borrow().in_tasks;
+        let sent = (0..3).try_for_each(|_| match in_tasks {
+            false => stream.send(&reply_to(number, bytes)),
+            true => run(stream.send_async(&reply_to(number, bytes)), None).expect("it has no limit"),
+        });
         sent.and_then(|()| stream.finish())
     } else {
         match random(|random| random.u8(..8)) {
@@ -158,7 +177,7 @@ fn answer(scene: &Scene, record: &Record, request: Request) {
 fn call(scene: &Scene, record: &Record, id: &str) {
     let node = scene.open(id, scene.domain());
     let client = scene.retry("open a client", || node.client("work"));
-    let mut open = Vec::new();
+    let (mut open, in_tasks) = (Vec::new(), record.borrow().in_tasks);
     for _ in 0..random(|random| random.u32(1..=12)) {
         let number = {
             let mut record = record.borrow_mut();
@@ -178,7 +197,11 @@ fn call(scene: &Scene, record: &Record, id: &str) {
             stream(scene, record, &client, number, (&request, options));
             continue;
         }
-        match client.start(&request, options) {
+        let started = match in_tasks {
+            false => client.start(&request, options),
+            true => run(client.start_async(&request, options), None).expect("it has no limit"),
+        };
+        match started {
             Ok(call) => open.push((number, call)),
             Err(error) => judge(scene, record, number, Err(error)),
         }
@@ -188,22 +211,43 @@ fn call(scene: &Scene, record: &Record, id: &str) {
                 drop(call); // given up
                 continue;
             }
-            judge(scene, record, number, call.wait().map(|reply| reply.to_vec()));
+            if in_tasks && random(|random| random.u8(..8)) == 0 {
+                let limit = Duration::from_micros(random(|random| random.u64(..20_000)));
+                if let Some(reply) = run(call, Some(limit)) {
+                    judge(scene, record, number, reply.map(|reply| reply.to_vec()));
+                }
+                continue; // given up at some step of the wait
+            }
+            judge(scene, record, number, wait(call, in_tasks));
         }
     }
     for (number, call) in open {
-        judge(scene, record, number, call.wait().map(|reply| reply.to_vec()));
+        judge(scene, record, number, wait(call, in_tasks));
     }
 }
 
+fn wait(call: Pending, in_tasks: bool) -> Result<Vec<u8>, CallError> {
+    let reply = if in_tasks { run(call, None).expect("it has no limit") } else { call.wait() };
+    reply.map(|reply| reply.to_vec())
+}
+
 fn stream(scene: &Scene, record: &Record, client: &Client, number: u64, (request, options): (&[u8], CallOptions)) {
-    let mut parts = match client.call_stream(request, options) {
+    let in_tasks = record.borrow().in_tasks;
+    let begun = match in_tasks {
+        false => client.call_stream(request, options),
+        true => run(client.call_stream_async(request, options), None).expect("it has no limit"),
+    };
+    let mut parts = match begun {
         Ok(parts) => parts,
         Err(error) => return judge(scene, record, number, Err(error)),
     };
     let mut count = 0;
     loop {
-        match parts.next() {
+        let part = match in_tasks {
+            false => parts.next(),
+            true => run(poll_fn(|context| Pin::new(&mut parts).poll_next(context)), None).expect("it has no limit"),
+        };
+        match part {
             Some(Ok(part)) if *part == *reply_to(number, part.len()) => count += 1,
             Some(Ok(part)) => scene.wrong(format!("a part of the reply to {number} is spoilt: {} bytes", part.len())),
             Some(Err(error)) => return judge(scene, record, number, Err(error)),

@@ -15,6 +15,8 @@ mod redelivery; //   a receiver dies and comes back
 mod rejoin; //       somebody removes the domain's files under its nodes
 mod samples; //      large payloads are read in place, and held, until there is no memory
 mod subscribers; //  subscribers come and go while somebody publishes
+mod task; //         an executor of one task
+mod tasks; //        nodes receive, send and publish in tasks
 mod types; //        what is of one type meets what is of another
 mod wakes; //        two nodes answer each other, and sleep in between
 
@@ -56,10 +58,12 @@ pub const ALL: &[Workload] = &[
     liar::WORKLOAD,
     fork::WORKLOAD,
     calls::WORKLOAD,
+    calls::TASKS,
     history::WORKLOAD,
     limits::WORKLOAD,
     matching::WORKLOAD,
     samples::WORKLOAD,
+    tasks::WORKLOAD,
     wakes::WORKLOAD,
 ];
 

@@ -38,6 +38,7 @@ impl Receiver {
     pub(crate) fn take_in_arrivals(&mut self) -> bool {
         let had_found = !self.found.is_empty();
         self.take_arrivals();
+        self.announce_rest();
         !had_found && self.found.is_empty() && self.arrivals.is_empty()
     }
 
@@ -190,6 +191,7 @@ impl Receiver {
             self.doubtful.retain(|&doubtful| doubtful != index); // it may have hung up meanwhile
             let left = self.leave(index, Departure::Corrupt(why));
             self.found.push_back(left);
+            self.announce_rest();
         }
     }
 

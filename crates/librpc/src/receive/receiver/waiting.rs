@@ -87,14 +87,15 @@ impl Receiver {
                 Polled::Nothing => self.begin_gap(false),
             }
             if self.arm_all() {
-                let has_more = !self.doubtful.is_empty() || !self.arrivals.is_empty() || self.is_unbarred;
-                if self.is_told && !self.has_news && !has_more {
+                if self.is_told && !self.has_news && !self.is_unfinished() {
                     return Ok(None);
                 }
                 self.look(Some(self.last_look))?;
-                // What is still unread may be nothing new to the caller's event loop, which then does not come again.
-                if self.active.is_empty() && self.found.is_empty() && !self.has_left_some {
-                    if !self.doubtful.is_empty() || !self.arrivals.is_empty() || self.is_unbarred {
+                // What is still unread may be nothing new to the caller's event loop, which then does not come again. A nudge or a stop since
+                // the poll is seen by the next poll only, and the look has read its signal.
+                let has_more = !self.active.is_empty() || !self.found.is_empty() || self.has_left_some;
+                if !has_more && !self.shared.has_ended() {
+                    if self.is_unfinished() {
                         self.shared.signal.raise(); // the caller comes again, until nothing is left
                     }
                     return Ok(None);
@@ -103,6 +104,20 @@ impl Receiver {
         }
         self.shared.signal.raise();
         Ok(None)
+    }
+
+    /// Whether something changes although nobody rings for it.
+    fn is_unfinished(&self) -> bool {
+        !self.doubtful.is_empty() || !self.arrivals.is_empty() || self.is_unbarred
+    }
+
+    /// Between two receives, something was found, or the signal was read. Another event loop that waits for the descriptor comes again,
+    /// unless nothing is left.
+    pub(super) fn announce_rest(&self) {
+        let has_rest = !self.found.is_empty() || !self.active.is_empty() || self.is_unfinished() || self.has_left_some;
+        if self.foreign.get() && (has_rest || self.shared.has_ended()) {
+            self.shared.signal.raise();
+        }
     }
 
     /// Spins while that may be worthwhile, then sleeps, up to a deadline.
