@@ -42,6 +42,7 @@ mod documents {
         CrateReadme: "crates/librpc/README.md",
         Calls: "docs/guide/calls.md",
         Deaths: "docs/guide/deaths.md",
+        EventLoops: "docs/guide/event-loops.md",
         FirstMessage: "docs/guide/first-message.md",
         LargePayloads: "docs/guide/large-payloads.md",
         Monitoring: "docs/guide/monitoring.md",

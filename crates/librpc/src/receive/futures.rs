@@ -12,7 +12,7 @@ use futures_core::Stream;
 
 use crate::receive::inbox::{Inbox, RecvError};
 use crate::receive::message::{Event, Message, OwnedMessage};
-use crate::receive::receiver::Until;
+use crate::receive::receiver::{Until, WatchedBy};
 use crate::receive::sample::Sample;
 use crate::sys::OsError;
 #[cfg(any(feature = "tokio", feature = "async-io"))]
@@ -122,7 +122,7 @@ impl Inbox {
     ) -> Poll<Result<Option<T>, RecvError>> {
         // From now on, a look that finds nothing leaves the inbox so that its descriptor announces what comes. That descriptor is
         // level-triggered, so the waker may be left after the look.
-        self.receiver.descriptor();
+        self.receiver.descriptor(WatchedBy::Library);
         loop {
             self.receiver.is_told = self.runtime.is_some();
             let found = look(self);

@@ -2,7 +2,7 @@
 
 use crate::sys::clock::Instant;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::link::inbox_shared::InboxShared;
 use crate::name::{Address, Peer};
 use crate::node_shared::Owned;
 use crate::receive::message::{Departure, Event, Message, OwnedMessage};
-use crate::receive::receiver::{Found, Receiver, Until, Wanted};
+use crate::receive::receiver::{Found, Receiver, Until, Wanted, WatchedBy};
 use crate::receive::sample::Sample;
 use crate::schema::SchemaMismatch;
 use crate::sys::poll::Poll;
@@ -308,7 +308,7 @@ impl Inbox {
     /// What becomes ready when there may be something to hear: see [`AsFd`] of [`Inbox`]. From then on, a look that finds nothing leaves
     /// the inbox so that its descriptor announces all that comes.
     pub(crate) fn watch(&self) -> &Arc<Poll> {
-        self.receiver.descriptor()
+        self.receiver.descriptor(WatchedBy::Library)
     }
 
     /// The descriptor, for a time when it may be [watched](Inbox::watch).
@@ -360,12 +360,22 @@ fn until(limit: Duration) -> Until {
     Instant::now().checked_add(limit).map_or(Until::Forever, Until::Deadline)
 }
 
-/// For other event loops. The descriptor is readable when there may be something to receive. Call [`Inbox::try_recv`] (or
-/// [`Inbox::try_recv_event`]) until it returns `None`, then wait for the descriptor again. In a forked child it is the number
-/// of no open file: waiting for it fails.
+/// For other event loops: `poll`, `epoll`, mio. The descriptor is readable while there may be something to receive, until a receive that
+/// does not wait has found nothing ([`Inbox::try_recv`], [`Inbox::try_recv_event`], [`Inbox::try_recv_sample`]). So a loop that is told of the
+/// state (`poll`, level-triggered `epoll`) may take one message at a time. One that is told only of changes (edge-triggered `epoll`, mio) takes
+/// messages until there are none, as with any descriptor. In a forked child it is the number of no open file: waiting for it fails.
+///
+/// While it is used, a receive that finds the first of several messages makes one more system call, and so does the one that finds nothing.
 impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.receiver.descriptor().as_fd()
+        self.receiver.descriptor(WatchedBy::Program).as_fd()
+    }
+}
+
+/// As [`AsFd`], for libraries that want the number.
+impl AsRawFd for Inbox {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -44,6 +44,7 @@ impl Receiver {
 
     /// Takes in new channels, and notices of denied topics.
     pub(super) fn take_arrivals(&mut self) {
+        self.is_raised.set(false); // the signal is read, unless more have arrived
         self.arrivals.extend(self.shared.take_arrivals(ARRIVALS_AT_ONCE));
         self.found.extend(self.shared.take_denials().into_iter().map(Found::Denied));
         self.take_in();

@@ -78,6 +78,16 @@ pub(crate) enum Found {
     Nudged,
 }
 
+/// Who waits for an inbox's descriptor, apart from the inbox itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum WatchedBy {
+    Nobody,
+    /// A task or a wait set. It looks until it finds nothing, or comes again by itself.
+    Library,
+    /// An event loop of the program's. It may take only some of what there is, and is told of the rest.
+    Program,
+}
+
 /// The channels of an inbox, polled by its owner.
 pub(crate) struct Receiver {
     shared: Arc<InboxShared>,
@@ -116,8 +126,10 @@ pub(crate) struct Receiver {
     found: VecDeque<Found>,
     /// A barrier was forbidden, so an armed ring may hold something that no bell announces.
     is_unbarred: bool,
-    /// Whether another event loop waits for the descriptor.
-    foreign: Cell<bool>,
+    /// Who waits for the descriptor, apart from the inbox.
+    watched_by: Cell<WatchedBy>,
+    /// The descriptor is kept readable: something may be left for whoever waits for it.
+    is_raised: Cell<bool>,
     /// Channels from which something was taken that is not consumed.
     unconsumed: Vec<usize>,
     pub(crate) payload: Vec<u8>,
@@ -162,7 +174,8 @@ impl Receiver {
             has_news: true,
             found: VecDeque::new(),
             is_unbarred: false,
-            foreign: Cell::new(false),
+            watched_by: Cell::new(WatchedBy::Nobody),
+            is_raised: Cell::new(false),
             unconsumed: Vec::new(),
             payload: Vec::new(),
             lent: None,
@@ -222,11 +235,19 @@ impl Receiver {
         self.active.retain(|&active| active != index);
     }
 
-    /// What another event loop may wait for. It is readable at first, because there may be something already.
-    pub(crate) fn descriptor(&self) -> &Arc<Poll> {
-        if !self.foreign.replace(true) {
-            self.shared.signal.raise();
+    /// What may be waited for elsewhere. It is readable at first, because there may be something already.
+    pub(crate) fn descriptor(&self, waits: WatchedBy) -> &Arc<Poll> {
+        if self.watched_by.get() < waits {
+            self.watched_by.set(waits);
+            self.raise();
         }
         &self.poll
+    }
+
+    /// Makes the descriptor readable, until a look reads the signal.
+    fn raise(&self) {
+        if !self.is_raised.replace(true) {
+            self.shared.signal.raise();
+        }
     }
 }

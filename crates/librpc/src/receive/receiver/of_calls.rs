@@ -5,7 +5,7 @@
 
 use librpc_ring::{Head, Kind, OfCall};
 
-use super::{POLLS_PER_CLOCK, Receiver, Wait};
+use super::{POLLS_PER_CLOCK, Receiver, Wait, WatchedBy};
 use crate::aligned::AlignedBytes;
 use crate::fault::fault;
 use crate::name::Address;
@@ -42,7 +42,11 @@ impl Receiver {
     /// else is due. `false`: call [`Receiver::next`], which checks everything.
     #[inline(always)]
     pub(crate) fn finds_of_call(&mut self, may_wait: bool) -> bool {
-        if self.lent.is_some() || !self.found.is_empty() || self.foreign.get() || self.polls >= POLLS_PER_CLOCK {
+        if self.lent.is_some()
+            || !self.found.is_empty()
+            || self.watched_by.get() > WatchedBy::Nobody
+            || self.polls >= POLLS_PER_CLOCK
+        {
             return false;
         }
         if self.takes_of_call() {

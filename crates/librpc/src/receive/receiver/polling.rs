@@ -60,6 +60,7 @@ impl Receiver {
                 return Polled::Found(Found::Nudged);
             }
             self.settle();
+            self.is_raised.set(false);
             self.shared.signal.clear(); // another event loop does not spin on it
             return Polled::Ended;
         }

@@ -168,10 +168,10 @@ impl Stage {
 
     /// Polls until the inbox sleeps, as far as another event loop can see.
     fn sleeps(&mut self) {
-        self.receiver.descriptor();
+        self.receiver.descriptor(WatchedBy::Library);
         assert!(self.next(Until::Now, Wanted::Events).is_none());
         assert!(self.receiver.active.is_empty());
-        self.receiver.foreign.set(false);
+        self.receiver.watched_by.set(WatchedBy::Nobody);
     }
 }
 
@@ -187,11 +187,11 @@ fn a_stream_of_topics_does_not_hold_a_receive_beyond_its_limit() {
         assert!((1..1000).contains(&taken), "{wait:?}: {taken} of 10,000 after the limit");
         assert!(stage.next(Until::Now, Wanted::Messages).is_none());
         assert!(!sender.is_processed(), "{wait:?}: a call that must not block has taken 10,000");
-        stage.receiver.descriptor();
+        stage.receiver.descriptor(WatchedBy::Program);
         assert!(stage.next(Until::Now, Wanted::Messages).is_none());
         assert!(!sender.is_processed(), "{wait:?}: another event loop's call has taken 10,000");
         sender.publishes(1);
-        stage.receiver.foreign.set(false);
+        stage.receiver.watched_by.set(WatchedBy::Nobody);
         assert!(stage.next(Until::Forever, Wanted::Messages).is_some(), "it goes on");
     }
 }
@@ -458,7 +458,7 @@ fn a_stream_of_messages_does_not_drown_the_bells() {
 fn a_look_that_leaves_something_unread_raises_the_signal() {
     let mut stage = Stage::new();
     let ready: Vec<Signal> = (0..poll::AT_ONCE).map(|_| Signal::new().unwrap()).collect();
-    let descriptor = stage.receiver.descriptor().clone();
+    let descriptor = stage.receiver.descriptor(WatchedBy::Program).clone();
     for (number, signal) in ready.iter().enumerate() {
         signal.raise();
         descriptor.add(signal, 1_000 + number as u64).unwrap();

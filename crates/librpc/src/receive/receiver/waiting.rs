@@ -10,7 +10,7 @@ use librpc_ring::Armed;
 
 use super::channel::InboundChannel;
 use super::polling::{Polled, Wanted};
-use super::{Found, POLLS_PER_CLOCK, Receiver, Until, Wait};
+use super::{Found, POLLS_PER_CLOCK, Receiver, Until, Wait, WatchedBy};
 use crate::fault::fault;
 use crate::link::inbox_shared::SIGNAL;
 use crate::sys::{OsError, barrier, poll};
@@ -42,15 +42,21 @@ impl Receiver {
         if self.lent.is_some() {
             self.let_go();
         }
-        let is_for_event_loop = self.foreign.get() && until == Until::Now;
+        let is_watched = self.watched_by.get() > WatchedBy::Nobody;
+        let is_for_event_loop = is_watched && until == Until::Now;
         let found = match until {
             Until::Now if is_for_event_loop => self.poll_for_event_loop(wanted),
             Until::Now => self.poll_once(wanted),
             Until::Deadline(deadline) => self.wait(Some(deadline), wanted),
             Until::Forever => self.wait(None, wanted),
         };
-        if self.foreign.get() {
-            self.shared.set_announcing(is_for_event_loop && matches!(found, Ok(None)));
+        if is_watched {
+            let is_announcing = is_for_event_loop && matches!(found, Ok(None));
+            self.shared.set_announcing(is_announcing);
+            // Channels with traffic announce nothing.
+            if !is_announcing && self.watched_by.get() == WatchedBy::Program {
+                self.raise();
+            }
         }
         found
     }
@@ -87,7 +93,7 @@ impl Receiver {
                 Polled::Nothing => self.begin_gap(false),
             }
             if self.arm_all() {
-                if self.is_told && !self.has_news && !self.is_unfinished() {
+                if self.is_told && !self.has_news && !self.is_raised.get() && !self.is_unfinished() {
                     return Ok(None);
                 }
                 self.look(Some(self.last_look))?;
@@ -96,13 +102,13 @@ impl Receiver {
                 let has_more = !self.active.is_empty() || !self.found.is_empty() || self.has_left_some;
                 if !has_more && !self.shared.has_ended() {
                     if self.is_unfinished() {
-                        self.shared.signal.raise(); // the caller comes again, until nothing is left
+                        self.raise(); // the caller comes again, until nothing is left
                     }
                     return Ok(None);
                 }
             }
         }
-        self.shared.signal.raise();
+        self.raise();
         Ok(None)
     }
 
@@ -115,8 +121,8 @@ impl Receiver {
     /// unless nothing is left.
     pub(super) fn announce_rest(&self) {
         let has_rest = !self.found.is_empty() || !self.active.is_empty() || self.is_unfinished() || self.has_left_some;
-        if self.foreign.get() && (has_rest || self.shared.has_ended()) {
-            self.shared.signal.raise();
+        if self.watched_by.get() > WatchedBy::Nobody && (has_rest || self.shared.has_ended()) {
+            self.raise();
         }
     }
 
