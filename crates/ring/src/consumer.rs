@@ -41,7 +41,7 @@ pub struct Consumer<D, A> {
     taken: u64,
     consumed: u64,
     /// The number of the next message, if none was skipped.
-    sequence: u64,
+    pub(crate) sequence: u64,
     /// How many messages may have been skipped since the last record.
     pub(crate) may_miss: u64,
     missed: u64,
@@ -393,6 +393,10 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
     /// The capacity in bytes.
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    pub(crate) fn max_record_bytes(&self) -> u64 {
+        self.max_record_bytes
     }
 
     #[inline(always)]

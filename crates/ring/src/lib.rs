@@ -35,6 +35,7 @@ mod producer; //     the sender's side: write, commit, find room
 mod push_error; //   why a record was not written
 mod record; //       what one message looks like in the ring
 mod consumer; //     the receiver's side: find, check, copy, take, consume
+mod ahead; //        a look at what is still to come
 mod corrupt; //      what is wrong with what the sender wrote
 mod unprocessed; //  what a receiver that is gone has left
 mod lent; //         payloads outside of the ring, and who holds them

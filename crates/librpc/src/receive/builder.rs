@@ -1,5 +1,6 @@
 //! Opening an inbox.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use librpc_ring::is_mappable;
@@ -106,6 +107,7 @@ pub struct InboxBuilder<'n> {
     max_message: u64,
     trust: Option<Trust>,
     policy: Policy,
+    keep_last: Option<NonZero<usize>>,
     receive_own: bool,
     durable: Option<String>,
     history: usize,
@@ -123,6 +125,7 @@ impl<'n> InboxBuilder<'n> {
             max_message: DEFAULT_MAX_MESSAGE,
             trust: None,
             policy: Policy::default(),
+            keep_last: None,
             receive_own: false,
             durable: None,
             history: usize::MAX,
@@ -163,6 +166,16 @@ impl<'n> InboxBuilder<'n> {
     /// What happens to a message when the inbox is full. By default its sender waits.
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
+    }
+
+    /// Receives at most this many messages of a topic from each of its senders at once, the newest: 1 for a detector that wants the frame
+    /// that is there now. Older ones are passed over, and [`crate::Message::missed`] counts them. 0 counts as 1.
+    ///
+    /// The policy becomes [`Policy::Latest`], so no sender waits for the inbox; another one can be set afterwards. The ring must have room
+    /// for as many messages ([`InboxBuilder::capacity`]).
+    pub fn keep_last(self, messages: usize) -> Self {
+        let keep_last = NonZero::new(messages).unwrap_or(NonZero::<usize>::MIN);
+        Self { keep_last: Some(keep_last), policy: Policy::Latest, ..self }
     }
 
     /// Whether a subscription gets what its own node publishes, too. By default it does not.
@@ -221,6 +234,7 @@ impl<'n> InboxBuilder<'n> {
             max_message,
             trust,
             policy,
+            keep_last,
             receive_own,
             durable,
             history,
@@ -255,7 +269,8 @@ impl<'n> InboxBuilder<'n> {
             by_invitation,
         };
         let shared = InboxShared::new(number, settings, directory, node.ended_incoming.clone())?;
-        let receiver = Receiver::new(shared.clone(), wait, trust)?;
+        let mut receiver = Receiver::new(shared.clone(), wait, trust)?;
+        receiver.keep_last = keep_last;
         // If this is dropped on an error, it withdraws the announcement.
         let born = fork::Born::now();
         let inbox = Inbox { receiver, shared, acknowledge, born, tasks: None, runtime: None, node };

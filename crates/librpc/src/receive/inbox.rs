@@ -356,7 +356,7 @@ impl Inbox {
 }
 
 /// A limit as a point in time. One that is too far away counts as no limit.
-fn until(limit: Duration) -> Until {
+pub(super) fn until(limit: Duration) -> Until {
     Instant::now().checked_add(limit).map_or(Until::Forever, Until::Deadline)
 }
 

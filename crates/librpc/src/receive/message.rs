@@ -64,8 +64,8 @@ impl<'a> Message<'a> {
         self.topics.schema_of(self.taken.topic)
     }
 
-    /// How many messages of this outbox, directly before this one, were overwritten before they could be received. Always 0,
-    /// except with [`crate::Policy::Latest`].
+    /// How many messages of this outbox, before this one, were overwritten before they could be received, or passed over
+    /// ([`crate::InboxBuilder::keep_last`], [`crate::Inbox::recv_latest`]). Otherwise 0.
     #[inline]
     pub fn missed(&self) -> u64 {
         self.taken.missed

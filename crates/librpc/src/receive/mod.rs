@@ -4,6 +4,7 @@ pub(crate) mod builder; //      opens an inbox
 pub(crate) mod inbox; //        the public side of receiving
 mod callback; //                receiving on a separate thread
 mod futures; //                 receiving in a task
+mod newest; //                  receiving only the newest
 pub(crate) mod receiver; //     how an inbox finds its next message, and sleeps
 pub(crate) mod topic_names; //  what the numbers of topics mean on a channel
 pub(crate) mod sample; //       messages that are kept, with their payloads in place

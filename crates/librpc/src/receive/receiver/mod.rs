@@ -19,6 +19,7 @@ mod tests;
 use crate::sys::clock::Instant;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZero;
 use std::sync::Arc;
 
 use librpc_ring::Head;
@@ -138,6 +139,8 @@ pub(crate) struct Receiver {
     /// Which channels wait for a hang-up on a memory for payloads, by token.
     watched: BTreeMap<u64, usize>,
     trust: Option<Trust>,
+    /// How many messages of a topic that a sender has sent are wanted at once: older ones are passed over.
+    pub(crate) keep_last: Option<NonZero<usize>>,
     /// The message that was found last.
     pub(crate) taken: Taken,
     /// Its head, in an inbox for calls.
@@ -181,6 +184,7 @@ impl Receiver {
             lent: None,
             watched: BTreeMap::new(),
             trust,
+            keep_last: None,
             head: Head::MESSAGE,
             taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, past: false, missed: 0 },
             ready: Vec::new(),

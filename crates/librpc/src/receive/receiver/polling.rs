@@ -16,10 +16,14 @@ use crate::schema::SchemaMismatch;
 
 /// How many records are taken from one channel before the next one gets its turn.
 pub(super) const QUANTUM: u32 = 64;
-/// How many records other than messages one poll takes.
-const SHARE: u32 = 128;
-/// How much of that a departure costs: asking the registry about the sender takes several system calls.
-const DEPARTURE: u32 = 16;
+/// How much one poll does besides taking a message.
+const SHARE: u32 = 2048;
+/// How much of that it costs to pass over a message that is not wanted any more.
+const SKIP: u32 = 1;
+/// How much a record costs that is no message.
+const DECLARATION: u32 = 16;
+/// How much a departure costs: asking the registry about the sender takes several system calls.
+const DEPARTURE: u32 = 256;
 
 /// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +49,8 @@ pub(super) enum Polled {
 #[derive(Debug)]
 pub(super) enum Step {
     Message,
-    /// A topic's declaration.
-    Topic,
+    /// Not a message: a topic's declaration, or a message that is not wanted any more. How much of a poll's share it costs.
+    Other(u32),
     Nothing,
     /// The channel is no longer polled: it has left, or its departure is in doubt.
     Gone(Option<Found>),
@@ -110,10 +114,10 @@ impl Receiver {
                     turns -= 1;
                     self.begin_turn(self.cursor + 1);
                 }
-                Step::Topic => {
+                Step::Other(cost) => {
                     self.quantum -= 1;
                     self.polls += 1;
-                    share -= 1;
+                    share = share.saturating_sub(cost);
                 }
                 Step::Gone(found) => {
                     self.begin_turn(self.cursor); // the next channel is there now
@@ -167,6 +171,17 @@ impl Receiver {
                 channel.consumer.untake(&record.head, &self.payload);
                 return Step::Nothing;
             }
+            let is_passed_by = |keep| channel.consumer.is_followed_by(keep, record.head.topic);
+            if self.keep_last.is_some_and(|keep| record.head.kind.is_counted() && is_passed_by(keep.get())) {
+                channel.missed += 1;
+                if record.head.lent {
+                    channel.consumer.let_go();
+                }
+                if !had_unconsumed {
+                    channel.consumer.consume();
+                }
+                return Step::Other(SKIP);
+            }
             if record.head.lent
                 && let Err(why) = self.locate(index, &record)
             {
@@ -194,7 +209,7 @@ impl Receiver {
         if !had_unconsumed {
             channel.consumer.consume();
         }
-        Step::Topic
+        Step::Other(DECLARATION)
     }
 
     /// A channel whose sender is gone was read to its end. It leaves as soon as it is clear how its sender ended.
@@ -219,7 +234,8 @@ impl Receiver {
         let Head { kind, topic, redelivered, past, .. } = record.head;
         self.head = record.head;
         self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, past, missed };
-        let is_plain = kind == Kind::Message && !record.head.lent && channel.drain.is_none();
+        let is_plain =
+            kind == Kind::Message && !record.head.lent && channel.drain.is_none() && self.keep_last.is_none();
         let may_run = is_plain && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence;
         self.counts_one();
         if may_run {

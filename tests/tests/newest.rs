@@ -1,0 +1,182 @@
+//! Receiving only the newest: older messages are passed over, and each of them is counted.
+
+use std::time::Duration;
+
+use librpc::{Acknowledge, Inbox, InboxBuilder, Node, Policy};
+use librpc_system_tests::{TestDomain, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+const TOPIC: &str = "camera/front";
+
+fn open(domain: &TestDomain, id: &str) -> Node {
+    Node::builder(id).domain(domain.domain()).open().expect(id)
+}
+
+fn number_of(payload: &[u8]) -> u64 {
+    u64::from_le_bytes(payload[..8].try_into().expect("8 bytes"))
+}
+
+/// What is there, as numbers and how many were missed before each.
+fn rest(inbox: &mut Inbox) -> Vec<(u64, u64)> {
+    let mut rest = Vec::new();
+    while let Some(message) = inbox.try_recv().unwrap() {
+        rest.push((number_of(message.payload()), message.missed()));
+    }
+    rest
+}
+
+/// Receives what a publisher has published, with one message less at the beginning: the first one connects.
+fn after(messages: u64, bytes: usize, set_up: impl FnOnce(InboxBuilder<'_>) -> InboxBuilder<'_>) -> Vec<(u64, u64)> {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = set_up(sink.subscriber_builder([TOPIC])).open().unwrap();
+    let mut publisher = source.publisher(TOPIC).unwrap();
+    let mut payload = vec![0; bytes];
+    let mut publish = |number: u64| {
+        payload[..8].copy_from_slice(&number.to_le_bytes());
+        assert_eq!(publisher.publish(&payload).unwrap().inboxes(), 1);
+    };
+    publish(0);
+    assert_eq!(number_of(inbox.recv_timeout(LONG).unwrap().expect("the first one").payload()), 0);
+    (1..=messages).for_each(&mut publish);
+    rest(&mut inbox)
+}
+
+#[test]
+fn an_inbox_keeps_the_last_messages() {
+    // As many as fit into the ring, and far more.
+    for messages in [1, 2, 3, 40, 10_000] {
+        assert_eq!(after(messages, 64, |inbox| inbox.keep_last(1)), [(messages, messages - 1)]);
+    }
+    for messages in [4, 5, 40, 10_000] {
+        let expected = [(messages - 2, messages - 3), (messages - 1, 0), (messages, 0)];
+        assert_eq!(after(messages, 64, |inbox| inbox.keep_last(3)), expected);
+    }
+}
+
+#[test]
+fn an_inbox_keeps_the_last_of_few() {
+    assert_eq!(after(2, 64, |inbox| inbox.keep_last(3)), [(1, 0), (2, 0)]);
+    assert_eq!(after(5, 64, |inbox| inbox.keep_last(0)), [(5, 4)]);
+}
+
+#[test]
+fn an_inbox_keeps_the_last_large_messages() {
+    assert_eq!(after(20, 300_000, |inbox| inbox.keep_last(1)), [(20, 19)]);
+    assert_eq!(after(20, 300_000, |inbox| inbox.keep_last(2)), [(19, 18), (20, 0)]);
+}
+
+#[test]
+fn an_inbox_for_which_senders_wait_can_keep_the_last_ones_too() {
+    assert_eq!(after(40, 64, |inbox| inbox.keep_last(1).policy(Policy::Block)), [(40, 39)]);
+}
+
+#[test]
+fn the_newest_is_that_of_a_topic_and_a_sender() {
+    let domain = TestDomain::new();
+    let (sink, one, other) = (open(&domain, "sink"), open(&domain, "one"), open(&domain, "other"));
+    for policy in [Policy::Latest, Policy::Block] {
+        let mut inbox = sink.subscriber_builder(["**"]).policy(policy).open().unwrap();
+        let mut outboxes = [one.outbox(), other.outbox()];
+        let mut publish = |who: usize, topic: &str, number: u64| {
+            let topic = outboxes[who].topic(topic).unwrap();
+            assert_eq!(outboxes[who].publish(topic, &number.to_le_bytes()).unwrap().inboxes(), 1);
+        };
+        for number in 0..10 {
+            publish(0, "a", number);
+            publish(0, "b", 100 + number);
+            publish(1, "a", 1000 + number);
+        }
+        publish(0, "b", 110);
+        let mut newest = Vec::new();
+        while let Some(message) =
+            inbox.recv_latest_timeout(Duration::from_millis(if newest.len() < 3 { 60_000 } else { 0 })).unwrap()
+        {
+            newest.push((
+                message.sender().to_owned(),
+                message.topic().unwrap_or_default().to_owned(),
+                number_of(message.payload()),
+                message.missed(),
+            ));
+        }
+        newest.sort();
+        // What is passed over is counted with the next message of its sender, as what is overwritten is.
+        let of_one: u64 = newest[..2].iter().map(|(.., missed)| missed).sum();
+        assert_eq!(of_one, 9 + 10, "{newest:?}");
+        let seen: Vec<_> = newest.iter().map(|(sender, topic, number, _)| (&**sender, &**topic, *number)).collect();
+        assert_eq!(seen, [("one", "a", 9), ("one", "b", 110), ("other", "a", 1009)]);
+        assert_eq!(newest[2].3, 9);
+    }
+}
+
+#[test]
+fn what_was_passed_over_is_counted_exactly_while_its_publisher_goes_on() {
+    const MESSAGES: u64 = 200_000;
+    for policy in [Policy::Latest, Policy::Block] {
+        let domain = TestDomain::new();
+        let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+        let mut inbox = sink.subscriber_builder([TOPIC]).keep_last(1).policy(policy).capacity(4096).open().unwrap();
+        let mut publisher = source.publisher(TOPIC).unwrap();
+        let publishing = std::thread::spawn(move || {
+            for number in 0..MESSAGES {
+                publisher.publish(&number.to_le_bytes()).unwrap().inboxes();
+            }
+            publisher.flush(LONG).unwrap();
+            publisher
+        });
+        let (mut received, mut missed, mut last) = (0, 0, None);
+        while last != Some(MESSAGES - 1) {
+            let message = inbox.recv_timeout(LONG).unwrap().expect("more is to come");
+            let number = number_of(message.payload());
+            assert!(last.is_none_or(|last| number > last), "{number} after {last:?}");
+            (received, missed, last) = (received + 1, missed + message.missed(), Some(number));
+            assert_eq!(received + missed, number + 1);
+        }
+        inbox.ack();
+        drop(publishing.join().unwrap());
+    }
+}
+
+/// What is passed over counts as processed with the message that was received before it, and no sooner.
+#[test]
+fn what_is_passed_over_is_acknowledged_in_turn() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.subscriber_builder([TOPIC]).acknowledge(Acknowledge::Explicit).open().unwrap();
+    let mut publisher = source.publisher(TOPIC).unwrap();
+    publisher.publish(&[0; 8]).unwrap().inboxes();
+    assert!(inbox.recv_timeout(LONG).unwrap().is_some());
+    (0..5).for_each(|_| assert_eq!(publisher.publish(&[0; 8]).unwrap().inboxes(), 1));
+    assert_eq!(inbox.recv_latest().unwrap().expect("five are there").missed(), 4);
+    assert_eq!(publisher.account().processed, 0);
+    inbox.ack();
+    publisher.flush(LONG).unwrap();
+    assert_eq!(publisher.account().processed, 6);
+}
+
+#[test]
+fn a_subscription_that_is_taken_up_again_gets_the_last_of_what_was_kept() {
+    let domain = TestDomain::new();
+    let source = open(&domain, "source");
+    let mut publisher = source.publisher(TOPIC).unwrap();
+    publisher.set_redelivery(Some(LONG));
+    let subscribe = |sink: &Node| sink.subscriber_builder([TOPIC]).keep_last(2).durable("frames").open().unwrap();
+    let sink = open(&domain, "sink");
+    let mut inbox = subscribe(&sink);
+    publisher.publish(&0u64.to_le_bytes()).unwrap().inboxes();
+    assert!(inbox.recv_timeout(LONG).unwrap().is_some());
+    inbox.ack();
+    (1..=9u64).for_each(|number| drop(publisher.publish(&number.to_le_bytes()).unwrap().inboxes()));
+    drop(inbox);
+    drop(sink);
+    let sink = open(&domain, "sink");
+    let mut inbox = subscribe(&sink);
+    let mut got = Vec::new();
+    wait_until(|| {
+        publisher.flush(Duration::ZERO).ok();
+        got.extend(rest(&mut inbox).into_iter().map(|(number, _)| number));
+        got.last() == Some(&9)
+    });
+    assert!(got.len() <= 9 && got.is_sorted(), "{got:?}");
+    assert!(got.ends_with(&[8, 9]), "{got:?}");
+}
