@@ -83,6 +83,10 @@ fn calls() -> BTreeMap<&'static str, Call> {
             scene.source.connect("receiver").unwrap().send(b"hello").unwrap();
             assert!(scene.inbox.recv_timeout(limit).unwrap().is_some() || !has_time);
         }),
+        ("Inbox::recv_latest_timeout", |scene, limit, has_time| {
+            scene.source.connect("receiver").unwrap().send(b"hello").unwrap();
+            assert!(scene.inbox.recv_latest_timeout(limit).unwrap().is_some() || !has_time);
+        }),
         ("Inbox::recv_event_timeout", |scene, limit, has_time| {
             let sender = scene.source.connect("receiver").unwrap();
             let event = scene.inbox.recv_event_timeout(limit).unwrap();

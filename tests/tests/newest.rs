@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use librpc::{Acknowledge, Inbox, InboxBuilder, Node, Policy};
-use librpc_system_tests::{TestDomain, wait_until};
+use librpc_system_tests::TestDomain;
 
 const LONG: Duration = Duration::from_secs(60);
 const TOPIC: &str = "camera/front";
@@ -152,31 +152,4 @@ fn what_is_passed_over_is_acknowledged_in_turn() {
     inbox.ack();
     publisher.flush(LONG).unwrap();
     assert_eq!(publisher.account().processed, 6);
-}
-
-#[test]
-fn a_subscription_that_is_taken_up_again_gets_the_last_of_what_was_kept() {
-    let domain = TestDomain::new();
-    let source = open(&domain, "source");
-    let mut publisher = source.publisher(TOPIC).unwrap();
-    publisher.set_redelivery(Some(LONG));
-    let subscribe = |sink: &Node| sink.subscriber_builder([TOPIC]).keep_last(2).durable("frames").open().unwrap();
-    let sink = open(&domain, "sink");
-    let mut inbox = subscribe(&sink);
-    publisher.publish(&0u64.to_le_bytes()).unwrap().inboxes();
-    assert!(inbox.recv_timeout(LONG).unwrap().is_some());
-    inbox.ack();
-    (1..=9u64).for_each(|number| drop(publisher.publish(&number.to_le_bytes()).unwrap().inboxes()));
-    drop(inbox);
-    drop(sink);
-    let sink = open(&domain, "sink");
-    let mut inbox = subscribe(&sink);
-    let mut got = Vec::new();
-    wait_until(|| {
-        publisher.flush(Duration::ZERO).ok();
-        got.extend(rest(&mut inbox).into_iter().map(|(number, _)| number));
-        got.last() == Some(&9)
-    });
-    assert!(got.len() <= 9 && got.is_sorted(), "{got:?}");
-    assert!(got.ends_with(&[8, 9]), "{got:?}");
 }

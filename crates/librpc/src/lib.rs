@@ -62,6 +62,7 @@
 //! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
 //! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
+//! | the newest | A receiver takes only the newest message of each topic and sender, or the last few. | [`Inbox::recv_latest`], [`InboxBuilder::keep_last`] |
 //! | time limits | Each call that waits has a form with a limit, and one that does not wait. | [`Sender::send_timeout`], [`Sender::try_send`], [`Inbox::recv_timeout`], [`Inbox::try_recv`] |
 //! | slowing down | A limit of messages or bytes per second; a mark that reports when inboxes fill up. | [`Rate`], [`Sender::limit_rate`], [`Sender::set_high_water`] |
 //! | redelivery | Messages that a receiver did not process go to its next incarnation, in order, or come back. | [`Sender::set_redelivery`], [`InboxBuilder::durable`], [`Message::is_redelivered`], [`Sender::take_returned`] |
@@ -70,7 +71,7 @@
 //! | tasks | Whatever waits has a form for tasks, in any executor, without a thread of its own. A message is taken only in the poll that returns it. | [`Inbox::recv_async`], [`Inbox::stream`], [`Sender::send_async`], [`Client::call_async`] |
 //! | several threads | A sender or a publisher that threads share, under one lock. | [`SharedSender`], [`SharedPublisher`] |
 //! | several things at once | One wait for inboxes, servers, calls, publishers' events and other descriptors. | [`WaitSet`] |
-//! | event loops | An inbox can be polled as a descriptor, sleep, or spin for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
+//! | event loops | An inbox is a descriptor for other event loops. By itself, it sleeps, or spins for the lowest latency. | `AsFd` of [`Inbox`], [`Wait`] |
 //! | stopping | Another thread or a signal handler can stop an inbox. A node that closes can wait until its messages are processed. | [`Inbox::stop_handle`], [`Node::close`] |
 //! | several users | A group shares a domain. Each node admits senders by uid, gid, pid, executable or a function, and the kernel says who they are. | [`Domain::shared_with_group`], [`NodeBuilder::admit`], [`Admission`] |
 //! | readers | A publisher chooses which processes may read a topic. | [`NodeBuilder::readers`], [`Event::Denied`] |

@@ -215,6 +215,9 @@ fn inboxes() -> Vec<Case> {
             "ok".into()
         }),
         case("Inbox::recv_event", INBOX, |mut h| went(h.inbox.recv_event())),
+        case("Inbox::recv_latest", INBOX, |mut h| went(h.inbox.recv_latest())),
+        case("Inbox::try_recv_latest", INBOX, |mut h| went(h.inbox.try_recv_latest())),
+        case("Inbox::recv_latest_timeout", INBOX, |mut h| went(h.inbox.recv_latest_timeout(LIMIT))),
         case("Inbox::try_recv_event", INBOX, |mut h| went(h.inbox.try_recv_event())),
         case("Inbox::recv_event_timeout", INBOX, |mut h| went(h.inbox.recv_event_timeout(LIMIT))),
         case("Inbox::iter", INBOX, |mut h| went(h.inbox.iter().next().expect("an error is not the end"))),

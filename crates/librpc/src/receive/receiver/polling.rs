@@ -234,9 +234,9 @@ impl Receiver {
         let Head { kind, topic, redelivered, past, .. } = record.head;
         self.head = record.head;
         self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, past, missed };
-        let is_plain =
-            kind == Kind::Message && !record.head.lent && channel.drain.is_none() && self.keep_last.is_none();
-        let may_run = is_plain && channel.consumer.mode() == Mode::Lossless && !self.shared.has_own_fence;
+        let is_plain = kind == Kind::Message && !record.head.lent && channel.drain.is_none();
+        let is_whole = self.keep_last.is_none() && channel.consumer.mode() == Mode::Lossless;
+        let may_run = is_plain && is_whole && !self.shared.has_own_fence;
         self.counts_one();
         if may_run {
             self.begin_run(index);
