@@ -314,6 +314,21 @@ fn calls() -> BTreeMap<&'static str, Call> {
             let mut publisher = scene.source.publisher_of::<Plain<u64>>("t").unwrap();
             assert_eq!(publisher.publish_timeout(&7, limit).unwrap().inboxes(), 1);
         }),
+        ("TypedSender::send_timeout", |scene, limit, _| {
+            let mut sender = scene.source.connect_of::<Plain<u64>>("receiver").unwrap();
+            sender.send_timeout(&7, limit).unwrap();
+        }),
+        ("SenderBuilder::wait", |scene, limit, _| {
+            let schema = "a/json".parse().unwrap();
+            scene.source.sender_builder("receiver").schema(schema).wait(limit).open().unwrap();
+        }),
+        ("SenderBuilder::wait (in a task)", |scene, limit, _| {
+            block_on(scene.source.sender_builder("receiver").wait(limit).open_async()).unwrap();
+        }),
+        ("Outbox::typed_connect", |scene, limit, _| {
+            let schema = "a/json".parse().unwrap();
+            scene.source.outbox().typed_connect("receiver", schema, limit).unwrap();
+        }),
         ("TypedServer::recv_timeout", |scene, limit, has_time| {
             let server = scene.receiver.serve_of::<Plain<u64>, Plain<u64>>("work").unwrap();
             let _call = scene.source.client_of::<Plain<u64>, Plain<u64>>("work").unwrap().start(&1, LONG).unwrap();

@@ -135,7 +135,7 @@ fn joins_connections_refusals_deaths_sweeps_and_redelivery_are_logged_and_messag
     for _ in 0..3 {
         assert_eq!(publisher.publish(b"code").expect("it goes").inboxes(), 0);
     }
-    let denied = "INFO librpc::send::denial : a subscription is denied a topic";
+    let denied = "INFO librpc::send::notice : a subscription is denied a topic";
     said.awaits(denied, &["node=\"source\"", "may not be read by uid"]);
     let told = "INFO librpc::rendezvous::incoming accept: a subscription is denied a topic";
     said.awaits(told, &["by=\"door\"", "topic=\"secret\""]);

@@ -96,8 +96,10 @@ fn answer(bytes: &[u8]) -> bool {
 fn deny(bytes: &[u8]) -> bool {
     let is_type = |listed: Option<ListedSchema>| listed.is_none_or(|listed| checked(listed).is_some());
     let is_honest = |deny: Deny| {
+        let is_mismatch = deny.mismatch.is_some();
         let are_types = deny.mismatch.is_none_or(|typed| is_type(typed.schema) && is_type(typed.wanted));
-        check_node_id(&deny.node).is_ok() && check_topic(&deny.topic).is_ok() && are_types
+        let is_direct = deny.topic.is_empty() && is_mismatch;
+        check_node_id(&deny.node).is_ok() && (is_direct || check_topic(&deny.topic).is_ok()) && are_types
     };
     let is_taken = decode::<Deny>(bytes).is_some_and(is_honest);
     assert!(!is_taken || Deny::is_one(bytes), "it is told from the other first messages");
@@ -150,19 +152,24 @@ fn node_file(bytes: &[u8]) -> bool {
 }
 
 /// Declarations: each a byte for the kind, two for the number, one for the length (in bytes, or in units of 16), then what is declared: to
-/// an inbox that wants a type, and to one that takes everything.
+/// inboxes that want a type, and to those that take everything.
 fn topics(bytes: &[u8]) -> bool {
     let wanted = schema().short();
-    let typed = declare(bytes, Some(&wanted));
-    let untyped = declare(bytes, None);
-    assert!(!typed || untyped, "who takes everything takes that, too");
-    untyped
+    let patterns: Vec<Pattern> = ["a/*", "b/**"].iter().map(|text| text.parse().expect("a pattern")).collect();
+    let takes = |address: Address| {
+        let typed = declare(bytes, address.clone(), Some(&wanted));
+        let untyped = declare(bytes, address, None);
+        assert!(!typed || untyped, "who takes everything takes that, too");
+        untyped
+    };
+    let is_direct = takes(Address::Node);
+    takes(Address::Topics(patterns.into())) || is_direct
 }
 
-fn declare(mut bytes: &[u8], wanted: Option<&Schema>) -> bool {
-    let patterns: Vec<Pattern> = ["a/*", "b/**"].iter().map(|text| text.parse().expect("a pattern")).collect();
+fn declare(mut bytes: &[u8], address: Address, wanted: Option<&Schema>) -> bool {
     let charge = Ledger::new(Limits::default()).names(0);
-    let mut names = Names::new(Address::Topics(patterns.into()), wanted.cloned(), charge);
+    let is_direct = address == Address::Node;
+    let mut names = Names::new(address, wanted.cloned(), charge);
     let mut taken = false;
     while let [kind, low, high, length, rest @ ..] = bytes {
         let length = usize::from(*length) << if kind & 4 == 0 { 0 } else { 4 };
@@ -170,19 +177,22 @@ fn declare(mut bytes: &[u8], wanted: Option<&Schema>) -> bool {
         bytes = rest;
         let kinds = [Kind::Topic, Kind::Message, Kind::Request, Kind::Reply];
         let number = u64::from(*low) | u64::from(*high) << (8 + 8 * (kind >> 6));
-        let head = Head { topic: Some(number), ..Head::of(kinds[*kind as usize % 4]) };
+        let topic = (kind & 8 == 0).then_some(number);
+        let head = Head { topic, ..Head::of(kinds[*kind as usize % 4]) };
         if names.learn(&head, what).is_ok() {
             taken = true;
-            assert!(head.kind == Kind::Topic && number < MAX_TOPICS as u64);
-            let message = Head { topic: Some(number), ..Head::MESSAGE };
-            let (name, typed) = split(what);
             assert!(
-                names.is_expected(&message) && names.of(message.topic).is_some_and(|known| known.as_bytes() == name)
+                head.kind == Kind::Topic && topic.is_none() == is_direct && (is_direct || number < MAX_TOPICS as u64)
             );
-            let known = names.schema_of(message.topic).map(|schema| &**schema);
+            let message = Head { topic, ..Head::MESSAGE };
+            let (name, typed) = split(what);
+            assert!(names.is_expected(&message) && names.of(topic).unwrap_or_default().as_bytes() == name);
+            let known = names.schema_of(topic).map(|schema| &**schema);
             assert!(known.is_some() == typed.is_some() && is_readable(known, wanted));
             assert_eq!(names.learn(&head, what), Ok(false), "again");
         }
+        let takes_bytes = is_direct && names.is_expected(&Head::MESSAGE);
+        assert!(!takes_bytes || taken || wanted.is_none(), "nothing that fits was declared");
         names.is_expected(&head);
     }
     taken
@@ -205,12 +215,14 @@ fn honest_shape() -> Shape {
     Shape::Tuple(vec![inner, again, Shape::Again("Pose".into())])
 }
 
-/// The declaration of a topic of a type, as its publisher writes it, with its length in units of 16.
+/// The declaration of a topic of a type, as its publisher writes it, with its length in units of 16. Without a name: of what is sent to
+/// a node.
 fn write_declaration(number: u8, name: &str, schema: &Schema) -> Vec<u8> {
     let topic = TopicName::new(name.into(), Some(schema.clone()));
     let what = topic.declaration(true, MAX_DEFINITION_BYTES);
     let units = what.len().div_ceil(16);
-    let mut bytes = vec![4, number, 0, units as u8];
+    let kind = if name.is_empty() { 12 } else { 4 };
+    let mut bytes = vec![kind, number, 0, units as u8];
     bytes.extend_from_slice(what);
     bytes.resize(4 + 16 * units, 0xf6); // what follows an item is not read
     bytes
@@ -266,7 +278,16 @@ pub fn samples() -> Vec<(usize, Vec<u8>)> {
         (7, write_lend(target, 3, (u64::MAX, 0), (0x77, 4096))),
         (5, b"\0\x01\0\x03a/b\0\x02\0\x03b/c\0\x01\0\x03a/b".to_vec()),
         (5, [write_declaration(1, "a/b", &schema), write_declaration(2, "b/c", &schema.short())].concat()),
+        (5, [write_declaration(0, "", &schema), write_declaration(0, "", &schema)].concat()),
         (6, wire::encode(&Deny { mismatch: Some(mismatched()), ..honest_deny(incarnation, target) })),
+        (
+            6,
+            wire::encode(&Deny {
+                topic: String::new(),
+                mismatch: Some(mismatched()),
+                ..honest_deny(incarnation, target)
+            }),
+        ),
         (8, write_typed_caller(3, 4096, 1 << 20, &["Pose/json", "Goal/json/0123456789abcdef"])),
         (11, wire::encode(&ListedSchema::from(&schema))),
         (12, honest_shape().encode()),
@@ -279,6 +300,12 @@ fn honest_deny(incarnation: [u8; 16], target: [u8; 16]) -> Deny {
     let (node, topic, text) = ("camera".into(), "a/b".into(), "node \"camera\" does not let uid 5 read it".into());
     let (lowest, highest, mismatch) = (PROTOCOL, PROTOCOL, None);
     Deny { lowest, highest, node, incarnation, target, inbox: 3, topic, text, mismatch }
+}
+
+/// What a sender to a node itself declares: a type of this name, with a definition of as many bytes.
+pub fn write_direct_type(name: &str, definition: usize) -> Vec<u8> {
+    let definition = Some(vec![7; definition]);
+    [&[0][..], &wire::encode(&ListedSchema { definition, ..named(name) })].concat()
 }
 
 fn mismatched() -> Typed {

@@ -58,7 +58,7 @@
 //! | many topics and nodes | One outbox reaches all of them, with one channel per inbox. | [`Node::outbox`], [`Outbox`] |
 //! | late subscribers | A publisher keeps its last messages for subscriptions that are opened later. | [`PublisherBuilder::history`], [`InboxBuilder::history`], [`Message::is_past`] |
 //! | calls | A client sends a request to a service and gets a reply, which may come in parts. Threads and tasks wait for it. Several servers share the calls. | [`Node::serve`], [`Node::client`], [`Client`], [`Pending`], [`Request`], [`CallError`] |
-//! | types | A topic and a service may have a type. Both sides compare it before anything is sent, and values are encoded and decoded. | [`Node::publisher_of`], [`Node::subscriber_of`], [`Node::serve_of`], [`Node::client_of`], [`Typed`], [`Schema`], [`Describe`] |
+//! | types | A topic, a service and a node's inbox may have a type. Both sides compare it before anything is sent, and values are encoded and decoded. | [`Node::publisher_of`], [`Node::subscriber_of`], [`Node::connect_of`], [`Node::inbox_of`], [`Node::serve_of`], [`Node::client_of`], [`Typed`], [`Schema`], [`Describe`] |
 //! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
 //! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
@@ -164,8 +164,8 @@ pub use schema::{Encoding, InvalidSchema, MAX_DEFINITION_BYTES, MAX_TYPE_NAME_BY
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, LoanFor, LoanSlice,
     MatchedInbox, Outbox, OwnedReceipt, PublishError, Publisher, PublisherBuilder, PublisherEvent, Rate, ReachedInbox,
-    Receipt, Returned, ReturnedError, SendError, Sender, SharedPublisher, SharedSender, SubscriptionEnd, Topic,
-    UnsentLoan,
+    Receipt, Returned, ReturnedError, SendError, Sender, SenderBuilder, SharedPublisher, SharedSender, SubscriptionEnd,
+    Topic, UnsentLoan,
 };
 pub use shape::{Describe, Shape};
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
@@ -179,7 +179,7 @@ pub use typed::Postcard;
 pub use typed::{
     DecodeError, EncodeError, Plain, Typed, TypedCallError, TypedClient, TypedInbox, TypedMessage, TypedPending,
     TypedPublishError, TypedPublisher, TypedReplies, TypedReply, TypedReplyError, TypedReplyStream, TypedRequest,
-    TypedSample, TypedServer,
+    TypedSample, TypedSendError, TypedSender, TypedServer,
 };
 pub use wait_set::{WaitSet, WaitSetError, Waitable};
 pub use wire::Reason;

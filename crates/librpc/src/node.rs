@@ -13,12 +13,12 @@ use crate::place::OpenError;
 use crate::receive::{Inbox, InboxBuilder, InboxError, Subscriber};
 use crate::registry::Domain;
 use crate::rendezvous::{listener, pages};
-use crate::send::{ConnectError, Outbox, Publisher, PublisherBuilder, Sender};
+use crate::send::{ConnectError, Outbox, Publisher, PublisherBuilder, Sender, SenderBuilder};
 use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
 use crate::sys::{barrier, fork};
 use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
-use crate::typed::{Typed, TypedClient, TypedInbox, TypedPublisher, TypedServer};
+use crate::typed::{Typed, TypedClient, TypedInbox, TypedPublisher, TypedSender, TypedServer};
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -213,6 +213,16 @@ impl Node {
         InboxBuilder::new(&self.0, Ok(Address::Node))
     }
 
+    /// Opens the inbox for messages to the node itself, and receives values of a type ([`crate::Plain`], `Postcard`, `Json`). A sender of
+    /// another type, or of none, does not reach it, and the next receive says so: [`crate::RecvError::Mismatch`].
+    ///
+    /// # Errors
+    ///
+    /// [`InboxError`].
+    pub fn inbox_of<T: Typed>(&self) -> Result<TypedInbox<T>, InboxError> {
+        self.inbox_builder().open_of()
+    }
+
     /// Subscribes to the topics that match a pattern: an inbox of its own, so that a slow one delays no other. Every
     /// publish that begins after this has returned, in any process, reaches it. Dropping it unsubscribes. See
     /// [`crate::Pattern`], [`crate::InboxBuilder::open`], and for several patterns [`Node::subscriber_builder`].
@@ -364,6 +374,22 @@ impl Node {
         let mut outbox = self.outbox();
         let destination = outbox.connect_timeout(to, timeout)?;
         Ok(Sender::new(outbox, destination))
+    }
+
+    /// Connects to a node, and sends values of a type: plain data, postcard or JSON ([`crate::Plain`], `Postcard`, `Json`). A node whose
+    /// inbox is of another type is not reached ([`ConnectError::Mismatch`]); one whose inbox has no type takes everything. Waits up to
+    /// 10 s for the node to appear. See [`Node::connect_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn connect_of<T: Typed>(&self, to: &str) -> Result<TypedSender<T>, ConnectError> {
+        self.sender_builder(to).open_of()
+    }
+
+    /// Sets up a sender: of what type its messages are, and how long to wait for the node.
+    pub fn sender_builder(&self, to: &str) -> SenderBuilder<'_> {
+        SenderBuilder::new(&self.0, to)
     }
 
     /// Connects to a node in a task. As [`Node::connect`].

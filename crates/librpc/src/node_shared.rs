@@ -456,8 +456,7 @@ fn listed(inboxes: &[Arc<InboxShared>]) -> Vec<ListedInbox> {
         durable: inbox.durable.clone(),
         history: matches!(inbox.address, Address::Topics(_)).then_some(inbox.history as u64),
         max_message: Some(inbox.max_message).filter(|&bytes| bytes != DEFAULT_MAX_MESSAGE),
-        schemas: (inbox.address != Address::Node)
-            .then(|| inbox.schemas.iter().map(|wanted| (&wanted.short()).into()).collect()),
+        schemas: Some(inbox.schemas.iter().map(|wanted| (&wanted.short()).into()).collect()),
     };
     inboxes.iter().filter(|inbox| inbox.address != Address::Replies).map(list).collect()
 }

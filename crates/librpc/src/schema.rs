@@ -64,7 +64,7 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// What the messages of a topic, or the requests or replies of a service, are.
+/// What the messages of a topic, the requests or replies of a service, or the messages to a node are.
 ///
 /// Two schemas match if their names and encodings are the same, and their hashes, where both have one. As text it is
 /// `name/encoding`, or `name/encoding/hash` with the hash in 16 hexadecimal digits:
@@ -239,12 +239,12 @@ impl TryFrom<ListedSchema> for Schema {
     }
 }
 
-/// Two sides of a topic, or of a service, that do not mean the same type. Nothing is decoded.
+/// Two sides of a topic, of a service or of a node's inbox that do not mean the same type. Nothing is decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{topic:?} is {} here, and {} at node {node:?}, uid {uid}", text_of(.ours.as_ref()), text_of(.theirs.as_ref()))]
+#[error("{} {} here, and {} at node {node:?}, uid {uid}", Subject(.topic), text_of(.ours.as_ref()), text_of(.theirs.as_ref()))]
 #[non_exhaustive]
 pub struct SchemaMismatch {
-    /// The topic, or the service.
+    /// The topic, or the service; empty: what is sent to a node itself.
     pub topic: Arc<str>,
     /// The node of the other side, and its user.
     pub node: Arc<str>,
@@ -254,6 +254,18 @@ pub struct SchemaMismatch {
     pub ours: Option<Schema>,
     /// What it means on the other side.
     pub theirs: Option<Schema>,
+}
+
+/// What is of another type, as the subject of a sentence.
+struct Subject<'a>(&'a str);
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => f.write_str("messages to a node are"),
+            topic => write!(f, "{topic:?} is"),
+        }
+    }
 }
 
 impl SchemaMismatch {
@@ -367,5 +379,7 @@ mod tests {
         };
         let text = "\"robot/pose\" is of type Pose/json here, and bytes without a type at node \"camera\", uid 7";
         assert_eq!(mismatch.to_string(), text);
+        let text = "messages to a node are of type Pose/json here, and bytes without a type at node \"camera\", uid 7";
+        assert_eq!(SchemaMismatch { topic: "".into(), ..mismatch }.to_string(), text);
     }
 }

@@ -23,6 +23,7 @@ use crate::link::ledger::Charge;
 use crate::link::readers::{Access, Readers};
 use crate::name::{Incarnation, Peer};
 use crate::registry::target::Target;
+use crate::schema::SchemaMismatch;
 use crate::stats::ended::{EndedTable, Pair};
 use crate::stats::{ChannelState, ChannelStats, Ends};
 use crate::sys::clock::Instant;
@@ -52,6 +53,8 @@ pub(crate) enum Failure {
     Broken(String),
     /// The sender's own node was closed.
     NodeClosed,
+    /// The inbox is of another type than what is sent to it.
+    Mismatch(Arc<SchemaMismatch>),
 }
 
 /// The sender's end of a channel.

@@ -35,12 +35,6 @@ pub enum InboxError {
     /// The type of its messages has no valid name.
     #[error(transparent)]
     Type(#[from] InvalidSchema),
-    /// Only a subscription has a type: what is sent to a node has none.
-    #[error("the inbox of node {node:?} has a type, which only a subscription can have")]
-    Untyped {
-        /// The node.
-        node: Arc<str>,
-    },
     /// A durable name is invalid: it follows the rules of node ids.
     #[error("invalid durable name, which follows the rules of node ids: {0}")]
     InvalidName(#[source] InvalidNodeId),
@@ -198,9 +192,10 @@ impl<'n> InboxBuilder<'n> {
         Self { history: most, ..self }
     }
 
-    /// What the messages of a subscription must be. A publisher whose topic is of another type, or of none, does not reach it: the
-    /// next receive fails with [`crate::RecvError::Mismatch`], once for each topic of a publisher, and the receives after it go on.
-    /// By default, everything reaches it. See [`crate::Node::subscriber_of`].
+    /// What the messages must be. A publisher whose topic is of another type, or of none, does not reach the inbox, and neither does
+    /// such a sender: the next receive fails with [`crate::RecvError::Mismatch`], once for each topic of a publisher and each sender,
+    /// and the receives after it go on. By default, everything reaches it. See [`crate::Node::subscriber_of`] and
+    /// [`crate::Node::inbox_of`].
     pub fn schema(self, schema: Schema) -> Self {
         Self { schemas: vec![schema], ..self }
     }
@@ -243,9 +238,6 @@ impl<'n> InboxBuilder<'n> {
             acknowledge,
         } = self;
         let address = address?;
-        if address == Address::Node && !schemas.is_empty() {
-            return Err(InboxError::Untyped { node: node.id.clone() });
-        }
         if let Some(name) = &durable {
             check_node_id(name).map_err(InboxError::InvalidName)?;
         }

@@ -59,7 +59,7 @@ impl<'a> Message<'a> {
         self.topics.of(self.taken.topic)
     }
 
-    /// The type of the topic, as its publisher has declared it; `None`: bytes without a type.
+    /// The type of the topic, as its publisher has declared it, or of what is sent to the node itself; `None`: bytes without a type.
     pub fn schema(&self) -> Option<&'a Arc<Schema>> {
         self.topics.schema_of(self.taken.topic)
     }
@@ -150,7 +150,7 @@ pub enum Event<'a> {
     SenderLeft(Arc<Peer>, Departure),
     /// A publisher does not let this subscription read a topic. Its other topics still come.
     Denied(Arc<Denial>),
-    /// A publisher's topic is of another type than this subscription wants: none of its messages come.
+    /// A publisher's topic is of another type than this subscription wants, or what a sender sends to the node: none of its messages come.
     Mismatch(Arc<SchemaMismatch>),
 }
 
@@ -169,7 +169,7 @@ pub enum Departure {
     /// It has declared more topics than a channel, or its user, may have ([`crate::Limits::topic_bytes_per_user`]). Nothing
     /// after that was received.
     TooMuch(String),
-    /// It sends messages of another type than the subscription wants, although the list of inboxes says which. Nothing after that was
+    /// It sends messages of another type than the inbox wants, although the list of inboxes says which. Nothing after that was
     /// received. A publisher that heeds the list sends none: [`Event::Mismatch`].
     Mismatch(Arc<SchemaMismatch>),
 }

@@ -1,5 +1,5 @@
 //! A publisher says which topic an inbox does not get, because it may not read it, or because it is of another type; a client says
-//! that a service is of other types. Admitted by the same rules as a sender, kept by the inbox, and not answered.
+//! that a service is of other types, and a sender that a node's own inbox is. Admitted by the same rules as a sender, kept by the inbox, and not answered.
 
 use std::sync::Arc;
 
@@ -29,11 +29,12 @@ pub(super) fn look(node: &Arc<NodeShared>, socket: &Socket, owner: Credentials, 
     }
     let Some(inbox) = node.inbox(number) else { return Next::refuse(Reason::NoInbox, "there is no such inbox") };
     let is_wanted = match &inbox.address {
+        Address::Node => topic.is_empty() && mismatch.is_some(), // who may send is decided here
         Address::Topics(patterns) => patterns.iter().any(|pattern| pattern.matches(&topic)),
         Address::Service(service) => **service == *topic && mismatch.is_some(), // who may call is decided here
-        _ => false,
+        Address::Replies => false,
     };
-    if check_topic(&topic).is_err() || !is_wanted {
+    if !is_wanted || inbox.address != Address::Node && check_topic(&topic).is_err() {
         return Next::refuse(Reason::BadHandshake, "the inbox does not want that topic");
     }
     // The publisher may be gone by now.

@@ -13,7 +13,7 @@ use crate::send::channel::{OutboundChannel, Pushed, WaitsFor};
 use crate::send::dial;
 use crate::send::error::{LoanError, SendError};
 use crate::send::message::{Attempt, Delivery, Message, Patience};
-use crate::send::redelivery::{Over, Progress, Redelivery};
+use crate::send::redelivery::{Over, Progress, Receiver, Redelivery};
 use crate::send::route::{Declared, Loss, RouteId, Way};
 use crate::send::routes::{Routes, SLOT_PAUSE_AT_MOST};
 use crate::send::task::Task;
@@ -397,7 +397,8 @@ impl Routes {
                 Err(error) => return Err(Delivery::Failed(error.into())),
             }
         }
-        let connected = dial::by_id(&self.node, &to, Duration::ZERO);
+        let direct = route.direct.as_ref().expect("it leads to a node's own inbox");
+        let connected = dial::by_id(&self.node, &to, direct, Duration::ZERO);
         connected.map_err(|error| Delivery::Failed(SendError::from_connect(error, to)))
     }
 
@@ -492,9 +493,9 @@ impl Routes {
     fn begin_redelivery(&mut self, at: usize, limit: Duration, names: &TopicNames) -> Option<&mut Redelivery> {
         let route = &mut self.list[at];
         let Way::Open(channel) = route.close() else { return None };
-        let (to, subscription) = (route.to.clone(), route.subscription.clone());
-        let name = |number| names.get(number);
-        let redelivery = Redelivery::new(self.node.clone(), to, subscription, channel, limit, name);
+        let to =
+            Receiver { to: route.to.clone(), subscription: route.subscription.clone(), direct: route.direct.clone() };
+        let redelivery = Redelivery::new(self.node.clone(), to, channel, limit, |number| names.get(number));
         route.way = Way::Redelivery(Box::new(redelivery));
         match &mut route.way {
             Way::Redelivery(redelivery) => Some(redelivery),

@@ -8,30 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::link::readers::Access;
-use crate::name::{Address, Peer};
 use crate::registry::lookup::Listings;
-use crate::registry::node_file;
-use crate::registry::target::Target;
 use crate::registry::view::Subscription;
 use crate::schema::{Schema, SchemaMismatch};
 use crate::send::error::SendError;
 use crate::send::message::Patience;
+use crate::send::notice::{Why, not_read_by, tell};
 use crate::send::outbox::Outbox;
 use crate::send::route::{RouteId, Way};
 use crate::send::routes::Routes;
 use crate::send::topic_name::TopicName;
 use crate::send::topics::{DeniedRoute, Mismatched, Topic, TopicRoute};
-use crate::sys::OsError;
-use crate::sys::socket::{Credentials, Sent, Socket};
-use crate::wire::{self, Deny, PROTOCOL, Typed};
-
-/// Why an inbox does not get a topic.
-enum Why<'m> {
-    /// It may not read it: in words.
-    NotRead(String),
-    /// It is of another type.
-    Mismatch(&'m SchemaMismatch),
-}
 
 impl Routes {
     /// The process at the other end of a route may not read a topic. Its node is notified once.
@@ -40,16 +27,9 @@ impl Routes {
         let denied = DeniedRoute { id, channels: route.channels() };
         let Some(subscription) = &route.subscription else { return denied };
         let Access::Denied(whom) = route.access(&self.node.readers, topic) else { return denied };
-        let text = self.not_read_by(&subscription.target, topic, &whom);
-        self.tell(&subscription.target, topic, Why::NotRead(text));
+        let text = not_read_by(&self.node, &subscription.target, topic, &whom);
+        tell(&self.node, &subscription.target, topic, Why::NotRead(text));
         denied
-    }
-
-    fn not_read_by(&self, target: &Target, topic: &str, whom: &str) -> String {
-        let (own, node) = (&*self.node.id, &*target.node);
-        let text = format!("topic {topic:?} of node {own:?} may not be read by {whom}");
-        tracing::info!(node, inbox = target.inbox, text, "a subscription is denied a topic");
-        text
     }
 
     /// A subscription is of another type than the topic. Its node is notified once. `None`: it may not read the topic, so it does not
@@ -70,72 +50,11 @@ impl Routes {
     ) -> Option<Mismatched> {
         let target = &subscription.target;
         let mismatch = Arc::new(SchemaMismatch::new(topic, &target.node, target.uid, ours, theirs));
-        if !self.tell(target, topic, Why::Mismatch(&mismatch)) {
+        if !tell(&self.node, target, topic, Why::Mismatch(&mismatch)) {
             return None;
         }
         tracing::warn!(inbox = target.inbox, %mismatch, "an inbox is not reached");
         Some(Mismatched { subscription: subscription.clone(), mismatch })
-    }
-
-    /// Tells an inbox's node why it does not get a topic. `false`: its process may not read the topic, or is not there to be asked.
-    fn tell(&self, target: &Target, topic: &str, why: Why<'_>) -> bool {
-        let node = &*target.node;
-        let is_restricted = matches!(target.address, Address::Topics(_)) && self.node.readers.restrict(topic);
-        match self.notify(target, topic, why, is_restricted) {
-            Ok(Some(may_read)) => may_read,
-            Ok(None) => {
-                tracing::debug!(node, topic, "a subscription is not told that it is denied a topic: it is gone");
-                !is_restricted
-            }
-            Err(error) => {
-                tracing::debug!(%error, node, topic, "a subscription is not told that it is denied a topic");
-                !is_restricted
-            }
-        }
-    }
-
-    /// Notifies a subscription's node, over a separate connection. Never waits: the kernel keeps the message. Returns whether the
-    /// process may read the topic; `None`: it is gone.
-    fn notify(&self, target: &Target, topic: &str, why: Why<'_>, is_restricted: bool) -> Result<Option<bool>, OsError> {
-        let Some(directory) = self.node.directory() else { return Ok(None) };
-        let socket = Socket::connect(&node_file::socket_path(&directory, &target.node)?)?;
-        let Credentials { pid, uid, gid } = socket.credentials()?;
-        if uid != target.uid {
-            return Ok(None); // another user's node of the same name
-        }
-        let denied = match (&why, is_restricted) {
-            (Why::Mismatch(_), true) => {
-                let (node, incarnation, groups) =
-                    (target.node.clone(), target.incarnation, socket.peer_groups().into());
-                let reader = Peer { node, incarnation, pid, uid, gid, groups };
-                match self.node.readers.access(topic, uid, Some(&reader)) {
-                    Access::Denied(whom) => Some(self.not_read_by(target, topic, &whom)),
-                    Access::Granted | Access::Unknown => None,
-                }
-            }
-            _ => None,
-        };
-        let may_read = denied.is_none();
-        let listed = |schema: &Option<Schema>| schema.as_ref().map(Into::into);
-        let (text, mismatch) = match (why, denied) {
-            (_, Some(text)) | (Why::NotRead(text), None) => (text, None),
-            (Why::Mismatch(mismatch), None) => {
-                let (schema, wanted) = (listed(&mismatch.ours), listed(&mismatch.theirs));
-                (String::new(), Some(Typed { schema, wanted }))
-            }
-        };
-        let denial = Deny {
-            lowest: PROTOCOL,
-            highest: PROTOCOL,
-            node: self.node.id.to_string(),
-            incarnation: *self.node.incarnation.bytes(),
-            target: *target.incarnation.bytes(),
-            inbox: target.inbox,
-            topic: topic.to_owned(),
-            text,
-            mismatch,
-        };
-        Ok((socket.send(&wire::encode(&denial), None)? == Sent::Done).then_some(may_read))
     }
 
     /// Whether a failed message is no loss: its topic has limited readers, and no process that may read it was ever at

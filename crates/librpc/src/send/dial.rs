@@ -13,7 +13,9 @@ use crate::registry::lookup::{self, LookedUp};
 use crate::registry::node_file::ReadError;
 use crate::registry::target::Target;
 use crate::registry::wait;
+use crate::schema::{InvalidSchema, SchemaMismatch};
 use crate::send::channel::OutboundChannel;
+use crate::send::direct::Direct;
 use crate::sys::OsError;
 use crate::wire::Reason;
 
@@ -29,6 +31,9 @@ pub enum ConnectError {
     /// The id is invalid.
     #[error(transparent)]
     InvalidId(#[from] InvalidNodeId),
+    /// The type of the messages has no valid name.
+    #[error(transparent)]
+    Type(#[from] InvalidSchema),
     /// There is no living node of this id.
     #[error("node {node:?} is not there (`librpc nodes` shows who is)")]
     NotFound {
@@ -51,6 +56,9 @@ pub enum ConnectError {
         /// Why, in the receiver's words.
         text: String,
     },
+    /// The node's inbox is of another type than what is to be sent: [`crate::Node::connect_of`].
+    #[error("an inbox is not reached: {0}")]
+    Mismatch(Arc<SchemaMismatch>),
     /// The node, or its file, is not what it should be.
     #[error("cannot connect to node {node:?}: {why}")]
     Broken {
@@ -71,7 +79,12 @@ pub enum ConnectError {
 }
 
 /// Connects to a node's own inbox, and waits up to a limit for it to appear, and then for its answer.
-pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> Result<OutboundChannel, ConnectError> {
+pub(crate) fn by_id(
+    node: &Arc<NodeShared>,
+    to: &Arc<str>,
+    direct: &Direct,
+    limit: Duration,
+) -> Result<OutboundChannel, ConnectError> {
     let closed = || ConnectError::Closed { node: node.id.clone() };
     let domain = node.domain().ok_or_else(closed)?;
     let begun = Instant::now();
@@ -96,7 +109,7 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
             if *lost > LOST_CONNECTIONS {
                 return Ok(None);
             }
-            let channel = to_target(node, &target, 0)?;
+            let channel = to_inbox(node, &target, direct, 0)?;
             if !limit.is_zero() {
                 channel.wait_for_answer(Instant::now() + limit.min(ANSWER_LIMIT));
             }
@@ -108,6 +121,7 @@ pub(crate) fn by_id(node: &Arc<NodeShared>, to: &Arc<str>, limit: Duration) -> R
                     return Err(ConnectError::Refused { node: to.clone(), reason, text });
                 }
                 Some(Failure::Broken(why)) => return Err(ConnectError::Broken { node: to.clone(), why }),
+                Some(Failure::Mismatch(mismatch)) => return Err(ConnectError::Mismatch(mismatch)),
                 Some(Failure::NodeClosed) => return Err(closed()),
             }
         }
@@ -139,6 +153,21 @@ pub(crate) fn to_target(node: &Arc<NodeShared>, target: &Target, first: u64) -> 
     // This writes the ring's header, which the receiver checks.
     let channel = OutboundChannel::new(shared.clone(), link.clone(), first, node.payloads.clone(), node.is_private());
     outgoing::begin(reactor, link, shared, node.is_private());
+    Ok(channel)
+}
+
+/// The same for a node's own inbox, if it takes what is sent.
+pub(crate) fn to_inbox(
+    node: &Arc<NodeShared>,
+    target: &Target,
+    direct: &Direct,
+    first: u64,
+) -> Result<OutboundChannel, ConnectError> {
+    direct.compare(node, target).map_err(ConnectError::Mismatch)?;
+    let mut channel = to_target(node, target, first)?;
+    if let Some(typed) = direct.declaration() {
+        channel.set_type(typed);
+    }
     Ok(channel)
 }
 

@@ -44,9 +44,10 @@ pub enum SendError {
         /// The receiver.
         node: Arc<str>,
     },
-    /// A subscription wants the topic as another type: no message reaches it. Reported once for each subscription; from then on they are
-    /// in [`crate::Publisher::mismatches`].
-    #[error("a subscription is not reached: {0}")]
+    /// The inbox is of another type: nothing is sent to it. What was kept for its node's return comes back
+    /// ([`crate::Sender::take_returned`]). For a topic it is reported once for each subscription; from then on they are in
+    /// [`crate::Publisher::mismatches`].
+    #[error("an inbox is not reached: {0}")]
     Mismatch(Arc<SchemaMismatch>),
     /// The sender's own rate limit is used up.
     #[error("the rate limit for {to:?} is used up for another {wait:?}")]
@@ -222,10 +223,12 @@ impl SendError {
             ConnectError::Refused { reason, text, .. } => refused(node, reason, text),
             ConnectError::Broken { why, .. } => refused(node, Reason::Unknown, why),
             ConnectError::Closed { node } => Self::Closed { node },
+            ConnectError::Mismatch(mismatch) => Self::Mismatch(mismatch),
             ConnectError::Os(error) => error.into(),
-            ConnectError::InvalidId(_) | ConnectError::NotFound { .. } | ConnectError::NoInbox { .. } => {
-                Self::ReceiverGone { node, undelivered: 0 }
-            }
+            ConnectError::InvalidId(_)
+            | ConnectError::Type(_)
+            | ConnectError::NotFound { .. }
+            | ConnectError::NoInbox { .. } => Self::ReceiverGone { node, undelivered: 0 },
         }
     }
 

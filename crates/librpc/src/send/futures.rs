@@ -14,6 +14,7 @@ use futures_sink::Sink;
 use crate::link::channel_shared::Failure;
 use crate::registry::lookout::Waiting;
 use crate::registry::wait;
+use crate::schema::Schema;
 use crate::send::dial::{ANSWER_LIMIT, ConnectError};
 use crate::send::error::{FlushError, PublishError, SendError};
 use crate::send::latched::Latch;
@@ -46,9 +47,18 @@ impl Outbox {
     ///
     /// [`ConnectError`].
     pub async fn connect_timeout_async(&mut self, node: &str, timeout: Duration) -> Result<Destination, ConnectError> {
+        self.connect_as_async(node, None, timeout).await
+    }
+
+    pub(super) async fn connect_as_async(
+        &mut self,
+        node: &str,
+        schema: Option<&Schema>,
+        timeout: Duration,
+    ) -> Result<Destination, ConnectError> {
         let (deadline, mut waiting) = (Instant::now().checked_add(timeout), None);
-        let is_known = self.routes.reaches(node);
-        let to = poll_fn(|context| self.poll_connect(context, node, deadline, &mut waiting)).await?;
+        let is_known = self.routes.reaches(node, schema);
+        let to = poll_fn(|context| self.poll_connect(context, (node, schema), deadline, &mut waiting)).await?;
         drop(waiting);
         if !is_known {
             let until = Instant::now() + timeout.min(ANSWER_LIMIT);
@@ -60,7 +70,7 @@ impl Outbox {
     fn poll_connect(
         &mut self,
         context: &Context<'_>,
-        node: &str,
+        (node, schema): (&str, Option<&Schema>),
         deadline: Option<Instant>,
         waiting: &mut Option<Waiting>,
     ) -> Poll<Result<Destination, ConnectError>> {
@@ -69,7 +79,7 @@ impl Outbox {
         let (owner, mut missing) = (self.node.clone(), ConnectError::NotFound { node: node.into() });
         let found =
             wait::poll_for((&owner.process().lookout, domain.path()), waiting, context, deadline, || {
-                match self.try_connect(node) {
+                match self.connect_as(node, schema, Duration::ZERO) {
                     Ok(to) => Ok(Some(to)),
                     Err(error @ (ConnectError::NotFound { .. } | ConnectError::NoInbox { .. })) => {
                         missing = error;
@@ -102,6 +112,7 @@ impl Outbox {
                 ConnectError::Refused { node, reason: Reason::from_number(reason), text }
             }
             Some(Failure::Broken(why)) => ConnectError::Broken { node, why },
+            Some(Failure::Mismatch(mismatch)) => ConnectError::Mismatch(mismatch),
             Some(Failure::NodeClosed) => ConnectError::Closed { node: self.node.id.clone() },
         };
         route.close();

@@ -7,6 +7,7 @@ pub(crate) mod channel; //    the sender's end of a channel
 pub(crate) mod delivery; //   delivering a message to one inbox, step by step
 pub(crate) mod denial; //     subscriptions that may not read a topic
 pub(crate) mod dial; //       connecting to an inbox
+pub(crate) mod direct; //     what is sent to a node itself: its type
 pub(crate) mod error; //      why a message was not sent
 mod events; //                what happens at a publisher
 mod futures; //               sending in a task
@@ -19,6 +20,7 @@ mod look; //                  finding it out
 pub(crate) mod matching; //   what was said of it
 pub(crate) mod message; //    a message on its way, and how far it has come
 pub(crate) mod news; //       those that wait for it
+pub(crate) mod notice; //     telling an inbox's node why it does not get something
 pub(crate) mod outbox; //     any number of destinations and topics
 pub(crate) mod pool; //       the memory for large payloads
 pub(crate) mod polling; //    how long a sender polls for room
@@ -46,6 +48,6 @@ pub use publish::Receipt;
 pub use publisher::{Publisher, PublisherBuilder};
 pub use rate::Rate;
 pub use returned::{Returned, ReturnedError};
-pub use sender::Sender;
+pub use sender::{Sender, SenderBuilder};
 pub use shared::{OwnedReceipt, SharedPublisher, SharedSender};
 pub use topics::Topic;

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::aligned::AlignedBytes;
 use crate::name::check_node_id;
 use crate::node_shared::Owned;
+use crate::schema::Schema;
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::Pushed;
 use crate::send::dial::ConnectError;
@@ -130,11 +131,35 @@ impl Outbox {
     ///
     /// [`ConnectError`].
     pub fn connect_timeout(&mut self, node: &str, timeout: Duration) -> Result<Destination, ConnectError> {
+        self.connect_as(node, None, timeout)
+    }
+
+    /// Connects to a node for messages of this type, and waits up to a limit for it to appear. An outbox can reach a node with several
+    /// types, as several destinations, if its inbox takes them. See [`crate::SenderBuilder::schema`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; [`ConnectError::Mismatch`] if the node's inbox is of another type.
+    pub fn typed_connect(
+        &mut self,
+        node: &str,
+        schema: Schema,
+        timeout: Duration,
+    ) -> Result<Destination, ConnectError> {
+        self.connect_as(node, Some(&schema), timeout)
+    }
+
+    pub(super) fn connect_as(
+        &mut self,
+        node: &str,
+        schema: Option<&Schema>,
+        timeout: Duration,
+    ) -> Result<Destination, ConnectError> {
         check_node_id(node)?;
         if !self.born.is_here() {
             return Err(ConnectError::Closed { node: self.node.id.clone() });
         }
-        self.routes.node_route(node, timeout).map(Destination)
+        self.routes.node_route(node, schema, timeout).map(Destination)
     }
 
     /// Limits how fast this outbox sends to a node; `None`: no limit.

@@ -31,6 +31,7 @@ use crate::send::backlog::{Absorbed, Backlog};
 use crate::send::bringing::{Bringing, Brought, Past};
 use crate::send::channel::{OutboundChannel, Pushed};
 use crate::send::dial::{self, ConnectError};
+use crate::send::direct::Direct;
 use crate::send::lent_queue::Reap;
 use crate::send::message::Message;
 use crate::send::task::Task;
@@ -84,6 +85,16 @@ enum Stage {
     Back(Bringing),
 }
 
+/// The inbox whose return is waited for.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub(crate) to: Arc<str>,
+    /// `None`: the node's own inbox.
+    pub(crate) subscription: Option<Arc<Subscription>>,
+    /// What is sent to the node's own inbox.
+    pub(crate) direct: Option<Arc<Direct>>,
+}
+
 /// What an outbox keeps for one inbox, and how far its delivery has got.
 #[derive(Debug)]
 pub(crate) struct Redelivery {
@@ -91,6 +102,7 @@ pub(crate) struct Redelivery {
     to: Arc<str>,
     /// The subscription whose return is waited for; `None`: the node's own inbox.
     subscription: Option<Arc<Subscription>>,
+    direct: Option<Arc<Direct>>,
     /// The user of its node. A node of another user with the same id gets nothing.
     uid: u32,
     stage: Stage,
@@ -119,12 +131,12 @@ impl Redelivery {
     /// The receiver of this channel has hung up. `name` returns the name of a topic by its number.
     pub(crate) fn new<'t>(
         node: Arc<NodeShared>,
-        to: Arc<str>,
-        subscription: Option<Arc<Subscription>>,
+        to: Receiver,
         mut channel: OutboundChannel,
         limit: Duration,
         name: impl Fn(u64) -> Option<&'t Arc<TopicName>>,
     ) -> Self {
+        let Receiver { to, subscription, direct } = to;
         let mut backlog = Backlog::new(node.kept.clone(), node.payloads.used().1 / 2);
         channel.unprocessed(|head, _, _| {
             if let Some((number, name)) = head.topic.and_then(|number| Some((number, name(number)?))) {
@@ -138,6 +150,7 @@ impl Redelivery {
             node,
             to,
             subscription,
+            direct,
             uid,
             stage: Stage::Away,
             backlog,
@@ -334,7 +347,11 @@ impl Redelivery {
             let text = "it has returned as an inbox that overwrites old messages".to_owned();
             return Ok(Found::Useless(Failure::Refused { reason: Reason::Unknown as u32, text }));
         }
-        match dial::to_target(&self.node, &target, self.backlog.first()) {
+        let connected = match &self.direct {
+            Some(direct) => dial::to_inbox(&self.node, &target, direct, self.backlog.first()),
+            None => dial::to_target(&self.node, &target, self.backlog.first()),
+        };
+        match connected {
             Ok(channel) => {
                 let (node, messages) = (&*self.to, self.backlog.len());
                 tracing::debug!(parent: &self.span, node, messages, "a receiver is back: it gets what was kept");
@@ -342,6 +359,7 @@ impl Redelivery {
                 self.stage = Stage::Back(Bringing::new(channel));
                 Ok(Found::Back)
             }
+            Err(ConnectError::Mismatch(mismatch)) => Ok(Found::Useless(Failure::Mismatch(mismatch))),
             Err(ConnectError::Os(error)) => Err(error),
             Err(_) => Ok(Found::Nobody),
         }

@@ -10,8 +10,10 @@ use crate::link::readers::{Access, Readers};
 use crate::name::{Address, Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::view::Subscription;
+use crate::schema::Schema;
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::{OutboundChannel, Pushed, topic_declaration};
+use crate::send::direct::Direct;
 use crate::send::error::{Holder, SendError};
 use crate::send::lent_queue::Reap;
 use crate::send::message::{Call, Message};
@@ -74,6 +76,8 @@ pub(crate) struct Route {
     pub(crate) to: Arc<str>,
     /// The subscription that it leads to; `None`: a node's own inbox.
     pub(crate) subscription: Option<Arc<Subscription>>,
+    /// What is sent to a node's own inbox; `None`: it leads to a subscription.
+    pub(crate) direct: Option<Arc<Direct>>,
     /// Distinguishes a route from another one at the same place. 0: there is no route.
     pub(crate) serial: u64,
     /// Changes with the subscription; no two routes share one. 0: there is no subscription.
@@ -109,6 +113,11 @@ fn log_end(node: &str, undelivered: u64) {
 impl Route {
     pub(crate) fn new(to: Arc<str>, subscription: Option<Arc<Subscription>>, serial: u64) -> Self {
         Self { to, subscription, serial, listing: serial, ..Self::default() }
+    }
+
+    /// Whether it leads to this node's own inbox, for messages of this type.
+    pub(crate) fn leads_to(&self, node: &str, schema: Option<&Schema>) -> bool {
+        self.direct.as_ref().is_some_and(|direct| direct.schema() == schema) && &*self.to == node
     }
 
     pub(crate) fn set_channel(&mut self, channel: OutboundChannel) {
@@ -258,6 +267,7 @@ impl Route {
         let error = match failure {
             None | Some(Failure::Gone) => SendError::ReceiverGone { node, undelivered },
             Some(Failure::NodeClosed) => SendError::Closed { node: own_node.clone() },
+            Some(Failure::Mismatch(mismatch)) => SendError::Mismatch(mismatch),
             Some(Failure::Refused { reason, text }) => {
                 let reason = Reason::from_number(reason);
                 // Other reasons may pass.

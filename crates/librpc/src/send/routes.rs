@@ -14,9 +14,11 @@ use crate::node_shared::NodeShared;
 use crate::registry::lookup::Listings;
 use crate::registry::target::Target;
 use crate::registry::view::{DurableKey, Subscription};
+use crate::schema::Schema;
 use crate::send::account::{Account, ReachedInbox};
 use crate::send::channel::{OutboundChannel, WaitsFor};
 use crate::send::dial::{self, ConnectError};
+use crate::send::direct::Direct;
 use crate::send::error::{LoanError, SendError};
 use crate::send::lent_queue::Reap;
 use crate::send::message::{Attempt, Delivery, Patience};
@@ -123,23 +125,29 @@ impl Routes {
         })
     }
 
-    /// The route to a node's own inbox, connected; waits up to a limit for the node.
-    pub(crate) fn node_route(&mut self, node: &str, limit: Duration) -> Result<usize, ConnectError> {
-        let known = self.list.iter().position(|route| &*route.to == node && route.subscription.is_none());
+    /// The route to a node's own inbox for messages of this type, connected; waits up to a limit for the node.
+    pub(crate) fn node_route(
+        &mut self,
+        node: &str,
+        schema: Option<&Schema>,
+        limit: Duration,
+    ) -> Result<usize, ConnectError> {
+        let known = self.list.iter().position(|route| route.leads_to(node, schema));
         if let Some(known) = known.filter(|&known| !matches!(self.list[known].way, Way::Closed)) {
             return Ok(known);
         }
-        let to: Arc<str> = node.into();
-        let channel = dial::by_id(&self.node, &to, limit)?;
+        let (to, direct): (Arc<str>, _) = (node.into(), known.and_then(|known| self.list[known].direct.clone()));
+        let direct = direct.unwrap_or_else(|| Direct::new(schema.cloned()));
+        let channel = dial::by_id(&self.node, &to, &direct, limit)?;
         let at = known.unwrap_or_else(|| self.insert(to, None).at);
+        self.list[at].direct = Some(direct);
         self.open(at, channel);
         Ok(at)
     }
 
-    /// Whether there is a route to a node's own inbox that is not closed.
-    pub(crate) fn reaches(&self, node: &str) -> bool {
-        let leads_there = |route: &Route| &*route.to == node && route.subscription.is_none();
-        self.list.iter().any(|route| leads_there(route) && !matches!(route.way, Way::Closed))
+    /// Whether there is a route to a node's own inbox for messages of this type that is not closed.
+    pub(crate) fn reaches(&self, node: &str, schema: Option<&Schema>) -> bool {
+        self.list.iter().any(|route| route.leads_to(node, schema) && !matches!(route.way, Way::Closed))
     }
 
     /// The route to a subscription: the existing one, or a new one, which the first message connects.

@@ -1,15 +1,71 @@
 //! A sender: an outbox with one destination.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::node_shared::Owned;
+use crate::schema::Schema;
 use crate::send::account::{Account, ReachedInbox};
+use crate::send::dial::ConnectError;
 use crate::send::error::{FlushError, LoanError, SendError};
 use crate::send::loan::{Loan, LoanSlice, UnsentLoan};
 use crate::send::outbox::{DEFAULT_SEND_TIMEOUT, Destination, Outbox};
 use crate::send::rate::Rate;
 use crate::send::returned::{Returned, ReturnedError};
+
+/// How long a sender waits for its node to appear by default.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+
+/// Sets up a sender: [`crate::Node::sender_builder`].
+#[derive(Debug)]
+pub struct SenderBuilder<'n> {
+    node: &'n Arc<Owned>,
+    to: String,
+    schema: Option<Schema>,
+    wait: Duration,
+}
+
+impl<'n> SenderBuilder<'n> {
+    pub(crate) fn new(node: &'n Arc<Owned>, to: &str) -> Self {
+        Self { node, to: to.to_owned(), schema: None, wait: DEFAULT_WAIT }
+    }
+
+    /// Says of what type the messages are. A node whose inbox is of another type is not reached ([`ConnectError::Mismatch`],
+    /// [`SendError::Mismatch`]); one whose inbox has no type takes everything. By default the messages are bytes without a type, which
+    /// only reach inboxes without one. See [`crate::Node::connect_of`], which also encodes.
+    pub fn schema(self, schema: Schema) -> Self {
+        Self { schema: Some(schema), ..self }
+    }
+
+    /// How long to wait for the node to appear, as in [`crate::Node::connect_timeout`]. By default 10 s.
+    pub fn wait(self, limit: Duration) -> Self {
+        Self { wait: limit, ..self }
+    }
+
+    /// Connects to the node. As [`crate::Node::connect_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub fn open(self) -> Result<Sender, ConnectError> {
+        let mut outbox = Outbox::new(self.node.clone());
+        let to = outbox.connect_as(&self.to, self.schema.as_ref(), self.wait)?;
+        Ok(Sender::new(outbox, to))
+    }
+
+    /// Connects to the node, in a task. As [`crate::Node::connect_async`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    pub async fn open_async(self) -> Result<Sender, ConnectError> {
+        let mut outbox = Outbox::new(self.node.clone());
+        let to = outbox.connect_as_async(&self.to, self.schema.as_ref(), self.wait).await?;
+        Ok(Sender::new(outbox, to))
+    }
+}
 
 /// Sends to one node: [`crate::Node::connect`].
 ///

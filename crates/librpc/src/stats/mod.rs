@@ -89,7 +89,7 @@ pub struct EndedChannels {
 }
 
 /// A topic that a subscription does not get: its publisher does not let it read the topic ([`crate::NodeBuilder::readers`]), or the
-/// topic is of another type.
+/// topic is of another type. Or what a sender would send to the node itself, if that is of another type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Denial {
@@ -99,7 +99,7 @@ pub struct Denial {
     pub by: Arc<str>,
     /// Its user, from the kernel.
     pub uid: u32,
-    /// The topic.
+    /// The topic; empty: what is sent to the node itself.
     pub topic: Arc<str>,
     /// The reason, in the publisher's words: at most 800 characters.
     pub text: Arc<str>,

@@ -235,8 +235,11 @@ impl TryFrom<ListedDenial> for Denial {
     fn try_from(listed: ListedDenial) -> Result<Self, BadListing> {
         let ListedDenial { inbox, by, uid, topic, text, is_mismatch } = listed;
         check_node_id(&by).map_err(|_| NO_NODE_ID)?;
-        check_topic(&topic).map_err(|_| BadListing("an invalid topic"))?;
         let (text, is_mismatch, mismatch) = (denial_text(&text), is_mismatch == Some(true), None);
+        let is_direct = topic.is_empty() && is_mismatch;
+        if !is_direct {
+            check_topic(&topic).map_err(|_| BadListing("an invalid topic"))?;
+        }
         Ok(Self { inbox, by: by.into(), uid, topic: topic.into(), text, is_mismatch, mismatch })
     }
 }

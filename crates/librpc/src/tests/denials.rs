@@ -195,6 +195,21 @@ fn a_mismatch_is_believed_only_if_it_is_one() {
     let texts: Vec<_> = scene.victim.stats().denials.iter().map(|denial| denial.text.to_string()).collect();
     assert!(texts.iter().any(|text| text.starts_with("\"s\" is of type B/json here, and of type C/json")), "{texts:?}");
     assert!(server.try_recv().unwrap().is_none() && plain.try_recv().unwrap().is_none());
+    let mut own = scene.victim.inbox().unwrap(); // takes everything
+    for (topic, theirs, ours) in [("", b, a), ("", b, None), ("", None, a), ("", None, None), ("a/b", b, a)] {
+        assert_eq!(refusal(&scene, &says(4, topic, theirs, ours)), Some(Reason::BadHandshake), "{topic:?} {theirs:?}");
+    }
+    assert!(own.try_recv().unwrap().is_none());
+    drop(own);
+    let mut own = scene.victim.inbox_builder().schema(schema("A/json")).open().unwrap();
+    for (topic, theirs, ours) in [("", b, c), ("", a, a), ("", b, None), ("a/b", b, a), ("s", b, a)] {
+        assert_eq!(refusal(&scene, &says(5, topic, theirs, ours)), Some(Reason::BadHandshake), "{topic:?} {theirs:?}");
+    }
+    assert_eq!(refusal(&scene, &Deny { inbox: 5, ..deny(&scene, "") }), Some(Reason::BadHandshake), "who may send");
+    assert!(own.try_recv().unwrap().is_none());
+    assert_eq!(refusal(&scene, &says(5, "", b, a)), None);
+    let Err(RecvError::Mismatch(told)) = own.recv_timeout(LONG) else { panic!() };
+    assert_eq!((&*told.topic, &*told.node, told.theirs.clone()), ("", "evil", b.map(schema)));
     let nameless = ListedSchema { name: String::new(), ..(&schema("B/json")).into() };
     let typed = Typed { schema: Some(nameless), wanted: Some((&schema("A/json")).into()) };
     assert_eq!(refusal(&scene, &Deny { mismatch: Some(typed), ..deny(&scene, "a/b") }), Some(Reason::BadHandshake));

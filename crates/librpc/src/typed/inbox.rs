@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::receive::{Inbox, InboxBuilder, InboxError, Message, RecvError, Sample};
 use crate::typed::{DecodeError, Typed};
 
-/// Receives messages of a type: [`crate::Node::subscriber_of`].
+/// Receives messages of a type: [`crate::Node::subscriber_of`], [`crate::Node::inbox_of`].
 ///
-/// A publisher whose topic is of another type, or of none, does not reach it. The next receive then fails with
-/// [`RecvError::Mismatch`], once for each topic of a publisher, and the receives after it go on with the others. All else is as with an
+/// A publisher whose topic is of another type, or of none, does not reach it, and neither does such a sender. The next receive then
+/// fails with [`RecvError::Mismatch`], once for each topic of a publisher and each sender, and the receives after it go on with the others. All else is as with an
 /// [`Inbox`], whose other receives hand out the messages as bytes.
 pub struct TypedInbox<T: Typed> {
     inbox: Inbox,
@@ -168,7 +168,7 @@ impl<T: Typed> fmt::Debug for TypedSample<T> {
 }
 
 impl InboxBuilder<'_> {
-    /// Opens a subscription whose messages are of a type. As [`InboxBuilder::open`].
+    /// Opens an inbox whose messages are of a type. As [`InboxBuilder::open`].
     ///
     /// # Errors
     ///

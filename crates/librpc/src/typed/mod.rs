@@ -1,12 +1,13 @@
-//! Messages of a type: what is published is encoded, and what is received is decoded.
+//! Messages of a type: what is published or sent is encoded, and what is received is decoded.
 //!
-//! The type travels in the list of inboxes and in the topic's declaration, and not with messages. Both sides compare it before a
+//! The type travels in the list of inboxes and in the declaration of a topic or of a sender, and not with messages. Both sides compare it before a
 //! message is sent, and the receiver again before one is handed out.
 
 mod calls; //     requests and replies that are values
 mod inbox; //     receiving values
 mod plain; //     values as they lie in memory
 mod publisher; // publishing values
+mod sender; //    sending values to a node
 #[cfg(feature = "json")]
 mod json; //      values as JSON
 #[cfg(feature = "postcard")]
@@ -27,6 +28,7 @@ pub use self::plain::Plain;
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
 pub use self::publisher::{TypedPublishError, TypedPublisher};
+pub use self::sender::{TypedSendError, TypedSender};
 
 /// A type of messages: of what values, and how they are encoded. [`Plain`], and with the features of the same names `Postcard` and
 /// `Json`; implement it for other encodings.

@@ -3,11 +3,12 @@
 use librpc::shape::Describer;
 use librpc::{
     DecodeError, EncodeError, Encoding, Node, Plain, Schema, Shape, TypedClient, TypedInbox, TypedMessage,
-    TypedPending, TypedPublisher, TypedReplies, TypedReply, TypedReplyStream, TypedRequest, TypedSample, TypedServer,
+    TypedPending, TypedPublisher, TypedReplies, TypedReply, TypedReplyStream, TypedRequest, TypedSample, TypedSender,
+    TypedServer,
 };
 
 use super::tasks::polled;
-use super::{CLOSED, Case, INBOX, LIMIT, OUTBOX, case, said, went};
+use super::{CLOSED, Case, INBOX, LIMIT, OUTBOX, UNCONNECTED, case, said, went};
 
 const CLIENT: &str = "this client belongs to the process that forked this one: open a node of its own here";
 const SERVER: &str = "this server belongs to the process that forked this one: open a node of its own here";
@@ -18,6 +19,7 @@ type Number = Plain<u64>;
 pub(super) struct Handles {
     inbox: TypedInbox<Number>,
     publisher: TypedPublisher<Number>,
+    sender: TypedSender<Number>,
     message: TypedMessage<'static, Number>,
     sample: TypedSample<Number>,
     client: TypedClient<Number, Number>,
@@ -53,8 +55,23 @@ impl Handles {
         let request = server.recv().unwrap().expect("nobody stops it");
         let stream = server.recv().unwrap().expect("nobody stops it").stream();
         let publisher = node.publisher_of::<Number>("typed/out").unwrap();
+        let sender = node.connect_of::<Number>("peer").unwrap();
         let _theirs = (theirs, calls);
-        Self { inbox, publisher, message, sample, client, pending, replies, reply, server, request, stream, _theirs }
+        Self {
+            inbox,
+            publisher,
+            sender,
+            message,
+            sample,
+            client,
+            pending,
+            replies,
+            reply,
+            server,
+            request,
+            stream,
+            _theirs,
+        }
     }
 
     /// What the children have done has not reached these.
@@ -65,6 +82,7 @@ impl Handles {
         assert_eq!(self.server.in_flight(), 2);
         self.stream.send(&5).unwrap();
         self.publisher.flush(LIMIT).unwrap();
+        assert!(self.sender.is_connected() && self.sender.sent() == 0);
         assert!(self.client.call(&6, std::time::Duration::ZERO).is_err());
     }
 }
@@ -79,6 +97,7 @@ fn value<E: std::fmt::Display>(value: Result<&u64, E>) -> String {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = topics();
+    cases.extend(to_nodes());
     cases.extend(calls());
     cases.extend(values());
     cases
@@ -122,6 +141,32 @@ fn topics() -> Vec<Case> {
         case("Outbox::typed_topic (and a publish)", OUTBOX, |mut h| {
             let topic = h.outbox.typed_topic("typed", schema()).expect("a topic");
             went(h.outbox.publish(topic, b"x"))
+        }),
+    ]
+}
+
+fn to_nodes() -> Vec<Case> {
+    vec![
+        case("Node::inbox_of", CLOSED, |h| went(h.node.inbox_of::<Number>())),
+        case("InboxBuilder::schema (of a node)", CLOSED, |h| went(h.node.inbox_builder().schema(schema()).open())),
+        case("Node::connect_of", UNCONNECTED, |h| went(h.node.connect_of::<Number>("peer"))),
+        case("Node::sender_builder", UNCONNECTED, |h| went(h.node.sender_builder("peer").open())),
+        case("SenderBuilder::open", UNCONNECTED, |h| went(h.node.sender_builder("nobody").open())),
+        case("SenderBuilder::schema", UNCONNECTED, |h| went(h.node.sender_builder("peer").schema(schema()).open())),
+        case("SenderBuilder::wait", UNCONNECTED, |h| went(h.node.sender_builder("nobody").wait(LIMIT).open())),
+        case("SenderBuilder::open_of", UNCONNECTED, |h| went(h.node.sender_builder("peer").open_of::<Number>())),
+        case("SenderBuilder::open_async", UNCONNECTED, |h| {
+            polled(h.node.sender_builder("peer").open_async()).map_or_else(|| "nothing".into(), went)
+        }),
+        case("SenderBuilder::open_of_async", UNCONNECTED, |h| {
+            polled(h.node.sender_builder("peer").open_of_async::<Number>()).map_or_else(|| "nothing".into(), went)
+        }),
+        case("Outbox::typed_connect", UNCONNECTED, |mut h| went(h.outbox.typed_connect("peer", schema(), LIMIT))),
+        case("TypedSender::send", OUTBOX, |mut h| went(h.types.sender.send(&1))),
+        case("TypedSender::try_send", OUTBOX, |mut h| went(h.types.sender.try_send(&1))),
+        case("TypedSender::send_timeout", OUTBOX, |mut h| went(h.types.sender.send_timeout(&1, LIMIT))),
+        case("TypedSender::send_async", OUTBOX, |mut h| {
+            polled(h.types.sender.send_async(&1)).map_or_else(|| "nothing".into(), went)
         }),
     ]
 }

@@ -193,8 +193,9 @@ impl Receiver {
         match channel.topics.learn(&record.head, &self.payload) {
             Ok(false) => {}
             Ok(true) => {
-                let name = channel.topics.of(record.head.topic).unwrap_or_default();
-                channel.guard.declared(name, channel.topics.schema_of(record.head.topic));
+                if let Some(name) = channel.topics.of(record.head.topic) {
+                    channel.guard.declared(name, channel.topics.schema_of(record.head.topic));
+                }
             }
             Err(NotLearned::Corrupt(why)) => return Step::Gone(Some(self.leave(index, Departure::Corrupt(why)))),
             Err(NotLearned::TooMuch(why)) => return Step::Gone(Some(self.leave(index, Departure::TooMuch(why)))),

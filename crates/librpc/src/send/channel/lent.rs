@@ -28,7 +28,7 @@ impl OutboundChannel {
         if self.shared.status() != self.seen || self.seen != channel_shared::OPEN {
             self.refresh();
         }
-        match self.seen {
+        match self.shared.status() {
             channel_shared::OPEN => {}
             channel_shared::FAILED => return Err(Pushed::Failed),
             _ => return Err(Pushed::Unlent), // nothing can be handed to a receiver that has not answered
@@ -57,6 +57,9 @@ impl OutboundChannel {
 
     /// Commits a message whose payload is in a slot that was prepared, and wakes the receiver if it sleeps.
     pub(crate) fn push_slot(&mut self, head: Head, slot: &Slot) -> Pushed {
+        if let Err(undeclared) = self.declare_type(false) {
+            return undeclared;
+        }
         let Some(lending) = self.lending(slot).cloned() else { return Pushed::Unlent };
         let time = self.sampler.is_due().then(now_ns);
         let lent = Lent { segment: slot.slots().number, offset: slot.offset(), bytes: slot.bytes() };

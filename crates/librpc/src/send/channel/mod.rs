@@ -3,7 +3,8 @@
 //! A channel is *pending* until its receiver has answered; records go into the ring even so.
 //! [`crate::link::channel_shared`] describes what a death leaves. It outlives this end while a handshake is under way.
 
-mod lent; // what it lends
+mod lent; //  what it lends
+mod typed; // what it declares of its messages
 
 use crate::sys::clock::Instant;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
 
 use self::lent::RELEASE_PAUSE;
+use self::typed::Typed;
 use crate::fault::fault;
 use crate::link::LinkRef;
 use crate::link::channel_shared::{self, Attached, ChannelShared, Failure};
@@ -38,8 +40,10 @@ pub(crate) struct OutboundChannel {
     /// Keeps the connection open.
     link: LinkRef,
     producer: Producer<Writer, Reader>,
-    /// The channel's status when this end last looked at it.
+    /// The channel's status when this end last looked at it. An open one counts as not answered while a type is to be declared.
     seen: u32,
+    /// The type of messages to a node's own inbox, if the inbox is to know it.
+    typed: Option<Typed>,
     attached: Option<Attached>,
     sampler: Sampler,
     /// The longest message that goes into the ring itself, and that is accepted at all, in bytes.
@@ -115,6 +119,7 @@ impl OutboundChannel {
             link,
             producer,
             seen: channel_shared::UNSENT,
+            typed: None,
             attached: None,
             sampler: Sampler::default(),
             max_inline,
@@ -209,6 +214,13 @@ impl OutboundChannel {
     #[cold]
     #[inline(never)]
     fn push_slowly(&mut self, head: Head, payload: &[u8], may_pend: bool) -> Pushed {
+        match self.declare_type(may_pend) {
+            Ok(()) => self.write_slowly(head, payload, may_pend),
+            Err(undeclared) => undeclared,
+        }
+    }
+
+    fn write_slowly(&mut self, head: Head, payload: &[u8], may_pend: bool) -> Pushed {
         if self.shared.status() != self.seen {
             self.refresh();
         }
@@ -301,7 +313,8 @@ impl OutboundChannel {
                 self.producer.set_ack(ack.reader());
             }
         }
-        self.seen = status;
+        let is_settled = self.typed.as_ref().is_none_or(|typed| typed.is_settled(self.producer.mode()));
+        self.seen = if status == channel_shared::OPEN && !is_settled { channel_shared::SENT } else { status };
     }
 
     /// Whether the process at the other end may read a topic.
