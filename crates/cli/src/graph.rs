@@ -65,7 +65,7 @@ struct Flow {
 struct Graph {
     /// Each with its warnings.
     points: BTreeMap<Point, Option<&'static str>>,
-    /// What is wanted from a topic, or a service.
+    /// What is wanted from a topic, by a node's own inbox, or of a service.
     types: BTreeMap<Point, BTreeSet<String>>,
     flows: BTreeMap<(Point, Point), Flow>,
 }
@@ -112,8 +112,12 @@ impl Graph {
             graph.points.insert(Point::Node(node.id.clone()), wrong);
         }
         for inbox in &snapshot.inboxes {
-            let point = if inbox.is_of_calls { Point::Service } else { Point::Topic };
             for (address, text) in inbox.addresses.iter().zip(inbox.types.iter().cycle()) {
+                let point = match inbox.is_of_calls {
+                    true => Point::Service,
+                    false if *address == inbox.node => Point::Node,
+                    false => Point::Topic,
+                };
                 graph.types.entry(point(address.clone())).or_default().insert(text.clone());
             }
         }

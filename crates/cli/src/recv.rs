@@ -1,5 +1,7 @@
 //! `librpc recv`: what is sent to a node, on stdout.
 
+use librpc::Schema;
+
 use crate::admit::AdmitArgs;
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
@@ -16,10 +18,14 @@ Examples:
   librpc recv display                        # until interrupted
   librpc recv display --count 1              # one message
   librpc recv display --json | jq .payload
+  librpc recv robot --schema Goal/json --values  # what is of another type is turned away
   librpc recv display --admit uid:1001 --group users --domain /dev/shm/shared")]
 pub(crate) struct Args {
     /// The id of the node to open
     node: String,
+    /// Take only what is of this type: NAME/ENCODING or NAME/ENCODING/HASH, as `librpc nodes` shows it
+    #[arg(long, value_name = "TYPE")]
+    schema: Option<Schema>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -29,7 +35,11 @@ pub(crate) struct Args {
 pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     let node = domain.open_admitting(&args.node, args.admit.admission())?;
-    let inbox = args.output.open(node.inbox_builder())?;
+    let mut inbox = node.inbox_builder();
+    if let Some(schema) = args.schema {
+        inbox = inbox.schema(schema);
+    }
+    let inbox = args.output.open(inbox)?;
     let Tally { received, missed } = args.output.write(inbox, false, None, &interrupt)?;
     if missed > 0 {
         say(format_args!("received {received}, missed {missed}: newer messages had overwritten them"));

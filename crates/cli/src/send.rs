@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use librpc::{ConnectError, Domain, FlushError, Loan, LoanError, Node, SendError, Sender, UnsentLoan};
+use librpc::{ConnectError, Domain, FlushError, Loan, LoanError, Node, Schema, SendError, Sender, UnsentLoan};
 
 use crate::deadline::{Deadline, SLICE};
 use crate::domain::DomainArgs;
@@ -24,7 +24,8 @@ const AWAY: Duration = Duration::from_secs(1);
 /// Sends each line of stdin, or each of some files, as a message to a node
 ///
 /// Waits for the node first, and at the end until it has processed everything. 0: everything was processed. 3: not
-/// everything, or the node has died; stderr has the numbers. 124: the node did not appear.
+/// everything, or the node has died; stderr has the numbers. 124: the node did not appear. 1: among others, its inbox is of another
+/// type.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,10 +33,15 @@ Examples:
   seq 1000000 | librpc send display --wait 1m
   seq 1000000 | librpc send display --redeliver 30s   # survives a restart of the receiver
   librpc send display --file frame-1.raw frame-2.raw  # of any size
+  echo '{\"x\":1.5}' | librpc send robot --schema Goal/json
   tail -f log | librpc send display --id tail")]
 pub(crate) struct Args {
     /// The id of the node to send to
     node: String,
+    /// The type of the messages: NAME/ENCODING or NAME/ENCODING/HASH, as `librpc nodes` shows it. Without one they are bytes,
+    /// which a node whose inbox has a type does not take
+    #[arg(long, value_name = "TYPE")]
+    schema: Option<Schema>,
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
@@ -46,10 +52,11 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     args.files.check()?;
     let node = args.source.open(domain, "send")?;
-    let mut sender = match connect(&node, &args.node, args.source.wait.unwrap_or(WAIT), &interrupt)? {
-        Ok(sender) => sender,
-        Err(outcome) => return Ok(outcome),
-    };
+    let mut sender =
+        match connect((&node, args.schema.as_ref()), &args.node, args.source.wait.unwrap_or(WAIT), &interrupt)? {
+            Ok(sender) => sender,
+            Err(outcome) => return Ok(outcome),
+        };
     sender.set_timeout(SLICE);
     sender.limit_rate(args.source.rate());
     sender.set_redelivery(args.source.redeliver);
@@ -60,7 +67,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
 
 /// Waits for a node and connects to it, or says how the command ends without it.
 pub(crate) fn connect(
-    node: &Node,
+    (node, schema): (&Node, Option<&Schema>),
     to: &str,
     wait: Duration,
     interrupt: &Interrupt,
@@ -70,7 +77,12 @@ pub(crate) fn connect(
         if let Some(signal) = interrupt.signal() {
             return Ok(Err(Outcome::Interrupted(signal)));
         }
-        match node.connect_timeout(to, deadline.next_wait(SLICE)) {
+        let sender = node.sender_builder(to).wait(deadline.next_wait(SLICE));
+        let sender = match schema {
+            Some(schema) => sender.schema(schema.clone()),
+            None => sender,
+        };
+        match sender.open() {
             Ok(sender) => return Ok(Ok(sender)),
             Err(ConnectError::InvalidId(bad)) => return Err(Usage(bad.to_string()).into()),
             Err(ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }) if !deadline.has_passed() => {}
@@ -188,7 +200,7 @@ impl Feed for Sending {
                     say_too_long(from, bytes as u64, max);
                     return Ok(None);
                 }
-                SendError::ReceiverGone { .. } | SendError::Refused { .. } => {
+                SendError::ReceiverGone { .. } | SendError::Refused { .. } | SendError::Mismatch(_) => {
                     let why = self.why(&error);
                     return Ok(Some(Ended::Lost(format!("{why}; {from} was not sent"))));
                 }

@@ -102,7 +102,7 @@ impl Side {
     ) -> anyhow::Result<Result<Exchanged, Outcome>> {
         let node = domain.open(&self.node)?;
         let inbox = node.inbox()?;
-        let mut sender = match connect(&node, &self.peer, self.wait, interrupt)? {
+        let mut sender = match connect((&node, None), &self.peer, self.wait, interrupt)? {
             Ok(sender) => sender,
             Err(outcome) => return Ok(Err(outcome)),
         };

@@ -126,10 +126,12 @@ fn rows() -> Vec<Row> {
         "history",
         &[("0", On(0)), ("1", On(0)), (MAX, On(0)), ("-1", Usage), ("all", Usage)],
     ));
+    rows.push(row(&["recv", "node"], "schema", &schemas(On(0))));
     rows.push(row(&["sub", "t"], "schema", &schemas(On(0))));
     rows.push(switch(&["sub", "t"], "topic"));
     rows.extend(source(&["send", "sink"]));
     rows.push(time(&["send", "nobody"], "wait", To(124), On(143)));
+    rows.push(row(&["send", "sink"], "schema", &schemas(To(0))));
     rows.extend(source(&["pub", "t"]));
     rows.push(time(&["pub", "t"], "wait", To(124), On(143)));
     rows.push(time(&["pub", "t"], "limit", To(0), To(0)));

@@ -101,14 +101,15 @@ fn types_and_mismatches_are_seen_from_outside() {
     let _goals = node.subscriber_of::<Json<Goal>>("goal").unwrap();
     let _server = node.serve_of::<Json<Goal>, Postcard<Goal>>("plan").unwrap();
     let (json, postcard) = (Json::<Goal>::schema().unwrap(), Postcard::<Goal>::schema().unwrap());
-    let sink = |place: &Place| place.nodes().into_iter().find(|node| node["id"] == "sink").unwrap();
     let types = json!({"goal": json.to_string(), "plan": format!("{json} -> {postcard}")});
     assert_eq!(sink(&place)["types"], types);
     let table = place.run(&["nodes"], b"");
     assert!(table.stdout().contains(&format!("goal:{json}")), "{}", table.stdout());
     let graph = place.run(&["graph", "--format", "dot", "--over", "10ms"], b"");
     assert!(graph.stdout().contains(&format!("goal : {json}")), "{}", graph.stdout());
-    assert!(place.run(&["doctor"], b"").stdout().contains("both sides of each topic and service mean the same type"));
+    assert!(
+        place.run(&["doctor"], b"").stdout().contains("both sides of each topic, service and inbox mean the same type")
+    );
 
     let source = open(&place, "source");
     let mut publisher = source.publisher("goal").unwrap();
@@ -121,6 +122,111 @@ fn types_and_mismatches_are_seen_from_outside() {
     assert!(checked.stdout().contains(&format!("mismatch at node sink: {text}")), "{}", checked.stdout());
     assert_eq!(checked.code, 1);
     drop((publisher, source));
+    assert_eq!(place.run(&["check", "--over", "10ms"], b"").code, 0, "the other side is gone");
+}
+
+fn sink(place: &Place) -> Value {
+    place.nodes().into_iter().find(|node| node["id"] == "sink").unwrap()
+}
+
+fn receiver(place: &Place, arguments: &[&str]) -> Running {
+    let running = place.start(&[&["recv", "sink"], arguments].concat());
+    place.await_inbox("sink");
+    running
+}
+
+#[test]
+fn messages_to_a_node_are_shown_as_json_too() {
+    let place = place("recv_values");
+    let source = open(&place, "source");
+    for (arguments, is_json) in [(["--values", "--count", "2"], false), (["--json", "--count", "2"], true)] {
+        let sink = receiver(&place, &arguments);
+        let mut typed = source.connect_of::<Postcard<Goal>>("sink").unwrap();
+        typed.send(&goal()).unwrap();
+        typed.flush(Duration::from_secs(30)).unwrap();
+        source.connect("sink").unwrap().send(b"no type").unwrap();
+        let sink = sink.ends();
+        assert_eq!(sink.code, 0, "{}", sink.stderr);
+        if !is_json {
+            assert_eq!(sink.stdout(), "{\"at\":[1.5,-2.0],\"name\":\"dock\"}\nno type\n");
+            continue;
+        }
+        let lines: Vec<Value> = sink.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["type"], Postcard::<Goal>::schema().unwrap().to_string());
+        assert_eq!(lines[0]["value"], json!({"name": "dock", "at": [1.5, -2.0]}));
+        assert!(lines[0].get("topic").is_none() && lines[1].get("type").is_none(), "{lines:?}");
+        assert!(lines[1].get("value").is_none(), "{}", lines[1]);
+    }
+}
+
+#[test]
+fn what_is_sent_may_be_of_a_type() {
+    let place = place("send_type");
+    let node = open(&place, "sink");
+    let mut goals = node.inbox_of::<Json<Goal>>().unwrap();
+    let line = br#"{"name":"dock","at":[1.5,-2.0]}"#;
+    let bytes = place.run(&["send", "sink", "--id", "source"], line);
+    let text = format!(
+        "messages to a node are bytes without a type here, and of type {} at node \"sink\"",
+        Json::<Goal>::schema().unwrap()
+    );
+    assert_eq!(bytes.code, 1, "{}", bytes.stderr);
+    assert!(bytes.stderr.contains(&text), "{}", bytes.stderr);
+    assert!(goals.recv_timeout(Duration::from_secs(30)).is_err(), "it is told, too");
+    let mut source = place.start(&["send", "sink", "--id", "source", "--schema", "Goal/json", "--redeliver", "1m"]);
+    source.write(line);
+    source.write(b"\n");
+    let received = goals.recv().unwrap().unwrap().value().unwrap();
+    assert_eq!(received.name, "dock");
+    assert!(goals.try_recv().unwrap().is_none()); // it is processed
+    // The node returns with an inbox of another type: what is sent then comes back.
+    drop(goals);
+    let _points = node.inbox_builder().schema("Point/json".parse().unwrap()).open().unwrap();
+    source.write(line);
+    source.write(b"\n");
+    source.close_stdin();
+    let source = source.ends();
+    assert_eq!(source.code, 3, "{}", source.stderr);
+    let text = "messages to a node are of type Goal/json here, and of type Point/json at node \"sink\"";
+    assert!(source.stderr.contains(text) && source.stderr.contains("sent "), "{}", source.stderr);
+}
+
+#[test]
+fn a_receiver_may_take_one_type_only() {
+    let place = place("recv_type");
+    let mut sink = receiver(&place, &["--schema", "Goal/json", "--count", "1"]);
+    let wrong = place.run(&["send", "sink", "--schema", "Pose/json"], b"{}");
+    assert_eq!(wrong.code, 1, "{}", wrong.stderr);
+    let told = sink.read_stderr_line();
+    assert!(told.contains("messages to a node are of type Goal/json here, and of type Pose/json at node"), "{told}");
+    let right = place.run(&["send", "sink", "--schema", "Goal/json"], b"{}");
+    assert_eq!(right.code, 0, "{}", right.stderr);
+    let sink = sink.ends();
+    assert_eq!((sink.code, sink.stdout()), (0, "{}\n"));
+}
+
+#[test]
+fn types_and_mismatches_of_a_nodes_inbox_are_seen_from_outside() {
+    let place = place("seen_direct");
+    let node = open(&place, "sink");
+    let _goals = node.inbox_of::<Json<Goal>>().unwrap();
+    let json = Json::<Goal>::schema().unwrap();
+    assert_eq!(sink(&place)["types"], json!({"sink": json.to_string()}));
+    let table = place.run(&["nodes"], b"");
+    assert!(table.stdout().contains(&format!("sink:{json}")), "{}", table.stdout());
+    let graph = place.run(&["graph", "--format", "dot", "--over", "10ms"], b"");
+    assert!(graph.stdout().contains(&format!("label=\"sink : {json}\", shape=box")), "{}", graph.stdout());
+
+    let source = open(&place, "source");
+    assert!(source.connect("sink").is_err());
+    until(|| sink(&place)["mismatches"].is_array());
+    let text = format!("messages to a node are of type {json} here, and bytes without a type at node \"source\"");
+    let doctor = place.run(&["doctor"], b"");
+    assert!(doctor.stdout().contains(&text), "{}", doctor.stdout());
+    let checked = place.run(&["check", "--over", "10ms"], b"");
+    assert!(checked.stdout().contains(&format!("mismatch at node sink: {text}")), "{}", checked.stdout());
+    assert_eq!(checked.code, 1);
+    drop(source);
     assert_eq!(place.run(&["check", "--over", "10ms"], b"").code, 0, "the other side is gone");
 }
 

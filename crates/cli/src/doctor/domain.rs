@@ -241,7 +241,7 @@ fn types(snapshot: &Snapshot) -> Check {
     let found: Vec<String> = snapshot.nodes.iter().flat_map(mismatched).collect();
     let todo = "build both sides with the same type, or give one of them another topic";
     match found.len() {
-        0 => Check::pass(NAME, "both sides of each topic and service mean the same type"),
+        0 => Check::pass(NAME, "both sides of each topic, service and inbox mean the same type"),
         1..=5 => Check::warn(NAME, found.join("; "), todo),
         all => Check::warn(NAME, format!("{}; and {} more", found[..5].join("; "), all - 5), todo),
     }
