@@ -1,7 +1,11 @@
 //! Publishers and subscriptions of two types, and of none, on the same topic, and clients and servers likewise: they come and go. What is
 //! of another type reaches nobody who wants one, what matches reaches everybody, and both sides learn of what does not.
 //!
+//! Senders and nodes' own inboxes do the same ([`direct`]).
+//!
 //! In the ledger, each type is a topic of its own, and a subscription without a type hears all of them.
+
+mod direct; // what is sent to nodes
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +25,7 @@ use crate::schedule::{self, Allowed, Program, random};
 
 pub const WORKLOAD: Workload = Workload {
     name: "types",
-    about: "publishers, subscribers, clients and servers of several types come and go",
+    about: "publishers, subscribers, clients, servers, senders and nodes of several types come and go",
     allowed: Allowed { kills: 2, stops: 2, errors: true, pauses: true, large_pages: true },
     redelivery: false,
     users: &[USER],
@@ -99,8 +103,9 @@ fn setup(scene: &Scene) {
     let run: fn(&Scene, Program) -> Pid = |_, program| schedule::start(program);
     let stay: fn(&Scene, Program) -> Pid = |_, program| schedule::start(program.lives());
     let send: fn(&Scene, Program) -> Pid = |scene, program| scene.start_sender(program);
-    match random(|random| random.u8(..4)) {
-        0 => {
+    match random(|random| random.u8(..6)) {
+        0 | 1 => direct::setup(scene),
+        2 => {
             (0..random(|random| random.u32(1..=2))).for_each(|at| start(format!("server-{at}"), serve_on, stay));
             start("servers".into(), servers, run);
             (0..random(|random| random.u32(1..=3))).for_each(|at| start(format!("client-{at}"), call, send));
