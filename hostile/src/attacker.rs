@@ -21,6 +21,7 @@ use testkit::{Random, socket_of};
 use crate::fuse::Stuck;
 use crate::honest::SERVICE;
 use crate::mapping::{CAPACITY, RING_BYTES, memory, ring, seals};
+use crate::records::Records;
 use crate::socket::{connect, receive, receive_all, send};
 
 /// The names of the attacks. Each round chooses one.
@@ -273,11 +274,12 @@ impl Attacker {
 
     /// Says that the victim's inboxes, which take everything, want a type and do not get it.
     fn types(&mut self) -> anyhow::Result<()> {
+        self.declares()?;
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(200) {
             let socket = self.connect()?;
             let inbox = self.random.below(5) as u32;
-            let topic = ["p/x", "p/y", SERVICE, "p/\u{1b}", "q"][self.random.below(5) as usize].to_owned();
+            let topic = ["p/x", "p/y", SERVICE, "p/\u{1b}", "q", ""][self.random.below(6) as usize].to_owned();
             let long = "x".repeat(self.random.below(4000) as usize);
             let type_of =
                 |random: &mut Random| ["", "A", "B", "\u{1b}[2J", &*long][random.below(5) as usize].to_owned();
@@ -287,6 +289,31 @@ impl Attacker {
             if self.random.once_in(2) {
                 receive(&socket);
             }
+        }
+        Ok(())
+    }
+
+    /// Says of what type it sends to the victim's own inbox: once, again, as something else, and as nonsense.
+    fn declares(&mut self) -> anyhow::Result<()> {
+        let (words, fd) = ring(RING_BYTES, seals(), None)?;
+        let before = self.inbox.replace(0);
+        let attached = self.attached(&fd);
+        self.inbox = before;
+        let Some(_socket) = attached? else { return Ok(()) };
+        let mut records = Records::new(words);
+        let type_of = |random: &mut Random| {
+            let name = ["A", "B", "", "\u{1b}[2J"][random.below(4) as usize];
+            forge::write_direct_type(name, random.below(300) as usize)
+        };
+        let first = type_of(&mut self.random);
+        for _ in 0..self.random.below(6) {
+            let (kind, what) = match self.random.below(6) {
+                0 | 1 => (Kind::Topic, first.clone()),
+                2 => (Kind::Topic, type_of(&mut self.random)),
+                3 => (Kind::Topic, b"p/x\0".to_vec()),
+                _ => (Kind::Message, b"x".to_vec()),
+            };
+            records.say(kind, None, None, &what);
         }
         Ok(())
     }
