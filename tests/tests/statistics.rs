@@ -234,3 +234,83 @@ fn statistics_are_for_admitted_users_only() {
     guest.does(leave());
     sink.does(leave());
 }
+
+/// Topic, type, publishers, and what nobody has heard: messages and bytes.
+fn published(stats: &NodeStats) -> Vec<(&str, &str, u64, [u64; 2])> {
+    let shown = |topic: &'_ librpc::PublishedTopic| [topic.unheard, topic.unheard_bytes];
+    stats.published.iter().map(|topic| (&*topic.topic, &*topic.schema, topic.publishers, shown(topic))).collect()
+}
+
+#[test]
+fn topics_are_listed_whether_anybody_subscribes_or_not() {
+    let domain = TestDomain::new();
+    let (mut camera, mut display) = (domain.node("camera"), domain.puppet());
+    for text in ["1", "22"] {
+        assert_eq!(camera.does(publish("a/b", text)), reached(0));
+    }
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    let stats_of_camera = stats(&observed, "camera");
+    assert_eq!(published(stats_of_camera), [("a/b", "", 1, [2, 3])]);
+    assert!(stats_of_camera.published[0].last_unheard.is_some());
+    // What a subscription gets is counted on its channel.
+    display.does(open("display"));
+    display.does(subscribe("all", "a/*"));
+    assert_eq!(camera.does(publish("a/b", "333")), reached(1));
+    display.does(receive_from("all"));
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    assert_eq!(published(stats(&observed, "camera")), [("a/b", "", 1, [2, 3])]);
+    assert_eq!(stats(&observed, "display").inboxes[0].channels[0].sent, 1);
+    camera.stop();
+    let observed = domain.domain().observe(SHORT).unwrap();
+    assert_eq!(find(&observed, "camera").stats.as_ref().unwrap_err(), &ObserveError::Stopped);
+    assert_eq!(*stats(&observed, "display").inboxes[0].channels[0].topics[0], *"a/b", "its subscriber knows it");
+    camera.go_on();
+}
+
+#[test]
+fn a_topic_is_listed_as_long_as_its_publisher_and_nobody_is_woken() {
+    let domain = TestDomain::new();
+    let node = Node::builder("camera").domain(domain.domain()).open().unwrap();
+    let counter = || std::fs::read(domain.path().join("generation")).unwrap();
+    let before = counter();
+    let observed = || domain.domain().observe(LIMIT).unwrap();
+    let mut observer = Observer::new(domain.domain());
+    let mut plain = node.publisher("plain").unwrap();
+    let again = node.publisher("plain").unwrap();
+    let typed = node.publisher_builder("typed").schema("Pose/json".parse().unwrap()).history(1).open().unwrap();
+    let mut outbox = node.outbox();
+    let topics = ["x", "y"].map(|topic| outbox.topic(topic).unwrap());
+    outbox.topic("x").unwrap(); // it has this one already
+    // Large payloads count, too, whether they are copied or not.
+    assert_eq!(plain.publish(&[0; 300_000]).unwrap().inboxes(), 0);
+    let loan = plain.loan(200_000).unwrap();
+    assert_eq!(plain.publish_loan(loan).unwrap().inboxes(), 0);
+    assert_eq!(outbox.publish(topics[1], b"y").unwrap().inboxes(), 0);
+    let expected =
+        [("plain", "", 2, [2, 500_000]), ("typed", "Pose/json", 1, [0, 0]), ("x", "", 1, [0, 0]), ("y", "", 1, [1, 1])];
+    assert_eq!(published(stats(&observed(), "camera")), expected);
+    assert_eq!(published(&node.stats()), expected, "it sees the same itself");
+    assert_eq!(published(stats(&observer.probe(LIMIT).unwrap(), "camera")), [], "a sign of life has no topics");
+    drop((plain, typed, outbox));
+    assert_eq!(published(stats(&observed(), "camera")), [("plain", "", 1, [2, 500_000])]);
+    drop(again);
+    assert_eq!(published(stats(&observed(), "camera")), []);
+    assert_eq!(counter(), before, "a change would have every publisher look again");
+}
+
+#[test]
+fn a_node_lists_thousands_of_topics_and_counts_the_rest() {
+    const MANY: usize = 5000;
+    let domain = TestDomain::new();
+    let node = Node::builder("many").domain(domain.domain()).open().unwrap();
+    let mut outbox = node.outbox();
+    (0..MANY).for_each(|number| _ = outbox.topic(&format!("t/{number}")).unwrap());
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    let many = stats(&observed, "many");
+    assert_eq!((many.published.len(), many.published_left_out), (4096, MANY as u64 - 4096));
+    let names: std::collections::BTreeSet<_> = many.published.iter().map(|topic| &topic.topic).collect();
+    assert_eq!(names.len(), 4096, "each once");
+    drop(outbox);
+    let observed = domain.domain().observe(LIMIT).unwrap();
+    assert_eq!((stats(&observed, "many").published.len(), stats(&observed, "many").published_left_out), (0, 0));
+}

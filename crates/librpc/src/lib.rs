@@ -169,7 +169,7 @@ pub use send::{
 };
 pub use shape::{Describe, Shape};
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
-pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals};
+pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, PublishedTopic, Totals};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 #[cfg(feature = "json")]

@@ -24,6 +24,7 @@ use crate::registry::registration::AnnounceError;
 use crate::registry::view::View;
 use crate::stats::calls::CallTable;
 use crate::stats::ended::EndedTable;
+use crate::stats::published::PublishedTable;
 use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
@@ -119,6 +120,8 @@ pub(crate) struct NodeShared {
     pub(crate) ended_outgoing: Arc<EndedTable>,
     /// What its clients and servers have counted.
     pub(crate) calls: Arc<CallTable>,
+    /// The topics that its outboxes publish.
+    pub(crate) published: Arc<PublishedTable>,
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
@@ -168,6 +171,7 @@ impl NodeShared {
             ended_incoming: Arc::default(),
             ended_outgoing: Arc::default(),
             calls: Arc::default(),
+            published: PublishedTable::new(),
             view: Mutex::default(),
             kept: Arc::new(KeptCount::new()),
             payloads: Payloads::new(limits.payload_bytes),

@@ -8,13 +8,13 @@ use crate::name::Incarnation;
 use crate::observe::ObserveError;
 use crate::registry::NodeInfo;
 use crate::stats::NodeStats;
-use crate::stats::page::{self, Cursor, Item};
+use crate::stats::page::{self, Cursor, Item, PUBLISHED};
 use crate::sys::clock::Instant;
 use crate::sys::dispose::dispose;
 use crate::sys::poll::Poll;
 use crate::sys::socket::{Cut, Received, Sent, Socket};
 use crate::text::harmless;
-use crate::wire::{self, Answer, Observe, PROTOCOL, Page, Reason};
+use crate::wire::{self, Answer, ListedItem, Observe, PROTOCOL, Page, Reason};
 
 /// The largest answer of a node.
 const MAX_PAGES: usize = 10_000;
@@ -84,6 +84,8 @@ pub(super) struct Asked {
     /// When the wait for it began.
     pub(super) since: Instant,
     socket: Watched,
+    /// The published topics are not wanted, nor what comes after them.
+    is_probed: bool,
     place: Option<Cursor>,
     stats: NodeStats,
     pages: usize,
@@ -107,8 +109,8 @@ impl Asked {
             Err(error) => return Err(ObserveError::Failed(error.to_string())),
         }
         let stats = NodeStats::new(node.id.as_str().into(), node.incarnation);
-        let (uid, since) = (node.uid, Instant::now());
-        Ok(Some(Self { token, uid, since, socket, place: None, stats, pages: 0, bytes: 0 }))
+        let (uid, since, is_probed) = (node.uid, Instant::now(), after == Some(Cursor::END));
+        Ok(Some(Self { token, uid, since, socket, is_probed, place: None, stats, pages: 0, bytes: 0 }))
     }
 
     /// How many pages have come.
@@ -150,11 +152,12 @@ impl Asked {
 
     /// Adds a page, and asks for the next one if there is one.
     fn page(&mut self, page: Page) -> Result<Said, String> {
-        let Page { version, namespaces, items, next, payloads } = page;
+        let Page { version, namespaces, items, next, payloads, left_out } = page;
         if self.pages == 0 {
             self.since = Instant::now(); // it may have been silent for long
             self.stats.version = short(&version, MAX_NAME);
             (self.stats.payload_bytes, self.stats.payload_limit) = payloads.unwrap_or_default();
+            self.stats.published_left_out = left_out.unwrap_or_default();
             let namespaces = namespaces.into_iter().take(MAX_NAMESPACES);
             self.stats.namespaces = namespaces.map(|(name, number)| (short(&name, MAX_NAME), number)).collect();
         }
@@ -167,9 +170,14 @@ impl Asked {
             ));
         }
         for item in items {
-            page::add(&mut self.stats, Item::try_from(item).map_err(|bad| bad.to_string())?);
+            if !(self.is_probed && matches!(item, ListedItem::Published(_))) {
+                page::add(&mut self.stats, Item::try_from(item).map_err(|bad| bad.to_string())?);
+            }
         }
         let Some(next) = next.map(Cursor::from) else { return Ok(Said::All) };
+        if self.is_probed && next.part >= PUBLISHED {
+            return Ok(Said::All);
+        }
         if self.place.is_some_and(|place| next <= place) {
             return Err("its statistics never end".into());
         }
@@ -195,14 +203,14 @@ fn short(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{ListedChannel, ListedItem, ListedPlace};
+    use crate::wire::{ListedChannel, ListedPlace};
 
     /// The other end of its socket is closed, so each further question fails.
     fn asked() -> Asked {
         let stats = NodeStats::new("endless".into(), Incarnation::from_bytes([1; 16]));
         let (socket, since) = (Socket::spare().expect("a descriptor"), Instant::now());
         let socket = Watched { socket, poll: Arc::new(Poll::new().expect("a descriptor")) };
-        Asked { token: 1, uid: 0, since, socket, place: None, stats, pages: 0, bytes: 0 }
+        Asked { token: 1, uid: 0, since, socket, is_probed: false, place: None, stats, pages: 0, bytes: 0 }
     }
 
     fn next(serial: u64) -> Option<ListedPlace> {

@@ -65,5 +65,6 @@ fn page(node: &NodeShared, behind: Option<Cursor>) -> Page {
     });
     let namespaces = if behind.is_none() { process::namespaces() } else { Vec::new() };
     let payloads = behind.is_none().then(|| node.payloads.used());
-    Page { version: pages::VERSION.to_owned(), namespaces, items, next: next.map(Into::into), payloads }
+    let left_out = behind.is_none().then(|| node.published.left_out()).filter(|&topics| topics > 0);
+    Page { version: pages::VERSION.to_owned(), namespaces, items, next: next.map(Into::into), payloads, left_out }
 }

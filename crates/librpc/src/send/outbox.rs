@@ -102,7 +102,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(node: Arc<Owned>) -> Self {
-        let (routes, topics) = (Routes::new((**node).clone()), Topics::default());
+        let (routes, topics) = (Routes::new((**node).clone()), Topics::new(node.published.clone()));
         let born = node.born; // a forked child can make outboxes of an inherited node, but send nothing
         Self { node, routes, topics, undelivered: Vec::new(), pending: 0, born, tasks: None, matching: None }
     }

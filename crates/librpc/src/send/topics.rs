@@ -13,6 +13,7 @@ use crate::send::message::Message;
 use crate::send::rate::Pace;
 use crate::send::route::{Declared, Route, RouteId};
 use crate::send::topic_name::TopicName;
+use crate::stats::published::{PublishedGuard, PublishedTable};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
 use crate::topic::{InvalidTopic, MAX_TOPICS, check_topic};
@@ -39,8 +40,10 @@ impl TopicNames {
 }
 
 /// The topics of an outbox.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Topics {
+    /// Where the node lists them.
+    published: Arc<PublishedTable>,
     pub(crate) names: TopicNames,
     pub(crate) list: Vec<TopicState>,
     by_name: HashMap<Arc<str>, Topic>,
@@ -64,6 +67,8 @@ pub(crate) struct TopicState {
     pub(crate) pace: Option<Box<Pace>>,
     /// What is kept for late subscriptions.
     pub(crate) history: Option<Box<History>>,
+    /// Keeps it listed, and counts what nobody subscribes to.
+    listed: PublishedGuard,
     /// The message that is being published was offered to all routes, and those that have not got it are marked.
     pub(crate) is_offered: bool,
 }
@@ -112,6 +117,9 @@ impl TopicState {
     /// Publishes to the routes that take the message at once. Returns how many did.
     #[inline(always)]
     pub(crate) fn offer(&mut self, routes: &mut [Route], topic: Topic, payload: &[u8]) -> usize {
+        if self.routes.is_empty() {
+            self.listed.unheard(payload.len());
+        }
         let (number, mut inboxes) = (topic.number(), 0);
         for leg in &mut self.routes {
             let route = &mut routes[leg.id.at];
@@ -138,6 +146,9 @@ impl TopicState {
             slot: Some(slot),
             past: false,
         };
+        if self.routes.is_empty() {
+            self.listed.unheard(slot.get().map_or(0, |slot| slot.bytes() as usize));
+        }
         let mut inboxes = 0;
         for leg in &mut self.routes {
             let route = &mut routes[leg.id.at];
@@ -169,6 +180,11 @@ impl TopicRoute {
 }
 
 impl Topics {
+    pub(crate) fn new(published: Arc<PublishedTable>) -> Self {
+        let (names, list, by_name) = (TopicNames::default(), Vec::new(), HashMap::new());
+        Self { published, names, list, by_name, watch: None, version: 0 }
+    }
+
     /// The topic of this name: the existing one, or a new one.
     pub(crate) fn declare(&mut self, name: &str, schema: Option<Schema>) -> Result<Topic, InvalidTopic> {
         check_topic(name)?;
@@ -184,6 +200,7 @@ impl Topics {
         let topic = Topic(self.list.len());
         self.by_name.insert(name.into(), topic);
         let name = Arc::new(TopicName::new(name.into(), schema));
+        let listed = self.published.begin(name.name().clone(), name.schema());
         let state = TopicState {
             name: name.clone(),
             routes: Vec::new(),
@@ -193,6 +210,7 @@ impl Topics {
             version: 0,
             pace: None,
             history: None,
+            listed,
             is_offered: false,
         };
         self.list.push(state);

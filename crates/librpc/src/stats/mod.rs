@@ -8,12 +8,14 @@ pub(crate) mod calls; //     what clients and servers have counted
 pub(crate) mod channels; //  the channels of an inbox, as its statistics see them
 pub(crate) mod ended; //     what was counted on channels that have ended
 pub(crate) mod page; //      the items of a node's statistics, in order
+pub(crate) mod published; // the topics that a node publishes
 pub(crate) mod sampling; //  which messages carry a time stamp
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::calls::{CallFailure, CallFailures, CallSide, CallStats};
+pub use self::published::PublishedTopic;
 
 use librpc_ring::{Counters, Histogram, Memory, Mode, layout};
 
@@ -47,6 +49,10 @@ pub struct NodeStats {
     pub calls: Vec<CallStats>,
     /// The topics that its subscriptions may not read. For each subscription, the last 8 of which it was notified.
     pub denials: Vec<Denial>,
+    /// The topics that it publishes, whether anybody subscribes to them or not. At most 4,096.
+    pub published: Vec<PublishedTopic>,
+    /// How many others it publishes, which are not listed.
+    pub published_left_out: u64,
     /// Bytes of the memory that its outboxes have made for large payloads.
     pub payload_bytes: u64,
     /// How many there may be: [`crate::Limits::payload_bytes`].
@@ -67,6 +73,8 @@ impl NodeStats {
             ended_outgoing: Vec::new(),
             calls: Vec::new(),
             denials: Vec::new(),
+            published: Vec::new(),
+            published_left_out: 0,
             payload_bytes: 0,
             payload_limit: 0,
         }

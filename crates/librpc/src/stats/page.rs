@@ -8,12 +8,14 @@ use librpc_ring::Histogram;
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::policy::Policy;
 use crate::stats::{
-    CallFailures, CallSide, CallStats, ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, Totals,
+    CallFailures, CallSide, CallStats, ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats,
+    PublishedTopic, Totals,
 };
 use crate::text::harmless;
 use crate::topic::{Pattern, check_topic};
 use crate::wire::{
-    ListedAddress, ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTotals,
+    ListedAddress, ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTopic,
+    ListedTotals,
 };
 
 /// How far a reader has got: everything up to here was read. By default, nothing.
@@ -35,9 +37,11 @@ pub(crate) const INBOXES: u32 = 2;
 pub(crate) const OUTGOING: u32 = 3;
 pub(crate) const DENIED: u32 = 4;
 pub(crate) const CALLS: u32 = 5;
+pub(crate) const PUBLISHED: u32 = 6;
 
 impl Cursor {
-    /// Everything was read except the denied topics and the calls, which are requested together with a sign of life.
+    /// Everything was read except the denied topics and the calls, which are requested together with a sign of life. Where published
+    /// topics begin, a reader that wants no more than that stops.
     pub(crate) const END: Self = Self { part: OUTGOING, inbox: 0, serial: u64::MAX, begun: false };
 }
 
@@ -63,6 +67,7 @@ pub(crate) enum Item {
     EndedOutgoing(EndedChannels),
     Denied(Denial),
     Calls(CallStats),
+    Published(PublishedTopic),
 }
 
 /// Puts an item where it belongs. A channel comes after its inbox.
@@ -81,6 +86,7 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
         Item::EndedOutgoing(ended) => stats.ended_outgoing.push(ended),
         Item::Denied(denial) => stats.denials.push(denial),
         Item::Calls(calls) => stats.calls.push(calls),
+        Item::Published(topic) => stats.published.push(topic),
     }
 }
 
@@ -119,6 +125,9 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
             size_of::<Denial>() + by.len() + topic.len() + text.len()
         }
         ListedItem::Calls(calls) => size_of::<CallStats>() + latency_bytes(&calls.latency) + calls.service.len(),
+        ListedItem::Published(ListedTopic { topic, schema, .. }) => {
+            size_of::<PublishedTopic>() + 2 * TEXT + topic.len() + schema.as_ref().map_or(0, String::len)
+        }
     }
 }
 
@@ -148,6 +157,7 @@ impl From<&Item> for ListedItem {
             Item::EndedOutgoing(ended) => Self::EndedOutgoing(ended.into()),
             Item::Denied(denial) => Self::Denied(denial.into()),
             Item::Calls(calls) => Self::Calls(calls.into()),
+            Item::Published(topic) => Self::Published(topic.into()),
         }
     }
 }
@@ -168,6 +178,7 @@ impl TryFrom<ListedItem> for Item {
             ListedItem::EndedOutgoing(ended) => Self::EndedOutgoing(ended.try_into()?),
             ListedItem::Denied(denial) => Self::Denied(denial.try_into()?),
             ListedItem::Calls(calls) => Self::Calls(calls.try_into()?),
+            ListedItem::Published(topic) => Self::Published(topic.try_into()?),
         })
     }
 }
@@ -268,6 +279,29 @@ impl TryFrom<ListedCalls> for CallStats {
         let side = if side == 0 { CallSide::Client } else { CallSide::Server };
         let (failures, latency) = (CallFailures::from_counts(failures.iter().copied()), histogram(&latency)?);
         Ok(Self { service: service.into(), side, open, calls, answered, failures, latency })
+    }
+}
+
+impl From<&PublishedTopic> for ListedTopic {
+    fn from(published: &PublishedTopic) -> Self {
+        let PublishedTopic { topic, schema, publishers, unheard, unheard_bytes, last_unheard } = published;
+        let schema = (!schema.is_empty()).then(|| schema.to_string());
+        let counters = vec![*publishers, *unheard, *unheard_bytes];
+        Self { topic: topic.to_string(), schema, counters, last: last_unheard.map(ns) }
+    }
+}
+
+impl TryFrom<ListedTopic> for PublishedTopic {
+    type Error = BadListing;
+
+    fn try_from(ListedTopic { topic, schema, counters, last }: ListedTopic) -> Result<Self, BadListing> {
+        check_topic(&topic).map_err(|_| BadListing("an invalid topic"))?;
+        let [publishers, unheard, unheard_bytes, ..] = counters[..] else {
+            return Err(BadListing("too few counts of a topic"));
+        };
+        let schema = harmless(schema.as_deref().unwrap_or_default()).into();
+        let last_unheard = last.map(Duration::from_nanos);
+        Ok(Self { topic: topic.into(), schema, publishers, unheard, unheard_bytes, last_unheard })
     }
 }
 
@@ -479,6 +513,8 @@ mod tests {
         let pair = EndedChannels { peer, address: address.clone(), totals: ended, latency };
         let (by, topic, text) = ("camera".into(), "a/b".into(), "no".into());
         let denial = Denial { inbox: 1, by, uid: 6, topic, text, is_mismatch: false, mismatch: None };
+        let (topic, schema, last_unheard) = ("a/b".into(), "Pose/json".into(), Some(Duration::from_nanos(34)));
+        let published = PublishedTopic { topic, schema, publishers: 31, unheard: 32, unheard_bytes: 33, last_unheard };
         let items = [
             Item::Inbox { number: 1, address, policy, capacity: 4096, ended },
             Item::Incoming(channel()),
@@ -486,6 +522,7 @@ mod tests {
             Item::EndedIncoming(pair.clone()),
             Item::EndedOutgoing(pair),
             Item::Denied(denial),
+            Item::Published(published),
         ];
         let next = Some(ListedPlace { part: 1, inbox: 0, serial: 9, begun: false });
         let (version, namespaces) = ("0.1.0".to_owned(), vec![("pid".to_owned(), 4)]);
@@ -495,6 +532,7 @@ mod tests {
             items: items.iter().map(ListedItem::from).collect(),
             next,
             payloads: Some((4096, 8192)),
+            left_out: Some(35),
         };
         let bytes = encode(&page);
         let again: Page = decode(&bytes).unwrap();
@@ -506,14 +544,15 @@ mod tests {
     }
 
     const PINNED: &str = "\
-        a50065302e312e3001818263706964040286820081a50001018201818163612f2a021910000300048a010203040506070809\
+        a60065302e312e3001818263706964040287820081a50001018201818163612f2a021910000300048a010203040506070809\
         0a820181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f6208900b\
         0c1910000d0e0f10111213141516183318341835098217f60a881a0001631d1a00015f900101183c0118a501820281ab0066\
         63616d65726101500707070707070707070707070707070702080301040205010602078163612f6208900b0c1910000d0e0f\
         10111213141516183318341835098217f60a881a0001631d1a00015f900101183c0118a501820381a4006663616d65726101\
         8201818163612f2a028a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820481a4006663616d65\
         7261018201818163612f2a028a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820581a5000101\
-        6663616d65726102060363612f6204626e6f0384010009f40482191000192000\
+        6663616d65726102060363612f6204626e6f820781a40063612f620169506f73652f6a736f6e0283181f1820182103182203\
+        84010009f40482191000192000051823\
         ";
 
     #[test]

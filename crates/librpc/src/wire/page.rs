@@ -22,6 +22,9 @@ pub(crate) struct Page {
     /// Bytes of the node's memory for payloads, and how many there may be; on the first page only.
     #[n(4)]
     pub(crate) payloads: Option<(u64, u64)>,
+    /// How many published topics are not listed, if there are any; on the first page only.
+    #[n(5)]
+    pub(crate) left_out: Option<u64>,
 }
 
 /// How far an observer has come: the last item that it was given.
@@ -38,7 +41,8 @@ pub(crate) struct ListedPlace {
     pub(crate) begun: bool,
 }
 
-/// An inbox, a channel, channels that have ended, a topic that an inbox may not read, or what was counted of calls.
+/// An inbox, a channel, channels that have ended, a topic that an inbox may not read, what was counted of calls, or a topic that is
+/// published.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum ListedItem {
     #[n(0)]
@@ -55,6 +59,25 @@ pub(crate) enum ListedItem {
     Denied(#[n(0)] ListedDenial),
     #[n(6)]
     Calls(#[n(0)] ListedCalls),
+    #[n(7)]
+    Published(#[n(0)] ListedTopic),
+}
+
+/// A topic that a node publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedTopic {
+    #[n(0)]
+    pub(crate) topic: String,
+    /// Its type as text, if it has one.
+    #[n(1)]
+    pub(crate) schema: Option<String>,
+    /// How many publishers have it; messages and bytes that were published while nobody subscribed.
+    #[n(2)]
+    pub(crate) counters: Vec<u64>,
+    /// How long ago the last of those was published, in ns.
+    #[n(3)]
+    pub(crate) last: Option<u64>,
 }
 
 /// What clients, or servers, have counted for a service.
