@@ -2,15 +2,16 @@
 //!
 //! If the name is the id of a node, the part consists of the node, its inboxes, its channels in both directions, and
 //! the other ends of these. Otherwise the name is a topic or a pattern, and the part consists of the inboxes that would
-//! receive such a topic, the channels that carry one, and their nodes. An inbox for everything (`**`) is not connected
-//! to a node.
+//! receive such a topic, the channels that carry one, those who publish on one, and their nodes; or it is a service, with its clients and
+//! servers. An inbox for everything (`**`) is not connected to a node.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use crate::services::ServiceRow;
-use crate::snapshot::{ChannelRow, InboxRow, Snapshot};
-use crate::warnings::Warning;
+use librpc::Pattern;
+
+use crate::outcome::say;
+use crate::snapshot::{ChannelRow, InboxRow, Snapshot, State};
 
 /// A receiver shows at most this many topics of a channel, so a list of this length may be incomplete.
 const SHOWN_TOPICS: usize = 32;
@@ -21,13 +22,13 @@ const ANY: &str = "**";
 /// The part of a snapshot that is connected to this.
 pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
     let is_node = snapshot.nodes.iter().any(|node| node.id == what);
-    let is_pattern = what.parse::<librpc::Pattern>().is_ok();
+    let is_pattern = what.parse::<Pattern>().is_ok();
     let is_wanted = |text: &str| if is_node { text == what } else { is_pattern && overlaps(text, what) };
     let receives =
         |inbox: &InboxRow| inbox.addresses.iter().any(|address| *address != inbox.node && is_wanted(address));
     let carries = |row: &ChannelRow| {
         let topics = &row.stats.topics;
-        let is_complete = row.by_receiver && topics.len() < SHOWN_TOPICS;
+        let is_complete = row.by_receiver && topics.len() < SHOWN_TOPICS && !row.is_of_calls;
         topics.iter().any(|topic| is_wanted(topic))
             || !is_complete && row.addresses.iter().any(|address| *address != row.to && is_wanted(address))
     };
@@ -37,32 +38,64 @@ pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
     let inboxes =
         snapshot.inboxes.iter().filter(|inbox| is_its(inbox) || channels.iter().any(|row| row.leads_to(inbox)));
     let inboxes: Vec<_> = inboxes.cloned().collect();
+    let is_of = |node: &str, name: &str| is_node && node == what || is_wanted(name);
+    let services = snapshot.services.iter().filter(|row| is_of(&row.node, &row.stats.service));
+    let services: Vec<_> = services.cloned().collect();
+    let published = snapshot.published.iter().filter(|row| is_of(&row.node, &row.stats.topic));
+    let published: Vec<_> = published.cloned().collect();
     let mut ids: HashSet<&str> = channels.iter().flat_map(|row| [&*row.from, &*row.to]).collect();
     ids.extend(inboxes.iter().map(|inbox| &*inbox.node));
-    ids.insert(what);
-    let is_of = |row: &&ServiceRow| if is_node { row.node == what } else { *row.stats.service == *what };
-    let services: Vec<_> = snapshot.services.iter().filter(is_of).cloned().collect();
     ids.extend(services.iter().map(|row| &*row.node));
-    let nodes = snapshot.nodes.iter().filter(|node| ids.contains(&*node.id)).cloned().collect();
-    Snapshot { at: snapshot.at, nodes, inboxes, channels, services }
+    ids.extend(published.iter().map(|row| &*row.node));
+    ids.insert(what);
+    let nodes = snapshot.nodes.iter().filter(|node| ids.contains(&*node.id)).cloned();
+    let nodes = nodes.map(|mut node| {
+        // Of the other ends, what has nothing to do with this is left out.
+        let is_its = node.id == what;
+        node.denials.retain(|denial| is_its || is_node && denial.by == what || is_wanted(&denial.topic));
+        node
+    });
+    let (at, nodes) = (snapshot.at, nodes.collect());
+    Snapshot { at, nodes, inboxes, channels, services, published }
 }
 
-/// The part of a snapshot, and of its warnings, that is connected to this; `None`: everything.
-pub(crate) fn select<'s>(
-    snapshot: &'s Snapshot,
-    warnings: Vec<Warning>,
-    what: Option<&str>,
-) -> (Cow<'s, Snapshot>, Vec<Warning>) {
-    let Some(what) = what else { return (Cow::Borrowed(snapshot), warnings) };
-    let part = part(snapshot, what);
-    let has_node = |id: &str| part.nodes.iter().any(|node| node.id == id);
-    let has_channel = |from: &str, to: &str| part.channels.iter().any(|row| row.from == from && row.to == to);
-    let is_in = |warning: &Warning| match &warning.from {
-        Some(from) => has_channel(from, &warning.node),
-        None => has_node(&warning.node),
-    };
-    let warnings = warnings.into_iter().filter(is_in).collect();
-    (Cow::Owned(part), warnings)
+/// The part of a snapshot that is connected to this; `None`: everything.
+pub(crate) fn select<'s>(snapshot: &'s Snapshot, what: Option<&str>) -> Cow<'s, Snapshot> {
+    what.map_or(Cow::Borrowed(snapshot), |what| Cow::Owned(part(snapshot, what)))
+}
+
+/// Says so if a domain has nodes, and none of them has to do with what was asked for.
+pub(crate) fn say_if_nothing_matches(part: &Snapshot, all: &Snapshot, what: Option<&str>) {
+    if let Some(what) = what.filter(|_| part.is_empty() && !all.is_empty()) {
+        say(format_args!("{}", nothing_matches(what)));
+    }
+}
+
+/// What is said then.
+pub(crate) fn nothing_matches(what: &str) -> String {
+    format!("nothing matches {what}: no node, topic or service, and no pattern of a subscription")
+}
+
+/// Whether a topic, pattern or service is among what was asked for. Nothing was asked for: everything is.
+pub(crate) fn shows(wanted: &[Pattern], name: &str) -> bool {
+    wanted.is_empty() || wanted.iter().any(|pattern| overlaps(pattern.as_str(), name))
+}
+
+/// Says which nodes had no part in a list, and whether nothing of what was asked for is there.
+pub(crate) fn say_what_is_missing(snapshot: &Snapshot, wanted: &[Pattern], is_empty: bool) {
+    for node in &snapshot.nodes {
+        if !matches!(node.state, State::Alive | State::Dead) {
+            let (state, why) = (node.state.name(), node.why.as_deref().unwrap_or_default());
+            say(format_args!("{}: {state}: {why}", node.id));
+        }
+        if node.topics_left_out > 0 {
+            say(format_args!("{}: {} more topics are not listed", node.id, node.topics_left_out));
+        }
+    }
+    if is_empty && !wanted.is_empty() && !snapshot.nodes.is_empty() {
+        let wanted: Vec<&str> = wanted.iter().map(Pattern::as_str).collect();
+        say(format_args!("nothing matches {}", wanted.join(" or ")));
+    }
 }
 
 /// Whether there can be a topic that matches both patterns. (A topic is a pattern that only itself matches.)

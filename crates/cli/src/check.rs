@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::about;
 use crate::domain::DomainArgs;
-use crate::latency::readable;
-use crate::options::OverArgs;
+use crate::latency::{counted, readable};
+use crate::options::{AboutArgs, OverArgs};
 use crate::outcome::{CommandResult, Outcome};
 use crate::snapshot::{Looker, Snapshot, State};
 
@@ -15,14 +16,19 @@ use crate::snapshot::{Looker, Snapshot, State};
 ///
 /// Exit code 0: all is well. 1: a limit is exceeded, a node is missing or does not answer, or two nodes that are there mean a topic or
 /// a service as different types. 3: all is well, but
-/// messages were lost while it looked. If there is no domain, all is well unless --node names a node.
+/// messages were lost while it looked. If there is no domain, all is well unless --node names a node. If a node, topic, pattern or service is
+/// named, only what is connected to it is checked, and that there is something; messages count as lost on those of its channels that are there
+/// at the end.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc check                                # no stalled node, no inbox over 75 %, no losses
-  librpc check --node display --max-p99 5ms
+  librpc check --node display                 # and this node must be there
+  librpc check 'sensor/**' --max-p99 5ms      # only these topics
   librpc check --over 10s --max-depth 50 --max-lost 100")]
 pub(crate) struct Args {
+    #[command(flatten)]
+    about: AboutArgs,
     /// A node that must be there and answer. May be repeated
     #[arg(long, value_name = "NODE")]
     node: Vec<String>,
@@ -65,9 +71,14 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     std::thread::sleep(over);
     let mut later = looker.look()?;
     later.compare_with(&earlier);
-    let lost = later.lost_since(&earlier);
-    let failures = failures(args, &later);
-    let (nodes, channels) = (later.nodes.len(), later.channels.len());
+    let part = about::select(&later, args.about.what.as_deref());
+    let (lost, mut failures) = match &args.about.what {
+        None => (later.lost_since(&earlier), Vec::new()),
+        Some(what) if part.is_empty() && !later.is_empty() => (0, vec![about::nothing_matches(what)]),
+        Some(_) => (part.lost_on_channels_since(&earlier), Vec::new()),
+    };
+    failures.extend(self::failures(args, &later, &part));
+    let (nodes, channels) = (part.nodes.len(), part.channels.len());
     let is_lossy = lost > args.max_lost;
     let result = Result { ok: failures.is_empty() && !is_lossy, failures, lost, nodes, channels };
     let text = if args.json {
@@ -92,10 +103,11 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
     number.ok_or_else(|| "it must be from 0 to 100".into())
 }
 
-fn failures(args: &Args, snapshot: &Snapshot) -> Vec<String> {
+/// What is wrong in this part. The nodes that must be there need not be connected to it.
+fn failures(args: &Args, all: &Snapshot, snapshot: &Snapshot) -> Vec<String> {
     let mut failures = Vec::new();
     for wanted in &args.node {
-        match snapshot.nodes.iter().find(|node| node.id == *wanted) {
+        match all.nodes.iter().find(|node| node.id == *wanted) {
             None => failures.push(format!("node {wanted} is not there")),
             Some(node) if node.state != State::Alive => {
                 failures.push(format!("node {wanted} is {}", node.state.name()))
@@ -115,16 +127,16 @@ fn failures(args: &Args, snapshot: &Snapshot) -> Vec<String> {
         failures.push(format!("dead: {}", dead.join(", ")));
     }
     for node in &snapshot.nodes {
-        failures.extend(node.mismatches_now.iter().map(|text| format!("mismatch at node {}: {text}", node.id)));
+        failures.extend(node.mismatched(true).map(|text| format!("mismatch at node {}: {text}", node.id)));
     }
     for row in &snapshot.channels {
-        let (percent, to) = (row.fill() * 100.0, row.address());
+        let (percent, ends) = (row.fill() * 100.0, row.ends());
         if percent > args.max_depth && row.stats.policy != librpc::Policy::Latest {
-            failures.push(format!("{} → {to}: {percent:.0} % full", row.from));
+            failures.push(format!("{ends}: {percent:.0} % full, {} wait", counted(row.stats.queued, "message")));
         }
         let p99 = row.latency().quantile(0.99).unwrap_or(0);
         if args.max_p99.is_some_and(|most| u128::from(p99) > most.as_nanos()) {
-            failures.push(format!("{} → {to}: p99 {}", row.from, readable(p99)));
+            failures.push(format!("{ends}: p99 {}", readable(p99)));
         }
     }
     failures

@@ -17,12 +17,13 @@ mod metrics; //      a page for Prometheus
 mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin, or files, to a topic
 mod recv; //         messages to stdout
-mod serve;
-mod services; //        a command as a service
+mod serve; //        a command as a service
+mod services; //     lists the services of a domain
 mod send; //         lines of stdin, or files, to a node
 mod stat; //         what every channel has counted
 mod subscribe; //    sub: what is published, to stdout
 mod top; //          a domain at work, live
+mod topics; //       lists the topics of a domain
 // What they share:
 mod about; //        what is connected to a node, topic or pattern
 mod admit; //        --admit
@@ -40,7 +41,9 @@ mod outcome; //      how a command ends
 mod output; //       messages on stdout
 mod pace; //         how many messages are due
 mod payload; //      numbered messages that are checked
+mod published; //    the topics of a domain, each with both its ends
 mod report; //       what a look found, as lines of JSON
+mod served; //       what clients and servers have counted
 mod side; //         one side of an exchange
 mod snapshot; //     what a look at a domain found
 mod source; //       --id, --wait, --rate, --redeliver
@@ -48,6 +51,7 @@ mod stdout; //       writes that may block, and end at a signal
 mod turned_away; //  messages that never got into an inbox
 mod value; //        payloads of a type as JSON
 mod warnings; //     what is wrong, by name
+mod watch; //        one look, or one after the other
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -88,6 +92,8 @@ enum Command {
     Nodes(nodes::Args),
     Stat(stat::Args),
     Top(top::Args),
+    Topics(topics::Args),
+    Services(services::Args),
     Hz(hz::Args),
     Graph(graph::Args),
     Metrics(metrics::Args),
@@ -135,6 +141,8 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::Nodes(args) => nodes::run(domain, &args),
         Command::Stat(args) => stat::run(domain, &args),
         Command::Top(args) => top::run(domain, &args),
+        Command::Topics(args) => topics::run(domain, &args),
+        Command::Services(args) => services::run(domain, &args),
         Command::Hz(args) => hz::run(domain, args),
         Command::Graph(args) => graph::run(domain, &args),
         Command::Metrics(args) => metrics::run(domain, &args),

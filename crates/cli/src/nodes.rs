@@ -101,7 +101,9 @@ fn types(node: &NodeInfo) -> BTreeMap<&str, String> {
 
 /// The topics that a node's subscriptions do not get, according to the node.
 fn denied(node: &NodeInfo, stats: &Result<NodeStats, ObserveError>, of_types: bool) -> Vec<String> {
-    stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, of_types))
+    let Ok(stats) = stats else { return Vec::new() };
+    let of_kind = denials(node, stats, |_| true).into_iter().filter(|denial| denial.is_mismatch == of_types);
+    of_kind.map(|denial| denial.text).collect()
 }
 
 /// The addresses of a node's inboxes, each with its type if it has one.

@@ -36,7 +36,7 @@ pub(crate) struct PatternArgs {
 /// What a command shows of a domain.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct AboutArgs {
-    /// Show only this node, topic or pattern, with everything connected to it
+    /// Only this node, topic, pattern or service, with everything connected to it
     pub(crate) what: Option<String>,
 }
 

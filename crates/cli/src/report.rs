@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::services::ServiceRow;
+use crate::served::ServiceRow;
 use crate::snapshot::{ChannelRow, InboxRow, NodeRow, Recent, Snapshot, State, policy_name};
 use crate::warnings::Warning;
 
@@ -39,14 +39,14 @@ struct Service<'a> {
 
 /// What a histogram says. Null: nothing was measured.
 #[derive(Serialize)]
-struct Latency {
-    latency_samples: u64,
-    latency_mean_ns: Option<u64>,
-    latency_p50_ns: Option<u64>,
-    latency_p90_ns: Option<u64>,
-    latency_p99_ns: Option<u64>,
-    latency_p999_ns: Option<u64>,
-    latency_max_ns: Option<u64>,
+pub(crate) struct Latency {
+    pub(crate) latency_samples: u64,
+    pub(crate) latency_mean_ns: Option<u64>,
+    pub(crate) latency_p50_ns: Option<u64>,
+    pub(crate) latency_p90_ns: Option<u64>,
+    pub(crate) latency_p99_ns: Option<u64>,
+    pub(crate) latency_p999_ns: Option<u64>,
+    pub(crate) latency_max_ns: Option<u64>,
 }
 
 impl From<&librpc::Histogram> for Latency {
@@ -91,7 +91,8 @@ impl<'a> From<&'a ServiceRow> for Service<'a> {
     }
 }
 
-fn round(rate: f64) -> f64 {
+/// A rate with three digits after the point.
+pub(crate) fn round(rate: f64) -> f64 {
     (rate * 1000.0).round() / 1000.0
 }
 

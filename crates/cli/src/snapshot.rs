@@ -3,12 +3,17 @@
 //! Both ends report a channel. The report of the receiver counts, because it maps the memory of both sides. A channel
 //! to a node that does not answer is shown as its sender sees it.
 
+mod denials; // what inboxes do not get
+
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::services::{self, ServiceRow};
+pub(crate) use denials::{DenialRow, denials};
+
+use crate::served::{self, ServiceRow};
 use librpc::{
-    Address, ChannelStats, Domain, Histogram, InboxInfo, NodeInfo, NodeStats, ObserveError, Observed, Observer, Totals,
+    Address, ChannelStats, Domain, Histogram, InboxInfo, ObserveError, Observed, Observer, PublishedTopic, Totals,
 };
 
 /// How long a node may take to answer.
@@ -40,12 +45,10 @@ pub(crate) struct NodeRow {
     pub(crate) version: Option<String>,
     pub(crate) namespaces: Vec<(String, u64)>,
     pub(crate) addresses: Vec<String>,
-    /// The topics that its subscriptions may not read, one line each.
-    pub(crate) denials: Vec<String>,
-    /// Its inboxes that others mean as another type, one line each.
-    pub(crate) mismatches: Vec<String>,
-    /// Those of which the other node is there.
-    pub(crate) mismatches_now: Vec<String>,
+    /// What its inboxes do not get.
+    pub(crate) denials: Vec<DenialRow>,
+    /// How many of its topics are not listed.
+    pub(crate) topics_left_out: u64,
     /// Its memory for large payloads; `None`: it does not answer.
     pub(crate) payloads: Option<Payloads>,
 }
@@ -74,6 +77,8 @@ pub(crate) struct InboxRow {
     pub(crate) types: Option<String>,
     /// Whether it receives requests or replies.
     pub(crate) is_of_calls: bool,
+    /// Whether it receives requests.
+    pub(crate) is_service: bool,
     pub(crate) policy: &'static str,
     pub(crate) capacity: u64,
     pub(crate) channels: usize,
@@ -110,6 +115,16 @@ pub(crate) struct ChannelRow {
     pub(crate) recent: Option<Recent>,
 }
 
+/// A topic that a node says it publishes.
+#[derive(Clone, Debug)]
+pub(crate) struct PublishedRow {
+    pub(crate) node: String,
+    pub(crate) incarnation: String,
+    pub(crate) stats: PublishedTopic,
+    /// Messages per second that nobody has subscribed to, since an earlier look, if there was one.
+    pub(crate) unheard: Option<f64>,
+}
+
 /// Rates between two looks, per second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rates {
@@ -117,6 +132,7 @@ pub(crate) struct Rates {
     pub(crate) received: f64,
     pub(crate) bytes: f64,
     pub(crate) lost: f64,
+    pub(crate) dropped: f64,
     /// The part of the time that the sender spent waiting for room, 0 to 1.
     pub(crate) blocked: f64,
 }
@@ -137,6 +153,7 @@ pub(crate) struct Snapshot {
     pub(crate) inboxes: Vec<InboxRow>,
     pub(crate) channels: Vec<ChannelRow>,
     pub(crate) services: Vec<ServiceRow>,
+    pub(crate) published: Vec<PublishedRow>,
 }
 
 /// Looks at a domain, again and again.
@@ -178,26 +195,6 @@ pub(crate) fn listed_type(inbox: &InboxInfo) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(" -> "))
 }
 
-/// The topics that a node's subscriptions do not get, one line each: because they are of another type, or because they may not be read.
-pub(crate) fn denials(node: &NodeInfo, stats: &NodeStats, of_types: bool) -> Vec<String> {
-    let line = |denial: &librpc::Denial| {
-        let listed = node.listed.iter().find(|inbox| inbox.number == denial.inbox);
-        let subscription = listed.map_or_else(|| format!("inbox {}", denial.inbox), |inbox| inbox.addresses.join(" "));
-        match denial.is_mismatch {
-            true => denial.text.to_string(),
-            false => format!("subscription {subscription} is denied by node {}: {}", denial.by, denial.text),
-        }
-    };
-    stats.denials.iter().filter(|denial| denial.is_mismatch == of_types).map(line).collect()
-}
-
-/// What the living nodes mean as another type.
-fn mismatched_with(observed: &[Observed], stats: &NodeStats) -> Vec<String> {
-    let is_there = |id: &str| observed.iter().any(|Observed { node, .. }| node.alive && node.id == id);
-    let mismatches = stats.denials.iter().filter(|denial| denial.is_mismatch && is_there(&denial.by));
-    mismatches.map(|denial| denial.text.to_string()).collect()
-}
-
 impl Snapshot {
     pub(crate) fn of(mut observed: Vec<Observed>) -> Self {
         observed.sort_by(|a, b| a.node.id.cmp(&b.node.id));
@@ -206,13 +203,21 @@ impl Snapshot {
             nodes: Vec::new(),
             inboxes: Vec::new(),
             channels: Vec::new(),
-            services: services::find(&observed),
+            services: served::find(&observed),
+            published: Vec::new(),
         };
         let mut seen = HashSet::new();
+        let is_there = |id: &str| observed.iter().any(|Observed { node, .. }| node.alive && node.id == id);
         for Observed { node, stats, .. } in &observed {
             let (mut version, mut namespaces) = (None, Vec::new());
             if let Ok(stats) = stats {
                 (version, namespaces) = (Some(stats.version.clone()), stats.namespaces.clone());
+                found.published.extend(stats.published.iter().map(|topic| PublishedRow {
+                    node: node.id.clone(),
+                    incarnation: node.incarnation.to_string(),
+                    stats: topic.clone(),
+                    unheard: None,
+                }));
                 for inbox in &stats.inboxes {
                     let addresses = addresses(&node.id, &inbox.address);
                     let is_of_calls = matches!(inbox.address, Address::Service(_) | Address::Replies);
@@ -241,6 +246,7 @@ impl Snapshot {
                         addresses,
                         types: node.listed.iter().find(|listed| listed.number == inbox.number).and_then(listed_type),
                         is_of_calls,
+                        is_service: matches!(inbox.address, Address::Service(_)),
                         policy: policy_name(inbox.policy),
                         capacity: inbox.capacity,
                         channels: inbox.channels.len(),
@@ -256,7 +262,8 @@ impl Snapshot {
                         number: inbox.number,
                         addresses: inbox.addresses.clone(),
                         types: listed_type(inbox),
-                        is_of_calls: false,
+                        is_of_calls: is_of_calls(inbox),
+                        is_service: inbox.is_service,
                         policy: inbox.policy.map_or("unknown", policy_name),
                         capacity: inbox.capacity,
                         channels: 0,
@@ -275,9 +282,8 @@ impl Snapshot {
                 version,
                 namespaces,
                 addresses: node.inboxes.clone(),
-                denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, false)),
-                mismatches: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, true)),
-                mismatches_now: stats.iter().flat_map(|stats| mismatched_with(&observed, stats)).collect(),
+                denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, is_there)),
+                topics_left_out: stats.as_ref().map_or(0, |stats| stats.published_left_out),
                 payloads: (stats.as_ref().ok())
                     .map(|stats| Payloads { bytes: stats.payload_bytes, limit: stats.payload_limit }),
             });
@@ -290,7 +296,7 @@ impl Snapshot {
     fn add_what_only_senders_see(&mut self, observed: &[Observed], seen: &HashSet<Key>) {
         let mut unmatched = Unmatched::of(observed, seen);
         let listed = observed.iter().flat_map(|observed| {
-            observed.node.listed.iter().map(|inbox| ((observed.node.incarnation, inbox.number), &inbox.addresses))
+            observed.node.listed.iter().map(|inbox| ((observed.node.incarnation, inbox.number), inbox))
         });
         let listed: HashMap<_, _> = listed.collect();
         let mut lent = HashMap::new();
@@ -302,15 +308,14 @@ impl Snapshot {
                 if seen.contains(&key) || key.is_pending() && unmatched.take(&key) {
                     continue;
                 }
-                let addresses = listed.get(&(channel.peer_incarnation, channel.inbox)).copied().cloned();
+                let inbox = listed.get(&(channel.peer_incarnation, channel.inbox)).copied();
                 let (from, to, stats) = (node.id.clone(), channel.peer.to_string(), channel.clone());
-                let addresses = addresses.unwrap_or_default();
                 let row = ChannelRow {
                     key,
                     from,
                     to,
-                    addresses,
-                    is_of_calls: false,
+                    addresses: inbox.map(|inbox| inbox.addresses.clone()).unwrap_or_default(),
+                    is_of_calls: inbox.is_some_and(is_of_calls),
                     by_receiver: false,
                     stats,
                     lent: None,
@@ -322,11 +327,24 @@ impl Snapshot {
         self.channels.iter_mut().for_each(|row| row.lent = lent.get(&row.key).copied());
     }
 
+    /// Whether there is nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// Adds to every channel what has happened since an earlier look.
     pub(crate) fn compare_with(&mut self, earlier: &Self) {
         let before: HashMap<&Key, &ChannelRow> = earlier.channels.iter().map(|row| (&row.key, row)).collect();
         let seconds = (self.at - earlier.at).as_secs_f64().max(1e-6);
-        services::compare(&mut self.services, &earlier.services, seconds);
+        served::compare(&mut self.services, &earlier.services, seconds);
+        let was: HashMap<_, u64> = earlier.published.iter().map(|row| (row.key(), row.stats.unheard)).collect();
+        let is_alive = |node: &&NodeRow| node.state == State::Alive;
+        let silent = earlier.nodes.iter().filter(|node| !is_alive(node)).map(|node| &*node.incarnation);
+        let silent: HashSet<&str> = silent.collect();
+        for row in self.published.iter_mut().filter(|row| !silent.contains(&*row.incarnation)) {
+            let before = was.get(&row.key()).copied().unwrap_or(0);
+            row.unheard = Some(row.stats.unheard.saturating_sub(before) as f64 / seconds);
+        }
         for row in &mut self.channels {
             row.recent = match before.get(&row.key) {
                 Some(was) => Some(Recent::between(Some(was), row, seconds)),
@@ -345,6 +363,16 @@ impl Snapshot {
             other.is_pending() && (&one.from, &one.to, one.inbox) == (&other.from, &other.to, other.inbox)
         };
         answered && !self.channels.iter().any(is_pending)
+    }
+
+    /// How many messages were dropped or overwritten since an earlier look on the channels of this part that are there now.
+    pub(crate) fn lost_on_channels_since(&self, earlier: &Self) -> u64 {
+        let before: HashMap<&Key, u64> = earlier.channels.iter().map(|row| (&row.key, row.lost())).collect();
+        let known = self.channels.iter().filter_map(|row| {
+            let was = before.get(&row.key).copied().or_else(|| earlier.would_have_seen(row).then_some(0))?;
+            Some(row.lost().saturating_sub(was))
+        });
+        known.fold(0, u64::saturating_add)
     }
 
     /// How many messages were dropped or overwritten since an earlier look, whether their channel is still there, has
@@ -377,6 +405,18 @@ impl Snapshot {
         }
         losses
     }
+}
+
+impl PublishedRow {
+    /// Identifies it.
+    fn key(&self) -> (String, Arc<str>, Arc<str>) {
+        (self.incarnation.clone(), self.stats.topic.clone(), self.stats.schema.clone())
+    }
+}
+
+/// Whether a listed inbox receives requests or replies. Only replies have no address.
+fn is_of_calls(inbox: &InboxInfo) -> bool {
+    inbox.is_service || inbox.addresses.is_empty()
 }
 
 /// How many channels of each inbox and sender the receiver shows under a number that the sender does not show.
@@ -439,6 +479,16 @@ impl State {
 }
 
 impl Key {
+    /// The incarnation of its sender.
+    pub(crate) fn from(&self) -> &str {
+        &self.from
+    }
+
+    /// The inbox that it leads to: the incarnation of its node, and its number there.
+    pub(crate) fn inbox(&self) -> (&str, u32) {
+        (&self.to, self.inbox)
+    }
+
     fn new(from: &librpc::Incarnation, to: &librpc::Incarnation, channel: &ChannelStats, order: usize) -> Self {
         let (from, to) = (from.to_string(), to.to_string());
         Self { from, to, inbox: channel.inbox, ring: channel.ring.ok_or(order) }
@@ -477,6 +527,21 @@ impl ChannelRow {
         recent.filter(|latency| !latency.is_empty()).unwrap_or(&self.stats.latency)
     }
 
+    /// Both ends, and the inbox if it is not the node's own: as shown to the user.
+    pub(crate) fn ends(&self) -> String {
+        let ends = format!("{} → {}", self.from, self.to);
+        if self.addresses == [self.to.as_str()] { ends } else { format!("{ends}, inbox {}", self.inbox()) }
+    }
+
+    fn inbox(&self) -> String {
+        if self.addresses.is_empty() { self.stats.inbox.to_string() } else { self.addresses.join(" ") }
+    }
+
+    /// Whether it carries topics, as far as is known.
+    pub(crate) fn is_of_topics(&self) -> bool {
+        !self.is_of_calls && !self.addresses.is_empty() && self.addresses != [self.to.as_str()]
+    }
+
     /// What it leads to, as shown to the user: the node, or patterns.
     pub(crate) fn address(&self) -> String {
         if self.addresses.is_empty() { format!("inbox {}", self.stats.inbox) } else { self.addresses.join(" ") }
@@ -499,6 +564,7 @@ impl Recent {
             received: rate(|row| row.stats.received),
             bytes: rate(|row| row.stats.bytes_sent),
             lost: rate(ChannelRow::lost),
+            dropped: rate(|row| row.stats.dropped),
             blocked: (blocked.as_secs_f64() / seconds).min(1.0),
         };
         let latency = was.map_or_else(|| is.latency.clone(), |was| is.latency.since(&was.stats.latency));
@@ -507,86 +573,4 @@ impl Recent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use librpc::{Inbox, Node, Policy, Publisher, SendError};
-
-    /// A domain with a node that subscribes, and drops messages when its small inbox is full.
-    struct Place {
-        domain: Domain,
-        subscriber: Node,
-        inbox: Inbox,
-    }
-
-    fn place(test: &str) -> Place {
-        let domain = Domain::at(format!("/dev/shm/librpc_unit_{}_{test}", std::process::id()));
-        let subscriber = Node::builder("subscriber").domain(domain.clone()).open().expect("it opens");
-        let inbox = subscriber.subscriber_builder(["t"]).policy(Policy::DropNewest).capacity(4096);
-        let inbox = inbox.open().expect("it opens");
-        Place { domain, subscriber, inbox }
-    }
-
-    impl Place {
-        fn look(&self) -> Snapshot {
-            Looker::new(self.domain.clone()).look().expect("it can be looked at")
-        }
-
-        fn publisher(&self, id: &str, topic: &str) -> (Node, Publisher) {
-            let node = Node::builder(id).domain(self.domain.clone()).open().expect("it opens");
-            let publisher = node.publisher(topic).expect("a topic");
-            (node, publisher)
-        }
-    }
-
-    /// Publishes until this many messages were dropped.
-    fn lose(publisher: &mut Publisher, messages: u64) {
-        let mut lost = 0;
-        while lost < messages {
-            let receipt = publisher.publish(&[0; 100]).expect("it goes");
-            lost += receipt.undelivered().iter().filter(|why| matches!(why, SendError::Dropped { .. })).count() as u64;
-        }
-    }
-
-    #[test]
-    fn losses_count_whether_their_channel_stays_begins_or_ends_between_two_looks() {
-        let mut place = place("losses");
-        let (_one, mut stays) = place.publisher("stays", "t");
-        let (_two, mut ends) = place.publisher("ends", "t");
-        lose(&mut stays, 5);
-        lose(&mut ends, 7);
-        let earlier = place.look();
-        assert_eq!(place.look().lost_since(&earlier), 0, "what was lost before does not count");
-        lose(&mut stays, 1);
-        lose(&mut ends, 20);
-        let (_three, mut begins) = place.publisher("begins", "t");
-        lose(&mut begins, 300);
-        let (_four, mut passes) = place.publisher("passes", "t");
-        lose(&mut passes, 4000);
-        let late = place.subscriber.subscriber_builder(["u"]).policy(Policy::DropNewest).capacity(4096);
-        let _late = late.open().expect("it opens");
-        let (_five, mut to_late) = place.publisher("to-late", "u");
-        lose(&mut to_late, 50_000);
-        drop((ends, passes));
-        // What they have sent is received, and then their channels end.
-        while place.subscriber.stats().inboxes[0].channels.len() > 2 {
-            place.inbox.recv_timeout(Duration::from_millis(1)).expect("it receives");
-        }
-        assert_eq!(place.look().lost_since(&earlier), 54_321);
-    }
-
-    #[test]
-    fn a_channel_that_begins_between_two_looks_has_rates() {
-        let place = place("rates");
-        let earlier = place.look();
-        let (_node, mut publisher) = place.publisher("begins", "t");
-        lose(&mut publisher, 10);
-        let mut later = place.look();
-        later.compare_with(&earlier);
-        let rates = later.channels[0].rates();
-        assert!(rates.sent > 0.0 && rates.lost > 0.0, "{rates:?}");
-        // A second look at the same state shows that nothing has happened since.
-        let mut again = place.look();
-        again.compare_with(&later);
-        assert_eq!(again.channels[0].rates().sent, 0.0);
-    }
-}
+mod tests;

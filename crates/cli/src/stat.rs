@@ -1,18 +1,17 @@
 //! `librpc stat`: what every channel has counted. It joins nothing and creates nothing.
 
 use std::io::Write;
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::domain::DomainArgs;
-use crate::interrupt::Interrupt;
 use crate::latency::{grouped, readable, size};
 use crate::options::AboutArgs;
-use crate::outcome::{CommandResult, Outcome};
+use crate::outcome::CommandResult;
 use crate::snapshot::{ChannelRow, Looker, Snapshot, State};
-use crate::{about, report, services, warnings};
+use crate::watch::WatchArgs;
+use crate::{about, report, served, warnings};
 
 /// Shows what every channel of the domain has counted
 ///
@@ -31,52 +30,24 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     about: AboutArgs,
-    /// Look again and again, and show the rates in between
-    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1s", value_parser = humantime::parse_duration)]
-    watch: Option<Duration>,
-    /// End after N looks
-    #[arg(long, value_name = "N", requires = "watch")]
-    count: Option<NonZeroU64>,
+    #[command(flatten)]
+    watch: WatchArgs,
     /// Write one object per line, with `kind` node, inbox, channel, service or warning, and every counter by its name
     #[arg(long)]
     json: bool,
 }
 
-/// The shortest time between two looks.
-const SHORTEST: Duration = Duration::from_millis(10);
-
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let mut looker = Looker::new(domain.domain()?);
-    let Some(every) = args.watch else {
-        show(args, &looker.look()?)?;
-        return Ok(Outcome::Done);
-    };
-    let interrupt = Interrupt::install()?;
-    let mut earlier: Option<Snapshot> = None;
-    let mut looks = 0;
-    while interrupt.signal().is_none() {
-        let mut snapshot = looker.look()?;
-        if let Some(earlier) = &earlier {
-            snapshot.compare_with(earlier);
-        }
-        show(args, &snapshot)?;
-        earlier = Some(snapshot);
-        looks += 1;
-        if args.count.is_some_and(|count| looks >= count.get()) {
-            break;
-        }
-        if !args.json {
-            std::io::stdout().write_all(b"\n")?;
-        }
-        interrupt.wait_for(every.max(SHORTEST))?;
-    }
-    Ok(Outcome::Done)
+    args.watch.run(&mut looker, Duration::ZERO, args.json, |snapshot| show(args, snapshot))
 }
 
 fn show(args: &Args, snapshot: &Snapshot) -> anyhow::Result<()> {
-    let (part, warnings) = about::select(snapshot, warnings::find(snapshot), args.about.what.as_deref());
-    let text = if args.json { report::json(&part, &warnings)? } else { table(&part) };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    let part = about::select(snapshot, args.about.what.as_deref());
+    let text = if args.json { report::json(&part, &warnings::find_in(&part, snapshot))? } else { table(&part) };
+    std::io::stdout().write_all(text.as_bytes())?;
+    about::say_if_nothing_matches(&part, snapshot, args.about.what.as_deref());
+    Ok(())
 }
 
 /// The channels and the services as tables, followed by the nodes that do not answer, the memory for large payloads, and the subscriptions that
@@ -111,7 +82,7 @@ pub(crate) fn table(snapshot: &Snapshot) -> String {
     if !snapshot.channels.is_empty() {
         table.lines().for_each(|line| text.push_str(&format!("{}\n", line.trim_end())));
     }
-    text.push_str(&services::table(&snapshot.services));
+    text.push_str(&served::table(&snapshot.services));
     for node in snapshot.nodes.iter().filter(|node| node.state != State::Alive) {
         let (state, why) = (node.state.name(), node.why.as_deref().unwrap_or_default());
         text.push_str(&format!("{}: {state}: {why}\n", node.id));
@@ -121,7 +92,7 @@ pub(crate) fn table(snapshot: &Snapshot) -> String {
             let (bytes, limit) = (size(payloads.bytes), size(payloads.limit));
             text.push_str(&format!("{}: {bytes} of at most {limit} for large payloads\n", node.id));
         }
-        node.denials.iter().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
+        node.denied().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
     }
     text
 }

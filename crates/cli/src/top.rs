@@ -155,14 +155,16 @@ fn once(looker: &mut Looker, args: &Args) -> CommandResult {
     std::thread::sleep(MOMENT);
     let mut snapshot = looker.look()?;
     snapshot.compare_with(&earlier);
-    let (part, warnings) = about::select(&snapshot, warnings::find(&snapshot), args.about.what.as_deref());
+    let part = about::select(&snapshot, args.about.what.as_deref());
+    let warnings = warnings::find_in(&part, &snapshot);
     let text = if args.json {
         report::json(&part, &warnings)?
     } else {
-        let mut text = app::summary(&snapshot) + "\n";
+        let mut text = app::summary(&part) + "\n";
         warnings.iter().for_each(|warning| text.push_str(&format!("{}: {}\n", warning.name, warning.text)));
         text + "\n" + &stat::table(&part)
     };
     std::io::stdout().write_all(text.as_bytes())?;
+    about::say_if_nothing_matches(&part, &snapshot, args.about.what.as_deref());
     Ok(Outcome::Done)
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::latency::counted;
-use crate::services::ServiceRow;
+use crate::served::ServiceRow;
 use crate::snapshot::{ChannelRow, NodeRow, Snapshot, State};
 
 /// A ring that is filled to this part counts as full: the largest message may not fit.
@@ -20,21 +20,34 @@ pub(crate) struct Warning {
     /// slow-consumer, queue-full, drops, too-large, denied, mismatch, no-server, silent-server, stalled-node, dead-node, refused, broken
     pub(crate) name: &'static str,
     pub(crate) node: String,
+    /// Of a channel: its other end, the inbox's number, and its addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbox: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
     pub(crate) text: String,
+}
+
+impl Warning {
+    fn of_node(name: &'static str, node: &str, text: String) -> Self {
+        Self { name, node: node.to_owned(), from: None, inbox: None, addresses: Vec::new(), text }
+    }
 }
 
 /// What is wrong now, and what has gone wrong since an earlier look. If there was none, everything lost so far counts.
 pub(crate) fn find(snapshot: &Snapshot) -> Vec<Warning> {
+    find_in(snapshot, snapshot)
+}
+
+/// The same in a part of a snapshot.
+pub(crate) fn find_in(part: &Snapshot, all: &Snapshot) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    for node in &snapshot.nodes {
-        let denied = |name, text: &String| {
-            let text = format!("node {}: {text}", node.id);
-            Warning { name, node: node.id.clone(), from: None, text }
-        };
-        warnings.extend(node.denials.iter().map(|text| denied("denied", text)));
-        warnings.extend(node.mismatches.iter().map(|text| denied("mismatch", text)));
+    for node in &part.nodes {
+        let denied = |name, text: &str| Warning::of_node(name, &node.id, format!("node {}: {text}", node.id));
+        warnings.extend(node.denied().map(|text| denied("denied", text)));
+        warnings.extend(node.mismatched(false).map(|text| denied("mismatch", text)));
         let (name, what) = match node.state {
             State::Alive => continue,
             State::Stalled => ("stalled-node", "does not answer"),
@@ -44,13 +57,13 @@ pub(crate) fn find(snapshot: &Snapshot) -> Vec<Warning> {
         };
         let why = node.why.as_deref().unwrap_or_default();
         let text = format!("node {} (pid {}) {what}: {why}", node.id, node.pid);
-        warnings.push(Warning { name, node: node.id.clone(), from: None, text });
+        warnings.push(Warning::of_node(name, &node.id, text));
     }
-    for row in &snapshot.channels {
+    for row in &part.channels {
         channel(row, &mut warnings);
     }
-    for row in &snapshot.services {
-        warnings.extend(service(row, snapshot));
+    for row in &part.services {
+        warnings.extend(service(row, all));
     }
     warnings
 }
@@ -68,7 +81,7 @@ fn service(row: &ServiceRow, snapshot: &Snapshot) -> Option<Warning> {
         }
         _ => return None,
     };
-    Some(Warning { name, node: node.clone(), from: None, text })
+    Some(Warning::of_node(name, node, text))
 }
 
 /// Whether a node serves it, or lists such an address and does not answer.
@@ -82,35 +95,34 @@ fn has_server(service: &str, snapshot: &Snapshot) -> bool {
 
 fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
     let mut warn = |name, text| {
-        warnings.push(Warning { name, node: row.to.clone(), from: Some(row.from.clone()), text });
+        let (node, from, inbox) = (row.to.clone(), Some(row.from.clone()), Some(row.stats.inbox));
+        warnings.push(Warning { name, node, from, inbox, addresses: row.addresses.clone(), text });
     };
-    let (from, to, percent) = (&row.from, row.address(), row.fill() * 100.0);
+    let (ends, percent) = (row.ends(), row.fill() * 100.0);
     // A ring that is overwritten is full as soon as its receiver pauses. The losses are reported as drops.
     let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
     if is_full {
-        warn("queue-full", format!("{from} → {to}: {percent:.0} % full, {} messages wait", row.stats.queued));
+        warn("queue-full", format!("{ends}: {percent:.0} % full, {} messages wait", row.stats.queued));
     }
     if let Some(recent) = &row.recent
         && (recent.rates.blocked >= SLOW || recent.was_full && is_full)
     {
         let blocked = recent.rates.blocked * 100.0;
-        warn("slow-consumer", format!("{from} → {to}: its sender waits {blocked:.0} % of the time"));
+        warn("slow-consumer", format!("{ends}: its sender waits {blocked:.0} % of the time"));
     }
     let lost = match &row.recent {
         Some(recent) => (recent.rates.lost > 0.0).then(|| format!("{:.0} messages/s", recent.rates.lost)),
         None => (row.lost() > 0).then(|| format!("{} messages so far", row.lost())),
     };
     if let Some(lost) = lost {
-        warn("drops", format!("{from} → {to}: {lost} dropped or overwritten"));
+        warn("drops", format!("{ends}: {lost} dropped or overwritten"));
     }
     // An inbox that makes its senders wait also returns messages for which there was no room in time.
     if row.stats.returned > 0 && row.stats.policy != librpc::Policy::Block {
         let returned = row.stats.returned;
         warn(
             "too-large",
-            format!(
-                "{from} → {to}: {returned} messages so far were too large for this inbox, or for their sender's memory"
-            ),
+            format!("{ends}: {returned} messages so far were too large for this inbox, or for their sender's memory"),
         );
     }
 }

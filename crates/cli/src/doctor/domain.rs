@@ -222,8 +222,7 @@ fn containers(snapshot: &Snapshot) -> Check {
 /// Subscriptions that may not read a topic.
 fn denials(snapshot: &Snapshot) -> Check {
     const NAME: &str = "subscriptions";
-    let denied =
-        |node: &NodeRow| node.denials.iter().map(|denial| format!("{}: {denial}", node.id)).collect::<Vec<_>>();
+    let denied = |node: &NodeRow| node.denied().map(|denial| format!("{}: {denial}", node.id)).collect::<Vec<_>>();
     let found: Vec<String> = snapshot.nodes.iter().flat_map(denied).collect();
     let todo = "if they are to read it, have the publisher admit them (`NodeBuilder::readers`, `librpc pub --readers`)";
     match found.len() {
@@ -237,7 +236,7 @@ fn denials(snapshot: &Snapshot) -> Check {
 fn types(snapshot: &Snapshot) -> Check {
     const NAME: &str = "types";
     let mismatched =
-        |node: &NodeRow| node.mismatches.iter().map(|text| format!("node {}: {text}", node.id)).collect::<Vec<_>>();
+        |node: &NodeRow| node.mismatched(false).map(|text| format!("node {}: {text}", node.id)).collect::<Vec<_>>();
     let found: Vec<String> = snapshot.nodes.iter().flat_map(mismatched).collect();
     let todo = "build both sides with the same type, or give one of them another topic";
     match found.len() {

@@ -146,7 +146,6 @@ impl App {
                 None => drop(self.history.insert(row.key.clone(), VecDeque::from([sent.round() as u64]))),
             }
         }
-        self.warnings = warnings::find(&snapshot);
         self.snapshot = Some(snapshot);
         let looked_at = self.channel_key();
         self.arrange();
@@ -172,7 +171,8 @@ impl App {
             Tab::Inboxes => lines::inboxes,
             Tab::Services => lines::services,
         };
-        self.lines = make(snapshot, &self.filter.part(snapshot));
+        let part = self.filter.part(snapshot);
+        (self.lines, self.warnings) = (make(snapshot, &part), warnings::find_in(&part, snapshot));
         let (column, smallest_first) = self.sort;
         let is_text = self.tab.columns()[column].is_text;
         self.lines.sort_by(|a, b| {

@@ -43,8 +43,10 @@ pub struct NodeInfo {
 pub struct InboxInfo {
     /// Its number at its node.
     pub number: u32,
-    /// What it receives: its node's id, or patterns.
+    /// What it receives: its node's id, patterns, or a service.
     pub addresses: Vec<String>,
+    /// Whether that is a service.
+    pub is_service: bool,
     /// Capacity of each of its channels' rings in bytes.
     pub capacity: u64,
     /// What its messages must be; for a service, its requests and its replies. Empty: anything.
@@ -144,7 +146,8 @@ pub(super) fn inbox_info(id: &str, inbox: &ListedInbox) -> InboxInfo {
     let schemas =
         schemas.iter().flatten().take(MAX_SCHEMAS).cloned().filter_map(|listed| listed.try_into().ok()).collect();
     let (addresses, policy) = (addresses(id, address), Policy::from_number(*policy));
-    InboxInfo { number: *number, addresses, capacity: *capacity, schemas, policy }
+    let is_service = matches!(address, ListedAddress::Service(_));
+    InboxInfo { number: *number, addresses, is_service, capacity: *capacity, schemas, policy }
 }
 
 fn addresses(id: &str, address: &ListedAddress) -> Vec<String> {
