@@ -28,7 +28,7 @@ pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
         |inbox: &InboxRow| inbox.addresses.iter().any(|address| *address != inbox.node && is_wanted(address));
     let carries = |row: &ChannelRow| {
         let topics = &row.stats.topics;
-        let is_complete = row.by_receiver && topics.len() < SHOWN_TOPICS && !row.is_of_calls;
+        let is_complete = row.shows_topics() && topics.len() < SHOWN_TOPICS && !row.is_of_calls;
         topics.iter().any(|topic| is_wanted(topic))
             || !is_complete && row.addresses.iter().any(|address| *address != row.to && is_wanted(address))
     };

@@ -2,18 +2,21 @@
 
 mod html; // a self-contained page
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 
 use crate::domain::DomainArgs;
 use crate::latency::grouped;
 use crate::options::OverArgs;
 use crate::outcome::{CommandResult, Outcome};
-use crate::snapshot::{Looker, Rates, Snapshot, State};
+use crate::published::{self, Carried, TopicRow};
+use crate::snapshot::{Looker, Snapshot, State};
 
 /// Draws the nodes, topics and services of the domain, with rates
 ///
-/// Nodes are asked from outside: nothing is joined or created. If there is no domain, nothing is drawn.
+/// Topics are drawn that nobody subscribes to, and patterns that nobody publishes to. Messages of an outbox with several topics are not
+/// counted by topic: their rate is "at most" that of all of them. Nodes are asked from outside: nothing is joined or created. If there is no
+/// domain, nothing is drawn.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,7 +38,10 @@ enum Format {
     Html,
 }
 
-/// A node, a pattern that nodes have subscribed to, or a service.
+/// Of a node that publishes more topics than this, the others are drawn as one.
+const DRAWN: usize = 32;
+
+/// A node; a topic, or a pattern that nobody publishes to; or a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Point {
     Node(String),
@@ -59,6 +65,8 @@ struct Flow {
     lost: u64,
     /// Of calls.
     failed: u64,
+    /// Some of it is that of other topics.
+    is_shared: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,17 +98,55 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
 }
 
 impl Flow {
+    fn add(&mut self, more: Self) {
+        self.per_second += more.per_second;
+        self.bytes_per_second += more.bytes_per_second;
+        self.lost = self.lost.saturating_add(more.lost);
+        self.is_shared |= more.is_shared;
+    }
+
     fn label(self) -> String {
         let rate = if self.per_second > 0.0 && self.per_second < 10.0 {
             format!("{:.1}/s", self.per_second)
         } else {
             format!("{}/s", grouped(self.per_second.round() as u64))
         };
+        let rate = if self.is_shared && self.per_second > 0.0 { format!("at most {rate}") } else { rate };
         match (self.lost, self.failed) {
             (0, 0) => rate,
             (0, failed) => format!("{rate}, {} failed", grouped(failed)),
             (lost, _) => format!("{rate}, {} lost", grouped(lost)),
         }
+    }
+}
+
+/// Which point a topic is drawn as. Of a node that publishes many, the last ones share a point.
+struct Topics<'s>(HashMap<&'s str, Point>);
+
+impl<'s> Topics<'s> {
+    fn of(rows: &'s [TopicRow]) -> Self {
+        let mut drawn: HashMap<&str, usize> = HashMap::new();
+        let mut rest: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut points = HashMap::new();
+        for row in rows {
+            let first = row.publishers.iter().find(|id| drawn.get(id.as_str()).is_none_or(|drawn| *drawn < DRAWN));
+            match (first, row.publishers.first()) {
+                (None, Some(publisher)) => rest.entry(publisher).or_default().push(&row.name),
+                (first, _) => {
+                    first.into_iter().for_each(|id| *drawn.entry(id).or_default() += 1);
+                    points.insert(&*row.name, Point::Topic(row.name.clone()));
+                }
+            }
+        }
+        for (publisher, topics) in rest {
+            let point = Point::Topic(format!("{} more topics of {publisher}", grouped(topics.len() as u64)));
+            points.extend(topics.into_iter().map(|topic| (topic, point.clone())));
+        }
+        Self(points)
+    }
+
+    fn point(&self, topic: &str) -> Point {
+        self.0.get(topic).cloned().unwrap_or_else(|| Point::Topic(topic.to_owned()))
     }
 }
 
@@ -114,18 +160,11 @@ impl Graph {
         for inbox in &snapshot.inboxes {
             for (address, text) in inbox.addresses.iter().zip(inbox.types.iter().cycle()) {
                 let point = match inbox.is_of_calls {
-                    true => Point::Service,
-                    false if *address == inbox.node => Point::Node,
-                    false => Point::Topic,
+                    true => Point::Service(address.clone()),
+                    false if *address == inbox.node => Point::Node(address.clone()),
+                    false => continue, // topics have theirs below
                 };
-                graph.types.entry(point(address.clone())).or_default().insert(text.clone());
-            }
-        }
-        for inbox in snapshot.inboxes.iter().filter(|inbox| !inbox.is_of_calls) {
-            for topic in inbox.addresses.iter().filter(|address| **address != inbox.node) {
-                let (topic, node) = (Point::Topic(topic.clone()), Point::Node(inbox.node.clone()));
-                graph.points.entry(topic.clone()).or_default();
-                graph.flows.entry((topic, node)).or_default();
+                graph.types.entry(point).or_default().insert(text.clone());
             }
         }
         for row in &snapshot.services {
@@ -136,29 +175,63 @@ impl Graph {
             flow.per_second += row.recent.map_or(0.0, |recent| recent.calls);
             flow.failed += row.stats.failures.total();
         }
+        graph.add_topics(snapshot);
+        graph
+    }
+
+    fn flow(&mut self, from: &Point, to: &Point) -> &mut Flow {
+        self.points.entry(from.clone()).or_default();
+        self.points.entry(to.clone()).or_default();
+        self.flows.entry((from.clone(), to.clone())).or_default()
+    }
+
+    fn add_topics(&mut self, snapshot: &Snapshot) {
+        let rows = published::find(snapshot);
+        let topics = Topics::of(&rows);
+        for row in &rows {
+            let topic = topics.point(&row.name);
+            self.points.entry(topic.clone()).or_default();
+            self.types.entry(topic.clone()).or_default().extend(row.types.iter().cloned());
+            row.publishers.iter().for_each(|node| _ = self.flow(&Point::Node(node.clone()), &topic));
+            row.subscribers.iter().for_each(|(_, node)| _ = self.flow(&topic, &Point::Node(node.clone())));
+        }
+        for row in &snapshot.published {
+            let (node, topic) = (Point::Node(row.node.clone()), topics.point(&row.stats.topic));
+            self.flow(&node, &topic).per_second += row.unheard.unwrap_or(0.0);
+        }
+        let carried = Carried::of(snapshot);
+        // What a node publishes on a topic, by inbox. Each of them gets the same.
+        let mut by_inbox: BTreeMap<(Point, Point), BTreeMap<(&str, u32), Flow>> = BTreeMap::new();
         for row in snapshot.channels.iter().filter(|row| !row.is_of_calls) {
-            let rates = row.rates();
-            let (from, to) = (Point::Node(row.from.clone()), Point::Node(row.to.clone()));
-            let topics: Vec<Point> =
-                row.addresses.iter().filter(|address| **address != row.to).cloned().map(Point::Topic).collect();
-            let mut add = |from: &Point, to: &Point, rates: Rates| {
-                graph.points.entry(from.clone()).or_default();
-                graph.points.entry(to.clone()).or_default();
-                let flow = graph.flows.entry((from.clone(), to.clone())).or_default();
-                flow.per_second += rates.sent;
-                flow.bytes_per_second += rates.bytes;
-                flow.lost += row.lost();
+            let (from, to, rates) = (Point::Node(row.from.clone()), Point::Node(row.to.clone()), row.rates());
+            let lost = row.lost();
+            let mut flow = Flow { per_second: rates.sent, bytes_per_second: rates.bytes, lost, ..Flow::default() };
+            if !row.is_of_topics() {
+                self.flow(&from, &to).add(flow);
+                continue;
+            }
+            let names = carried.topics(row);
+            if names.is_empty() && row.stats.sent == 0 {
+                continue;
+            }
+            let of_channel: BTreeSet<Point> = match names {
+                // Its receiver does not answer: it is drawn through the first of its patterns.
+                names if names.is_empty() => row.addresses.first().cloned().map(Point::Topic).into_iter().collect(),
+                names => names.into_iter().map(|name| topics.point(name)).collect(),
             };
-            match &topics[..] {
-                [] => add(&from, &to, rates),
-                // A channel that several patterns lead to is drawn through the first one.
-                [topic, ..] => {
-                    add(&from, topic, rates);
-                    add(topic, &to, rates);
-                }
+            flow.is_shared = of_channel.len() > 1;
+            for topic in of_channel {
+                self.flow(&topic, &to).add(flow);
+                let inboxes = by_inbox.entry((from.clone(), topic)).or_default();
+                inboxes.entry(row.key.inbox()).or_default().add(flow);
             }
         }
-        graph
+        for ((from, topic), inboxes) in by_inbox {
+            let flow = self.flow(&from, &topic);
+            let lost = inboxes.values().map(|flow| flow.lost).fold(0, u64::saturating_add);
+            let busiest = inboxes.into_values().max_by(|a, b| a.per_second.total_cmp(&b.per_second));
+            flow.add(Flow { lost, ..busiest.unwrap_or_default() });
+        }
     }
 
     /// A point's name, with the types that are wanted from it.

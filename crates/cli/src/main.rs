@@ -110,6 +110,8 @@ enum Command {
     },
     #[command(hide = true)]
     DemoSide(demo::SideArgs),
+    #[command(hide = true)]
+    Names(completions::NamesArgs),
     Completions(completions::Args),
     Man(completions::ManArgs),
 }
@@ -153,6 +155,7 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::BenchPart { part, parent } => bench::part(domain, &parent, &part),
         Command::Demo(args) => demo::run(domain, &args),
         Command::DemoSide(args) => demo::side(domain, args),
+        Command::Names(args) => completions::names(domain, &args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
     }

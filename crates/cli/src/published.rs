@@ -4,12 +4,12 @@
 //! counted on channels, so a topic has numbers of its own where its channels carry nothing else. That is so for every topic of a
 //! `Publisher`, and not for those of an outbox with several topics.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use librpc::Pattern;
 
-use crate::snapshot::{ChannelRow, PublishedRow, Snapshot, State};
+use crate::snapshot::{ChannelRow, NodeRow, PublishedRow, Snapshot, State};
 
 /// A topic, or a pattern that nobody publishes to.
 #[derive(Clone, Debug, Default)]
@@ -45,21 +45,24 @@ struct Traffic<'s> {
 pub(crate) fn find(snapshot: &Snapshot) -> Vec<TopicRow> {
     let mut rows: BTreeMap<&str, TopicRow> = BTreeMap::new();
     let mut traffic: HashMap<&str, Traffic<'_>> = HashMap::new();
-    let mut of_node: HashMap<&str, Vec<&str>> = HashMap::new();
+    let carried = Carried::of(snapshot);
     for published in &snapshot.published {
         let (topic, text) = (&*published.stats.topic, &*published.stats.schema);
         add(&mut rows, topic, &published.node, text);
         traffic.entry(topic).or_default().unheard.push(published);
-        of_node.entry(&published.incarnation).or_default().push(topic);
     }
+    // What these publish is not known from them, or not all of it.
+    let is_vague = |node: &&NodeRow| match node.state {
+        State::Alive => node.topics_left_out > 0,
+        state => state != State::Dead,
+    };
+    let vague: HashSet<&str> = snapshot.nodes.iter().filter(is_vague).map(|node| &*node.incarnation).collect();
     for channel in snapshot.channels.iter().filter(|row| row.is_of_topics()) {
-        let topics: Vec<&str> = match channel.by_receiver {
-            true => channel.stats.topics.iter().map(|topic| &**topic).collect(),
-            // Only its receiver knows what it carries. It is known, too, if there is one topic that it can carry.
-            false => carried(channel, of_node.get(channel.key.from()).map_or(&[], Vec::as_slice)),
-        };
+        let topics = carried.topics(channel);
         for (at, &topic) in topics.iter().enumerate() {
-            add(&mut rows, topic, &channel.from, channel.stats.types.get(at).map_or("", |text| text));
+            if vague.contains(channel.key.from()) {
+                add(&mut rows, topic, &channel.from, channel.stats.types.get(at).map_or("", |text| text));
+            }
             let traffic = traffic.entry(topic).or_default();
             match topics.len() {
                 1 => traffic.own.push(channel),
@@ -89,11 +92,28 @@ fn add<'s>(rows: &mut BTreeMap<&'s str, TopicRow>, topic: &'s str, node: &str, t
     }
 }
 
-/// Those of a node's topics that a channel may carry.
-fn carried<'s>(channel: &ChannelRow, topics: &[&'s str]) -> Vec<&'s str> {
-    let patterns: Vec<Pattern> = channel.addresses.iter().filter_map(|address| address.parse().ok()).collect();
-    let is_wanted = |topic: &&str| patterns.iter().any(|pattern| pattern.matches(topic));
-    topics.iter().copied().filter(is_wanted).collect()
+/// The topics that each node says it publishes, by incarnation.
+pub(crate) struct Carried<'s>(HashMap<&'s str, Vec<&'s str>>);
+
+impl<'s> Carried<'s> {
+    pub(crate) fn of(snapshot: &'s Snapshot) -> Self {
+        let mut of_node: HashMap<&str, Vec<&str>> = HashMap::new();
+        for published in &snapshot.published {
+            of_node.entry(&published.incarnation).or_default().push(&published.stats.topic);
+        }
+        Self(of_node)
+    }
+
+    /// What a channel carries, as its receiver says. If that does not answer, or has read nothing yet: what it can carry.
+    pub(crate) fn topics(&self, channel: &'s ChannelRow) -> Vec<&'s str> {
+        if channel.shows_topics() {
+            return channel.stats.topics.iter().map(|topic| &**topic).collect();
+        }
+        let patterns: Vec<Pattern> = channel.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let is_wanted = |topic: &&str| patterns.iter().any(|pattern| pattern.matches(topic));
+        let topics = self.0.get(channel.key.from()).into_iter().flatten();
+        topics.copied().filter(is_wanted).collect()
+    }
 }
 
 /// Says of each topic who subscribes to it, and returns the patterns that match none.

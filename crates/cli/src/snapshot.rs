@@ -542,6 +542,11 @@ impl ChannelRow {
         !self.is_of_calls && !self.addresses.is_empty() && self.addresses != [self.to.as_str()]
     }
 
+    /// Whether its topics are known. A receiver knows those of the messages that it has read.
+    pub(crate) fn shows_topics(&self) -> bool {
+        self.by_receiver && (!self.stats.topics.is_empty() || self.stats.queued == 0)
+    }
+
     /// What it leads to, as shown to the user: the node, or patterns.
     pub(crate) fn address(&self) -> String {
         if self.addresses.is_empty() { format!("inbox {}", self.stats.inbox) } else { self.addresses.join(" ") }

@@ -328,7 +328,8 @@ fn a_taken_id_is_a_failure_that_names_its_holder() {
 fn every_command_has_help_with_examples() {
     let place = place("help");
     let messages = ["recv", "send", "sub", "pub", "duplex"];
-    let observers = ["nodes", "stat", "top", "hz", "graph", "metrics", "check", "doctor", "clean"];
+    let observers =
+        ["nodes", "topics", "services", "stat", "top", "hz", "graph", "metrics", "check", "doctor", "clean"];
     for command in [&messages[..], &observers, &["demo", "bench", "completions", "man"]].concat() {
         let help = place.run(&[command, "--help"], b"");
         assert_eq!((help.code, &*help.stderr), (0, ""), "{command}");
@@ -347,7 +348,7 @@ fn every_command_has_help_with_examples() {
 fn completions_and_the_manual_know_the_commands() {
     let place = place("manual");
     let script = place.run(&["completions", "bash"], b"");
-    for command in ["stat", "top", "hz", "graph", "doctor", "metrics", "check"] {
+    for command in ["topics", "services", "stat", "top", "hz", "graph", "doctor", "metrics", "check"] {
         assert!(script.stdout().contains(&format!("librpc__subcmd__{command}")), "{command}");
         assert_eq!(place.run(&["man", command], b"").code, 0, "{command}");
     }

@@ -186,6 +186,14 @@ fn rows() -> Vec<Row> {
     rows.push(time(&["stat", "--count", "1"], "watch", To(0), To(0)));
     rows.push(count(&["stat", "--watch", "1ms"], "count", To(0), On(0)));
     rows.push(switch(&["stat"], "json"));
+    rows.push(time(&["topics", "--count", "1"], "watch", To(0), To(0)));
+    rows.push(count(&["topics", "--watch", "1ms"], "count", To(0), On(0)));
+    rows.push(time(&["topics"], "over", To(0), On(143)));
+    rows.push(switch(&["topics"], "json"));
+    rows.push(time(&["services", "--count", "1"], "watch", To(0), To(0)));
+    rows.push(count(&["services", "--watch", "1ms"], "count", To(0), On(0)));
+    rows.push(time(&["services"], "over", To(0), On(143)));
+    rows.push(switch(&["services"], "json"));
     rows.push(switch(&["top"], "once"));
     rows.push(switch(&["top", "--once"], "json"));
     rows.push(time(&["top", "--once"], "interval", To(0), To(0)));
@@ -205,6 +213,8 @@ fn rows() -> Vec<Row> {
         "listen",
         &[("0", Usage), ("1", Usage), ("127.0.0.1:0", On(0)), ("127.0.0.1:65536", Usage), ("nowhere", Usage)],
     ));
+    let topics = [("0", On(0)), ("1", On(0)), (MAX, On(0)), (OVER_U64, Usage), ("-1", Usage), ("many", Usage)];
+    rows.push(row(&["metrics", "--listen", "127.0.0.1:0"], "topics", &topics));
     rows.push(row(&["check", "--over", "0s"], "node", &[("sink", To(0)), ("0", To(1)), ("", To(1))]));
     let mut depths = vec![("0", To(0)), ("1", To(0)), ("100", To(0)), ("100.1", Usage), ("-1", Usage)];
     depths.extend([("1e308", Usage), ("NaN", Usage), ("much", Usage)]);
@@ -368,7 +378,8 @@ fn stopped(place: &Place, command: &[&str], mut running: Running) -> common::End
     match command {
         ["stat", ..] => drop(running.read_line()),
         ["metrics", ..] => drop(running.read_stderr_line()),
-        ["check" | "graph", ..] => running.sleeps(),
+        ["topics" | "services", "--watch", ..] => drop(running.read_line()),
+        ["check" | "graph" | "topics" | "services", ..] => running.sleeps(),
         ["bench", what, ..] => until(|| place.path().with_extension(what).exists()),
         _ => until(|| place.nodes().len() > 1),
     }
@@ -405,7 +416,7 @@ fn options_of_duplex_and_demo() {
 
 #[test]
 fn options_of_observers_and_clean() {
-    check(&["stat", "nodes", "top", "hz", "graph", "metrics", "check", "doctor", "clean"]);
+    check(&["stat", "topics", "services", "nodes", "top", "hz", "graph", "metrics", "check", "doctor", "clean"]);
 }
 
 #[test]
@@ -446,7 +457,7 @@ fn every_option_of_every_command_is_in_the_table() {
         let is_it = |row: &Row| row.command.starts_with(command) && row.option == option;
         global.contains(option) || rows.iter().any(is_it)
     };
-    let commands = "recv send sub pub duplex nodes stat top hz graph metrics check doctor clean demo completions man";
+    let commands = "recv send sub pub duplex nodes topics services stat top hz graph metrics check doctor clean demo completions man";
     let measurements = "latency throughput duplex fanout large wake connect scale idle";
     let commands = commands.split(' ').map(|command| vec![command]);
     let commands = commands.chain(measurements.split(' ').map(|what| vec!["bench", what]));

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::{Counters, Labels, Told, label};
+use super::topics::{TopicLabels, TopicSum};
 use crate::snapshot::{Payloads, Snapshot, State};
 
 /// The upper bounds of the latency buckets in ns: every fourth doubling of the library's histogram.
@@ -27,9 +28,13 @@ const ENDS_NS: [u64; 14] = {
 };
 
 /// Writes the page.
-pub(super) fn encode(snapshot: &Snapshot, counters: &Arc<Counters>) -> Result<String, fmt::Error> {
+pub(super) fn encode(
+    snapshot: &Snapshot,
+    counters: &Arc<Counters>,
+    topics: Vec<(TopicLabels, TopicSum)>,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page::of(snapshot, counters.clone())));
+    registry.register_collector(Box::new(Page::of(snapshot, counters.clone(), topics)));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
@@ -67,6 +72,7 @@ const COUNTERS: [CounterOf; 8] = [
 struct Page {
     channels: BTreeMap<Labels, Sum>,
     counters: Arc<Counters>,
+    topics: Vec<(TopicLabels, TopicSum)>,
     nodes: Vec<([(&'static str, String); 2], bool)>,
     /// The nodes that answer. The value is always 1.
     versions: Vec<([(&'static str, String); 2], i64)>,
@@ -76,7 +82,7 @@ struct Page {
 }
 
 impl Page {
-    fn of(snapshot: &Snapshot, counters: Arc<Counters>) -> Self {
+    fn of(snapshot: &Snapshot, counters: Arc<Counters>, topics: Vec<(TopicLabels, TopicSum)>) -> Self {
         let mut channels: BTreeMap<Labels, Sum> = BTreeMap::new();
         for row in &snapshot.channels {
             let stats = &row.stats;
@@ -103,7 +109,7 @@ impl Page {
                 versions.push(([("node", label(&node.id)), ("version", label(version))], 1));
             }
         }
-        Self { channels, counters, nodes, versions, payloads, states }
+        Self { channels, counters, topics, nodes, versions, payloads, states }
     }
 }
 
@@ -162,6 +168,29 @@ impl Page {
     }
 }
 
+impl Page {
+    /// What is published, by topic.
+    fn encode_topics(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Of = fn(&TopicSum) -> u64;
+        let each = || self.topics.iter().map(|(labels, sum)| (labels, sum));
+        let gauges: [(&str, &str, Of); 2] = [
+            ("librpc_topic_publishers", "Nodes that publish on the topic", |sum| sum.publishers),
+            ("librpc_topic_subscriptions", "Subscriptions that match the topic", |sum| sum.subscriptions),
+        ];
+        for (name, help, of) in gauges {
+            family(to, (name, help, None, MetricType::Gauge), each(), |sum, metric| {
+                ConstGauge::new(i64::try_from(of(sum)).unwrap_or(i64::MAX)).encode(metric)
+            })?;
+        }
+        let help = "Messages published on the topic, each counted once, whether anybody subscribes or not";
+        family(to, ("librpc_topic_messages", help, None, MetricType::Counter), each(), |sum, metric| {
+            ConstCounter::new(sum.messages).encode(metric)
+        })?;
+        let what = ("librpc_topic", "Payload published on the topic", Some(&Unit::Bytes), MetricType::Counter);
+        family(to, what, each(), |sum, metric| ConstCounter::new(sum.bytes).encode(metric))
+    }
+}
+
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let to = &mut encoder;
@@ -214,6 +243,7 @@ impl Collector for Page {
             })?;
         }
         self.encode_calls(to)?;
+        self.encode_topics(to)?;
         let up = ("librpc_node_up", "Whether the node answers", None, MetricType::Gauge);
         let nodes = self.nodes.iter().map(|(labels, up)| (labels, up));
         family(to, up, nodes, |up, metric| ConstGauge::new(i64::from(*up)).encode(metric))?;

@@ -1,4 +1,5 @@
-//! What is seen from outside, whatever the state of the domain: `stat`, `top`, `doctor`, `metrics`, `graph`, `check`, `hz`.
+//! What is seen from outside, whatever the state of the domain: `topics`, `services`, `stat`,
+//! `top`, `doctor`, `metrics`, `graph`, `check`, `hz`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,6 +13,7 @@ mod log; //     what the library logs
 mod metrics; // the page for Prometheus
 mod stat; //    counters, and what has to do with what
 mod states; //  stopped, full, slow and dead nodes, as all of them show it
+mod topics; //  both ends of topics and services
 
 use std::io::Write;
 

@@ -11,7 +11,11 @@ use crate::{sender, stops};
 
 /// A metrics server and its address.
 pub(crate) fn metrics(place: &Place) -> (std::process::Child, String) {
-    let mut command = place.librpc(&["metrics", "--listen", "127.0.0.1:0"]);
+    start(&mut place.librpc(&["metrics", "--listen", "127.0.0.1:0"]))
+}
+
+/// The same with other options.
+pub(crate) fn start(command: &mut std::process::Command) -> (std::process::Child, String) {
     let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut line = String::new();
     BufReader::new(server.stderr.take().expect("it is a pipe")).read_line(&mut line).expect("it says where");

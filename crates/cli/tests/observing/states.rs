@@ -95,7 +95,12 @@ fn a_dead_node_is_shown_until_it_is_swept() {
 #[test]
 fn observers_create_no_domain_and_show_nothing() {
     let place = place("nothing");
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 11] = [
+        &["topics"],
+        &["topics", "--json", "a/*"],
+        &["services"],
+        &["services", "--json", "a"],
+        &["names", "all"],
         &["nodes", "--json"],
         &["stat"],
         &["stat", "--json"],
@@ -116,7 +121,9 @@ fn observers_create_no_domain_and_show_nothing() {
 fn a_closed_stdout_is_no_failure() {
     let place = place("closed");
     let sink = place.receiver("sink", &[]);
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 11] = [
+        &["topics", "--over", "1ms"],
+        &["services", "--over", "1ms", "--json"],
         &["nodes"],
         &["stat"],
         &["stat", "--watch", "10ms", "--json"],
