@@ -98,7 +98,8 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, app: &App) {
         .map(|(tab, name)| if *tab == app.tab { format!("[{name}]") } else { format!(" {name} ") })
         .collect();
     if !app.filter.text().is_empty() {
-        tabs.push(format!(" filter: {}", app.filter.text()));
+        let is_nothing = app.lines.is_empty() && app.snapshot.as_ref().is_some_and(|snapshot| !snapshot.is_empty());
+        tabs.push(format!(" filter: {}{}", app.filter.text(), if is_nothing { " (nothing matches)" } else { "" }));
     }
     if app.is_paused {
         tabs.push(" PAUSED".to_owned());

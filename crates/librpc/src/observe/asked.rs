@@ -203,7 +203,7 @@ fn short(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{ListedChannel, ListedPlace};
+    use crate::wire::{ListedChannel, ListedPlace, ListedTopic};
 
     /// The other end of its socket is closed, so each further question fails.
     fn asked() -> Asked {
@@ -266,5 +266,16 @@ mod tests {
         let why = why.take(1000).find(|why| why.contains("do not end")).expect("there is a limit");
         let texts: usize = asked.stats.outgoing.iter().map(|channel| channel.topics.len() + channel.types.len()).sum();
         assert!(texts > 100_000 && texts * 32 <= MAX_BYTES, "{texts} texts: {why}");
+        // So are topics that it publishes.
+        let mut asked = self::asked();
+        let (topic, schema) = ("t".repeat(255), Some("x".repeat(60_000)));
+        let items = vec![ListedItem::Published(ListedTopic { topic, schema, counters: vec![0; 3], last: None }); 10];
+        let why = (1..).map(|serial| {
+            let page = Page { items: items.clone(), next: next(serial), ..Page::default() };
+            asked.page(page).err().expect("nobody takes the next question")
+        });
+        let why = why.take(1000).find(|why| why.contains("do not end")).expect("there is a limit");
+        let kept = asked.stats.published.len();
+        assert!(kept > 1000 && kept * 60_000 <= MAX_BYTES, "{kept} topics: {why}");
     }
 }
