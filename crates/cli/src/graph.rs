@@ -10,7 +10,7 @@ use crate::latency::grouped;
 use crate::options::OverArgs;
 use crate::outcome::{CommandResult, Outcome};
 use crate::published::{self, Carried, TopicRow};
-use crate::snapshot::{Looker, Snapshot, State};
+use crate::snapshot::{InboxKey, Looker, Snapshot, State};
 
 /// Draws the nodes, topics and services of the domain, with rates
 ///
@@ -201,7 +201,7 @@ impl Graph {
         }
         let carried = Carried::of(snapshot);
         // What a node publishes on a topic, by inbox. Each of them gets the same.
-        let mut by_inbox: BTreeMap<(Point, Point), BTreeMap<(&str, u32), Flow>> = BTreeMap::new();
+        let mut by_inbox: BTreeMap<(Point, Point), BTreeMap<InboxKey<'_>, Flow>> = BTreeMap::new();
         for row in snapshot.channels.iter().filter(|row| !row.is_of_calls) {
             let (from, to, rates) = (Point::Node(row.from.clone()), Point::Node(row.to.clone()), row.rates());
             let lost = row.lost();

@@ -414,6 +414,9 @@ impl PublishedRow {
     }
 }
 
+/// An inbox: the incarnation of its node, and its number there.
+pub(crate) type InboxKey<'s> = (&'s str, u32);
+
 /// Whether a listed inbox receives requests or replies. Only replies have no address.
 fn is_of_calls(inbox: &InboxInfo) -> bool {
     inbox.is_service || inbox.addresses.is_empty()
@@ -485,7 +488,7 @@ impl Key {
     }
 
     /// The inbox that it leads to: the incarnation of its node, and its number there.
-    pub(crate) fn inbox(&self) -> (&str, u32) {
+    pub(crate) fn inbox(&self) -> InboxKey<'_> {
         (&self.to, self.inbox)
     }
 

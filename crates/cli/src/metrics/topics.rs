@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::counters::label;
 use crate::published::{self, Carried};
-use crate::snapshot::{Key, Snapshot, State};
+use crate::snapshot::{InboxKey, Key, Snapshot, State};
 
 /// The label of all other topics. No topic has this name, because it is a pattern.
 const OTHERS: &str = "**";
@@ -81,7 +81,7 @@ impl Topics {
             *sum = [0, 1].map(|at| sum[at].saturating_add(more[at]));
         };
         // Each subscription gets each message, or drops it: the one with the most shows what a node has published.
-        let mut by_inbox: BTreeMap<(&str, &str), BTreeMap<(&str, u32), [u64; 2]>> = BTreeMap::new();
+        let mut by_inbox: BTreeMap<(&str, &str), BTreeMap<InboxKey<'_>, [u64; 2]>> = BTreeMap::new();
         let carried = Carried::of(snapshot);
         let mut seen = HashMap::new();
         // A channel without a number gets one, and is counted then.
