@@ -64,3 +64,43 @@ fn names_mean_nothing_in_pictures_and_pages() {
     stops(watcher);
     stops(sink);
 }
+
+#[test]
+fn the_graph_shows_topics_and_patterns_with_one_end_and_few_of_many_topics() {
+    let place = place("graph_topics");
+    let open = |id: &str| librpc::Node::builder(id).domain(librpc::Domain::at(place.path())).open().expect("it opens");
+    let (camera, display) = (open("camera"), open("display"));
+    let quiet = camera.publisher("quiet").expect("a topic");
+    let handle = display.subscriber_builder(["both/*", "nobody/here"]).callback(|_| {}).expect("it opens");
+    let mut outbox = camera.outbox();
+    let both = ["both/x", "both/y"].map(|topic| outbox.topic(topic).expect("a topic"));
+    let draw = || place.run(&["graph", "--over", "20ms", "--format", "dot"], b"").stdout().to_owned();
+    // Of what an outbox with several topics sends, only the sum is known.
+    let mut dot = String::new();
+    until(|| {
+        let graph = std::thread::scope(|scope| {
+            let drawn = scope.spawn(draw);
+            while !drawn.is_finished() {
+                for topic in both {
+                    assert_eq!(outbox.publish(topic, b"1").expect("it goes").inboxes(), 1);
+                }
+            }
+            drawn.join().expect("it is drawn")
+        });
+        dot = graph;
+        dot.contains("at most ")
+    });
+    for topic in ["quiet", "nobody/here", "both/x", "both/y"] {
+        assert!(dot.contains(&format!("label=\"{topic}\", shape=ellipse")), "{topic}: {dot}");
+    }
+    assert!(!dot.contains("both/*"), "it has topics: {dot}");
+    drop((quiet, outbox));
+    // The last ones of many topics are drawn as one.
+    let mut many = camera.outbox();
+    (0..40).for_each(|number| _ = many.topic(&format!("many/{number:02}")).expect("a topic"));
+    let dot = draw();
+    assert!(dot.contains("8 more topics of camera") && dot.contains("many/31"), "{dot}");
+    assert!(!dot.contains("many/32"), "{dot}");
+    drop(many);
+    handle.stop().expect("it ends");
+}
