@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use librpc::Pattern;
 
-use crate::snapshot::{ChannelRow, NodeRow, PublishedRow, Snapshot, State};
+use crate::snapshot::{ChannelRow, InboxRow, NodeRow, PublishedRow, Snapshot, State};
 
 /// A topic, or a pattern that nobody publishes to.
 #[derive(Clone, Debug, Default)]
@@ -117,31 +117,39 @@ impl<'s> Carried<'s> {
 }
 
 /// Says of each topic who subscribes to it, and returns the patterns that match none.
-fn add_subscribers(rows: &mut BTreeMap<&str, TopicRow>, snapshot: &Snapshot) -> Vec<TopicRow> {
-    let mut unmatched: BTreeMap<String, TopicRow> = BTreeMap::new();
+fn add_subscribers<'s>(rows: &mut BTreeMap<&'s str, TopicRow>, snapshot: &'s Snapshot) -> Vec<TopicRow> {
+    // Many nodes subscribe to the same: each pattern is compared once.
+    let mut by_pattern: BTreeMap<&str, Vec<&InboxRow>> = BTreeMap::new();
     for inbox in snapshot.inboxes.iter().filter(|inbox| !inbox.is_of_calls) {
         for address in inbox.addresses.iter().filter(|address| **address != inbox.node) {
-            let Ok(pattern) = address.parse::<Pattern>() else { continue };
-            let subscriber = (address.clone(), inbox.node.clone());
-            let mut is_matched = false;
-            let mut add = |row: &mut TopicRow| {
-                is_matched = true;
-                row.subscribers.insert(subscriber.clone());
-            };
-            // Most patterns are topics.
-            match address.contains('*') {
-                false => rows.get_mut(&**address).into_iter().for_each(&mut add),
-                true => rows.iter_mut().filter(|(name, _)| pattern.matches(name)).for_each(|(_, row)| add(row)),
-            }
-            if !is_matched {
-                let row = unmatched.entry(address.clone()).or_default();
-                row.name.clone_from(address);
-                row.types.extend(inbox.types.clone());
-                row.subscribers.insert(subscriber);
-            }
+            by_pattern.entry(address).or_default().push(inbox);
         }
     }
-    unmatched.into_values().collect()
+    let mut unmatched = Vec::new();
+    for (address, inboxes) in by_pattern {
+        let Ok(pattern) = address.parse::<Pattern>() else { continue };
+        let subscribers = inboxes.iter().map(|inbox| (address.to_owned(), inbox.node.clone()));
+        let subscribers: BTreeSet<_> = subscribers.collect();
+        let mut is_matched = false;
+        let mut add = |row: &mut TopicRow| {
+            is_matched = true;
+            row.subscribers.extend(subscribers.iter().cloned());
+        };
+        // Most patterns are topics. The others only match what begins as they do.
+        match address.find('*') {
+            None => rows.get_mut(address).into_iter().for_each(&mut add),
+            Some(at) => {
+                let beginning = address[..at].trim_end_matches('/');
+                let begin_so = rows.range_mut(beginning..).take_while(|(name, _)| name.starts_with(beginning));
+                begin_so.filter(|(name, _)| pattern.matches(name)).for_each(|(_, row)| add(row));
+            }
+        }
+        if !is_matched {
+            let types = inboxes.iter().filter_map(|inbox| inbox.types.clone()).collect();
+            unmatched.push(TopicRow { name: address.to_owned(), types, subscribers, ..TopicRow::default() });
+        }
+    }
+    unmatched
 }
 
 impl Traffic<'_> {

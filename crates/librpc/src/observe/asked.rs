@@ -277,5 +277,13 @@ mod tests {
         let why = why.take(1000).find(|why| why.contains("do not end")).expect("there is a limit");
         let kept = asked.stats.published.len();
         assert!(kept > 1000 && kept * 60_000 <= MAX_BYTES, "{kept} topics: {why}");
+        // A node lists no more than this many, and no more are kept, however small they are.
+        let mut asked = self::asked();
+        let topic = ListedTopic { topic: "t".into(), schema: None, counters: vec![0; 3], last: None };
+        for serial in 1..=50 {
+            let items = vec![ListedItem::Published(topic.clone()); 100];
+            asked.page(Page { items, next: next(serial), ..Page::default() }).err().expect("nobody asks on");
+        }
+        assert_eq!((asked.stats.published.len(), asked.stats.published_left_out), (4096, 5000 - 4096));
     }
 }

@@ -7,6 +7,7 @@ use librpc_ring::Histogram;
 
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::policy::Policy;
+use crate::stats::published::LISTED;
 use crate::stats::{
     CallFailures, CallSide, CallStats, ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats,
     PublishedTopic, Totals,
@@ -86,7 +87,8 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
         Item::EndedOutgoing(ended) => stats.ended_outgoing.push(ended),
         Item::Denied(denial) => stats.denials.push(denial),
         Item::Calls(calls) => stats.calls.push(calls),
-        Item::Published(topic) => stats.published.push(topic),
+        Item::Published(topic) if stats.published.len() < LISTED => stats.published.push(topic),
+        Item::Published(_) => stats.published_left_out = stats.published_left_out.saturating_add(1),
     }
 }
 
