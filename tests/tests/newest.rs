@@ -1,8 +1,9 @@
-//! Receiving only the newest: older messages are passed over, and each of them is counted.
+//! Receivers that are slower than their senders: they take only the newest, and each message that is passed over is counted; or their
+//! publisher never waits.
 
 use std::time::Duration;
 
-use librpc::{Acknowledge, Inbox, InboxBuilder, Node, Policy};
+use librpc::{Acknowledge, Inbox, InboxBuilder, Node, Policy, SendError};
 use librpc_system_tests::TestDomain;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -152,4 +153,29 @@ fn what_is_passed_over_is_acknowledged_in_turn() {
     inbox.ack();
     publisher.flush(LONG).unwrap();
     assert_eq!(publisher.account().processed, 6);
+}
+
+#[test]
+fn a_publisher_that_never_waits_keeps_its_rate() {
+    const FRAMES: usize = 1000;
+    for history in [0, 10] {
+        let domain = TestDomain::new();
+        let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+        let (mut fast, _slow) = (
+            sink.subscriber_builder([TOPIC]).capacity(1 << 20).open().unwrap(),
+            sink.subscriber_builder([TOPIC]).capacity(4096).open().unwrap(),
+        );
+        let mut publisher = source.publisher_builder(TOPIC).never_waits().history(history).open().unwrap();
+        let mut full = 0;
+        for number in 0..FRAMES as u64 {
+            let receipt = publisher.publish(&number.to_le_bytes()).unwrap();
+            assert!(receipt.inboxes() >= 1);
+            let is_full = |error: &SendError| matches!(error, SendError::Full { .. } | SendError::Stuck { .. });
+            assert!(receipt.undelivered().iter().all(is_full), "{:?}", receipt.undelivered());
+            full += receipt.undelivered().len();
+        }
+        assert!(full > 0, "4,096 bytes have room for {FRAMES} frames");
+        assert_eq!(publisher.account().blocked, Duration::ZERO);
+        assert_eq!(rest(&mut fast).len(), FRAMES);
+    }
 }

@@ -61,7 +61,7 @@
 //! | types | A topic, a service and a node's inbox may have a type. Both sides compare it before anything is sent, and values are encoded and decoded. | [`Node::publisher_of`], [`Node::subscriber_of`], [`Node::connect_of`], [`Node::inbox_of`], [`Node::serve_of`], [`Node::client_of`], [`Typed`], [`Schema`], [`Describe`] |
 //! | large payloads | A message of any size is written once for all inboxes, and read where it is: a loan is filled in place, a sample is kept. | [`Publisher::loan`], [`Inbox::recv_sample`], [`Sample`], [`InboxBuilder::max_message`] |
 //! | keeping messages | A message borrows the inbox. It can be copied, or received as a copy. | [`Message::to_owned`], [`Inbox::iter`] |
-//! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. | [`Policy`], [`InboxBuilder::policy`], [`InboxBuilder::capacity`] |
+//! | full inboxes | The inbox chooses: its senders wait, new messages are dropped and counted, or old ones are overwritten. A publisher may promise never to wait. | [`Policy`], [`InboxBuilder::policy`], [`PublisherBuilder::never_waits`] |
 //! | the newest | A receiver takes only the newest message of each topic and sender, or the last few. | [`Inbox::recv_latest`], [`InboxBuilder::keep_last`] |
 //! | time limits | Each call that waits has a form with a limit, and one that does not wait. | [`Sender::send_timeout`], [`Sender::try_send`], [`Inbox::recv_timeout`], [`Inbox::try_recv`] |
 //! | slowing down | A limit of messages or bytes per second; a mark that reports when inboxes fill up. | [`Rate`], [`Sender::limit_rate`], [`Sender::set_high_water`] |

@@ -35,11 +35,32 @@ pub struct PublisherBuilder<'n> {
     history: usize,
     history_bytes: u64,
     schema: Option<Schema>,
+    timeout: Duration,
 }
 
 impl<'n> PublisherBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, topic: &str) -> Self {
-        Self { node, topic: topic.to_owned(), history: 0, history_bytes: DEFAULT_HISTORY_BYTES, schema: None }
+        let (history_bytes, timeout) = (DEFAULT_HISTORY_BYTES, DEFAULT_SEND_TIMEOUT);
+        Self { node, topic: topic.to_owned(), history: 0, history_bytes, schema: None, timeout }
+    }
+
+    /// Never waits for a subscription: a message for which an inbox has no room just now is not delivered there, and the receipt says so
+    /// ([`SendError::Full`]). For cameras and other sources that must keep their rate whatever their viewers do. By default a publish
+    /// waits for full inboxes up to 1 s, so one that is slow, but gets on, slows the publisher down. See [`Publisher::set_timeout`].
+    ///
+    /// ```
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_never_waits_{}", std::process::id()));
+    /// # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+    /// # let (camera, viewer) = (open("camera")?, open("viewer")?);
+    /// let slow = viewer.subscriber_builder(["camera/front"]).capacity(4096).open()?;
+    /// let mut publisher = camera.publisher_builder("camera/front").never_waits().open()?;
+    /// let delivered = (0..1000).map(|_| publisher.publish(b"a frame").map(|receipt| receipt.inboxes())).sum::<Result<usize, _>>();
+    /// assert!(delivered? < 1000, "the ring of 4,096 bytes is full");
+    /// # drop(slow);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn never_waits(self) -> Self {
+        Self { timeout: Duration::ZERO, ..self }
     }
 
     /// Keeps the last messages of the topic, this many, for subscriptions that are opened later. By default 0: none.
@@ -82,7 +103,7 @@ impl<'n> PublisherBuilder<'n> {
     ///
     /// [`InvalidTopic`].
     pub fn open(self) -> Result<Publisher, InvalidTopic> {
-        let Self { node, topic, history, history_bytes, schema } = self;
+        let Self { node, topic, history, history_bytes, schema, timeout } = self;
         let mut outbox = Outbox::new(node.clone());
         let topic = outbox.topics.declare(&topic, schema)?;
         let handle = match history {
@@ -93,7 +114,7 @@ impl<'n> PublisherBuilder<'n> {
                 Handle::Latched(Latch::new(outbox, topic))
             }
         };
-        Ok(Publisher { handle, topic, timeout: DEFAULT_SEND_TIMEOUT, undelivered: Vec::new() })
+        Ok(Publisher { handle, topic, timeout, undelivered: Vec::new() })
     }
 }
 

@@ -27,6 +27,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("PublisherBuilder::open", OUTBOX, |h| {
             went(h.node.publisher_builder("a/b").open().expect("a topic").publish(b"x"))
         }),
+        case("PublisherBuilder::never_waits", OUTBOX, |h| {
+            went(h.node.publisher_builder("a/b").never_waits().open().expect("a topic").publish(b"x"))
+        }),
         case("PublisherBuilder::history", OUTBOX, |h| {
             went(h.node.publisher_builder("a/b").history(3).open().expect("a topic").publish(b"x"))
         }),

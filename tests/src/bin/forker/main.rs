@@ -171,6 +171,7 @@ fn inboxes() -> Vec<Case> {
             went(builder.open())
         }),
         case("InboxBuilder::policy", CLOSED, |h| went(h.node.inbox_builder().policy(Policy::Latest).open())),
+        case("InboxBuilder::keep_last", CLOSED, |h| went(h.node.subscriber_builder(["a"]).keep_last(1).open())),
         case("InboxBuilder::receive_own", CLOSED, |h| went(h.node.inbox_builder().receive_own(true).open())),
         case("InboxBuilder::durable", CLOSED, |h| went(h.node.inbox_builder().durable("name").open())),
         case("InboxBuilder::wait", CLOSED, |h| went(h.node.inbox_builder().wait(Wait::Block).open())),
