@@ -173,6 +173,31 @@ fn too_many_samples_are_an_error_and_lose_nothing() {
     assert!(samples[0].to_vec() == pattern(0, 66_000));
 }
 
+/// However often it is asked for, and although its sender is gone: the ring is not read any further for that.
+#[test]
+fn a_message_that_cannot_be_held_is_not_lost_when_its_sender_goes() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.inbox_builder().capacity(64 * 1024).open().unwrap();
+    let mut sender = source.connect("sink").unwrap();
+    let mut samples = Vec::new();
+    for number in 0..511 {
+        sender.send(&pattern(number, 66_000)).unwrap();
+        samples.push(next_sample(&mut inbox));
+    }
+    sender.send(&pattern(511, 66_000)).unwrap();
+    drop(sender);
+    drop(source);
+    for asked in 0..5_000 {
+        match inbox.try_recv_sample() {
+            Err(RecvError::TooManyHeld { .. }) => {}
+            other => panic!("{other:?}, when asked {asked} times"),
+        }
+    }
+    samples.clear();
+    assert!(next_sample(&mut inbox).to_vec() == pattern(511, 66_000));
+}
+
 #[test]
 fn a_loan_waits_for_memory_and_then_says_who_has_it() {
     let domain = TestDomain::new();

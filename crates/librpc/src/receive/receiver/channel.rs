@@ -3,7 +3,7 @@
 use crate::sys::clock::Instant;
 use std::sync::Arc;
 
-use librpc_ring::Consumer;
+use librpc_ring::{Consumer, Head};
 
 use crate::fault::fault;
 use crate::link::bell::Bell;
@@ -61,6 +61,15 @@ impl InboundChannel {
         self.stamps.processed(&mut self.consumer);
         self.consumer.consume();
         fault!("consume.consumed");
+    }
+
+    /// The message that was taken last is still to be received. `payload` is what the ring had.
+    #[cold]
+    pub(super) fn untake(&mut self, head: &Head, payload: &[u8]) {
+        self.consumer.untake(head, payload);
+        if let Some(left) = &mut self.drain {
+            *left += head.record_bytes(payload.len());
+        }
     }
 
     /// Wakes a waiting sender if it can be seen without a fence; whether it was.

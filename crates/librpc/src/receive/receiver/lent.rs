@@ -90,7 +90,7 @@ impl Receiver {
         if let Some(LentMessage { located, head }) = self.lent.take() {
             let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
             let Some(word) = channel.consumer.keep() else {
-                channel.consumer.untake(&head, &self.payload);
+                channel.untake(&head, &self.payload);
                 channel.missed += self.taken.missed;
                 return None;
             };

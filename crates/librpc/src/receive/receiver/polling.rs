@@ -168,7 +168,7 @@ impl Receiver {
         if channel.topics.is_expected(&record.head) {
             fault!("consume.taken");
             if record.head.kind.is_counted() && self.shared.has_ended_meanwhile() {
-                channel.consumer.untake(&record.head, &self.payload);
+                channel.untake(&record.head, &self.payload);
                 return Step::Nothing;
             }
             let is_passed_by = |keep| channel.consumer.is_followed_by(keep, record.head.topic);

@@ -61,7 +61,7 @@ impl Receiver {
     fn untake(&mut self) -> bool {
         if let Some(channel) = &mut self.channels[self.taken.channel] {
             let head = Head { topic: self.taken.topic, ..Head::MESSAGE };
-            channel.consumer.untake(&head, &self.payload);
+            channel.untake(&head, &self.payload);
         }
         false
     }
