@@ -175,3 +175,25 @@ fn a_stopped_inbox_leaves_its_descriptor_unreadable() {
     assert!(inbox.try_recv().unwrap().is_none());
     assert!(!is_readable(&inbox));
 }
+
+/// A loop that does not know that its inbox is stopped is not woken for each sender that goes on, or goes.
+#[test]
+fn what_senders_do_leaves_the_descriptor_of_a_stopped_inbox_unreadable() {
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.inbox().unwrap();
+    let mut sender: Sender = source.connect("sink").unwrap();
+    sender.send(b"hello").unwrap();
+    assert!(inbox.recv_timeout(LONG).unwrap().is_some());
+    assert!(inbox.try_recv().unwrap().is_none() && is_readable(&inbox));
+    assert!(inbox.try_recv().unwrap().is_none() && !is_readable(&inbox));
+    inbox.stop_handle().stop();
+    sender.send(b"nobody takes it").unwrap();
+    assert!(inbox.try_recv().unwrap().is_none());
+    assert!(!is_readable(&inbox), "for a message");
+    sender.send(b"neither this").unwrap();
+    drop(sender);
+    source.close(Duration::ZERO).ok();
+    assert!(inbox.try_recv().unwrap().is_none());
+    assert!(!is_readable(&inbox), "for a sender that is gone");
+}

@@ -85,7 +85,12 @@ impl Receiver {
         for _ in 0..ROUNDS {
             match self.poll(wanted) {
                 Polled::Found(found) => return Ok(Some(found)),
-                Polled::Ended => return Ok(None),
+                Polled::Ended => {
+                    // It may not know, and come again for each bell and each hang-up that is not heard.
+                    self.look(Some(self.last_look))?;
+                    self.found.clear(); // nobody asks for it any more
+                    return Ok(None);
+                }
                 Polled::Unfinished => {
                     self.look_if_due()?;
                     continue;
