@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use librpc::{Acknowledge, Inbox, InboxBuilder, Node, Policy, SendError};
-use librpc_system_tests::TestDomain;
+use librpc_system_tests::{TestDomain, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 const TOPIC: &str = "camera/front";
@@ -181,4 +181,83 @@ fn a_publisher_that_never_waits_keeps_its_rate() {
             assert_eq!(number_of(frame.payload()), number);
         }
     }
+}
+
+/// However many there are, a receive that does not wait finds the newest.
+#[test]
+fn a_receive_that_does_not_wait_passes_over_a_full_ring() {
+    for messages in [4_000, 8_000] {
+        assert_eq!(after(messages, 8, |inbox| inbox.keep_last(1).policy(Policy::Block)), [(messages, messages - 1)]);
+    }
+}
+
+/// Far more than one receive passes over: it is not the newest then, but it is one.
+#[test]
+fn a_receive_that_does_not_wait_finds_something_where_there_is_something() {
+    const MESSAGES: u64 = 200_000;
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink.subscriber_builder([TOPIC]).policy(Policy::Block).capacity(16 << 20).open().unwrap();
+    let mut publisher = source.publisher(TOPIC).unwrap();
+    publisher.publish(&0u64.to_le_bytes()).unwrap().inboxes();
+    assert!(inbox.recv_timeout(LONG).unwrap().is_some());
+    (1..=MESSAGES).for_each(|number| assert_eq!(publisher.publish(&number.to_le_bytes()).unwrap().inboxes(), 1));
+    let (mut last, mut received, mut missed) = (0, 1, 0);
+    while last != MESSAGES {
+        let message = match received % 2 {
+            0 => inbox.try_recv_latest().unwrap(),
+            _ => inbox.recv_latest_timeout(Duration::ZERO).unwrap(),
+        };
+        let message = message.unwrap_or_else(|| panic!("nothing is there, but {} are", MESSAGES - last));
+        (last, received, missed) = (number_of(message.payload()), received + 1, missed + message.missed());
+        assert_eq!(received + missed, last + 1);
+    }
+    assert!(received < 50, "{received} of {MESSAGES}");
+}
+
+/// The room of what is passed over is free at once, and a publisher that waits for it goes on, although what was received is not
+/// acknowledged.
+#[test]
+fn a_publisher_that_waits_goes_on_when_messages_are_passed_over() {
+    const MESSAGES: u64 = 45; // a ring has room for 31
+    let domain = TestDomain::new();
+    let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
+    let mut inbox = sink
+        .subscriber_builder([TOPIC])
+        .keep_last(1)
+        .policy(Policy::Block)
+        .acknowledge(Acknowledge::Explicit)
+        .capacity(4096)
+        .open()
+        .unwrap();
+    let mut publisher = source.publisher(TOPIC).unwrap();
+    publisher.publish(&[0; 8]).unwrap().inboxes();
+    assert!(inbox.recv_timeout(LONG).unwrap().is_some());
+    inbox.ack();
+    publisher.set_timeout(LONG); // at the end of its time it would look again
+    let (tell, told) = std::sync::mpsc::channel();
+    let publishing = std::thread::spawn(move || {
+        tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+        let mut payload = [0; 104];
+        for number in 1..=MESSAGES {
+            payload[..8].copy_from_slice(&number.to_le_bytes());
+            assert_eq!(publisher.publish(&payload).unwrap().inboxes(), 1);
+        }
+        publisher
+    });
+    let stat = std::path::Path::new("/proc").join(told.recv().unwrap()).join("stat");
+    let mut quiet = 0;
+    wait_until(|| {
+        let sleeps = std::fs::read_to_string(&stat).unwrap().contains(") S ");
+        quiet = if sleeps { quiet + 1 } else { 0 };
+        quiet > 20
+    });
+    let first = number_of(inbox.recv_timeout(LONG).unwrap().expect("the newest of a full ring").payload());
+    assert!((20..MESSAGES).contains(&first), "{first}");
+    let mut last = first;
+    while last != MESSAGES {
+        last =
+            number_of(inbox.recv_timeout(Duration::from_secs(20)).unwrap().expect("the publisher goes on").payload());
+    }
+    drop(publishing.join().unwrap());
 }

@@ -13,15 +13,26 @@ use crate::racing::Racing;
 use crate::record::{Commit, lap};
 
 /// One look walks at most this many records.
-const RECORDS: usize = 1024;
+const RECORDS: u32 = 1024;
+
+/// What a look ahead has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ahead {
+    /// Whether as many messages follow as were looked for.
+    pub is_followed: bool,
+    /// How many records were walked: the work of it.
+    pub records: u32,
+}
 
 impl<D: Memory, A: MemoryMut> Consumer<D, A> {
-    /// Whether at least this many messages of a topic follow the one that was taken last, as far as a look at 1,024 records shows.
-    pub fn is_followed_by(&self, messages: usize, topic: Option<u64>) -> bool {
+    /// Looks whether at least this many messages of a topic follow the one that was taken last, as far as a look at 1,024 records shows.
+    pub fn ahead(&self, messages: usize, topic: Option<u64>) -> Ahead {
         let data = Racing(&self.data);
         let (mut position, mut sequence, mut left) = (self.position, self.sequence, messages);
         let end = self.position + self.capacity();
-        for _ in 0..RECORDS {
+        let mut records = 0;
+        while records < RECORDS {
             if left == 0 || position + WORD as u64 > end {
                 break;
             }
@@ -41,12 +52,13 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
                 left -= usize::from(head.topic == topic);
             }
             position += commit.record_bytes();
+            records += 1;
         }
         if self.mode() == Mode::Latest {
             // Acquire: pairs with the Release fence in Announced::announce, as in pop_latest.
             self.data.fence(Ordering::Acquire);
-            return left == 0 && !self.is_overtaken();
+            return Ahead { is_followed: left == 0 && !self.is_overtaken(), records };
         }
-        left == 0
+        Ahead { is_followed: left == 0, records }
     }
 }

@@ -50,6 +50,7 @@ mod mode; //         what happens when the receiver does not keep up
 mod memory; //       words that another process may write at any time
 pub mod fault; //    steps at which a test kills the process
 
+pub use ahead::Ahead;
 pub use consumer::Consumer;
 pub use corrupt::Corrupt;
 pub use counters::{Counters, ReceiverCounters, SenderCounters, outstanding};

@@ -13,6 +13,9 @@ impl Inbox {
     /// processed, and [`Message::missed`] counts them. Messages of other topics and other senders come with the next receives. `None` as in
     /// [`Inbox::recv`].
     ///
+    /// One look ahead sees at most 1,024 records of a sender. A receive that does not wait, or whose time is up, passes over some thousands
+    /// of messages at most. Past these bounds, the message that is returned may not be the newest, and the next receive goes on from there.
+    ///
     /// An inbox that always wants this is opened with [`crate::InboxBuilder::keep_last`].
     ///
     /// ```

@@ -63,6 +63,16 @@ impl InboundChannel {
         fault!("consume.consumed");
     }
 
+    /// What was taken last is not handed out, and is no message to anybody: it is processed at once, unless an earlier message is
+    /// unprocessed.
+    pub(super) fn pass_over(&mut self, had_unconsumed: bool) {
+        if !had_unconsumed {
+            self.consumer.consume();
+            self.unsettled = self.unsettled.saturating_add(1);
+            self.ring_if_seen();
+        }
+    }
+
     /// The message that was taken last is still to be received. `payload` is what the ring had.
     #[cold]
     pub(super) fn untake(&mut self, head: &Head, payload: &[u8]) {

@@ -141,6 +141,8 @@ pub(crate) struct Receiver {
     trust: Option<Trust>,
     /// How many messages of a topic that a sender has sent are wanted at once: older ones are passed over.
     pub(crate) keep_last: Option<NonZero<usize>>,
+    /// For one poll, none is.
+    takes_any: bool,
     /// The message that was found last.
     pub(crate) taken: Taken,
     /// Its head, in an inbox for calls.
@@ -185,6 +187,7 @@ impl Receiver {
             watched: BTreeMap::new(),
             trust,
             keep_last: None,
+            takes_any: false,
             head: Head::MESSAGE,
             taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, past: false, missed: 0 },
             ready: Vec::new(),

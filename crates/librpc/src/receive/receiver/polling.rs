@@ -20,6 +20,8 @@ pub(super) const QUANTUM: u32 = 64;
 const SHARE: u32 = 2048;
 /// How much of that it costs to pass over a message that is not wanted any more.
 const SKIP: u32 = 1;
+/// How many records are looked at for one more of it.
+const AHEAD: u32 = 16;
 /// How much a record costs that is no message.
 const DECLARATION: u32 = 16;
 /// How much a departure costs: asking the registry about the sender takes several system calls.
@@ -84,6 +86,19 @@ impl Receiver {
         }
     }
 
+    /// The rounds of a receive that must not block are over, and all were spent on messages that newer ones follow: the next one is taken
+    /// as it is. So there is a message whenever one is there, and the work is bounded.
+    pub(super) fn poll_for_any(&mut self, wanted: Wanted) -> Option<Found> {
+        self.keep_last?;
+        self.takes_any = true;
+        let polled = self.poll(wanted);
+        self.takes_any = false;
+        match polled {
+            Polled::Found(found) => Some(found),
+            _ => None,
+        }
+    }
+
     /// Whether there is anything for [`Receiver::poll`]. Between two looks at the clock, only this is checked.
     #[inline(always)]
     pub(super) fn shows_something(&self) -> bool {
@@ -107,8 +122,13 @@ impl Receiver {
                 self.begin_turn(0);
                 continue;
             };
-            let step = if self.quantum == 0 { Step::Nothing } else { self.poll_ring(index) };
-            match step {
+            if self.quantum == 0 {
+                // There may be more, so every channel has another turn. Each turn costs some of the share.
+                turns = self.active.len() + 2;
+                self.begin_turn(self.cursor + 1);
+                continue;
+            }
+            match self.poll_ring(index) {
                 Step::Message => return Polled::Found(Found::Message),
                 Step::Nothing => {
                     turns -= 1;
@@ -171,16 +191,16 @@ impl Receiver {
                 channel.untake(&record.head, &self.payload);
                 return Step::Nothing;
             }
-            let is_passed_by = |keep| channel.consumer.is_followed_by(keep, record.head.topic);
-            if self.keep_last.is_some_and(|keep| record.head.kind.is_counted() && is_passed_by(keep.get())) {
-                channel.missed += 1;
-                if record.head.lent {
-                    channel.consumer.let_go();
+            if let Some(keep) = self.keep_last.filter(|_| record.head.kind.is_counted() && !self.takes_any) {
+                let ahead = channel.consumer.ahead(keep.get(), record.head.topic);
+                if ahead.is_followed {
+                    channel.missed += 1;
+                    if record.head.lent {
+                        channel.consumer.let_go();
+                    }
+                    channel.pass_over(had_unconsumed);
+                    return Step::Other(SKIP + ahead.records / AHEAD);
                 }
-                if !had_unconsumed {
-                    channel.consumer.consume();
-                }
-                return Step::Other(SKIP);
             }
             if record.head.lent
                 && let Err(why) = self.locate(index, &record)
@@ -207,9 +227,7 @@ impl Receiver {
             }
         }
         // A topic is processed once it is known, unless an earlier message is unprocessed.
-        if !had_unconsumed {
-            channel.consumer.consume();
-        }
+        channel.pass_over(had_unconsumed);
         Step::Other(DECLARATION)
     }
 

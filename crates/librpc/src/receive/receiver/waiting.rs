@@ -75,7 +75,7 @@ impl Receiver {
                 return Ok(None);
             }
         }
-        Ok(None)
+        Ok(self.poll_for_any(wanted))
     }
 
     /// Polls without waiting, for a caller that then waits for the descriptor. Before this returns `None`, everything
@@ -113,8 +113,11 @@ impl Receiver {
                 }
             }
         }
-        self.raise();
-        Ok(None)
+        let found = self.poll_for_any(wanted);
+        if found.is_none() {
+            self.raise();
+        }
+        Ok(found)
     }
 
     /// Whether something changes although nobody rings for it.
@@ -152,10 +155,11 @@ impl Receiver {
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
                 self.look(Some(now))?;
-                return Ok(match self.poll(wanted) {
-                    Polled::Found(found) => Some(found),
-                    _ => None,
-                });
+                return match self.poll(wanted) {
+                    Polled::Found(found) => Ok(Some(found)),
+                    Polled::Unfinished if self.keep_last.is_some() => self.poll_once(wanted),
+                    _ => Ok(None),
+                };
             }
             let spin_until = *spin_until.get_or_insert(now + SPIN);
             if is_unfinished || is_polling && (self.wait == Wait::Spin || now < spin_until) {
