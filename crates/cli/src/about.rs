@@ -24,13 +24,14 @@ pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
     let is_node = snapshot.nodes.iter().any(|node| node.id == what);
     let is_pattern = what.parse::<Pattern>().is_ok();
     let is_wanted = |text: &str| if is_node { text == what } else { is_pattern && overlaps(text, what) };
-    let receives =
-        |inbox: &InboxRow| inbox.addresses.iter().any(|address| *address != inbox.node && is_wanted(address));
+    let is_any = |addresses: &[String]| addresses.iter().any(|address| is_wanted(address));
+    // What is sent to a node has its id as its address, which is no topic.
+    let receives = |inbox: &InboxRow| (inbox.is_of_topics || inbox.is_of_calls) && is_any(&inbox.addresses);
     let carries = |row: &ChannelRow| {
         let topics = &row.stats.topics;
         let is_complete = row.shows_topics() && topics.len() < SHOWN_TOPICS && !row.is_of_calls;
         topics.iter().any(|topic| is_wanted(topic))
-            || !is_complete && row.addresses.iter().any(|address| *address != row.to && is_wanted(address))
+            || !is_complete && (row.is_of_topics || row.is_of_calls) && is_any(&row.addresses)
     };
     let is_end = |row: &ChannelRow| is_node && (row.from == what || row.to == what);
     let channels: Vec<_> = snapshot.channels.iter().filter(|row| is_end(row) || carries(row)).cloned().collect();

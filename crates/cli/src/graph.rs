@@ -14,9 +14,9 @@ use crate::snapshot::{InboxKey, Looker, Snapshot, State};
 
 /// Draws the nodes, topics and services of the domain, with rates
 ///
-/// Topics are drawn that nobody subscribes to, and patterns that nobody publishes to. Messages of an outbox with several topics are not
-/// counted by topic: their rate is "at most" that of all of them. Nodes are asked from outside: nothing is joined or created. If there is no
-/// domain, nothing is drawn.
+/// Topics without subscribers are drawn, too, and so are patterns that nobody publishes to. Messages of an outbox with several topics are
+/// not counted by topic: their rate is "at most" that of all of them. Nodes are asked from outside: nothing is joined or created. If
+/// there is no domain, nothing is drawn.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -158,12 +158,12 @@ impl Graph {
             graph.points.insert(Point::Node(node.id.clone()), wrong);
         }
         for inbox in &snapshot.inboxes {
+            if inbox.is_of_topics {
+                continue; // topics have theirs below
+            }
             for (address, text) in inbox.addresses.iter().zip(inbox.types.iter().cycle()) {
-                let point = match inbox.is_of_calls {
-                    true => Point::Service(address.clone()),
-                    false if *address == inbox.node => Point::Node(address.clone()),
-                    false => continue, // topics have theirs below
-                };
+                let point = if inbox.is_of_calls { Point::Service } else { Point::Node };
+                let point = point(address.clone());
                 graph.types.entry(point).or_default().insert(text.clone());
             }
         }
@@ -206,7 +206,7 @@ impl Graph {
             let (from, to, rates) = (Point::Node(row.from.clone()), Point::Node(row.to.clone()), row.rates());
             let lost = row.lost();
             let mut flow = Flow { per_second: rates.sent, bytes_per_second: rates.bytes, lost, ..Flow::default() };
-            if !row.is_of_topics() {
+            if !row.is_of_topics {
                 self.flow(&from, &to).add(flow);
                 continue;
             }

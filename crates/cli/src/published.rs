@@ -57,7 +57,7 @@ pub(crate) fn find(snapshot: &Snapshot) -> Vec<TopicRow> {
         state => state != State::Dead,
     };
     let vague: HashSet<&str> = snapshot.nodes.iter().filter(is_vague).map(|node| &*node.incarnation).collect();
-    for channel in snapshot.channels.iter().filter(|row| row.is_of_topics()) {
+    for channel in snapshot.channels.iter().filter(|row| row.is_of_topics) {
         let topics = carried.topics(channel);
         for (at, &topic) in topics.iter().enumerate() {
             if vague.contains(channel.key.from()) {
@@ -120,8 +120,8 @@ impl<'s> Carried<'s> {
 fn add_subscribers<'s>(rows: &mut BTreeMap<&'s str, TopicRow>, snapshot: &'s Snapshot) -> Vec<TopicRow> {
     // Many nodes subscribe to the same: each pattern is compared once.
     let mut by_pattern: BTreeMap<&str, Vec<&InboxRow>> = BTreeMap::new();
-    for inbox in snapshot.inboxes.iter().filter(|inbox| !inbox.is_of_calls) {
-        for address in inbox.addresses.iter().filter(|address| **address != inbox.node) {
+    for inbox in snapshot.inboxes.iter().filter(|inbox| inbox.is_of_topics) {
+        for address in &inbox.addresses {
             by_pattern.entry(address).or_default().push(inbox);
         }
     }

@@ -85,7 +85,7 @@ impl Topics {
         let carried = Carried::of(snapshot);
         let mut seen = HashMap::new();
         // A channel without a number gets one, and is counted then.
-        for row in snapshot.channels.iter().filter(|row| row.is_of_topics() && !row.key.is_pending()) {
+        for row in snapshot.channels.iter().filter(|row| row.is_of_topics && !row.key.is_pending()) {
             let now = [row.stats.sent.saturating_add(row.stats.dropped), row.stats.bytes_sent];
             let was = self.channels.get(&row.key).copied().unwrap_or_default();
             seen.insert(row.key.clone(), [now[0].max(was[0]), now[1].max(was[1])]);

@@ -250,6 +250,31 @@ fn what_is_asked_for_is_all_that_is_shown_and_checked() {
 }
 
 #[test]
+fn a_node_may_subscribe_to_a_topic_that_is_called_like_itself() {
+    let place = place("namesake");
+    let (camera, display) = (open(&place, "camera"), open(&place, "display"));
+    let mut publisher = camera.publisher("display").expect("a topic");
+    let handle = display.subscriber_builder(["display"]).callback(|_| {}).expect("it opens");
+    publish(&mut publisher, 2);
+    publisher.flush(std::time::Duration::from_secs(60)).expect("it is processed");
+    let listed = topics(&place, &[]);
+    let row = find(&listed, "topic", "display");
+    let camera_and_display = (&json!(["camera"]), &json!(["display"]));
+    assert_eq!((&row["publishers"], &row["subscriber_nodes"]), camera_and_display, "{row}");
+    assert_eq!(row["bytes_per_message"], 5.0, "its channel carries a topic");
+    let graph = place.run(&["graph", "--over", "1ms", "--format", "dot"], b"").stdout().to_owned();
+    assert!(graph.contains("n2 -> n1") && !graph.contains("n0 -> n1"), "over the topic, not directly: {graph}");
+    let (mut server, address) = metrics(&place);
+    let page = get(&address, "/metrics");
+    for line in ["messages_total{topic=\"display\"} 2", "subscriptions{topic=\"display\"} 1"] {
+        assert!(page.lines().any(|found| found == format!("librpc_topic_{line}")), "{line}: {page}");
+    }
+    server.kill().expect("it runs");
+    server.wait().expect("it ends");
+    handle.stop().expect("it ends");
+}
+
+#[test]
 fn the_metrics_page_counts_by_topic_for_a_bounded_number_of_them() {
     let place = place("topic_metrics");
     let (camera, display) = (open(&place, "camera"), open(&place, "display"));
