@@ -15,10 +15,10 @@ use crate::snapshot::{Looker, Snapshot, State};
 /// Checks nodes and channels against limits, for monitoring probes
 ///
 /// Exit code 0: all is well. 1: a limit is exceeded, a node is missing or does not answer, or two nodes that are there mean a topic or
-/// a service as different types. 3: all is well, but
-/// messages were lost while it looked. If there is no domain, all is well unless --node names a node. If a node, topic, pattern or service is
-/// named, only what is connected to it is checked, and that there is something; messages count as lost on those of its channels that are there
-/// at the end.
+/// a service as different types. 3: all is well, but messages were lost while it looked.
+///
+/// With WHAT, only what is connected to it is checked, and it is a failure if there is nothing of it. Messages count as lost on those
+/// of its channels that are there at the end. If there is no domain, all is well unless WHAT or --node is given.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -74,7 +74,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
     let part = about::select(&later, args.about.what.as_deref());
     let (lost, mut failures) = match &args.about.what {
         None => (later.lost_since(&earlier), Vec::new()),
-        Some(what) if part.is_empty() && !later.is_empty() => (0, vec![about::nothing_matches(what)]),
+        Some(what) if part.is_empty() => (0, vec![about::nothing_matches(what)]),
         Some(_) => (part.lost_on_channels_since(&earlier), Vec::new()),
     };
     failures.extend(self::failures(args, &later, &part));

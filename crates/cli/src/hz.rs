@@ -14,6 +14,7 @@ use crate::latency::{grouped, readable};
 use crate::options::{PatternArgs, RoomArgs};
 use crate::outcome::{CommandResult, Outcome};
 use crate::output;
+use crate::stdout::was_closed;
 use crate::turned_away::TurnedAway;
 
 /// Shows how often messages are published to topics
@@ -103,12 +104,16 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
             break;
         }
         let now = TurnedAway::by(&node);
-        stretch.too_large = now.since(turned_away).returned; // or its publisher had no memory for them: an inbox that is overwritten returns messages for no other reason
+        // Or its publisher had no memory for them: an inbox that is overwritten returns messages for no other reason.
+        stretch.too_large = now.since(turned_away).returned;
         turned_away = now;
         let line = stretch.line(begun.elapsed().as_secs_f64());
         let text = if args.json { serde_json::to_string(&line)? } else { readable_line(&line) };
         std::io::stdout().write_all(format!("{text}\n").as_bytes())?;
         lines += 1;
+        if was_closed() {
+            break;
+        }
     }
     Ok(Outcome::Done)
 }

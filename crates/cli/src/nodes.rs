@@ -15,8 +15,8 @@ use crate::snapshot::{ANSWER_LIMIT, State, denials, listed_type};
 /// Lists the nodes of the domain
 ///
 /// A dead node whose files are still there is shown as dead, and a node that does not answer within 1 s as stalled.
-/// Topics that the subscriptions of a node may not read, or that are of another type, are listed after the table. If there is no domain, nothing is
-/// shown.
+/// Topics that the subscriptions of a node may not read, or that are of another type, are listed after the table. If there is no domain,
+/// nothing is shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -50,8 +50,8 @@ fn show(args: &Args, snapshot: &Snapshot) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The channels and the services as tables, followed by the nodes that do not answer, the memory for large payloads, and the subscriptions that
-/// may not read a topic.
+/// The channels and the services as tables, followed by the nodes that do not answer, the memory for large payloads, and the
+/// subscriptions that may not read a topic.
 pub(crate) fn table(snapshot: &Snapshot) -> String {
     let has_rates = snapshot.channels.iter().any(|row| row.recent.is_some());
     let mut header = vec!["FROM", "TO", "ADDRESS", "STATE", "SENT", "PROCESSED", "QUEUED", "DROPPED", "MISSED"];

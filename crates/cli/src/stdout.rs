@@ -47,7 +47,7 @@ enum Kind {
 
 impl Stdout {
     pub(crate) fn new() -> Self {
-        if WAS_CLOSED.load(Ordering::Relaxed) {
+        if was_closed() {
             return Self(Kind::Nothing);
         }
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -119,6 +119,11 @@ impl Stdout {
 fn file_type() -> Option<FileType> {
     let stat = rustix::fs::fstat(rustix::stdio::stdout()).ok()?;
     Some(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Whether this program was started without a stdout. What `std` writes then goes to /dev/null, without an error.
+pub(crate) fn was_closed() -> bool {
+    WAS_CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether a failed write to stdout only means that the reader of the pipe, or the terminal, is gone.

@@ -41,7 +41,8 @@ pub(crate) struct Args {
     /// Look once, for a moment, and write what was found as text
     #[arg(long)]
     once: bool,
-    /// With --once: write one object per line, with `kind` node, inbox, channel or warning, and every counter by its name
+    /// With --once: write one object per line, with `kind` node, inbox, channel, service or warning, and every counter by
+    /// its name
     #[arg(long, requires = "once")]
     json: bool,
     /// The time between two looks

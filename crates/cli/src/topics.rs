@@ -20,9 +20,9 @@ use crate::watch::WatchArgs;
 
 /// Lists the topics of the domain, with those who publish and subscribe
 ///
-/// Topics that nobody subscribes to are shown, and after them the patterns that nobody publishes to. Nodes are asked from outside, twice:
-/// the rate is that of the time in between. It is not known for the topics of an outbox that publishes several of them. A node that does
-/// not answer within 1 s is shown as stalled, with what its subscribers know about it. If there is no domain, nothing is shown.
+/// Topics without subscribers are shown, too, and after all topics the patterns that nobody publishes to. Nodes are asked from outside,
+/// twice: MSG/S is the rate of the time in between. It is unknown (`-`) if an outbox publishes the topic together with others. A node
+/// that does not answer within 1 s is shown as stalled, with what its subscribers know about it. If there is no domain, nothing is shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome};
 use crate::snapshot::{Looker, Snapshot};
+use crate::stdout::was_closed;
 
 /// Looking again and again.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -54,7 +55,7 @@ impl WatchArgs {
             show(&snapshot)?;
             earlier = Some(snapshot);
             looks += 1;
-            if self.count.is_some_and(|count| looks >= count.get()) {
+            if self.count.is_some_and(|count| looks >= count.get()) || was_closed() {
                 break;
             }
             if !is_json {

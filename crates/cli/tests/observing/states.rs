@@ -114,6 +114,10 @@ fn observers_create_no_domain_and_show_nothing() {
     }
     assert_eq!(place.run(&["doctor"], b"").code, 0);
     assert_eq!(place.run(&["check", "--over", "1ms"], b"").code, 0);
+    // What a probe asks for by its name is missing if everything is.
+    let missing = place.run(&["check", "--over", "1ms", "sensor/**"], b"");
+    assert_eq!(missing.code, 1);
+    assert!(missing.stdout().starts_with("FAILED: nothing matches sensor/**"), "{missing:?}");
     assert!(!place.path().exists());
 }
 
@@ -138,6 +142,17 @@ fn a_closed_stdout_is_no_failure() {
         let mut running = place.start(command);
         running.close_stdout();
         let ended = running.ends();
+        assert_eq!((ended.code, &*ended.stderr), (0, ""), "{command:?}");
+    }
+    // One that was closed from the start takes no writes that fail.
+    let again: [&[&str]; 4] = [
+        &["topics", "--watch", "1ms"],
+        &["services", "--watch", "1ms", "--json"],
+        &["stat", "--watch", "1ms"],
+        &["hz", "t", "--every", "1ms"],
+    ];
+    for command in again {
+        let ended = place.start_in_shell("exec \"$@\" >&-", command).ends();
         assert_eq!((ended.code, &*ended.stderr), (0, ""), "{command:?}");
     }
     stops(sink);
