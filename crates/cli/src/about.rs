@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use librpc::Pattern;
+use librpc::{InvalidTopic, Pattern};
 
 use crate::outcome::say;
 use crate::snapshot::{ChannelRow, InboxRow, Snapshot, State};
@@ -22,7 +22,9 @@ const ANY: &str = "**";
 /// The part of a snapshot that is connected to this.
 pub(crate) fn part(snapshot: &Snapshot, what: &str) -> Snapshot {
     let is_node = snapshot.nodes.iter().any(|node| node.id == what);
-    let is_pattern = what.parse::<Pattern>().is_ok();
+    // A topic may have a level that a pattern may not have, such as `+`.
+    let is_pattern =
+        !matches!(what.parse::<Pattern>(), Err(error) if !matches!(error, InvalidTopic::OtherWildcard { .. }));
     let is_wanted = |text: &str| if is_node { text == what } else { is_pattern && overlaps(text, what) };
     let is_any = |addresses: &[String]| addresses.iter().any(|address| is_wanted(address));
     // What is sent to a node has its id as its address, which is no topic.

@@ -163,6 +163,12 @@ fn bad_topics_are_wrong_usage() {
     for arguments in [&["pub", "a/*"][..], &["pub", ""], &["sub", "a*"], &["sub", "a//b"], &["sub"]] {
         assert_eq!(place.run(arguments, b"").code, 2, "{arguments:?}");
     }
+    for (pattern, spelling) in [("sensor/+/t", "sensor/*/t"), ("a/#", "a/**"), ("a/>", "a/**")] {
+        let refused = place.run(&["sub", pattern], b"");
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(&format!("write {spelling:?}")), "{}", refused.stderr);
+        assert_eq!(place.run(&["pub", pattern], b"x").code, 0, "a topic may have such a level");
+    }
 }
 
 /// More lines than a command reads ahead. Once they are written, most of them are on their way.

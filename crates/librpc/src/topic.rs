@@ -67,6 +67,16 @@ pub enum InvalidTopic {
         /// The text.
         topic: Arc<str>,
     },
+    /// A level of a pattern is a wildcard of MQTT or NATS, and would match only itself here.
+    #[error(
+        "pattern {topic:?} has the wildcard of another system: \"*\" is one level, \"**\" any number, so write {spelling:?}"
+    )]
+    OtherWildcard {
+        /// The text.
+        topic: Arc<str>,
+        /// The same pattern with the wildcards of this library.
+        spelling: Arc<str>,
+    },
 }
 
 fn check(text: &str, is_level: impl Fn(&str) -> bool) -> Result<(), InvalidTopic> {
@@ -95,6 +105,9 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), InvalidTopic> {
 
 /// Which topics a subscriber wants: `*` is exactly one level, `**` any number of levels, including none.
 ///
+/// The wildcards of MQTT and NATS (`+`, `#`, `>`) as a whole level are an error when a text is parsed. A topic may have such a
+/// level: `*` matches it.
+///
 /// ```
 /// let pattern: librpc::Pattern = "sensor/*/temperature".parse()?;
 /// assert!(pattern.matches("sensor/kitchen/temperature"));
@@ -109,6 +122,12 @@ impl Pattern {
     /// The pattern as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// A pattern that another node has listed. It may be of an older version, which took every level for a text.
+    pub(crate) fn listed(text: &str) -> Result<Self, InvalidTopic> {
+        check(text, |level| level == ONE || level == ANY)?;
+        Ok(Self(text.into()))
     }
 
     /// Whether a topic matches.
@@ -137,9 +156,22 @@ impl FromStr for Pattern {
     type Err = InvalidTopic;
 
     fn from_str(text: &str) -> Result<Self, InvalidTopic> {
-        check(text, |level| level == ONE || level == ANY)?;
-        Ok(Self(text.into()))
+        let pattern = Self::listed(text)?;
+        match with_our_wildcards(text) {
+            spelling if spelling == text => Ok(pattern),
+            spelling => Err(InvalidTopic::OtherWildcard { topic: pattern.0, spelling: spelling.into() }),
+        }
     }
+}
+
+/// The pattern with the wildcards of this library in place of those of MQTT and NATS.
+fn with_our_wildcards(text: &str) -> String {
+    let ours = |level| match level {
+        "+" => ONE,
+        "#" | ">" => ANY,
+        other => other,
+    };
+    text.split('/').map(ours).collect::<Vec<_>>().join("/")
 }
 
 impl fmt::Display for Pattern {
@@ -173,6 +205,32 @@ mod tests {
         for bad in ["***", "a*", "*a/b"] {
             assert_eq!(bad.parse::<Pattern>(), Err(InvalidTopic::Star { topic: bad.into() }));
         }
+    }
+
+    #[test]
+    fn the_wildcards_of_other_systems_are_refused_as_levels_of_a_pattern() {
+        for (bad, spelling) in [
+            ("+", "*"),
+            ("sensor/+/t", "sensor/*/t"),
+            ("+/*/+", "*/*/*"),
+            ("a/#", "a/**"),
+            ("#", "**"),
+            ("a/>", "a/**"),
+            ("a/+/#", "a/*/**"),
+        ] {
+            let refused = bad.parse::<Pattern>().unwrap_err();
+            assert_eq!(refused, InvalidTopic::OtherWildcard { topic: bad.into(), spelling: spelling.into() });
+            assert!(refused.to_string().ends_with(&format!("write {spelling:?}")), "{refused}");
+            assert!(spelling.parse::<Pattern>().is_ok(), "{spelling}");
+            if !bad.contains('*') {
+                assert_eq!(check_topic(bad), Ok(()), "a topic may have any text as a level: {bad}");
+            }
+            assert_eq!(Pattern::listed(bad).unwrap().as_str(), bad, "an older node may have such a pattern");
+        }
+        for good in ["c++", "a/c#", "#1/t", "a->b", "++", "##", ">>"] {
+            assert!(good.parse::<Pattern>().unwrap().matches(good), "{good}");
+        }
+        assert!("a/*".parse::<Pattern>().unwrap().matches("a/+"));
     }
 
     /// The definition, followed word by word, without regard to speed.

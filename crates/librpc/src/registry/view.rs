@@ -43,7 +43,7 @@ impl Subscription {
     pub(crate) fn listed(id: &str, file: &NodeFile, inbox: &ListedInbox, added: u64) -> Option<Self> {
         let address = match &inbox.address {
             ListedAddress::Patterns(patterns) => {
-                let patterns = patterns.iter().take(MAX_PATTERNS).map(|pattern| pattern.parse().ok());
+                let patterns = patterns.iter().take(MAX_PATTERNS).map(|pattern| Pattern::listed(pattern).ok());
                 Address::Topics(patterns.collect::<Option<Arc<[Pattern]>>>()?)
             }
             ListedAddress::Service(name) => {

@@ -329,7 +329,8 @@ impl TryFrom<ListedAddress> for Address {
         match address {
             ListedAddress::Node => Ok(Self::Node),
             ListedAddress::Patterns(patterns) => {
-                let patterns: Result<Vec<Pattern>, _> = patterns.iter().map(|pattern| pattern.parse()).collect();
+                let patterns: Result<Vec<Pattern>, _> =
+                    patterns.iter().map(|pattern| Pattern::listed(pattern)).collect();
                 Ok(Self::Topics(patterns.map_err(|_| BadListing("an invalid pattern"))?.into()))
             }
             ListedAddress::Service(name) => {
