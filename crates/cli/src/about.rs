@@ -10,6 +10,7 @@ use std::collections::HashSet;
 
 use librpc::{InvalidTopic, Pattern};
 
+use crate::latency::counted;
 use crate::outcome::say;
 use crate::snapshot::{ChannelRow, InboxRow, Snapshot, State};
 
@@ -92,7 +93,7 @@ pub(crate) fn say_what_is_missing(snapshot: &Snapshot, wanted: &[Pattern], is_em
             say(format_args!("{}: {state}: {why}", node.id));
         }
         if node.topics_left_out > 0 {
-            say(format_args!("{}: {} more topics are not listed", node.id, node.topics_left_out));
+            say(format_args!("{}: not listed: {}", node.id, counted(node.topics_left_out, "more topic")));
         }
     }
     if is_empty && !wanted.is_empty() && !snapshot.nodes.is_empty() {

@@ -43,6 +43,7 @@ use serde::de::DeserializeOwned;
 use crate::children::{Children, Report};
 use crate::domain::{DomainArgs, clear_leftovers, unique_id};
 use crate::interrupt::Interrupt;
+use crate::latency::counted;
 use crate::outcome::{CommandResult, Outcome};
 
 pub(crate) use dispatch::run as part;
@@ -184,7 +185,7 @@ impl Bench {
     /// Counts messages that were lost or spoilt. With any, the run ends with a loss.
     fn count_lost(&self, lost: u64) {
         if lost > 0 {
-            crate::outcome::say(format_args!("{lost} messages were lost or spoilt"));
+            crate::outcome::say(format_args!("lost or spoilt: {}", counted(lost, "message")));
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
     }

@@ -87,14 +87,14 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         format!("FAILED: {}", result.failures.join("; "))
     } else {
         let how = if is_lossy { "LOSS" } else { "OK" };
-        format!("{how}: {nodes} nodes, {channels} channels, {lost} messages lost in {over:?}")
+        let (nodes, channels) = (counted(nodes as u64, "node"), counted(channels as u64, "channel"));
+        format!("{how}: {nodes}, {channels}, {} lost in {over:?}", counted(lost, "message"))
     };
     std::io::stdout().write_all(format!("{text}\n").as_bytes())?;
     match (&result.failures[..], is_lossy) {
         ([], false) => Ok(Outcome::Done),
         ([], true) => Ok(Outcome::Loss),
-        ([_], _) => anyhow::bail!("1 check failed"),
-        (failures, _) => anyhow::bail!("{} checks failed", failures.len()),
+        (failures, _) => anyhow::bail!("{} failed", counted(failures.len() as u64, "check")),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 
 use crate::domain::DomainArgs;
-use crate::latency::grouped;
+use crate::latency::{counted, grouped};
 use crate::options::OverArgs;
 use crate::outcome::{CommandResult, Outcome};
 use crate::published::{self, Carried, TopicRow};
@@ -139,7 +139,7 @@ impl<'s> Topics<'s> {
             }
         }
         for (publisher, topics) in rest {
-            let point = Point::Topic(format!("{} more topics of {publisher}", grouped(topics.len() as u64)));
+            let point = Point::Topic(format!("{} of {publisher}", counted(topics.len() as u64, "more topic")));
             points.extend(topics.into_iter().map(|topic| (topic, point.clone())));
         }
         Self(points)

@@ -61,7 +61,12 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// How many of something, in words.
 pub(crate) fn counted(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", grouped(number)) }
+    let ending = match number {
+        1 => "",
+        _ if what.ends_with('x') => "es",
+        _ => "s",
+    };
+    format!("{} {what}{ending}", grouped(number))
 }
 
 #[cfg(test)]
@@ -71,6 +76,7 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!([0, 1, 2000].map(|number| counted(number, "node")), ["0 nodes", "1 node", "2,000 nodes"]);
+        assert_eq!([0, 1, 2].map(|number| counted(number, "inbox")), ["0 inboxes", "1 inbox", "2 inboxes"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([5, 1_500, 2_000_000, 3_000_000_000].map(readable), ["5 ns", "1.5 µs", "2.0 ms", "3.00 s"]);
     }

@@ -13,6 +13,7 @@ use crate::domain::DomainArgs;
 use crate::feed::{Ended, Feed, Payload, Source, feed};
 use crate::file::FileArgs;
 use crate::interrupt::Interrupt;
+use crate::latency::counted;
 use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::source::SourceArgs;
@@ -306,8 +307,9 @@ impl Feed for Publishing {
     fn numbers(&mut self) -> String {
         let librpc::Account { sent, processed, queued, dropped, returned, .. } = self.publisher.account();
         format!(
-            "{} messages to {} inboxes: sent {sent}, processed {processed}, queued {queued}, dropped {dropped}, returned {returned}",
-            self.messages, self.inboxes
+            "{} to {}: sent {sent}, processed {processed}, queued {queued}, dropped {dropped}, returned {returned}",
+            counted(self.messages, "message"),
+            counted(self.inboxes as u64, "inbox")
         )
     }
 

@@ -14,7 +14,7 @@ use librpc::{Departure, Event, FlushError, Inbox, SendError, Sender};
 use crate::deadline::SLICE;
 use crate::domain::DomainArgs;
 use crate::interrupt::Interrupt;
-use crate::latency::Latency;
+use crate::latency::{Latency, counted};
 use crate::outcome::Outcome;
 use crate::pace::{Due, Pace};
 use crate::payload::{self, Content, Kind, MIN_BYTES, MIN_STAMPED_BYTES, now_ns};
@@ -230,10 +230,10 @@ impl Side {
                         _ => "left".to_owned(),
                     };
                     bail!(
-                        "{}: {} {why} after {} messages, without an end message",
+                        "{}: {} {why} after {}, without an end message",
                         self.node,
                         self.peer,
-                        received.count
+                        counted(received.count, "message")
                     );
                 }
                 Some(_) => continue,

@@ -102,7 +102,8 @@ fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
     // A ring that is overwritten is full as soon as its receiver pauses. The losses are reported as drops.
     let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
     if is_full {
-        warn("queue-full", format!("{ends}: {percent:.0} % full, {} messages wait", row.stats.queued));
+        let (queued, wait) = (row.stats.queued, if row.stats.queued == 1 { "waits" } else { "wait" });
+        warn("queue-full", format!("{ends}: {percent:.0} % full, {} {wait}", counted(queued, "message")));
     }
     if let Some(recent) = &row.recent
         && (recent.rates.blocked >= SLOW || recent.was_full && is_full)
@@ -112,17 +113,18 @@ fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
     }
     let lost = match &row.recent {
         Some(recent) => (recent.rates.lost > 0.0).then(|| format!("{:.0} messages/s", recent.rates.lost)),
-        None => (row.lost() > 0).then(|| format!("{} messages so far", row.lost())),
+        None => (row.lost() > 0).then(|| format!("{} so far", counted(row.lost(), "message"))),
     };
     if let Some(lost) = lost {
         warn("drops", format!("{ends}: {lost} dropped or overwritten"));
     }
     // An inbox that makes its senders wait also returns messages for which there was no room in time.
     if row.stats.returned > 0 && row.stats.policy != librpc::Policy::Block {
-        let returned = row.stats.returned;
+        let (returned, were) =
+            (counted(row.stats.returned, "message"), if row.stats.returned == 1 { "was" } else { "were" });
         warn(
             "too-large",
-            format!("{ends}: {returned} messages so far were too large for this inbox, or for their sender's memory"),
+            format!("{ends}: {returned} so far {were} too large for this inbox, or for their sender's memory"),
         );
     }
 }

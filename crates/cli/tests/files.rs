@@ -193,7 +193,7 @@ fn a_paced_publisher_publishes_every_file() {
     let published =
         place.run(&["pub", "t", "--rate", "20", "--limit", "0s", "--file", &path, &path, &path, &path], b"");
     assert_eq!(published.code, 0, "{}", published.stderr);
-    assert!(published.stderr.contains("4 messages to 1 inboxes"), "{}", published.stderr);
+    assert!(published.stderr.contains("4 messages to 1 inbox:"), "{}", published.stderr);
     assert!(subscriber.ends().stdout == content(3, 4000).repeat(4));
 }
 

@@ -29,7 +29,7 @@ fn a_subscriber_that_may_not_read_is_told_and_costs_the_publisher_nothing() {
     }
     let published = publisher.ends();
     assert_eq!(published.code, 0, "{}", published.stderr);
-    assert!(published.stderr.contains("1 messages to 0 inboxes: sent 0"), "{}", published.stderr);
+    assert!(published.stderr.contains("1 message to 0 inboxes: sent 0"), "{}", published.stderr);
     denied.signal(Signal::TERM);
     let ended = denied.ends();
     assert_eq!((ended.code, ended.stdout()), (0, ""));

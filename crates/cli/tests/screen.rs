@@ -179,7 +179,7 @@ fn top_copes_with_small_terminals_long_names_deaths_and_a_domain_that_goes() {
     tmux.shows(&["no nodes"]);
     let again = place.receiver("again", &[]);
     tmux.press("2");
-    tmux.shows(&["1 nodes", "again"]);
+    tmux.shows(&["1 node,", "again"]);
     tmux.press("q");
     tmux.shows(&["ended with 0"]);
     again.signal(Signal::TERM);

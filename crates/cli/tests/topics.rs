@@ -74,7 +74,7 @@ fn a_publisher_says_who_comes_and_goes_if_it_is_asked_to() {
     }
     let source = source.ends_with(b"x\n");
     assert_eq!(source.code, 0, "{}", source.stderr);
-    assert!(source.stderr.contains("1 messages to 0 inboxes"), "{}", source.stderr);
+    assert!(source.stderr.contains("1 message to 0 inboxes"), "{}", source.stderr);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use librpc::Domain;
 
 use super::{Check, elsewhere};
+use crate::latency::counted;
 use crate::snapshot::{NodeRow, Snapshot, State};
 use crate::warnings;
 
@@ -117,7 +118,7 @@ fn files(domain: &Domain, owner: u32, is_shared: bool) -> Check {
 pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Check> {
     let alive = snapshot.nodes.iter().filter(|node| node.state != State::Dead).count();
     let mut checks = vec![
-        Check::pass("nodes", format!("{alive} alive, {} channels", snapshot.channels.len())),
+        Check::pass("nodes", format!("{alive} alive, {}", counted(snapshot.channels.len() as u64, "channel"))),
         of_state(snapshot, State::Dead, "dead-nodes", "`librpc clean` removes what they left"),
         of_state(
             snapshot,

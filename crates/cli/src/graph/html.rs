@@ -54,7 +54,7 @@ pub(super) fn page(graph: &Graph, domain: &str) -> String {
          body{{font:14px system-ui,sans-serif;margin:2em}}text{{font:14px system-ui,sans-serif;fill:#222}}\
          .rate{{font-size:12px;fill:#555}}rect{{stroke:#456;fill:#eef4fa}}.topic{{fill:#fdf6e3;stroke:#b58900}}\
          .service{{fill:#eefaf0;stroke:#2a8a4a}}.wrong{{fill:#fde8e8;stroke:#c00}}path{{fill:none;stroke:#789}}.lossy{{stroke:#c00}}</style></head>\n\
-         <body><h1>{domain}</h1><p>{} nodes, topics and services, {} edges. Boxes are nodes, rounded ones are topics, green ones are services. Red nodes \
+         <body><h1>{domain}</h1><p>Nodes, topics and services: {}, edges: {}. Boxes are nodes, rounded ones are topics, green ones are services. Red nodes \
          do not answer, and red edges lose messages or have calls that fail.</p>\n<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          xmlns=\"http://www.w3.org/2000/svg\">\n{drawn}</svg></body></html>\n",
         graph.points.len(),

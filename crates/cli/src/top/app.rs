@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::lines::{self, About, Column, Filter, Line};
-use crate::latency::grouped;
+use crate::latency::{counted, grouped};
 use crate::snapshot::{ChannelRow, Key, Snapshot, State};
 use crate::warnings::{self, Warning};
 
@@ -79,7 +79,6 @@ pub(super) struct App {
 
 /// The domain in one line.
 pub(super) fn summary(snapshot: &Snapshot) -> String {
-    let nodes = snapshot.nodes.len();
     let of = |state: State| snapshot.nodes.iter().filter(|node| node.state == state).count();
     let mut states = String::new();
     for state in [State::Stalled, State::Dead, State::Refused, State::Broken] {
@@ -90,9 +89,10 @@ pub(super) fn summary(snapshot: &Snapshot) -> String {
     let rates = snapshot.channels.iter().map(|row| row.rates());
     let rates = rates.fold((0.0, 0.0), |(messages, bytes), rates| (messages + rates.sent, bytes + rates.bytes));
     format!(
-        "{nodes} nodes{states}, {} inboxes, {} channels, {} messages/s, {} bytes/s",
-        snapshot.inboxes.len(),
-        snapshot.channels.len(),
+        "{}{states}, {}, {}, {} messages/s, {} bytes/s",
+        counted(snapshot.nodes.len() as u64, "node"),
+        counted(snapshot.inboxes.len() as u64, "inbox"),
+        counted(snapshot.channels.len() as u64, "channel"),
         grouped(f64::round(rates.0) as u64),
         grouped(f64::round(rates.1) as u64)
     )

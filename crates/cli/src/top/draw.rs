@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, Tab
 
 use super::app::{App, Over, Tab, summary};
 use super::lines::{Column, bar};
-use crate::latency::{grouped, readable, size};
+use crate::latency::{counted, grouped, readable, size};
 use crate::report::state_name;
 use crate::snapshot::policy_name;
 
@@ -213,15 +213,15 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
         ),
         format!("topics     {}", if topics.is_empty() { "-".to_owned() } else { topics.join(" ") }),
         format!(
-            "sent       {} messages, {} bytes, {:.1}/s",
-            grouped(stats.sent),
-            grouped(stats.bytes_sent),
+            "sent       {}, {}, {:.1}/s",
+            counted(stats.sent, "message"),
+            counted(stats.bytes_sent, "byte"),
             rates.sent
         ),
         format!(
-            "received   {} messages, {} bytes, {:.1}/s",
-            grouped(stats.received),
-            grouped(stats.bytes_received),
+            "received   {}, {}, {:.1}/s",
+            counted(stats.received, "message"),
+            counted(stats.bytes_received, "byte"),
             rates.received
         ),
         format!("processed  {}, queued {}", grouped(stats.processed), grouped(stats.queued)),
@@ -237,13 +237,13 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
             bar(stats.depth_max as f64 / stats.capacity.max(1) as f64)
         ),
         format!(
-            "lent       {}; held {} payloads",
+            "lent       {}; held {}",
             row.lent.map_or("unknown".to_owned(), |lent| format!(
-                "{} payloads, {}",
-                grouped(lent.payloads),
+                "{}, {}",
+                counted(lent.payloads, "payload"),
                 size(lent.bytes)
             )),
-            grouped(stats.held)
+            counted(stats.held, "payload")
         ),
         format!("blocked    {}, {:.0} % of the time", readable(stats.blocked.as_nanos() as u64), rates.blocked * 100.0),
         format!("last       sent {}, processed {}", ago(stats.last_sent), ago(stats.last_processed)),
@@ -253,7 +253,7 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
         lines.insert(lines.len() - 1, format!("history    {}", spark(&newest(history, 40))));
     }
     let times = row.latency();
-    lines.push(format!("latency    {} samples in all, now:", grouped(stats.latency.count())));
+    lines.push(format!("latency    {} in all, now:", counted(stats.latency.count(), "sample")));
     // A line for each doubling of the time.
     let mut doublings: Vec<(u64, u64)> = Vec::new();
     for bucket in times.buckets() {

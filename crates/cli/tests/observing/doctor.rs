@@ -50,7 +50,7 @@ fn a_full_file_system_fails_the_doctor() {
     assert_eq!((full_code, &full["verdict"]), (Some(1), &"FAIL".into()));
     let [nodes, top, stat] = looks;
     assert!(nodes.0 == Some(0) && nodes.1.contains("inside") && nodes.1.contains("alive"), "{nodes:?}");
-    assert!(top.0 == Some(0) && top.1.starts_with("1 nodes, 1 inboxes"), "{top:?}");
+    assert!(top.0 == Some(0) && top.1.starts_with("1 node, 1 inbox,"), "{top:?}");
     assert_eq!(stat, (Some(0), String::new()));
     assert!(joins == Some(1) && why.contains("free some space on that tmpfs"), "{joins:?} {why}");
     assert!(full["todo"].as_str().expect("what to do").contains("remount"), "{full}");
@@ -112,7 +112,7 @@ fn the_doctor_finds_other_versions() {
     assert!(layouts["todo"].as_str().is_some_and(|todo| todo.contains("one version of librpc")), "{layouts}");
     assert_eq!(place.nodes().len(), 1, "nobody sees it");
     let top = place.run(&["top", "--once"], b"");
-    assert!(top.stdout().starts_with("1 nodes, 1 inboxes"), "{}", top.stdout());
+    assert!(top.stdout().starts_with("1 node, 1 inbox,"), "{}", top.stdout());
     std::fs::remove_file(foreign).expect("it is there");
     // The domain itself is of another version.
     let own = std::fs::OpenOptions::new().write(true).open(place.path().join("generation")).expect("it is there");

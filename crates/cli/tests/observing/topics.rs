@@ -243,7 +243,7 @@ fn what_is_asked_for_is_all_that_is_shown_and_checked() {
     assert!(failed.code == 1 && failed.stdout().contains("camera → display, inbox a/full: "), "{failed:?}");
     assert_eq!(check(&["camera"]).code, 1);
     let passed = check(&["b/read"]);
-    assert_eq!((passed.code, passed.stdout()), (0, "OK: 2 nodes, 1 channels, 0 messages lost in 1ms\n"));
+    assert_eq!((passed.code, passed.stdout()), (0, "OK: 2 nodes, 1 channel, 0 messages lost in 1ms\n"));
     let doctor = lines(&place, &["doctor", "--json"]);
     let traffic = find(&doctor, "check", "traffic")["found"].as_str().expect("a text").to_owned();
     assert!(traffic.contains("camera → display, inbox a/full"), "{traffic}");
