@@ -34,9 +34,10 @@ pub struct Account {
     /// Bytes of the ring that are in use now. For several inboxes, this field and the next two are those of the fullest
     /// one.
     pub depth: u64,
-    /// The highest depth so far, in bytes.
+    /// The highest depth so far, in bytes: never below `depth`. A depth below a sixteenth of the ring counts only if it was asked for at
+    /// that time.
     pub depth_max: u64,
-    /// Capacity of the ring, in bytes.
+    /// Capacity of the ring, in bytes; 0 before there is a channel, as can be before the first publish.
     pub capacity: u64,
 }
 

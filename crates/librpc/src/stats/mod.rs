@@ -232,7 +232,8 @@ pub struct ChannelStats {
     pub types: Vec<Arc<str>>,
     /// Bytes of the ring that are in use now.
     pub depth: u64,
-    /// The most bytes that were ever in use.
+    /// The most bytes that were ever in use: never below `depth`. Below a sixteenth of the ring the sender need not have noticed it, so a
+    /// later look may show less.
     pub depth_max: u64,
     /// The ring's capacity in bytes.
     pub capacity: u64,
