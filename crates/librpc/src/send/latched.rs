@@ -41,6 +41,8 @@ const SLOW_LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Latch {
     inner: Owner<Option<Inner>>,
     latched: Arc<Latched>,
+    /// The node's id, and the topic.
+    names: (Arc<str>, Arc<str>),
 }
 
 struct Latched {
@@ -61,25 +63,25 @@ struct Inner {
     waiting: Option<Waiting>,
 }
 
-impl std::fmt::Debug for Latch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Latch").field("topic", &self.latched.topic).finish()
-    }
-}
-
 impl Latch {
     /// Shares an outbox that keeps a topic.
     pub(super) fn new(outbox: Outbox, topic: Topic) -> Self {
         let (reactor, born) = (outbox.node.reactor().clone(), outbox.born);
         let token = reactor.token();
         let news = outbox.routes.news.clone();
+        let names = (outbox.node.id.clone(), outbox.topics.list[topic.0].name.name().clone());
         let (inner, visitor) = owned_lock::owned(Some(Inner { outbox, waiting: None }));
         let is_closed = AtomicBool::new(false);
         let latched = Arc::new(Latched { inner: visitor, topic, reactor, token, is_closed, born, news });
         if born.is_here() {
             latched.clone().wake(); // from now on it is woken by what changes
         }
-        Self { inner, latched }
+        Self { inner, latched, names }
+    }
+
+    /// The node's id, and the topic. They are there without the lock.
+    pub(super) fn names(&self) -> (&Arc<str>, &Arc<str>) {
+        (&self.names.0, &self.names.1)
     }
 
     /// As [`crate::send::routes::Routes::news`].

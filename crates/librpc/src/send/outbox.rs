@@ -1,6 +1,7 @@
 //! An outbox, which sends messages. It owns one channel per inbox that it reaches, and belongs to one thread at a time.
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +85,6 @@ impl Flush {
 ///
 /// It is `Send`, and used by one thread at a time. What it sends to one inbox arrives in the order in which it was sent,
 /// whatever the topic.
-#[derive(Debug)]
 pub struct Outbox {
     pub(crate) node: Arc<Owned>,
     /// The inboxes that it reaches: nodes' own, and subscriptions.
@@ -98,6 +98,12 @@ pub struct Outbox {
     tasks: Option<Arc<Tasks>>,
     /// What was said of the subscriptions, if somebody asks for that.
     pub(super) matching: Option<Box<Matching>>,
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("node", &self.node.id).finish()
+    }
 }
 
 impl Outbox {

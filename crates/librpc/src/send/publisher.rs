@@ -1,5 +1,6 @@
 //! A publisher: an outbox with one topic.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +120,6 @@ impl<'n> PublisherBuilder<'n> {
 }
 
 /// How a publisher has its outbox.
-#[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "most publishers have an outbox of their own, and each publish looks at it"
@@ -143,13 +143,22 @@ impl Handle {
 /// Publishes on one topic: [`crate::Node::publisher`].
 ///
 /// It is `Send`, and used by one thread at a time. Each subscription gets what it publishes in order.
-#[derive(Debug)]
 pub struct Publisher {
     pub(super) handle: Handle,
     pub(super) topic: Topic,
     pub(super) timeout: Duration,
     /// What the last publish did not deliver, if the outbox is shared.
     pub(super) undelivered: Vec<SendError>,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (node, topic) = match &self.handle {
+            Handle::Own(outbox) => (&outbox.node.id, outbox.topics.list[self.topic.0].name.name()),
+            Handle::Latched(latch) => latch.names(),
+        };
+        f.debug_struct("Publisher").field("node", node).field("topic", topic).finish()
+    }
 }
 
 impl Publisher {

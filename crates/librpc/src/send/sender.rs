@@ -1,5 +1,6 @@
 //! A sender: an outbox with one destination.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,11 +72,17 @@ impl<'n> SenderBuilder<'n> {
 ///
 /// It is `Send`, and used by one thread at a time. What it sends arrives in order. Dropping it does not wait: what was
 /// sent stays with the receiver.
-#[derive(Debug)]
 pub struct Sender {
     pub(super) outbox: Outbox,
     pub(super) to: Destination,
     pub(super) timeout: Duration,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = &self.outbox.routes.list[self.to.0].to;
+        f.debug_struct("Sender").field("node", &self.outbox.node.id).field("to", to).finish()
+    }
 }
 
 impl Sender {

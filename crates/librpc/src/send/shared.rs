@@ -3,6 +3,7 @@
 //! One lock around each. A message of another thread can come between two of a thread's own, but not change their order: what one thread
 //! sends arrives in the order in which it sent it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,15 @@ use crate::sys::fork;
 use crate::sys::sync::Mutex;
 
 /// A handle that is used under a lock, in the process that has made it.
-#[derive(Debug)]
 struct Shared<T> {
     handle: Mutex<T>,
     born: fork::Born,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.handle, f)
+    }
 }
 
 impl<T> Shared<T> {
