@@ -27,6 +27,7 @@ impl Scene {
         let path = PathBuf::from(format!("/dev/shm/librpc_unit_observers_{}_{number}", std::process::id()));
         let open = |id: &str| Node::builder(id).domain(Domain::at(&path)).open().unwrap();
         let (victim, evil) = (open("victim"), open("evil"));
+        evil.shared().neglect(); // it would take its place back
         let inode = std::fs::metadata(path.join("evil.node")).unwrap().ino();
         let socket = path.join(format!("evil.{inode:x}.sock"));
         std::fs::remove_file(&socket).unwrap();
