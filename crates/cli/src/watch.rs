@@ -24,8 +24,8 @@ pub(crate) struct WatchArgs {
 const SHORTEST: Duration = Duration::from_millis(10);
 
 impl WatchArgs {
-    /// Shows one look, or one after the other, each compared with the one before it. `over`: without --watch, the time for which a
-    /// second look waits; 0: there is none.
+    /// Shows one look, or one after the other, each compared with the one before it. `over`: the time between the two looks that are
+    /// compared without --watch. If it is 0, there is only one look, and nothing to compare it with.
     pub(crate) fn run(
         self,
         looker: &mut Looker,

@@ -184,23 +184,33 @@ fn failed<T>(error: &RecvError) -> Option<T> {
 /// The nodes that somebody was told of.
 type Told = BTreeSet<String>;
 
-/// Subscribes, and stays until nobody publishes any more.
-fn stay_subscribed(scene: &Scene, record: &Record, id: &str) {
-    let (node, kind) = (scene.open(id, scene.domain()), any_kind());
-    let (mut inbox, life) = subscribe(scene, record, &node, kind);
-    let (mut told, mut errors) = (Told::new(), 0);
+/// Receives until nobody sends any more. `receive` returns whether something has come; `None`: it has failed. `false`: it fails too often.
+fn drain(scene: &Scene, life: usize, mut receive: impl FnMut() -> Option<bool>) -> bool {
+    let mut errors = 0;
     loop {
-        match receive(scene, record, (&mut inbox, life, kind), QUIET, &mut told) {
+        match receive() {
             Some(true) => {}
             Some(false) if scene.is_over() => break,
             Some(false) => {}
             None => errors += 1,
         }
         if errors > 400 {
-            return scene.wrong(format!("inbox {life} cannot receive"));
+            scene.wrong(format!("inbox {life} cannot receive"));
+            return false;
         }
     }
     scene.drained(life);
+    true
+}
+
+/// Subscribes, and stays until nobody publishes any more.
+fn stay_subscribed(scene: &Scene, record: &Record, id: &str) {
+    let (node, kind) = (scene.open(id, scene.domain()), any_kind());
+    let (mut inbox, life) = subscribe(scene, record, &node, kind);
+    let mut told = Told::new();
+    if !drain(scene, life, || receive(scene, record, (&mut inbox, life, kind), QUIET, &mut told)) {
+        return;
+    }
     let record = record.borrow();
     let opened = record.topic[id].opened.expect("it is open");
     let others = record.topic.iter().filter(|(_, side)| side.begun.iter().any(|&begun| begun > opened));

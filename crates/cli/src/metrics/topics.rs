@@ -1,4 +1,4 @@
-//! What is published, topic by topic: at most so many topics, and all others together.
+//! What is published: the first topics one by one, up to a limit, and all others together.
 //!
 //! Nodes count by channel. What has been added to a channel since the last page is added to its topic here, so a count does not fall while
 //! the topic is there. What is published between the last page and the end of its channel is not counted.

@@ -147,7 +147,7 @@ impl State {
             return;
         }
         if let Some((_, next)) = self.waiting.pop_first() {
-            // With a new number, so that whoever is reading the list has not passed it.
+            // It gets a new number. An observer that is in the middle of the list would have passed its old one.
             self.last += 1;
             self.serials.insert(next.key.clone(), self.last);
             self.listed.insert(self.last, next);

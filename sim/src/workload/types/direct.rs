@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use librpc::{ConnectError, Event, Inbox, Message, Node, RecvError, Schema, SchemaMismatch, SendError, Sender};
 
-use super::{Kind, QUIET, any_kind, fits, schema, untold, wanting};
+use super::{Kind, QUIET, any_kind, drain, fits, schema, untold, wanting};
 use crate::schedule::{self, Program, random};
 use crate::workload::ledger::To;
 use crate::workload::scene::{CAPACITY, Scene, bytes};
@@ -91,19 +91,10 @@ fn receive(
 fn stay(scene: &Scene, record: &Record, id: &str) {
     let (node, kind) = (scene.open(id, scene.domain()), any_kind());
     let (mut inbox, life) = open(scene, record, &node, kind);
-    let (mut told, mut errors) = (BTreeSet::new(), 0);
-    loop {
-        match receive(scene, record, (&mut inbox, life, kind), QUIET, &mut told) {
-            Some(true) => {}
-            Some(false) if scene.is_over() => break,
-            Some(false) => {}
-            None => errors += 1,
-        }
-        if errors > 400 {
-            return scene.wrong(format!("inbox {life} cannot receive"));
-        }
+    let mut told = BTreeSet::new();
+    if !drain(scene, life, || receive(scene, record, (&mut inbox, life, kind), QUIET, &mut told)) {
+        return;
     }
-    scene.drained(life);
     for (sender, _) in record.borrow().refused.iter().filter(|(_, to)| to == id) {
         if !told.contains(sender) {
             untold(scene, format!("{id:?} of {kind:?} was not told of {sender:?}"));

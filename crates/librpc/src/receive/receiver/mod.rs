@@ -129,7 +129,7 @@ pub(crate) struct Receiver {
     is_unbarred: bool,
     /// Who waits for the descriptor, apart from the inbox.
     watched_by: Cell<WatchedBy>,
-    /// The descriptor is kept readable: something may be left for whoever waits for it.
+    /// The signal was raised, so that the descriptor is readable, and no look has read it since.
     is_raised: Cell<bool>,
     /// Channels from which something was taken that is not consumed.
     unconsumed: Vec<usize>,
