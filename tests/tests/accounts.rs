@@ -93,7 +93,7 @@ impl World {
     }
 
     fn terms<'n>(rng: &mut Rng, builder: InboxBuilder<'n>) -> InboxBuilder<'n> {
-        let policies = [Policy::Block, Policy::DropNewest, Policy::Latest];
+        let policies = [Policy::Block, Policy::DropNewest, Policy::DropOldest];
         builder.policy(policies[rng.usize(..3)]).capacity(4096 << rng.u32(..3))
     }
 

@@ -167,7 +167,7 @@ fn both_sides_learn_of_another_type_and_nothing_is_sent() {
 fn an_inbox_without_a_type_takes_everything_and_never_fails() {
     let domain = TestDomain::new();
     let (here, there) = (open(&domain, "source"), open(&domain, "sink"));
-    for policy in [Policy::Block, Policy::DropNewest, Policy::Latest] {
+    for policy in [Policy::Block, Policy::DropNewest, Policy::DropOldest] {
         let mut inbox = there.inbox_builder().policy(policy).open().unwrap();
         for given in [Some("A/json"), Some("B/cdr/0000000000000007"), None] {
             let mut sender = match given {
@@ -206,7 +206,7 @@ fn an_outbox_reaches_a_node_as_several_types() {
 fn an_overwriting_inbox_knows_the_type_whatever_it_missed() {
     let domain = TestDomain::new();
     let (here, there) = (open(&domain, "source"), open(&domain, "sink"));
-    let builder = there.inbox_builder().policy(Policy::Latest).capacity(16384);
+    let builder = there.inbox_builder().policy(Policy::DropOldest).capacity(16384);
     let mut inbox = builder.open_of::<Json<Goal>>().unwrap();
     let mut sender = here.connect_of::<Json<Goal>>("sink").unwrap();
     for number in 0..1000 {
@@ -334,7 +334,7 @@ fn the_longest_name_fits_into_the_smallest_ring() {
     let domain = TestDomain::new();
     let (here, there) = (open(&domain, "source"), open(&domain, "sink"));
     let schema = schema(&format!("{}/json/ffffffffffffffff", "x".repeat(128))).with_definition(&[7; 10_000]);
-    for policy in [Policy::Block, Policy::DropNewest, Policy::Latest] {
+    for policy in [Policy::Block, Policy::DropNewest, Policy::DropOldest] {
         let mut inbox = there.inbox_builder().capacity(4096).policy(policy).open().unwrap();
         let mut sender = here.sender_builder("sink").schema(schema.clone()).open().unwrap();
         sender.send(b"x").unwrap();

@@ -123,7 +123,7 @@ fn what_is_there_is_told_first_and_says_what_it_is() {
     let Some(PublisherEvent::Came(inbox)) = publisher.try_event().unwrap() else { panic!("it is there") };
     let patterns: Vec<String> = inbox.patterns.iter().map(ToString::to_string).collect();
     assert_eq!((&*inbox.node, &*patterns), ("display", &["camera/*".to_owned(), "lidar".to_owned()][..]));
-    assert_eq!((inbox.policy, inbox.capacity, &inbox.durable), (Policy::Latest, 8192, &None));
+    assert_eq!((inbox.policy, inbox.capacity, &inbox.durable), (Policy::DropOldest, 8192, &None));
     let info = &domain.domain().nodes().unwrap().into_iter().find(|info| info.id == "display").unwrap();
     assert_eq!((info.incarnation, info.uid, info.listed[0].number), (inbox.incarnation, inbox.uid, inbox.number));
     assert_eq!(publisher.try_event().unwrap(), None);

@@ -241,7 +241,7 @@ fn policies_hold_for_the_past_too() {
         }
         assert_quiet(&mut inbox);
     };
-    last(there.subscriber_builder(["t"]).policy(Policy::Latest).capacity(4096).open().unwrap());
+    last(there.subscriber_builder(["t"]).policy(Policy::DropOldest).capacity(4096).open().unwrap());
     // One that drops what is new keeps the oldest, as many as its ring takes.
     let mut dropping = there.subscriber_builder(["t"]).policy(Policy::DropNewest).capacity(65536).open().unwrap();
     let first = next(&mut dropping, 1);

@@ -76,7 +76,7 @@ fn an_inbox_for_which_senders_wait_can_keep_the_last_ones_too() {
 fn the_newest_is_that_of_a_topic_and_a_sender() {
     let domain = TestDomain::new();
     let (sink, one, other) = (open(&domain, "sink"), open(&domain, "one"), open(&domain, "other"));
-    for policy in [Policy::Latest, Policy::Block] {
+    for policy in [Policy::DropOldest, Policy::Block] {
         let mut inbox = sink.subscriber_builder(["**"]).policy(policy).open().unwrap();
         let mut outboxes = [one.outbox(), other.outbox()];
         let mut publish = |who: usize, topic: &str, number: u64| {
@@ -113,7 +113,7 @@ fn the_newest_is_that_of_a_topic_and_a_sender() {
 #[test]
 fn what_was_passed_over_is_counted_exactly_while_its_publisher_goes_on() {
     const MESSAGES: u64 = 200_000;
-    for policy in [Policy::Latest, Policy::Block] {
+    for policy in [Policy::DropOldest, Policy::Block] {
         let domain = TestDomain::new();
         let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
         let mut inbox = sink.subscriber_builder([TOPIC]).keep_last(1).policy(policy).capacity(4096).open().unwrap();

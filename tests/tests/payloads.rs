@@ -234,7 +234,7 @@ fn a_receiver_that_does_not_keep_up_is_held_to_a_window() {
     let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
     let mut blocking = sink.subscribe("t").unwrap();
     let mut dropping = sink.subscriber_builder(["t"]).policy(Policy::DropNewest).open().unwrap();
-    let mut latest = sink.subscriber_builder(["t"]).policy(Policy::Latest).open().unwrap();
+    let mut latest = sink.subscriber_builder(["t"]).policy(Policy::DropOldest).open().unwrap();
     let mut publisher = source.publisher("t").unwrap();
     publisher.set_timeout(Duration::from_secs(5)); // once: then the blocking inbox counts as stuck
     let mut accepted = [0; 3];
@@ -268,7 +268,7 @@ fn receivers_that_never_let_go_leave_memory_to_the_others() {
     let limits = Limits::default().payload_bytes(32 * MIB as u64);
     let source = Node::builder("source").domain(domain.domain()).limits(limits).open().unwrap();
     let sink = open(&domain, "sink");
-    let policies = [Policy::Block, Policy::DropNewest, Policy::Latest];
+    let policies = [Policy::Block, Policy::DropNewest, Policy::DropOldest];
     let mut holders: Vec<Inbox> =
         policies.map(|policy| sink.subscriber_builder(["t"]).policy(policy).open().unwrap()).into();
     let mut honest = open(&domain, "honest").subscribe("t").unwrap();

@@ -276,7 +276,7 @@ fn what_is_kept_comes_back_if_the_inbox_returns_as_one_that_overwrites() {
     let domain = TestDomain::new();
     let (sink, source) = (open(&domain, "sink"), open(&domain, "source"));
     let mut sender = left_alone(&sink, &source);
-    let mut inbox = sink.inbox_builder().policy(Policy::Latest).open().unwrap();
+    let mut inbox = sink.inbox_builder().policy(Policy::DropOldest).open().unwrap();
     let lost = sender.flush(LONG);
     assert!(matches!(lost, Err(FlushError::Lost { lost: 3, unprocessed: 0, .. })), "{lost:?}");
     let returned = sender.take_returned().unwrap();

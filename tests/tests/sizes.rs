@@ -28,7 +28,7 @@ fn a_message_is_in_the_ring_up_to_a_quarter_of_it_or_an_eighth_in_mode_latest_an
     for (policy, capacity, limit) in [
         (Policy::Block, 256 << 10, 65_472),
         (Policy::Block, 1 << 20, (1 << 18) - 64),
-        (Policy::Latest, 1 << 20, 131_008),
+        (Policy::DropOldest, 1 << 20, 131_008),
     ] {
         let mut inbox = sink.inbox_builder().policy(policy).capacity(capacity).open().unwrap();
         let mut sender = source.connect("sink").unwrap();

@@ -298,7 +298,7 @@ fn what_is_kept_for_late_subscriptions_is_of_the_same_type() {
 fn an_overwriting_inbox_knows_the_type_whatever_it_missed() {
     let domain = TestDomain::new();
     let (here, there) = (open(&domain, "source"), open(&domain, "sink"));
-    let builder = there.subscriber_builder(["goal"]).policy(Policy::Latest).capacity(16384);
+    let builder = there.subscriber_builder(["goal"]).policy(Policy::DropOldest).capacity(16384);
     let mut goals = builder.open_of::<Json<Goal>>().unwrap();
     let mut publisher = here.publisher_of::<Json<Goal>>("goal").unwrap();
     for number in 0..1000 {
@@ -375,7 +375,7 @@ fn the_longest_names_fit_into_the_smallest_ring() {
     let schema: Schema = format!("{}/json/ffffffffffffffff", "x".repeat(128)).parse().unwrap();
     let schema = schema.with_definition(&[7; 10_000]);
     let topic = "t".repeat(255);
-    for policy in [Policy::Block, Policy::DropNewest, Policy::Latest] {
+    for policy in [Policy::Block, Policy::DropNewest, Policy::DropOldest] {
         let mut inbox = there.subscriber_builder([&topic]).capacity(4096).policy(policy).open().unwrap();
         let mut publisher = here.publisher_builder(&topic).schema(schema.clone()).open().unwrap();
         assert_eq!(publisher.publish(b"x").unwrap().inboxes(), 1);

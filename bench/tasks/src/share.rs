@@ -21,7 +21,7 @@ pub(crate) enum Way {
 
 fn pair(path: &std::path::Path) -> anyhow::Result<(Node, Node, Inbox)> {
     let (here, there) = (open(path, "here")?, open(path, "there")?);
-    let inbox = there.inbox_builder().policy(Policy::Latest).open()?;
+    let inbox = there.inbox_builder().policy(Policy::DropOldest).open()?;
     Ok((here, there, inbox))
 }
 

@@ -131,7 +131,7 @@ fn failures(args: &Args, all: &Snapshot, snapshot: &Snapshot) -> Vec<String> {
     }
     for row in &snapshot.channels {
         let (percent, ends) = (row.fill() * 100.0, row.ends());
-        if percent > args.max_depth && row.stats.policy != librpc::Policy::Latest {
+        if percent > args.max_depth && row.stats.policy != librpc::Policy::DropOldest {
             failures.push(format!("{ends}: {percent:.0} % full, {} wait", counted(row.stats.queued, "message")));
         }
         let p99 = row.latency().quantile(0.99).unwrap_or(0);

@@ -93,7 +93,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     limits.mapped_bytes_per_user = MAPPED_BYTES;
     let node = Node::builder(&unique_id("hz")?).domain(domain.domain()?).limits(limits).open()?;
     let inbox = args.room.apply(node.subscriber_builder(&args.patterns.pattern).history(0));
-    let mut inbox = output::open(inbox.policy(Policy::Latest))?;
+    let mut inbox = output::open(inbox.policy(Policy::DropOldest))?;
     let stop = inbox.stop_handle();
     interrupt.then(move || stop.stop());
     let (mut last, mut lines, mut turned_away) = (None, 0, TurnedAway::default());

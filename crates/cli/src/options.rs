@@ -11,7 +11,7 @@ pub(crate) const MAX_MESSAGE: usize = 1 << 30;
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct RoomArgs {
     /// The size of each sender's ring, a power of two. It sets how many messages can wait, not how large they are: one
-    /// larger than a quarter of it (with --policy latest: an eighth) waits in its sender's memory
+    /// larger than a quarter of it (with --policy drop-oldest: an eighth) waits in its sender's memory
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_CAPACITY)]
     capacity: u64,
     /// The largest message that is taken. A larger one is an error of its sender

@@ -46,7 +46,8 @@ pub(crate) struct OutputArgs {
 enum PolicyArg {
     Block,
     DropNewest,
-    Latest,
+    #[value(alias = "latest")] // its name in earlier versions
+    DropOldest,
 }
 
 /// How many messages arrived.
@@ -78,7 +79,7 @@ impl OutputArgs {
         match self.policy {
             PolicyArg::Block => Policy::Block,
             PolicyArg::DropNewest => Policy::DropNewest,
-            PolicyArg::Latest => Policy::Latest,
+            PolicyArg::DropOldest => Policy::DropOldest,
         }
     }
 

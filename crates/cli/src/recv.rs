@@ -11,7 +11,7 @@ use crate::output::{OutputArgs, Tally};
 /// Writes the messages sent to a node to stdout, one per line
 ///
 /// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when the reader of stdout
-/// is gone; with 3 if messages were overwritten before they could be written (--policy latest).
+/// is gone; with 3 if messages were overwritten before they could be written (--policy drop-oldest).
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -178,7 +178,7 @@ pub(crate) fn policy_name(policy: librpc::Policy) -> &'static str {
     match policy {
         librpc::Policy::Block => "block",
         librpc::Policy::DropNewest => "drop-newest",
-        librpc::Policy::Latest => "latest",
+        librpc::Policy::DropOldest => "drop-oldest",
         _ => "unknown",
     }
 }

@@ -100,7 +100,7 @@ fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
     };
     let (ends, percent) = (row.ends(), row.fill() * 100.0);
     // A ring that is overwritten is full as soon as its receiver pauses. The losses are reported as drops.
-    let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
+    let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::DropOldest;
     if is_full {
         let (queued, wait) = (row.stats.queued, if row.stats.queued == 1 { "waits" } else { "wait" });
         warn("queue-full", format!("{ends}: {percent:.0} % full, {} {wait}", counted(queued, "message")));

@@ -126,7 +126,7 @@ fn a_terminal_that_goes_away_is_a_stdout_that_nobody_reads() {
 #[test]
 fn a_receiver_that_missed_messages_says_why_it_ends_with_3() {
     let place = place("missed");
-    let receiver = place.receiver("sink", &["--policy", "latest", "--capacity", "4096"]);
+    let receiver = place.receiver("sink", &["--policy", "drop-oldest", "--capacity", "4096"]);
     receiver.signal(Signal::STOP);
     let mut sender = place.start(&["send", "sink"]);
     sender.write(&b"a message of some length\n".repeat(1000)); // far more than the ring holds, and less than a pipe

@@ -109,7 +109,11 @@ fn output(command: &'static [&'static str]) -> Vec<Row> {
             &[("0", Usage), ("1", Usage), ("4096", On(0)), ("1073741824", On(0)), (MAX, Usage), ("large", Usage)],
         ),
         max_message(command),
-        row(command, "policy", &[("block", On(0)), ("latest", On(0)), ("0", Usage), ("oldest", Usage)]),
+        row(
+            command,
+            "policy",
+            &[("block", On(0)), ("drop-oldest", On(0)), ("latest", On(0)), ("0", Usage), ("oldest", Usage)],
+        ),
         rules(command, "admit", On(0)),
         rules(command, "admit-only", On(0)),
     ]

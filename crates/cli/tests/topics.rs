@@ -179,7 +179,7 @@ fn many_lines() -> String {
 #[test]
 fn a_latest_subscriber_says_what_it_has_missed() {
     let place = place("latest");
-    let subscriber = subscriber(&place, "slow", &["a", "--policy", "latest", "--capacity", "4096"]);
+    let subscriber = subscriber(&place, "slow", &["a", "--policy", "drop-oldest", "--capacity", "4096"]);
     subscriber.signal(Signal::STOP);
     let mut source = place.start(&["pub", "a"]);
     source.write(many_lines().as_bytes()); // not held back by the one that is stopped

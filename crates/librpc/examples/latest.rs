@@ -74,7 +74,7 @@ fn message(number: u64) -> [u8; WORDS * 8] {
 /// Receives until the message 0, and checks each.
 fn subscribe(domain: &str, pause: Duration) -> Result<(), Box<dyn Error>> {
     let node = Node::builder("sink").domain(Domain::at(domain)).open()?;
-    let mut inbox = node.subscriber_builder(["numbers"]).policy(Policy::Latest).open()?;
+    let mut inbox = node.subscriber_builder(["numbers"]).policy(Policy::DropOldest).open()?;
     let (mut received, mut missed, mut before) = (0, 0, 0);
     while let Some(received_now) = inbox.recv()? {
         let payload = received_now.payload();

@@ -14,7 +14,7 @@ pub enum Policy {
     /// The oldest messages are overwritten. The sender never waits, and the receiver learns exactly how many it has
     /// missed, and where. Suited to state of which only the latest value counts. The longest message is an eighth of
     /// the ring.
-    Latest,
+    DropOldest,
 }
 
 impl Policy {
@@ -22,7 +22,7 @@ impl Policy {
     pub(crate) const fn mode(self) -> Mode {
         match self {
             Self::Block | Self::DropNewest => Mode::Lossless,
-            Self::Latest => Mode::Latest,
+            Self::DropOldest => Mode::Latest,
         }
     }
 
@@ -32,6 +32,6 @@ impl Policy {
 
     /// The policy that travels as this number; `None`: one of a later version.
     pub(crate) fn from_number(number: u32) -> Option<Self> {
-        [Self::Block, Self::DropNewest, Self::Latest].into_iter().find(|policy| policy.number() == number)
+        [Self::Block, Self::DropNewest, Self::DropOldest].into_iter().find(|policy| policy.number() == number)
     }
 }

@@ -141,7 +141,7 @@ fn come_and_go(scene: &Scene) {
     let node = scene.open(&format!("viewer-{}", schedule::pid()), scene.domain());
     for _ in 0..random(|random| random.u32(1..=3)) {
         let policy =
-            random(|random| *random.choice(&[Policy::Block, Policy::DropNewest, Policy::Latest]).expect("three"));
+            random(|random| *random.choice(&[Policy::Block, Policy::DropNewest, Policy::DropOldest]).expect("three"));
         let Ok((mut inbox, life)) = subscribe(scene, &node, policy) else { continue };
         for _ in 0..random(|random| random.u32(..8)) {
             let limit = Duration::from_micros(random(|random| random.u64(..2000)));

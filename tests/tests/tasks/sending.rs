@@ -87,7 +87,7 @@ fn a_publication_that_is_dropped_ends() {
     let domain = TestDomain::new();
     let (here, there) = (open(&domain, "source"), open(&domain, "sink"));
     let mut full = there.subscriber_builder(["t"]).capacity(4096).open().unwrap();
-    let mut free = there.subscriber_builder(["t"]).policy(Policy::Latest).open().unwrap();
+    let mut free = there.subscriber_builder(["t"]).policy(Policy::DropOldest).open().unwrap();
     let mut publisher = here.publisher("t").unwrap();
     assert_eq!(publisher.publish(b"first").unwrap().inboxes(), 2);
     for inbox in [&mut full, &mut free] {

@@ -13,7 +13,7 @@ const PIECE: usize = 32 * 1024;
 
 pub(crate) fn run(args: &Args, viewer: usize) -> anyhow::Result<()> {
     let node = Node::builder(&format!("viewer-{viewer}")).domain(args.domain()).open()?;
-    let mut frames = node.subscriber_builder([TOPIC]).policy(Policy::Latest).open()?;
+    let mut frames = node.subscriber_builder([TOPIC]).policy(Policy::DropOldest).open()?;
     let stop = frames.stop_handle();
     at_the_end(move || stop.stop());
     let (mut came, mut missed, mut torn) = (0, 0, 0);

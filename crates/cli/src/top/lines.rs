@@ -214,7 +214,7 @@ impl From<&InboxRow> for Inbox {
 pub(super) fn channels(_: &Snapshot, part: &Snapshot) -> Vec<Line> {
     let lines = part.channels.iter().map(|row| {
         let (rates, latency) = (row.rates(), row.latency());
-        let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::Latest;
+        let is_full = row.fill() >= FULL && row.stats.policy != librpc::Policy::DropOldest;
         let cells = [
             word(&row.from),
             word(&row.to),
@@ -307,7 +307,7 @@ pub(super) fn inboxes(snapshot: &Snapshot, part: &Snapshot) -> Vec<Line> {
             count(sum.lost.saturating_add(ended.dropped).saturating_add(ended.missed)),
             time(&sum.latency, 0.99),
         ];
-        line(About::Inbox(inbox.into()), sum.fullest >= FULL && inbox.policy != "latest", cells)
+        line(About::Inbox(inbox.into()), sum.fullest >= FULL && inbox.policy != "drop-oldest", cells)
     });
     lines.collect()
 }

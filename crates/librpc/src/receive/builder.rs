@@ -131,7 +131,7 @@ impl<'n> InboxBuilder<'n> {
 
     /// Bytes of the ring that each sender gets: a power of two from 4,096 to 2^30, by default [`DEFAULT_CAPACITY`]. The ring
     /// has at least one page of the system, so on systems with pages of 16 or 64 KiB a smaller capacity is rounded up to that.
-    /// It is touched only as it is used. A message of up to a quarter of it ([`Policy::Latest`]: an eighth), less 64 bytes, is copied
+    /// It is touched only as it is used. A message of up to a quarter of it ([`Policy::DropOldest`]: an eighth), less 64 bytes, is copied
     /// into the ring; a longer one stays in memory of its sender's, and takes 64 bytes of the ring.
     pub fn capacity(self, bytes: u64) -> Self {
         Self { capacity: bytes, ..self }
@@ -165,11 +165,11 @@ impl<'n> InboxBuilder<'n> {
     /// Receives at most this many messages of a topic from each of its senders at once, the newest: 1 for a detector that wants the frame
     /// that is there now. Older ones are passed over, and [`crate::Message::missed`] counts them. 0 counts as 1.
     ///
-    /// The policy becomes [`Policy::Latest`], so no sender waits for the inbox; another one can be set afterwards. The ring must have room
+    /// The policy becomes [`Policy::DropOldest`], so no sender waits for the inbox; another one can be set afterwards. The ring must have room
     /// for as many messages ([`InboxBuilder::capacity`]).
     pub fn keep_last(self, messages: usize) -> Self {
         let keep_last = NonZero::new(messages).unwrap_or(NonZero::<usize>::MIN);
-        Self { keep_last: Some(keep_last), policy: Policy::Latest, ..self }
+        Self { keep_last: Some(keep_last), policy: Policy::DropOldest, ..self }
     }
 
     /// Whether a subscription gets what its own node publishes, too. By default it does not.

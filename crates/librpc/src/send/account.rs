@@ -23,7 +23,7 @@ pub struct Account {
     /// Those that are in its inbox.
     pub queued: u64,
     /// Those that the inbox's policy has dropped: new ones ([`crate::Policy::DropNewest`]), or overwritten ones of which
-    /// the receiver knows ([`crate::Policy::Latest`]).
+    /// the receiver knows ([`crate::Policy::DropOldest`]).
     pub dropped: u64,
     /// Those that were returned with an error, or are counted in one: there was no room, or the receiver is gone.
     pub returned: u64,

@@ -470,7 +470,9 @@ impl Routes {
         let route = &mut self.list[at];
         let may_return = route.subscription.as_ref().is_none_or(|subscription| subscription.durable.is_some());
         let is_kept = |channel: &mut OutboundChannel| {
-            may_return && channel.policy() != Policy::Latest && matches!(channel.failure(), None | Some(Failure::Gone))
+            may_return
+                && channel.policy() != Policy::DropOldest
+                && matches!(channel.failure(), None | Some(Failure::Gone))
         };
         if !route.channel().is_some_and(is_kept) {
             return false;
@@ -483,7 +485,7 @@ impl Routes {
         let limit = self.redelivery?;
         let channel = self.list[at].channel()?;
         let failure = channel.failure()?;
-        if channel.policy() == Policy::Latest || !matches!(failure, Failure::Refused { .. } | Failure::Broken(_)) {
+        if channel.policy() == Policy::DropOldest || !matches!(failure, Failure::Refused { .. } | Failure::Broken(_)) {
             return None;
         }
         let progress = self.begin_redelivery(at, limit, names)?.end(Some(failure));

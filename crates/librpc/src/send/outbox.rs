@@ -402,7 +402,7 @@ impl Outbox {
     /// Redelivery happens in this outbox's own calls: sending, publishing, flushing. The time starts when the receiver
     /// is found gone, and starts again only once it has returned and processed something. When the time is up, the next
     /// call reports [`SendError::ReceiverGone`] with the number of messages, and [`Outbox::take_returned`] returns
-    /// them. They also come back if the inbox returns with [`crate::Policy::Latest`], which would overwrite them.
+    /// them. They also come back if the inbox returns with [`crate::Policy::DropOldest`], which would overwrite them.
     /// Messages that are kept end with this outbox: flush it before you drop it.
     pub fn set_redelivery(&mut self, limit: Option<Duration>) {
         self.routes.redelivery = limit;

@@ -342,7 +342,7 @@ impl Redelivery {
         };
         let is_next = |target: &Target| target.uid == self.uid && self.gone.as_ref() != Some(target);
         let Some(target) = found.filter(is_next) else { return Ok(Found::Nobody) };
-        if target.policy == Policy::Latest {
+        if target.policy == Policy::DropOldest {
             // Such an inbox would overwrite what was kept.
             let text = "it has returned as an inbox that overwrites old messages".to_owned();
             return Ok(Found::Useless(Failure::Refused { reason: Reason::Unknown as u32, text }));

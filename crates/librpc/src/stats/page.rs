@@ -476,7 +476,7 @@ mod tests {
             inbox: 1,
             ring: Some(2),
             state: ChannelState::Open,
-            policy: Policy::Latest,
+            policy: Policy::DropOldest,
             topics: vec!["a/b".into()],
             types: vec!["".into()],
             depth: 11,

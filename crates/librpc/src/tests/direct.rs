@@ -50,7 +50,7 @@ fn departure(inbox: &mut Inbox) -> Departure {
 #[test]
 fn a_sender_that_ignores_what_an_inbox_wants_is_closed() {
     let (source, sink) = nodes();
-    for policy in [Policy::Block, Policy::Latest] {
+    for policy in [Policy::Block, Policy::DropOldest] {
         let mut inbox = sink.inbox_builder().policy(policy).schema(schema("A/json")).open().unwrap();
         for says in [None, Some("B/json"), Some("A/cdr")] {
             let mut channel = reckless(&source, "sink", says);

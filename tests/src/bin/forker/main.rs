@@ -170,7 +170,7 @@ fn inboxes() -> Vec<Case> {
             let builder = unsafe { h.node.inbox_builder().trust_publishers() };
             went(builder.open())
         }),
-        case("InboxBuilder::policy", CLOSED, |h| went(h.node.inbox_builder().policy(Policy::Latest).open())),
+        case("InboxBuilder::policy", CLOSED, |h| went(h.node.inbox_builder().policy(Policy::DropOldest).open())),
         case("InboxBuilder::keep_last", CLOSED, |h| went(h.node.subscriber_builder(["a"]).keep_last(1).open())),
         case("InboxBuilder::receive_own", CLOSED, |h| went(h.node.inbox_builder().receive_own(true).open())),
         case("InboxBuilder::durable", CLOSED, |h| went(h.node.inbox_builder().durable("name").open())),

@@ -72,7 +72,7 @@ impl Puppet {
             builder = builder.policy(Policy::DropNewest);
         }
         if latest {
-            builder = builder.policy(Policy::Latest);
+            builder = builder.policy(Policy::DropOldest);
         }
         if explicit {
             builder = builder.acknowledge(Acknowledge::Explicit);

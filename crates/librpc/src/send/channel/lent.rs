@@ -37,7 +37,7 @@ impl OutboundChannel {
             self.hand_over(slot)?;
         }
         let mut has_room = self.has_room(slot.bytes());
-        if matches!(has_room, Err(NoRoom::Until(_))) && self.policy() == Policy::Latest {
+        if matches!(has_room, Err(NoRoom::Until(_))) && self.policy() == Policy::DropOldest {
             // What is declared from here on holds for what follows.
             self.producer.skip_all();
             has_room = self.has_room(slot.bytes());
