@@ -1,6 +1,7 @@
 //! The fault points, which process reaches each, and how to make a process reach it. docs/fault-points.md says what
 //! each means.
 
+use crate::health::Slack;
 use crate::roles::{Receive, Send};
 
 /// Which process reaches a fault point.
@@ -137,6 +138,11 @@ impl Point {
     /// Whether it is reached only with payloads that do not fit into the ring.
     fn wants_large_payloads(&self) -> bool {
         self.name.starts_with("lend.") || self.name.starts_with("hold.")
+    }
+
+    /// How much a survivor may grow.
+    pub(crate) fn slack(&self) -> Slack {
+        if self.wants_large_payloads() { Slack::PAYLOADS } else { Slack::CHANNEL }
     }
 
     /// Whether it is reached only if memories for payloads are made and given back all the time.

@@ -8,7 +8,7 @@ use testkit::proc::Usage;
 use super::RULES;
 use crate::account::{End, Totals};
 use crate::battery::Rounds;
-use crate::health::has_not_grown;
+use crate::health::{Slack, has_not_grown};
 use crate::limit::{go_on, wait_for};
 use crate::roles::{Receive, Send};
 use crate::scene::{Arrivals, Scene, Sent};
@@ -60,11 +60,11 @@ pub(super) fn run(rounds: &Rounds) -> anyhow::Result<String> {
     target.wait_until_ready()?;
     target.goes_on(100, go_on())?;
     if let Some((sink_before, source_before)) = healthy {
-        let calm = || Ok(has_not_grown(sink.worker.pid(), &sink_before).is_ok());
+        let calm = || Ok(has_not_grown(sink.worker.pid(), &sink_before, Slack::CHANNEL).is_ok());
         if wait_for(Duration::from_secs(5), calm).is_err() {
-            has_not_grown(sink.worker.pid(), &sink_before).context("the receiver")?;
+            has_not_grown(sink.worker.pid(), &sink_before, Slack::CHANNEL).context("the receiver")?;
         }
-        has_not_grown(source.worker.pid(), &source_before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &source_before, Slack::CHANNEL).context("the sender")?;
     }
     source.worker.finish()?;
     target.worker.finish()?;

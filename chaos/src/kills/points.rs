@@ -65,7 +65,7 @@ fn sender(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     last.worker.waits_for("done", HANG)?;
     if let Some(before) = healthy {
         sink.worker.waits_for("left source Closed", HANG)?;
-        has_not_grown(sink.worker.pid(), &before).context("the receiver")?;
+        has_not_grown(sink.worker.pid(), &before, point.slack()).context("the receiver")?;
     }
     last.worker.finish()?;
     sink.worker.finish()?;
@@ -98,7 +98,7 @@ fn receiver(point: &Point, rounds: &Rounds) -> anyhow::Result<String> {
     sink.wait_until_ready()?;
     sink.goes_on(20, go_on())?;
     if let Some(before) = healthy {
-        has_not_grown(source.worker.pid(), &before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &before, point.slack()).context("the sender")?;
     }
     let totals = arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
     arrivals.are_settled()?;

@@ -71,7 +71,7 @@ pub(super) fn receiver(inbox: Inbox, point: &Point, rounds: &Rounds) -> anyhow::
     sink.wait_until_ready()?;
     sink.goes_on(20, go_on()).with_context(|| format!("the sender: {:?}", source.worker.has_said()))?;
     if let Some(before) = healthy {
-        has_not_grown(source.worker.pid(), &before).context("the sender")?;
+        has_not_grown(source.worker.pid(), &before, point.slack()).context("the sender")?;
     }
     let totals = arrivals.finish(&scene, &mut source, &mut sink, RULES)?;
     arrivals.are_settled()?;

@@ -14,8 +14,8 @@ use crate::snapshot::{Looker, Snapshot, State};
 
 /// Checks nodes and channels against limits, for monitoring probes
 ///
-/// Exit code 0: all is well. 1: a limit is exceeded, a node is missing or does not answer, or two nodes that are there mean a topic or
-/// a service as different types. 3: all is well, but messages were lost while it looked.
+/// Exit code 0: all is well. 1: a limit is exceeded, a node is missing or does not answer, a node refused a sender while it looked, or
+/// two nodes that are there mean a topic or a service as different types. 3: all is well, but messages were lost while it looked.
 ///
 /// With WHAT, only what is connected to it is checked, and it is a failure if there is nothing of it. Messages count as lost on those
 /// of its channels that are there at the end. If there is no domain, all is well unless WHAT or --node is given.
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// How many dead nodes may wait to be swept [default: any number]
     #[arg(long, value_name = "N")]
     max_dead: Option<usize>,
-    /// How many messages may be dropped or overwritten while it looks
+    /// How many messages may not arrive while it looks: dropped, overwritten, too large, or without room or memory
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_lost: u64,
     #[command(flatten)]
@@ -87,8 +87,9 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         format!("FAILED: {}", result.failures.join("; "))
     } else {
         let how = if is_lossy { "LOSS" } else { "OK" };
+        let what = if is_lossy { losses(&part.what_was_lost_since(&earlier)) } else { String::new() };
         let (nodes, channels) = (counted(nodes as u64, "node"), counted(channels as u64, "channel"));
-        format!("{how}: {nodes}, {channels}, {} lost in {over:?}", counted(lost, "message"))
+        format!("{how}: {nodes}, {channels}, {} lost in {over:?}{what}", counted(lost, "message"))
     };
     std::io::stdout().write_all(format!("{text}\n").as_bytes())?;
     match (&result.failures[..], is_lossy) {
@@ -96,6 +97,14 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         ([], true) => Ok(Outcome::Loss),
         (failures, _) => anyhow::bail!("{} failed", counted(failures.len() as u64, "check")),
     }
+}
+
+/// The first channels with losses, as they are added to a line.
+fn losses(channels: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = channels[..channels.len().min(SHOWN)].iter().map(|channel| format!("; {channel}"));
+    let more = channels.len().saturating_sub(SHOWN);
+    shown.collect::<String>() + &if more > 0 { format!("; and {more} more") } else { String::new() }
 }
 
 fn percent(text: &str) -> std::result::Result<f64, String> {
@@ -128,6 +137,8 @@ fn failures(args: &Args, all: &Snapshot, snapshot: &Snapshot) -> Vec<String> {
     }
     for node in &snapshot.nodes {
         failures.extend(node.mismatched(true).map(|text| format!("mismatch at node {}: {text}", node.id)));
+        let now = node.refused.iter().filter(|refused| refused.last <= args.over.over);
+        failures.extend(now.map(|refused| format!("node {}: {refused}", node.id)));
     }
     for row in &snapshot.channels {
         let (percent, ends) = (row.fill() * 100.0, row.ends());

@@ -104,8 +104,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
             break;
         }
         let now = TurnedAway::by(&node);
-        // Or its publisher had no memory for them: an inbox that is overwritten returns messages for no other reason.
-        stretch.too_large = now.since(turned_away).returned;
+        stretch.too_large = now.since(turned_away).too_large;
         turned_away = now;
         let line = stretch.line(begun.elapsed().as_secs_f64());
         let text = if args.json { serde_json::to_string(&line)? } else { readable_line(&line) };

@@ -193,7 +193,7 @@ impl<'n> Spectator<'n> {
             }
         }
         let now = TurnedAway::by(self.node);
-        let TurnedAway { dropped, returned } = now.since(self.turned_away);
+        let TurnedAway { dropped, returned, .. } = now.since(self.turned_away);
         (self.turned_away, self.looked) = (now, Instant::now());
         if dropped > 0 {
             say(format_args!("{} dropped: the inbox was full", counted(dropped, "message")));

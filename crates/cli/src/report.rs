@@ -142,6 +142,9 @@ struct Ended {
     ended_dropped: u64,
     ended_missed: u64,
     ended_returned: u64,
+    ended_too_large: u64,
+    ended_no_room: u64,
+    ended_no_memory: u64,
 }
 
 #[derive(Serialize)]
@@ -167,6 +170,9 @@ struct Channel<'a> {
     dropped: u64,
     missed: u64,
     returned: u64,
+    too_large: u64,
+    no_room: u64,
+    no_memory: u64,
     blocked_ns: u64,
     depth_bytes: u64,
     depth_max_bytes: u64,
@@ -215,6 +221,9 @@ impl<'a> From<&'a ChannelRow> for Channel<'a> {
             dropped: stats.dropped,
             missed: stats.missed,
             returned: stats.returned,
+            too_large: stats.too_large,
+            no_room: stats.no_room,
+            no_memory: stats.no_memory,
             blocked_ns: stats.blocked.as_nanos() as u64,
             depth_bytes: stats.depth,
             depth_max_bytes: stats.depth_max,
@@ -266,6 +275,9 @@ impl<'a> From<&'a InboxRow> for Inbox<'a> {
             ended_dropped: ended.dropped,
             ended_missed: ended.missed,
             ended_returned: ended.returned,
+            ended_too_large: ended.too_large,
+            ended_no_room: ended.no_room,
+            ended_no_memory: ended.no_memory,
         });
         Self {
             node: &row.node,

@@ -3,17 +3,20 @@
 //! Both ends report a channel. The report of the receiver counts, because it maps the memory of both sides. A channel
 //! to a node that does not answer is shown as its sender sees it.
 
-mod denials; // what inboxes do not get
+mod denials; // what inboxes may not get, or as another type
+mod losses; //  what did not arrive
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use denials::{DenialRow, denials};
+pub(crate) use losses::Losses;
 
 use crate::served::{self, ServiceRow};
 use librpc::{
-    Address, ChannelStats, Domain, Histogram, InboxInfo, ObserveError, Observed, Observer, PublishedTopic, Totals,
+    Address, ChannelStats, Domain, Histogram, InboxInfo, ObserveError, Observed, Observer, PublishedTopic, Refused,
+    Totals,
 };
 
 /// How long a node may take to answer.
@@ -47,6 +50,8 @@ pub(crate) struct NodeRow {
     pub(crate) addresses: Vec<String>,
     /// What its inboxes do not get.
     pub(crate) denials: Vec<DenialRow>,
+    /// Who wanted to send to it, and was refused.
+    pub(crate) refused: Vec<Refused>,
     /// How many of its topics are not listed.
     pub(crate) topics_left_out: u64,
     /// Its memory for large payloads; `None`: it does not answer.
@@ -135,6 +140,7 @@ pub(crate) struct Rates {
     pub(crate) sent: f64,
     pub(crate) received: f64,
     pub(crate) bytes: f64,
+    /// Dropped, overwritten, or without room.
     pub(crate) lost: f64,
     pub(crate) dropped: f64,
     /// The part of the time that the sender spent waiting for room, 0 to 1.
@@ -291,6 +297,7 @@ impl Snapshot {
                 namespaces,
                 addresses: node.inboxes.clone(),
                 denials: stats.as_ref().map_or_else(|_| Vec::new(), |stats| denials(node, stats, is_there)),
+                refused: stats.as_ref().map_or_else(|_| Vec::new(), |stats| stats.refused.clone()),
                 topics_left_out: stats.as_ref().map_or(0, |stats| stats.published_left_out),
                 payloads: (stats.as_ref().ok())
                     .map(|stats| Payloads { bytes: stats.payload_bytes, limit: stats.payload_limit }),
@@ -373,47 +380,6 @@ impl Snapshot {
         };
         answered && !self.channels.iter().any(is_pending)
     }
-
-    /// How many messages were dropped or overwritten since an earlier look on the channels of this part that are there now.
-    pub(crate) fn lost_on_channels_since(&self, earlier: &Self) -> u64 {
-        let before: HashMap<&Key, u64> = earlier.channels.iter().map(|row| (&row.key, row.lost())).collect();
-        let known = self.channels.iter().filter_map(|row| {
-            let was = before.get(&row.key).copied().or_else(|| earlier.would_have_seen(row).then_some(0))?;
-            Some(row.lost().saturating_sub(was))
-        });
-        known.fold(0, u64::saturating_add)
-    }
-
-    /// How many messages were dropped or overwritten since an earlier look, whether their channel is still there, has
-    /// begun since, or has ended since.
-    pub(crate) fn lost_since(&self, earlier: &Self) -> u64 {
-        let before = earlier.losses();
-        let lost = self.losses().into_iter().map(|(inbox, now)| match before.get(&inbox) {
-            None => now.ended.unwrap_or(0).saturating_add(now.channels),
-            Some(was) => match (was.ended, now.ended) {
-                (Some(was_ended), Some(ended)) => {
-                    let was = was_ended.saturating_add(was.channels);
-                    ended.saturating_add(now.channels).saturating_sub(was)
-                }
-                _ => now.channels.saturating_sub(was.channels),
-            },
-        });
-        lost.fold(0, u64::saturating_add)
-    }
-
-    /// The losses of each inbox.
-    fn losses(&self) -> HashMap<(&str, u32), Losses> {
-        let mut losses: HashMap<(&str, u32), Losses> = HashMap::new();
-        for inbox in &self.inboxes {
-            let ended = inbox.ended.map(|ended| ended.dropped.saturating_add(ended.missed));
-            losses.entry((&inbox.incarnation, inbox.number)).or_default().ended = ended;
-        }
-        for row in &self.channels {
-            let losses = losses.entry((&row.key.to, row.key.inbox)).or_default();
-            losses.channels = losses.channels.saturating_add(row.lost());
-        }
-        losses
-    }
 }
 
 impl PublishedRow {
@@ -461,15 +427,6 @@ impl Unmatched {
         let left = self.0.get_mut(&(pending.from.clone(), pending.to.clone(), pending.inbox));
         left.filter(|left| **left > 0).map(|left| *left -= 1).is_some()
     }
-}
-
-/// How many messages were lost on the way to an inbox.
-#[derive(Clone, Copy, Debug, Default)]
-struct Losses {
-    /// On channels that have ended; `None`: unknown.
-    ended: Option<u64>,
-    /// On the channels that are there.
-    channels: u64,
 }
 
 impl State {
@@ -522,11 +479,6 @@ impl ChannelRow {
     /// How full the ring is, 0 to 1.
     pub(crate) fn fill(&self) -> f64 {
         self.stats.depth as f64 / self.stats.capacity.max(1) as f64
-    }
-
-    /// Messages that are lost for good.
-    pub(crate) fn lost(&self) -> u64 {
-        self.stats.dropped.saturating_add(self.stats.missed)
     }
 
     /// Whether any large payload of it waits or is held.
@@ -585,7 +537,7 @@ impl Recent {
             sent: rate(|row| row.stats.sent),
             received: rate(|row| row.stats.received),
             bytes: rate(|row| row.stats.bytes_sent),
-            lost: rate(ChannelRow::lost),
+            lost: rate(|row| row.losses().crowded_out()),
             dropped: rate(|row| row.stats.dropped),
             blocked: (blocked.as_secs_f64() / seconds).min(1.0),
         };

@@ -93,6 +93,7 @@ pub(crate) fn table(snapshot: &Snapshot) -> String {
             text.push_str(&format!("{}: {bytes} of at most {limit} for large payloads\n", node.id));
         }
         node.denied().for_each(|denial| text.push_str(&format!("{}: {denial}\n", node.id)));
+        node.refused.iter().for_each(|refused| text.push_str(&format!("{}: {refused}\n", node.id)));
     }
     text
 }

@@ -11,6 +11,8 @@ pub(crate) struct TurnedAway {
     pub(crate) dropped: u64,
     /// Messages that came back to their senders: too large or, where the inbox makes them wait, no room in time.
     pub(crate) returned: u64,
+    /// Those of them that are too large, or for which their senders had no memory.
+    pub(crate) too_large: u64,
 }
 
 impl TurnedAway {
@@ -18,11 +20,11 @@ impl TurnedAway {
     pub(crate) fn by(node: &Node) -> Self {
         let mut totals = Totals::default();
         for inbox in node.stats().inboxes {
-            totals.dropped = totals.dropped.saturating_add(inbox.ended.dropped);
-            totals.returned = totals.returned.saturating_add(inbox.ended.returned);
+            totals += inbox.ended;
             inbox.channels.iter().for_each(|channel| totals.add(channel));
         }
-        Self { dropped: totals.dropped, returned: totals.returned }
+        let too_large = totals.too_large.saturating_add(totals.no_memory);
+        Self { dropped: totals.dropped, returned: totals.returned, too_large }
     }
 
     /// The difference from an earlier look.
@@ -30,6 +32,7 @@ impl TurnedAway {
         Self {
             dropped: self.dropped.saturating_sub(earlier.dropped),
             returned: self.returned.saturating_sub(earlier.returned),
+            too_large: self.too_large.saturating_sub(earlier.too_large),
         }
     }
 }

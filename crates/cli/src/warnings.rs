@@ -17,7 +17,8 @@ pub(crate) const SILENT_SERVER: &str = "silent-server";
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Warning {
-    /// slow-consumer, queue-full, drops, too-large, denied, mismatch, no-server, silent-server, stalled-node, dead-node, refused, broken
+    /// slow-consumer, queue-full, drops, too-large, no-memory, denied, mismatch, refused-sender, no-server, silent-server, stalled-node,
+    /// dead-node, refused, broken
     pub(crate) name: &'static str,
     pub(crate) node: String,
     /// Of a channel: its other end, the inbox's number, and its addresses.
@@ -48,6 +49,7 @@ pub(crate) fn find_in(part: &Snapshot, all: &Snapshot) -> Vec<Warning> {
         let denied = |name, text: &str| Warning::of_node(name, &node.id, format!("node {}: {text}", node.id));
         warnings.extend(node.denied().map(|text| denied("denied", text)));
         warnings.extend(node.mismatched(false).map(|text| denied("mismatch", text)));
+        warnings.extend(node.refused.iter().map(|refused| denied("refused-sender", &refused.to_string())));
         let (name, what) = match node.state {
             State::Alive => continue,
             State::Stalled => ("stalled-node", "does not answer"),
@@ -113,18 +115,21 @@ fn channel(row: &ChannelRow, warnings: &mut Vec<Warning>) {
     }
     let lost = match &row.recent {
         Some(recent) => (recent.rates.lost > 0.0).then(|| format!("{:.0} messages/s", recent.rates.lost)),
-        None => (row.lost() > 0).then(|| format!("{} so far", counted(row.lost(), "message"))),
+        None => match row.losses().crowded_out() {
+            0 => None,
+            lost => Some(format!("{} so far", counted(lost, "message"))),
+        },
     };
     if let Some(lost) = lost {
-        warn("drops", format!("{ends}: {lost} dropped or overwritten"));
+        warn("drops", format!("{ends}: {lost} dropped, overwritten, or without room in time"));
     }
-    // An inbox that makes its senders wait also returns messages for which there was no room in time.
-    if row.stats.returned > 0 && row.stats.policy != librpc::Policy::Block {
-        let (returned, were) =
-            (counted(row.stats.returned, "message"), if row.stats.returned == 1 { "was" } else { "were" });
-        warn(
-            "too-large",
-            format!("{ends}: {returned} so far {were} too large for this inbox, or for their sender's memory"),
-        );
+    let (losses, were) = (row.losses(), |count| if count == 1 { "was" } else { "were" });
+    if losses.too_large > 0 {
+        let (count, were) = (counted(losses.too_large, "message"), were(losses.too_large));
+        warn("too-large", format!("{ends}: {count} so far {were} too large for this inbox (its max_message)"));
+    }
+    if losses.no_memory > 0 {
+        let count = counted(losses.no_memory, "message");
+        warn("no-memory", format!("{ends}: its sender had no memory for {count} so far (Limits::payload_bytes)"));
     }
 }

@@ -157,7 +157,7 @@ pub use place::OpenError;
 pub use policy::Policy;
 pub use receive::{
     Acknowledge, CallbackError, CallbackHandle, DEFAULT_CAPACITY, Departure, Event, Inbox, InboxBuilder, InboxError,
-    Message, OwnedMessage, RecvError, Sample, SliceError, StopHandle, Subscriber, View, Wait,
+    Message, OwnedMessage, RecvError, Sample, SliceError, StopHandle, Subscriber, TurnedAway, View, Wait,
 };
 pub use registry::{Domain, DomainError, InboxInfo, Leftovers, NodeInfo, StrangeFile};
 pub use schema::{Encoding, InvalidSchema, MAX_DEFINITION_BYTES, MAX_TYPE_NAME_BYTES, Schema, SchemaMismatch};
@@ -169,7 +169,9 @@ pub use send::{
 };
 pub use shape::{Describe, Shape};
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};
-pub use stats::{ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, PublishedTopic, Totals};
+pub use stats::{
+    ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats, PublishedTopic, Refused, Totals,
+};
 pub use sys::{Kernel, OsError};
 pub use topic::{InvalidTopic, MAX_PATTERNS, MAX_TOPIC_BYTES, MAX_TOPICS, Pattern};
 #[cfg(feature = "json")]

@@ -25,6 +25,7 @@ use crate::registry::view::View;
 use crate::stats::calls::CallTable;
 use crate::stats::ended::EndedTable;
 use crate::stats::published::PublishedTable;
+use crate::stats::refused::RefusedTable;
 use crate::sys::clock::Instant;
 use crate::sys::reactor::Reactor;
 use crate::sys::socket::Socket;
@@ -122,6 +123,8 @@ pub(crate) struct NodeShared {
     pub(crate) calls: Arc<CallTable>,
     /// The topics that its outboxes publish.
     pub(crate) published: Arc<PublishedTable>,
+    /// Who wanted to send, and was refused.
+    pub(crate) refused: RefusedTable,
     /// The domain's subscriptions, once somebody publishes.
     view: Mutex<Option<View>>,
     /// How many messages outboxes keep for receivers that are gone.
@@ -172,6 +175,7 @@ impl NodeShared {
             ended_outgoing: Arc::default(),
             calls: Arc::default(),
             published: PublishedTable::new(),
+            refused: RefusedTable::default(),
             view: Mutex::default(),
             kept: Arc::new(KeptCount::new()),
             payloads: Payloads::new(limits.payload_bytes),

@@ -10,7 +10,7 @@
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::corrupt::Corrupt;
-use crate::counters::ReceiverCounters;
+use crate::counters::{ReceiverCounters, SenderCounters};
 use crate::layout::{self, WORD, ack, data};
 use crate::memory::{Memory, MemoryMut};
 use crate::mode::Mode;
@@ -221,6 +221,19 @@ impl<D: Memory, A: MemoryMut> Consumer<D, A> {
         // Relaxed: pop looks again, with Acquire.
         self.data.load(self.word_at(self.position), Ordering::Relaxed) != 0
             || (self.mode == Mode::Latest && self.is_overtaken())
+    }
+
+    /// How many messages the sender has turned away, as it says: [`SenderCounters::turned_away`]. What it has counted of them is at
+    /// least as new in [`Consumer::sender_counters`] afterwards.
+    #[inline]
+    pub fn turned_away(&self) -> u64 {
+        // Acquire: pairs with the Release in Producer::note_turned_away.
+        self.data.load(data::TURNED_AWAY, Ordering::Acquire)
+    }
+
+    /// What the sender says that it has counted.
+    pub fn sender_counters(&self) -> SenderCounters {
+        SenderCounters::read(&self.data)
     }
 
     /// The word at the place of the next record's commit word.

@@ -15,6 +15,20 @@ use std::sync::atomic::Ordering;
 use crate::layout::{ack, data};
 use crate::memory::Memory;
 
+/// Why a message was returned to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Returned {
+    /// It is too large for the inbox.
+    TooLarge,
+    /// It was published, and found no room in time.
+    NoRoom,
+    /// The sender had no memory for its payload.
+    NoMemory,
+    /// Something else. The sender has the message, and may try again: one to a node that found no room, for example.
+    Other,
+}
+
 /// What a sender has counted on one ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,6 +43,12 @@ pub struct SenderCounters {
     pub dropped: u64,
     /// Messages returned to the sender with an error.
     pub returned: u64,
+    /// Those of them that are too large for the inbox.
+    pub too_large: u64,
+    /// Those of them that were published, and found no room in time.
+    pub no_room: u64,
+    /// Those of them for whose payloads the sender had no memory.
+    pub no_memory: u64,
     /// Time spent waiting for room, in ns.
     pub blocked_ns: u64,
     /// The greatest depth: the most bytes that were ever unprocessed. Exact from a sixteenth of the capacity on. A
@@ -40,6 +60,12 @@ pub struct SenderCounters {
 }
 
 impl SenderCounters {
+    /// How many messages the inbox will never see: those dropped, and those returned for a reason that trying again does not mend at once.
+    pub fn turned_away(&self) -> u64 {
+        let Self { dropped, too_large, no_room, no_memory, .. } = self;
+        [too_large, no_room, no_memory].into_iter().fold(*dropped, |sum, more| sum.saturating_add(*more))
+    }
+
     /// Reads the counters in the data memory. If a peer wrote them, any value is possible.
     pub fn read(data: &impl Memory) -> Self {
         // Acquire: pairs with nothing. It keeps these loads in order, after those of ReceiverCounters::read.
@@ -50,6 +76,9 @@ impl SenderCounters {
             bytes: word(data::BYTES),
             dropped: word(data::DROPPED),
             returned: word(data::RETURNED),
+            too_large: word(data::TOO_LARGE),
+            no_room: word(data::NO_ROOM),
+            no_memory: word(data::NO_MEMORY),
             blocked_ns: word(data::BLOCKED_NS),
             depth_max: word(data::DEPTH_MAX),
             last_sent: word(data::LAST_SENT),

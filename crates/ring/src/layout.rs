@@ -21,6 +21,10 @@
 //! │   232 │ time spent blocked, ns        │                │ 4096 │ 512 hold words                │
 //! │   240 │ greatest depth in bytes       │                └──────┴───────────────────────────────┘
 //! │   248 │ time of the last sent, ns     │
+//! │   256 │ messages turned away          │
+//! │   264 │ of those: too large           │
+//! │   272 │ no room (published)           │
+//! │   280 │ no memory                     │
 //! │ 65536 │ ring: `capacity` bytes        │  mapped twice in a row, so that every record is contiguous
 //! └───────┴───────────────────────────────┘
 //! ```
@@ -87,6 +91,15 @@ pub mod data {
     pub const DEPTH_MAX: usize = 30;
     /// The timestamp of the last message that carries one.
     pub const LAST_SENT: usize = 31;
+    /// How many messages were dropped, or returned for one of the reasons below. It changes after them, and seldom, so the receiver may
+    /// look at it often.
+    pub const TURNED_AWAY: usize = 32;
+    /// How many of those returned are too large for the inbox.
+    pub const TOO_LARGE: usize = 33;
+    /// How many of those returned were published, and found no room in time.
+    pub const NO_ROOM: usize = 34;
+    /// How many of those returned had no memory, at the sender, for their payload.
+    pub const NO_MEMORY: usize = 35;
     /// The ring's first word.
     pub const RING: usize = super::HEADER_BYTES / super::WORD;
 }
@@ -163,12 +176,16 @@ pub const fn is_valid_capacity(capacity: u64) -> bool {
 }
 
 const _: () = {
-    assert!(data::LAST_SENT < data::RING);
+    assert!(data::NO_MEMORY < data::RING);
     assert!(data::WAITING / 8 != data::INTENT / 8 && data::INTENT / 8 != data::COMMITTED / 8, "on separate lines");
     assert!(data::INTENT / 8 == data::MARK / 8, "on one line");
     assert!(
         data::COMMITTED.is_multiple_of(8) && data::LAST_SENT / 8 == data::COMMITTED / 8,
         "all counters on one line"
+    );
+    assert!(
+        data::TURNED_AWAY / 8 != data::COMMITTED / 8 && data::NO_MEMORY / 8 == data::TURNED_AWAY / 8,
+        "on separate lines"
     );
     assert!(ack::CONSUMED / 8 == ack::TAKEN / 8 && ack::HOLDS_USED / 8 == ack::CONSUMED / 8, "on one line");
     assert!(ack::CONSUMED / 8 != ack::ARMED / 8 && ack::ARMED / 8 != ack::RECEIVED / 8, "on separate lines");
@@ -179,7 +196,7 @@ const _: () = {
     );
     assert!(ack::HISTOGRAM + ack::BUCKETS <= ack::HOLDS);
     assert!((ack::HOLDS + ack::HOLD_WORDS) * WORD == ACK_BYTES);
-    assert!(data::LAST_SENT * WORD < 4096, "an idle channel touches one page of the header");
+    assert!(data::NO_MEMORY * WORD < 4096, "an idle channel touches one page of the header");
     assert!(
         max_record_bytes(MIN_CAPACITY, Mode::Latest) >= RECORD_OVERHEAD,
         "an empty message with every optional word fits"

@@ -53,7 +53,7 @@ pub mod fault; //    steps at which a test kills the process
 pub use ahead::Ahead;
 pub use consumer::Consumer;
 pub use corrupt::Corrupt;
-pub use counters::{Counters, ReceiverCounters, SenderCounters, outstanding};
+pub use counters::{Counters, ReceiverCounters, Returned, SenderCounters, outstanding};
 pub use histogram::{Bucket, Histogram};
 pub use lent::{Claim, Holds, held, release};
 pub use mapping::{Segment, ack_segment, data_segments, is_mappable};

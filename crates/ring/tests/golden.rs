@@ -38,6 +38,7 @@ fn word_indexes() {
     assert_eq!([data::FIRST, data::WAITING, data::CLOSED, data::INTENT, data::MARK], [4, 8, 9, 16, 17]);
     assert_eq!([data::COMMITTED, data::SEQUENCE, data::BYTES, data::DROPPED], [24, 25, 26, 27]);
     assert_eq!([data::RETURNED, data::BLOCKED_NS, data::DEPTH_MAX, data::LAST_SENT], [28, 29, 30, 31]);
+    assert_eq!([data::TURNED_AWAY, data::TOO_LARGE, data::NO_ROOM, data::NO_MEMORY], [32, 33, 34, 35]);
     assert_eq!(data::RING, 8192);
     assert_eq!([ack::MAGIC, ack::VERSION], [0, 1]);
     assert_eq!([ack::CONSUMED, ack::TAKEN, ack::ARMED], [8, 9, 16]);

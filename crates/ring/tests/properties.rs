@@ -4,7 +4,7 @@ mod plain;
 mod reference;
 
 use librpc_ring::layout::{self, ack, data};
-use librpc_ring::{Armed, Counters, Head, Kind, Mode, SenderCounters, stop_waiting, wait_for_receiver};
+use librpc_ring::{Armed, Counters, Head, Kind, Mode, Returned, SenderCounters, stop_waiting, wait_for_receiver};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -45,10 +45,11 @@ proptest! {
 
     /// Counts that only the caller knows are stored where observers read them.
     #[test]
-    fn notes_are_counted(dropped in 0..9u64, returned in vec(0..99u64, 0..5), blocked in vec(0..99u64, 0..5), at: u32) {
+    fn notes_are_counted(dropped in 0..9u64, returned in vec(0..4usize, 0..20), blocked in vec(0..99u64, 0..5), at: u32) {
         let (mut sender, mut receiver, data, ack) = ring(512, Mode::Lossless);
         (0..dropped).for_each(|_| sender.note_dropped());
-        returned.iter().for_each(|messages| sender.note_returned(*messages));
+        let reasons = [Returned::TooLarge, Returned::NoRoom, Returned::NoMemory, Returned::Other];
+        returned.iter().for_each(|&reason| sender.note_returned(reasons[reason]));
         blocked.iter().for_each(|ns| sender.note_blocked(*ns));
         let at = u64::from(at) + 1;
         sender.push(Head { time: Some(at), ..Head::MESSAGE }, b"").unwrap();
@@ -56,8 +57,14 @@ proptest! {
         receiver.note_received_at(at + 1);
         let counters = Counters::read(&data, &ack);
         prop_assert_eq!((sender.counters(), receiver.counters()), (counters.sender, counters.receiver));
+        prop_assert_eq!(receiver.sender_counters(), counters.sender);
         let SenderCounters { dropped: seen, returned: back, blocked_ns, last_sent, .. } = counters.sender;
-        prop_assert_eq!((seen, back), (dropped, returned.iter().sum::<u64>()));
+        prop_assert_eq!((seen, back), (dropped, returned.len() as u64));
+        prop_assert_eq!(receiver.turned_away(), seen + back - returned.iter().filter(|&&other| other == 3).count() as u64);
+        prop_assert_eq!(receiver.turned_away(), counters.sender.turned_away());
+        let count = |reason: usize| returned.iter().filter(|&&other| other == reason).count() as u64;
+        let SenderCounters { too_large, no_room, no_memory, .. } = counters.sender;
+        prop_assert_eq!([too_large, no_room, no_memory], [count(0), count(1), count(2)]);
         prop_assert_eq!((blocked_ns, last_sent), (blocked.iter().sum::<u64>(), at));
         prop_assert_eq!(counters.receiver.last_received, at + 1);
     }

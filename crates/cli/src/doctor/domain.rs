@@ -131,7 +131,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Vec<Check> {
         versions(snapshot),
         containers(snapshot),
     ];
-    checks.extend([denials(snapshot), types(snapshot), traffic(snapshot)]);
+    checks.extend([denials(snapshot), refusals(snapshot), types(snapshot), traffic(snapshot)]);
     checks
 }
 
@@ -233,6 +233,21 @@ fn denials(snapshot: &Snapshot) -> Check {
     }
 }
 
+/// Senders that nodes have refused.
+fn refusals(snapshot: &Snapshot) -> Check {
+    const NAME: &str = "senders";
+    let refused =
+        |node: &NodeRow| node.refused.iter().map(|refused| format!("node {}: {refused}", node.id)).collect::<Vec<_>>();
+    let found: Vec<String> = snapshot.nodes.iter().flat_map(refused).collect();
+    let todo =
+        "if they are to send, admit them (`NodeBuilder::admit`, `callers`, `limits`), or run one version everywhere";
+    match found.len() {
+        0 => Check::pass(NAME, "none was refused"),
+        1..=5 => Check::warn(NAME, found.join("; "), todo),
+        all => Check::warn(NAME, format!("{}; and {} more", found[..5].join("; "), all - 5), todo),
+    }
+}
+
 /// Inboxes that others mean as another type.
 fn types(snapshot: &Snapshot) -> Check {
     const NAME: &str = "types";
@@ -254,7 +269,7 @@ fn traffic(snapshot: &Snapshot) -> Check {
         .map(|warning| format!("{}: {}", warning.name, warning.text))
         .collect();
     match found.len() {
-        0 => Check::pass("traffic", "no inbox is full, and nothing was dropped"),
+        0 => Check::pass("traffic", "no inbox is full, and nothing was lost"),
         1..=5 => Check::warn("traffic", found.join("; "), "`librpc top` shows which node waits for which"),
         all => {
             let text = format!("{}; and {} more", found[..5].join("; "), all - 5);

@@ -24,7 +24,7 @@ const HELP: &str = " 1 2 3 4, Tab   channels, nodes, inboxes (topics), services
  Esc          back
  q, Ctrl-C    quit
 
- DEPTH   how full the ring is     LOST   dropped or overwritten messages
+ DEPTH   how full the ring is     LOST   messages that did not arrive
  LENT    large payloads that wait or are held      HELD   how many are held
  PAYLOADS   the node's memory for large payloads
  P99     commit to processed: 99 % took at most this long, of the messages
@@ -33,6 +33,7 @@ const HELP: &str = " 1 2 3 4, Tab   channels, nodes, inboxes (topics), services
  slow-consumer  its sender waits      queue-full    over 75 % of the ring
  stalled-node   it does not answer    drops         messages are being lost
  too-large      the inbox is too small for some messages
+ no-memory      a sender has no memory for them        refused-sender  a node refuses it
  denied         a subscription may not read a topic
  no-server      a service that is called has none   silent-server  it answers none";
 
@@ -226,9 +227,12 @@ fn draw_detail(frame: &mut Frame<'_>, app: &App) {
         ),
         format!("processed  {}, queued {}", grouped(stats.processed), grouped(stats.queued)),
         format!(
-            "lost       {} dropped, {} overwritten; {} returned",
+            "lost       {} dropped, {} overwritten, {} without room, {} too large, {} without memory; {} returned in all",
             grouped(stats.dropped),
             grouped(stats.missed),
+            grouped(stats.no_room),
+            grouped(stats.too_large),
+            grouped(stats.no_memory),
             grouped(stats.returned)
         ),
         format!(

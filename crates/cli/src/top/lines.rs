@@ -6,7 +6,7 @@ use librpc::Histogram;
 
 use crate::about;
 use crate::latency::{grouped, readable, size};
-use crate::snapshot::{ChannelRow, InboxRow, Key, Snapshot, State};
+use crate::snapshot::{ChannelRow, InboxRow, Key, Losses, Snapshot, State};
 use crate::warnings::FULL;
 
 /// A column: its width, and how soon it is left out when there is no room (0: never).
@@ -304,7 +304,7 @@ pub(super) fn inboxes(snapshot: &Snapshot, part: &Snapshot) -> Vec<Line> {
             count(sum.channels),
             (rate(sum.incoming), sum.incoming),
             (bar(sum.fullest), sum.fullest),
-            count(sum.lost.saturating_add(ended.dropped).saturating_add(ended.missed)),
+            count(sum.lost.saturating_add(Losses::from(&ended).all())),
             time(&sum.latency, 0.99),
         ];
         line(About::Inbox(inbox.into()), sum.fullest >= FULL && inbox.policy != "drop-oldest", cells)

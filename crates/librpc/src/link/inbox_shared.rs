@@ -15,9 +15,9 @@ use crate::policy::Policy;
 use crate::registry;
 use crate::registry::node_file::{self, ReadError};
 use crate::schema::Schema;
-use crate::stats::Denial;
 use crate::stats::channels::{ChannelGuard, ChannelTable};
 use crate::stats::ended::EndedTable;
+use crate::stats::{Denial, Refused};
 use crate::sys::memory::{Mapping, Reader, Writer};
 use crate::sys::poll::Signal;
 use crate::sys::socket::{Credentials, Socket};
@@ -32,6 +32,8 @@ const NUDGED: u8 = 4;
 
 /// How many denials an inbox remembers.
 const DENIALS: usize = 8;
+/// How many refusals wait for its owner.
+const REFUSED: usize = 8;
 
 /// A node that may connect: its id, its incarnation, its user.
 pub(crate) type Invited = (Arc<str>, Incarnation, u32);
@@ -116,6 +118,8 @@ struct State {
     arrivals: VecDeque<Arrival>,
     connections: BTreeMap<u64, Connection>,
     denials: Denials,
+    /// Who was refused by the node, and its owner does not know.
+    refused: Vec<Arc<Refused>>,
 }
 
 /// The topics that an inbox was denied last, with serial numbers, in order.
@@ -363,6 +367,25 @@ impl InboxShared {
         denials.list.push_back((denials.last, denial));
         drop(state);
         self.signal.raise();
+    }
+
+    /// The node has refused somebody: its owner is to know.
+    pub(crate) fn refused(&self, refused: Arc<Refused>) {
+        let mut state = self.state();
+        if state.shut {
+            return;
+        }
+        state.refused.retain(|old| (old.uid, old.reason) != (refused.uid, refused.reason));
+        if state.refused.len() < REFUSED {
+            state.refused.push(refused);
+        }
+        drop(state);
+        self.signal.raise();
+    }
+
+    /// Takes what the owner does not know of those who were refused.
+    pub(crate) fn take_refused(&self) -> Vec<Arc<Refused>> {
+        std::mem::take(&mut self.state().refused)
     }
 
     /// Takes the denials that were not taken yet. They stay in the list.

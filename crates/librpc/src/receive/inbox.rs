@@ -260,6 +260,8 @@ impl Inbox {
                 Some(mismatch) => Event::Mismatch(mismatch.clone()),
                 None => Event::Denied(denial),
             },
+            Found::TurnedAway(away) => Event::TurnedAway(*away),
+            Found::Refused(refused) => Event::Refused(refused),
             Found::Left(left) => Event::SenderLeft(left.0, left.1),
             Found::Nudged => return None,
         })
@@ -281,7 +283,7 @@ impl Inbox {
         Ok(match self.step(until, Wanted::Events)? {
             None => None,
             // A client of other types is no call. Nothing would say that there is nothing more.
-            Some(Found::Nudged | Found::Denied(_)) => Some(Heard::Nudged),
+            Some(Found::Nudged | Found::Denied(_) | Found::TurnedAway(_) | Found::Refused(_)) => Some(Heard::Nudged),
             Some(Found::Joined(peer)) => Some(Heard::Joined(peer)),
             Some(Found::Left(left)) => Some(Heard::Left(left.0, left.1, left.2)),
             Some(Found::Message) => Some(self.record()),

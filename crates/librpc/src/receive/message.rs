@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
+use crate::receive::turned_away::TurnedAway;
 use crate::schema::{Schema, SchemaMismatch};
-use crate::stats::Denial;
+use crate::stats::{Denial, Refused};
 
 /// A message that was handed out. Its payload is in the receiver's buffer.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +151,11 @@ pub enum Event<'a> {
     SenderLeft(Arc<Peer>, Departure),
     /// A publisher does not let this subscription read a topic. Its other topics still come.
     Denied(Arc<Denial>),
+    /// Messages of a sender did not get into this inbox. Each is counted in one event. While messages of that sender come, there is at most
+    /// one event in 100 ms.
+    TurnedAway(TurnedAway),
+    /// A process that wanted to send to this node was refused.
+    Refused(Arc<Refused>),
     /// A publisher's topic is of another type than this subscription wants, or what a sender sends to the node: none of its messages come.
     Mismatch(Arc<SchemaMismatch>),
 }

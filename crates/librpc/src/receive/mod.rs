@@ -9,6 +9,7 @@ pub(crate) mod receiver; //     how an inbox finds its next message, and sleeps
 pub(crate) mod topic_names; //  what the numbers of topics mean on a channel
 pub(crate) mod sample; //       messages that are kept, with their payloads in place
 pub(crate) mod message; //      messages and events that are handed out
+mod turned_away; //             messages that did not get into an inbox
 
 pub use builder::{DEFAULT_CAPACITY, InboxBuilder, InboxError};
 pub use callback::{CallbackError, CallbackHandle};
@@ -16,3 +17,4 @@ pub use inbox::{Acknowledge, Inbox, RecvError, StopHandle, Subscriber};
 pub use message::{Departure, Event, Message, OwnedMessage};
 pub use receiver::Wait;
 pub use sample::{Sample, SliceError, View};
+pub use turned_away::TurnedAway;

@@ -68,6 +68,8 @@ struct State {
     step: Step,
     /// The deadline is not a limit: something must be tried again then.
     is_again: bool,
+    /// It wants to send: a refusal is of interest to the node's owner.
+    is_of_sender: bool,
     /// Descriptors that came and are not wanted: closed together with the socket.
     strangers: Vec<OwnedFd>,
     /// For as long as something is left of the handshake. A thread that asks the user's function has a share in it.
@@ -116,7 +118,14 @@ impl Incoming {
         fault!("accept.accepted");
         let token = reactor.token();
         let charge = Some(Arc::new(charge));
-        let state = State { socket: None, step: Step::Hello, is_again: false, strangers: Vec::new(), charge };
+        let state = State {
+            socket: None,
+            step: Step::Hello,
+            is_again: false,
+            is_of_sender: false,
+            strangers: Vec::new(),
+            charge,
+        };
         let span = tracing::debug_span!("accept", node = &*node.id, pid = credentials.pid, uid = credentials.uid);
         let incoming = Arc::new(Self {
             node: Arc::downgrade(node),
@@ -159,11 +168,14 @@ impl Incoming {
     fn end(&self, reactor: &Reactor, mut state: MutexGuard<'_, State>, refusal: Option<(Reason, String)>) {
         let step = std::mem::replace(&mut state.step, Step::Done);
         let (socket, charge) = (state.socket.take(), state.charge.take());
-        let strangers = std::mem::take(&mut state.strangers);
+        let (strangers, is_of_sender) = (std::mem::take(&mut state.strangers), state.is_of_sender);
         drop(state);
         if let Some(socket) = socket {
             if let Some((reason, text)) = &refusal {
                 tracing::info!(?reason, text, peer = ?self.credentials, "a connection is refused");
+                if is_of_sender && let Some(node) = self.node.upgrade() {
+                    self.tell(&node, *reason, text);
+                }
                 send_refusal(&socket, *reason, text);
             }
             reactor.unwatch(&*socket);
@@ -174,6 +186,14 @@ impl Incoming {
         }
         drop(step); // which may hand over channels that have waited for this one
         self.forget(reactor);
+    }
+
+    /// A sender is refused: the node's inboxes are to know.
+    fn tell(&self, node: &NodeShared, reason: Reason, text: &str) {
+        let Credentials { uid, pid, .. } = self.credentials;
+        if let Some(refused) = node.refused.add(uid, pid, reason, text) {
+            node.inbox_list().iter().for_each(|inbox| inbox.refused(refused.clone()));
+        }
     }
 
     fn forget(&self, reactor: &Reactor) {
@@ -374,6 +394,7 @@ impl Incoming {
                 observed::next(node, &socket, bytes)
             }
             Step::Hello => {
+                state.is_of_sender = true;
                 let looked = hello::look(node, &socket, self.credentials, bytes, &descriptors);
                 match looked {
                     Ok(wanted) if wanted.is_of_unknown_connection() => {

@@ -1,7 +1,8 @@
 //! A node's statistics, page by page: a page is a bounded piece of work, whatever the number of channels.
 //!
 //! The order is fixed: what was counted on channels that have ended, each inbox by its number, followed by its channels, then
-//! the outgoing channels, what is denied to the inboxes, the calls, and last the topics that it publishes. A reader that passes its cursor along misses nothing that is
+//! the outgoing channels, what is denied to the inboxes, the calls, who was
+//! refused, and last the topics that it publishes. A reader that passes its cursor along misses nothing that is
 //! there all the while, and sees nothing twice.
 
 use std::ops::ControlFlow;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
 use crate::stats::page::{
-    self, CALLS, Cursor, DENIED, ENDED_INCOMING, ENDED_OUTGOING, INBOXES, Item, OUTGOING, PUBLISHED,
+    self, CALLS, Cursor, DENIED, ENDED_INCOMING, ENDED_OUTGOING, INBOXES, Item, OUTGOING, PUBLISHED, REFUSED,
 };
 use crate::stats::{Denial, NodeStats};
 use crate::sys::process;
@@ -62,6 +63,9 @@ impl<T: FnMut(Item) -> bool> Reading<T> {
         }
         if self.enters(CALLS) {
             self.list(node.calls.after(self.cursor.serial, self.left + 1), Item::Calls)?;
+        }
+        if self.enters(REFUSED) {
+            self.list(node.refused.after(self.cursor.serial), Item::Refused)?;
         }
         if self.enters(PUBLISHED) {
             self.list(node.published.after(self.cursor.serial, self.left + 1), Item::Published)?;

@@ -260,7 +260,7 @@ impl Outbox {
         let route = &mut self.routes.list[to.0];
         match &sent {
             Ok(()) => route.pace.iter_mut().for_each(|pace| pace.take(bytes)),
-            Err(error) => route.count_undelivered(error),
+            Err(error) => route.count_undelivered(error, false),
         }
         sent
     }

@@ -372,7 +372,7 @@ impl Outbox {
                     }
                     Delivery::Failed(error) if self.routes.owes_nothing(leg.id.at, name.name(), &error) => {}
                     Delivery::Failed(error) => {
-                        self.routes.list[leg.id.at].count_undelivered(&error);
+                        self.routes.list[leg.id.at].count_undelivered(&error, true);
                         self.undelivered.push(error);
                     }
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::{Head, Kind};
+use librpc_ring::{Head, Kind, Returned};
 
 use crate::link::channel_shared::Failure;
 use crate::link::readers::{Access, Readers};
@@ -331,12 +331,18 @@ impl Route {
         }
     }
 
-    /// Counts a message that was not delivered.
-    pub(crate) fn count_undelivered(&mut self, error: &SendError) {
+    /// Counts a message that was not delivered, and has its receiver know.
+    pub(crate) fn count_undelivered(&mut self, error: &SendError, is_published: bool) {
         let is_dropped = matches!(error, SendError::Dropped { .. });
+        let why = match error {
+            SendError::TooLarge { .. } => Returned::TooLarge,
+            SendError::NoMemory { .. } => Returned::NoMemory,
+            SendError::Full { .. } | SendError::Stuck { .. } if is_published => Returned::NoRoom,
+            _ => Returned::Other,
+        };
         match &mut self.way {
             Way::Open(channel) if is_dropped => channel.count_dropped(),
-            Way::Open(channel) => channel.count_returned(),
+            Way::Open(channel) => channel.count_returned(why),
             _ => {
                 self.before.sent += 1;
                 let sum = if is_dropped { &mut self.before.dropped } else { &mut self.before.returned };

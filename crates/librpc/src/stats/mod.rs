@@ -9,6 +9,7 @@ pub(crate) mod channels; //  the channels of an inbox, as its statistics see the
 pub(crate) mod ended; //     what was counted on channels that have ended
 pub(crate) mod page; //      the items of a node's statistics, in order
 pub(crate) mod published; // the topics that a node publishes
+pub(crate) mod refused; //   processes that wanted to send, and were refused
 pub(crate) mod sampling; //  which messages carry a time stamp
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use self::calls::{CallFailure, CallFailures, CallSide, CallStats};
 pub use self::published::PublishedTopic;
+pub use self::refused::Refused;
 
 use librpc_ring::{Counters, Histogram, Memory, Mode, layout};
 
@@ -49,6 +51,8 @@ pub struct NodeStats {
     pub calls: Vec<CallStats>,
     /// The topics that its subscriptions may not read. For each subscription, the last 8 of which it was notified.
     pub denials: Vec<Denial>,
+    /// Processes that wanted to send to it, and were refused: the last 16 kinds, by user and reason.
+    pub refused: Vec<Refused>,
     /// The topics that it publishes, whether anybody subscribes to them or not. At most 4,096.
     pub published: Vec<PublishedTopic>,
     /// How many others it publishes, which are not listed.
@@ -73,6 +77,7 @@ impl NodeStats {
             ended_outgoing: Vec::new(),
             calls: Vec::new(),
             denials: Vec::new(),
+            refused: Vec::new(),
             published: Vec::new(),
             published_left_out: 0,
             payload_bytes: 0,
@@ -157,6 +162,12 @@ pub struct Totals {
     pub bytes_sent: u64,
     /// Messages that came back to their senders as an error.
     pub returned: u64,
+    /// Those of them that are too large for the inbox.
+    pub too_large: u64,
+    /// Those of them that were published, and found no room in time.
+    pub no_room: u64,
+    /// Those of them for which their senders had no memory.
+    pub no_memory: u64,
     /// How long the senders have waited for room.
     pub blocked: Duration,
 }
@@ -174,6 +185,9 @@ impl Totals {
             missed: channel.missed,
             bytes_sent: channel.bytes_sent,
             returned: channel.returned,
+            too_large: channel.too_large,
+            no_room: channel.no_room,
+            no_memory: channel.no_memory,
             blocked: channel.blocked,
         };
     }
@@ -192,6 +206,9 @@ impl std::ops::AddAssign for Totals {
         add(&mut self.missed, more.missed);
         add(&mut self.bytes_sent, more.bytes_sent);
         add(&mut self.returned, more.returned);
+        add(&mut self.too_large, more.too_large);
+        add(&mut self.no_room, more.no_room);
+        add(&mut self.no_memory, more.no_memory);
         self.blocked = self.blocked.saturating_add(more.blocked);
     }
 }
@@ -245,6 +262,12 @@ pub struct ChannelStats {
     pub dropped: u64,
     /// Messages that came back to the sender as an error.
     pub returned: u64,
+    /// Those of them that are too large for the inbox ([`crate::InboxBuilder::max_message`]).
+    pub too_large: u64,
+    /// Those of them that were published, and found no room in time.
+    pub no_room: u64,
+    /// Those of them for which the sender had no memory ([`crate::Limits::payload_bytes`]).
+    pub no_memory: u64,
     /// How long the sender has waited for room, in total.
     pub blocked: Duration,
     /// Messages handed out by the inbox.
@@ -322,6 +345,9 @@ impl ChannelStats {
             bytes_sent: sender.bytes,
             dropped: sender.dropped,
             returned: sender.returned,
+            too_large: sender.too_large,
+            no_room: sender.no_room,
+            no_memory: sender.no_memory,
             blocked: Duration::from_nanos(sender.blocked_ns),
             received: receiver.received,
             bytes_received: receiver.bytes,

@@ -8,15 +8,16 @@ use librpc_ring::Histogram;
 use crate::name::{Address, Incarnation, check_node_id};
 use crate::policy::Policy;
 use crate::stats::published::LISTED;
+use crate::stats::refused::refusal_text;
 use crate::stats::{
     CallFailures, CallSide, CallStats, ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats,
-    PublishedTopic, Totals,
+    PublishedTopic, Refused, Totals,
 };
 use crate::text::harmless;
 use crate::topic::{Pattern, check_topic};
 use crate::wire::{
-    ListedAddress, ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTopic,
-    ListedTotals,
+    ListedAddress, ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedRefused,
+    ListedTopic, ListedTotals, Reason,
 };
 
 /// How far a reader has got: everything up to here was read. By default, nothing.
@@ -38,7 +39,8 @@ pub(crate) const INBOXES: u32 = 2;
 pub(crate) const OUTGOING: u32 = 3;
 pub(crate) const DENIED: u32 = 4;
 pub(crate) const CALLS: u32 = 5;
-pub(crate) const PUBLISHED: u32 = 6;
+pub(crate) const REFUSED: u32 = 6;
+pub(crate) const PUBLISHED: u32 = 7;
 
 impl Cursor {
     /// Everything was read except the denied topics and the calls, which are requested together with a sign of life. Where published
@@ -68,6 +70,7 @@ pub(crate) enum Item {
     EndedOutgoing(EndedChannels),
     Denied(Denial),
     Calls(CallStats),
+    Refused(Refused),
     Published(PublishedTopic),
 }
 
@@ -87,6 +90,7 @@ pub(crate) fn add(stats: &mut NodeStats, item: Item) {
         Item::EndedOutgoing(ended) => stats.ended_outgoing.push(ended),
         Item::Denied(denial) => stats.denials.push(denial),
         Item::Calls(calls) => stats.calls.push(calls),
+        Item::Refused(refused) => stats.refused.push(refused),
         Item::Published(topic) if stats.published.len() < LISTED => stats.published.push(topic),
         Item::Published(_) => stats.published_left_out = stats.published_left_out.saturating_add(1),
     }
@@ -126,6 +130,7 @@ pub(crate) fn bytes(item: &ListedItem) -> usize {
         ListedItem::Denied(ListedDenial { by, topic, text, .. }) => {
             size_of::<Denial>() + by.len() + topic.len() + text.len()
         }
+        ListedItem::Refused(refused) => size_of::<Refused>() + refused.text.len(),
         ListedItem::Calls(calls) => size_of::<CallStats>() + latency_bytes(&calls.latency) + calls.service.len(),
         ListedItem::Published(ListedTopic { topic, schema, .. }) => {
             size_of::<PublishedTopic>() + 2 * TEXT + topic.len() + schema.as_ref().map_or(0, String::len)
@@ -159,6 +164,7 @@ impl From<&Item> for ListedItem {
             Item::EndedOutgoing(ended) => Self::EndedOutgoing(ended.into()),
             Item::Denied(denial) => Self::Denied(denial.into()),
             Item::Calls(calls) => Self::Calls(calls.into()),
+            Item::Refused(refused) => Self::Refused(refused.into()),
             Item::Published(topic) => Self::Published(topic.into()),
         }
     }
@@ -180,6 +186,7 @@ impl TryFrom<ListedItem> for Item {
             ListedItem::EndedOutgoing(ended) => Self::EndedOutgoing(ended.try_into()?),
             ListedItem::Denied(denial) => Self::Denied(denial.try_into()?),
             ListedItem::Calls(calls) => Self::Calls(calls.try_into()?),
+            ListedItem::Refused(refused) => Self::Refused(refused.into()),
             ListedItem::Published(topic) => Self::Published(topic.try_into()?),
         })
     }
@@ -189,7 +196,7 @@ fn listed_totals(totals: &Totals) -> Vec<u64> {
     let t = totals;
     let blocked = ns(t.blocked);
     let first = [t.channels, t.sent, t.received, t.processed, t.bytes_received, t.dropped, t.missed];
-    first.into_iter().chain([t.bytes_sent, t.returned, blocked]).collect()
+    first.into_iter().chain([t.bytes_sent, t.returned, blocked, t.too_large, t.no_room, t.no_memory]).collect()
 }
 
 fn totals(listed: &[u64]) -> Result<Totals, BadListing> {
@@ -199,7 +206,24 @@ fn totals(listed: &[u64]) -> Result<Totals, BadListing> {
         return Err(BadListing("too few totals"));
     };
     let blocked = Duration::from_nanos(blocked);
-    Ok(Totals { channels, sent, received, processed, bytes_received, dropped, missed, bytes_sent, returned, blocked })
+    // Earlier versions have fewer.
+    let later = |at: usize| listed.get(at).copied().unwrap_or(0);
+    let [too_large, no_room, no_memory] = [later(10), later(11), later(12)];
+    Ok(Totals {
+        channels,
+        sent,
+        received,
+        processed,
+        bytes_received,
+        dropped,
+        missed,
+        bytes_sent,
+        returned,
+        too_large,
+        no_room,
+        no_memory,
+        blocked,
+    })
 }
 
 impl From<&EndedChannels> for ListedEnded {
@@ -281,6 +305,22 @@ impl TryFrom<ListedCalls> for CallStats {
         let side = if side == 0 { CallSide::Client } else { CallSide::Server };
         let (failures, latency) = (CallFailures::from_counts(failures.iter().copied()), histogram(&latency)?);
         Ok(Self { service: service.into(), side, open, calls, answered, failures, latency })
+    }
+}
+
+impl From<&Refused> for ListedRefused {
+    fn from(refused: &Refused) -> Self {
+        let Refused { uid, pid, reason, text, count, last } = refused;
+        let counters = vec![*count, ns(*last)];
+        Self { uid: *uid, pid: *pid, reason: *reason as u32, text: text.to_string(), counters }
+    }
+}
+
+impl From<ListedRefused> for Refused {
+    fn from(ListedRefused { uid, pid, reason, text, counters }: ListedRefused) -> Self {
+        let number = |at: usize| counters.get(at).copied().unwrap_or(0);
+        let (reason, last) = (Reason::from_number(reason), Duration::from_nanos(number(1)));
+        Self { uid, pid, reason, text: refusal_text(&text), count: number(0), last }
     }
 }
 
@@ -381,6 +421,9 @@ impl From<&ChannelStats> for ListedChannel {
                 c.lent,
                 c.lent_bytes,
                 c.held,
+                c.too_large,
+                c.no_room,
+                c.no_memory,
             ],
             last: (c.last_sent.map(ns), c.last_processed.map(ns)),
             latency: latencies(&c.latency),
@@ -447,6 +490,9 @@ impl TryFrom<ListedChannel> for ChannelStats {
             lent: later(13),
             lent_bytes: later(14),
             held: later(15),
+            too_large: later(16),
+            no_room: later(17),
+            no_memory: later(18),
             last_sent: channel.last.0.map(Duration::from_nanos),
             last_processed: channel.last.1.map(Duration::from_nanos),
             latency: histogram(&channel.latency)?,
@@ -495,6 +541,9 @@ mod tests {
             lent: 51,
             lent_bytes: 52,
             held: 53,
+            too_large: 54,
+            no_room: 55,
+            no_memory: 56,
             last_sent: Some(Duration::from_nanos(23)),
             last_processed: None,
             latency,
@@ -510,7 +559,7 @@ mod tests {
 
     #[test]
     fn a_page_is_pinned_and_says_the_same_again() {
-        let ended = totals(&(1..=10).collect::<Vec<_>>()).unwrap();
+        let ended = totals(&(1..=13).collect::<Vec<_>>()).unwrap();
         let (address, policy) = (Address::Topics(["a/*".parse().unwrap()].into()), Policy::Block);
         let (peer, latency) = ("camera".into(), channel().latency);
         let pair = EndedChannels { peer, address: address.clone(), totals: ended, latency };
@@ -518,6 +567,8 @@ mod tests {
         let denial = Denial { inbox: 1, by, uid: 6, topic, text, is_mismatch: false, mismatch: None };
         let (topic, schema, last_unheard) = ("a/b".into(), "Pose/json".into(), Some(Duration::from_nanos(34)));
         let published = PublishedTopic { topic, schema, publishers: 31, unheard: 32, unheard_bytes: 33, last_unheard };
+        let (reason, text, last) = (Reason::NotAdmitted, "no".into(), Duration::from_nanos(64));
+        let refused = Refused { uid: 61, pid: 62, reason, text, count: 63, last };
         let items = [
             Item::Inbox { number: 1, address, policy, capacity: 4096, ended },
             Item::Incoming(channel()),
@@ -525,6 +576,7 @@ mod tests {
             Item::EndedIncoming(pair.clone()),
             Item::EndedOutgoing(pair),
             Item::Denied(denial),
+            Item::Refused(refused),
             Item::Published(published),
         ];
         let next = Some(ListedPlace { part: 1, inbox: 0, serial: 9, begun: false });
@@ -547,15 +599,16 @@ mod tests {
     }
 
     const PINNED: &str = "\
-        a60065302e312e3001818263706964040287820081a50001018201818163612f2a021910000300048a010203040506070809\
-        0a820181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f6208900b\
-        0c1910000d0e0f10111213141516183318341835098217f60a881a0001631d1a00015f900101183c0118a501820281ab0066\
-        63616d65726101500707070707070707070707070707070702080301040205010602078163612f6208900b0c1910000d0e0f\
-        10111213141516183318341835098217f60a881a0001631d1a00015f900101183c0118a501820381a4006663616d65726101\
-        8201818163612f2a028a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820481a4006663616d65\
-        7261018201818163612f2a028a0102030405060708090a03881a0001631d1a00015f900101183c0118a501820581a5000101\
-        6663616d65726102060363612f6204626e6f820781a40063612f620169506f73652f6a736f6e0283181f1820182103182203\
-        84010009f40482191000192000051823\
+        a60065302e312e3001818263706964040288820081a50001018201818163612f2a021910000300048d010203040506070809\
+        0a0b0c0d820181ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f62\
+        08930b0c1910000d0e0f10111213141516183318341835183618371838098217f60a881a0001631d1a00015f900101183c01\
+        18a501820281ab006663616d65726101500707070707070707070707070707070702080301040205010602078163612f6208\
+        930b0c1910000d0e0f10111213141516183318341835183618371838098217f60a881a0001631d1a00015f900101183c0118\
+        a501820381a4006663616d657261018201818163612f2a028d0102030405060708090a0b0c0d03881a0001631d1a00015f90\
+        0101183c0118a501820481a4006663616d657261018201818163612f2a028d0102030405060708090a0b0c0d03881a000163\
+        1d1a00015f900101183c0118a501820581a50001016663616d65726102060363612f6204626e6f820881a500183d01183e02\
+        0203626e6f0482183f1840820781a40063612f620169506f73652f6a736f6e0283181f182018210318220384010009f40482\
+        191000192000051823\
         ";
 
     #[test]

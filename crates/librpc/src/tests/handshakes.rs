@@ -190,7 +190,7 @@ impl Stranger {
         while rung < at_most && say(&self.0, &bell, &[]) {
             rung += 1;
             while let Some(event) = inbox.try_recv_event().unwrap() {
-                assert!(matches!(event, Event::SenderJoined(_) | Event::SenderLeft(..)));
+                assert!(matches!(event, Event::SenderJoined(_) | Event::SenderLeft(..) | Event::Refused(_)));
             }
         }
         rung

@@ -44,7 +44,8 @@ pub(crate) use handshake::{
 };
 pub(crate) use inbox::{DEFAULT_MAX_MESSAGE, ListedAddress, ListedInbox};
 pub(crate) use page::{
-    ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedTopic, ListedTotals, Page,
+    ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedRefused, ListedTopic,
+    ListedTotals, Page,
 };
 pub use reason::Reason;
 

@@ -41,8 +41,8 @@ pub(crate) struct ListedPlace {
     pub(crate) begun: bool,
 }
 
-/// An inbox, a channel, channels that have ended, a topic that an inbox may not read, what was counted of calls, or a topic that is
-/// published.
+/// An inbox, a channel, channels that have ended, a topic that an inbox may not read, what was counted of calls, a topic that is
+/// published, or processes that were refused.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum ListedItem {
     #[n(0)]
@@ -61,6 +61,25 @@ pub(crate) enum ListedItem {
     Calls(#[n(0)] ListedCalls),
     #[n(7)]
     Published(#[n(0)] ListedTopic),
+    #[n(8)]
+    Refused(#[n(0)] ListedRefused),
+}
+
+/// Processes that wanted to send to a node, and were refused for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct ListedRefused {
+    #[n(0)]
+    pub(crate) uid: u32,
+    #[n(1)]
+    pub(crate) pid: u32,
+    #[n(2)]
+    pub(crate) reason: u32,
+    #[n(3)]
+    pub(crate) text: String,
+    /// How often, and how long ago the last time was, in ns.
+    #[n(4)]
+    pub(crate) counters: Vec<u64>,
 }
 
 /// A topic that a node publishes.
@@ -129,7 +148,8 @@ pub(crate) struct ListedTotals {
     pub(crate) capacity: u64,
     #[n(3)]
     pub(crate) policy: u32,
-    /// channels, sent, received, processed, bytes received, dropped, missed, bytes sent, returned, blocked in ns
+    /// channels, sent, received, processed, bytes received, dropped, missed, bytes sent, returned, blocked in ns, too large, no room, no
+    /// memory
     #[n(4)]
     pub(crate) ended: Vec<u64>,
 }

@@ -11,7 +11,7 @@ mod depth; // when a push has more to look at than the ring's next record
 use std::sync::atomic::Ordering;
 
 use self::depth::Depth;
-use crate::counters::{SenderCounters, settled};
+use crate::counters::{Returned, SenderCounters, settled};
 use crate::fault::fault;
 use crate::latest::Announced;
 use crate::layout::{self, WORD, ack, data};
@@ -253,17 +253,37 @@ impl<D: MemoryMut, A: Memory> Producer<D, A> {
         Ok(self.counters.messages.saturating_sub(settled(&self.ack)))
     }
 
-    /// Counts a message that was dropped instead of being pushed.
+    /// Counts a message that was dropped instead of being pushed. Ring the bell afterwards, as after a push.
     pub fn note_dropped(&mut self) {
-        // Relaxed, here and below: nothing depends on these words.
+        // Relaxed, here and below: TURNED_AWAY announces these words.
         self.counters.dropped += 1;
         self.data.store(data::DROPPED, self.counters.dropped, Ordering::Relaxed);
+        self.note_turned_away();
     }
 
-    /// Counts messages that were returned to the sender with an error.
-    pub fn note_returned(&mut self, messages: u64) {
-        self.counters.returned = self.counters.returned.saturating_add(messages);
+    /// Counts a message that was returned to its sender with an error. Ring the bell afterwards, as after a push.
+    pub fn note_returned(&mut self, why: Returned) {
+        let counted = match why {
+            Returned::TooLarge => Some((data::TOO_LARGE, &mut self.counters.too_large)),
+            Returned::NoRoom => Some((data::NO_ROOM, &mut self.counters.no_room)),
+            Returned::NoMemory => Some((data::NO_MEMORY, &mut self.counters.no_memory)),
+            Returned::Other => None,
+        };
+        let is_turned_away = counted.is_some();
+        if let Some((word, sum)) = counted {
+            *sum += 1;
+            self.data.store(word, *sum, Ordering::Relaxed);
+        }
+        self.counters.returned += 1;
         self.data.store(data::RETURNED, self.counters.returned, Ordering::Relaxed);
+        if is_turned_away {
+            self.note_turned_away();
+        }
+    }
+
+    fn note_turned_away(&self) {
+        // Release: pairs with the Acquire in Consumer::turned_away.
+        self.data.store(data::TURNED_AWAY, self.counters.turned_away(), Ordering::Release);
     }
 
     /// Adds to the time spent waiting for room, in ns.

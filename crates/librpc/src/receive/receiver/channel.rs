@@ -3,7 +3,7 @@
 use crate::sys::clock::Instant;
 use std::sync::Arc;
 
-use librpc_ring::{Consumer, Head};
+use librpc_ring::{Consumer, Head, SenderCounters};
 
 use crate::fault::fault;
 use crate::link::bell::Bell;
@@ -11,6 +11,7 @@ use crate::link::ledger::Charge;
 use crate::link::segments::Segments;
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
+use crate::receive::turned_away::{Told, TurnedAway};
 use crate::stats::channels::ChannelGuard;
 use crate::stats::sampling::Stamps;
 use crate::sys::memory::{Mapping, Reader, Writer};
@@ -40,6 +41,7 @@ pub(super) struct InboundChannel {
     /// Messages consumed since waiting senders were last looked for with a fence.
     pub(super) unsettled: u32,
     pub(super) bells: u64,
+    pub(super) told: Told,
     /// The sender is gone. The ring is read until it is empty, but only up to this many bytes, because a hostile ring
     /// never ends.
     pub(super) drain: Option<u64>,
@@ -80,6 +82,23 @@ impl InboundChannel {
         if let Some(left) = &mut self.drain {
             *left += head.record_bytes(payload.len());
         }
+    }
+
+    /// Whether its sender has counted messages that it was not told of: if the channel has messages now, by this time.
+    #[inline(always)]
+    pub(super) fn has_turned_away(&self, is_busy: bool, now: Instant) -> bool {
+        self.told.is_due(self.consumer.turned_away(), is_busy, now)
+    }
+
+    /// Messages that did not get into the ring, and that nobody was told of.
+    #[cold]
+    pub(super) fn turned_away(&mut self) -> Option<TurnedAway> {
+        let sum = self.consumer.turned_away();
+        if !self.told.is_behind(sum) {
+            return None;
+        }
+        let SenderCounters { too_large, dropped, no_room, no_memory, .. } = self.consumer.sender_counters();
+        self.told.tell(&self.peer, sum, [too_large, dropped, no_room, no_memory])
     }
 
     /// Wakes a waiting sender if it can be seen without a fence; whether it was.

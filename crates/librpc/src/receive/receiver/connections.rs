@@ -16,6 +16,7 @@ use crate::link::ledger::Charge;
 use crate::link::segments::Segments;
 use crate::receive::message::Departure;
 use crate::receive::topic_names::Names;
+use crate::receive::turned_away::Told;
 use crate::stats::sampling::Stamps;
 use crate::sys::socket::Socket;
 
@@ -47,6 +48,7 @@ impl Receiver {
         self.is_raised.set(false); // the signal is read, unless more have arrived
         self.arrivals.extend(self.shared.take_arrivals(ARRIVALS_AT_ONCE));
         self.found.extend(self.shared.take_denials().into_iter().map(Found::Denied));
+        self.found.extend(self.shared.take_refused().into_iter().map(Found::Refused));
         self.take_in();
     }
 
@@ -106,6 +108,7 @@ impl Receiver {
             is_listed: false,
             unsettled: 0,
             bells: 0,
+            told: Told::default(),
             drain,
             in_doubt_until: None,
             segments: Segments::new(lent),

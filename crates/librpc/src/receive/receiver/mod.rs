@@ -35,7 +35,8 @@ use self::stream::Stream;
 use crate::link::inbox_shared::{Arrival, InboxShared, SIGNAL};
 use crate::name::Peer;
 use crate::receive::message::{Departure, Message, Taken};
-use crate::stats::Denial;
+use crate::receive::turned_away::TurnedAway;
+use crate::stats::{Denial, Refused};
 use crate::sys::OsError;
 use crate::sys::memory::Trust;
 use crate::sys::poll::{Poll, Ready};
@@ -75,6 +76,8 @@ pub(crate) enum Found {
     /// A sender has left: who, how, and the serial number of its channel.
     Left(Box<(Arc<Peer>, Departure, u64)>),
     Denied(Arc<Denial>),
+    TurnedAway(Box<TurnedAway>),
+    Refused(Arc<Refused>),
     /// Something has changed that the inbox's owner is to look at: [`InboxShared::nudge`].
     Nudged,
 }

@@ -54,7 +54,7 @@ pub(super) enum Step {
     /// Not a message: a topic's declaration, or a message that is not wanted any more. How much of a poll's share it costs.
     Other(u32),
     Nothing,
-    /// The channel is no longer polled: it has left, or its departure is in doubt.
+    /// The channel is no longer polled: it has left, or its departure is in doubt. Or it will be, after this.
     Gone(Option<Found>),
 }
 
@@ -234,6 +234,10 @@ impl Receiver {
     /// A channel whose sender is gone was read to its end. It leaves as soon as it is clear how its sender ended.
     #[cold]
     fn drained(&mut self, index: usize) -> Step {
+        let channel = self.channels[index].as_mut().expect("a drained channel is there");
+        if let Some(away) = channel.turned_away() {
+            return Step::Gone(Some(Found::TurnedAway(Box::new(away)))); // it is drained again after this
+        }
         let departure = self.departure(index);
         if departure.is_none() {
             self.deactivate(index);

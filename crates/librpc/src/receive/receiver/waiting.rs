@@ -223,13 +223,14 @@ impl Receiver {
         if needs_barrier {
             self.is_unbarred |= !barrier::everywhere();
         }
-        let channels = &mut self.channels;
+        let (channels, found) = (&mut self.channels, &mut self.found);
         self.active.retain(|&index| {
             let channel = channels[index].as_mut().expect("an active channel is there");
             if !is_armed(channel) {
                 return true;
             }
             channel.active = channel.consumer.look_again() == Armed::Awake;
+            found.extend(channel.turned_away().map(|away| Found::TurnedAway(Box::new(away))));
             if channel.active {
                 channel.consumer.disarm();
                 if channel.consumer.is_closed() {
@@ -280,6 +281,9 @@ impl Receiver {
             let channel = self.channels[index].as_mut().expect("an active channel is there");
             channel.idle_looks = channel.idle_looks.saturating_add(1);
             is_idle |= channel.idle_looks >= IDLE_LOOKS;
+            if channel.has_turned_away(channel.idle_looks <= 1, self.last_look) {
+                self.found.extend(channel.turned_away().map(|away| Found::TurnedAway(Box::new(away))));
+            }
         }
         // A few channels cost a spinning inbox nothing, and a message to one that is asleep would cost a system call.
         let stays_awake = self.wait == Wait::Spin && self.active.len() <= SPUN;

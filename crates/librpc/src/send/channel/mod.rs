@@ -10,7 +10,7 @@ use crate::sys::clock::Instant;
 use std::sync::Arc;
 use std::time::Duration;
 
-use librpc_ring::{Counters, Head, Kind, Producer, PushError, SenderCounters, layout};
+use librpc_ring::{Counters, Head, Kind, Producer, PushError, Returned, SenderCounters, layout};
 
 use self::lent::RELEASE_PAUSE;
 use self::typed::Typed;
@@ -423,13 +423,27 @@ impl OutboundChannel {
     }
 
     /// Counts a message that was dropped, as the inbox's policy demands.
+    #[cold]
     pub(crate) fn count_dropped(&mut self) {
         self.producer.note_dropped();
+        self.tell();
     }
 
     /// Counts a message that came back.
-    pub(crate) fn count_returned(&mut self) {
-        self.producer.note_returned(1);
+    #[cold]
+    pub(crate) fn count_returned(&mut self, why: Returned) {
+        self.producer.note_returned(why);
+        self.tell();
+    }
+
+    /// A receiver that sleeps looks at the counts.
+    fn tell(&mut self) {
+        if self.attached.is_none() {
+            self.refresh(); // nothing was pushed since it has answered
+        }
+        if self.attached.is_some() && self.producer.must_ring() {
+            self.ring_bell();
+        }
     }
 
     /// What happened to the messages so far.
