@@ -53,7 +53,7 @@ fn ends_with_the_first(
     assert_eq!(reported.recv_timeout(LONG).as_deref(), Ok("1"));
     assert!(reported.recv().is_err(), "the thread has ended, and has dropped what it owned");
     let error = sender.flush(LONG).unwrap_err().to_string();
-    assert!(error.starts_with("1 messages were not processed"), "{error}");
+    assert!(error.starts_with("1 message was not processed"), "{error}");
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn a_stop_handle_keeps_no_dropped_inbox_alive() {
     let mut sender = source.connect("receiver").unwrap();
     sender.send(b"hello").unwrap();
     drop(inbox);
-    assert!(sender.flush(LONG).unwrap_err().to_string().starts_with("1 messages were not processed"));
+    assert!(sender.flush(LONG).unwrap_err().to_string().starts_with("1 message was not processed"));
     stop.stop();
 }
 

@@ -215,9 +215,10 @@ fn a_loan_waits_for_memory_and_then_says_who_has_it() {
     let error = sender.loan(MIB).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no memory for a payload of 1048576 bytes: 4194304 of at most 4194304 bytes are in use (Limits::payload_bytes): \
-         node \"sink\" has 2097152 bytes (1 messages waiting, 1 samples held)"
+        "no memory for a payload of 1048576 bytes: the 4194304 bytes that there may be are in use (Limits::payload_bytes), with node \"sink\""
     );
+    let LoanError::Exhausted { holders, .. } = error else { panic!("{error:?}") };
+    assert_eq!((holders[0].queued, holders[0].held, holders[0].bytes), (1, 1, 2 * MIB as u64));
     assert!(matches!(sender.try_send(&vec![1; MIB]), Err(SendError::NoMemory { .. })));
     sender.send(b"short ones go on").unwrap();
     std::thread::scope(|scope| {

@@ -234,7 +234,7 @@ fn returned_messages_wait_until_they_are_taken() {
     let mut sink = domain.receiver("sink");
     source.does(send("sink", "3"));
     sink.kill();
-    assert!(source.fails(flush("sink", LONG)).contains("1 messages were not processed"));
+    assert!(source.fails(flush("sink", LONG)).contains("1 message was not processed"));
     let returned = source.does(take_returned("sink"));
     assert_eq!(returned[..2], ["0:1", "1:2"]);
     // Whether the second incarnation had handed it out is not known if it died before its answer was seen.
@@ -254,7 +254,7 @@ fn what_is_too_large_for_the_next_incarnation_is_returned() {
     let mut sink = domain.node("sink");
     sink.does(inbox().max_message(4096));
     let error = source.fails(flush("sink", LONG));
-    assert!(error.contains("takes shorter messages") && error.contains("1 messages sent before"), "{error}");
+    assert!(error.contains("takes shorter messages") && error.contains("1 message sent before"), "{error}");
     assert_eq!(source.does(take_returned("sink")), [format!("1:{long}")]);
     let flushed = source.begins(flush("sink", LONG));
     assert_eq!(sink.does(receive()).numbered(), "0:1");
@@ -280,7 +280,7 @@ fn numbers_continue_wherever_a_message_is_left_out() {
     let mut sink = domain.node("sink");
     sink.does(inbox().max_message(4096));
     let assert_reports = |error: String, count: u64| {
-        let text = format!("{count} messages sent before");
+        let text = format!("{count} message{} sent before", if count == 1 { "" } else { "s" });
         assert!(error.contains("takes shorter messages") && error.contains(&text), "{count}: {error}");
     };
     assert_reports(source.fails(flush("sink", LONG)), 2);
@@ -416,4 +416,29 @@ fn a_rate_limit_holds_while_its_receiver_is_killed_again_and_again() {
     let (account, took) = sending.join().unwrap();
     assert_eq!((account.sent, account.processed, account.returned), (COUNT, COUNT, 0));
     assert!(took >= Duration::from_secs(COUNT - u64::from(BURST)) / PER_SECOND, "faster than the limit: {took:?}");
+}
+
+/// Its publisher has looked for it, and has sent it nothing.
+#[test]
+fn a_durable_subscription_that_returns_before_anything_was_sent_gets_each_message_once() {
+    let domain = TestDomain::new();
+    let open = |id: &str| Node::builder(id).domain(domain.domain()).open().unwrap();
+    let source = open("source");
+    let mut publisher = source.publisher("orders").unwrap();
+    publisher.set_redelivery(Some(LONG));
+    for _ in 0..3 {
+        let sink = open("sink");
+        let _former = sink.subscriber_builder(["orders"]).durable("all").open().unwrap();
+        assert_eq!(publisher.subscribers().unwrap(), 1);
+    }
+    let sink = open("sink");
+    let mut inbox = sink.subscriber_builder(["orders"]).durable("all").open().unwrap();
+    for number in 0..10u8 {
+        let receipt = publisher.publish(&[number]).unwrap();
+        assert_eq!((receipt.inboxes(), receipt.undelivered().len()), (1, 0), "{receipt:?}");
+        assert_eq!(inbox.recv_timeout(LONG).unwrap().expect("it was published").payload(), [number]);
+    }
+    assert!(inbox.try_recv().unwrap().is_none()); // acknowledges the last one
+    publisher.flush(LONG).unwrap();
+    assert!(inbox.try_recv().unwrap().is_none());
 }

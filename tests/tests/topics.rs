@@ -108,7 +108,7 @@ fn what_a_killed_subscriber_had_not_processed_is_reported_once() {
     other.does(collect_from("s", 10));
     assert!(source.fails(flush_topics(LONG)).contains("10 messages were not processed: node \"doomed\" is gone"));
     assert_eq!(source.does(publish("a", "11")), reached(1), "reported once");
-    assert_eq!(source.fails(flush_topics(ms(0))), "1 messages are not processed yet");
+    assert_eq!(source.fails(flush_topics(ms(0))), "1 message is not processed yet");
 }
 
 /// Publishes 100 bytes on `a`.

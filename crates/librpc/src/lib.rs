@@ -164,8 +164,8 @@ pub use schema::{Encoding, InvalidSchema, MAX_DEFINITION_BYTES, MAX_TYPE_NAME_BY
 pub use send::{
     Account, ConnectError, DEFAULT_SEND_TIMEOUT, Destination, FlushError, Holder, Loan, LoanError, LoanFor, LoanSlice,
     MatchedInbox, Outbox, OwnedReceipt, PublishError, Publisher, PublisherBuilder, PublisherEvent, Rate, ReachedInbox,
-    Receipt, Returned, ReturnedError, SendError, Sender, SenderBuilder, SharedPublisher, SharedSender, SubscriptionEnd,
-    Topic, UnsentLoan,
+    Receipt, Returned, ReturnedError, SendError, SendErrorKind, Sender, SenderBuilder, SharedPublisher, SharedSender,
+    SubscriptionEnd, Topic, UnsentLoan,
 };
 pub use shape::{Describe, Shape};
 pub use stats::{CallFailure, CallFailures, CallSide, CallStats};

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::name::Peer;
 use crate::receive::topic_names::Names;
 use crate::receive::turned_away::TurnedAway;
 use crate::schema::{Schema, SchemaMismatch};
 use crate::stats::{Denial, Refused};
+use crate::sys::clock::now_ns;
 
 /// A message that was handed out. Its payload is in the receiver's buffer.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Taken {
     pub(crate) redelivered: bool,
     pub(crate) past: bool,
     pub(crate) missed: u64,
+    /// When it was sent, in ns of the shared clock; 0: it does not say.
+    pub(crate) sent: u64,
 }
 
 /// A message. It is valid until the next receive.
@@ -90,11 +94,46 @@ impl<'a> Message<'a> {
         self.taken.past
     }
 
+    /// When it was sent, on the machine's monotonic clock (`CLOCK_MONOTONIC`), which all processes share: just before it was put into the
+    /// inbox. `None`: it does not say. Each message of a sender says so if the sender wants that ([`crate::PublisherBuilder::stamp_all`],
+    /// [`crate::SenderBuilder::stamp_all`]). Otherwise about one in 64 does. A message that is redelivered, or was kept as history, says when
+    /// it was put into this inbox.
+    ///
+    /// ```
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_sent_at_{}", std::process::id()));
+    /// # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+    /// # let (detector, camera) = (open("detector")?, open("camera")?);
+    /// let mut frames = detector.subscribe("camera/front")?;
+    /// let mut publisher = camera.publisher_builder("camera/front").stamp_all().open()?;
+    /// publisher.publish(b"a frame")?;
+    /// let frame = frames.recv()?.expect("nobody stops this inbox");
+    /// println!("{:?} old", frame.age().expect("each is stamped"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn sent_at(&self) -> Option<Duration> {
+        sent_at(self.taken.sent)
+    }
+
+    /// How long ago it was sent; `None`: it does not say ([`Message::sent_at`]).
+    pub fn age(&self) -> Option<Duration> {
+        age(self.taken.sent)
+    }
+
     /// A copy that does not borrow the inbox.
     pub fn to_owned(&self) -> OwnedMessage {
-        let Taken { sequence, missed, redelivered, past, topic, .. } = *self.taken;
+        let Taken { sequence, missed, redelivered, past, topic, sent, .. } = *self.taken;
         let (peer, topic) = (self.peer.clone(), self.topics.of(topic).map(Arc::from));
-        OwnedMessage { peer, topic, payload: self.payload.into(), sequence, missed, redelivered, past }
+        OwnedMessage {
+            peer,
+            topic,
+            payload: self.payload.into(),
+            sequence,
+            missed,
+            redelivered,
+            past,
+            sent_at: sent_at(sent),
+        }
     }
 }
 
@@ -110,6 +149,16 @@ impl fmt::Debug for Message<'_> {
             .field("past", &self.is_past())
             .finish()
     }
+}
+
+/// A time stamp of a record; 0: none.
+pub(crate) fn sent_at(ns: u64) -> Option<Duration> {
+    (ns != 0).then(|| Duration::from_nanos(ns))
+}
+
+/// How long ago that is. A sender may claim any time; one that is still to come counts as now.
+pub(crate) fn age(ns: u64) -> Option<Duration> {
+    sent_at(ns).map(|sent| Duration::from_nanos(now_ns()).saturating_sub(sent))
 }
 
 /// A copy of a message: [`Message::to_owned`].
@@ -130,6 +179,8 @@ pub struct OwnedMessage {
     pub redelivered: bool,
     /// As in [`Message::is_past`].
     pub past: bool,
+    /// As in [`Message::sent_at`].
+    pub sent_at: Option<Duration>,
 }
 
 impl OwnedMessage {

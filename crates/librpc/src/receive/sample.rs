@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use zerocopy::error::ConvertError;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -10,6 +11,7 @@ use crate::aligned::AlignedBytes;
 use crate::fault::fault;
 use crate::link::segments::Located;
 use crate::name::Peer;
+use crate::receive::message::{age, sent_at};
 use crate::sys::fork;
 use crate::sys::memory::{Mapping, Trust};
 
@@ -26,6 +28,7 @@ pub struct Sample {
     pub(crate) missed: u64,
     pub(crate) redelivered: bool,
     pub(crate) past: bool,
+    pub(crate) sent: u64,
     pub(crate) payload: SamplePayload,
 }
 
@@ -89,6 +92,16 @@ impl Sample {
     /// As [`crate::Message::is_past`].
     pub fn is_past(&self) -> bool {
         self.past
+    }
+
+    /// As [`crate::Message::sent_at`].
+    pub fn sent_at(&self) -> Option<Duration> {
+        sent_at(self.sent)
+    }
+
+    /// As [`crate::Message::age`].
+    pub fn age(&self) -> Option<Duration> {
+        age(self.sent)
     }
 
     /// As [`crate::Message::is_redelivered`].

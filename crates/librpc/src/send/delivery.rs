@@ -125,9 +125,10 @@ impl Routes {
             Attempt::Wait(what) => what,
             other => return other,
         };
-        let publishes = message.topic.is_some();
+        let (publishes, may_return) = (message.topic.is_some(), self.may_return(way.id.at));
         let route = &mut self.list[way.id.at];
-        if route.channels() > last_channel {
+        // Each return of a receiver that dies again and again is another channel: that is waited for until the patience ends.
+        if route.channels() > last_channel && !may_return {
             return Attempt::Over(Delivery::Failed(route.refusal())); // the receiver ends every handshake at once
         }
         let (node, limit) = (route.to.clone(), patience.timeout);
@@ -224,8 +225,11 @@ impl Routes {
                 other => return other,
             }
         }
-        // A receiver that accepts connections and ends each at once.
-        Attempt::Over(Delivery::Failed(self.list[way.id.at].refusal()))
+        // A receiver that accepts connections and ends each at once, or dies again and again.
+        match self.may_return(way.id.at) {
+            true => Attempt::Wait(WaitsFor::All),
+            false => Attempt::Over(Delivery::Failed(self.list[way.id.at].refusal())),
+        }
     }
 
     /// Delivers what a new subscription gets first. `None`: nothing of it is left.
@@ -467,8 +471,8 @@ impl Routes {
     /// `false`: it keeps nothing.
     pub(super) fn keep_for_redelivery(&mut self, at: usize, names: &TopicNames) -> bool {
         let Some(limit) = self.redelivery else { return false };
+        let may_return = self.may_return(at);
         let route = &mut self.list[at];
-        let may_return = route.subscription.as_ref().is_none_or(|subscription| subscription.durable.is_some());
         let is_kept = |channel: &mut OutboundChannel| {
             may_return
                 && channel.policy() != Policy::DropOldest

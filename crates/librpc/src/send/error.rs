@@ -8,9 +8,13 @@ use crate::name::Address;
 use crate::schema::SchemaMismatch;
 use crate::send::dial::ConnectError;
 use crate::sys::OsError;
+use crate::text::counted;
 use crate::wire::Reason;
 
 /// Why a message was not sent.
+///
+/// The text of an error is the same from call to call while its cause is the same, so that it may be logged once. Numbers that change are in
+/// its fields.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -50,7 +54,7 @@ pub enum SendError {
     #[error("an inbox is not reached: {0}")]
     Mismatch(Arc<SchemaMismatch>),
     /// The sender's own rate limit is used up.
-    #[error("the rate limit for {to:?} is used up for another {wait:?}")]
+    #[error("the rate limit for {to:?} is used up")]
     RateLimited {
         /// The destination: a node's id, or a topic.
         to: Arc<str>,
@@ -76,7 +80,7 @@ pub enum SendError {
         source: LoanError,
     },
     /// The receiver is gone. A later send connects again if it has come back by then.
-    #[error("node {node:?} is gone; {undelivered} messages sent before were not processed")]
+    #[error("node {node:?} is gone{}", NotProcessed(*undelivered))]
     ReceiverGone {
         /// The receiver.
         node: Arc<str>,
@@ -84,7 +88,7 @@ pub enum SendError {
         undelivered: u64,
     },
     /// The receiver refuses this sender, or what it wrote is invalid.
-    #[error("cannot send to node {node:?} ({reason:?}): {text}; {undelivered} messages sent before were not processed")]
+    #[error("cannot send to node {node:?} ({reason:?}): {text}{}", NotProcessed(*undelivered))]
     Refused {
         /// The receiver.
         node: Arc<str>,
@@ -109,6 +113,38 @@ pub enum SendError {
     Os(#[from] OsError),
 }
 
+/// The kind of a [`SendError`]: [`SendError::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum SendErrorKind {
+    /// [`SendError::Full`].
+    Full,
+    /// [`SendError::Unanswered`].
+    Unanswered,
+    /// [`SendError::Dropped`].
+    Dropped,
+    /// [`SendError::Stuck`].
+    Stuck,
+    /// [`SendError::Mismatch`].
+    Mismatch,
+    /// [`SendError::RateLimited`].
+    RateLimited,
+    /// [`SendError::TooLarge`].
+    TooLarge,
+    /// [`SendError::NoMemory`].
+    NoMemory,
+    /// [`SendError::ReceiverGone`].
+    ReceiverGone,
+    /// [`SendError::Refused`].
+    Refused,
+    /// [`SendError::Closed`].
+    Closed,
+    /// [`SendError::Forked`].
+    Forked,
+    /// [`SendError::Os`].
+    Os,
+}
+
 /// An inbox that has payloads of an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -131,8 +167,7 @@ pub struct Holder {
 pub enum LoanError {
     /// All of the node's memory for payloads is in use.
     #[error(
-        "no memory for a payload of {bytes} bytes: {used} of at most {limit} bytes are in use \
-         (Limits::payload_bytes){}",
+        "no memory for a payload of {bytes} bytes: the {limit} bytes that there may be are in use (Limits::payload_bytes){}",
         Holders(holders)
     )]
     Exhausted {
@@ -163,11 +198,22 @@ struct Holders<'a>(&'a [Holder]);
 
 impl fmt::Display for Holders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Holder { node, queued, held, bytes, .. }) in self.0.iter().enumerate() {
-            f.write_str(if at == 0 { ": " } else { ", " })?;
-            write!(f, "node {node:?} has {bytes} bytes ({queued} messages waiting, {held} samples held)")?;
+        for (at, Holder { node, .. }) in self.0.iter().enumerate() {
+            write!(f, "{} node {node:?}", if at == 0 { ", with" } else { " and" })?;
         }
         Ok(())
+    }
+}
+
+/// What is lost with an error, if anything is: each loss is reported once.
+struct NotProcessed(u64);
+
+impl fmt::Display for NotProcessed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            lost => write!(f, "; {} sent before will not be processed there", counted(lost, "message")),
+        }
     }
 }
 
@@ -176,13 +222,13 @@ impl fmt::Display for Holders<'_> {
 #[non_exhaustive]
 pub enum FlushError {
     /// The time is up.
-    #[error("{unprocessed} messages are not processed yet")]
+    #[error("{} not processed yet", Are(*unprocessed))]
     TimedOut {
         /// How many messages.
         unprocessed: u64,
     },
     /// Receivers are gone or refuse. What they had not processed is lost or came back. Reported once.
-    #[error("{lost} messages were not processed: {}{}", Listed(causes), Later(*unprocessed))]
+    #[error("{} not processed: {}{}", Were(*lost), Listed(causes), Later(*unprocessed))]
     Lost {
         /// How many messages, of all such receivers.
         lost: u64,
@@ -207,11 +253,27 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
+/// So many messages are, or were.
+struct Are(u64);
+struct Were(u64);
+
+impl fmt::Display for Are {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", counted(self.0, "message"), if self.0 == 1 { "is" } else { "are" })
+    }
+}
+
+impl fmt::Display for Were {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", counted(self.0, "message"), if self.0 == 1 { "was" } else { "were" })
+    }
+}
+
 struct Later(u64);
 
 impl fmt::Display for Later {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > 0 { write!(f, "; {} more are not processed yet", self.0) } else { Ok(()) }
+        if self.0 > 0 { write!(f, "; {} more {} not processed yet", self.0, if self.0 == 1 { "is" } else { "are" }) } else { Ok(()) }
     }
 }
 
@@ -232,6 +294,25 @@ impl SendError {
         }
     }
 
+    /// What kind of error it is: for a `match`, or to count errors by it.
+    pub fn kind(&self) -> SendErrorKind {
+        match self {
+            Self::Full { .. } => SendErrorKind::Full,
+            Self::Unanswered { .. } => SendErrorKind::Unanswered,
+            Self::Dropped { .. } => SendErrorKind::Dropped,
+            Self::Stuck { .. } => SendErrorKind::Stuck,
+            Self::Mismatch(_) => SendErrorKind::Mismatch,
+            Self::RateLimited { .. } => SendErrorKind::RateLimited,
+            Self::TooLarge { .. } => SendErrorKind::TooLarge,
+            Self::NoMemory { .. } => SendErrorKind::NoMemory,
+            Self::ReceiverGone { .. } => SendErrorKind::ReceiverGone,
+            Self::Refused { .. } => SendErrorKind::Refused,
+            Self::Closed { .. } => SendErrorKind::Closed,
+            Self::Forked => SendErrorKind::Forked,
+            Self::Os(_) => SendErrorKind::Os,
+        }
+    }
+
     /// How many messages that were sent earlier are lost with this error.
     pub fn undelivered(&self) -> u64 {
         match self {
@@ -246,7 +327,7 @@ impl SendError {
 #[non_exhaustive]
 pub enum PublishError {
     /// The publisher's own rate limit is used up.
-    #[error("the rate limit for {topic:?} is used up for another {wait:?}")]
+    #[error("the rate limit for {topic:?} is used up")]
     RateLimited {
         /// The topic.
         topic: Arc<str>,

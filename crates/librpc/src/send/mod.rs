@@ -36,10 +36,11 @@ mod shared; //                senders and publishers that several threads share
 pub(crate) mod task; //       a task that waits until it can send
 pub(crate) mod topic_name; // a topic as it is declared
 pub(crate) mod topics; //     the topics of an outbox
+mod vectored; //              messages from several slices
 
 pub use account::{Account, ReachedInbox};
 pub use dial::ConnectError;
-pub use error::{FlushError, Holder, LoanError, PublishError, SendError};
+pub use error::{FlushError, Holder, LoanError, PublishError, SendError, SendErrorKind};
 pub use events::{MatchedInbox, PublisherEvent, SubscriptionEnd};
 pub(crate) use hearing::Happens;
 pub use loan::{Loan, LoanSlice, UnsentLoan};

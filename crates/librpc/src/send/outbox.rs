@@ -456,6 +456,14 @@ impl Outbox {
         self.routes.inboxes()
     }
 
+    /// Has each message say when it was sent, from now on, or only about one in 64, which is the default. See
+    /// [`crate::PublisherBuilder::stamp_all`].
+    pub fn stamp_all(&mut self, all: bool) {
+        if self.born.is_here() {
+            self.routes.stamp_all(all);
+        }
+    }
+
     /// Makes an inbox count as *high* once its ring is filled to this part (0 to 1), until it is filled to half of
     /// that. `None`: no such mark. Below the mark it costs nothing; above it, each send looks at what the receiver has
     /// processed.

@@ -293,6 +293,11 @@ impl Route {
         self.refusal.as_ref().filter(|refusal| refusal.is_final)
     }
 
+    /// It leads to another subscription from now on, which nobody has tried.
+    pub(crate) fn forget_refusal(&mut self) {
+        (self.refusal, self.retry_at) = (None, None);
+    }
+
     /// Whether the subscription was connected before, or could not be.
     pub(crate) fn was_tried(&self) -> bool {
         self.generation > 0 || self.retry_at.is_some()

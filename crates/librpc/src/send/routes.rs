@@ -83,6 +83,8 @@ pub(crate) struct Routes {
     pub(super) losses: Vec<Loss>,
     pub(super) returned: ReturnedMessages,
     pub(super) high_water: Option<f64>,
+    /// Each message says when it was sent.
+    stamps_all: bool,
     /// The inbox that is woken when a receiver answers, and when it is gone. Its owner then looks after channels that have failed.
     pub(super) reports_to: Option<Arc<InboxShared>>,
     pub(super) failed: Vec<(RouteId, OutboundChannel)>,
@@ -110,6 +112,7 @@ impl Routes {
             losses: Vec::new(),
             returned: ReturnedMessages::default(),
             high_water: None,
+            stamps_all: false,
             reports_to: None,
             failed: Vec::new(),
             redelivery: None,
@@ -177,6 +180,7 @@ impl Routes {
     /// A route has a new channel.
     pub(super) fn open(&mut self, at: usize, mut channel: OutboundChannel) {
         channel.set_high_water(self.high_water);
+        channel.stamp_all(self.stamps_all);
         if let Some(inbox) = &self.reports_to {
             channel.report_to(inbox);
         }
@@ -352,6 +356,11 @@ impl Routes {
     /// The route of the durable subscription that this one takes up again.
     fn taken_up_by(&mut self, next: &Arc<Subscription>, names: &TopicNames) -> Option<usize> {
         let at = *self.by_durable.get(&next.durable_key()?)?;
+        if matches!(self.list[at].way, Way::Closed) {
+            // Nothing was sent to the former one, or it came back. If its route stayed, what it gets next would come here, too.
+            self.list[at].forget_refusal();
+            return Some(at);
+        }
         // Its end may not have been noticed yet.
         if !matches!(self.list[at].way, Way::Redelivery(_)) && !self.keep_for_redelivery(at, names) {
             return None;
@@ -360,6 +369,12 @@ impl Routes {
             redelivery.follow(next.clone());
         }
         Some(at)
+    }
+
+    /// Whether what an inbox does not process is kept for its return.
+    pub(super) fn may_return(&self, at: usize) -> bool {
+        let may_return = |subscription: &Arc<Subscription>| subscription.durable.is_some();
+        self.redelivery.is_some() && self.list[at].subscription.as_ref().is_none_or(may_return)
     }
 
     /// A subscription is gone for good.
@@ -541,6 +556,11 @@ impl Routes {
             Err(ConnectError::Broken { .. }) => Ok(None),
             Err(error) => Err(SendError::from_connect(error, route.to.clone())),
         }
+    }
+
+    pub(crate) fn stamp_all(&mut self, all: bool) {
+        self.stamps_all = all;
+        self.list.iter_mut().filter_map(Route::channel).for_each(|channel| channel.stamp_all(all));
     }
 
     pub(crate) fn set_high_water(&mut self, part: Option<f64>) {

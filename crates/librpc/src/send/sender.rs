@@ -26,11 +26,12 @@ pub struct SenderBuilder<'n> {
     to: String,
     schema: Option<Schema>,
     wait: Duration,
+    stamps_all: bool,
 }
 
 impl<'n> SenderBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, to: &str) -> Self {
-        Self { node, to: to.to_owned(), schema: None, wait: DEFAULT_WAIT }
+        Self { node, to: to.to_owned(), schema: None, wait: DEFAULT_WAIT, stamps_all: false }
     }
 
     /// Says of what type the messages are. A node whose inbox is of another type is not reached ([`ConnectError::Mismatch`],
@@ -38,6 +39,11 @@ impl<'n> SenderBuilder<'n> {
     /// only reach inboxes without one. See [`crate::Node::connect_of`], which also encodes.
     pub fn schema(self, schema: Schema) -> Self {
         Self { schema: Some(schema), ..self }
+    }
+
+    /// Has each message say when it was sent, as [`crate::PublisherBuilder::stamp_all`] does.
+    pub fn stamp_all(self) -> Self {
+        Self { stamps_all: true, ..self }
     }
 
     /// How long to wait for the node to appear, as in [`crate::Node::connect_timeout`]. By default 10 s.
@@ -52,6 +58,7 @@ impl<'n> SenderBuilder<'n> {
     /// [`ConnectError`].
     pub fn open(self) -> Result<Sender, ConnectError> {
         let mut outbox = Outbox::new(self.node.clone());
+        outbox.routes.stamp_all(self.stamps_all);
         let to = outbox.connect_as(&self.to, self.schema.as_ref(), self.wait)?;
         Ok(Sender::new(outbox, to))
     }
@@ -63,6 +70,7 @@ impl<'n> SenderBuilder<'n> {
     /// [`ConnectError`].
     pub async fn open_async(self) -> Result<Sender, ConnectError> {
         let mut outbox = Outbox::new(self.node.clone());
+        outbox.routes.stamp_all(self.stamps_all);
         let to = outbox.connect_as_async(&self.to, self.schema.as_ref(), self.wait).await?;
         Ok(Sender::new(outbox, to))
     }

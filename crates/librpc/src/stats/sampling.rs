@@ -20,6 +20,8 @@ const PENDING: usize = 256;
 pub(crate) struct Sampler {
     /// Messages to send before the next stamp.
     left: u32,
+    /// Each is stamped.
+    is_for_all: bool,
 }
 
 impl Sampler {
@@ -37,7 +39,12 @@ impl Sampler {
 
     /// A message was stamped.
     pub(crate) fn restart(&mut self) {
-        self.left = EVERY - 1;
+        self.left = if self.is_for_all { 0 } else { EVERY - 1 };
+    }
+
+    /// Stamps each message, or not.
+    pub(crate) fn set_for_all(&mut self, is_for_all: bool) {
+        (self.is_for_all, self.left) = (is_for_all, 0);
     }
 
     /// Stamps the next message, because this one found its receiver asleep.

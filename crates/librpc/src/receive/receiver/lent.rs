@@ -127,8 +127,8 @@ impl Receiver {
     fn sample_of(&mut self, payload: SamplePayload) -> Sample {
         let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
         let topic = channel.topics.shared(self.taken.topic);
-        let Taken { sequence, missed, redelivered, past, .. } = self.taken;
-        Sample { peer: channel.peer.clone(), topic, sequence, missed, redelivered, past, payload }
+        let Taken { sequence, missed, redelivered, past, sent, .. } = self.taken;
+        Sample { peer: channel.peer.clone(), topic, sequence, missed, redelivered, past, sent, payload }
     }
 
     /// A sender has hung up on a memory: it has retired it, or is gone.

@@ -192,7 +192,7 @@ impl Receiver {
             keep_last: None,
             takes_any: false,
             head: Head::MESSAGE,
-            taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, past: false, missed: 0 },
+            taken: Taken { channel: 0, sequence: 0, topic: None, redelivered: false, past: false, missed: 0, sent: 0 },
             ready: Vec::new(),
         })
     }

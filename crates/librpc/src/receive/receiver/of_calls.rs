@@ -88,7 +88,8 @@ impl Receiver {
             channel.is_listed = true;
             self.unconsumed.push(index);
         }
-        self.taken = Taken { channel: index, sequence, topic: None, redelivered: false, past: false, missed: 0 };
+        self.taken =
+            Taken { channel: index, sequence, topic: None, redelivered: false, past: false, missed: 0, sent: 0 };
         self.counts_one();
         true
     }

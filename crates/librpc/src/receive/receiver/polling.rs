@@ -256,7 +256,15 @@ impl Receiver {
         channel.stamps.taken(record.head.time);
         let Head { kind, topic, redelivered, past, .. } = record.head;
         self.head = record.head;
-        self.taken = Taken { channel: index, sequence: record.sequence, topic, redelivered, past, missed };
+        self.taken = Taken {
+            channel: index,
+            sequence: record.sequence,
+            topic,
+            redelivered,
+            past,
+            missed,
+            sent: record.head.time.unwrap_or(0),
+        };
         let is_plain = kind == Kind::Message && !record.head.lent && channel.drain.is_none();
         let is_whole = self.keep_last.is_none() && channel.consumer.mode() == Mode::Lossless;
         let may_run = is_plain && is_whole && !self.shared.has_own_fence;

@@ -51,6 +51,7 @@ impl Receiver {
             redelivered: false,
             past: false,
             missed: 0,
+            sent: 0,
         };
         !self.shared.has_ended_in_run() || self.untake()
     }

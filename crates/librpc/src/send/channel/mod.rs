@@ -410,6 +410,11 @@ impl OutboundChannel {
         self.shared.target.policy
     }
 
+    /// Stamps each message with the time, or only some.
+    pub(crate) fn stamp_all(&mut self, all: bool) {
+        self.sampler.set_for_all(all);
+    }
+
     /// Makes the ring count as *high* once it is filled to this part of its capacity, until it is filled to half of
     /// that.
     pub(crate) fn set_high_water(&mut self, part: Option<f64>) {
