@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::about;
+use crate::doctor;
 use crate::domain::DomainArgs;
 use crate::latency::{counted, readable};
 use crate::options::{AboutArgs, OverArgs};
@@ -14,8 +15,8 @@ use crate::snapshot::{Looker, Snapshot, State};
 
 /// Checks nodes and channels against limits, for monitoring probes
 ///
-/// Exit code 0: all is well. 1: a limit is exceeded, a node is missing or does not answer, a node refused a sender while it looked, or
-/// two nodes that are there mean a topic or a service as different types. 3: all is well, but messages were lost while it looked.
+/// Exit code 0: all is well. 1: a limit is exceeded, a node is missing or does not answer, a node refused a sender while it looked, two nodes
+/// that are there mean a topic or a service as different types, the domain was removed, is full, or has files of another version. 3: all is well, but messages were lost while it looked.
 ///
 /// With WHAT, only what is connected to it is checked, and it is a failure if there is nothing of it. Messages count as lost on those
 /// of its channels that are there at the end. If there is no domain, all is well unless WHAT or --node is given.
@@ -65,7 +66,8 @@ struct Result {
 }
 
 pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
-    let mut looker = Looker::new(domain.domain()?);
+    let directory = domain.domain()?;
+    let mut looker = Looker::new(directory.clone());
     let earlier = looker.look()?;
     let OverArgs { over } = args.over;
     std::thread::sleep(over);
@@ -77,6 +79,7 @@ pub(crate) fn run(domain: &DomainArgs, args: &Args) -> CommandResult {
         Some(what) if part.is_empty() => (0, vec![about::nothing_matches(what)]),
         Some(_) => (part.lost_on_channels_since(&earlier), Vec::new()),
     };
+    failures.extend(doctor::of_directory(&directory));
     failures.extend(self::failures(args, &later, &part));
     let (nodes, channels) = (part.nodes.len(), part.channels.len());
     let is_lossy = lost > args.max_lost;
@@ -131,6 +134,11 @@ fn failures(args: &Args, all: &Snapshot, snapshot: &Snapshot) -> Vec<String> {
     let (stalled, dead) = (of(State::Stalled), of(State::Dead));
     if stalled.len() > args.max_stalled {
         failures.push(format!("stalled: {}", stalled.join(", ")));
+    }
+    // What could not be looked at is not well.
+    for node in snapshot.nodes.iter().filter(|node| matches!(node.state, State::Refused | State::Broken)) {
+        let why = node.why.as_deref().unwrap_or_default();
+        failures.push(format!("node {} cannot be checked ({}): {why}", node.id, node.state.name()));
     }
     if args.max_dead.is_some_and(|most| dead.len() > most) {
         failures.push(format!("dead: {}", dead.join(", ")));

@@ -9,6 +9,7 @@ mod services; //  services without a server, and servers that do not answer
 
 use std::io::Write;
 
+use librpc::Domain;
 use serde::Serialize;
 
 use crate::domain::DomainArgs;
@@ -97,6 +98,19 @@ pub(crate) fn run(args: &DomainArgs, options: &Args) -> CommandResult {
         anyhow::bail!("{bad} of {} checks did not pass", checks.len());
     }
     Ok(Outcome::Done)
+}
+
+/// What is wrong with the domain's directory and its file system, apart from its nodes: what nodes of another version have left, no space, and
+/// processes whose directory was removed.
+pub(crate) fn of_directory(domain: &Domain) -> Vec<String> {
+    let path = domain.path();
+    let removed = elsewhere::in_removed(path);
+    let removed = (!removed.is_empty()).then(|| format!("pid {} in a domain that was removed", removed.join(", ")));
+    let strange = domain.strange_files().unwrap_or_default(); // without a domain there are none
+    let strange = strange.iter().map(|file| format!("{}: {}", file.path.display(), file.why));
+    let place = if path.is_dir() { place::checks(path) } else { Vec::new() };
+    let place = place.into_iter().filter(|check| check.verdict == Verdict::Fail).map(|check| check.found);
+    removed.into_iter().chain(strange).chain(place).collect()
 }
 
 fn line(check: &Check) -> String {

@@ -19,17 +19,7 @@ enum Place {
 
 pub(super) fn check(domain: &Path) -> Check {
     const NAME: &str = "elsewhere";
-    let domain = &fs::canonicalize(domain).unwrap_or_else(|_| domain.to_owned());
-    let here = fs::metadata(domain).ok().map(|found| (found.dev(), found.ino()));
-    let (mut elsewhere, mut removed) = (Vec::new(), Vec::new());
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        match place(&process.path(), domain, here) {
-            None | Some(Place::Here) => {}
-            Some(Place::Elsewhere) => elsewhere.push(pid.to_string()),
-            Some(Place::Removed) => removed.push(pid.to_string()),
-        }
-    }
+    let (elsewhere, removed) = (in_place(domain, Place::Elsewhere), in_place(domain, Place::Removed));
     let shown = domain.display();
     let (mut found, mut todo) = (Vec::new(), Vec::new());
     if !elsewhere.is_empty() {
@@ -45,6 +35,23 @@ pub(super) fn check(domain: &Path) -> Check {
     } else {
         Check::warn(NAME, found.join("; "), todo.join("; "))
     }
+}
+
+/// The processes whose domain of this path was removed.
+pub(super) fn in_removed(domain: &Path) -> Vec<String> {
+    in_place(domain, Place::Removed)
+}
+
+/// The processes that have such a directory open under this path, as far as they can be seen.
+fn in_place(domain: &Path, wanted: Place) -> Vec<String> {
+    let domain = &fs::canonicalize(domain).unwrap_or_else(|_| domain.to_owned());
+    let here = fs::metadata(domain).ok().map(|found| (found.dev(), found.ino()));
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pid = |process: fs::DirEntry| {
+        let name = process.file_name().into_string().ok().filter(|name| name.parse::<u32>().is_ok())?;
+        (place(&process.path(), domain, here) == Some(wanted)).then_some(name)
+    };
+    processes.filter_map(pid).collect()
 }
 
 /// Which directory a process has open under this path; `None`: none, or it does not show it.

@@ -7,6 +7,7 @@ mod common;
 mod calls; //   what clients and servers count
 mod check; //   limits
 mod doctor; //  the machine and the domain
+mod faults; //  ten faults that `check` and `doctor` notice
 mod graph; //   pictures
 mod hz; //      how often messages are published, and what spectators say
 mod log; //     what the library logs

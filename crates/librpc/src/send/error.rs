@@ -273,7 +273,11 @@ struct Later(u64);
 
 impl fmt::Display for Later {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > 0 { write!(f, "; {} more {} not processed yet", self.0, if self.0 == 1 { "is" } else { "are" }) } else { Ok(()) }
+        if self.0 > 0 {
+            write!(f, "; {} more {} not processed yet", self.0, if self.0 == 1 { "is" } else { "are" })
+        } else {
+            Ok(())
+        }
     }
 }
 
