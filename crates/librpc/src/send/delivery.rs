@@ -138,6 +138,11 @@ impl Routes {
             self.news.get().filter(|_| !is_stuck).inspect(|news| news.raise());
         }
         let is_lending = what == WaitsFor::Lending;
+        if is_lending && !is_stuck && self.lending_deadline(way.id.at).is_some_and(|deadline| Instant::now() < deadline)
+        {
+            return Attempt::Wait(what);
+        }
+        let route = &mut self.list[way.id.at];
         Attempt::Over(match route.is_unsent() || is_lending {
             // What is lent is not pushed before the receiver has its memory.
             true if is_lending && (is_over || is_stuck) => Delivery::Failed(SendError::Unanswered { node, limit }),
@@ -148,6 +153,12 @@ impl Routes {
             false if is_over => Delivery::Failed(SendError::Full { node, limit }),
             _ => return Attempt::Wait(what),
         })
+    }
+
+    /// Until when a publish that does not wait otherwise waits for a receiver that is mapping new memory.
+    fn lending_deadline(&self, at: usize) -> Option<Instant> {
+        let Way::Open(channel) = &self.list[at].way else { return None };
+        channel.lends_since()?.checked_add(self.lending_grace)
     }
 
     /// Puts a message into a ring that only this process has.
@@ -359,6 +370,8 @@ impl Routes {
 
     /// Waits until another attempt to deliver a message may succeed, up to a deadline.
     pub(super) fn wait(&mut self, at: usize, what: WaitsFor, deadline: Option<Instant>) {
+        let granted = self.lending_deadline(at).filter(|_| what == WaitsFor::Lending);
+        let deadline = deadline.map(|deadline| granted.map_or(deadline, |granted| granted.max(deadline)));
         match &mut self.list[at].way {
             Way::Closed => {}
             Way::Open(channel) => channel.wait(what, deadline),

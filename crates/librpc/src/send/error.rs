@@ -298,6 +298,23 @@ impl SendError {
         }
     }
 
+    /// The node whose inbox did not get the message, or that sends it; `None`: it is about neither.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Full { node, .. }
+            | Self::Unanswered { node, .. }
+            | Self::Dropped { node }
+            | Self::Stuck { node }
+            | Self::TooLarge { node, .. }
+            | Self::NoMemory { node, .. }
+            | Self::ReceiverGone { node, .. }
+            | Self::Refused { node, .. }
+            | Self::Closed { node } => Some(node),
+            Self::Mismatch(mismatch) => Some(&mismatch.node),
+            Self::RateLimited { .. } | Self::Forked | Self::Os(_) => None,
+        }
+    }
+
     /// What kind of error it is: for a `match`, or to count errors by it.
     pub fn kind(&self) -> SendErrorKind {
         match self {

@@ -22,6 +22,8 @@ use crate::sys::clock::Instant;
 use crate::sys::thread;
 use crate::topic::InvalidTopic;
 
+/// How long a publisher that never waits for room waits for a receiver that answers, or maps new memory.
+const LENDING_GRACE: Duration = Duration::from_millis(10);
 /// How many bytes of messages a publisher keeps by default.
 const DEFAULT_HISTORY_BYTES: u64 = 64 << 20;
 /// How long a flush keeps the lock at once, and how long it leaves it to the background thread.
@@ -38,17 +40,30 @@ pub struct PublisherBuilder<'n> {
     schema: Option<Schema>,
     timeout: Duration,
     stamps_all: bool,
+    lending_grace: Duration,
 }
 
 impl<'n> PublisherBuilder<'n> {
     pub(crate) fn new(node: &'n Arc<Owned>, topic: &str) -> Self {
         let (history_bytes, timeout) = (DEFAULT_HISTORY_BYTES, DEFAULT_SEND_TIMEOUT);
-        Self { node, topic: topic.to_owned(), history: 0, history_bytes, schema: None, timeout, stamps_all: false }
+        Self {
+            node,
+            topic: topic.to_owned(),
+            history: 0,
+            history_bytes,
+            schema: None,
+            timeout,
+            stamps_all: false,
+            lending_grace: Duration::ZERO,
+        }
     }
 
     /// Never waits for a subscription: a message for which an inbox has no room just now is not delivered there, and the receipt says so
     /// ([`SendError::Full`]). For cameras and other sources that must keep their rate whatever their viewers do. By default a publish
     /// waits for full inboxes up to 1 s, so one that is slow, but gets on, slows the publisher down. See [`Publisher::set_timeout`].
+    ///
+    /// It does wait up to 10 ms for a new inbox that is to get a large payload, and for inboxes that are mapping new memory for large payloads:
+    /// a few times in the life of a publisher. One that has not answered by then misses messages until it has ([`SendError::Unanswered`]).
     ///
     /// ```
     /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_never_waits_{}", std::process::id()));
@@ -62,7 +77,7 @@ impl<'n> PublisherBuilder<'n> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn never_waits(self) -> Self {
-        Self { timeout: Duration::ZERO, ..self }
+        Self { timeout: Duration::ZERO, lending_grace: LENDING_GRACE, ..self }
     }
 
     /// Keeps the last messages of the topic, this many, for subscriptions that are opened later. By default 0: none.
@@ -111,9 +126,10 @@ impl<'n> PublisherBuilder<'n> {
     ///
     /// [`InvalidTopic`].
     pub fn open(self) -> Result<Publisher, InvalidTopic> {
-        let Self { node, topic, history, history_bytes, schema, timeout, stamps_all } = self;
+        let Self { node, topic, history, history_bytes, schema, timeout, stamps_all, lending_grace } = self;
         let mut outbox = Outbox::new(node.clone());
         outbox.routes.stamp_all(stamps_all);
+        outbox.routes.lending_grace = lending_grace;
         let topic = outbox.topics.declare(&topic, schema)?;
         let handle = match history {
             0 => Handle::Own(outbox),

@@ -20,6 +20,7 @@ use crate::send::message::{Call, Message};
 use crate::send::rate::Pace;
 use crate::send::redelivery::Redelivery;
 use crate::sys::clock::Instant;
+use crate::sys::slots::Slots;
 use crate::wire::Reason;
 
 /// How long after a failed attempt to reach a subscription the next one is made.
@@ -342,7 +343,9 @@ impl Route {
         let why = match error {
             SendError::TooLarge { .. } => Returned::TooLarge,
             SendError::NoMemory { .. } => Returned::NoMemory,
-            SendError::Full { .. } | SendError::Stuck { .. } if is_published => Returned::NoRoom,
+            SendError::Full { .. } | SendError::Stuck { .. } | SendError::Unanswered { .. } if is_published => {
+                Returned::NoRoom
+            }
             _ => Returned::Other,
         };
         match &mut self.way {
@@ -353,6 +356,13 @@ impl Route {
                 let sum = if is_dropped { &mut self.before.dropped } else { &mut self.before.returned };
                 *sum += 1;
             }
+        }
+    }
+
+    /// Has its receiver map a memory of which a payload is being written.
+    pub(crate) fn lend_ahead(&mut self, slots: &Arc<Slots>) {
+        if let Way::Open(channel) = &mut self.way {
+            channel.lend_ahead(slots);
         }
     }
 

@@ -85,6 +85,8 @@ pub(crate) struct Routes {
     pub(super) high_water: Option<f64>,
     /// Each message says when it was sent.
     stamps_all: bool,
+    /// How long a publish that does not wait for room waits for receivers that are mapping new memory.
+    pub(super) lending_grace: Duration,
     /// The inbox that is woken when a receiver answers, and when it is gone. Its owner then looks after channels that have failed.
     pub(super) reports_to: Option<Arc<InboxShared>>,
     pub(super) failed: Vec<(RouteId, OutboundChannel)>,
@@ -113,6 +115,7 @@ impl Routes {
             returned: ReturnedMessages::default(),
             high_water: None,
             stamps_all: false,
+            lending_grace: Duration::ZERO,
             reports_to: None,
             failed: Vec::new(),
             redelivery: None,
@@ -205,7 +208,13 @@ impl Routes {
             list.iter_mut().for_each(|route| route.forget_memories(|segment| pool.has(segment)));
         }
         match taken {
-            Ok(slot) => Ok(slot),
+            Ok(slot) => {
+                // Everybody may read it.
+                if audience == Audience::All {
+                    list.iter_mut().for_each(|route| route.lend_ahead(slot.slots()));
+                }
+                Ok(slot)
+            }
             Err(NoSlot::Os(error)) => Err(LoanError::Os(Arc::new(error))),
             Err(NoSlot::Exhausted) => {
                 let ((used, limit), holders) = (pool.used(), list.iter_mut().filter_map(Route::holder).collect());

@@ -12,7 +12,7 @@ use crate::link::lending::{self, Lending, LentOut, Outcome};
 use crate::policy::Policy;
 use crate::send::lent_queue::{NoRoom, Reap};
 use crate::sys::clock::{Instant, now_ns};
-use crate::sys::slots::Slot;
+use crate::sys::slots::{Slot, Slots};
 use crate::sys::thread;
 
 /// How often a sender looks whether a receiver has let go of something: nothing tells it.
@@ -100,7 +100,7 @@ impl OutboundChannel {
     fn hand_over(&mut self, slot: &Slot) -> Result<(), Pushed> {
         let segment = slot.slots().number;
         let at = self.under_way.iter().position(|lending| lending.segment == segment).unwrap_or_else(|| {
-            self.under_way.push(lending::begin(&self.link, &self.shared, slot.slots(), self.is_private));
+            self.begin_lending(slot.slots());
             self.under_way.len() - 1
         });
         match self.under_way[at].outcome() {
@@ -117,6 +117,29 @@ impl OutboundChannel {
                 }
             }
         }
+    }
+
+    /// Begins to hand over a memory of which a payload is being written, to a receiver that maps others: it is mapped by the time at which
+    /// the payload is there.
+    pub(crate) fn lend_ahead(&mut self, slots: &Arc<Slots>) {
+        let has_it = |lending: &Arc<Lending>| lending.segment == slots.number;
+        let is_wanted = !self.lendings.is_empty() && !self.lendings.iter().chain(&self.under_way).any(has_it);
+        if is_wanted && self.shared.status() == channel_shared::OPEN {
+            self.begin_lending(slots);
+        }
+    }
+
+    #[cold]
+    fn begin_lending(&mut self, slots: &Arc<Slots>) {
+        if self.under_way.is_empty() {
+            self.lends_since = Instant::now();
+        }
+        self.under_way.push(lending::begin(&self.link, &self.shared, slots, self.is_private));
+    }
+
+    /// Since when it is waited for that the receiver answers, or maps a memory.
+    pub(crate) fn lends_since(&self) -> Option<Instant> {
+        self.is_lending().then_some(self.lends_since)
     }
 
     /// Waits until the receiver has answered what is under way, or has failed, up to a deadline.

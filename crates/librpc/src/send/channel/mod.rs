@@ -52,6 +52,8 @@ pub(crate) struct OutboundChannel {
     /// The memories for payloads that the receiver maps, and those that are being handed over.
     lendings: Vec<Arc<Lending>>,
     under_way: Vec<Arc<Lending>>,
+    /// When that was begun; the time of the channel, if none is.
+    lends_since: Instant,
     /// What was lent, until the receiver is done with it.
     lent: LentQueue,
     /// How many bytes of that the node knows of.
@@ -126,6 +128,7 @@ impl OutboundChannel {
             max_message,
             lendings: Vec::new(),
             under_way: Vec::new(),
+            lends_since: Instant::now(),
             lent: LentQueue::default(),
             noted: 0,
             payloads,
