@@ -296,6 +296,11 @@ fn calls() -> BTreeMap<&'static str, Call> {
             let _server = scene.receiver.serve("work").unwrap();
             assert!(block_on(client.wait_for_server_async(limit)).unwrap() || !has_time);
         }),
+        ("Client::wait_for_server_at_async", |scene, limit, has_time| {
+            let client = scene.source.client("work").unwrap();
+            let _server = scene.receiver.serve("work").unwrap();
+            assert!(block_on(client.wait_for_server_at_async("receiver", limit)).unwrap() || !has_time);
+        }),
         ("SharedSender::send_timeout", |scene, limit, _| {
             scene.source.connect("receiver").unwrap().into_shared().send_timeout(b"hello", limit).unwrap();
         }),

@@ -221,7 +221,7 @@ fn a_schema_without_a_hash_matches_by_name_and_encoding() {
             received => break received.unwrap().unwrap().value().unwrap_err(),
         }
     };
-    assert!(error.to_string().starts_with("a payload of 1 bytes is no value of its type: "), "{error}");
+    assert!(error.to_string().starts_with("a payload of 1 byte is no value of its type: "), "{error}");
 }
 
 #[test]

@@ -1,18 +1,22 @@
 //! `librpc call`: one request to a service, and its reply on stdout.
 
-use std::io::Read;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
+use futures_core::Stream;
 use librpc::{CallError, Client, Reply, ServeError};
 use serde::Serialize;
 
-use crate::deadline::{Deadline, SLICE};
+use crate::deadline::Deadline;
 use crate::domain::{DomainArgs, unique_id};
+use crate::file;
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::stdout::{Stdout, Written};
+use crate::wait;
 
 /// Calls a service, and writes its reply to stdout
 ///
@@ -55,11 +59,10 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let node = domain.open(&args.id.clone().map_or_else(|| unique_id("call"), Ok)?)?;
     let client = open(node.client_builder(&args.service).any_types().open())?;
     let request = match args.data.as_deref() {
-        Some("-") => {
-            let mut request = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut request).context("cannot read stdin")?;
-            request
-        }
+        Some("-") => match file::stdin(&interrupt).context("cannot read stdin")? {
+            Ok(request) => request,
+            Err(signal) => return Ok(Outcome::Interrupted(signal)),
+        },
         data => data.unwrap_or_default().as_bytes().to_vec(),
     };
     let mut calling = Calling { args: &args, interrupt: &interrupt, stdout: Stdout::new(), begun: Instant::now() };
@@ -106,11 +109,10 @@ struct Calling<'a> {
 impl Calling<'_> {
     fn call(&mut self, client: &Client, request: &[u8]) -> Result<Outcome, NotDone> {
         let deadline = Deadline::after(self.args.timeout);
-        while !self.is_there(client, deadline.next_wait(SLICE))? {
-            if let Some(signal) = self.interrupt.signal() {
-                return Ok(Outcome::Interrupted(signal));
-            }
-            if deadline.has_passed() {
+        match self.wait_for_server(client, deadline)? {
+            Err(signal) => return Ok(Outcome::Interrupted(signal)),
+            Ok(true) => {}
+            Ok(false) => {
                 let (service, node) = (client.service().into(), self.args.to.as_deref().map(Into::into));
                 return Err(CallError::NoServer { service, node }.into());
             }
@@ -119,35 +121,29 @@ impl Calling<'_> {
         options.to = self.args.to.as_deref().map(Into::into);
         self.begun = Instant::now();
         if self.args.stream {
-            let mut parts = client.call_stream(request, options)?;
+            let mut parts = match wait::run(client.call_stream_async(request, options), self.interrupt)? {
+                Ok(parts) => parts?,
+                Err(signal) => return Ok(Outcome::Interrupted(signal)),
+            };
             loop {
-                match parts.next_timeout(SLICE) {
-                    Some(part) => {
-                        let part = part?;
-                        if let Some(outcome) = self.write(&part)? {
+                match wait::run(poll_fn(|context| Pin::new(&mut parts).poll_next(context)), self.interrupt)? {
+                    Ok(Some(part)) => {
+                        if let Some(outcome) = self.write(&part?)? {
                             return Ok(outcome);
                         }
                     }
-                    None if parts.is_over() => break,
-                    None => {
-                        if let Some(signal) = self.interrupt.signal() {
-                            return Ok(Outcome::Interrupted(signal));
-                        }
-                    }
+                    Ok(None) => break,
+                    Err(signal) => return Ok(Outcome::Interrupted(signal)),
                 }
             }
         } else {
-            let mut pending = client.start(request, options)?;
-            let reply = loop {
-                if let Some(reply) = pending.wait_timeout(SLICE) {
-                    break reply?;
+            match wait::run(client.call_async(request, options), self.interrupt)? {
+                Ok(reply) => {
+                    if let Some(outcome) = self.write(&reply?)? {
+                        return Ok(outcome);
+                    }
                 }
-                if let Some(signal) = self.interrupt.signal() {
-                    return Ok(Outcome::Interrupted(signal));
-                }
-            };
-            if let Some(outcome) = self.write(&reply)? {
-                return Ok(outcome);
+                Err(signal) => return Ok(Outcome::Interrupted(signal)),
             }
         }
         if self.args.time && !self.args.json {
@@ -156,14 +152,17 @@ impl Calling<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Whether somebody serves the service, or the node that is asked for does.
-    fn is_there(&self, client: &Client, wait: Duration) -> Result<bool, CallError> {
-        let Some(to) = &self.args.to else { return client.wait_for_server(wait) };
-        let is_there = client.servers()?.iter().any(|node| **node == **to);
-        if !is_there {
-            std::thread::sleep(wait.min(Duration::from_millis(10)));
-        }
-        Ok(is_there)
+    /// Waits until somebody serves the service, or the node that is asked for does. `Err`: a signal came first.
+    fn wait_for_server(&self, client: &Client, deadline: Deadline) -> Result<Result<bool, i32>, NotDone> {
+        let left = deadline.next_wait(Duration::MAX);
+        let waited = match self.args.to.as_deref() {
+            None => wait::run(client.wait_for_server_async(left), self.interrupt)?,
+            Some(node) => wait::run(client.wait_for_server_at_async(node, left), self.interrupt)?,
+        };
+        Ok(match waited {
+            Ok(found) => Ok(found?),
+            Err(signal) => Err(signal),
+        })
     }
 
     /// Writes a reply. `Some`: nothing more is to be written.

@@ -1,4 +1,4 @@
-//! `librpc completions`, `librpc man`, and `librpc names`, which the completions ask for what is there just now.
+//! `librpc completions`, and `librpc names`, which the completions ask for what is there just now.
 //!
 //! The scripts are those of `clap_complete`, with arguments that name a node, topic or service completed by `librpc names`. (The dynamic
 //! completion of `clap_complete` itself is not stable.) A name is a text of some other process, so no script evaluates it.
@@ -30,17 +30,6 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// Writes the manual page to stdout
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  librpc man | man -l -
-  librpc man send | man -l -")]
-pub(crate) struct ManArgs {
-    /// The command to describe [default: librpc itself]
-    command: Option<String>,
-}
-
 /// Writes the names that are there, one a line
 #[derive(clap::Args)]
 pub(crate) struct NamesArgs {
@@ -59,7 +48,7 @@ enum Of {
 
 /// Which arguments are such names: of these commands.
 const NAMED: [(&[&str], &str, Of); 8] = [
-    (&["send"], "node", Of::Nodes),
+    (&["send", "chat"], "node", Of::Nodes),
     (&["duplex"], "node", Of::Nodes),
     (&["duplex"], "peer", Of::Nodes),
     (&["check"], "node", Of::Nodes),
@@ -223,22 +212,5 @@ pub(crate) fn names(domain: &DomainArgs, args: &NamesArgs) -> CommandResult {
     }
     let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
     std::io::stdout().write_all(lines.as_bytes())?;
-    Ok(Outcome::Done)
-}
-
-pub(crate) fn man(args: &ManArgs) -> CommandResult {
-    let mut cli = Cli::command();
-    cli.build();
-    let command = match &args.command {
-        None => cli,
-        Some(name) => {
-            let found = cli.find_subcommand(name).cloned();
-            let found = found.ok_or_else(|| crate::outcome::Usage(format!("there is no command {name:?}")))?;
-            found.name(format!("librpc-{name}"))
-        }
-    };
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page)?;
-    std::io::stdout().write_all(&page)?;
     Ok(Outcome::Done)
 }

@@ -4,14 +4,17 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::Context;
+use librpc::{WaitSet, WaitSetError};
 
-use crate::deadline::SLICE;
 use crate::file::{self, Content, MessageFile};
 use crate::interrupt::Interrupt;
 use crate::lines::{Filled, Lines, Next};
 use crate::outcome::{CommandResult, Outcome, say};
+use crate::wait::{OTHERS, Wait};
 
 /// Where a message comes from.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +45,16 @@ pub(crate) trait Feed {
     fn max_message(&mut self) -> anyhow::Result<usize>;
     /// Sends a message, and waits up to its limit. A failure of this message alone is reported and counted.
     fn send(&mut self, from: Source, payload: Payload, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>>;
-    /// Whether to check the receivers while no line comes.
-    fn is_watched(&mut self) -> bool;
-    /// Checks the receivers.
-    fn look(&mut self) -> anyhow::Result<Option<Ended>>;
-    /// Waits until everything is processed, but only for a moment.
-    fn flush(&mut self) -> anyhow::Result<Option<Ended>>;
+    /// Waits, while no line comes, for what ends it. `None`: it is to be asked again. It may be dropped at any time.
+    async fn watch(&mut self) -> anyhow::Result<Option<Ended>>;
+    /// When to ask again in any case.
+    fn patience(&self) -> Option<Duration>;
+    /// Waits until everything is processed. It may be dropped at any time.
+    async fn flush(&mut self) -> anyhow::Result<Option<Ended>>;
+    /// Adds what [`Feed::tell`] tells about to a wait set, under this token.
+    fn add_to(&self, set: &mut WaitSet, token: u64) -> Result<(), WaitSetError>;
+    /// Reports what has happened to the receivers.
+    fn tell(&mut self);
     /// Whether no message is on its way.
     fn all_processed(&mut self) -> bool;
     /// Whether any message did not arrive.
@@ -67,6 +74,20 @@ pub(crate) enum Ended {
 
 /// Sends these files, or else each line of stdin, and waits until everything is processed.
 pub(crate) fn feed(to: &mut impl Feed, files: &[PathBuf], interrupt: &Interrupt) -> CommandResult {
+    let fed = pass(to, files, interrupt)?;
+    Ok(report(to, fed))
+}
+
+/// What became of the messages.
+pub(crate) struct Fed {
+    /// Why not all of them were sent and processed.
+    pub(crate) ended: Option<Ended>,
+    /// Whether one was over the limit.
+    too_long: bool,
+}
+
+/// The same, and reports nothing yet.
+pub(crate) fn pass(to: &mut impl Feed, files: &[PathBuf], interrupt: &Interrupt) -> anyhow::Result<Fed> {
     let mut too_long = false;
     let ended = match files {
         [] => lines(to, interrupt, &mut too_long)?,
@@ -76,7 +97,12 @@ pub(crate) fn feed(to: &mut impl Feed, files: &[PathBuf], interrupt: &Interrupt)
         None => flush(to, interrupt)?,
         ended => ended,
     };
-    Ok(match ended {
+    Ok(Fed { ended, too_long })
+}
+
+/// Reports how it went, and how the command ends.
+pub(crate) fn report(to: &mut impl Feed, Fed { ended, too_long }: Fed) -> Outcome {
+    match ended {
         Some(Ended::Lost(why)) => {
             say(format_args!("{why}: {}", to.numbers()));
             Outcome::Loss
@@ -91,7 +117,7 @@ pub(crate) fn feed(to: &mut impl Feed, files: &[PathBuf], interrupt: &Interrupt)
             }
             if too_long || to.has_lost() { Outcome::Loss } else { Outcome::Done }
         }
-    })
+    }
 }
 
 /// Reports a message that is over the limit.
@@ -130,7 +156,7 @@ fn send_files(
 }
 
 fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyhow::Result<Option<Ended>> {
-    let mut lines = Lines::new();
+    let (mut lines, mut wait) = (Lines::new(), None);
     loop {
         let mut failed = None;
         let next = lines.next(|| {
@@ -154,7 +180,7 @@ fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyh
                 say_too_long(Source::Line(lines.number()), bytes, to.max_message()?);
             }
             Next::Nothing => {
-                if let Some(ended) = read(to, interrupt, &mut lines)? {
+                if let Some(ended) = read(to, interrupt, &mut lines, &mut wait)? {
                     return Ok(Some(ended));
                 }
             }
@@ -163,24 +189,54 @@ fn lines(to: &mut impl Feed, interrupt: &Interrupt, too_long: &mut bool) -> anyh
     }
 }
 
-/// Reads more of stdin.
-fn read(to: &mut impl Feed, interrupt: &Interrupt, lines: &mut Lines) -> anyhow::Result<Option<Ended>> {
-    let idle = to.is_watched().then_some(SLICE);
-    let filled = lines.fill(interrupt, idle).context("cannot read stdin")?;
-    match (filled, interrupt.signal()) {
-        (_, Some(signal)) => Ok(Some(Ended::Interrupted(signal))),
-        (Filled::Idle, None) => to.look(),
-        _ => Ok(None),
+/// The tokens of what is waited for besides the future.
+const RECEIVERS: u64 = OTHERS;
+const STDIN: u64 = OTHERS + 1;
+
+/// Reads more of stdin, or watches the receivers while there is nothing.
+fn read(
+    to: &mut impl Feed,
+    interrupt: &Interrupt,
+    lines: &mut Lines,
+    wait: &mut Option<Wait>,
+) -> anyhow::Result<Option<Ended>> {
+    let filled = lines.fill(interrupt).context("cannot read stdin")?;
+    if filled == Filled::Idle && interrupt.signal().is_none() {
+        to.tell();
+        let wait = match wait {
+            Some(wait) => wait,
+            None => {
+                // A file cannot be waited for, but always has something.
+                let mut made = for_receivers(to, interrupt)?;
+                made.set.add_descriptor(STDIN, rustix::stdio::stdin())?;
+                wait.insert(made)
+            }
+        };
+        let patience = to.patience();
+        if let Some(ended) = wait.step(pin!(to.watch()), patience)?.transpose()?.flatten() {
+            return Ok(Some(ended));
+        }
     }
+    Ok(interrupt.signal().map(Ended::Interrupted))
+}
+
+/// A wait that ends when there is something to tell about the receivers, too.
+pub(crate) fn for_receivers(to: &impl Feed, interrupt: &Interrupt) -> anyhow::Result<Wait> {
+    let mut wait = Wait::new(interrupt)?;
+    to.add_to(&mut wait.set, RECEIVERS)?;
+    Ok(wait)
 }
 
 /// Waits until everything is processed.
-fn flush(to: &mut impl Feed, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+pub(crate) fn flush(to: &mut impl Feed, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
+    let mut wait = for_receivers(to, interrupt)?;
     loop {
-        if let Some(ended) = to.flush()? {
+        let flushed = wait.step(pin!(to.flush()), None)?.transpose()?;
+        to.tell();
+        if let Some(Some(ended)) = flushed {
             return Ok(Some(ended));
         }
-        if to.all_processed() {
+        if flushed.is_some() && to.all_processed() {
             return Ok(None);
         }
         if let Some(signal) = interrupt.signal() {

@@ -88,9 +88,17 @@ fn open(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
+/// Reads stdin to its end. `Err`: this signal came first.
+pub(crate) fn stdin(interrupt: &Interrupt) -> anyhow::Result<Result<Vec<u8>, i32>> {
+    let stdin = File::from(rustix::stdio::stdin().try_clone_to_owned()?);
+    Ok(match read(stdin, usize::MAX, interrupt)? {
+        Content::Read(bytes) => Ok(bytes),
+        _ => Err(interrupt.signal().unwrap_or_default()), // there is no limit
+    })
+}
+
 fn read(mut file: File, limit: usize, interrupt: &Interrupt) -> anyhow::Result<Content> {
-    const PIECE: usize = 1 << 20;
-    let mut bytes = Vec::new();
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 1 << 18]);
     loop {
         let mut waited = [PollFd::new(&file, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
         match poll(&mut waited, None) {
@@ -100,12 +108,18 @@ fn read(mut file: File, limit: usize, interrupt: &Interrupt) -> anyhow::Result<C
         if let Some(signal) = interrupt.signal() {
             return Ok(Content::Interrupted(signal));
         }
-        match (&mut file).take(PIECE as u64).read_to_end(&mut bytes) {
+        if waited[0].revents().is_empty() {
+            continue; // a signal that nobody has taken yet: to read now would be to wait
+        }
+        // Once: a second read of stdin might wait, and no signal would end that.
+        match file.read(&mut piece) {
             Ok(0) => return Ok(Content::Read(bytes)),
-            Ok(_) if bytes.len() > limit => return Ok(Content::TooLong(None)),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error.into()),
+        }
+        if bytes.len() > limit {
+            return Ok(Content::TooLong(None));
         }
     }
 }

@@ -31,6 +31,18 @@ struct State {
     calls: Mutex<Option<Vec<Call>>>,
     /// The end of a pipe that hangs up with the first signal.
     hangs_up: OwnedFd,
+    /// Its other end, until then.
+    held: Mutex<Option<OwnedFd>>,
+}
+
+impl State {
+    /// The first signal has come.
+    fn came(&self, signal: i32) {
+        let _ = self.signal.compare_exchange(0, signal, Ordering::Release, Ordering::Relaxed); // pairs with the Acquire in `signal`
+        drop(self.held.lock().expect("no panic under this lock").take());
+        let calls = self.calls.lock().expect("no panic under this lock").take();
+        calls.into_iter().flatten().for_each(|call| call());
+    }
 }
 
 impl Interrupt {
@@ -40,16 +52,14 @@ impl Interrupt {
         // Under `nohup`, the end of the terminal must not end the command.
         let wanted = [SIGINT, SIGTERM].into_iter().chain((!is_ignored(SIGHUP)).then_some(SIGHUP));
         let mut signals = Signals::new(wanted).context("cannot install the signal handlers")?;
-        let state = Arc::new(State { signal: AtomicI32::new(0), calls: Mutex::new(Some(Vec::new())), hangs_up });
+        let state = Arc::new(State {
+            signal: AtomicI32::new(0),
+            calls: Mutex::new(Some(Vec::new())),
+            hangs_up,
+            held: Mutex::new(Some(held)),
+        });
         let shared = state.clone();
-        let wait = move || {
-            let first = signals.forever().next();
-            shared.signal.store(first.unwrap_or(SIGTERM), Ordering::Release); // pairs with the Acquire in `signal`
-            drop(held);
-            let calls = shared.calls.lock().expect("no panic under this lock").take();
-            calls.into_iter().flatten().for_each(|call| call());
-            signals.forever().for_each(drop); // the command is already leaving
-        };
+        let wait = move || signals.forever().for_each(|signal| shared.came(signal));
         std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
         Ok(Self(state))
     }
@@ -60,6 +70,11 @@ impl Interrupt {
             0 => None,
             signal => Some(signal),
         }
+    }
+
+    /// Ends the waits of other threads, as if SIGTERM had come.
+    pub(crate) fn stop(&self) {
+        self.0.came(SIGTERM);
     }
 
     /// Waits for a signal.

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::ops::Range;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -31,7 +30,7 @@ pub(crate) enum Next {
 pub(crate) enum Filled {
     /// Bytes, or the end.
     Some,
-    /// Nothing within the time.
+    /// There is nothing.
     Idle,
     /// A signal came.
     Interrupted,
@@ -109,12 +108,11 @@ impl Lines {
         Next::Nothing
     }
 
-    /// Reads more, and waits for it up to `limit`.
-    pub(crate) fn fill(&mut self, interrupt: &Interrupt, limit: Option<Duration>) -> io::Result<Filled> {
+    /// Reads more, if there is more. Does not wait.
+    pub(crate) fn fill(&mut self, interrupt: &Interrupt) -> io::Result<Filled> {
         let stdin = rustix::stdio::stdin();
-        let limit = limit.map(|limit| Timespec::try_from(limit).expect("a short time"));
         let mut waited = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
-        match poll(&mut waited, limit.as_ref()) {
+        match poll(&mut waited, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
             Err(Errno::INTR) => return Ok(Filled::Idle),
             Err(errno) => return Err(errno.into()),
             Ok(_) if !waited[1].revents().is_empty() => return Ok(Filled::Interrupted),

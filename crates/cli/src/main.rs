@@ -5,14 +5,16 @@
 //! The commands:
 mod bench; //        measurements
 mod call; //         one request to a service, and its reply
+mod chat; //         messages to a node, and what comes back
 mod check; //        limits, for monitoring probes
 mod clean; //        removes what dead nodes have left
-mod completions; //  for shells, and the manual
+mod completions; //  for shells
 mod demo; //         two processes that exchange messages
 mod doctor; //       whether machine and domain meet librpc's needs
 mod duplex; //       both directions at once
 mod graph; //        who sends what to whom, as a picture
 mod hz; //           how often messages are published
+mod manual; //       man: pages for `man`
 mod metrics; //      a page for Prometheus
 mod nodes; //        lists a domain
 mod publish; //      pub: lines of stdin, or files, to a topic
@@ -50,6 +52,7 @@ mod source; //       --id, --wait, --rate, --redeliver
 mod stdout; //       writes that may block, and end at a signal
 mod turned_away; //  messages that never got into an inbox
 mod value; //        payloads of a type as JSON
+mod wait; //         for a future, a signal and more at once
 mod warnings; //     what is wrong, by name
 mod watch; //        one look, or one after the other
 
@@ -84,6 +87,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but with loss, 124 timed out
 enum Command {
     Recv(recv::Args),
     Send(send::Args),
+    Chat(chat::Args),
     Sub(subscribe::Args),
     Pub(publish::Args),
     Call(call::Args),
@@ -113,7 +117,7 @@ enum Command {
     #[command(hide = true)]
     Names(completions::NamesArgs),
     Completions(completions::Args),
-    Man(completions::ManArgs),
+    Man(manual::Args),
 }
 
 fn main() -> ExitCode {
@@ -135,6 +139,7 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
     match command {
         Command::Recv(args) => recv::run(domain, args),
         Command::Send(args) => send::run(domain, args),
+        Command::Chat(args) => chat::run(domain, args),
         Command::Sub(args) => subscribe::run(domain, args),
         Command::Pub(args) => publish::run(domain, args),
         Command::Call(args) => call::run(domain, args),
@@ -157,7 +162,7 @@ fn run(domain: &DomainArgs, command: Command) -> CommandResult {
         Command::DemoSide(args) => demo::side(domain, args),
         Command::Names(args) => completions::names(domain, &args),
         Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => completions::man(&args),
+        Command::Man(args) => manual::run(&args),
     }
 }
 

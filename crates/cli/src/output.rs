@@ -1,9 +1,9 @@
-//! Messages on stdout, for `recv` and `sub`.
+//! Messages on stdout, for `recv`, `sub` and `chat`.
 //!
 //! Invariant: no message is acknowledged before it was written in full.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -40,6 +40,10 @@ pub(crate) struct OutputArgs {
     /// What happens to a message when the inbox is full: its sender waits, it is dropped, or it overwrites older ones
     #[arg(long, value_enum, default_value_t = PolicyArg::Block)]
     policy: PolicyArg,
+    /// Take only the newest N messages of each topic and sender that are there; older ones are passed over, and count as missed.
+    /// Nobody waits for this inbox
+    #[arg(long, value_name = "N", conflicts_with = "policy")]
+    keep_last: Option<NonZeroUsize>,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
@@ -72,11 +76,16 @@ pub(crate) fn open(inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
 impl OutputArgs {
     /// Opens an inbox as the options say.
     pub(crate) fn open(&self, inbox: InboxBuilder<'_>) -> anyhow::Result<Inbox> {
-        open(self.room.apply(inbox).policy(self.policy()).acknowledge(Acknowledge::Explicit))
+        let inbox = self.room.apply(inbox).policy(self.policy()).acknowledge(Acknowledge::Explicit);
+        open(match self.keep_last {
+            Some(messages) => inbox.keep_last(messages.get()),
+            None => inbox,
+        })
     }
 
     pub(crate) fn policy(&self) -> Policy {
         match self.policy {
+            _ if self.keep_last.is_some() => Policy::DropOldest,
             PolicyArg::Block => Policy::Block,
             PolicyArg::DropNewest => Policy::DropNewest,
             PolicyArg::DropOldest => Policy::DropOldest,
@@ -91,38 +100,23 @@ impl OutputArgs {
         mut spectator: Option<Spectator<'_>>,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Tally> {
-        let mut stdout = Stdout::new();
         let stop = inbox.stop_handle();
         interrupt.then(move || stop.stop());
-        let (mut tally, mut line) = (Tally::default(), Vec::new());
+        let mut written = Messages::new(*self, with_topic);
         loop {
             let received = match spectator {
                 None => inbox.recv(),
                 Some(_) => inbox.recv_timeout(Spectator::LOOK_EVERY),
             };
-            let message = match received {
-                Err(RecvError::Mismatch(mismatch)) => {
-                    say(mismatch);
-                    continue;
-                }
-                received => received?,
-            };
-            if let Some(message) = &message {
-                let missed = message.missed();
-                let bytes = match self.is_plain(with_topic) {
-                    true => message.payload(),
-                    false => self.format(message, with_topic, &mut line)?,
-                };
-                match stdout.write(bytes, interrupt).context("cannot write to stdout")? {
+            match said(received)? {
+                Received::Message(message) => match written.write(&message, interrupt)? {
                     Written::All => inbox.ack(),
                     Written::Closed | Written::Interrupted => break,
-                }
-                tally.received += 1;
-                tally.missed = tally.missed.saturating_add(missed);
-            } else if spectator.is_none() || interrupt.signal().is_some() {
-                break; // a signal has stopped the inbox
+                },
+                Received::Nothing if spectator.is_none() || interrupt.signal().is_some() => break, // it was stopped
+                Received::Nothing | Received::OfAnotherType => {}
             }
-            if self.count.is_some_and(|count| tally.received >= count.get()) {
+            if written.are_enough() {
                 break;
             }
             if let Some(spectator) = &mut spectator {
@@ -132,32 +126,91 @@ impl OutputArgs {
         if let Some(spectator) = &mut spectator {
             spectator.look(); // while the inbox is there
         }
-        Ok(tally)
+        Ok(written.tally)
+    }
+}
+
+/// What a receive has found.
+pub(crate) enum Received<'i> {
+    Message(Message<'i>),
+    /// Somebody's messages are of another type, which was said.
+    OfAnotherType,
+    Nothing,
+}
+
+/// Says what a receive has found that is no message.
+pub(crate) fn said(received: Result<Option<Message<'_>>, RecvError>) -> Result<Received<'_>, RecvError> {
+    match received {
+        Ok(Some(message)) => Ok(Received::Message(message)),
+        Ok(None) => Ok(Received::Nothing),
+        Err(RecvError::Mismatch(mismatch)) => {
+            say(mismatch);
+            Ok(Received::OfAnotherType)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The messages that a command writes.
+pub(crate) struct Messages {
+    args: OutputArgs,
+    with_topic: bool,
+    stdout: Stdout,
+    line: Vec<u8>,
+    pub(crate) tally: Tally,
+}
+
+impl Messages {
+    pub(crate) fn new(args: OutputArgs, with_topic: bool) -> Self {
+        Self { args, with_topic, stdout: Stdout::new(), line: Vec::new(), tally: Tally::default() }
+    }
+
+    /// Writes a message. Only one that was written in full may be acknowledged.
+    pub(crate) fn write(&mut self, message: &Message<'_>, interrupt: &Interrupt) -> anyhow::Result<Written> {
+        let bytes = match self.is_plain() {
+            true => message.payload(),
+            false => {
+                self.format(message)?;
+                &self.line
+            }
+        };
+        let written = self.stdout.write(bytes, interrupt).context("cannot write to stdout")?;
+        if written == Written::All {
+            self.tally.received += 1;
+            self.tally.missed = self.tally.missed.saturating_add(message.missed());
+        }
+        Ok(written)
+    }
+
+    /// Whether there are as many as were asked for.
+    pub(crate) fn are_enough(&self) -> bool {
+        self.args.count.is_some_and(|count| self.tally.received >= count.get())
     }
 
     /// Whether a message is written as it is.
-    fn is_plain(&self, with_topic: bool) -> bool {
-        self.raw && !with_topic
+    fn is_plain(&self) -> bool {
+        self.args.raw && !self.with_topic
     }
 
-    fn format<'l>(&self, message: &Message<'_>, with_topic: bool, line: &'l mut Vec<u8>) -> anyhow::Result<&'l [u8]> {
+    fn format(&mut self, message: &Message<'_>) -> anyhow::Result<()> {
+        let Self { args, line, .. } = self;
         line.clear();
-        if self.json {
+        if args.json {
             serde_json::to_writer(&mut *line, &Line::new(message)).context("cannot write JSON")?;
         } else {
-            if with_topic {
+            if self.with_topic {
                 line.extend_from_slice(message.topic().unwrap_or_default().as_bytes());
                 line.push(b' ');
             }
-            match self.values.then(|| value_of(message)).flatten() {
+            match args.values.then(|| value_of(message)).flatten() {
                 Some(value) => serde_json::to_writer(&mut *line, &value).context("cannot write JSON")?,
                 None => line.extend_from_slice(message.payload()),
             }
         }
-        if !self.raw {
+        if !args.raw {
             line.push(b'\n');
         }
-        Ok(line)
+        Ok(())
     }
 }
 

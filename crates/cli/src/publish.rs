@@ -3,20 +3,30 @@
 //! Every subscriber gets the messages at its own speed. A full one costs at most the limit, and only once while it is stuck.
 
 use std::collections::BTreeSet;
+use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
 
-use librpc::{FlushError, Policy, PublishError, Publisher, Schema, SendError, UnsentLoan};
+use librpc::{FlushError, Policy, PublishError, Publisher, Schema, SendError, UnsentLoan, WaitSet, WaitSetError};
 
 use crate::admit::ReadersArgs;
-use crate::deadline::{Deadline, SLICE};
+use crate::deadline::Deadline;
 use crate::domain::DomainArgs;
-use crate::feed::{Ended, Feed, Payload, Source, feed};
+use crate::feed::{Ended, Feed, Payload, Source, feed, flush, for_receivers};
 use crate::file::FileArgs;
 use crate::interrupt::Interrupt;
 use crate::latency::counted;
 use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::source::SourceArgs;
+use crate::wait::{self, Wait};
+
+/// The longest single wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Up to this limit, a message waits for full inboxes in the way that costs a publisher and its subscribers least, and no signal ends that.
+const SHORT: Duration = Duration::from_secs(1);
+/// How long a full inbox has to make room for more messages.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Publishes each line of stdin, or each of some files, on a topic
 ///
@@ -91,6 +101,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         unprocessed: false,
         said: BTreeSet::new(),
         events: args.events,
+        limit: args.limit,
+        wait: None,
     };
     let outcome = feed(&mut to, &args.files.files, &interrupt)?;
     if let (Some(stay), Outcome::Done | Outcome::Loss) = (args.stay, outcome) {
@@ -101,14 +113,14 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
 
 /// Stays for late subscribers, and then until they have processed what they were given.
 fn stay_for(to: &mut Publishing, stay: Duration, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let deadline = Deadline::after(stay);
+    let (deadline, mut wait) = (Deadline::after(stay), for_receivers(to, interrupt)?);
     while !deadline.has_passed() && interrupt.signal().is_none() {
-        interrupt.wait_for(deadline.next_wait(SLICE))?;
-        to.say_events();
+        to.tell();
+        wait.step(pin!(pending::<()>()), Some(deadline.next_wait(LONGEST_WAIT)))?;
     }
-    to.look()?;
-    while interrupt.signal().is_none() && !to.all_processed() {
-        to.flush()?;
+    to.tell();
+    if interrupt.signal().is_none() {
+        flush(to, interrupt)?;
     }
     Ok(())
 }
@@ -120,18 +132,14 @@ fn wait_for_subscriber(
     wait: Duration,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Option<Outcome>> {
-    let deadline = Deadline::after(wait);
-    loop {
-        if publisher.wait_for_subscriber(deadline.next_wait(SLICE))? {
-            return Ok(None);
-        }
-        if let Some(signal) = interrupt.signal() {
-            return Ok(Some(Outcome::Interrupted(signal)));
-        }
-        if deadline.has_passed() {
+    match wait::run(publisher.wait_for_subscriber_async(wait), interrupt)? {
+        Err(signal) => Ok(Some(Outcome::Interrupted(signal))),
+        Ok(Ok(true)) => Ok(None),
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(false)) => {
             let wait = humantime::format_duration(wait);
             say(format_args!("{topic:?} has 0 inboxes: no subscriber appeared within {wait}"));
-            return Ok(Some(Outcome::TimedOut));
+            Ok(Some(Outcome::TimedOut))
         }
     }
 }
@@ -152,20 +160,13 @@ struct Publishing {
     said: BTreeSet<String>,
     /// Whether to report what happens to the subscriptions.
     events: bool,
+    /// How long one message may wait.
+    limit: Duration,
+    /// What it waits with, once one has waited.
+    wait: Option<Wait>,
 }
 
 impl Publishing {
-    fn say_events(&mut self) {
-        while self.events {
-            match self.publisher.try_event() {
-                Ok(Some(event)) => say(event),
-                Ok(None) => return,
-                // The next look finds what this one has not.
-                Err(error) => return self.said_once(format!("cannot see who subscribes just now: {error}")),
-            }
-        }
-    }
-
     fn said_once(&mut self, text: String) {
         if !self.said.contains(&text) {
             say(&text);
@@ -187,8 +188,8 @@ impl Publishing {
         !waits.is_empty() && !waits.contains(&true)
     }
 
-    fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
-        let flushed = self.publisher.flush(limit);
+    /// What a flush has found.
+    fn flushed(&mut self, flushed: Result<(), FlushError>) -> anyhow::Result<Option<Ended>> {
         self.unprocessed = matches!(flushed, Err(FlushError::TimedOut { .. }));
         match flushed {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
@@ -229,7 +230,24 @@ impl Feed for Publishing {
         let mut loan = None;
         loop {
             let published = match payload {
-                Payload::Bytes(bytes) => self.publisher.publish(bytes),
+                Payload::Bytes(bytes) if self.limit <= SHORT => self.publisher.publish(bytes),
+                Payload::Bytes(bytes) => {
+                    let wait = match &mut self.wait {
+                        Some(wait) => wait,
+                        None => self.wait.insert(Wait::new(interrupt)?),
+                    };
+                    let mut publishing = pin!(self.publisher.publish_async(bytes));
+                    loop {
+                        if let Some(published) = wait.step(publishing.as_mut(), None)? {
+                            break published;
+                        }
+                        // What was full makes room for more than this message, so that not each one is waited for.
+                        interrupt.wait_for(PAUSE)?;
+                        if let Some(signal) = interrupt.signal() {
+                            return Ok(Some(Ended::Interrupted(signal)));
+                        }
+                    }
+                }
                 Payload::File(file) => {
                     let filled = match loan.take() {
                         Some(filled) => filled,
@@ -253,7 +271,7 @@ impl Feed for Publishing {
                     let undelivered: Vec<_> = receipt.undelivered().iter().map(Undelivered::from).collect();
                     self.messages += 1;
                     self.inboxes = self.inboxes.max(receipt.inboxes());
-                    self.say_events();
+                    self.tell();
                     for why in undelivered {
                         match why {
                             Undelivered::TooLarge { node, max, .. } if self.only_looks_on(&node) => {
@@ -269,7 +287,7 @@ impl Feed for Publishing {
                     return Ok(interrupt.signal().map(Ended::Interrupted));
                 }
                 Err(PublishError::RateLimited { wait, .. }) => {
-                    interrupt.wait_for(wait.min(SLICE))?;
+                    interrupt.wait_for(wait)?;
                     if let Some(signal) = interrupt.signal() {
                         return Ok(Some(Ended::Interrupted(signal)));
                     }
@@ -279,20 +297,35 @@ impl Feed for Publishing {
         }
     }
 
-    fn is_watched(&mut self) -> bool {
-        self.events || !self.all_processed()
+    async fn watch(&mut self) -> anyhow::Result<Option<Ended>> {
+        match self.all_processed() {
+            true => pending().await,
+            false => self.flush().await,
+        }
     }
 
-    fn look(&mut self) -> anyhow::Result<Option<Ended>> {
-        let looked = self.flush_within(Duration::ZERO);
-        self.say_events();
-        looked
+    fn patience(&self) -> Option<Duration> {
+        None
     }
 
-    fn flush(&mut self) -> anyhow::Result<Option<Ended>> {
-        let flushed = self.flush_within(SLICE);
-        self.say_events();
-        flushed
+    async fn flush(&mut self) -> anyhow::Result<Option<Ended>> {
+        let flushed = self.publisher.flush_async(Duration::MAX).await;
+        self.flushed(flushed)
+    }
+
+    fn add_to(&self, set: &mut WaitSet, token: u64) -> Result<(), WaitSetError> {
+        if self.events { set.add(token, &self.publisher) } else { Ok(()) }
+    }
+
+    fn tell(&mut self) {
+        while self.events {
+            match self.publisher.try_event() {
+                Ok(Some(event)) => say(event),
+                Ok(None) => return,
+                // The next look finds what this one has not.
+                Err(error) => return self.said_once(format!("cannot see who subscribes just now: {error}")),
+            }
+        }
     }
 
     fn all_processed(&mut self) -> bool {

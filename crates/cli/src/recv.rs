@@ -11,13 +11,14 @@ use crate::output::{OutputArgs, Tally};
 /// Writes the messages sent to a node to stdout, one per line
 ///
 /// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when the reader of stdout
-/// is gone; with 3 if messages were overwritten before they could be written (--policy drop-oldest).
+/// is gone; with 3 if messages were overwritten before they could be written (--policy drop-oldest, --keep-last).
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   librpc recv display                        # until interrupted
   librpc recv display --count 1              # one message
   librpc recv display --json | jq .payload
+  librpc recv display --keep-last 1          # the newest of each sender, whatever was missed
   librpc recv robot --schema Goal/json --values  # what is of another type is turned away
   librpc recv display --admit uid:1001 --group users --domain /dev/shm/shared")]
 pub(crate) struct Args {

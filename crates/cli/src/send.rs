@@ -2,11 +2,15 @@
 //!
 //! The receiver sets the pace, and nothing is dropped. It ends when everything is processed, or says what is not.
 
+use std::future::pending;
 use std::time::{Duration, Instant};
 
-use librpc::{ConnectError, Domain, FlushError, Loan, LoanError, Node, Schema, SendError, Sender, UnsentLoan};
+use librpc::{
+    ConnectError, Domain, FlushError, Loan, LoanError, Node, Schema, SendError, Sender, UnsentLoan, WaitSet,
+    WaitSetError,
+};
 
-use crate::deadline::{Deadline, SLICE};
+use crate::deadline::SLICE;
 use crate::domain::DomainArgs;
 use crate::feed::{Ended, Feed, Payload, Source, feed, say_too_long};
 use crate::file::FileArgs;
@@ -14,9 +18,10 @@ use crate::interrupt::Interrupt;
 use crate::options::MAX_MESSAGE;
 use crate::outcome::{CommandResult, Outcome, Usage, say};
 use crate::source::SourceArgs;
+use crate::wait;
 
 /// How long to wait for the node by default.
-const WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
 /// How long a node may be absent before it counts as gone, unless it is known to be dead. Also the time between two
 /// looks at the registry.
 const AWAY: Duration = Duration::from_secs(1);
@@ -52,16 +57,12 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let interrupt = Interrupt::install()?;
     args.files.check()?;
     let node = args.source.open(domain, "send")?;
-    let mut sender =
-        match connect((&node, args.schema.as_ref()), &args.node, args.source.wait.unwrap_or(WAIT), &interrupt)? {
-            Ok(sender) => sender,
-            Err(outcome) => return Ok(outcome),
-        };
-    sender.set_timeout(SLICE);
-    sender.limit_rate(args.source.rate());
-    sender.set_redelivery(args.source.redeliver);
-    let receiver = Receiver { id: args.node, domain: domain.domain()?, next_look: None, is_away: false };
-    let mut to = Sending { receiver, sender, redelivers: args.source.redeliver.is_some(), too_long: false };
+    let sender = match connect((&node, args.schema.as_ref()), &args.node, args.source.wait.unwrap_or(WAIT), &interrupt)?
+    {
+        Ok(sender) => sender,
+        Err(outcome) => return Ok(outcome),
+    };
+    let mut to = Sending::new(sender, args.node, &args.source, domain)?;
     feed(&mut to, &args.files.files, &interrupt)
 }
 
@@ -72,26 +73,20 @@ pub(crate) fn connect(
     wait: Duration,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Result<Sender, Outcome>> {
-    let deadline = Deadline::after(wait);
-    loop {
-        if let Some(signal) = interrupt.signal() {
-            return Ok(Err(Outcome::Interrupted(signal)));
+    let sender = node.sender_builder(to).wait(wait);
+    let sender = match schema {
+        Some(schema) => sender.schema(schema.clone()),
+        None => sender,
+    };
+    match wait::run(sender.open_async(), interrupt)? {
+        Err(signal) => Ok(Err(Outcome::Interrupted(signal))),
+        Ok(Ok(sender)) => Ok(Ok(sender)),
+        Ok(Err(ConnectError::InvalidId(bad))) => Err(Usage(bad.to_string()).into()),
+        Ok(Err(error @ (ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }))) => {
+            say(format_args!("{error}: it did not appear within {}", humantime::format_duration(wait)));
+            Ok(Err(Outcome::TimedOut))
         }
-        let sender = node.sender_builder(to).wait(deadline.next_wait(SLICE));
-        let sender = match schema {
-            Some(schema) => sender.schema(schema.clone()),
-            None => sender,
-        };
-        match sender.open() {
-            Ok(sender) => return Ok(Ok(sender)),
-            Err(ConnectError::InvalidId(bad)) => return Err(Usage(bad.to_string()).into()),
-            Err(ConnectError::NotFound { .. } | ConnectError::NoInbox { .. }) if !deadline.has_passed() => {}
-            Err(error @ (ConnectError::NotFound { .. } | ConnectError::NoInbox { .. })) => {
-                say(format_args!("{error}: it did not appear within {}", humantime::format_duration(wait)));
-                return Ok(Err(Outcome::TimedOut));
-            }
-            Err(error) => return Err(error.into()),
-        }
+        Ok(Err(error)) => Err(error.into()),
     }
 }
 
@@ -99,7 +94,7 @@ pub(crate) fn connect(
 struct Receiver {
     id: String,
     domain: Domain,
-    /// When to look again; `None`: it was connected at the last look.
+    /// When to look again at the earliest; `None`: it was connected at the last look.
     next_look: Option<Instant>,
     is_away: bool,
 }
@@ -123,7 +118,7 @@ impl Receiver {
 }
 
 /// The receiving node, which sets the pace.
-struct Sending {
+pub(crate) struct Sending {
     receiver: Receiver,
     sender: Sender,
     redelivers: bool,
@@ -131,6 +126,19 @@ struct Sending {
 }
 
 impl Sending {
+    pub(crate) fn new(
+        mut sender: Sender,
+        to: String,
+        source: &SourceArgs,
+        domain: &DomainArgs,
+    ) -> anyhow::Result<Self> {
+        sender.set_timeout(SLICE);
+        sender.limit_rate(source.rate());
+        sender.set_redelivery(source.redeliver);
+        let receiver = Receiver { id: to, domain: domain.domain()?, next_look: None, is_away: false };
+        Ok(Self { receiver, sender, redelivers: source.redeliver.is_some(), too_long: false })
+    }
+
     fn why(&self, error: &SendError) -> String {
         let id = &self.receiver.id;
         match error {
@@ -160,8 +168,28 @@ impl Sending {
         }))
     }
 
-    fn flush_within(&mut self, limit: Duration) -> anyhow::Result<Option<Ended>> {
-        match self.sender.flush(limit) {
+    /// Waits for room as long as it takes. Before, [`Sending::send_once`] waits for a while in the cheaper way, which a receiver that goes on
+    /// needs most of the time.
+    async fn send_when_there_is_room(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.sender.set_timeout(Duration::MAX);
+        let sent = self.sender.send_async(bytes).await;
+        self.sender.set_timeout(SLICE);
+        sent
+    }
+
+    /// Whether the receiver is gone, or refuses.
+    fn look(&mut self) -> anyhow::Result<Option<Ended>> {
+        let flushed = self.sender.flush(Duration::ZERO);
+        if let Some(ended) = self.flushed(flushed)? {
+            return Ok(Some(ended));
+        }
+        let is_gone = !self.redelivers && self.receiver.is_gone(self.sender.is_connected())?;
+        Ok(is_gone.then(|| Ended::Lost(format!("node {:?} is gone", self.receiver.id))))
+    }
+
+    /// What a flush has found.
+    fn flushed(&self, flushed: Result<(), FlushError>) -> anyhow::Result<Option<Ended>> {
+        match flushed {
             Ok(()) | Err(FlushError::TimedOut { .. }) => Ok(None),
             Err(FlushError::Lost { causes, .. }) => Ok(causes.first().map(|cause| Ended::Lost(self.why(cause)))),
             Err(error) => Err(error.into()),
@@ -177,54 +205,79 @@ impl Feed for Sending {
     /// Waits as long as the receiver lives.
     #[inline]
     fn send(&mut self, from: Source, payload: Payload, interrupt: &Interrupt) -> anyhow::Result<Option<Ended>> {
-        let mut loan = None;
+        let (mut loan, mut sent) = (None, None);
         loop {
-            let error = match self.send_once(payload, &mut loan)? {
-                Ok(()) => return Ok(None),
-                Err(error) => error,
+            let sent_now = match sent.take() {
+                Some(sent) => sent,
+                None => self.send_once(payload, &mut loan)?,
             };
-            match error {
-                SendError::Full { .. }
-                | SendError::RateLimited { .. }
-                | SendError::NoMemory { source: LoanError::Exhausted { .. }, .. } => {
+            let Err(error) = sent_now else { return Ok(None) };
+            match (error, payload) {
+                (SendError::Full { .. } | SendError::Unanswered { .. }, Payload::Bytes(bytes)) => {
+                    match wait::run(self.send_when_there_is_room(bytes), interrupt)? {
+                        Ok(result) => sent = Some(result),
+                        Err(signal) => return Ok(Some(Ended::Interrupted(signal))),
+                    }
+                }
+                (
+                    error @ (SendError::Full { .. }
+                    | SendError::Unanswered { .. }
+                    | SendError::RateLimited { .. }
+                    | SendError::NoMemory { source: LoanError::Exhausted { .. }, .. }),
+                    _,
+                ) => {
+                    if let SendError::RateLimited { wait, .. } = error {
+                        interrupt.wait_for(wait)?;
+                    }
                     if let Some(signal) = interrupt.signal() {
                         return Ok(Some(Ended::Interrupted(signal)));
                     }
-                    if let SendError::RateLimited { wait, .. } = error {
-                        interrupt.wait_for(wait.min(SLICE))?;
-                    }
                 }
-                SendError::Dropped { .. } => return Ok(None),
-                SendError::TooLarge { bytes, max, .. } => {
+                (SendError::Dropped { .. }, _) => return Ok(None),
+                (SendError::TooLarge { bytes, max, .. }, _) => {
                     self.too_long = true;
                     say_too_long(from, bytes as u64, max);
                     return Ok(None);
                 }
-                SendError::ReceiverGone { .. } | SendError::Refused { .. } | SendError::Mismatch(_) => {
+                (error @ (SendError::ReceiverGone { .. } | SendError::Refused { .. } | SendError::Mismatch(_)), _) => {
                     let why = self.why(&error);
                     return Ok(Some(Ended::Lost(format!("{why}; {from} was not sent"))));
                 }
-                error => return Err(error.into()),
+                (error, _) => return Err(error.into()),
             }
         }
     }
 
-    /// Without redelivery, the death of the receiver ends the command even if everything is processed.
-    fn is_watched(&mut self) -> bool {
-        !self.redelivers || !self.all_processed()
-    }
-
-    fn look(&mut self) -> anyhow::Result<Option<Ended>> {
-        if let Some(ended) = self.flush_within(Duration::ZERO)? {
-            return Ok(Some(ended));
+    async fn watch(&mut self) -> anyhow::Result<Option<Ended>> {
+        if self.sender.is_connected() {
+            self.receiver.is_gone(true)?;
+            self.sender.disconnected_async().await;
+            return self.look();
         }
-        let is_gone = !self.redelivers && self.receiver.is_gone(self.sender.is_connected())?;
-        Ok(is_gone.then(|| Ended::Lost(format!("node {:?} is gone", self.receiver.id))))
+        if self.redelivers && !self.all_processed() {
+            return self.flush().await;
+        }
+        match self.look()? {
+            None => pending().await, // the next line connects again
+            ended => Ok(ended),
+        }
     }
 
-    fn flush(&mut self) -> anyhow::Result<Option<Ended>> {
-        self.flush_within(SLICE)
+    /// Without redelivery, the end of the receiver ends the command even if everything is processed. One that is away may come back.
+    fn patience(&self) -> Option<Duration> {
+        (!self.redelivers && !self.sender.is_connected()).then_some(AWAY)
     }
+
+    async fn flush(&mut self) -> anyhow::Result<Option<Ended>> {
+        let flushed = self.sender.flush_async(Duration::MAX).await;
+        self.flushed(flushed)
+    }
+
+    fn add_to(&self, _: &mut WaitSet, _: u64) -> Result<(), WaitSetError> {
+        Ok(())
+    }
+
+    fn tell(&mut self) {}
 
     fn all_processed(&mut self) -> bool {
         self.sender.account().queued == 0

@@ -202,8 +202,12 @@ impl Side {
         loop {
             match sender.send(message) {
                 Ok(()) => return Ok(true),
-                Err(SendError::Full { .. }) if live.cancelled.load(Ordering::Relaxed) => return Ok(false),
-                Err(SendError::Full { .. }) => {}
+                Err(SendError::Full { .. } | SendError::Unanswered { .. })
+                    if live.cancelled.load(Ordering::Relaxed) =>
+                {
+                    return Ok(false);
+                }
+                Err(SendError::Full { .. } | SendError::Unanswered { .. }) => {}
                 Err(error) => return Err(error).with_context(|| self.failed()),
             }
         }

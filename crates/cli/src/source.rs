@@ -1,4 +1,4 @@
-//! The node that sends, how fast it sends, and how long it waits for receivers: for `send` and `pub`.
+//! The node that sends, how fast it sends, and how long it waits for receivers: for `send`, `chat` and `pub`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(crate) struct SourceArgs {
     /// The id of the node that sends [default: the command and 8 hex digits, as in send-1b2c3d4e]
     #[arg(long)]
     id: Option<String>,
-    /// How long to wait for a receiver before anything is read [default: 10s for send; pub does not wait]
+    /// How long to wait for a receiver before anything is read [default: 10s; pub does not wait]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) wait: Option<Duration>,
     /// If a receiver dies, wait this long for it to come back, and then deliver what it had not processed. On topics, only

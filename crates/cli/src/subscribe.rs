@@ -12,7 +12,7 @@ use crate::output::{OutputArgs, Spectator, Tally};
 /// Writes the messages published to topics to stdout, one per line
 ///
 /// A message is acknowledged after it has been written. Ends with 0 at SIGINT or SIGTERM, or when the reader of stdout
-/// is gone; with 3 if messages were overwritten before they could be written (--policy drop-oldest). Messages that did not
+/// is gone; with 3 if messages were overwritten before they could be written (--policy drop-oldest, --keep-last). Messages that did not
 /// get into the inbox, because they were too large or it was full, are reported on stderr. So are topics that this
 /// process may not read.
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ Examples:
   librpc sub 'sensor/*/temperature' --topic
   librpc sub '**' --json | jq .topic
   librpc sub robot/pose --values                  # as JSON, whatever its encoding
-  librpc sub position --policy drop-oldest             # only the newest count
+  librpc sub camera/front --keep-last 1           # the newest that is there, whatever was missed
   librpc sub map --history 1 --count 1             # the last one that was published, also before this
   librpc sub orders --id archive --durable orders # continues after it was killed")]
 pub(crate) struct Args {

@@ -63,17 +63,24 @@ fn seconds(command: &'static [&'static str], shortest: Leads, longest: Leads) ->
     row
 }
 
-/// The options of the node that sends: `send` and `pub`.
+/// The options of the node that sends: `send`, `chat` and `pub`.
 fn source(command: &'static [&'static str]) -> Vec<Row> {
-    let paced: &[&str] =
-        if command[0] == "send" { &["send", "sink", "--rate", "1000"] } else { &["pub", "t", "--rate", "9"] };
+    let paced: &[&str] = match command[0] {
+        "send" => &["send", "sink", "--rate", "1000"],
+        "chat" => &["chat", "sink", "--rate", "1000"],
+        _ => &["pub", "t", "--rate", "9"],
+    };
     vec![
         row(command, "id", &[("0", To(0)), ("1", To(0)), ("", Usage), ("a/b", Usage), (".hidden", Usage)]),
-        row(command, "file", &[("/proc/version", To(0)), ("/dev/null", To(0)), ("/no/such/file", To(1)), ("/", To(1))]),
         time(command, "redeliver", To(0), To(0)),
         row(command, "rate", &[("0", Usage), ("1", To(0)), ("4294967295", To(0)), (OVER_U32, Usage), ("fast", Usage)]),
         row(paced, "burst", &[("0", Usage), ("1", To(0)), ("4294967295", To(0)), (OVER_U32, Usage), ("x", Usage)]),
     ]
+}
+
+/// What is sent instead of the lines of stdin: `send` and `pub`.
+fn file(command: &'static [&'static str]) -> Row {
+    row(command, "file", &[("/proc/version", To(0)), ("/dev/null", To(0)), ("/no/such/file", To(1)), ("/", To(1))])
 }
 
 /// An option that takes rules of admission; what a command does with a valid one.
@@ -91,38 +98,44 @@ fn schemas(taken: Leads) -> Vec<(&'static str, Leads)> {
 }
 
 /// The largest message that is taken: any number of bytes.
-fn max_message(command: &'static [&'static str]) -> Row {
-    let values = [("0", On(0)), ("1", On(0)), (MAX, On(0)), (OVER_U64, Usage), ("-1", Usage), ("large", Usage)];
+fn max_message(command: &'static [&'static str], taken: Leads) -> Row {
+    let values = [("0", taken), ("1", taken), (MAX, taken), (OVER_U64, Usage), ("-1", Usage), ("large", Usage)];
     row(command, "max-message", &values)
 }
 
-/// The options of what writes messages: `recv` and `sub`.
-fn output(command: &'static [&'static str]) -> Vec<Row> {
+/// The options of what writes messages: `recv`, `sub` and `chat`. What a command does with a valid value.
+fn output(command: &'static [&'static str], taken: Leads) -> Vec<Row> {
     vec![
-        count(command, "count", On(0), On(0)),
+        count(command, "count", taken, taken),
         switch(command, "json"),
         switch(command, "raw"),
         switch(command, "values"),
         row(
             command,
             "capacity",
-            &[("0", Usage), ("1", Usage), ("4096", On(0)), ("1073741824", On(0)), (MAX, Usage), ("large", Usage)],
+            &[("0", Usage), ("1", Usage), ("4096", taken), ("1073741824", taken), (MAX, Usage), ("large", Usage)],
         ),
-        max_message(command),
+        max_message(command, taken),
         row(
             command,
             "policy",
-            &[("block", On(0)), ("drop-oldest", On(0)), ("latest", On(0)), ("0", Usage), ("oldest", Usage)],
+            &[("block", taken), ("drop-oldest", taken), ("latest", taken), ("0", Usage), ("oldest", Usage)],
         ),
-        rules(command, "admit", On(0)),
-        rules(command, "admit-only", On(0)),
+        count(command, "keep-last", taken, taken),
+        rules(command, "admit", taken),
+        rules(command, "admit-only", taken),
     ]
 }
 
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    rows.extend(output(&["recv", "node"]));
-    rows.extend(output(&["sub", "t"]));
+    rows.extend(output(&["recv", "node"], On(0)));
+    rows.extend(output(&["sub", "t"], On(0)));
+    rows.extend(output(&["chat", "sink"], To(0)));
+    rows.push(row(&["recv", "node", "--policy", "block"], "keep-last", &[("1", Usage)]));
+    rows.extend(source(&["chat", "sink"]));
+    rows.push(time(&["chat", "nobody"], "wait", To(124), On(0)));
+    rows.push(time(&["chat", "sink"], "linger", To(0), On(0)));
     rows.push(row(&["sub", "t"], "id", &[("0", On(0)), ("", Usage), ("a/b", Usage)]));
     rows.push(row(&["sub", "t", "--id", "x"], "durable", &[("0", On(0)), ("", Usage), ("a/b", Usage)]));
     rows.push(row(
@@ -134,9 +147,11 @@ fn rows() -> Vec<Row> {
     rows.push(row(&["sub", "t"], "schema", &schemas(On(0))));
     rows.push(switch(&["sub", "t"], "topic"));
     rows.extend(source(&["send", "sink"]));
+    rows.push(file(&["send", "sink"]));
     rows.push(time(&["send", "nobody"], "wait", To(124), On(143)));
     rows.push(row(&["send", "sink"], "schema", &schemas(To(0))));
     rows.extend(source(&["pub", "t"]));
+    rows.push(file(&["pub", "t"]));
     rows.push(time(&["pub", "t"], "wait", To(124), On(143)));
     rows.push(time(&["pub", "t"], "limit", To(0), To(0)));
     rows.push(row(&["pub", "t"], "schema", &schemas(To(0))));
@@ -208,7 +223,7 @@ fn rows() -> Vec<Row> {
         "capacity",
         &[("0", Usage), ("1", Usage), ("4096", On(0)), ("1073741824", On(0)), (MAX, Usage), ("large", Usage)],
     ));
-    rows.push(max_message(&["hz", "t"]));
+    rows.push(max_message(&["hz", "t"], On(0)));
     rows.push(switch(&["hz", "t"], "json"));
     rows.push(row(&["graph", "--over", "0s"], "format", &[("dot", To(0)), ("0", Usage), ("svg", Usage)]));
     rows.push(time(&["graph"], "over", To(0), On(143)));
@@ -235,6 +250,7 @@ fn rows() -> Vec<Row> {
     rows.push(switch(&["clean"], "dry-run"));
     rows.push(switch(&["clean"], "json"));
     rows.push(seconds(&["demo"], To(0), On(143)));
+    rows.push(row(&["man"], "dir", &[("/proc/version", To(1)), ("/proc/self/no/such", To(1))]));
     rows.extend(measurements());
     // These belong to every command.
     rows.push(row(&["nodes"], "domain", &[("0", To(0)), ("1", To(0)), ("/", To(0)), ("", Usage)]));
@@ -387,8 +403,8 @@ fn stopped(place: &Place, command: &[&str], mut running: Running) -> common::End
         ["bench", what, ..] => until(|| place.path().with_extension(what).exists()),
         _ => until(|| place.nodes().len() > 1),
     }
-    if let ["send" | "pub" | "duplex", ..] = command {
-        running.sleeps_times(5); // they wait in short slices, so a limit that ends at once would end after the first one
+    if let ["send" | "pub" | "duplex" | "chat", ..] = command {
+        running.sleeps(); // a limit that ends at once would have ended it
     }
     running.signal(Signal::TERM);
     running.ends()
@@ -414,13 +430,18 @@ fn options_of_send_and_pub() {
 }
 
 #[test]
+fn options_of_chat() {
+    check(&["chat"]);
+}
+
+#[test]
 fn options_of_duplex_and_demo() {
     check(&["duplex", "demo"]);
 }
 
 #[test]
 fn options_of_observers_and_clean() {
-    check(&["stat", "topics", "services", "nodes", "top", "hz", "graph", "metrics", "check", "doctor", "clean"]);
+    check(&["stat", "topics", "services", "nodes", "top", "hz", "graph", "metrics", "check", "doctor", "clean", "man"]);
 }
 
 #[test]
@@ -443,10 +464,8 @@ fn options(place: &Place, command: &[&str]) -> BTreeSet<String> {
     let help = place.run(&[command, &["--help"]].concat(), b"");
     assert_eq!(help.code, 0, "{command:?}");
     let names = help.stdout().lines().filter_map(|line| {
-        let option = line
-            .trim_start()
-            .strip_prefix("--")
-            .or_else(|| line.trim_start().split_once(", --").map(|(_, option)| option))?;
+        let line = line.strip_prefix(' ')?.trim_start(); // a text above them may mention one
+        let option = line.strip_prefix("--").or_else(|| line.split_once(", --").map(|(_, option)| option))?;
         Some(option.split([' ', '=', '[']).next()?.to_owned())
     });
     names.filter(|name| !["help", "version"].contains(&name.as_str())).collect()
@@ -461,7 +480,7 @@ fn every_option_of_every_command_is_in_the_table() {
         let is_it = |row: &Row| row.command.starts_with(command) && row.option == option;
         global.contains(option) || rows.iter().any(is_it)
     };
-    let commands = "recv send sub pub duplex nodes topics services stat top hz graph metrics check doctor clean demo completions man";
+    let commands = "recv send chat sub pub duplex nodes topics services stat top hz graph metrics check doctor clean demo completions man";
     let measurements = "latency throughput duplex fanout large wake connect scale idle";
     let commands = commands.split(' ').map(|command| vec![command]);
     let commands = commands.chain(measurements.split(' ').map(|what| vec!["bench", what]));

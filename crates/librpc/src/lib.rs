@@ -97,7 +97,9 @@
 //!
 //! Each operation has its own error type, which names the peer, the value and the limit. What a peer wrote is never
 //! trusted: if a peer lies, its channel ends, and you get an error value. The library prints nothing. It reports what
-//! happens through `tracing`, but not individual messages.
+//! happens through `tracing`, but not individual messages. To see that in your own program, install a subscriber, such as
+//! `tracing_subscriber::fmt().with_env_filter("librpc=info").init()`. The variable `LIBRPC_LOG` belongs to the command line; the
+//! library does not read it.
 //!
 //! The [guide](https://github.com/librpc/librpc/tree/main/docs/guide) has a page for each subject, with programs.
 

@@ -17,12 +17,13 @@ use crate::send::{ConnectError, Outbox, Publisher, PublisherBuilder, Sender, Sen
 use crate::stats::NodeStats;
 use crate::sys::clock::Instant;
 use crate::sys::{barrier, fork};
+use crate::text::counted;
 use crate::topic::{InvalidTopic, MAX_PATTERNS, Pattern};
 use crate::typed::{Typed, TypedClient, TypedInbox, TypedPublisher, TypedSender, TypedServer};
 
 /// What was not processed when a node was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {node:?} was closed before {unprocessed} of its messages were processed")]
+#[error("node {node:?} was closed before {} processed", counted(*unprocessed, "of its messages was", "of its messages were"))]
 pub struct CloseError {
     /// The node.
     pub node: Arc<str>,

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::common::{Place, Running, place};
+use crate::common::{Place, Running, place, until};
 use crate::{channel, find, lines, stops};
 
 /// A stopped node whose inbox its sender has filled.
@@ -11,6 +11,8 @@ fn stopped_and_full(place: &Place) -> (Running, Running) {
     stuck.signal(Signal::STOP);
     let mut feeder = place.start(&["send", "stuck", "--id", "feeder"]);
     feeder.write_until_full(b"a message of some length\n");
+    // It waits for an answer for a while before it reads anything.
+    until(|| channel(place, "feeder").is_some_and(|channel| channel["depth_bytes"].as_u64() > Some(3000)));
     (stuck, feeder)
 }
 

@@ -266,11 +266,28 @@ impl Client {
     ///
     /// [`CallError`].
     pub async fn wait_for_server_async(&self, timeout: Duration) -> Result<bool, CallError> {
+        self.wait_for_servers(timeout, |servers| !servers.is_empty()).await
+    }
+
+    /// Waits in a task until this node serves the service: see [`CallOptions::to`]. `false`: the time is up.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn wait_for_server_at_async(&self, node: &str, timeout: Duration) -> Result<bool, CallError> {
+        self.wait_for_servers(timeout, |servers| servers.iter().any(|server| **server == *node)).await
+    }
+
+    async fn wait_for_servers(
+        &self,
+        timeout: Duration,
+        mut are_there: impl FnMut(&[Arc<str>]) -> bool,
+    ) -> Result<bool, CallError> {
         let (deadline, mut waiting) = (Instant::now().checked_add(timeout), None);
         poll_fn(|context| {
             let domain = self.0.node.domain().ok_or_else(|| self.closed())?;
             let lookout = &self.0.node.process().lookout;
-            let look = || Ok::<_, CallError>((!self.servers()?.is_empty()).then_some(()));
+            let look = || Ok::<_, CallError>(are_there(&self.servers()?).then_some(()));
             wait::poll_for((lookout, domain.path()), &mut waiting, context, deadline, look)
                 .map_ok(|found| found.is_some())
         })

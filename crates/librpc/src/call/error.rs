@@ -8,6 +8,7 @@ use crate::schema::InvalidSchema;
 use crate::send::SendError;
 use crate::stats::CallFailure;
 use crate::sys::OsError;
+use crate::text;
 use crate::topic::InvalidTopic;
 use crate::wire::Reason;
 
@@ -163,7 +164,7 @@ impl CallError {
 #[non_exhaustive]
 pub enum ReplyError {
     /// It is longer than the client takes. The client learns that.
-    #[error("a reply of {bytes} bytes exceeds the limit of node {node:?}, {max} bytes")]
+    #[error("a reply of {} exceeds the limit of node {node:?}, {}", text::bytes(*bytes), text::bytes(*max))]
     TooLarge {
         /// The client's node.
         node: Arc<str>,

@@ -18,6 +18,7 @@ use crate::send::routes::Routes;
 use crate::send::topics::{TopicNames, TopicRoute};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
+use crate::text;
 use crate::wire::{self, LONGEST_OF_CALL};
 
 /// The routes to the other sides of calls.
@@ -144,6 +145,6 @@ impl Deref for Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.sample.len())
+        f.write_str(&text::bytes(self.sample.len()))
     }
 }

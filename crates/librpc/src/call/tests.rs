@@ -392,7 +392,7 @@ fn requests_that_no_answer_can_reach_have_one_budget_per_user_and_take_no_places
             break answer.unwrap_err().to_string();
         }
     };
-    assert!(refused.ends_with("1 requests are in flight, the limit of the server"), "{refused}");
+    assert!(refused.ends_with("1 request is in flight, the limit of the server"), "{refused}");
     request.reply(b"y").unwrap();
     assert_eq!(*calls[0].wait_timeout(LONG).unwrap().unwrap(), *b"y");
     drop((calls, liars, scene.evil));

@@ -9,6 +9,7 @@
 //! otherwise it has died.
 
 use crate::sys::OwnedFd;
+use crate::text::{counted, harmless};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,6 @@ use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::{OsError, barrier};
-use crate::text::harmless;
 use crate::wire::{self, Answer, Data, FENCED_BY_RECEIVER, Hello, PROTOCOL, Reason, Terms};
 
 /// How long after a lost or a refused-for-now attempt the next one begins, at first and at most.
@@ -278,7 +278,9 @@ impl Outgoing {
                 Err(error) => broken(error.to_string()),
             },
             (Ok(Answer::Refusal(refusal)), []) => self.refusal(refusal.reason, &refusal.text),
-            (Ok(answer), _) => broken(format!("{} descriptors with {answer:?}", descriptors.len())),
+            (Ok(answer), _) => {
+                broken(format!("{} with {answer:?}", counted(descriptors.len(), "descriptor", "descriptors")))
+            }
             (Err(error), _) => broken(error.to_string()),
         }
     }

@@ -15,6 +15,7 @@ use crate::link::ledger::Charge;
 use crate::sys::memory::Mapping;
 use crate::sys::socket::Socket;
 use crate::sys::sync::Mutex;
+use crate::text;
 
 /// At most this many memories of one channel are mapped.
 const MOST: usize = 64;
@@ -144,10 +145,10 @@ impl Segments {
         };
         let size = segment.mapping.bytes();
         if !offset.is_multiple_of(ALIGNED_TO) || offset > size || bytes > size - offset {
-            return Err(format!("a payload of {bytes} bytes at {offset}, in a memory of {size} bytes"));
+            return Err(format!("a payload of {} at {offset}, in a memory of {size} bytes", text::bytes(bytes)));
         }
         if bytes > max_message {
-            return Err(format!("a payload of {bytes} bytes; the inbox takes at most {max_message}"));
+            return Err(format!("a payload of {}; the inbox takes at most {max_message}", text::bytes(bytes)));
         }
         Ok(Located { segment, offset, bytes })
     }
@@ -238,7 +239,7 @@ mod tests {
             (lent(8, 0, 1), "a payload in memory 0x8, which was not handed over"),
             (lent(7, BYTES - 8, 9), "a payload of 9 bytes at 65528, in a memory of 65536 bytes"),
             (lent(7, BYTES + 8, 0), "a payload of 0 bytes at 65544, in a memory of 65536 bytes"),
-            (lent(7, 4, 1), "a payload of 1 bytes at 4, in a memory of 65536 bytes"),
+            (lent(7, 4, 1), "a payload of 1 byte at 4, in a memory of 65536 bytes"),
             (lent(7, 8, u64::MAX), "a payload of 18446744073709551615 bytes at 8, in a memory of 65536 bytes"),
             (lent(7, 0, 50_001), "a payload of 50001 bytes; the inbox takes at most 50000"),
         ] {

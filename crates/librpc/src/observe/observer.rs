@@ -21,6 +21,7 @@ use crate::sys::lock::Holders;
 use crate::sys::poll::Poll;
 use crate::sys::socket::Socket;
 use crate::sys::{Descriptor, OsError, fork, process};
+use crate::text::counted;
 use crate::wire::Reason;
 
 /// This many nodes are asked at the same time.
@@ -184,7 +185,10 @@ impl Observer {
             0 => ObserveError::Stalled { since: asked.since.elapsed() },
             pages => {
                 self.asked.remove(identity);
-                ObserveError::Failed(format!("its answer has not ended within {limit:?}, after {pages} pages"))
+                ObserveError::Failed(format!(
+                    "its answer has not ended within {limit:?}, after {}",
+                    counted(pages, "page", "pages")
+                ))
             }
         }
     }

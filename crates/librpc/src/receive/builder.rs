@@ -17,6 +17,7 @@ use crate::registry::registration::AnnounceError;
 use crate::schema::{InvalidSchema, Schema};
 use crate::sys::memory::{Trust, page_size};
 use crate::sys::{OsError, fork};
+use crate::text;
 use crate::topic::{InvalidTopic, MAX_PATTERNS};
 use crate::wire::DEFAULT_MAX_MESSAGE;
 
@@ -51,7 +52,7 @@ pub enum InboxError {
         node: Arc<str>,
     },
     /// The capacity is not valid.
-    #[error("invalid capacity of {bytes} bytes: it must be a power of two from 4,096 to 1,073,741,824")]
+    #[error("invalid capacity of {}: it must be a power of two from 4,096 to 1,073,741,824", text::bytes(*bytes))]
     Capacity {
         /// The capacity in bytes.
         bytes: u64,

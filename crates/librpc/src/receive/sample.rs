@@ -14,6 +14,7 @@ use crate::name::Peer;
 use crate::receive::message::{age, sent_at};
 use crate::sys::fork;
 use crate::sys::memory::{Mapping, Trust};
+use crate::text;
 
 /// A message that is owned: [`crate::Inbox::recv_sample`]. A large payload stays where its sender has put it, until the sample is
 /// dropped, in any thread. It outlives the inbox and the node. A short one is a private copy.
@@ -231,7 +232,7 @@ pub enum SliceError {
     #[error("the payload is in its sender's memory, which may change: copy it, or trust the publishers of the inbox")]
     Untrusted,
     /// It is not a whole number of values.
-    #[error("a payload of {bytes} bytes is not a whole number of values of {of} bytes")]
+    #[error("a payload of {} is not a whole number of values of {of} bytes", text::bytes(*bytes))]
     Length {
         /// The payload's length in bytes.
         bytes: usize,
@@ -239,7 +240,7 @@ pub enum SliceError {
         of: usize,
     },
     /// There is no memory for a copy.
-    #[error("there is no memory for a copy of {bytes} bytes")]
+    #[error("there is no memory for a copy of {}", text::bytes(*bytes))]
     Memory {
         /// The payload's length in bytes.
         bytes: usize,

@@ -14,6 +14,7 @@ use crate::link::ledger::{Charge, OverLimit};
 use crate::name::Address;
 use crate::schema::{ListedSchema, MAX_DEFINITION_BYTES, Schema, is_readable, text_of};
 use crate::stats::channels::SHOWN_TOPICS;
+use crate::text;
 use crate::topic::{MAX_TOPIC_BYTES, MAX_TOPICS, check_topic};
 use crate::wire;
 
@@ -165,7 +166,11 @@ impl Names {
         let (name, schema) = split(what);
         // Before anything is made of it.
         if name.len() > MAX_TOPIC_BYTES || what.len() > MAX_DECLARATION {
-            return corrupt(format!("it declares a topic in {} bytes, {} of them its name", what.len(), name.len()));
+            return corrupt(format!(
+                "it declares a topic in {}, {} of them its name",
+                text::bytes(what.len()),
+                name.len()
+            ));
         }
         let schema = schema.map(read).transpose()?;
         if let Some(known) = self.get(number) {

@@ -54,7 +54,7 @@ impl fmt::Display for TurnedAway {
         write!(f, "of node {:?}, ", peer.node)?;
         let there = reasons.iter().filter(|(count, _)| **count > 0);
         for (at, (count, why)) in there.enumerate() {
-            write!(f, "{}{} {why}", if at > 0 { ", " } else { "" }, counted(**count, "message"))?;
+            write!(f, "{}{} {why}", if at > 0 { ", " } else { "" }, counted(**count, "message", "messages"))?;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use crate::sys::clock::Instant;
 use crate::sys::file::{self, Access, Errno, Kind, open_directory};
 use crate::sys::process::{random, uid};
 use crate::sys::{Context, Descriptor, OsError, lock, thread};
+use crate::text;
 
 /// The file that counts the members.
 pub(crate) const GENERATION: &str = "generation";
@@ -73,7 +74,7 @@ pub(crate) fn check_generation(path: &Path, generation: &Descriptor) -> Result<(
     let mut bytes = [0; GenerationHeader::BYTES];
     match file::read_at(generation, &mut bytes, 0).context(|| format!("read {}", path.display()))? {
         GenerationHeader::BYTES => {}
-        read => return Err(foreign(format!("it has only {read} bytes"))),
+        read => return Err(foreign(format!("it has only {}", text::bytes(read)))),
     }
     let header = GenerationHeader::decode(&bytes).map_err(|bad| foreign(bad.to_string()))?;
     if header.boot_id != file::boot_id()? {

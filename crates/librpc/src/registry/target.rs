@@ -9,6 +9,7 @@ use crate::policy::Policy;
 use crate::registry::node_file::NodeFile;
 use crate::schema::Schema;
 use crate::sys::memory::page_size;
+use crate::text;
 use crate::wire::{DEFAULT_MAX_MESSAGE, ListedInbox};
 
 /// Those of a service: its requests and its replies.
@@ -36,7 +37,7 @@ impl Target {
     pub(crate) fn new(node: Arc<str>, file: &NodeFile, inbox: &ListedInbox, address: Address) -> Result<Self, String> {
         let capacity = inbox.capacity;
         if !is_mappable(capacity, page_size()) {
-            return Err(format!("it lists a capacity of {capacity} bytes, which this system cannot map"));
+            return Err(format!("it lists a capacity of {}, which this system cannot map", text::bytes(capacity)));
         }
         let policy = Policy::from_number(inbox.policy);
         let policy = policy.ok_or_else(|| format!("it lists policy {}, of a later version", inbox.policy))?;

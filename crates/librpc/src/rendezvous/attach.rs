@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::sys::OwnedFd;
+use crate::text::counted;
 use std::sync::Arc;
 
 use librpc_ring::Consumer;
@@ -47,7 +48,8 @@ pub(super) fn data(
 ) -> Next {
     let data = wire::decode::<Data>(bytes);
     let (Ok(data), [memory]) = (data, descriptors) else {
-        let text = format!("{} descriptors, instead of one memory with the agreed terms", descriptors.len());
+        let text =
+            counted(descriptors.len(), "descriptor", "descriptors") + ", instead of one memory with the agreed terms";
         return Next::Refuse(Reason::BadHandshake, text);
     };
     match hello::receive(&data, &wanted.terms(), memory) {

@@ -8,7 +8,7 @@ use crate::name::Address;
 use crate::schema::SchemaMismatch;
 use crate::send::dial::ConnectError;
 use crate::sys::OsError;
-use crate::text::counted;
+use crate::text::{self, counted};
 use crate::wire::Reason;
 
 /// Why a message was not sent.
@@ -62,7 +62,7 @@ pub enum SendError {
         wait: Duration,
     },
     /// The message can never fit.
-    #[error("a message of {bytes} bytes exceeds the limit of node {node:?}, {max} bytes")]
+    #[error("a message of {} exceeds the limit of node {node:?}, {}", text::bytes(*bytes), text::bytes(*max))]
     TooLarge {
         /// The receiver.
         node: Arc<str>,
@@ -212,7 +212,7 @@ impl fmt::Display for NotProcessed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
-            lost => write!(f, "; {} sent before will not be processed there", counted(lost, "message")),
+            lost => write!(f, "; {} sent before will not be processed there", counted(lost, "message", "messages")),
         }
     }
 }
@@ -222,13 +222,13 @@ impl fmt::Display for NotProcessed {
 #[non_exhaustive]
 pub enum FlushError {
     /// The time is up.
-    #[error("{} not processed yet", Are(*unprocessed))]
+    #[error("{} not processed yet", counted(*unprocessed, "message is", "messages are"))]
     TimedOut {
         /// How many messages.
         unprocessed: u64,
     },
     /// Receivers are gone or refuse. What they had not processed is lost or came back. Reported once.
-    #[error("{} not processed: {}{}", Were(*lost), Listed(causes), Later(*unprocessed))]
+    #[error("{} not processed: {}{}", counted(*lost, "message was", "messages were"), Listed(causes), Later(*unprocessed))]
     Lost {
         /// How many messages, of all such receivers.
         lost: u64,
@@ -253,31 +253,11 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// So many messages are, or were.
-struct Are(u64);
-struct Were(u64);
-
-impl fmt::Display for Are {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", counted(self.0, "message"), if self.0 == 1 { "is" } else { "are" })
-    }
-}
-
-impl fmt::Display for Were {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", counted(self.0, "message"), if self.0 == 1 { "was" } else { "were" })
-    }
-}
-
 struct Later(u64);
 
 impl fmt::Display for Later {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 > 0 {
-            write!(f, "; {} more {} not processed yet", self.0, if self.0 == 1 { "is" } else { "are" })
-        } else {
-            Ok(())
-        }
+        if self.0 > 0 { write!(f, "; {} not processed yet", counted(self.0, "more is", "more are")) } else { Ok(()) }
     }
 }
 

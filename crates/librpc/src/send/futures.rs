@@ -91,6 +91,19 @@ impl Outbox {
         Poll::Ready(ready!(found)?.ok_or(missing))
     }
 
+    fn poll_disconnected(&mut self, context: &Context<'_>, to: Destination) -> Poll<()> {
+        if !self.born.is_here() {
+            return Poll::Ready(());
+        }
+        let tasks = self.tasks();
+        let task = Task::new(&tasks, context.waker(), None);
+        let route = &mut self.routes.list[to.0];
+        if let Some(channel) = route.channel() {
+            channel.is_unanswered(&task); // from now on the task is woken
+        }
+        if route.is_connected() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
     /// Waits a while for the answer to a new channel. A later send finds out what becomes of one that is not answered in that time.
     fn poll_answer(
         &mut self,
@@ -416,6 +429,23 @@ impl Sender {
     /// [`FlushError`] says how many messages are not processed.
     pub async fn flush_async(&mut self, timeout: Duration) -> Result<(), FlushError> {
         self.outbox.flush_async(timeout).await
+    }
+
+    /// Waits until the receiver is gone: until [`Sender::is_connected`] says so. At once, if it does already. That costs the receiver nothing.
+    ///
+    /// ```
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_disconnected_{}", std::process::id()));
+    /// # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+    /// let (display, camera) = (open("display")?, open("camera")?);
+    /// let inbox = display.inbox()?;
+    /// let mut to_display = camera.connect("display")?;
+    /// drop(inbox);
+    /// pollster::block_on(to_display.disconnected_async());
+    /// assert!(!to_display.is_connected());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn disconnected_async(&mut self) {
+        poll_fn(|context| self.outbox.poll_disconnected(context, self.to)).await;
     }
 
     /// Takes messages and sends each of them, as [`Sender::send_async`]. A message that was taken is sent when the sink was flushed, or

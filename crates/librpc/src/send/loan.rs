@@ -12,6 +12,7 @@ use crate::aligned::{ALIGNED_TO, AlignedBytes};
 use crate::send::error::SendError;
 use crate::send::pool::Audience;
 use crate::sys::slots::{Slot, SlotMut};
+use crate::text::{self, counted};
 
 /// A loan of at most this many bytes is private memory, and is copied into the rings.
 pub(crate) const SHORT: usize = 4096;
@@ -70,7 +71,7 @@ impl DerefMut for Loan {
 
 impl fmt::Debug for Loan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Loan({} bytes)", self.len())
+        write!(f, "Loan({})", text::bytes(self.len()))
     }
 }
 
@@ -136,7 +137,7 @@ impl<T> From<LoanSlice<T>> for Loan {
 
 impl<T> fmt::Debug for LoanSlice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LoanSlice({} values)", self.loan.len() / size_of::<T>())
+        write!(f, "LoanSlice({})", counted(self.loan.len() / size_of::<T>(), "value", "values"))
     }
 }
 

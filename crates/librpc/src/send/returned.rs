@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::text::counted;
+
 /// At most this many messages and bytes of payload are kept from one wait to the next.
 const MAX_MESSAGES: usize = 65_536;
 const MAX_BYTES: usize = 64 << 20;
@@ -31,7 +33,7 @@ pub struct Returned {
 #[non_exhaustive]
 pub enum ReturnedError {
     /// The outbox has dropped the oldest to make room for newer ones. Reported once; the next call returns the rest.
-    #[error("{messages} returned messages were dropped: nobody took them, and newer ones needed the room")]
+    #[error("{} dropped: nobody took them, and newer ones needed the room", counted(*messages, "returned message was", "returned messages were"))]
     Dropped {
         /// How many.
         messages: u64,

@@ -41,7 +41,11 @@ pub struct Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { uid, pid, reason, text, count, .. } = self;
-        write!(f, "{} of uid {uid} (pid {pid}) refused ({reason:?}): {text}", counted(*count, "connection"))
+        write!(
+            f,
+            "{} of uid {uid} (pid {pid}) refused ({reason:?}): {text}",
+            counted(*count, "connection", "connections")
+        )
     }
 }
 

@@ -112,7 +112,7 @@ fn a_node_that_never_ends_its_answer_is_given_up_at_the_limit() {
             match of(&observer.look(SHORT).unwrap(), "evil") {
                 Err(ObserveError::Stalled { .. }) => {} // its thread has not got so far
                 Err(ObserveError::Failed(why)) => {
-                    assert_eq!(why, "its answer has not ended within 200ms, after 1 pages");
+                    assert_eq!(why, "its answer has not ended within 200ms, after 1 page");
                     given_up += 1;
                 }
                 other => panic!("{other:?}"),

@@ -16,6 +16,7 @@ mod postcard; //  values in postcard
 use std::sync::Arc;
 
 use crate::schema::{InvalidSchema, Schema};
+use crate::text;
 
 pub use self::calls::{
     TypedCallError, TypedClient, TypedPending, TypedReplies, TypedReply, TypedReplyError, TypedReplyStream,
@@ -70,7 +71,7 @@ pub struct EncodeError {
 
 /// Why a payload is no value of its type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a payload of {bytes} bytes is no value of its type: {why}")]
+#[error("a payload of {} is no value of its type: {why}", text::bytes(*bytes))]
 pub struct DecodeError {
     /// The payload's length in bytes.
     pub bytes: usize,

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::schema::{Encoding, InvalidSchema, Schema};
 use crate::shape::{Describe, schema_of};
+use crate::text::counted;
 use crate::typed::{DecodeError, EncodeError, Typed};
 
 /// Values in postcard, by serde: <https://postcard.jamesmunns.com>, short and fast. See [`crate::Json`] for an example; bytes that are left
@@ -30,7 +31,9 @@ impl<T: Serialize + DeserializeOwned + Describe> Typed for Postcard<T> {
     fn decode(payload: &[u8]) -> Result<T, DecodeError> {
         match ::postcard::take_from_bytes(payload) {
             Ok((value, [])) => Ok(value),
-            Ok((_, left)) => Err(DecodeError::new(payload, format!("{} bytes are left", left.len()))),
+            Ok((_, left)) => {
+                Err(DecodeError::new(payload, format!("{} left", counted(left.len(), "byte is", "bytes are"))))
+            }
             Err(error) => Err(DecodeError::new(payload, error)),
         }
     }

@@ -147,6 +147,11 @@ fn sending() -> Vec<Case> {
         case("Outbox::flush_async", OUTBOX, |mut h| at_once(h.outbox.flush_async(LIMIT))),
         case("Sender::send_async", OUTBOX, |mut h| at_once(h.sender.send_async(b"x"))),
         case("Sender::flush_async", OUTBOX, |mut h| at_once(h.sender.flush_async(LIMIT))),
+        case("Sender::disconnected_async", "gone", |mut h| {
+            let mut gone = std::pin::pin!(h.sender.disconnected_async());
+            let polled = gone.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if polled.is_ready() { "gone".into() } else { "pending".into() }
+        }),
         case("Sender::sink", OUTBOX, |mut h| went(Pin::new(&mut h.sender.sink()).start_send(b"x"))),
         case("Publisher::publish_async", OUTBOX, |mut h| at_once(h.publisher.publish_async(b"x"))),
         case("Publisher::flush_async", OUTBOX, |mut h| at_once(h.publisher.flush_async(LIMIT))),
@@ -159,6 +164,9 @@ fn sending() -> Vec<Case> {
         case("Client::start_async", CLIENT, |h| at_once(h.calls.client.start_async(b"x", LIMIT))),
         case("Client::call_stream_async", CLIENT, |h| at_once(h.calls.client.call_stream_async(b"x", LIMIT))),
         case("Client::wait_for_server_async", CLIENT, |h| at_once(h.calls.client.wait_for_server_async(LIMIT))),
+        case("Client::wait_for_server_at_async", CLIENT, |h| {
+            at_once(h.calls.client.wait_for_server_at_async("peer", LIMIT))
+        }),
         case("ReplyStream::send_async", SERVER, |mut h| at_once(h.calls.stream.send_async(b"z"))),
     ]
 }

@@ -36,6 +36,7 @@ use crate::stats::calls::CallGuard;
 use crate::stats::{CallFailure, CallSide};
 use crate::sys::clock::Instant;
 use crate::sys::slots::Slot;
+use crate::text::counted;
 use crate::wire::{self, Credit};
 
 use lookups::Lookups;
@@ -291,7 +292,8 @@ impl Calling {
 
     fn try_begin(&mut self, new: &New<'_>) -> Result<Begun, CallError> {
         if self.calls.len() >= self.max_in_flight {
-            let what = format!("{} calls of this client are in flight, its limit", self.max_in_flight).into();
+            let calls = counted(self.max_in_flight, "call of this client is", "calls of this client are");
+            let what = format!("{calls} in flight, its limit").into();
             return Err(CallError::Busy { service: self.service.clone(), what });
         }
         self.find_servers()?;

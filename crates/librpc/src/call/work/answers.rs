@@ -14,6 +14,7 @@ use crate::fault::fault;
 use crate::send::SendError;
 use crate::send::message::Call;
 use crate::stats::CallFailure;
+use crate::text;
 use crate::wire::Cause;
 
 impl Serving {
@@ -137,10 +138,14 @@ impl Serving {
             Said::Failed(SendError::TooLarge { bytes, max, .. }) => {
                 let node = node(client);
                 if kind == Kind::Failure {
-                    self.expel(caller, format!("it takes no answer of {bytes} bytes, which is as short as can be"));
+                    self.expel(
+                        caller,
+                        format!("it takes no answer of {}, which is as short as can be", text::bytes(bytes)),
+                    );
                     return Err(ReplyError::TooLarge { node, bytes, max });
                 }
-                let text = format!("the reply of {bytes} bytes exceeds the client's limit of {max} bytes");
+                let text =
+                    format!("the reply of {} exceeds the client's limit of {}", text::bytes(bytes), text::bytes(max));
                 self.say_failure(caller, number, Cause::Dropped, 0, &text);
                 Err(ReplyError::TooLarge { node, bytes, max })
             }

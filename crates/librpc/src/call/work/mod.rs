@@ -32,6 +32,7 @@ use crate::stats::calls::CallGuard;
 use crate::stats::{CallFailure, CallSide};
 use crate::sys::clock::Instant;
 use crate::sys::memory::page_size;
+use crate::text::{self, counted};
 use crate::wire::{Caller, Cause, Credit};
 
 /// How many parts a client may ask for in advance.
@@ -269,7 +270,10 @@ impl Serving {
             return Err(SchemaMismatch::new(service, node, uid, here, there).to_string());
         }
         if !is_mappable(capacity, page_size()) {
-            return Err(format!("it takes replies in a ring of {capacity} bytes, which this system cannot map"));
+            return Err(format!(
+                "it takes replies in a ring of {}, which this system cannot map",
+                text::bytes(capacity)
+            ));
         }
         let peer = sample.peer().clone();
         let target = Target {
@@ -334,7 +338,8 @@ impl Serving {
         let refusal = match (is_closed, client.calls.len() + client.given_up) {
             (true, _) => Some((Cause::NotTaken, String::new())),
             (_, calls) if calls >= self.max_per_client => {
-                Some((Cause::Busy, format!("{calls} requests of this client are in flight, the limit of the server")))
+                let calls = counted(calls, "request of this client is", "requests of this client are");
+                Some((Cause::Busy, format!("{calls} in flight, the limit of the server")))
             }
             _ if client.is_open => (taken >= self.max_in_flight).then(|| (Cause::Busy, too_many(taken))),
             _ => {
@@ -386,7 +391,7 @@ impl Serving {
 }
 
 fn too_many(requests: usize) -> String {
-    format!("{requests} requests are in flight, the limit of the server")
+    format!("{} in flight, the limit of the server", counted(requests, "request is", "requests are"))
 }
 
 impl Side for Serving {
