@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::Context;
-use librpc::{Inbox, Node, WaitSet};
+use librpc::{Event, Inbox, Node, WaitSet};
 use rustix::pipe::PipeFlags;
 
 use crate::admit::AdmitArgs;
@@ -15,7 +15,7 @@ use crate::domain::DomainArgs;
 use crate::feed::{Ended, Fed, Feed, pass, report};
 use crate::interrupt::Interrupt;
 use crate::outcome::{CommandResult, Outcome, say};
-use crate::output::{Messages, OutputArgs, Received, Tally, said};
+use crate::output::{Messages, Notices, OutputArgs, Tally};
 use crate::send::{Sending, WAIT, connect};
 use crate::source::SourceArgs;
 use crate::stdout::Written;
@@ -107,8 +107,21 @@ fn receive(
     output: OutputArgs,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Tally> {
+    let mut notices = Notices::new(node);
+    let tally = write(node, &mut inbox, hangs_up, (output, &mut notices), interrupt);
+    notices.say(); // while the inbox is there
+    tally
+}
+
+fn write(
+    node: &Node,
+    inbox: &mut Inbox,
+    hangs_up: &OwnedFd,
+    (output, notices): (OutputArgs, &mut Notices<'_>),
+    interrupt: &Interrupt,
+) -> anyhow::Result<Tally> {
     let mut set = WaitSet::new()?;
-    set.add(INBOX, &inbox)?;
+    set.add(INBOX, &*inbox)?;
     set.add_descriptor(END, hangs_up)?;
     let mut messages = Messages::new(output, false);
     loop {
@@ -116,19 +129,23 @@ fn receive(
         // Others may go on sending for ever.
         let mut left = if is_over { queued(node) } else { u64::MAX };
         while left > 0 && interrupt.signal().is_none() {
-            match said(inbox.try_recv())? {
-                Received::Message(message) => match messages.write(&message, interrupt)? {
+            match inbox.try_recv_event()? {
+                Some(Event::Message(message)) => match messages.write(&message, interrupt)? {
                     Written::All => inbox.ack(),
                     Written::Closed | Written::Interrupted => return Ok(messages.tally),
                 },
-                Received::OfAnotherType => continue,
-                Received::Nothing => break,
+                Some(other) => {
+                    notices.take(other);
+                    continue;
+                }
+                None => break,
             }
             if messages.are_enough() {
                 return Ok(messages.tally);
             }
             left -= 1;
         }
+        notices.say_if_due();
         if is_over || interrupt.signal().is_some() {
             return Ok(messages.tally);
         }

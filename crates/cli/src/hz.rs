@@ -104,7 +104,8 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
             break;
         }
         let now = TurnedAway::by(&node);
-        stretch.too_large = now.since(turned_away).too_large;
+        let TurnedAway { too_large, no_memory, .. } = now.since(turned_away);
+        stretch.too_large = too_large.saturating_add(no_memory);
         turned_away = now;
         let line = stretch.line(begun.elapsed().as_secs_f64());
         let text = if args.json { serde_json::to_string(&line)? } else { readable_line(&line) };

@@ -2,13 +2,12 @@
 //!
 //! Invariant: no message is acknowledged before it was written in full.
 
-use std::collections::BTreeSet;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine;
-use librpc::{Acknowledge, Inbox, InboxBuilder, InboxError, Message, Node, Policy, RecvError};
+use librpc::{Acknowledge, Event, Inbox, InboxBuilder, InboxError, Message, Node, Policy};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -95,59 +94,36 @@ impl OutputArgs {
     /// Writes messages until there are enough, the reader of stdout is gone, or a signal comes.
     pub(crate) fn write(
         &self,
+        node: &Node,
         mut inbox: Inbox,
         with_topic: bool,
-        mut spectator: Option<Spectator<'_>>,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Tally> {
         let stop = inbox.stop_handle();
         interrupt.then(move || stop.stop());
-        let mut written = Messages::new(*self, with_topic);
+        let (mut written, mut notices) = (Messages::new(*self, with_topic), Notices::new(node));
         loop {
-            let received = match spectator {
-                None => inbox.recv(),
-                Some(_) => inbox.recv_timeout(Spectator::LOOK_EVERY),
+            let due = notices.due();
+            let event = match due {
+                None => inbox.recv_event()?,
+                Some(due) => inbox.recv_event_timeout(due)?,
             };
-            match said(received)? {
-                Received::Message(message) => match written.write(&message, interrupt)? {
+            match event {
+                Some(Event::Message(message)) => match written.write(&message, interrupt)? {
                     Written::All => inbox.ack(),
                     Written::Closed | Written::Interrupted => break,
                 },
-                Received::Nothing if spectator.is_none() || interrupt.signal().is_some() => break, // it was stopped
-                Received::Nothing | Received::OfAnotherType => {}
+                Some(other) => notices.take(other),
+                None if due.is_none() || interrupt.signal().is_some() => break, // it was stopped
+                None => {}
             }
             if written.are_enough() {
                 break;
             }
-            if let Some(spectator) = &mut spectator {
-                spectator.look_if_due();
-            }
+            notices.say_if_due();
         }
-        if let Some(spectator) = &mut spectator {
-            spectator.look(); // while the inbox is there
-        }
+        notices.say(); // while the inbox is there
         Ok(written.tally)
-    }
-}
-
-/// What a receive has found.
-pub(crate) enum Received<'i> {
-    Message(Message<'i>),
-    /// Somebody's messages are of another type, which was said.
-    OfAnotherType,
-    Nothing,
-}
-
-/// Says what a receive has found that is no message.
-pub(crate) fn said(received: Result<Option<Message<'_>>, RecvError>) -> Result<Received<'_>, RecvError> {
-    match received {
-        Ok(Some(message)) => Ok(Received::Message(message)),
-        Ok(None) => Ok(Received::Nothing),
-        Err(RecvError::Mismatch(mismatch)) => {
-            say(mismatch);
-            Ok(Received::OfAnotherType)
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -214,50 +190,51 @@ impl Messages {
     }
 }
 
-/// A receiver that only watches. Its publishers ignore messages that it does not get, so it must report them itself.
-pub(crate) struct Spectator<'n> {
+/// What a receiver is told besides messages: what it does not get, and why. What was turned away is said once a second at most.
+pub(crate) struct Notices<'n> {
     node: &'n Node,
-    policy: Policy,
-    turned_away: TurnedAway,
-    /// The topics that were denied, by node.
-    denied: BTreeSet<(String, String)>,
-    looked: Instant,
+    said: TurnedAway,
+    at: Option<Instant>,
+    is_behind: bool,
 }
 
-impl<'n> Spectator<'n> {
-    const LOOK_EVERY: Duration = Duration::from_secs(1);
+impl<'n> Notices<'n> {
+    const EVERY: Duration = Duration::from_secs(1);
 
-    pub(crate) fn new(node: &'n Node, policy: Policy) -> Self {
-        let (turned_away, denied) = (TurnedAway::default(), BTreeSet::new());
-        Self { node, policy, turned_away, denied, looked: Instant::now() }
+    pub(crate) fn new(node: &'n Node) -> Self {
+        Self { node, said: TurnedAway::default(), at: None, is_behind: false }
     }
 
-    fn look_if_due(&mut self) {
-        if self.looked.elapsed() >= Self::LOOK_EVERY {
-            self.look();
+    /// Takes an event that is no message.
+    pub(crate) fn take(&mut self, event: Event<'_>) {
+        match event {
+            Event::TurnedAway(_) => self.is_behind = true,
+            Event::Denied(denial) => say(format_args!("denied by node {}: {}", denial.by, denial.text)),
+            Event::Mismatch(mismatch) => say(mismatch),
+            Event::Refused(refused) => say(refused),
+            _ => {}
         }
     }
 
-    /// Reports what was turned away or denied since the last look.
-    fn look(&mut self) {
-        for denial in self.node.stats().denials {
-            if !denial.is_mismatch && self.denied.insert((denial.by.to_string(), denial.topic.to_string())) {
-                say(format_args!("denied by node {}: {}", denial.by, denial.text));
-            }
+    /// How long it takes until something is to be said; `None`: there is nothing.
+    fn due(&self) -> Option<Duration> {
+        let since = self.at.map_or(Self::EVERY, |at| at.elapsed());
+        self.is_behind.then(|| Self::EVERY.saturating_sub(since))
+    }
+
+    pub(crate) fn say_if_due(&mut self) {
+        if self.due() == Some(Duration::ZERO) {
+            self.say();
         }
+    }
+
+    /// Says what was turned away since the last time.
+    pub(crate) fn say(&mut self) {
         let now = TurnedAway::by(self.node);
-        let TurnedAway { dropped, returned, .. } = now.since(self.turned_away);
-        (self.turned_away, self.looked) = (now, Instant::now());
-        if dropped > 0 {
-            say(format_args!("{} dropped: the inbox was full", counted(dropped, "message")));
+        for (count, why) in now.since(self.said).reasons() {
+            say(format_args!("{} {why}", counted(count, "message")));
         }
-        if returned > 0 {
-            let why = match self.policy {
-                Policy::Block => "too large for this inbox (see --max-message), or it was full for too long",
-                _ => "too large for this inbox (see --max-message)",
-            };
-            say(format_args!("{} returned to the publisher: {why}", counted(returned, "message")));
-        }
+        (self.said, self.at, self.is_behind) = (now, Some(Instant::now()), false);
     }
 }
 

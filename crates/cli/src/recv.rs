@@ -41,7 +41,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         inbox = inbox.schema(schema);
     }
     let inbox = args.output.open(inbox)?;
-    let Tally { received, missed } = args.output.write(inbox, false, None, &interrupt)?;
+    let Tally { received, missed } = args.output.write(&node, inbox, false, &interrupt)?;
     if missed > 0 {
         say(format_args!("received {received}, missed {missed}: newer messages had overwritten them"));
         return Ok(Outcome::Loss);

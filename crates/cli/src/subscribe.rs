@@ -7,7 +7,7 @@ use crate::domain::{DomainArgs, unique_id};
 use crate::interrupt::Interrupt;
 use crate::options::PatternArgs;
 use crate::outcome::{CommandResult, Outcome, say};
-use crate::output::{OutputArgs, Spectator, Tally};
+use crate::output::{OutputArgs, Tally};
 
 /// Writes the messages published to topics to stdout, one per line
 ///
@@ -64,8 +64,7 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
         subscriber = subscriber.schema(schema);
     }
     let inbox = args.output.open(subscriber)?;
-    let spectator = Spectator::new(&node, args.output.policy());
-    let Tally { received, missed } = args.output.write(inbox, args.topic, Some(spectator), &interrupt)?;
+    let Tally { received, missed } = args.output.write(&node, inbox, args.topic, &interrupt)?;
     say(format_args!("received {received}, missed {missed}"));
     Ok(if missed > 0 { Outcome::Loss } else { Outcome::Done })
 }

@@ -140,8 +140,8 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// As statistics count it.
-    pub(super) fn kind(&self) -> CallFailure {
+    /// What kind of error it is, as statistics count it ([`crate::CallStats`]): for a `match`, or to count errors by it.
+    pub fn kind(&self) -> CallFailure {
         match self {
             Self::NoServer { .. } => CallFailure::NoServer,
             Self::Deadline { .. } => CallFailure::Deadline,

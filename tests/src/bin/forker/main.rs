@@ -3,6 +3,7 @@
 
 mod calls; // the handles of calls
 mod history; // a publisher that the background thread shares
+mod stamps; // stamps, and what errors are about
 mod tasks; // tasks, shared handles and wait sets
 mod types; // handles of types
 
@@ -92,6 +93,7 @@ fn cases() -> Vec<Case> {
     cases.extend(calls::cases());
     cases.extend(tasks::cases());
     cases.extend(history::cases());
+    cases.extend(stamps::cases());
     cases.extend(types::cases());
     cases
 }
