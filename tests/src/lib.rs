@@ -41,6 +41,7 @@ mod documents {
         Readme: "README.md",
         CrateReadme: "crates/librpc/README.md",
         Calls: "docs/guide/calls.md",
+        Cookbook: "docs/guide/cookbook.md",
         Deaths: "docs/guide/deaths.md",
         EventLoops: "docs/guide/event-loops.md",
         FirstMessage: "docs/guide/first-message.md",

@@ -67,6 +67,8 @@
 //! | slowing down | A limit of messages or bytes per second; a mark that reports when inboxes fill up. | [`Rate`], [`Sender::limit_rate`], [`Sender::set_high_water`] |
 //! | redelivery | Messages that a receiver did not process go to its next incarnation, in order, or come back. | [`Sender::set_redelivery`], [`InboxBuilder::durable`], [`Message::is_redelivered`], [`Sender::take_returned`] |
 //! | events | An inbox reports senders that join, leave or die. A publisher reports subscriptions that come, go or get stuck. | [`Inbox::recv_event`], [`Event`], [`Departure`], [`Publisher::try_event`], [`PublisherEvent`] |
+//! | what cannot arrive | An inbox is told of messages that were too large, dropped, or had no room, and of senders that were refused. | [`Event::TurnedAway`], [`Event::Refused`], [`SendError::kind`] |
+//! | times | A message says when it was sent, each one if its sender wants that. | [`Message::sent_at`], [`PublisherBuilder::stamp_all`] |
 //! | callbacks | The inbox calls a function for each message, on its own thread. | [`InboxBuilder::callback`], [`CallbackHandle`] |
 //! | tasks | Whatever waits has a form for tasks, in any executor, without a thread of its own. A message is taken only in the poll that returns it. | [`Inbox::recv_async`], [`Inbox::stream`], [`Sender::send_async`], [`Client::call_async`] |
 //! | several threads | A sender or a publisher that threads share, under one lock. | [`SharedSender`], [`SharedPublisher`] |

@@ -6,6 +6,7 @@
 //! one node longer than the limit, and nothing is created: the kernel closes everything that a dead observer leaves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +76,6 @@ pub enum ObserveError {
 /// Observes the nodes of a domain, again and again. One observer is enough for any number of nodes.
 ///
 /// In a forked child it starts over, because the connections belong to the parent.
-#[derive(Debug)]
 pub struct Observer {
     domain: Domain,
     poll: Option<Arc<Poll>>,
@@ -83,6 +83,12 @@ pub struct Observer {
     asked: BTreeMap<Identity, Asked>,
     tokens: u64,
     born: fork::Born,
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observer").field(&self.domain.path()).finish()
+    }
 }
 
 /// Why a node was not asked.

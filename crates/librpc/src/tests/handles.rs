@@ -25,8 +25,9 @@ fn a_handle_is_one_short_line() {
     assert_eq!(format!("{:?}", here.outbox()), r#"Outbox { node: "evil" }"#);
     let (shared_sender, shared_publisher) = (sender.into_shared(), publisher.into_shared());
     let (stop, client, set) = (inbox.stop_handle(), here.client("adder").unwrap(), WaitSet::new().unwrap());
-    let handles: [&dyn Debug; 9] =
-        [here, &inbox, &subscription, &server, &client, &stop, &set, &shared_sender, &shared_publisher];
+    let observer = crate::Observer::new(crate::Domain::at(&scene.path));
+    let handles: [&dyn Debug; 10] =
+        [here, &observer, &inbox, &subscription, &server, &client, &stop, &set, &shared_sender, &shared_publisher];
     for handle in handles {
         let text = format!("{handle:?}");
         assert!(text.len() < 200, "{} bytes: {text}", text.len());

@@ -88,13 +88,16 @@ impl Receiver {
     /// message is not taken then.
     pub(crate) fn sample(&mut self) -> Option<Sample> {
         if let Some(LentMessage { located, head }) = self.lent.take() {
-            let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
-            let Some(word) = channel.consumer.keep() else {
-                channel.untake(&head, &self.payload);
-                channel.missed += self.taken.missed;
-                return None;
+            return match self.sample_in_place(located) {
+                Ok(sample) => Some(sample),
+                Err(_) => {
+                    let channel =
+                        self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
+                    channel.untake(&head, &self.payload);
+                    channel.missed += self.taken.missed;
+                    None
+                }
             };
-            return Some(self.sample_in_place(located, word));
         }
         Some(self.sample_of(SamplePayload::Copy(AlignedBytes::copy_of(&self.payload))))
     }
@@ -105,22 +108,33 @@ impl Receiver {
             return self.sample_of(SamplePayload::Copy(payload));
         }
         if let Some(LentMessage { located, head }) = self.lent.take() {
-            let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
-            if let Some(word) = channel.consumer.keep() {
-                return self.sample_in_place(located, word);
+            match self.sample_in_place(located) {
+                Ok(sample) => return sample,
+                Err(located) => self.lent = Some(LentMessage { located, head }),
             }
-            self.lent = Some(LentMessage { located, head });
             self.copy_out();
         }
         self.sample_of(SamplePayload::Copy(AlignedBytes::copy_of(&self.payload)))
     }
 
-    /// A payload that this hold word keeps.
-    fn sample_in_place(&mut self, located: Located, word: usize) -> Sample {
+    /// A payload that stays where it is. `Err`: no hold word is free.
+    fn sample_in_place(&mut self, located: Located) -> Result<Sample, Located> {
+        let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
+        if !channel.consumer.can_keep() {
+            return Err(located);
+        }
+        // The hold word is stored last of all. The sender has looked at its line, so the store takes a while, and each count of shares
+        // would wait for it.
+        let hold = Hold { ack: channel.ack.clone(), word: 0, born: fork::Born::now() };
+        let lent = Box::new(LentSample { located, hold, trust: self.trust });
+        let mut sample = self.sample_of(SamplePayload::Lent(lent));
+        let channel = self.channels[self.taken.channel].as_mut().expect("a channel stays until the next look");
+        let word = channel.consumer.keep().expect("only this thread keeps payloads");
+        if let SamplePayload::Lent(lent) = &mut sample.payload {
+            lent.hold.word = word;
+        }
         fault!("hold.sampled");
-        let channel = self.channels[self.taken.channel].as_ref().expect("a channel stays until the next look");
-        let hold = Hold { ack: channel.ack.clone(), word, born: fork::Born::now() };
-        self.sample_of(SamplePayload::Lent(Box::new(LentSample { located, hold, trust: self.trust })))
+        Ok(sample)
     }
 
     #[inline(always)]

@@ -60,7 +60,8 @@ impl OutboundChannel {
         if let Err(undeclared) = self.declare_type(false) {
             return undeclared;
         }
-        let Some(lending) = self.lending(slot).cloned() else { return Pushed::Unlent };
+        // Shares are counted after the commit: the receiver does not wait for that.
+        let Some(at) = self.lending(slot) else { return Pushed::Unlent };
         let time = self.sampler.is_due().then(now_ns);
         let lent = Lent { segment: slot.slots().number, offset: slot.offset(), bytes: slot.bytes() };
         let is_open = self.shared.begin_push() == channel_shared::OPEN;
@@ -69,7 +70,7 @@ impl OutboundChannel {
         fault!("lend.pushed");
         match pushed {
             Some(Ok(claim)) => {
-                self.lent.push(LentOut { claim, slot: slot.clone(), lending });
+                self.lent.push(LentOut { claim, slot: slot.clone(), lending: self.lendings[at].1.clone() });
                 self.note_lent();
                 if time.is_some() {
                     self.sampler.restart()
@@ -89,10 +90,10 @@ impl OutboundChannel {
         }
     }
 
-    /// The hand-over of a slot's memory, if the receiver maps it.
-    fn lending(&self, slot: &Slot) -> Option<&Arc<Lending>> {
-        let segment = slot.slots().number;
-        self.lendings.iter().find(|lending| lending.segment == segment)
+    /// Where the hand-over of a slot's memory is, if the receiver maps it.
+    fn lending(&self, slot: &Slot) -> Option<usize> {
+        let wanted = slot.slots().number;
+        self.lendings.iter().position(|(segment, _)| *segment == wanted)
     }
 
     /// Begins to hand over a slot's memory, or sees what has become of that.
@@ -105,7 +106,7 @@ impl OutboundChannel {
         });
         match self.under_way[at].outcome() {
             Outcome::Done => {
-                self.lendings.push(self.under_way.swap_remove(at));
+                self.lendings.push((segment, self.under_way.swap_remove(at)));
                 Ok(())
             }
             Outcome::UnderWay => Err(Pushed::Unlent),
@@ -123,7 +124,8 @@ impl OutboundChannel {
     /// the payload is there.
     pub(crate) fn lend_ahead(&mut self, slots: &Arc<Slots>) {
         let has_it = |lending: &Arc<Lending>| lending.segment == slots.number;
-        let is_wanted = !self.lendings.is_empty() && !self.lendings.iter().chain(&self.under_way).any(has_it);
+        let has_mapped_it = self.lendings.iter().any(|(segment, _)| *segment == slots.number);
+        let is_wanted = !self.lendings.is_empty() && !has_mapped_it && !self.under_way.iter().any(has_it);
         if is_wanted && self.shared.status() == channel_shared::OPEN {
             self.begin_lending(slots);
         }
@@ -174,7 +176,7 @@ impl OutboundChannel {
 
     /// The memories of which `is_there` says no are retired: the receiver unmaps them.
     pub(crate) fn forget_memories(&mut self, is_there: impl Fn(u64) -> bool) {
-        self.lendings.retain(|lending| is_there(lending.segment));
+        self.lendings.retain(|(segment, _)| is_there(*segment));
         self.under_way.retain(|lending| is_there(lending.segment));
     }
 

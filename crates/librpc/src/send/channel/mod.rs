@@ -49,8 +49,8 @@ pub(crate) struct OutboundChannel {
     /// The longest message that goes into the ring itself, and that is accepted at all, in bytes.
     max_inline: usize,
     max_message: usize,
-    /// The memories for payloads that the receiver maps, and those that are being handed over.
-    lendings: Vec<Arc<Lending>>,
+    /// The memories for payloads that the receiver maps, by their numbers, and those that are being handed over.
+    lendings: Vec<(u64, Arc<Lending>)>,
     under_way: Vec<Arc<Lending>>,
     /// When that was begun; the time of the channel, if none is.
     lends_since: Instant,
