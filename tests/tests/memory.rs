@@ -58,7 +58,7 @@ fn a_stopped_holder(policy: impl Fn(OpenInbox) -> OpenInbox) {
     let mapped = mapped_memfds(&source);
     assert!((HELD * FRAME..=MOST).contains(&mapped), "{mapped} bytes are mapped");
     others.iter_mut().for_each(|other| assert_eq!(other.does(try_receive_from("s")), None));
-    assert!(source.fails(loan("t", LIMIT)).contains("\"holder\" has"), "its samples are kept");
+    assert!(source.fails(loan("t", LIMIT)).contains("\"holder\""), "its samples are kept");
     holder.kill();
     // All the memory that there may be is free again.
     wait_until(|| source.tries(loan("t", LIMIT)).is_ok());
@@ -96,7 +96,7 @@ fn a_small_dev_shm_limits_no_payload_and_other_limits_are_errors_that_name_sizes
     let error = node.fails(loan("t", 101 * MIB));
     assert!(
         error.starts_with("no memory for a payload of 105906176 bytes: ")
-            && error.contains(" of at most 104857600 bytes"),
+            && error.contains("there may be 104857600 bytes"),
         "{error}"
     );
 

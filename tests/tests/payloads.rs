@@ -215,7 +215,8 @@ fn a_loan_waits_for_memory_and_then_says_who_has_it() {
     let error = sender.loan(MIB).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no memory for a payload of 1048576 bytes: the 4194304 bytes that there may be are in use (Limits::payload_bytes), with node \"sink\""
+        "no memory for a payload of 1048576 bytes: there may be 4194304 bytes (Limits::payload_bytes), which these nodes \
+         have: \"sink\""
     );
     let LoanError::Exhausted { holders, .. } = error else { panic!("{error:?}") };
     assert_eq!((holders[0].queued, holders[0].held, holders[0].bytes), (1, 1, 2 * MIB as u64));

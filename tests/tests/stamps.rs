@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use librpc::{Inbox, Node, Policy, SendErrorKind};
-use librpc_system_tests::TestDomain;
+use librpc_system_tests::{TestDomain, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -116,7 +116,12 @@ fn the_text_of_an_error_stays_the_same_while_its_cause_does() {
         assert!(all.iter().all(|same| *same == all[0]), "{all:?}");
     }
     drop((inbox, sink));
-    let first = sender.send(b"x").unwrap_err(); // reports what is lost
+    let mut sent = Ok(());
+    wait_until(|| {
+        sent = sender.send(b"x"); // the first error reports what is lost
+        sent.is_err()
+    });
+    let first = sent.unwrap_err();
     let later: Vec<_> = (0..3).map(|_| sender.send(b"x").unwrap_err()).collect();
     assert!(first.undelivered() > 0 && first.kind() == SendErrorKind::ReceiverGone, "{first}");
     assert!(later.iter().all(|error| error.to_string() == "node \"sink\" is gone"), "{later:?}");

@@ -167,7 +167,7 @@ pub struct Holder {
 pub enum LoanError {
     /// All of the node's memory for payloads is in use.
     #[error(
-        "no memory for a payload of {bytes} bytes: the {limit} bytes that there may be are in use (Limits::payload_bytes){}",
+        "no memory for a payload of {bytes} bytes: there may be {limit} bytes (Limits::payload_bytes){}",
         Holders(holders)
     )]
     Exhausted {
@@ -199,7 +199,7 @@ struct Holders<'a>(&'a [Holder]);
 impl fmt::Display for Holders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, Holder { node, .. }) in self.0.iter().enumerate() {
-            write!(f, "{} node {node:?}", if at == 0 { ", with" } else { " and" })?;
+            write!(f, "{}{node:?}", if at == 0 { ", which these nodes have: " } else { ", " })?;
         }
         Ok(())
     }

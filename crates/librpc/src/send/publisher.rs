@@ -80,6 +80,12 @@ impl<'n> PublisherBuilder<'n> {
         Self { timeout: Duration::ZERO, lending_grace: LENDING_GRACE, ..self }
     }
 
+    /// For tests on a machine that is busy: how long a publisher that never waits waits for receivers that answer, or map new memory.
+    #[cfg(test)]
+    pub(crate) fn lending_grace(self, grace: Duration) -> Self {
+        Self { lending_grace: grace, ..self }
+    }
+
     /// Keeps the last messages of the topic, this many, for subscriptions that are opened later. By default 0: none.
     ///
     /// A late subscription gets them before anything newer, also while nothing is published: in order, each once, and marked

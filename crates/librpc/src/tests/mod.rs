@@ -2,6 +2,7 @@
 
 mod denials; //    publishers that say what a subscription may not read
 mod direct; //     senders that ignore what an inbox wants
+mod growing; //    memory for payloads that grows
 mod handles; //    what handles look like in a log
 mod handshakes; // peers that say what they like
 mod listeners; //  listeners that answer a sender as they like
