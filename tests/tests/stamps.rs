@@ -96,7 +96,7 @@ fn the_text_of_an_error_stays_the_same_while_its_cause_does() {
     let mut publisher = source.publisher("a").unwrap();
     while sender.try_send(&[0; 500]).is_ok() {}
     while publisher.publish(&[0; 500]).unwrap().inboxes() == 1 {}
-    let mut seen = |text: String, kind, node: Option<&str>| {
+    let seen = |text: String, kind, node: Option<&str>| {
         assert_eq!(node, Some("sink"), "{text}");
         (kind, text)
     };

@@ -71,6 +71,8 @@ pub(super) struct Told {
     at: Option<Instant>,
     /// From this sum on, it is logged again: a receiver that nobody asks for events logs 1, 2, 4, 8, ...
     log_from: u64,
+    /// The channel was read to its end.
+    has_ended: bool,
 }
 
 impl Told {
@@ -82,6 +84,11 @@ impl Told {
     /// Whether there is something to tell.
     pub(super) fn is_behind(&self, sum: u64) -> bool {
         sum != self.sum
+    }
+
+    /// The channel was read to its end; `true` the first time.
+    pub(super) fn ends(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_ended, true)
     }
 
     /// What has come since the last time. `None`: nothing, whatever the sum says.

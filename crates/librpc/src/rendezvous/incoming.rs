@@ -26,7 +26,7 @@ use crate::sys::clock::Instant;
 use crate::sys::dispose::dispose;
 use crate::sys::poll::Ready;
 use crate::sys::reactor::{Reactor, Source};
-use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Socket};
+use crate::sys::socket::{Credentials, Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::thread;
 use crate::wire::{self, Answer, Deny, Lend, Observe, Reason, Refusal};
@@ -94,11 +94,10 @@ enum Step {
     Done,
 }
 
-/// Says why, to a peer that is hung up on next.
-pub(super) fn send_refusal(socket: &Socket, reason: Reason, text: &str) {
+/// Says why, to a peer that is hung up on next; `false`: it is gone. A peer that does not read it never learns why.
+pub(super) fn send_refusal(socket: &Socket, reason: Reason, text: &str) -> bool {
     let refusal = Answer::Refusal(Refusal { reason: reason as u32, text: text.to_owned() });
-    // A peer that does not read it never learns why.
-    let _ = socket.send(&wire::encode(&refusal), None);
+    !matches!(socket.send(&wire::encode(&refusal), None), Ok(Sent::HungUp))
 }
 
 /// When a peer has been silent for too long; `None`: never.
@@ -173,10 +172,18 @@ impl Incoming {
         if let Some(socket) = socket {
             if let Some((reason, text)) = &refusal {
                 tracing::info!(?reason, text, peer = ?self.credentials, "a connection is refused");
-                if is_of_sender && let Some(node) = self.node.upgrade() {
-                    self.tell(&node, *reason, text);
+                let tell = || {
+                    if is_of_sender && let Some(node) = self.node.upgrade() {
+                        self.tell(&node, *reason, text);
+                    }
+                };
+                if *reason != Reason::Identity {
+                    tell();
                 }
-                send_refusal(&socket, *reason, text);
+                // A sender that was killed has no node any more when its hello is looked at. That is worth no alarm.
+                if send_refusal(&socket, *reason, text) && *reason == Reason::Identity {
+                    tell();
+                }
             }
             reactor.unwatch(&*socket);
             match Arc::into_inner(socket) {

@@ -87,7 +87,9 @@ impl Listener {
         let Ok(credentials) = socket.credentials() else { return };
         match node.ledger.handshake(credentials.uid) {
             Some(charge) => Incoming::begin(reactor, node, &self.handshakes, socket, (credentials, charge)),
-            None => send_refusal(&socket, Reason::Busy, "too many handshakes of this user are under way"),
+            None => {
+                send_refusal(&socket, Reason::Busy, "too many handshakes of this user are under way");
+            }
         }
     }
 

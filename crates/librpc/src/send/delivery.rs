@@ -84,6 +84,12 @@ impl Routes {
                 Attempt::Retry => {}
                 Attempt::Wait(what) => {
                     if self.is_awaited(way.id.at, what, task) {
+                        if what == WaitsFor::Lending
+                            && let Some(granted) = self.lending_deadline(way.id.at)
+                            && patience.is_over()
+                        {
+                            task.look_after(granted.saturating_duration_since(Instant::now()));
+                        }
                         let blocked_since = blocked_since.or_else(|| Some(Instant::now()));
                         way.in_task = Some(InTask { last_channel, blocked_since });
                         return Poll::Pending;

@@ -171,7 +171,7 @@ impl Outbox {
         }
         let Sending { way, slot, patience } = sending;
         let tasks = self.tasks();
-        let task = Task::new(&tasks, context.waker(), patience.deadline);
+        let task = Task::new(&tasks, context.waker(), patience.end());
         let route = &mut self.routes.list[to.0];
         let pause = route.pace.as_mut().map_or(Ok(None), |pace| pace.pause(payload.len(), patience.deadline));
         let sent = match pause {
@@ -377,7 +377,7 @@ impl Outbox {
             return Poll::Ready(Err(PublishError::Forked));
         }
         let tasks = self.tasks();
-        let task = Task::new(&tasks, context.waker(), patience.deadline);
+        let task = Task::new(&tasks, context.waker(), patience.end());
         let inboxes = match inboxes {
             Some(inboxes) => inboxes,
             None => {

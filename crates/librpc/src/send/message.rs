@@ -104,4 +104,9 @@ impl Patience {
     pub(crate) fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
+
+    /// When a task looks again in any case; `None`: never, or its time is up. A timer for a time that has passed wakes it at once.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.deadline.filter(|_| !self.is_over())
+    }
 }

@@ -258,6 +258,22 @@ fn a_dead_node_speaks_no_more() {
     let _ = std::fs::remove_file(dead);
 }
 
+/// It is no alarm that a process is killed while it connects.
+#[test]
+fn that_a_sender_died_in_its_handshake_is_not_told() {
+    let scene = Scene::new();
+    let _inbox = scene.inbox();
+    let nobody = Hello { incarnation: *scene.victim.incarnation().bytes(), ..scene.hello() };
+    scene.stranger().says(&nobody, &[]); // and it is gone
+    assert_eq!(scene.refusal(&nobody), Reason::Identity);
+    let counts = || scene.victim.stats().refused.iter().map(|refused| refused.count).sum::<u64>();
+    let begun = Instant::now();
+    while counts() == 0 && begun.elapsed() < LONG {
+        std::thread::yield_now();
+    }
+    assert_eq!(counts(), 1, "the one that was there");
+}
+
 #[test]
 fn nobody_speaks_as_a_node_of_another_user() {
     let scene = Scene::new();
@@ -395,6 +411,30 @@ fn a_ring_that_never_ends_is_read_for_its_capacity_after_the_hang_up() {
             other => panic!("it ends: {other:?}"),
         }
         assert!(received <= 2 * CAPACITY, "{received} bytes");
+    }
+}
+
+/// Who has hung up may still write into the memory that is being read.
+#[test]
+fn a_sender_that_counts_on_after_it_has_hung_up_leaves_all_the_same() {
+    let scene = Scene::new();
+    let mut inbox = scene.inbox();
+    let stranger = scene.admitted(&scene.hello());
+    let (data, memfd) = Mapping::create(Shape::Data { capacity: CAPACITY }).unwrap();
+    let mut producer = Producer::new(Arc::new(data).writer(), no_ack(), CAPACITY, Mode::Lossless);
+    stranger.says(&DATA, &[memfd.as_fd()]);
+    assert!(matches!(stranger.hears(), Some((Answer::Attached(_), _))));
+    drop(stranger);
+    let mut told = 0;
+    loop {
+        producer.note_dropped();
+        match inbox.recv_event_timeout(LONG).unwrap() {
+            Some(Event::SenderJoined(_)) => {}
+            Some(Event::TurnedAway(_)) => told += 1,
+            Some(Event::SenderLeft(..)) => break,
+            other => panic!("it leaves: {other:?}"),
+        }
+        assert!(told < 1000, "told {told} times");
     }
 }
 

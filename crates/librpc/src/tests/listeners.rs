@@ -293,3 +293,22 @@ fn what_was_lent_over_a_closed_channel_comes_back_once_its_receiver_is_gone() {
     comes_back(&scene);
     drop(channel);
 }
+
+/// It sleeps for as long as it waits for an answer.
+#[test]
+fn a_task_that_publishes_and_never_waits_for_room_does_not_spin() {
+    use std::future::{Future, poll_fn};
+
+    let scene = Scene::new();
+    let _its = scene.evil.subscriber_builder(["t"]).max_message(1 << 20).open().unwrap();
+    let _silent = Listener::new(&scene);
+    let mut publisher = scene.victim.publisher_builder("t").never_waits().open().unwrap();
+    let frame = vec![0; 1 << 20];
+    let (mut polls, mut publishing) = (0, Box::pin(publisher.publish_async(&frame)));
+    let receipt = pollster::block_on(poll_fn(|context| {
+        polls += 1;
+        publishing.as_mut().poll(context)
+    }));
+    assert!(matches!(receipt.unwrap().undelivered(), [SendError::Unanswered { .. }]));
+    assert!((2..20).contains(&polls), "{polls} looks");
+}

@@ -101,6 +101,12 @@ impl InboundChannel {
         self.told.tell(&self.peer, sum, [too_large, dropped, no_room, no_memory])
     }
 
+    /// The same for a channel that was read to its end, and once: whoever has hung up may still count, and the channel must leave.
+    #[cold]
+    pub(super) fn turned_away_at_last(&mut self) -> Option<TurnedAway> {
+        if self.told.ends() { self.turned_away() } else { None }
+    }
+
     /// Wakes a waiting sender if it can be seen without a fence; whether it was.
     #[inline(always)]
     pub(super) fn ring_if_seen(&mut self) -> bool {

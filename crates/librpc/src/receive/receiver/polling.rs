@@ -235,7 +235,7 @@ impl Receiver {
     #[cold]
     fn drained(&mut self, index: usize) -> Step {
         let channel = self.channels[index].as_mut().expect("a drained channel is there");
-        if let Some(away) = channel.turned_away() {
+        if let Some(away) = channel.turned_away_at_last() {
             return Step::Gone(Some(Found::TurnedAway(Box::new(away)))); // it is drained again after this
         }
         let departure = self.departure(index);

@@ -133,7 +133,8 @@ impl OutboundChannel {
 
     #[cold]
     fn begin_lending(&mut self, slots: &Arc<Slots>) {
-        if self.under_way.is_empty() {
+        // What was handed over ahead and is not used stays under way, and is not waited for.
+        if !self.is_lending() {
             self.lends_since = Instant::now();
         }
         self.under_way.push(lending::begin(&self.link, &self.shared, slots, self.is_private));

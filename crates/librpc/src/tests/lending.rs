@@ -1,0 +1,42 @@
+//! Memory that is handed over before it is needed.
+
+use std::time::Duration;
+
+use crate::send::channel::WaitsFor;
+use crate::send::dial;
+use crate::send::lent_queue::Reap;
+use crate::send::pool::{Audience, Pool};
+use crate::sys::clock::Instant;
+use crate::sys::slots::SlotMut;
+use crate::tests::handshakes::Scene;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A publisher that never waits for room waits a moment for each memory, not only for the first one.
+#[test]
+fn each_memory_is_waited_for_from_when_it_is_handed_over() {
+    let scene = Scene::new();
+    let _inbox = scene.victim.inbox_builder().max_message(64 << 20).open().unwrap();
+    let source = scene.evil.shared();
+    let target = dial::find(source, &"victim".into()).unwrap().expect("it has an inbox");
+    let mut channel = dial::to_target(source, &target, 0).unwrap();
+    let limit = || Some(Instant::now() + LONG);
+    channel.wait_for_answer(limit().unwrap());
+    let mut pool = Pool::new(source.payloads.clone());
+    let mut memory =
+        |bytes: u64| -> SlotMut { pool.take(Audience::All, bytes, Reap::Gone, |_| {}).expect("there is memory") };
+    // The receiver has one memory, and another one that nothing was sent in.
+    let used = memory(1 << 20).share();
+    while channel.prepare_slot(&used).is_err() {
+        channel.wait(WaitsFor::Lending, limit());
+    }
+    let unused = memory(4 << 20);
+    channel.lend_ahead(unused.slots());
+    channel.wait(WaitsFor::Lending, limit());
+    assert_eq!(channel.lends_since(), None);
+    let before = Instant::now();
+    let next = memory(16 << 20);
+    channel.lend_ahead(next.slots());
+    assert!(channel.lends_since().is_none_or(|since| since >= before));
+    channel.wait(WaitsFor::Lending, limit());
+}
