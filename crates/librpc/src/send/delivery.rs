@@ -22,10 +22,13 @@ use crate::send::topics::{InTask, TopicNames, TopicRoute};
 use crate::sys::Descriptor;
 use crate::sys::clock::Instant;
 use crate::sys::slots::SlotMut;
+use crate::sys::thread;
 use crate::wire::Reason;
 
 /// At most this many times a message is tried again at once, and over at most this many new channels.
 const MAX_RETRIES: u32 = 8;
+/// How soon a receiver is tried again that ends each connection at once.
+const COMES_AND_GOES: Duration = Duration::from_millis(1);
 /// How soon the past is tried again that a subscription could not be given for a reason that nobody reports.
 const PAST_AGAIN: Duration = Duration::from_millis(100);
 
@@ -378,7 +381,13 @@ impl Routes {
     pub(super) fn wait(&mut self, at: usize, what: WaitsFor, deadline: Option<Instant>) {
         let granted = self.lending_deadline(at).filter(|_| what == WaitsFor::Lending);
         let deadline = deadline.map(|deadline| granted.map_or(deadline, |granted| granted.max(deadline)));
+        let comes_and_goes = what == WaitsFor::All && self.may_return(at);
         match &mut self.list[at].way {
+            Way::Closed if comes_and_goes => {
+                let left =
+                    deadline.map_or(COMES_AND_GOES, |deadline| deadline.saturating_duration_since(Instant::now()));
+                thread::sleep(left.min(COMES_AND_GOES));
+            }
             Way::Closed => {}
             Way::Open(channel) => channel.wait(what, deadline),
             Way::Redelivery(redelivery) => redelivery.wait(deadline),
@@ -387,7 +396,12 @@ impl Routes {
 
     /// Whether a task has to wait for this. If so, it is woken when that may be over.
     pub(super) fn is_awaited(&mut self, at: usize, what: WaitsFor, task: &Task<'_>) -> bool {
+        let comes_and_goes = what == WaitsFor::All && self.may_return(at);
         match &mut self.list[at].way {
+            Way::Closed if comes_and_goes => {
+                task.look_after(COMES_AND_GOES);
+                true
+            }
             Way::Closed => false,
             Way::Open(channel) => channel.is_awaited(what, task),
             Way::Redelivery(redelivery) => redelivery.is_awaited(task),

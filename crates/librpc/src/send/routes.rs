@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
+use crate::policy::Policy;
 use crate::registry::lookup::Listings;
 use crate::registry::target::Target;
 use crate::registry::view::{DurableKey, Subscription};
@@ -383,7 +384,9 @@ impl Routes {
     /// Whether what an inbox does not process is kept for its return.
     pub(super) fn may_return(&self, at: usize) -> bool {
         let may_return = |subscription: &Arc<Subscription>| subscription.durable.is_some();
-        self.redelivery.is_some() && self.list[at].subscription.as_ref().is_none_or(may_return)
+        let route = &self.list[at];
+        let is_kept = self.redelivery.is_some() && route.policy() != Policy::DropOldest;
+        is_kept && route.subscription.as_ref().is_none_or(may_return)
     }
 
     /// A subscription is gone for good.

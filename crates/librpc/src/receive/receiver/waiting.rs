@@ -320,9 +320,11 @@ impl Receiver {
 
     /// Without a barrier, a sender may miss that its channel is armed: what it has sent is found here.
     fn activate_unannounced(&mut self) {
+        let now = Instant::now();
         for index in 0..self.channels.len() {
             let is_missed = |channel: &InboundChannel| {
-                channel.is_fenced && !channel.active && channel.drain.is_none() && channel.consumer.has_record()
+                let has_some = channel.consumer.has_record() || channel.has_turned_away(false, now);
+                channel.is_fenced && !channel.active && channel.drain.is_none() && has_some
             };
             if self.channels[index].as_ref().is_some_and(is_missed) {
                 self.activate(index);
