@@ -35,7 +35,7 @@ pub struct TurnedAway {
 
 impl TurnedAway {
     /// All of them.
-    pub(crate) fn messages(&self) -> u64 {
+    pub fn messages(&self) -> u64 {
         let Self { too_large, dropped, no_room, no_memory, .. } = self;
         [dropped, no_room, no_memory].into_iter().fold(*too_large, |sum, more| sum.saturating_add(*more))
     }

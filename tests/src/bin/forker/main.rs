@@ -53,6 +53,7 @@ struct Handles {
     calls: calls::Handles,
     tasks: tasks::Handles,
     history: history::Handles,
+    stamps: stamps::Handles,
     types: types::Handles,
 }
 
@@ -474,6 +475,7 @@ fn main() {
     let calls = calls::Handles::new(&node, &peer);
     let tasks = tasks::Handles::new(&node, &inbox);
     let history = history::Handles::new(&node);
+    let stamps = stamps::Handles::new(&node);
     let types = types::Handles::new(&node, &peer);
     let mut handles = Handles {
         domain,
@@ -496,6 +498,7 @@ fn main() {
         calls,
         tasks,
         history,
+        stamps,
         types,
     };
 

@@ -2,9 +2,27 @@
 
 use std::io::IoSlice;
 
-use librpc::{CallError, SendError};
+use librpc::{CallError, Event, Node, SendError, TurnedAway};
 
-use super::{Case, OUTBOX, UNCONNECTED, case, went};
+use super::{Case, LIMIT, OUTBOX, UNCONNECTED, case, went};
+
+pub(super) struct Handles {
+    away: TurnedAway,
+}
+
+impl Handles {
+    pub(super) fn new(node: &Node) -> Self {
+        let mut inbox = node.subscriber_builder(["large"]).receive_own(true).max_message(1).open().expect("it is open");
+        let mut publisher = node.publisher("large").expect("a topic");
+        assert_eq!(publisher.publish(b"two").expect("it is open").inboxes(), 0);
+        loop {
+            let event = inbox.recv_event_timeout(LIMIT).expect("it is open").expect("it is told");
+            if let Event::TurnedAway(away) = event {
+                return Self { away };
+            }
+        }
+    }
+}
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -27,6 +45,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("Sender::send_vectored", OUTBOX, |mut h| {
             went(h.sender.send_vectored(&[IoSlice::new(b"x"), IoSlice::new(b"y")]))
         }),
+        case("TurnedAway::messages", "1", |h| h.stamps.away.messages().to_string()),
         case("SendError::kind", "Forked", |mut h| {
             format!("{:?}", h.sender.send(b"x").expect_err("it is the parent's").kind())
         }),
