@@ -3,14 +3,14 @@
 //! A channel is *pending* until its receiver has answered; records go into the ring even so.
 //! [`crate::link::channel_shared`] describes what a death leaves. It outlives this end while a handshake is under way.
 
-mod lent; //  what it lends
-mod typed; // what it declares of its messages
+mod counts; // what has happened to the messages
+mod lent; //   what it lends
+mod typed; //  what it declares of its messages
 
 use crate::sys::clock::Instant;
 use std::sync::Arc;
-use std::time::Duration;
 
-use librpc_ring::{Counters, Head, Kind, Producer, PushError, Returned, SenderCounters, layout};
+use librpc_ring::{Head, Kind, Producer, PushError, layout};
 
 use self::lent::RELEASE_PAUSE;
 use self::typed::Typed;
@@ -23,7 +23,6 @@ use crate::link::readers::Access;
 use crate::name::{Incarnation, Peer};
 use crate::policy::Policy;
 use crate::registry::target::Target;
-use crate::send::account::Account;
 use crate::send::lent_queue::{LentQueue, Reap};
 use crate::send::polling::Polling;
 use crate::send::task::Task;
@@ -428,55 +427,6 @@ impl OutboundChannel {
     /// Whether the ring is high, as of now.
     pub(crate) fn is_high(&mut self) -> bool {
         self.producer.is_high()
-    }
-
-    /// Counts a message that was dropped, as the inbox's policy demands.
-    #[cold]
-    pub(crate) fn count_dropped(&mut self) {
-        self.producer.note_dropped();
-        self.tell();
-    }
-
-    /// Counts a message that came back.
-    #[cold]
-    pub(crate) fn count_returned(&mut self, why: Returned) {
-        self.producer.note_returned(why);
-        self.tell();
-    }
-
-    /// A receiver that sleeps looks at the counts.
-    fn tell(&mut self) {
-        if self.attached.is_none() {
-            self.refresh(); // nothing was pushed since it has answered
-        }
-        if self.attached.is_some() && self.producer.must_ring() {
-            self.ring_bell();
-        }
-    }
-
-    /// What happened to the messages so far.
-    pub(crate) fn account(&mut self) -> Account {
-        self.refresh();
-        // The depth is read first, so that the greatest depth is never below it.
-        let depth = self.producer.depth().unwrap_or_else(|error| {
-            self.shared.fail(Failure::Broken(error.to_string()));
-            0
-        });
-        let Counters { sender, receiver, .. } = self.shared.counters();
-        let SenderCounters { messages, dropped, returned, .. } = sender;
-        Account {
-            sent: messages + dropped + returned,
-            accepted: messages,
-            processed: receiver.processed,
-            queued: messages - receiver.processed - receiver.missed,
-            dropped: dropped + receiver.missed,
-            returned,
-            bytes: sender.bytes,
-            blocked: Duration::from_nanos(sender.blocked_ns),
-            depth,
-            depth_max: sender.depth_max,
-            capacity: self.producer.capacity(),
-        }
     }
 
     /// Waits until the receiver has answered or failed, up to a deadline.
