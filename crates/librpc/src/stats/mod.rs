@@ -51,7 +51,7 @@ pub struct NodeStats {
     pub calls: Vec<CallStats>,
     /// The topics that its subscriptions may not read. For each subscription, the last 8 of which it was notified.
     pub denials: Vec<Denial>,
-    /// Processes that wanted to send to it, and were refused: the last 16 kinds, by user and reason.
+    /// Processes that wanted to send to it, and were refused: the last 64 kinds, by user and reason.
     pub refused: Vec<Refused>,
     /// The topics that it publishes, whether anybody subscribes to them or not. At most 4,096.
     pub published: Vec<PublishedTopic>,

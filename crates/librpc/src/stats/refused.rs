@@ -14,7 +14,7 @@ use crate::text::{counted, harmless};
 use crate::wire::Reason;
 
 /// How many kinds are remembered.
-const MOST: usize = 16;
+const MOST: usize = 64;
 /// At most this many characters of a reason are kept.
 const CHARS: usize = 400;
 

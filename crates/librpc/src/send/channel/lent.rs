@@ -124,6 +124,8 @@ impl OutboundChannel {
     /// the payload is there.
     pub(crate) fn lend_ahead(&mut self, slots: &Arc<Slots>) {
         let has_it = |lending: &Arc<Lending>| lending.segment == slots.number;
+        // A refusal that nobody has heard of is of another time.
+        self.under_way.retain(|lending| !(has_it(lending) && matches!(lending.outcome(), Outcome::Refused(..))));
         let has_mapped_it = self.lendings.iter().any(|(segment, _)| *segment == slots.number);
         let is_wanted = !self.lendings.is_empty() && !has_mapped_it && !self.under_way.iter().any(has_it);
         if is_wanted && self.shared.status() == channel_shared::OPEN {
@@ -145,9 +147,18 @@ impl OutboundChannel {
         self.is_lending().then_some(self.lends_since)
     }
 
-    /// Waits until the receiver has answered what is under way, or has failed, up to a deadline.
+    /// Waits until the receiver has answered something that is under way, or has failed, up to a deadline.
     pub(super) fn wait_until_lent(&self, deadline: Option<Instant>) {
-        self.shared.wait_while(deadline, |_| self.is_lending());
+        let before = self.unanswered();
+        self.shared.wait_while(deadline, |shared| match before {
+            0 => shared.status() != channel_shared::OPEN,
+            _ => self.unanswered() == before,
+        });
+    }
+
+    /// How many memories the receiver has not answered for.
+    fn unanswered(&self) -> usize {
+        self.under_way.iter().filter(|lending| lending.outcome() == Outcome::UnderWay).count()
     }
 
     /// Whether the receiver has not answered yet, or a memory is being handed over.
