@@ -486,3 +486,17 @@ impl Source for Incoming {
         }
     }
 }
+
+#[cfg(all(test, not(feature = "simulated")))]
+mod tests {
+    use super::*;
+
+    /// It is no alarm that a process is killed while it connects: its node is gone when its hello is looked at.
+    #[test]
+    fn a_refusal_tells_whether_its_peer_is_still_there() {
+        let (ours, theirs) = Socket::pair();
+        assert!(send_refusal(&ours, Reason::Identity, "no"));
+        drop(theirs);
+        assert!(!send_refusal(&ours, Reason::Identity, "no"));
+    }
+}

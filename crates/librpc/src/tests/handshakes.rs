@@ -258,22 +258,6 @@ fn a_dead_node_speaks_no_more() {
     let _ = std::fs::remove_file(dead);
 }
 
-/// It is no alarm that a process is killed while it connects.
-#[test]
-fn that_a_sender_died_in_its_handshake_is_not_told() {
-    let scene = Scene::new();
-    let _inbox = scene.inbox();
-    let nobody = Hello { incarnation: *scene.victim.incarnation().bytes(), ..scene.hello() };
-    scene.stranger().says(&nobody, &[]); // and it is gone
-    assert_eq!(scene.refusal(&nobody), Reason::Identity);
-    let counts = || scene.victim.stats().refused.iter().map(|refused| refused.count).sum::<u64>();
-    let begun = Instant::now();
-    while counts() == 0 && begun.elapsed() < LONG {
-        std::thread::yield_now();
-    }
-    assert_eq!(counts(), 1, "the one that was there");
-}
-
 #[test]
 fn nobody_speaks_as_a_node_of_another_user() {
     let scene = Scene::new();
