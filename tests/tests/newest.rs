@@ -261,3 +261,43 @@ fn a_publisher_that_waits_goes_on_when_messages_are_passed_over() {
     }
     drop(publishing.join().unwrap());
 }
+
+/// A durable subscription that its publishers wait for gets, when it returns, only the newest of what was kept for it. Nothing is passed over
+/// without being counted.
+#[test]
+fn what_is_redelivered_may_be_only_the_newest() {
+    let domain = TestDomain::new();
+    let source = open(&domain, "source");
+    let mut publisher = source.publisher(TOPIC).unwrap();
+    publisher.set_redelivery(Some(LONG));
+    let mut publish = |number: u64| {
+        let receipt = publisher.publish(&number.to_le_bytes()).unwrap();
+        assert_eq!(receipt.inboxes(), 1, "{number}: {receipt:?}");
+    };
+    let subscribe = |sink: &Node| {
+        let newest = sink.subscriber_builder([TOPIC]).durable("newest").keep_last(1).policy(Policy::Block);
+        newest.open().unwrap()
+    };
+    let sink = open(&domain, "sink");
+    let mut inbox = subscribe(&sink);
+    publish(0);
+    assert_eq!(number_of(inbox.recv_timeout(LONG).unwrap().expect("the first one").payload()), 0);
+    inbox.ack();
+    (1..=10).for_each(&mut publish);
+    drop((inbox, sink));
+    (11..=20).for_each(&mut publish); // nobody is there
+    let sink = open(&domain, "sink");
+    let mut inbox = subscribe(&sink);
+    publish(21);
+    let (mut newest, mut missed) = (0, 0);
+    wait_until(|| {
+        let _ = publisher.flush(Duration::ZERO); // what is kept is delivered in the publisher's own calls
+        while let Some(message) = inbox.try_recv().unwrap() {
+            (newest, missed) = (number_of(message.payload()), missed + message.missed() + 1);
+        }
+        newest == 21
+    });
+    assert_eq!(missed, 21, "each of them is received, or counted as passed over");
+    assert!(inbox.try_recv().unwrap().is_none());
+    publisher.flush(LONG).unwrap();
+}

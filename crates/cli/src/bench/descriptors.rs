@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -34,7 +35,8 @@ pub(super) fn accept(listener: &OwnedFd) -> anyhow::Result<OwnedFd> {
 pub(super) fn accept_within(listener: &OwnedFd, limit: Duration, interrupt: &Interrupt) -> anyhow::Result<OwnedFd> {
     let limit = Timespec::try_from(limit).context("the limit is too long")?;
     let mut polled = [PollFd::new(listener, PollFlags::IN), PollFd::new(interrupt, PollFlags::empty())];
-    poll(&mut polled, Some(&limit)).context("cannot wait for a connection")?;
+    // A signal also makes the interrupt ready.
+    retry_on_intr(|| poll(&mut polled, Some(&limit))).context("cannot wait for a connection")?;
     anyhow::ensure!(polled[0].revents().contains(PollFlags::IN), "the other process has not connected");
     accept(listener)
 }
