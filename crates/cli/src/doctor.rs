@@ -106,8 +106,10 @@ pub(crate) fn of_directory(domain: &Domain) -> Vec<String> {
     let path = domain.path();
     let removed = elsewhere::in_removed(path);
     let removed = (!removed.is_empty()).then(|| format!("pid {} in a domain that was removed", removed.join(", ")));
-    let strange = domain.strange_files().unwrap_or_default(); // without a domain there are none
-    let strange = strange.iter().map(|file| format!("{}: {}", file.path.display(), file.why));
+    let strange = match domain.strange_files() {
+        Ok(strange) => strange.iter().map(|file| format!("{}: {}", file.path.display(), file.why)).collect(),
+        Err(error) => vec![error.to_string()],
+    };
     let place = if path.is_dir() { place::checks(path) } else { Vec::new() };
     let place = place.into_iter().filter(|check| check.verdict == Verdict::Fail).map(|check| check.found);
     removed.into_iter().chain(strange).chain(place).collect()

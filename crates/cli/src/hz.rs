@@ -14,8 +14,8 @@ use crate::latency::{grouped, readable};
 use crate::options::{PatternArgs, RoomArgs};
 use crate::outcome::{CommandResult, Outcome};
 use crate::output;
+use crate::snapshot::Losses;
 use crate::stdout::was_closed;
-use crate::turned_away::TurnedAway;
 
 /// Shows how often messages are published to topics
 ///
@@ -96,15 +96,15 @@ pub(crate) fn run(domain: &DomainArgs, args: Args) -> CommandResult {
     let mut inbox = output::open(inbox.policy(Policy::DropOldest))?;
     let stop = inbox.stop_handle();
     interrupt.then(move || stop.stop());
-    let (mut last, mut lines, mut turned_away) = (None, 0, TurnedAway::default());
+    let (mut last, mut lines, mut turned_away) = (None, 0, Losses::default());
     while interrupt.signal().is_none() && args.count.is_none_or(|count| lines < count.get()) {
         let begun = Instant::now();
         let mut stretch = listen(&mut inbox, Deadline::after(args.every.max(SHORTEST)), &mut last, &interrupt)?;
         if interrupt.signal().is_some() {
             break;
         }
-        let now = TurnedAway::by(&node);
-        let TurnedAway { too_large, no_memory, .. } = now.since(turned_away);
+        let now = Losses::at(&node);
+        let Losses { too_large, no_memory, .. } = now.since(turned_away);
         stretch.too_large = too_large.saturating_add(no_memory);
         turned_away = now;
         let line = stretch.line(begun.elapsed().as_secs_f64());

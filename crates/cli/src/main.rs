@@ -50,7 +50,6 @@ mod side; //         one side of an exchange
 mod snapshot; //     what a look at a domain found
 mod source; //       --id, --wait, --rate, --redeliver
 mod stdout; //       writes that may block, and end at a signal
-mod turned_away; //  messages that never got into an inbox
 mod value; //        payloads of a type as JSON
 mod wait; //         for a future, a signal and more at once
 mod warnings; //     what is wrong, by name

@@ -15,8 +15,8 @@ use crate::interrupt::Interrupt;
 use crate::latency::counted;
 use crate::options::RoomArgs;
 use crate::outcome::{Usage, say};
+use crate::snapshot::Losses;
 use crate::stdout::{Stdout, Written};
-use crate::turned_away::TurnedAway;
 use crate::value;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -193,7 +193,7 @@ impl Messages {
 /// What a receiver is told besides messages: what it does not get, and why. What was turned away is said once a second at most.
 pub(crate) struct Notices<'n> {
     node: &'n Node,
-    said: TurnedAway,
+    said: Losses,
     at: Option<Instant>,
     is_behind: bool,
 }
@@ -202,7 +202,7 @@ impl<'n> Notices<'n> {
     const EVERY: Duration = Duration::from_secs(1);
 
     pub(crate) fn new(node: &'n Node) -> Self {
-        Self { node, said: TurnedAway::default(), at: None, is_behind: false }
+        Self { node, said: Losses::default(), at: None, is_behind: false }
     }
 
     /// Takes an event that is no message.
@@ -230,8 +230,15 @@ impl<'n> Notices<'n> {
 
     /// Says what was turned away since the last time.
     pub(crate) fn say(&mut self) {
-        let now = TurnedAway::by(self.node);
-        for (count, why) in now.since(self.said).reasons() {
+        let now = Losses::at(self.node);
+        let Losses { too_large, dropped, no_room, no_memory, .. } = now.since(self.said);
+        let reasons = [
+            (too_large, "returned to the publisher: too large for this inbox (see --max-message)"),
+            (dropped, "dropped: the inbox was full"),
+            (no_room, "returned to the publisher: the inbox was full for too long"),
+            (no_memory, "returned to the publisher: it had no memory for them"),
+        ];
+        for (count, why) in reasons.into_iter().filter(|(count, _)| *count > 0) {
             say(format_args!("{} {why}", counted(count, "message")));
         }
         (self.said, self.at, self.is_behind) = (now, Some(Instant::now()), false);

@@ -7,7 +7,13 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// A number, and what there are so many of: `one` for 1, otherwise `more`. Verbs belong to it, as in "message is" and "messages are".
+/// The beginning of such a text: at most this many characters.
+pub(crate) fn harmless_start(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
+}
+
+/// A number with its noun, as in "1 message" and "2 messages": `one` if the number is 1, otherwise `more`. Either may have its verb, too, as
+/// in "message is" and "messages are".
 pub(crate) fn counted(number: impl Copy + Display + PartialEq + From<u8>, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1.into() { one } else { more })
 }

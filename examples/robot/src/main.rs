@@ -5,7 +5,7 @@ mod messages; //   what the processes tell each other
 mod frame; //      a frame of the camera, and its checksum
 mod process; //    the end, the time, and a beat
 mod record; //     a role's file, which survives it
-mod once; //       exactly once, whoever is killed
+mod once; //       each order once, even if its sender or receiver is killed
 mod camera; //     the roles
 mod imu;
 mod detector;

@@ -1,4 +1,4 @@
-//! Exactly once, whoever is killed: what a sender and a receiver have to put on record.
+//! What a sender and a receiver must record so that each message takes effect once, even if either of them is killed.
 //!
 //! A sender that was killed does not know what of its last messages has arrived, so its next run sends all those again, with the same
 //! numbers, that were not processed for certain: it is the sender that doubles. A receiver that was killed between its effect and its

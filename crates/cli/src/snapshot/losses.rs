@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use librpc::Totals;
+use librpc::{Node, Totals};
 
 use super::{ChannelRow, Key, Snapshot};
 use crate::latency::grouped;
@@ -11,14 +11,24 @@ use crate::latency::grouped;
 /// Messages that an inbox did not get, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses {
-    dropped: u64,
+    pub(crate) dropped: u64,
     missed: u64,
-    no_room: u64,
+    pub(crate) no_room: u64,
     pub(crate) too_large: u64,
     pub(crate) no_memory: u64,
 }
 
 impl Losses {
+    /// What the inboxes of this process's node did not get, as their senders count it in memory that the inboxes can read.
+    pub(crate) fn at(node: &Node) -> Self {
+        let mut totals = Totals::default();
+        for inbox in node.stats().inboxes {
+            totals += inbox.ended;
+            inbox.channels.iter().for_each(|channel| totals.add(channel));
+        }
+        Self::from(&totals)
+    }
+
     pub(crate) fn all(self) -> u64 {
         let Self { too_large, no_memory, .. } = self;
         self.crowded_out().saturating_add(too_large).saturating_add(no_memory)
@@ -30,7 +40,8 @@ impl Losses {
         dropped.saturating_add(missed).saturating_add(no_room)
     }
 
-    fn since(self, was: Self) -> Self {
+    /// What has come since an earlier look.
+    pub(crate) fn since(self, was: Self) -> Self {
         Self {
             dropped: self.dropped.saturating_sub(was.dropped),
             missed: self.missed.saturating_sub(was.missed),

@@ -30,7 +30,7 @@ use crate::sys::reactor::{Reactor, Source};
 use crate::sys::slots::{Slot, Slots};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Sent, Socket};
 use crate::sys::sync::{Mutex, MutexGuard};
-use crate::text::harmless;
+use crate::text::harmless_start;
 use crate::wire::{self, Answer, Lend, PROTOCOL, Reason};
 
 /// How long after a failed attempt the next one begins, at first and at most.
@@ -425,7 +425,7 @@ impl HandOver {
             Ok(Answer::Refusal(refusal)) => match Reason::from_number(refusal.reason) {
                 Reason::Busy => Next::Retry,
                 reason => {
-                    let why: String = harmless(&refusal.text).chars().take(REFUSAL_CHARS).collect();
+                    let why = harmless_start(&refusal.text, REFUSAL_CHARS);
                     Next::Refused(reason, why.into())
                 }
             },

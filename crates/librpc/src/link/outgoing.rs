@@ -9,7 +9,7 @@
 //! otherwise it has died.
 
 use crate::sys::OwnedFd;
-use crate::text::{counted, harmless};
+use crate::text::{counted, harmless_start};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -297,7 +297,7 @@ impl Outgoing {
             }
             Reason::Restarted | Reason::NoInbox => Next::Fail(Failure::Gone),
             _ => {
-                let text = harmless(text).chars().take(REFUSAL_CHARS).collect();
+                let text = harmless_start(text, REFUSAL_CHARS);
                 Next::Fail(Failure::Refused { reason, text })
             }
         }

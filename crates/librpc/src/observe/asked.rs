@@ -13,7 +13,7 @@ use crate::sys::clock::Instant;
 use crate::sys::dispose::dispose;
 use crate::sys::poll::Poll;
 use crate::sys::socket::{Cut, Received, Sent, Socket};
-use crate::text::harmless;
+use crate::text::harmless_start;
 use crate::wire::{self, Answer, ListedItem, Observe, PROTOCOL, Page, Reason};
 
 /// The largest answer of a node.
@@ -143,7 +143,9 @@ impl Asked {
             Ok(Answer::Page(page)) => self.page(page).unwrap_or_else(failed),
             Ok(Answer::Refusal(refusal)) => match Reason::from_number(refusal.reason) {
                 Reason::Restarted | Reason::NoInbox => Said::HungUp,
-                reason => Said::Nothing(ObserveError::Refused { reason, text: short(&refusal.text, MAX_TEXT) }),
+                reason => {
+                    Said::Nothing(ObserveError::Refused { reason, text: harmless_start(&refusal.text, MAX_TEXT) })
+                }
             },
             Ok(_) => failed("its answer is to another question".into()),
             Err(error) => failed(error.to_string()),
@@ -155,11 +157,12 @@ impl Asked {
         let Page { version, namespaces, items, next, payloads, left_out } = page;
         if self.pages == 0 {
             self.since = Instant::now(); // it may have been silent for long
-            self.stats.version = short(&version, MAX_NAME);
+            self.stats.version = harmless_start(&version, MAX_NAME);
             (self.stats.payload_bytes, self.stats.payload_limit) = payloads.unwrap_or_default();
             self.stats.published_left_out = left_out.unwrap_or_default();
             let namespaces = namespaces.into_iter().take(MAX_NAMESPACES);
-            self.stats.namespaces = namespaces.map(|(name, number)| (short(&name, MAX_NAME), number)).collect();
+            self.stats.namespaces =
+                namespaces.map(|(name, number)| (harmless_start(&name, MAX_NAME), number)).collect();
         }
         self.pages += 1;
         self.bytes += items.iter().map(page::bytes).sum::<usize>();
@@ -193,11 +196,6 @@ impl Asked {
 fn question(target: Incarnation, after: Option<Cursor>) -> Vec<u8> {
     let behind = after.map(Into::into);
     wire::encode(&Observe { lowest: PROTOCOL, highest: PROTOCOL, target: *target.bytes(), behind })
-}
-
-/// The beginning of a text from another process.
-fn short(text: &str, most: usize) -> String {
-    harmless(text).chars().take(most).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::stats::{
     CallFailures, CallSide, CallStats, ChannelState, ChannelStats, Denial, EndedChannels, InboxStats, NodeStats,
     PublishedTopic, Refused, Totals,
 };
-use crate::text::harmless;
+use crate::text::{harmless, harmless_start};
 use crate::topic::{Pattern, check_topic};
 use crate::wire::{
     ListedAddress, ListedCalls, ListedChannel, ListedDenial, ListedEnded, ListedItem, ListedPlace, ListedRefused,
@@ -248,7 +248,7 @@ const DENIAL_CHARS: usize = 800;
 
 /// A publisher's reason for a denial, as it is kept.
 pub(crate) fn denial_text(text: &str) -> Arc<str> {
-    harmless(text).chars().take(DENIAL_CHARS).collect::<String>().into()
+    harmless_start(text, DENIAL_CHARS).into()
 }
 
 impl From<&Denial> for ListedDenial {

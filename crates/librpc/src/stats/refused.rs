@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::sys::clock::Instant;
 use crate::sys::sync::Mutex;
-use crate::text::{counted, harmless};
+use crate::text::{counted, harmless_start};
 use crate::wire::Reason;
 
 /// How many kinds are remembered.
@@ -68,7 +68,7 @@ fn is_worth_telling(reason: Reason) -> bool {
 
 /// A reason, as it is kept.
 pub(crate) fn refusal_text(text: &str) -> Arc<str> {
-    harmless(text).chars().take(CHARS).collect::<String>().into()
+    harmless_start(text, CHARS).into()
 }
 
 impl RefusedTable {

@@ -14,7 +14,7 @@ use crate::receive::Departure;
 use crate::receive::inbox::{Heard, Inbox, Spoken};
 use crate::send::route::RouteId;
 use crate::sys::clock::Instant;
-use crate::text::harmless;
+use crate::text::harmless_start;
 use crate::wire::{self, Cause};
 
 impl Calling {
@@ -72,7 +72,7 @@ impl Calling {
 
     fn failed(&mut self, number: u64, node: Arc<str>, failure: wire::Failure) {
         let service = self.service.clone();
-        let text: String = harmless(&failure.text).chars().take(wire::Failure::TEXT_CHARS).collect();
+        let text = harmless_start(&failure.text, wire::Failure::TEXT_CHARS);
         let text: Arc<str> = text.into();
         let error = match Cause::from_number(failure.cause) {
             Cause::Busy => CallError::Busy { service, what: format!("node {node:?}: {text}").into() },

@@ -101,7 +101,8 @@ impl InboundChannel {
         self.told.tell(&self.peer, sum, [too_large, dropped, no_room, no_memory])
     }
 
-    /// The same for a channel that was read to its end, and once: whoever has hung up may still count, and the channel must leave.
+    /// The same for a channel that was read to its end, but only once. Its sender may go on counting after it has hung up, and the channel
+    /// must leave all the same.
     #[cold]
     pub(super) fn turned_away_at_last(&mut self) -> Option<TurnedAway> {
         if self.told.ends() { self.turned_away() } else { None }
