@@ -142,6 +142,33 @@ impl Sample {
         }
     }
 
+    /// The address of its payload, for other languages. It is valid for [`Sample::len`] bytes, until the sample is dropped. Reading
+    /// through it is unsafe: where [`Sample::payload`] is `None`, the sender may write the memory at any time, which must not become a
+    /// Rust reference.
+    ///
+    /// ```
+    /// # let domain = librpc::Domain::at(format!("/dev/shm/librpc_doc_as_ptr_{}", std::process::id()));
+    /// # let open = |id| librpc::Node::builder(id).domain(domain.clone()).open();
+    /// # let (viewer, camera) = (open("viewer")?, open("camera")?);
+    /// let mut frames = viewer.subscribe("camera/front")?;
+    /// camera.publisher("camera/front")?.publish(&[7; 1_000_000])?;
+    /// let frame = frames.recv_sample()?.expect("nobody stops this inbox");
+    /// // SAFETY: the sample is there, and it is this long. A volatile read copes with a sender that writes.
+    /// let last = unsafe { frame.as_ptr().add(frame.len() - 1).read_volatile() };
+    /// assert_eq!(last, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn as_ptr(&self) -> *const u8 {
+        match &self.payload {
+            SamplePayload::Copy(bytes) => bytes.as_ptr(),
+            SamplePayload::Lent(lent) if lent.hold.born.is_here() => {
+                let Located { segment, offset, bytes } = &lent.located;
+                segment.mapping().address(*offset, *bytes)
+            }
+            SamplePayload::Lent(_) => std::ptr::NonNull::dangling().as_ptr(), // of no bytes
+        }
+    }
+
     /// Its payload as plain values, without a copy: where [`Sample::payload`] is a slice.
     ///
     /// # Errors

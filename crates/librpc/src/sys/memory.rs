@@ -226,6 +226,11 @@ impl Mapping {
         unsafe { self.region.words(self) }
     }
 
+    /// The address of a part.
+    pub(crate) fn address(&self, offset: u64, bytes: u64) -> *const u8 {
+        self.region.address(offset as usize, bytes as usize)
+    }
+
     /// A part of a memory whose maker is trusted not to write it, as long as somebody here has it.
     pub(crate) fn trusted(&self, offset: u64, bytes: u64, _trust: &Trust) -> &[u8] {
         // SAFETY: nobody writes it, as the maker of the token has promised.

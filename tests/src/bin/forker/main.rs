@@ -200,6 +200,7 @@ fn inboxes() -> Vec<Case> {
         case("Sample::is_lent", "true", |h| h.sample.is_lent().to_string()),
         case("Sample::len", "0", |h| h.sample.len().to_string()),
         case("Sample::is_empty", "true", |h| h.sample.is_empty().to_string()),
+        case("Sample::as_ptr", "1", |h| h.sample.as_ptr().addr().to_string()), // dangling
         case("Sample::payload", "None", |h| format!("{:?}", h.sample.payload())),
         case("Sample::copy_to", "ok", |h| {
             h.sample.copy_to(0, &mut []);

@@ -114,6 +114,11 @@ impl Region {
         librpc_ring::keep_copy();
     }
 
+    /// The address of a part.
+    pub(crate) fn address(&self, offset: usize, bytes: usize) -> *const u8 {
+        self.at(offset, bytes).as_ptr()
+    }
+
     /// A part as a slice.
     ///
     /// # Safety

@@ -67,6 +67,13 @@ impl Region {
         }
     }
 
+    /// The address of a part: of a copy, as in [`Region::slice`].
+    pub(crate) fn address(&self, offset: usize, bytes: usize) -> *const u8 {
+        let mut copy = vec![0; bytes];
+        self.copy_to(offset, &mut copy);
+        copy.leak().as_ptr()
+    }
+
     /// A part as a slice. The words of a simulated machine have no address, so it is a copy of what is there now. It is never freed:
     /// a run has few of them.
     ///
