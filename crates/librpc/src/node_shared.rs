@@ -89,6 +89,12 @@ impl Drop for Owned {
     }
 }
 
+impl Drop for NodeShared {
+    fn drop(&mut self) {
+        self.payloads.end(); // never in a forked child: see above
+    }
+}
+
 /// A node as its inboxes, its outboxes and the background thread know it.
 pub(crate) struct NodeShared {
     pub(crate) id: Arc<str>,

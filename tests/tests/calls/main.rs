@@ -2,6 +2,7 @@
 
 mod counts; // what clients and servers count
 mod lack; //   calls without descriptors, room, or files
+mod late; //   calls whose time is up, and cancelled ones
 mod tasks; //  tasks that wait for calls, in any executor
 
 use std::collections::HashMap;
@@ -169,39 +170,6 @@ fn without_a_server_a_call_fails_at_once_and_a_client_can_wait_for_one() {
     assert!(matches!(ended, CallError::NoServer { .. } | CallError::ServerDied { taken: false, .. }), "{ended}");
     let error = client.call(b"x", CallOptions::new(LONG).to("elsewhere")).unwrap_err();
     assert_eq!(error.to_string(), "nobody serves \"work\" on node \"elsewhere\"");
-}
-
-#[test]
-fn a_server_that_never_answers_costs_the_time_limit_and_no_more() {
-    let domain = TestDomain::new();
-    let (_there, server, _here, client) = pair(&domain);
-    let error = client.call(b"x", SHORT).unwrap_err();
-    assert_eq!(error.to_string(), "service \"work\" has not answered within 50ms");
-    assert!(server.try_recv().unwrap().is_none(), "nobody waits for it any more");
-    let mut call = client.start(b"y", LONG).unwrap();
-    let request = next(&server);
-    assert!(call.try_wait().is_none() && call.wait_timeout(SHORT).is_none() && !request.is_cancelled());
-    assert!(request.time_left().is_some_and(|left| left > LONG / 2));
-    request.reply(b"z").unwrap();
-    assert_eq!(*call.wait_timeout(LONG).unwrap().unwrap(), *b"z");
-}
-
-#[test]
-fn a_cancelled_call_is_seen_by_its_server_and_nothing_is_delivered() {
-    let domain = TestDomain::new();
-    let (_there, server, _here, client) = pair(&domain);
-    let call = client.start(b"x", LONG).unwrap();
-    let request = next(&server);
-    assert!(!request.is_cancelled());
-    drop(call);
-    wait_until(|| request.is_cancelled());
-    assert_eq!(server.in_flight(), 0);
-    request.reply(b"too late").unwrap();
-    drop(client.start(b"given up", LONG).unwrap());
-    let call = client.start(b"y", LONG).unwrap();
-    let request = std::iter::repeat_with(|| next(&server)).find(|request| **request == *b"y").unwrap();
-    request.reply(b"z").unwrap();
-    assert_eq!(*call.wait().unwrap(), *b"z");
 }
 
 #[test]

@@ -230,6 +230,13 @@ impl Payloads {
         self.reap();
     }
 
+    /// Nothing more is lent: the node has ended, so nobody waits for its memory. Receivers have mappings of their own. What is lent holds the
+    /// memory, which holds this, so it would be kept for ever otherwise.
+    pub(crate) fn end(&self) {
+        let lent = std::mem::take(&mut *self.orphans.lock());
+        drop(lent);
+    }
+
     /// Takes back what the receivers over channels that are closed are done with. A system call for each memory.
     pub(crate) fn reap(&self) {
         let mut orphans = self.orphans.lock();

@@ -1,7 +1,10 @@
 //! Memory that is handed over before it is needed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::node::Node;
+use crate::registry::Domain;
 use crate::send::channel::WaitsFor;
 use crate::send::dial;
 use crate::send::lent_queue::Reap;
@@ -11,6 +14,25 @@ use crate::sys::slots::SlotMut;
 use crate::tests::handshakes::Scene;
 
 const LONG: Duration = Duration::from_secs(20);
+
+/// Neither the sample nor the memory keeps the other.
+#[test]
+fn the_memory_of_a_node_that_has_ended_is_given_back_while_a_sample_is_held() {
+    let scene = Scene::new();
+    let mut inbox = scene.victim.inbox().unwrap();
+    let source = Node::builder("source").domain(Domain::at(&scene.path)).open().unwrap();
+    let payloads = Arc::downgrade(&source.shared().payloads);
+    let mut sender = source.connect("victim").unwrap();
+    sender.send(&[7; 1 << 20]).unwrap();
+    let sample = inbox.recv_sample().unwrap().expect("nobody stops this inbox");
+    drop((sender, source));
+    let begun = Instant::now();
+    while payloads.strong_count() > 0 {
+        assert!(begun.elapsed() < LONG, "the memory is kept for ever");
+        std::thread::yield_now();
+    }
+    assert_eq!(sample.to_vec(), [7; 1 << 20]);
+}
 
 /// A publisher that never waits for room waits a moment for each memory, not only for the first one.
 #[test]

@@ -13,7 +13,7 @@ use crate::name::Peer;
 use crate::receive::Departure;
 use crate::receive::inbox::{Heard, Inbox, Spoken};
 use crate::send::route::RouteId;
-use crate::sys::clock::Instant;
+use crate::sys::clock::{Instant, now_ns};
 use crate::text::harmless_start;
 use crate::wire::{self, Cause};
 
@@ -71,10 +71,15 @@ impl Calling {
     }
 
     fn failed(&mut self, number: u64, node: Arc<str>, failure: wire::Failure) {
+        let cause = Cause::from_number(failure.cause);
+        let is_over = |call: &Ongoing| call.deadline.is_some_and(|deadline| deadline <= now_ns());
+        if cause == Cause::Dropped && self.calls.get(number).is_some_and(is_over) {
+            return; // the server dropped it because its time is up: that is what its caller is told
+        }
         let service = self.service.clone();
         let text = harmless_start(&failure.text, wire::Failure::TEXT_CHARS);
         let text: Arc<str> = text.into();
-        let error = match Cause::from_number(failure.cause) {
+        let error = match cause {
             Cause::Busy => CallError::Busy { service, what: format!("node {node:?}: {text}").into() },
             Cause::Unimplemented => CallError::Unimplemented { service, node, text },
             Cause::NotTaken => CallError::ServerDied { service, node, taken: false },
