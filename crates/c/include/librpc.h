@@ -2,8 +2,9 @@
  * librpc: the processes of one machine exchange messages through shared memory, as equal nodes, with no broker.
  *
  * How a function ends. Most return a librpc_status: LIBRPC_STATUS_OK, LIBRPC_STATUS_NONE (nothing is there, which is no error), or a
- * negative one. After a negative one, librpc_last_error() has the whole sentence and the numbers, for this thread. No function ends the
- * program, and nothing unwinds out of one.
+ * negative one. After a negative one, librpc_last_error() has the whole sentence and the numbers, for this thread. Nothing unwinds
+ * out of a function: a defect of the library is LIBRPC_STATUS_INTERNAL, or the end of the program if it shows in the midst of a send or a
+ * receive.
  *
  * Who owns what. A function whose last argument is a pointer to a pointer makes a handle, which is yours: free it with the function of its
  * type, once. If it fails, the pointer is null. Texts that a function returns belong to the handle that it was asked about. Texts and
@@ -18,7 +19,10 @@
  * Options. Structures with options begin with `size`: set it to the sizeof of the structure, and all else to zero or to what you want.
  * Null means the defaults. `librpc_inbox_options options = {.size = sizeof options, .capacity = 1 << 20};`
  *
- * fork(). A child cannot use what it inherits: each function fails with LIBRPC_STATUS_FORKED, or has no effect. It may open its own nodes.
+ * fork(). A child cannot use what it inherits: each function fails with LIBRPC_STATUS_FORKED (LIBRPC_STATUS_CLOSED: it would open
+ * something at an inherited node), or has no effect. It may open its own nodes.
+ *
+ * dlclose(). librpc.so stays in memory once it was loaded, as its threads and what it keeps for each thread are in it.
  *
  * Not here: tasks of Rust's executors, senders that threads share (use a lock), admission by a function.
  */
@@ -451,7 +455,8 @@ typedef struct {
 
 // A message. It is valid until the next receive at its inbox, and no longer than the inbox.
 typedef struct {
-    // Its payload: a private copy, aligned to 64 bytes, or, if the inbox trusts its publishers, where its sender has put it.
+    // Its payload: a private copy, or, if the inbox trusts its publishers, where its sender has put it. It is aligned to 16 bytes; where that
+    // is not enough, receive a sample, which is aligned to 64. Never null.
     const void *data;
     // The length of the payload in bytes.
     size_t size;

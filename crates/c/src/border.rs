@@ -45,8 +45,15 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> librpc_status {
 }
 
 #[cold]
+#[inline(never)]
 fn null(what: &str) -> Failure {
     Failure::new(librpc_status::InvalidArgument, format!("`{what}` is a null pointer"))
+}
+
+#[cold]
+#[inline(never)]
+fn too_many(count: usize, what: &str) -> Failure {
+    Failure::new(librpc_status::InvalidArgument, format!("`{what}` has {count} values: more than any memory"))
 }
 
 /// A handle that C has.
@@ -169,17 +176,17 @@ pub(crate) unsafe fn optional_text<'a>(text: *const c_char, what: &str) -> Resul
 ///
 /// # Safety
 ///
-/// Null, or valid for reading `count` values, which stay as they are during the call.
+/// `count` is 0, or the pointer is null or valid for reading `count` values, which stay as they are during the call.
 #[inline(always)]
 pub(crate) unsafe fn array<'a, T>(values: *const T, count: usize, what: &str) -> Result<&'a [T], Failure> {
+    if count == 0 {
+        return Ok(&[]); // wherever the pointer points
+    }
     if values.is_null() {
-        return if count == 0 { Ok(&[]) } else { Err(null(what)) };
+        return Err(null(what));
     }
     if count > isize::MAX as usize / size_of::<T>() {
-        return Err(Failure::new(
-            librpc_status::InvalidArgument,
-            format!("`{what}` has {count} values: more than any memory"),
-        ));
+        return Err(too_many(count, what));
     }
     // SAFETY: by this function's contract; the length was checked.
     Ok(unsafe { std::slice::from_raw_parts(values, count) })
@@ -196,12 +203,27 @@ pub(crate) unsafe fn payload<'a>(data: *const c_void, size: usize) -> Result<&'a
     unsafe { array(data.cast(), size, "data") }
 }
 
+/// A `bool` that C writes. Everything but 0 is true: a byte that is neither 0 nor 1, out of memory that nobody has set, is no undefined
+/// behaviour here.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Flag(u8);
+
+impl Flag {
+    pub(crate) fn is_set(self) -> bool {
+        self.0 != 0
+    }
+}
+
 /// A structure with options, whose first field is its size. Zeros are the defaults, so a caller that was compiled with an older header
 /// gets the defaults of the fields that it does not know.
 ///
 /// # Safety
 ///
-/// The type has no padding that matters and no invalid values: integers and raw pointers, with a `usize` first.
+/// Every pattern of bits is a value of it: integers, flags and raw pointers, with a `usize` first.
+///
+/// A field that is added later begins behind the old end of the structure: the padding that it has there now is of any value in programs
+/// that were compiled before.
 pub(crate) unsafe trait Options: Copy {}
 
 /// Reads a structure with options. Null: the defaults.
@@ -239,6 +261,13 @@ pub(crate) unsafe fn options<T: Options>(from: *const T, what: &str) -> Result<T
 pub(crate) fn choice<E: Copy>(all: &[E], number: u32, what: &str, kind: &str) -> Result<E, Failure> {
     let one = all.get(number as usize).copied();
     one.ok_or_else(|| Failure::argument(format!("`{what}` is {number}: no {kind}")))
+}
+
+/// How a function fails, off the hot path.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused(failure: impl Into<Failure>) -> librpc_status {
+    remember(failure.into())
 }
 
 /// A time limit; `None`: without limit.

@@ -1,12 +1,12 @@
 //! Calls: the client's side.
 
+use std::cell::UnsafeCell;
 use std::ffi::{CString, c_char, c_void};
 
 use librpc::{CallError, CallOptions, CancelHandle, Client, Pending, Replies, Reply};
 
 use crate::border::{
-    Options, c_text, exclusive, free, guard, guard_or, handle_out, long_limit, optional_text, options, payload, shared,
-    text,
+    Flag, Options, c_text, free, guard, guard_or, handle_out, long_limit, optional_text, options, payload, shared, text,
 };
 use crate::error::{Failure, Kept, librpc_error, librpc_status};
 use crate::inbox::librpc_wait;
@@ -123,10 +123,10 @@ pub struct librpc_call_options {
     /// The server; null: any.
     pub node: *const c_char,
     /// Whether it may be tried again on another server when one dies with it.
-    pub idempotent: bool,
+    pub idempotent: Flag,
 }
 
-// SAFETY: integers and raw pointers, with the size first; a `bool` is 0 or 1 by C's rules.
+// SAFETY: integers, flags and raw pointers, with the size first.
 unsafe impl Options for librpc_call_options {}
 
 /// # Safety
@@ -135,7 +135,7 @@ unsafe impl Options for librpc_call_options {}
 unsafe fn call_options(timeout_ns: u64, from: *const librpc_call_options) -> Result<CallOptions, Failure> {
     // SAFETY: by this function's contract.
     let from = unsafe { options(from, "options") }?;
-    let call = CallOptions::new(long_limit(timeout_ns)).idempotent(from.idempotent);
+    let call = CallOptions::new(long_limit(timeout_ns)).idempotent(from.idempotent.is_set());
     // SAFETY: as above.
     Ok(match unsafe { optional_text(from.node, "options.node") }? {
         Some(node) => call.to(node),
@@ -221,7 +221,7 @@ pub unsafe extern "C" fn librpc_client_call(
 
 /// A call that is in flight. One thread at a time uses it; librpc_pending_cancel() may be called by any.
 pub struct librpc_pending {
-    pub(crate) pending: Pending,
+    pub(crate) pending: UnsafeCell<Pending>,
     cancel: CancelHandle,
 }
 
@@ -247,7 +247,7 @@ pub unsafe extern "C" fn librpc_client_start(
         };
         let pending = client.0.start(request, options)?;
         let cancel = pending.cancel_handle();
-        place.give(librpc_pending { pending, cancel });
+        place.give(librpc_pending { pending: UnsafeCell::new(pending), cancel });
         Ok(librpc_status::Ok)
     })
 }
@@ -262,10 +262,12 @@ pub unsafe extern "C" fn librpc_pending_wait(
 ) -> librpc_status {
     guard(|| {
         // SAFETY: C's handles.
-        let (handle, place) = unsafe { (exclusive(pending, "pending")?, handle_out(reply, "reply")?) };
+        let (handle, place) = unsafe { (shared(pending, "pending")?, handle_out(reply, "reply")?) };
+        // SAFETY: the thread that uses the call is here. Another one that cancels it does not use this field.
+        let call = unsafe { &mut *handle.pending.get() };
         let answer = match timeout_ns {
-            0 => handle.pending.try_wait(),
-            _ => handle.pending.wait_timeout(long_limit(timeout_ns)),
+            0 => call.try_wait(),
+            _ => call.wait_timeout(long_limit(timeout_ns)),
         };
         part(answer, &place)
     })
@@ -287,11 +289,10 @@ fn part(
 /// Cancels a call: it ends with LIBRPC_STATUS_CANCELLED, and its server learns of it. Any thread may call it, while the handle is not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn librpc_pending_cancel(pending: *const librpc_pending) {
-    if !pending.is_null() {
-        // SAFETY: C's handle. This field is written by nobody.
-        let cancel = unsafe { &(*pending).cancel };
+    // SAFETY: C's handle, or null. What another thread may use now is in a cell.
+    if let Some(handle) = unsafe { pending.as_ref() } {
         guard(|| {
-            cancel.cancel();
+            handle.cancel.cancel();
             Ok(librpc_status::Ok)
         });
     }
@@ -306,7 +307,7 @@ pub unsafe extern "C" fn librpc_pending_free(pending: *mut librpc_pending) {
 
 /// The parts of a reply, as they come. One thread at a time uses it; librpc_replies_cancel() may be called by any.
 pub struct librpc_replies {
-    pub(crate) replies: Replies,
+    pub(crate) replies: UnsafeCell<Replies>,
     cancel: CancelHandle,
 }
 
@@ -332,7 +333,7 @@ pub unsafe extern "C" fn librpc_client_call_stream(
         };
         let replies = client.0.call_stream(request, options)?;
         let cancel = replies.cancel_handle();
-        place.give(librpc_replies { replies, cancel });
+        place.give(librpc_replies { replies: UnsafeCell::new(replies), cancel });
         Ok(librpc_status::Ok)
     })
 }
@@ -346,10 +347,12 @@ pub unsafe extern "C" fn librpc_replies_next(
 ) -> librpc_status {
     guard(|| {
         // SAFETY: C's handles.
-        let (handle, place) = unsafe { (exclusive(replies, "replies")?, handle_out(reply, "reply")?) };
+        let (handle, place) = unsafe { (shared(replies, "replies")?, handle_out(reply, "reply")?) };
+        // SAFETY: the thread that uses the replies is here. Another one that cancels them does not use this field.
+        let parts = unsafe { &mut *handle.replies.get() };
         let answer = match timeout_ns {
-            0 => handle.replies.try_next(),
-            _ => handle.replies.next_timeout(long_limit(timeout_ns)),
+            0 => parts.try_next(),
+            _ => parts.next_timeout(long_limit(timeout_ns)),
         };
         part(answer, &place)
     })
@@ -358,18 +361,17 @@ pub unsafe extern "C" fn librpc_replies_next(
 /// Whether the reply is over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn librpc_replies_is_over(replies: *const librpc_replies) -> bool {
-    // SAFETY: C's handle.
-    guard_or(true, || Ok(unsafe { shared(replies, "replies") }?.replies.is_over()))
+    // SAFETY: C's handle, and the thread that uses the replies is here.
+    guard_or(true, || Ok(unsafe { &*shared(replies, "replies")?.replies.get() }.is_over()))
 }
 
 /// As librpc_pending_cancel().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn librpc_replies_cancel(replies: *const librpc_replies) {
-    if !replies.is_null() {
-        // SAFETY: C's handle. This field is written by nobody.
-        let cancel = unsafe { &(*replies).cancel };
+    // SAFETY: C's handle, or null. What another thread may use now is in a cell.
+    if let Some(handle) = unsafe { replies.as_ref() } {
         guard(|| {
-            cancel.cancel();
+            handle.cancel.cancel();
             Ok(librpc_status::Ok)
         });
     }

@@ -259,6 +259,9 @@ pub(crate) struct Kept {
     _texts: (CString, Box<Details>),
 }
 
+// SAFETY: its pointers point into texts that it owns and never changes.
+unsafe impl Send for Kept {}
+
 thread_local! {
     static LAST: RefCell<Option<Box<Kept>>> = const { RefCell::new(None) };
 }

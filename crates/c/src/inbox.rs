@@ -7,7 +7,8 @@ use std::os::fd::AsRawFd;
 use librpc::{Acknowledge, CallbackHandle, Inbox, InboxBuilder, Message, Policy, StopHandle, Wait};
 
 use crate::border::{
-    Options, array, choice, free, guard, guard_or, handle_out, limit, options, out, shared, taken, text,
+    Flag, Options, array, choice, free, guard, guard_or, handle_out, long_limit, options, out, refused, shared, taken,
+    text,
 };
 use crate::error::{Failure, librpc_status};
 use crate::event::{Kept, librpc_event};
@@ -81,17 +82,17 @@ pub struct librpc_inbox_options {
     /// At most this many past messages of each topic, from each publisher that keeps some; 0: all that they keep.
     pub history: u64,
     /// Whether it gets no past messages.
-    pub no_history: bool,
+    pub no_history: Flag,
     /// Whether a message counts as processed only by librpc_inbox_ack(); otherwise by the next receive.
-    pub explicit_ack: bool,
+    pub explicit_ack: Flag,
     /// Whether a subscription gets what its own node publishes, too.
-    pub receive_own: bool,
+    pub receive_own: Flag,
     /// Whether `data` of a large message is where its sender has put it, instead of a copy. Then no sender may be hostile: it could change
     /// the payload while it is read. Samples are never copied.
-    pub trust_publishers: bool,
+    pub trust_publishers: Flag,
 }
 
-// SAFETY: integers and raw pointers, with the size first. A `bool` that is neither 0 nor 1 comes only from a caller that breaks C's rules.
+// SAFETY: integers, flags and raw pointers, with the size first.
 unsafe impl Options for librpc_inbox_options {}
 
 fn builder<'n>(mut builder: InboxBuilder<'n>, from: *const librpc_inbox_options) -> Result<InboxBuilder<'n>, Failure> {
@@ -113,7 +114,7 @@ fn builder<'n>(mut builder: InboxBuilder<'n>, from: *const librpc_inbox_options)
         librpc_policy::DropOldest => builder.policy(Policy::DropOldest),
     };
     builder = builder.wait(librpc_wait::chosen(from.wait)?);
-    if from.no_history {
+    if from.no_history.is_set() {
         builder = builder.history(0);
     } else if from.history != 0 {
         builder = builder.history(usize::try_from(from.history).unwrap_or(usize::MAX));
@@ -126,14 +127,14 @@ fn builder<'n>(mut builder: InboxBuilder<'n>, from: *const librpc_inbox_options)
     if let Some(schema) = unsafe { schema(from.schema) }? {
         builder = builder.schema(schema);
     }
-    if from.explicit_ack {
+    if from.explicit_ack.is_set() {
         builder = builder.acknowledge(Acknowledge::Explicit);
     }
-    if from.trust_publishers {
+    if from.trust_publishers.is_set() {
         // SAFETY: the caller promises it: the comment of the option says what.
         builder = unsafe { builder.trust_publishers() };
     }
-    Ok(builder.receive_own(from.receive_own))
+    Ok(builder.receive_own(from.receive_own.is_set()))
 }
 
 /// Receives messages. One thread at a time uses it; librpc_inbox_stop() may be called by any.
@@ -242,16 +243,25 @@ pub unsafe extern "C" fn librpc_inbox_recv(
     timeout_ns: u64,
     message: *mut librpc_message,
 ) -> librpc_status {
-    // SAFETY: as this function.
+    // SAFETY: C's handle and place, or null; the thread that uses the inbox is here. Each call that ends the message begins with `begin`,
+    // or writes over it.
     unsafe {
-        receive(inbox, message, |inbox| match timeout_ns {
-            0 => inbox.try_recv(),
-            _ => match limit(timeout_ns) {
-                None => inbox.recv(),
-                Some(limit) => inbox.recv_timeout(limit),
-            },
-        })
+        if let Some(handle) = inbox.as_ref()
+            && !message.is_null()
+            && let Some(payload) = (*handle.inbox.get()).recv_at_hand()
+        {
+            message.write(handle.more.keep_last(handle.inbox.get(), payload));
+            return librpc_status::Ok;
+        }
+        recv(inbox, timeout_ns, message)
     }
+}
+
+/// A receive that is not on the hot path.
+#[inline(never)]
+unsafe fn recv(inbox: *mut librpc_inbox, timeout_ns: u64, message: *mut librpc_message) -> librpc_status {
+    // SAFETY: as librpc_inbox_recv().
+    unsafe { receive(inbox, message, |inbox| inbox.recv_timeout(long_limit(timeout_ns))) }
 }
 
 /// As librpc_inbox_recv(), but the newest message of those that wait; older ones are passed over, and `missed` counts them.
@@ -262,15 +272,7 @@ pub unsafe extern "C" fn librpc_inbox_recv_latest(
     message: *mut librpc_message,
 ) -> librpc_status {
     // SAFETY: as this function.
-    unsafe {
-        receive(inbox, message, |inbox| match timeout_ns {
-            0 => inbox.try_recv_latest(),
-            _ => match limit(timeout_ns) {
-                None => inbox.recv_latest(),
-                Some(limit) => inbox.recv_latest_timeout(limit),
-            },
-        })
-    }
+    unsafe { receive(inbox, message, |inbox| inbox.recv_latest_timeout(long_limit(timeout_ns))) }
 }
 
 #[inline(always)]
@@ -285,13 +287,14 @@ unsafe fn receive(
             // SAFETY: C's handles.
             let (handle, place) = unsafe { (shared(handle, "inbox")?, out(message, "message")?) };
             // SAFETY: the thread that uses the inbox is here.
-            match receive(unsafe { handle.begin() })? {
-                Some(message) => {
+            match receive(unsafe { handle.begin() }) {
+                Ok(Some(message)) => {
                     // SAFETY: every call that ends the message begins with `begin`.
                     place.set(unsafe { handle.more.keep(message) });
                     Ok(librpc_status::Ok)
                 }
-                None => Ok(librpc_status::None),
+                Ok(None) => Ok(librpc_status::None),
+                Err(error) => Ok(refused(error)),
             }
         },
     )
@@ -310,13 +313,7 @@ pub unsafe extern "C" fn librpc_inbox_recv_sample(
         let (handle, place) = unsafe { (shared(inbox, "inbox")?, handle_out(sample, "sample")?) };
         // SAFETY: the thread that uses the inbox is here.
         let inbox = unsafe { handle.begin() };
-        let sample = match timeout_ns {
-            0 => inbox.try_recv_sample(),
-            _ => match limit(timeout_ns) {
-                None => inbox.recv_sample(),
-                Some(limit) => inbox.recv_sample_timeout(limit),
-            },
-        };
+        let sample = inbox.recv_sample_timeout(long_limit(timeout_ns));
         Ok(sample?.map_or(librpc_status::None, |sample| {
             place.give(librpc_sample::new(sample));
             librpc_status::Ok
@@ -337,13 +334,7 @@ pub unsafe extern "C" fn librpc_inbox_recv_event(
         let (handle, place) = unsafe { (shared(inbox, "inbox")?, out(event, "event")?) };
         // SAFETY: the thread that uses the inbox is here.
         let (inbox, kept) = unsafe { (handle.begin(), &mut *handle.event.get()) };
-        let event = match timeout_ns {
-            0 => inbox.try_recv_event(),
-            _ => match limit(timeout_ns) {
-                None => inbox.recv_event(),
-                Some(limit) => inbox.recv_event_timeout(limit),
-            },
-        };
+        let event = inbox.recv_event_timeout(long_limit(timeout_ns));
         match event? {
             Some(event) => {
                 // SAFETY: every call that ends the event begins with `begin`.

@@ -31,3 +31,26 @@ use std::ffi::c_char;
 pub extern "C" fn librpc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
+
+// What the header says about threads: any number of them may use, or look at, these at once, and each may end in another one.
+const fn any_threads<T: Send + Sync>() {}
+const fn one_thread_at_a_time<T: Send>() {}
+const _: () = {
+    any_threads::<node::librpc_node>();
+    any_threads::<call::librpc_client>();
+    any_threads::<serve::librpc_server>();
+    any_threads::<message::librpc_sample>();
+    any_threads::<call::librpc_reply>();
+    any_threads::<serve::librpc_request>();
+    any_threads::<stats::librpc_stats>();
+    any_threads::<stats::librpc_nodes>();
+    one_thread_at_a_time::<inbox::librpc_callback>();
+    one_thread_at_a_time::<librpc::Inbox>(); // in librpc_inbox, with pointers into itself
+    one_thread_at_a_time::<publish::librpc_publisher>();
+    one_thread_at_a_time::<send::librpc_sender>();
+    one_thread_at_a_time::<send::librpc_loan>();
+    one_thread_at_a_time::<outbox::librpc_outbox>();
+    one_thread_at_a_time::<call::librpc_pending>();
+    one_thread_at_a_time::<call::librpc_replies>();
+    one_thread_at_a_time::<serve::librpc_reply_stream>();
+};

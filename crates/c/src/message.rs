@@ -1,10 +1,11 @@
 //! Messages and samples: what was received.
 
-use std::cell::{OnceCell, UnsafeCell};
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
+use std::sync::OnceLock;
 
-use librpc::{Message, Peer, Sample};
+use librpc::{Inbox, Message, Peer, Sample};
 
 use crate::border::{c_text, free, guard, ns, out, shared};
 use crate::error::{Failure, librpc_status};
@@ -17,7 +18,8 @@ const TOPIC: usize = librpc::MAX_TOPIC_BYTES + 1;
 /// A message. It is valid until the next receive at its inbox, and no longer than the inbox.
 #[repr(C)]
 pub struct librpc_message {
-    /// Its payload: a private copy, aligned to 64 bytes, or, if the inbox trusts its publishers, where its sender has put it.
+    /// Its payload: a private copy, or, if the inbox trusts its publishers, where its sender has put it. It is aligned to 16 bytes; where that
+    /// is not enough, receive a sample, which is aligned to 64. Never null.
     pub data: *const c_void,
     /// The length of the payload in bytes.
     pub size: usize,
@@ -27,6 +29,8 @@ pub struct librpc_message {
 
 /// What else is known about a message.
 pub struct librpc_message_more {
+    /// The inbox whose last message it is; null: it is the one below, if there is one.
+    inbox: Cell<*const Inbox>,
     message: UnsafeCell<Option<Message<'static>>>,
     texts: UnsafeCell<Texts>,
 }
@@ -39,7 +43,8 @@ struct Texts {
 
 impl Default for librpc_message_more {
     fn default() -> Self {
-        Self { message: UnsafeCell::new(None), texts: UnsafeCell::new(Texts { sender: [0; ID], topic: [0; TOPIC] }) }
+        let texts = Texts { sender: [0; ID], topic: [0; TOPIC] };
+        Self { inbox: Cell::new(ptr::null()), message: UnsafeCell::new(None), texts: UnsafeCell::new(texts) }
     }
 }
 
@@ -51,12 +56,30 @@ impl librpc_message_more {
     /// `forget` is called before the message ends. Nobody else uses this now.
     #[inline(always)]
     pub(crate) unsafe fn keep(&self, message: Message<'_>) -> librpc_message {
-        let payload = message.payload();
+        let seen = self.seen(message.payload());
         // SAFETY: only the lifetime differs; by this function's contract the message is forgotten before it ends.
         let message = unsafe { std::mem::transmute::<Message<'_>, Message<'static>>(message) };
         // SAFETY: nobody else uses it, by this function's contract.
         unsafe { *self.message.get() = Some(message) };
-        librpc_message { data: payload.as_ptr().cast(), size: payload.len(), more: self }
+        seen
+    }
+
+    /// Keeps the last message of an inbox, which has this payload, and returns it as C sees it.
+    ///
+    /// # Safety
+    ///
+    /// As of `keep`.
+    #[inline(always)]
+    pub(crate) unsafe fn keep_last(&self, inbox: *const Inbox, payload: &[u8]) -> librpc_message {
+        self.inbox.set(inbox);
+        self.seen(payload)
+    }
+
+    #[inline(always)]
+    fn seen(&self, payload: &[u8]) -> librpc_message {
+        // One without bytes is nowhere; what is said about the alignment holds for it, too.
+        let data = if payload.is_empty() { ptr::without_provenance(16) } else { payload.as_ptr().cast() };
+        librpc_message { data, size: payload.len(), more: self }
     }
 
     /// Forgets the message.
@@ -68,9 +91,14 @@ impl librpc_message_more {
     pub(crate) unsafe fn forget(&self) {
         // SAFETY: by this function's contract.
         unsafe { *self.message.get() = None };
+        self.inbox.set(ptr::null());
     }
 
     fn message(&self) -> Result<Message<'static>, Failure> {
+        // SAFETY: it is null, or an inbox that is there as long as its messages, and has returned one.
+        if let Some(inbox) = unsafe { self.inbox.get().as_ref() } {
+            return Ok(inbox.received());
+        }
         // SAFETY: it is written only by a receive, in the thread that uses the inbox.
         unsafe { *self.message.get() }
             .ok_or_else(|| Failure::argument("the message is not valid any more: the next receive has begun"))
@@ -196,13 +224,13 @@ fn with_message(
 /// inbox and its node.
 pub struct librpc_sample {
     pub(crate) sample: Sample,
-    sender: OnceCell<CString>,
-    topic: OnceCell<Option<CString>>,
+    sender: OnceLock<CString>,
+    topic: OnceLock<Option<CString>>,
 }
 
 impl librpc_sample {
     pub(crate) fn new(sample: Sample) -> Self {
-        Self { sample, sender: OnceCell::new(), topic: OnceCell::new() }
+        Self { sample, sender: OnceLock::new(), topic: OnceLock::new() }
     }
 
     pub(crate) fn sender(&self) -> *const c_char {

@@ -5,8 +5,8 @@ use std::ffi::{CString, c_char};
 use librpc::{Admission, Domain, Limits, Node, NodeBuilder, Rule};
 
 use crate::border::{
-    Options, array, c_text, choice, free, guard, guard_or, handle_out, long_limit, optional_text, options, shared,
-    taken, text,
+    Flag, Options, array, c_text, choice, free, guard, guard_or, handle_out, long_limit, optional_text, options,
+    shared, taken, text,
 };
 use crate::error::{Failure, librpc_status};
 
@@ -45,7 +45,7 @@ pub struct librpc_rule {
     /// The executable.
     pub path: *const c_char,
     /// Whether it must hold together with the rule before it.
-    pub and_previous: bool,
+    pub and_previous: Flag,
 }
 
 /// Who may read the topics, or call the services, that match a pattern: whoever one of the rules admits. No rules: nobody.
@@ -69,9 +69,9 @@ pub struct librpc_node_options {
     /// The name of a domain, or the path of its directory; null: what LIBRPC_DOMAIN says, otherwise the user's own.
     pub domain: *const c_char,
     /// Whether the domain is shared with the group `shared_gid`. All of its members set this alike.
-    pub shared: bool,
+    pub shared: Flag,
     /// Whether nobody is admitted who no rule admits. Otherwise processes of the same user are, if there are no rules.
-    pub admit_nobody: bool,
+    pub admit_nobody: Flag,
     /// See `shared`.
     pub shared_gid: u32,
     /// Who may send to this node: whoever one of the rules admits. Null: processes of the same user.
@@ -98,7 +98,7 @@ pub struct librpc_node_options {
     pub handshake_timeout_ns: u64,
 }
 
-// SAFETY: integers and raw pointers, with the size first; a `bool` is 0 or 1 by C's rules.
+// SAFETY: integers, flags and raw pointers, with the size first.
 unsafe impl Options for librpc_node_options {}
 
 fn admission(rules: &[librpc_rule]) -> Result<Admission, Failure> {
@@ -112,7 +112,7 @@ fn admission(rules: &[librpc_rule]) -> Result<Admission, Failure> {
             // SAFETY: C's text.
             librpc_rule_kind::Executable => Rule::Executable(unsafe { text(rule.path, "rule.path") }?.into()),
         };
-        match sets.last_mut().filter(|_| rule.and_previous) {
+        match sets.last_mut().filter(|_| rule.and_previous.is_set()) {
             Some(set) => set.push(one),
             None => sets.push(vec![one]),
         }
@@ -125,13 +125,13 @@ fn builder(id: &str, from: *const librpc_node_options) -> Result<NodeBuilder, Fa
     let from = unsafe { options(from, "options") }?;
     // SAFETY: C's text, or null.
     let mut domain = domain(unsafe { optional_text(from.domain, "options.domain") }?);
-    if from.shared {
+    if from.shared.is_set() {
         domain = domain.shared_with_group(from.shared_gid);
     }
     let mut builder = Node::builder(id).domain(domain);
     // SAFETY: C's array, or null.
     let admit = unsafe { array(from.admit, from.admit_count, "options.admit") }?;
-    if !admit.is_empty() || from.admit_nobody {
+    if !admit.is_empty() || from.admit_nobody.is_set() {
         builder = builder.admit(admission(admit)?);
     }
     type Set = fn(NodeBuilder, &str, Admission) -> NodeBuilder;

@@ -5,7 +5,8 @@ use std::ffi::{CString, c_char, c_void};
 use librpc::{Publisher, PublisherEvent, Receipt, SendError, SubscriptionEnd};
 
 use crate::border::{
-    Options, c_text, exclusive, free, guard, guard_or, handle_out, long_limit, options, out, payload, shared, text,
+    Flag, Options, c_text, exclusive, free, guard, guard_or, handle_out, long_limit, options, out, payload, refused,
+    shared, text,
 };
 use crate::error::{Failure, Kept, librpc_error, librpc_reason, librpc_status};
 use crate::node::librpc_node;
@@ -27,12 +28,12 @@ pub struct librpc_publisher_options {
     /// How long a publish waits while an inbox is full, in ns; by default 1 s.
     pub timeout_ns: u64,
     /// Whether it never waits for an inbox that is full: that one misses the message.
-    pub never_waits: bool,
+    pub never_waits: Flag,
     /// Whether each message says when it was sent.
-    pub stamp_all: bool,
+    pub stamp_all: Flag,
 }
 
-// SAFETY: integers and raw pointers, with the size first; a `bool` is 0 or 1 by C's rules.
+// SAFETY: integers, flags and raw pointers, with the size first.
 unsafe impl Options for librpc_publisher_options {}
 
 /// Publishes a topic. One thread at a time uses it.
@@ -71,10 +72,10 @@ pub unsafe extern "C" fn librpc_publisher_open(
         if from.history_bytes != 0 {
             builder = builder.history_bytes(from.history_bytes);
         }
-        if from.never_waits {
+        if from.never_waits.is_set() {
             builder = builder.never_waits();
         }
-        if from.stamp_all {
+        if from.stamp_all.is_set() {
             builder = builder.stamp_all();
         }
         let mut publisher = builder.open()?;
@@ -148,10 +149,14 @@ pub unsafe extern "C" fn librpc_publisher_publish(
         || {
             // SAFETY: C's handle and bytes.
             let (handle, bytes) = unsafe { (exclusive(publisher, "publisher")?, payload(data, size)?) };
-            let got = handle.publisher.publish(bytes)?;
-            // SAFETY: C's place, or null.
-            unsafe { handle.undelivered.note(got, receipt) };
-            Ok(librpc_status::Ok)
+            Ok(match handle.publisher.publish(bytes) {
+                Ok(got) => {
+                    // SAFETY: C's place, or null.
+                    unsafe { handle.undelivered.note(got, receipt) };
+                    librpc_status::Ok
+                }
+                Err(error) => refused(error),
+            })
         },
     )
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use librpc::{Account, Loan, Rate, Returned, ReturnedError, Sender};
 
 use crate::border::{
-    Options, c_text, exclusive, free, guard, guard_or, handle_out, long_limit, ns, options, out, payload, shared, text,
+    Flag, Options, c_text, exclusive, free, guard, guard_or, handle_out, long_limit, ns, options, out, payload,
+    refused, shared, text,
 };
 use crate::error::{Failure, librpc_status};
 use crate::node::librpc_node;
@@ -24,10 +25,10 @@ pub struct librpc_sender_options {
     /// How long a send waits while the inbox is full, in ns; by default 1 s.
     pub timeout_ns: u64,
     /// Whether each message says when it was sent.
-    pub stamp_all: bool,
+    pub stamp_all: Flag,
 }
 
-// SAFETY: integers and raw pointers, with the size first; a `bool` is 0 or 1 by C's rules.
+// SAFETY: integers, flags and raw pointers, with the size first.
 unsafe impl Options for librpc_sender_options {}
 
 /// Sends to one node. One thread at a time uses it.
@@ -51,7 +52,7 @@ pub unsafe extern "C" fn librpc_connect(
         let mut builder = node.0.sender_builder(to).wait(long_limit(timeout_ns));
         // SAFETY: C's structure, or null.
         let schema = unsafe { schema(from.schema) }?;
-        let mut sender = match (timeout_ns, &schema, from.stamp_all) {
+        let mut sender = match (timeout_ns, &schema, from.stamp_all.is_set()) {
             (0, None, false) => node.0.try_connect(to)?,
             (_, _, stamps_all) => {
                 if let Some(schema) = schema {
@@ -79,15 +80,31 @@ pub unsafe extern "C" fn librpc_sender_send(
     data: *const c_void,
     size: usize,
 ) -> librpc_status {
-    guard(
-        #[inline(always)]
-        || {
-            // SAFETY: C's handle and bytes.
-            let (sender, bytes) = unsafe { (exclusive(sender, "sender")?, payload(data, size)?) };
-            sender.0.send(bytes)?;
-            Ok(librpc_status::Ok)
-        },
-    )
+    // SAFETY: C's handle and bytes. What is null, or has a size that no memory has, is told off the hot path.
+    unsafe {
+        let (Some(sender), false, ..=MAX) = (sender.as_mut(), data.is_null(), size) else {
+            return send(sender, data, size);
+        };
+        match sender.0.send(std::slice::from_raw_parts(data.cast(), size)) {
+            Ok(()) => librpc_status::Ok,
+            Err(error) => refused(error),
+        }
+    }
+}
+
+/// The longest slice.
+const MAX: usize = isize::MAX as usize;
+
+/// A send whose arguments are to be checked one by one.
+#[cold]
+#[inline(never)]
+unsafe fn send(sender: *mut librpc_sender, data: *const c_void, size: usize) -> librpc_status {
+    guard(|| {
+        // SAFETY: as librpc_sender_send().
+        let (sender, bytes) = unsafe { (exclusive(sender, "sender")?, payload(data, size)?) };
+        sender.0.send(bytes)?;
+        Ok(librpc_status::Ok)
+    })
 }
 
 /// As librpc_sender_send(), with a time limit of its own: 0 does not wait (LIBRPC_STATUS_FULL if there is no room).
@@ -220,7 +237,7 @@ pub struct librpc_rate {
     /// How many bytes may come at once; 0: as many as per second.
     pub bytes_burst: u32,
     /// Whether a send over the limit fails with LIBRPC_STATUS_RATE_LIMITED. Otherwise it waits.
-    pub or_fail: bool,
+    pub or_fail: Flag,
 }
 
 /// A rate limit that C describes.
@@ -241,7 +258,7 @@ pub(crate) unsafe fn rate(from: *const librpc_rate) -> Option<Rate> {
         (Some(messages), Some(bytes)) => Rate::messages(messages.0, messages.1).and_bytes(bytes.0, bytes.1),
         (None, None) => return None,
     };
-    Some(if from.or_fail { rate.or_fail() } else { rate })
+    Some(if from.or_fail.is_set() { rate.or_fail() } else { rate })
 }
 
 /// Limits how fast it sends. Null or zeros: no limit.

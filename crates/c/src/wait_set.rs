@@ -70,8 +70,8 @@ pub unsafe extern "C" fn librpc_wait_set_add_pending(
     token: u64,
     pending: *const librpc_pending,
 ) -> librpc_status {
-    // SAFETY: C's handles.
-    unsafe { add(set, token, shared(pending, "pending").map(|handle| &handle.pending)) }
+    // SAFETY: C's handles, and the thread that uses the call is here.
+    unsafe { add(set, token, shared(pending, "pending").map(|handle| &*handle.pending.get())) }
 }
 
 /// Adds replies: reported when a part, or the end, has come.
@@ -81,8 +81,8 @@ pub unsafe extern "C" fn librpc_wait_set_add_replies(
     token: u64,
     replies: *const librpc_replies,
 ) -> librpc_status {
-    // SAFETY: C's handles.
-    unsafe { add(set, token, shared(replies, "replies").map(|handle| &handle.replies)) }
+    // SAFETY: C's handles, and the thread that uses the replies is here.
+    unsafe { add(set, token, shared(replies, "replies").map(|handle| &*handle.replies.get())) }
 }
 
 /// Adds a publisher: reported when it has an event.

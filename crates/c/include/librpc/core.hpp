@@ -228,10 +228,11 @@ public:
         return value;
     }
 
-    // The bytes as an array of values, in place. Payloads are aligned to 64 bytes. What is left over at the end is not shown.
+    // The bytes as an array of values, in place. The payload of a message is aligned to 16 bytes, that of a sample, a request or a reply to
+    // 64; a value that needs more is not read in place. What is left over at the end is not shown.
     template <class T>
     std::pair<const T*, std::size_t> array() const noexcept {
-        static_assert(std::is_trivially_copyable_v<T>);
+        static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 64);
         return {reinterpret_cast<const T*>(data_), size_ / sizeof(T)};
     }
 

@@ -203,8 +203,9 @@ private:
     detail::Handle<librpc_inbox, librpc_inbox_free> handle_;
 };
 
-// A function that is called for each message, in a thread of the library's. Destroying it stops it. What it throws ends it: its message
-// stays unprocessed, and stop() throws it again.
+// A function that is called for each message, in a thread of the library's. Destroying it stops it, and waits until the function has
+// returned; the function itself may stop or destroy it, too, which does not wait. What it throws ends it: its message stays unprocessed, the
+// inbox closes, and stop() throws it again. So look at stop(), or catch in the function.
 class Callback {
 public:
     using Function = std::function<void(const Message&)>;
@@ -230,13 +231,14 @@ public:
 
 private:
     friend class Node;
-    struct State {
+    struct State : std::enable_shared_from_this<State> {
         Function function;
         std::exception_ptr thrown;
     };
-    explicit Callback(Function function) : state_(new State{std::move(function), nullptr}) {}
+    explicit Callback(Function function) : state_(std::make_shared<State>()) { state_->function = std::move(function); }
     static int call(void* context, const librpc_message* message) noexcept {
-        auto* state = static_cast<State*>(context);
+        // The function may destroy its own Callback, and then nobody waits for it: it keeps what it runs on.
+        std::shared_ptr<State> state = static_cast<State*>(context)->shared_from_this();
 #ifdef __cpp_exceptions
         try {
             state->function(Message(*message));
@@ -250,7 +252,7 @@ private:
         return 0;
 #endif
     }
-    std::unique_ptr<State> state_;
+    std::shared_ptr<State> state_;
     librpc_callback* handle_ = nullptr;
 };
 

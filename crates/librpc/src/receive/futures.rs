@@ -58,7 +58,7 @@ impl Inbox {
     ///
     /// [`RecvError`].
     pub async fn recv_event_async(&mut self) -> Result<Option<Event<'_>>, RecvError> {
-        let found = poll_fn(|context| self.poll_to_receive(context, |inbox| inbox.find_event(Until::Now))).await?;
+        let found = poll_fn(|context| self.poll_to_receive(context, |inbox| inbox.find_event(|| Until::Now))).await?;
         Ok(found.and_then(|found| self.event_found(found)))
     }
 

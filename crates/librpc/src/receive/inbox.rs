@@ -116,7 +116,7 @@ impl Inbox {
     /// [`RecvError`].
     #[inline]
     pub fn recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
-        self.message(Until::Forever)
+        self.message(|| Until::Forever)
     }
 
     /// The next message, if there is one. Does not block.
@@ -126,17 +126,32 @@ impl Inbox {
     /// [`RecvError`].
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<'_>>, RecvError> {
-        self.message(Until::Now)
+        self.message(|| Until::Now)
     }
 
-    /// Waits for the next message, at most this long. `None`: the time is up, or the inbox was stopped.
+    /// Waits for the next message, at most this long: with a limit of 0 as [`Inbox::try_recv`]. `None`: the time is up, or the inbox was
+    /// stopped.
     ///
     /// # Errors
     ///
     /// [`RecvError`].
     #[inline]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Message<'_>>, RecvError> {
-        self.message(until(timeout))
+        self.message(|| until(timeout))
+    }
+
+    /// For bindings of other languages: the payload of the next message, if it is like the last one and at hand. It is compiled into its
+    /// caller, which saves a call. `None`: any other receive.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn recv_at_hand(&mut self) -> Option<&[u8]> {
+        self.goes_on_here().then_some(self.receiver.payload())
+    }
+
+    /// For bindings: the message that the last receive has returned. Only if it has returned one.
+    #[doc(hidden)]
+    pub fn received(&self) -> Message<'_> {
+        self.receiver.message_found()
     }
 
     /// Waits for what comes next: a message, a sender that joins or leaves, or a topic that is denied. `None` as in
@@ -147,7 +162,7 @@ impl Inbox {
     /// [`RecvError`].
     #[inline]
     pub fn recv_event(&mut self) -> Result<Option<Event<'_>>, RecvError> {
-        self.event(Until::Forever)
+        self.event(|| Until::Forever)
     }
 
     /// The next event, if there is one. Does not block.
@@ -157,7 +172,7 @@ impl Inbox {
     /// [`RecvError`].
     #[inline]
     pub fn try_recv_event(&mut self) -> Result<Option<Event<'_>>, RecvError> {
-        self.event(Until::Now)
+        self.event(|| Until::Now)
     }
 
     /// Waits for what comes next, at most this long. `None` as in [`Inbox::recv_timeout`].
@@ -167,7 +182,7 @@ impl Inbox {
     /// [`RecvError`].
     #[inline]
     pub fn recv_event_timeout(&mut self, timeout: Duration) -> Result<Option<Event<'_>>, RecvError> {
-        self.event(until(timeout))
+        self.event(|| until(timeout))
     }
 
     /// Waits for the next message, as a sample: owned, and with a large payload where its sender has put it. `None` as in
@@ -230,22 +245,23 @@ impl Inbox {
         StopHandle(self.shared.clone())
     }
 
+    /// The limit is asked for only where the hot path ends: it may read the clock.
     #[inline(always)]
-    fn message(&mut self, until: Until) -> Result<Option<Message<'_>>, RecvError> {
+    fn message(&mut self, until: impl FnOnce() -> Until) -> Result<Option<Message<'_>>, RecvError> {
         if self.goes_on() {
             return Ok(Some(self.receiver.message()));
         }
-        Ok(self.next_message(until)?.then(|| self.receiver.message_found()))
+        Ok(self.next_message(until())?.then(|| self.receiver.message_found()))
     }
 
     #[inline(always)]
-    fn event(&mut self, until: Until) -> Result<Option<Event<'_>>, RecvError> {
+    fn event(&mut self, until: impl FnOnce() -> Until) -> Result<Option<Event<'_>>, RecvError> {
         Ok(self.find_event(until)?.and_then(|found| self.event_found(found)))
     }
 
     #[inline(always)]
-    pub(super) fn find_event(&mut self, until: Until) -> Result<Option<Found>, RecvError> {
-        if self.goes_on() { Ok(Some(Found::Message)) } else { self.step(until, Wanted::Events) }
+    pub(super) fn find_event(&mut self, until: impl FnOnce() -> Until) -> Result<Option<Found>, RecvError> {
+        if self.goes_on() { Ok(Some(Found::Message)) } else { self.step(until(), Wanted::Events) }
     }
 
     #[inline(always)]
@@ -327,6 +343,11 @@ impl Inbox {
     /// written and read again.
     #[inline(never)]
     pub(super) fn goes_on(&mut self) -> bool {
+        self.goes_on_here()
+    }
+
+    #[inline(always)]
+    fn goes_on_here(&mut self) -> bool {
         self.born.is_here() && self.receiver.goes_on(self.acknowledge == Acknowledge::Implicit)
     }
 
@@ -357,8 +378,11 @@ impl Inbox {
     }
 }
 
-/// A limit as a point in time. One that is too far away counts as no limit.
+/// A limit as a point in time. None at all does not wait; one that is too far away counts as no limit.
 pub(super) fn until(limit: Duration) -> Until {
+    if limit.is_zero() {
+        return Until::Now;
+    }
     Instant::now().checked_add(limit).map_or(Until::Forever, Until::Deadline)
 }
 

@@ -188,6 +188,8 @@ fn inboxes() -> Vec<Case> {
         case("Inbox::recv (a subscription)", INBOX, |mut h| went(h.subscriber.recv())),
         case("Inbox::try_recv", INBOX, |mut h| went(h.inbox.try_recv())),
         case("Inbox::recv_timeout", INBOX, |mut h| went(h.inbox.recv_timeout(LIMIT))),
+        case("Inbox::recv_at_hand", "None", |mut h| format!("{:?}", h.inbox.recv_at_hand())),
+        case("Inbox::received", "peer", |h| h.inbox.received().sender().to_owned()),
         case("Inbox::recv_sample", INBOX, |mut h| went(h.inbox.recv_sample())),
         case("Inbox::try_recv_sample", INBOX, |mut h| went(h.inbox.try_recv_sample())),
         case("Inbox::recv_sample_timeout", INBOX, |mut h| went(h.inbox.recv_sample_timeout(LIMIT))),

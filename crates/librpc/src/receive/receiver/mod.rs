@@ -197,6 +197,12 @@ impl Receiver {
         })
     }
 
+    /// The payload of the message that was found last, if it is not lent.
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// The message that was found last, if its payload is not lent.
     #[inline(always)]
     pub(crate) fn message(&self) -> Message<'_> {
