@@ -78,13 +78,16 @@ pub(super) struct Inner<S> {
     waiters: u32,
     /// Whether a task may wait.
     has_tasks: bool,
+    /// Whether a task waits that has found the inbox taken: who has it wakes the task.
+    has_left_out: bool,
     pub(super) side: S,
 }
 
 impl<S: Side> Exchange<S> {
     pub(super) fn new(inbox: Inbox, side: S, reactor: &Arc<Reactor>) -> Self {
         let (shared, tasks) = (inbox.shared().clone(), Tasks::new(reactor, Some(inbox.poll())));
-        let inner = Inner { inbox: Some(Box::new(inbox)), is_closed: false, waiters: 0, has_tasks: false, side };
+        let (has_tasks, has_left_out) = (false, false);
+        let inner = Inner { inbox: Some(Box::new(inbox)), is_closed: false, waiters: 0, has_tasks, has_left_out, side };
         let (inner, born, visits) = (Mutex::new(inner), fork::Born::now(), AtomicU64::new(FIRST_VISIT));
         Self { inner, changed: Condvar::default(), inbox: shared, tasks, born, visits }
     }
@@ -120,6 +123,7 @@ impl<S: Side> Exchange<S> {
         if inner.waiters > 0 {
             self.changed.notify_all();
         }
+        inner.has_left_out = false;
         if std::mem::take(&mut inner.has_tasks) {
             self.tasks.take(woken);
         }
@@ -169,6 +173,7 @@ impl<S: Side> Exchange<S> {
             let heard = inbox.hear(earlier(until, due));
             inner = self.lock();
             let mut is_over = until == Until::Now;
+            let mut has_changed = true;
             match heard {
                 Ok(Some(heard)) => {
                     inner.side.heard(&mut inbox, heard);
@@ -180,13 +185,19 @@ impl<S: Side> Exchange<S> {
                 Ok(None) => {
                     inner.side.idle();
                     is_over |= self.inbox.has_stopped() || is_past(until);
+                    // Its descriptor announces what comes: the tasks that watch it sleep on. If each of them woke the others by looking,
+                    // two would never sleep.
+                    has_changed = had_work || inner.has_left_out || !self.inbox.is_announcing();
                 }
                 Err(error) => {
                     self.put_back(&mut inner, inbox, &mut woken);
                     return Err(error);
                 }
             }
-            self.put_back(&mut inner, inbox, &mut woken);
+            match has_changed || inner.is_closed || inner.waiters > 0 {
+                true => self.put_back(&mut inner, inbox, &mut woken),
+                false => inner.inbox = Some(inbox),
+            }
             if is_over {
                 return Ok(find(&mut inner.side));
             }
@@ -230,7 +241,7 @@ impl<S: Side> Exchange<S> {
             true if self.inbox.is_announcing() => self.tasks.watch()?,
             // More may be in it than one look takes, or a thread has put it back meanwhile.
             true => self.tasks.take(&mut woken),
-            false => {} // the thread that has it wakes the task
+            false => inner.has_left_out = true, // the thread that has it wakes the task
         }
         Ok(Poll::Pending)
     }
@@ -317,6 +328,57 @@ mod tests {
         }
 
         fn idle(&mut self) {}
+    }
+
+    /// How often a task was woken.
+    #[derive(Default)]
+    struct Counted(std::sync::atomic::AtomicU32);
+
+    impl std::task::Wake for Counted {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing comes, and it does nothing by itself.
+    #[derive(Debug)]
+    struct Idle;
+
+    impl Side for Idle {
+        fn has_work(&self) -> bool {
+            false
+        }
+
+        fn heard(&mut self, _: &mut Inbox, _: Heard) {}
+
+        fn tend(&mut self, _: Option<&mut Inbox>) -> Option<Instant> {
+            None
+        }
+
+        fn idle(&mut self) {}
+    }
+
+    /// Otherwise two tasks that wait for the replies of one client wake each other for ever, and so does one that looks twice.
+    #[test]
+    fn a_task_that_looks_and_finds_nothing_wakes_no_other() {
+        let domain = Domain::at(format!("/dev/shm/librpc_unit_{}_lookers", std::process::id()));
+        let node = Node::builder("node").domain(domain).open().unwrap();
+        let inbox = InboxBuilder::new(node.owned(), Ok(Address::Replies)).open().unwrap();
+        let exchange = Exchange::new(inbox, Idle, node.shared().reactor());
+        let woken: [Arc<Counted>; 2] = Default::default();
+        for round in 0..3 {
+            for (number, counted) in woken.iter().enumerate() {
+                let waker = Waker::from(counted.clone());
+                let polled = exchange.poll_for(&Context::from_waker(&waker), (number as u64, None), |_| None::<()>);
+                assert!(polled.unwrap().is_pending());
+                let times = woken.each_ref().map(|counted| counted.0.load(std::sync::atomic::Ordering::Relaxed));
+                assert_eq!(times, [0, 0], "in round {round}, by task {number}");
+            }
+        }
+        exchange.inbox.nudge();
+        while woken.iter().any(|counted| counted.0.load(std::sync::atomic::Ordering::Relaxed) == 0) {
+            std::thread::yield_now(); // something has come: the background thread wakes both
+        }
     }
 
     /// Otherwise the calls of a dead server would count as looked for, although nobody has looked.
