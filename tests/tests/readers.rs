@@ -265,3 +265,17 @@ fn a_nodes_own_subscriptions_go_by_the_same_rules() {
     assert_eq!(&*node.stats().denials[0].topic, "secret/code");
     drop(own);
 }
+
+#[test]
+fn a_denial_that_cannot_be_sent_just_now_is_sent_later() {
+    let domain = TestDomain::new();
+    let (mut source, mut sink) = (domain.puppet(), domain.node("sink"));
+    source.does(open("source").readers("secret", rustix::process::geteuid().as_raw() + 1));
+    sink.does(subscribe("s", "*"));
+    assert_eq!(source.does(publish("open", "1")), reached(1));
+    assert_eq!(events(&mut sink, 2), [joined("source"), message("source", "1")]);
+    source.does(limit_descriptors(0)); // a channel is there, but a denial has a connection of its own
+    assert_eq!(source.does(publish("secret", "2")), reached(0));
+    source.does(unlimit_descriptors());
+    assert_eq!(events(&mut sink, 1), [Event::Denied("source".into(), "secret".into())]);
+}

@@ -165,6 +165,67 @@ fn receivers_can_die_again_and_again() {
     source.completes(flushed);
 }
 
+/// Four of these fill a ring of 4096 bytes.
+fn quarter() -> String {
+    "x".repeat(900)
+}
+
+/// Four messages fill the ring, and one waits. Each incarnation gets a full ring of its own, and dies before it has processed the first
+/// message. The last one lives.
+fn dies_more_often_than_a_message_is_tried(
+    mut sink: Puppet,
+    open: impl Fn() -> Puppet,
+    receive: impl Fn(&mut Puppet) -> u64,
+) {
+    for _ in 0..20 {
+        assert_eq!(receive(&mut sink), 0);
+        sink.kill();
+        sink = open();
+    }
+    for number in 0..5 {
+        assert_eq!(receive(&mut sink), number);
+    }
+}
+
+#[test]
+fn a_send_waits_although_its_receiver_dies_again_and_again() {
+    let domain = TestDomain::new();
+    let open = || {
+        let mut sink = domain.node("sink");
+        sink.does(inbox().capacity(4096));
+        sink
+    };
+    let sink = open();
+    let mut source = sender(&domain, LONG);
+    source.does(set_timeout("sink", LONG));
+    for _ in 0..4 {
+        source.does(send("sink", quarter()));
+    }
+    let waits = source.begins(send("sink", quarter()));
+    dies_more_often_than_a_message_is_tried(sink, open, |sink| sink.does(receive()).number);
+    source.completes(waits);
+}
+
+#[test]
+fn a_publish_waits_although_its_receiver_dies_again_and_again() {
+    let domain = TestDomain::new();
+    let open = || {
+        let mut sink = domain.node("sink");
+        sink.does(subscribe("s", "a").durable("all").capacity(4096));
+        sink
+    };
+    let sink = open();
+    let mut source = domain.node("source");
+    source.does(set_topic_redelivery(LONG));
+    source.does(set_publish_limit(LONG));
+    for _ in 0..4 {
+        assert_eq!(source.does(publish("a", quarter())), reached(1));
+    }
+    let waits = source.begins(publish("a", quarter()));
+    dies_more_often_than_a_message_is_tried(sink, open, |sink| sink.does(receive_from("s")).number);
+    assert_eq!(source.completes(waits), reached(1));
+}
+
 #[test]
 fn a_durable_subscription_continues_after_a_death() {
     let domain = TestDomain::new();

@@ -137,6 +137,8 @@ pub(crate) struct NodeShared {
     pub(crate) kept: Arc<KeptCount>,
     /// What its outboxes have made for large payloads.
     pub(crate) payloads: Arc<Payloads>,
+    /// How many notices to inboxes that get nothing wait to be sent.
+    pub(crate) waiting_notices: Mutex<u32>,
     pub(crate) born: fork::Born,
     process: Arc<Process>,
 }
@@ -185,6 +187,7 @@ impl NodeShared {
             view: Mutex::default(),
             kept: Arc::new(KeptCount::new()),
             payloads: Payloads::new(limits.payload_bytes),
+            waiting_notices: Mutex::default(),
             born: fork::Born::now(),
             process: Process::get()?,
         });

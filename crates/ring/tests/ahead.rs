@@ -76,3 +76,15 @@ proptest! {
         let _ = receiver.pop(&mut Vec::new());
     }
 }
+
+/// Its sender has announced to overwrite what follows, and has not yet done so: the words that are read may be of different times.
+#[test]
+fn an_overtaken_receiver_knows_nothing_of_what_follows() {
+    let (mut sender, receiver, memory, _) = ring(4096, Mode::Latest);
+    for _ in 0..3 {
+        sender.push(Head::MESSAGE, &[7; 20]).unwrap();
+    }
+    assert!(receiver.ahead(3, None).is_followed);
+    memory.put(data::INTENT, 4096 + 8);
+    assert!(!receiver.ahead(3, None).is_followed);
+}

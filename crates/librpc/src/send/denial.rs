@@ -22,13 +22,13 @@ use crate::send::topics::{DeniedRoute, Mismatched, Topic, TopicRoute};
 
 impl Routes {
     /// The process at the other end of a route may not read a topic. Its node is notified once.
-    pub(super) fn deny(&self, id: RouteId, topic: &str) -> DeniedRoute {
+    pub(super) fn deny(&self, id: RouteId, topic: &Arc<str>) -> DeniedRoute {
         let route = &self.list[id.at];
         let denied = DeniedRoute { id, channels: route.channels() };
         let Some(subscription) = &route.subscription else { return denied };
         let Access::Denied(whom) = route.access(&self.node.readers, topic) else { return denied };
         let text = not_read_by(&self.node, &subscription.target, topic, &whom);
-        tell(&self.node, &subscription.target, topic, Why::NotRead(text));
+        tell(&self.node, &subscription.target, topic, Why::NotRead(text.into()));
         denied
     }
 
@@ -50,7 +50,7 @@ impl Routes {
     ) -> Option<Mismatched> {
         let target = &subscription.target;
         let mismatch = Arc::new(SchemaMismatch::new(topic, &target.node, target.uid, ours, theirs));
-        if !tell(&self.node, target, topic, Why::Mismatch(&mismatch)) {
+        if !tell(&self.node, target, topic, Why::Mismatch(mismatch.clone())) {
             return None;
         }
         tracing::warn!(inbox = target.inbox, %mismatch, "an inbox is not reached");

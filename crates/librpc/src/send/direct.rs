@@ -40,7 +40,7 @@ impl Direct {
     }
 
     /// Whether an inbox takes it. If not, its node is told, once.
-    pub(crate) fn compare(&self, node: &NodeShared, target: &Target) -> Result<(), Arc<SchemaMismatch>> {
+    pub(crate) fn compare(&self, node: &Arc<NodeShared>, target: &Target) -> Result<(), Arc<SchemaMismatch>> {
         if is_readable(self.schema(), target.wanted()) {
             return Ok(());
         }
@@ -53,7 +53,7 @@ impl Direct {
         let (ours, theirs) = (self.schema().map(Schema::short), target.wanted().cloned());
         let mismatch = Arc::new(SchemaMismatch::new(&"".into(), &target.node, target.uid, ours, theirs));
         tracing::warn!(inbox = target.inbox, %mismatch, "an inbox is not reached");
-        tell(node, target, "", Why::Mismatch(&mismatch));
+        tell(node, target, &"".into(), Why::Mismatch(mismatch.clone()));
         *told = Some((target.clone(), mismatch.clone()));
         Err(mismatch)
     }

@@ -4,8 +4,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use librpc_ring::layout::data as layout;
@@ -16,6 +16,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::sys::Descriptor;
 use crate::sys::memory::{Mapping, Reader, Shape, Writer, no_ack};
+use crate::sys::poll::Ready;
+use crate::sys::reactor::{Reactor, Source};
 use crate::sys::socket::{Cut, MAX_MESSAGE_BYTES, Received, Socket};
 use crate::wire::{self, Answer, Attached, Data, Hello};
 use crate::{Admission, Departure, Domain, Event, Inbox, Limits, Node, Reason, RecvError};
@@ -127,6 +129,34 @@ fn memory() -> Descriptor {
     let (data, memfd) = Mapping::create(Shape::Data { capacity: CAPACITY }).unwrap();
     drop(Producer::new(Arc::new(data).writer(), no_ack(), CAPACITY, Mode::Lossless));
     memfd
+}
+
+/// The background thread does nothing until this is dropped.
+pub(super) struct Busy(#[expect(dead_code, reason = "its drop ends it")] mpsc::Sender<()>);
+
+struct KeepsBusy {
+    begun: mpsc::Sender<()>,
+    end: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Busy {
+    pub(super) fn keep(reactor: &Arc<Reactor>) -> Self {
+        let ((begun, has_begun), (ends, end)) = (mpsc::channel(), mpsc::channel());
+        let keeps = Arc::new(KeepsBusy { begun, end: Mutex::new(end) });
+        reactor.deadline(reactor.token(), keeps, Some(crate::sys::clock::Instant::now()));
+        has_begun.recv().unwrap();
+        Self(ends)
+    }
+}
+
+impl Source for KeepsBusy {
+    fn ready(self: Arc<Self>, _reactor: &Arc<Reactor>, _ready: Ready) {}
+
+    fn expired(self: Arc<Self>, reactor: &Arc<Reactor>, token: u64) {
+        self.begun.send(()).unwrap();
+        let _ = self.end.lock().unwrap().recv();
+        drop(reactor.forget(token));
+    }
 }
 
 const DATA: Data = Data { capacity: CAPACITY, policy: 0 };
@@ -320,22 +350,26 @@ fn what_is_sent_after_the_memory_is_not_left_for_others_to_close() {
     let scene = Scene::new();
     let mut inbox = scene.inbox();
     let (memfd, null) = (memory(), OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
-    let mut refused = 0;
-    for _ in 0..20 {
-        let stranger = scene.admitted(&scene.hello());
+    let says_both = |stranger: &Stranger| {
         stranger.says(&DATA, &[memfd.as_fd()]);
         say(&stranger.0, &[0; 8], &[null.as_fd()]);
+    };
+    for _ in 0..20 {
+        let stranger = scene.admitted(&scene.hello());
+        says_both(&stranger);
         match stranger.hears() {
             // They came one by one: then the second was not taken, or is found to be no bell.
             Some((Answer::Attached(_), _)) => assert!(stranger.rings(&mut inbox, 0, 200_000) < 200_000),
-            Some((Answer::Refusal(refusal), _)) => {
-                assert_eq!(refusal.reason, Reason::BadHandshake as u32);
-                refused += 1;
-            }
+            Some((Answer::Refusal(refusal), _)) => assert_eq!(refusal.reason, Reason::BadHandshake as u32),
             other => panic!("{other:?}"),
         }
     }
-    assert!(refused > 0, "what is there before the answer is refused");
+    // Both are there before it is answered.
+    let stranger = scene.admitted(&scene.hello());
+    let busy = Busy::keep(scene.victim.shared().reactor());
+    says_both(&stranger);
+    drop(busy);
+    assert_eq!(stranger.refusal(), Reason::BadHandshake);
 }
 
 #[test]

@@ -14,7 +14,7 @@ impl Puppet {
     pub(crate) fn obey_about_process(&mut self, command: ProcessCommand) -> Outcome {
         match command {
             ProcessCommand::Descriptors => answer(descriptors()?),
-            ProcessCommand::LimitDescriptors { spare } => limit_descriptors(descriptors()? + spare),
+            ProcessCommand::LimitDescriptors { spare } => limit_descriptors(lowest_with_free(spare)),
             ProcessCommand::UnlimitDescriptors => limit_descriptors(PLENTY),
             ProcessCommand::Fork { to } => self.fork(&to),
         }
@@ -63,6 +63,12 @@ impl Puppet {
 /// How many descriptors are open, without the one that lists them.
 fn descriptors() -> std::io::Result<u64> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count() as u64 - 1)
+}
+
+/// The lowest limit below which this many numbers are free: those in use may have gaps between them.
+fn lowest_with_free(spare: u64) -> u64 {
+    let is_free = |number: &u64| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err();
+    (0..).filter(is_free).nth(spare as usize).expect("some are free")
 }
 
 fn limit_descriptors(limit: u64) -> Outcome {
