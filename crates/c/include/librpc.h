@@ -987,7 +987,7 @@ librpc_status librpc_subscribe_callback(const librpc_node *node,
                                         librpc_callback **handle);
 
 // Stops a callback, waits until it has returned, and frees the handle, whatever it returns. Called by the callback itself, it does not
-// wait.
+// wait: the context must last until the function has returned, and the inbox closes, and lets go of its node, only after that.
 librpc_status librpc_callback_stop(librpc_callback *handle);
 
 // Connects to a node, and waits up to `timeout_ns` for it to open its inbox, then up to 1 s for its answer. 0: it must be there, and its

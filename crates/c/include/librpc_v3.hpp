@@ -36,7 +36,7 @@ public:
         : node_(librpc::Node::open(id, options)), domain_(options.domain), outbox_(node_.outbox()) {}
 
     // Receives what is sent to this node, and what is broadcast in these groups. Any thread of the library's may call the function, one at a
-    // time.
+    // time. It must not throw: the node would not receive any more. Do not set another one from within it.
     void setReceiveCallback(ReceiveCallback callback, const std::vector<std::string>& groups = {}) {
         auto shared = std::make_shared<Shared>();
         shared->callback = std::move(callback);

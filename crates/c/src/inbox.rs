@@ -472,7 +472,7 @@ pub unsafe extern "C" fn librpc_subscribe_callback(
 }
 
 /// Stops a callback, waits until it has returned, and frees the handle, whatever it returns. Called by the callback itself, it does not
-/// wait.
+/// wait: the context must last until the function has returned, and the inbox closes, and lets go of its node, only after that.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn librpc_callback_stop(handle: *mut librpc_callback) -> librpc_status {
     guard(|| {
