@@ -196,7 +196,7 @@ pub(crate) unsafe fn array<'a, T>(values: *const T, count: usize, what: &str) ->
 ///
 /// # Safety
 ///
-/// As of [`array`].
+/// As of [`array()`].
 #[inline(always)]
 pub(crate) unsafe fn payload<'a>(data: *const c_void, size: usize) -> Result<&'a [u8], Failure> {
     // SAFETY: by this function's contract.

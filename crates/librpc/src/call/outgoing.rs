@@ -12,6 +12,7 @@ use crate::link::inbox_shared::InboxShared;
 use crate::node_shared::NodeShared;
 use crate::receive::Sample;
 use crate::send::SendError;
+use crate::send::channel::WaitsFor;
 use crate::send::message::{Attempt, Call, Delivery, Message, Patience};
 use crate::send::pool::UNUSED;
 use crate::send::routes::Routes;
@@ -49,6 +50,11 @@ impl Outgoing {
     pub(super) fn new(node: Arc<NodeShared>, inbox: Arc<InboxShared>) -> Self {
         let (routes, names, now) = (Routes::reporting_to(node, inbox), TopicNames::default(), Instant::now());
         Self { routes, names, begun: now, is_idle: false, looks_at: now }
+    }
+
+    /// Waits for this long for a side that is mapping new memory for a long payload, instead of saying [`Said::Later`] at once.
+    pub(super) fn wait_for_memory(&mut self, grace: Duration) {
+        self.routes.lending_grace = grace;
     }
 
     /// Nothing has come: there is time to look for memories that are not used.
@@ -89,10 +95,16 @@ impl Outgoing {
     #[cold]
     #[inline(never)]
     fn say_slowly(&mut self, way: &mut TopicRoute, call: Call<'_>, payload: &[u8], slot: &OnceCell<Slot>) -> Said {
-        let message = Message { topic: None, call: Some(call), payload, slot: Some(slot), past: false };
         // The deadline is long past: it never waits.
         let patience = Patience { timeout: Duration::ZERO, deadline: Some(self.begun) };
-        match self.routes.deliver_now(way, message, &self.names, patience) {
+        let attempt = loop {
+            let message = Message { topic: None, call: Some(call), payload, slot: Some(slot), past: false };
+            match self.routes.deliver_now(way, message, &self.names, patience) {
+                Attempt::Wait(WaitsFor::Lending) if self.routes.waits_for_lending(way.id) => {}
+                attempt => break attempt,
+            }
+        };
+        match attempt {
             Attempt::Over(Delivery::Delivered | Delivery::Pending) => Said::Yes,
             Attempt::Over(Delivery::Ended | Delivery::Denied) => Said::Gone,
             Attempt::Over(

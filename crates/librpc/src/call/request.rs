@@ -123,7 +123,8 @@ impl Request {
         self.answering.is_cancelled() || self.time_left().is_some_and(|left| left.is_zero())
     }
 
-    /// Answers the request. Does not block: what a client has no room for waits here, up to 64 MiB for each client, and
+    /// Answers the request. Does not block, except for up to 10 ms where a client is mapping new memory for long replies, a few times in
+    /// its life: what a client has no room for waits here, up to 64 MiB for each client, and
     /// [`crate::Limits::waiting_bytes_per_user`] for all clients of a user. A client that no longer waits, or is gone, is no error.
     ///
     /// # Errors

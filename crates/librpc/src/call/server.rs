@@ -22,6 +22,7 @@ use crate::receive::inbox::RecvError;
 use crate::receive::receiver::Until;
 use crate::receive::{StopHandle, Wait};
 use crate::schema::Schema;
+use crate::send::publisher::LENDING_GRACE;
 use crate::sys::clock::Instant;
 use crate::topic::check_topic;
 
@@ -40,6 +41,7 @@ pub struct ServerBuilder<'n> {
     max_in_flight: usize,
     max_per_client: usize,
     schemas: Vec<Schema>,
+    lending_grace: Duration,
 }
 
 impl<'n> ServerBuilder<'n> {
@@ -53,7 +55,14 @@ impl<'n> ServerBuilder<'n> {
             max_in_flight: DEFAULT_IN_FLIGHT,
             max_per_client: DEFAULT_PER_CLIENT,
             schemas: Vec::new(),
+            lending_grace: LENDING_GRACE,
         }
+    }
+
+    /// For tests on a machine that is busy: how long a reply waits for a client that is mapping new memory.
+    #[cfg(test)]
+    pub(crate) fn lending_grace(self, grace: Duration) -> Self {
+        Self { lending_grace: grace, ..self }
     }
 
     /// How many requests may be taken and not answered, by default 4,096. Those beyond it fail at once
@@ -95,11 +104,12 @@ impl<'n> ServerBuilder<'n> {
     ///
     /// [`ServeError`].
     pub fn open(self) -> Result<Server, ServeError> {
-        let Self { node, service, inbox, max_in_flight, max_per_client, schemas } = self;
+        let Self { node, service, inbox, max_in_flight, max_per_client, schemas, lending_grace } = self;
         check_topic(&service)?;
         let inbox = inbox.schemas(schemas).open()?;
         let (stop, shared) = (inbox.stop_handle(), inbox.shared().clone());
-        let serving = Serving::new(node.clone(), service.clone(), shared, (max_in_flight, max_per_client));
+        let mut serving = Serving::new(node.clone(), service.clone(), shared, (max_in_flight, max_per_client));
+        serving.wait_for_memory(lending_grace);
         Ok(Server {
             exchange: Arc::new(Exchange::new(inbox, serving, node.reactor())),
             node: node.clone(),

@@ -170,6 +170,17 @@ impl Routes {
         channel.lends_since()?.checked_add(self.lending_grace)
     }
 
+    /// Waits for a receiver that is mapping new memory, until the grace for it is over. `false`: it is over, or there is none.
+    pub(crate) fn waits_for_lending(&mut self, id: RouteId) -> bool {
+        let Some(deadline) = self.lending_deadline(id.at).filter(|deadline| Instant::now() < *deadline) else {
+            return false;
+        };
+        if let Way::Open(channel) = &mut self.list[id.at].way {
+            channel.wait(WaitsFor::Lending, Some(deadline));
+        }
+        true
+    }
+
     /// Puts a message into a ring that only this process has.
     fn push_pending(
         &mut self,

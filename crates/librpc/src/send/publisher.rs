@@ -23,7 +23,7 @@ use crate::sys::thread;
 use crate::topic::InvalidTopic;
 
 /// How long a publisher that never waits for room waits for a receiver that answers, or maps new memory.
-const LENDING_GRACE: Duration = Duration::from_millis(10);
+pub(crate) const LENDING_GRACE: Duration = Duration::from_millis(10);
 /// How many bytes of messages a publisher keeps by default.
 const DEFAULT_HISTORY_BYTES: u64 = 64 << 20;
 /// How long a flush keeps the lock at once, and how long it leaves it to the background thread.

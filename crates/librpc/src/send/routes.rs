@@ -87,7 +87,7 @@ pub(crate) struct Routes {
     /// Each message says when it was sent.
     stamps_all: bool,
     /// How long a publish that does not wait for room waits for receivers that are mapping new memory.
-    pub(super) lending_grace: Duration,
+    pub(crate) lending_grace: Duration,
     /// The inbox that is woken when a receiver answers, and when it is gone. Its owner then looks after channels that have failed.
     pub(super) reports_to: Option<Arc<InboxShared>>,
     pub(super) failed: Vec<(RouteId, OutboundChannel)>,

@@ -34,6 +34,20 @@ fn the_memory_of_a_node_that_has_ended_is_given_back_while_a_sample_is_held() {
     assert_eq!(sample.to_vec(), [7; 1 << 20]);
 }
 
+/// A server that works on after a reply need not come back to it.
+#[test]
+fn the_first_long_reply_arrives_although_its_server_does_not_look_again() {
+    let scene = Scene::new();
+    let server = scene.victim.server_builder("service").lending_grace(LONG).open().unwrap();
+    let client = scene.evil.client("service").unwrap();
+    let mut pending = client.start(b"a long one", LONG).unwrap();
+    let request = server.recv_timeout(LONG).unwrap().expect("a request comes");
+    request.reply(&[7; 70_000]).unwrap();
+    let reply = pending.wait_timeout(LONG).expect("it comes").unwrap();
+    assert_eq!(*reply, [7; 70_000]);
+    drop(server);
+}
+
 /// A publisher that never waits for room waits a moment for each memory, not only for the first one.
 #[test]
 fn each_memory_is_waited_for_from_when_it_is_handed_over() {

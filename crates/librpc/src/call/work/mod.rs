@@ -8,6 +8,7 @@ mod answers; // on their way to its clients
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use librpc_ring::{Kind, is_mappable};
 
@@ -93,6 +94,11 @@ impl Serving {
             has_work: false,
             pause: Pause::default(),
         }
+    }
+
+    /// See [`Outgoing::wait_for_memory`].
+    pub(super) fn wait_for_memory(&mut self, grace: Duration) {
+        self.out.wait_for_memory(grace);
     }
 
     /// The next request that somebody still waits for.
