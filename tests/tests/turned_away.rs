@@ -175,6 +175,11 @@ fn a_message_that_its_sender_still_has_is_not_turned_away() {
 #[test]
 fn what_was_turned_away_is_told_before_its_sender_leaves() {
     let mut scene = Scene::new(Policy::DropNewest, Wait::Adaptive);
+    // What comes soon after this is not told while there are messages.
+    scene.publish_too_much();
+    all_of(&mut scene.inbox, 1);
+    assert_eq!(scene.publisher.publish(b"2").unwrap().inboxes(), 1);
+    assert!(matches!(scene.inbox.recv_event_timeout(LONG).unwrap(), Some(Event::Message(_))));
     let mut dropped = 0;
     for _ in 0..100 {
         dropped += u64::from(scene.publisher.publish(&[0; 500]).unwrap().inboxes() == 0);

@@ -157,3 +157,33 @@ fn queued(node: &Node) -> u64 {
     let stats = node.stats();
     stats.inboxes.iter().flat_map(|inbox| &inbox.channels).map(|channel| channel.queued).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use librpc::Domain;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Options {
+        #[command(flatten)]
+        output: OutputArgs,
+    }
+
+    /// Its end and two messages are found by one wait.
+    #[test]
+    fn what_has_come_by_the_end_is_written() {
+        let domain = Domain::at(format!("/dev/shm/librpc_unit_{}_chat", std::process::id()));
+        let open = |id: &str| Node::builder(id).domain(domain.clone()).open().expect("it opens");
+        let (node, other) = (open("me"), open("other"));
+        let mut inbox = node.inbox().expect("it has none");
+        let mut sender = other.connect("me").expect("it is there");
+        (0..2).for_each(|_| sender.send(b"").expect("there is room")); // nothing appears between the results of tests
+        let (hangs_up, held) = rustix::pipe::pipe().expect("a pipe");
+        drop(held);
+        let (interrupt, output) = (Interrupt::new().expect("a pipe"), Options::parse_from(["chat", "--raw"]).output);
+        let tally = write(&node, &mut inbox, &hangs_up, (output, &mut Notices::new(&node)), &interrupt);
+        assert_eq!(tally.expect("it can be written").received, 2);
+    }
+}

@@ -48,20 +48,25 @@ impl State {
 impl Interrupt {
     /// Installs the handlers.
     pub(crate) fn install() -> anyhow::Result<Self> {
-        let (hangs_up, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+        let this = Self::new()?;
         // Under `nohup`, the end of the terminal must not end the command.
         let wanted = [SIGINT, SIGTERM].into_iter().chain((!is_ignored(SIGHUP)).then_some(SIGHUP));
         let mut signals = Signals::new(wanted).context("cannot install the signal handlers")?;
-        let state = Arc::new(State {
+        let shared = this.0.clone();
+        let wait = move || signals.forever().for_each(|signal| shared.came(signal));
+        std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
+        Ok(this)
+    }
+
+    /// The same without handlers.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let (hangs_up, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+        Ok(Self(Arc::new(State {
             signal: AtomicI32::new(0),
             calls: Mutex::new(Some(Vec::new())),
             hangs_up,
             held: Mutex::new(Some(held)),
-        });
-        let shared = state.clone();
-        let wait = move || signals.forever().for_each(|signal| shared.came(signal));
-        std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
-        Ok(Self(state))
+        })))
     }
 
     /// The signal that came.
