@@ -11,7 +11,7 @@ use crate::border::{
 use crate::error::{Failure, Kept, librpc_error, librpc_reason, librpc_status};
 use crate::node::librpc_node;
 use crate::schema::{librpc_schema, schema};
-use crate::send::{give_back, hand_over, librpc_account, librpc_loan, librpc_on_returned, librpc_rate};
+use crate::send::{MAX, give_back, hand_over, librpc_account, librpc_loan, librpc_on_returned, librpc_rate};
 
 /// Options of a publisher. Set `size` to sizeof(librpc_publisher_options); zeros are the defaults.
 #[repr(C)]
@@ -144,21 +144,38 @@ pub unsafe extern "C" fn librpc_publisher_publish(
     size: usize,
     receipt: *mut librpc_receipt,
 ) -> librpc_status {
-    guard(
-        #[inline(always)]
-        || {
-            // SAFETY: C's handle and bytes.
-            let (handle, bytes) = unsafe { (exclusive(publisher, "publisher")?, payload(data, size)?) };
-            Ok(match handle.publisher.publish(bytes) {
-                Ok(got) => {
-                    // SAFETY: C's place, or null.
-                    unsafe { handle.undelivered.note(got, receipt) };
-                    librpc_status::Ok
-                }
-                Err(error) => refused(error),
-            })
-        },
-    )
+    // SAFETY: C's handle, bytes and place. What is null, or has a size that no memory has, is told off the hot path.
+    unsafe {
+        let (Some(handle), false, ..=MAX) = (publisher.as_mut(), data.is_null(), size) else {
+            return publish(publisher, data, size, receipt);
+        };
+        match handle.publisher.publish(std::slice::from_raw_parts(data.cast(), size)) {
+            Ok(got) => {
+                handle.undelivered.note(got, receipt);
+                librpc_status::Ok
+            }
+            Err(error) => refused(error),
+        }
+    }
+}
+
+/// A publish whose arguments are to be checked one by one.
+#[cold]
+#[inline(never)]
+unsafe fn publish(
+    publisher: *mut librpc_publisher,
+    data: *const c_void,
+    size: usize,
+    receipt: *mut librpc_receipt,
+) -> librpc_status {
+    guard(|| {
+        // SAFETY: as librpc_publisher_publish().
+        let (handle, bytes) = unsafe { (exclusive(publisher, "publisher")?, payload(data, size)?) };
+        let got = handle.publisher.publish(bytes)?;
+        // SAFETY: as above.
+        unsafe { handle.undelivered.note(got, receipt) };
+        Ok(librpc_status::Ok)
+    })
 }
 
 /// As librpc_publisher_publish(), with a time limit of its own: 0 does not wait.

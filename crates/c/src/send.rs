@@ -93,7 +93,7 @@ pub unsafe extern "C" fn librpc_sender_send(
 }
 
 /// The longest slice.
-const MAX: usize = isize::MAX as usize;
+pub(crate) const MAX: usize = isize::MAX as usize;
 
 /// A send whose arguments are to be checked one by one.
 #[cold]
