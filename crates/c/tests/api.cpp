@@ -490,7 +490,7 @@ void bad_arguments() {
     librpc_node_free(nullptr);
     librpc_inbox_free(inbox);
     librpc_sender_free(sender);
-    CHECK(librpc_node_close(node, 0) == LIBRPC_STATUS_OK);
+    CHECK(librpc_node_close(node, 10000000000) == LIBRPC_STATUS_OK);
     CHECK(librpc_node_close(nullptr, 0) == LIBRPC_STATUS_INVALID_ARGUMENT);
 }
 

@@ -22,8 +22,8 @@ def main() -> None:
         server.close()
         try:
             client.call_json([1, 4], timeout=10)
-        except librpc.NoServer as error:
-            print(error)
+        except (librpc.NoServer, librpc.ServerDied) as error:  # died: the client had not heard yet that it was closed
+            print(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

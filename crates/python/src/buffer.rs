@@ -98,7 +98,7 @@ unsafe fn fill(
 #[pymethods]
 impl Sample {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let sample = slf.get().sample();
+        let sample = slf.get().sample(slf.py())?;
         let memory = (sample.as_ptr(), sample.len());
         // SAFETY: a sample's payload stays where it is until the sample is dropped, and the view keeps it. It is read by Python, not as a Rust
         // slice, so a sender that writes it changes what is read, and nothing else.
@@ -109,7 +109,7 @@ impl Sample {
 #[pymethods]
 impl Reply {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let sample = slf.get().sample();
+        let sample = slf.get().sample(slf.py())?;
         let memory = (sample.as_ptr(), sample.len());
         // SAFETY: as for a sample.
         unsafe { fill(slf.into_any(), view, memory, true, flags) }

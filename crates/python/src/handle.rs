@@ -38,12 +38,18 @@ enum Unusable {
 /// Who uses it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum User {
-    Thread,
+    Thread(ThreadId),
     /// A task of this thread's event loop.
     Task(ThreadId),
+    /// A thread of the bindings, on behalf of one that no longer waits, perhaps.
+    Helper,
 }
 
 impl User {
+    pub(crate) fn thread() -> Self {
+        Self::Thread(thread::current().id())
+    }
+
     pub(crate) fn task() -> Self {
         Self::Task(thread::current().id())
     }
@@ -86,7 +92,7 @@ impl<T: Send> Handle<T> {
                 slot.user = Some(user);
                 Ok(Guard { handle: self.clone(), value: Some(value) })
             }
-            None => Err(Unusable::InUse(slot.user.unwrap_or(User::Thread))),
+            None => Err(Unusable::InUse(slot.user.unwrap_or(User::Helper))),
         }
     }
 
@@ -95,14 +101,19 @@ impl<T: Send> Handle<T> {
         match unusable {
             Unusable::Closed => errors::closed(py, what),
             Unusable::Forked => errors::forked(py, what),
-            Unusable::InUse(User::Thread) => errors::in_use(py, format!("another thread uses this {what} just now")),
+            Unusable::InUse(user @ User::Thread(_)) if *user == User::thread() => {
+                errors::in_use(py, format!("this thread uses this {what} just now: a signal handler cannot"))
+            }
+            Unusable::InUse(User::Thread(_) | User::Helper) => {
+                errors::in_use(py, format!("another thread uses this {what} just now"))
+            }
             Unusable::InUse(User::Task(_)) => errors::in_use(py, format!("a task waits for this {what} just now")),
         }
     }
 
     /// Takes it for a moment, or fails if it is in use.
     pub(crate) fn take(self: &Arc<Self>, py: Python<'_>) -> PyResult<Guard<T>> {
-        self.try_take(User::Thread).map_err(|unusable| self.error(py, &unusable))
+        self.try_take(User::thread()).map_err(|unusable| self.error(py, &unusable))
     }
 
     /// The same for a task.
@@ -110,13 +121,15 @@ impl<T: Send> Handle<T> {
         self.try_take(User::task()).map_err(|unusable| self.error(py, &unusable))
     }
 
-    /// Takes it once it is free. It fails if a task of this very thread has it, which would wait for ever.
+    /// Takes it once it is free. It fails if this very thread has it, in a task or below a signal handler: that would wait for ever.
     pub(crate) fn wait(self: &Arc<Self>, py: Python<'_>) -> PyResult<Guard<T>> {
-        match self.try_take(User::Thread) {
+        match self.try_take(User::thread()) {
             Ok(guard) => Ok(guard),
-            Err(in_use @ Unusable::InUse(user)) if user == User::task() => Err(self.error(py, &in_use)),
+            Err(in_use @ Unusable::InUse(user)) if user == User::task() || user == User::thread() => {
+                Err(self.error(py, &in_use))
+            }
             Err(Unusable::InUse(_)) => {
-                let taken = block_on(py, self.clone().when_free(User::Thread), None, false)?;
+                let taken = block_on(py, self.clone().when_free(User::thread()), None, false)?;
                 taken.expect("it has no time limit")
             }
             Err(unusable) => Err(self.error(py, &unusable)),
@@ -163,6 +176,13 @@ impl<T: Send> Handle<T> {
 pub(crate) struct Guard<T: Send> {
     handle: Arc<Handle<T>>,
     value: Option<Box<T>>,
+}
+
+impl<T: Send> Guard<T> {
+    /// From now on a thread of the bindings uses it, which goes on if its owner stops waiting.
+    pub(crate) fn hand_over(&self) {
+        self.handle.slot().user = Some(User::Helper);
+    }
 }
 
 impl<T: Send> Deref for Guard<T> {

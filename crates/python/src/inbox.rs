@@ -227,7 +227,8 @@ impl Inbox {
         if messages.is_empty() {
             return Ok(messages);
         }
-        let mut guard = self.handle.take(py)?;
+        // Closed meanwhile, or another thread was faster: what was received is not lost.
+        let Ok(mut guard) = self.handle.take(py) else { return Ok(messages) };
         let Receiving { inbox, last, .. } = &mut *guard;
         while messages.len() < most {
             match inbox.try_recv() {

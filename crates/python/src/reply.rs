@@ -11,23 +11,27 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::blocking::{SLICE, block_on, is_main_thread};
-use crate::errors::OrRaise;
-use crate::handle::{Handle, User};
+use crate::errors::{self, OrRaise};
+use crate::handle::{Handle, User, process};
 use crate::limit::Limit;
 use crate::sample::copy;
 use crate::tasks;
 
 /// A reply, whose payload is a read-only buffer, too.
 #[pyclass(frozen, module = "librpc")]
-pub(crate) struct Reply(librpc::Reply);
+pub(crate) struct Reply {
+    reply: librpc::Reply,
+    process: u64,
+}
 
 impl Reply {
     pub(crate) fn new(reply: librpc::Reply) -> Self {
-        Self(reply)
+        Self { reply, process: process() }
     }
 
-    pub(crate) fn sample(&self) -> &librpc::Sample {
-        self.0.sample()
+    /// A forked child would see nothing in it.
+    pub(crate) fn sample(&self, py: Python<'_>) -> PyResult<&librpc::Sample> {
+        if self.process == process() { Ok(self.reply.sample()) } else { Err(errors::forked(py, "reply")) }
     }
 }
 
@@ -36,13 +40,13 @@ impl Reply {
     /// The id of the node that has answered.
     #[getter]
     fn server(&self) -> &str {
-        self.0.server()
+        self.reply.server()
     }
 
     /// A copy of the payload.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        copy(py, self.sample())
+        copy(py, self.sample(py)?)
     }
 
     /// The payload as JSON.
@@ -54,8 +58,8 @@ impl Reply {
         self.payload(py)
     }
 
-    fn __len__(&self) -> usize {
-        self.sample().len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.sample(py)?.len())
     }
 
     fn __bool__(&self) -> bool {
@@ -63,7 +67,7 @@ impl Reply {
     }
 
     fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
+        format!("{:?}", self.reply)
     }
 }
 

@@ -5,6 +5,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::blocking::LARGE;
+use crate::errors;
+use crate::handle::process;
 use crate::message::{Envelope, Last, envelope_methods};
 
 /// A message whose payload stays where its sender has put it, as a read-only buffer. Views on it keep it.
@@ -12,6 +14,7 @@ use crate::message::{Envelope, Last, envelope_methods};
 pub(crate) struct Sample {
     sample: librpc::Sample,
     envelope: Envelope,
+    process: u64,
 }
 
 impl Sample {
@@ -25,11 +28,12 @@ impl Sample {
             past: sample.is_past(),
             sent_at: sample.sent_at(),
         };
-        Ok(Py::new(py, Self { sample, envelope })?.into_any())
+        Ok(Py::new(py, Self { sample, envelope, process: process() })?.into_any())
     }
 
-    pub(crate) fn sample(&self) -> &librpc::Sample {
-        &self.sample
+    /// A forked child would see nothing in it.
+    pub(crate) fn sample(&self, py: Python<'_>) -> PyResult<&librpc::Sample> {
+        if self.process == process() { Ok(&self.sample) } else { Err(errors::forked(py, "sample")) }
     }
 }
 
@@ -51,7 +55,7 @@ impl Sample {
     /// A copy of the payload.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        copy(py, &self.sample)
+        copy(py, self.sample(py)?)
     }
 
     /// Whether the payload is in its sender's memory.
@@ -62,15 +66,15 @@ impl Sample {
 
     /// The payload as JSON.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        py.import(intern!(py, "json"))?.call_method1(intern!(py, "loads"), (copy(py, &self.sample)?,))
+        py.import(intern!(py, "json"))?.call_method1(intern!(py, "loads"), (copy(py, self.sample(py)?)?,))
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        copy(py, &self.sample)
+        copy(py, self.sample(py)?)
     }
 
-    fn __len__(&self) -> usize {
-        self.sample.len()
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.sample(py)?.len())
     }
 
     fn __bool__(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use librpc::{DEFAULT_SEND_TIMEOUT, SendError, UnsentLoan};
 use pyo3::prelude::*;
 
-use crate::blocking::{LARGE, block_on, run};
+use crate::blocking::{LARGE, block_on, is_main_thread, run};
 use crate::buffer::Payload;
 use crate::common::{part, rate, redelivery, to_json};
 use crate::errors::{OrRaise, Raise};
@@ -79,6 +79,9 @@ pub(crate) fn run_with<T: Send + 'static, R: Send + 'static>(
 ) -> PyResult<(Guard<T>, R)> {
     if limit <= Duration::from_millis(50) {
         return Ok(py.detach(move || work(guard)));
+    }
+    if is_main_thread() {
+        guard.hand_over();
     }
     run(py, move || Kept(Some(work(guard)))).map(|mut kept| kept.0.take().expect("it was just made"))
 }

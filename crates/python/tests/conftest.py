@@ -32,11 +32,19 @@ def domain() -> Iterator[str]:
     assert not os.path.exists(path), f"{path} is left: {os.listdir(path)}"
 
 
+# A shell's background job ignores Ctrl-C, and so do its children: here they do not.
+PRELUDE = """import os, signal, sys, librpc
+signal.signal(signal.SIGINT, signal.default_int_handler)
+domain = sys.argv[1]
+say = lambda *it: print(*it, flush=True)
+"""
+
+
 class Child:
     """A process that runs a script. It prints a line when it has come so far, and reads lines."""
 
     def __init__(self, script: str, domain: str) -> None:
-        code = "import os, sys, librpc\ndomain = sys.argv[1]\nsay = lambda *it: print(*it, flush=True)\n" + textwrap.dedent(script)
+        code = PRELUDE + textwrap.dedent(script)
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, domain], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

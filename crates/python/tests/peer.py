@@ -43,7 +43,7 @@ def watch(inbox: librpc.Inbox) -> None:
                 number = number_of(event.payload)
                 assert number == expected, f"message {number} instead of {expected}"
                 expected += 1
-            case librpc.SenderLeft(how=how):
+            case librpc.events.SenderLeft(how=how):
                 print("died" if how == "died" else "left", expected, flush=True)
                 return
             case None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import mmap
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import librpc
 import pytest
@@ -224,6 +227,26 @@ def test_an_operation_that_was_never_awaited(pair: Pair) -> None:
     coroutine = inbox.recv_async()
     coroutine.close()
     assert inbox.try_recv() is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_was_closed_with_tasks_that_wait(pair: Pair) -> None:
+    a, b = pair
+    inbox = b.inbox()
+    loop = asyncio.new_event_loop()
+    task: asyncio.Task[Any] = loop.create_task(inbox.recv_async())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    with pytest.raises(librpc.InUse):
+        inbox.try_recv()
+    loop.close()
+    kept = weakref.ref(loop)
+    del loop, task
+    gc.collect()
+    assert kept() is None, "the loop is kept"
+    a.connect("b", timeout=LIMIT).send(b"x")
+    message = inbox.recv(timeout=LIMIT)
+    assert message is not None and message.payload == b"x"
 
 
 def test_several_loops(pair: Pair) -> None:

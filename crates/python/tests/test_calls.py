@@ -36,6 +36,50 @@ def test_a_call(pair: Pair) -> None:
     assert server.is_closed
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it cannot say why")
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (ValueError("file \udcff"), "ValueError: file \\udcff"),
+        (librpc.Failed("\ud800"), "\\ud800"),
+        (librpc.Failed("too large a code", code=1 << 40), "too large a code"),
+        (Mute(), "Mute: (it cannot say why)"),
+    ],
+    ids=["exit", "interrupt", "a name of a file", "half a character", "code", "mute"],
+)
+def test_a_service_goes_on_whatever_its_handler_raises(pair: Pair, failure: BaseException, text: str) -> None:
+    a, b = pair
+
+    def handler(request: librpc.Request) -> bytes:
+        if request.payload == b"fail":
+            raise failure
+        return request.payload
+
+    async def waits(request: librpc.Request) -> bytes:
+        return handler(request)
+
+    async def main() -> None:
+        with b.serve("async", waits), a.client("async") as client:
+            with pytest.raises(librpc.Failed) as caught:
+                await client.call_async(b"fail", timeout=LIMIT)
+            assert (caught.value.code, caught.value.text) == (1, text)
+            assert (await client.call_async(b"x", timeout=LIMIT)).payload == b"x"
+
+    with b.serve("threads", handler), a.client("threads") as client:
+        with pytest.raises(librpc.Failed) as caught:
+            client.call(b"fail", timeout=LIMIT)
+        assert (caught.value.code, caught.value.text) == (1, text)
+        assert client.call(b"x", timeout=LIMIT).payload == b"x"
+    if isinstance(failure, Exception):  # others end the loop itself
+        asyncio.run(main())
+
+
 def test_requests_are_answered_in_any_order(service: tuple[librpc.Client, librpc.Server]) -> None:
     client, server = service
     calls = [client.start(b"%d" % n, timeout=LIMIT) for n in range(3)]
@@ -293,6 +337,26 @@ def test_in_tasks(pair: Pair) -> None:
                 request.reply(b"y")
                 requests.stop()
             assert (await call).payload == b"y"
+
+    asyncio.run(main())
+
+
+def test_handlers_that_only_look_like_functions(pair: Pair) -> None:
+    a, b = pair
+
+    class Upper:
+        async def __call__(self, request: librpc.Request) -> bytes:
+            await asyncio.sleep(0)
+            return request.payload.upper()
+
+    upper = Upper()
+
+    async def main() -> None:
+        with b.serve("object", upper), a.client("object") as client:
+            assert (await client.call_async(b"x", timeout=LIMIT)).payload == b"X"
+        with b.serve("lambda", lambda request: upper(request)), a.client("lambda") as client:
+            with pytest.raises(librpc.Failed, match="returned a coroutine"):
+                await client.call_async(b"x", timeout=LIMIT)
 
     asyncio.run(main())
 

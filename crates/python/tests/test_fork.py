@@ -46,6 +46,11 @@ def test_what_a_child_inherits(domain: str) -> None:
         loan = publisher.loan(1 << 20)
         publisher.publish(bytes(1 << 20))
         sample = subscribed.recv_sample(timeout=LIMIT)
+        to_b.send(b"short")
+        short = inbox.recv_sample(timeout=LIMIT)
+        assert short is not None
+        echo = b.serve("echo", lambda request: request.payload)
+        reply = a.client("echo").call(bytes(1 << 20), timeout=LIMIT)
         assert request is not None and sample is not None
         uses: dict[str, Callable[[], object]] = {
             "inbox.recv": inbox.recv,
@@ -65,6 +70,13 @@ def test_what_a_child_inherits(domain: str) -> None:
             "client.call": lambda: client.call(b"x"),
             "call.wait": call.wait,
             "stream": lambda: next(stream),
+            "sample.payload": lambda: sample.payload,
+            "a sample's length": lambda: len(sample),
+            "a view on a sample": lambda: memoryview(sample),
+            "a short sample": lambda: bytes(short),
+            "reply.payload": lambda: reply.payload,
+            "a reply's length": lambda: len(reply),
+            "a view on a reply": lambda: memoryview(reply),
             "node.inbox": b.inbox,
             "node.connect": lambda: a.connect("b"),
             "node.stats": a.stats,
@@ -74,13 +86,13 @@ def test_what_a_child_inherits(domain: str) -> None:
             assert found.startswith("Forked: ") and "belongs to the process that forked this one" in found, (name, found)
         for close in (inbox.close, to_b.close, publisher.close, server.close, client.close, a.close, inbox.stop, loan.release):
             assert in_child(close) == "None"
-        assert in_child(lambda: len(bytes(sample))) == "0"
+        echo.close()
         to_b.send(b"the parent's still work")
         message = inbox.recv(timeout=LIMIT)
         assert message is not None and message.payload == b"the parent's still work"
         request.reply(b"done")
-        reply = call.wait()
-        assert reply is not None and reply.payload == b"done"
+        answer = call.wait()
+        assert answer is not None and answer.payload == b"done"
 
 
 def test_a_child_has_nodes_of_its_own(domain: str) -> None:

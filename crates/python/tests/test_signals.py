@@ -91,6 +91,29 @@ def test_a_signal_ends_what_waits(child: Callable[[str], Child], wait: str, late
     assert other.line() == "KeyboardInterrupt"
 
 
+def test_a_handler_that_needs_what_its_thread_uses(child: Callable[[str], Child]) -> None:
+    script = SCRIPT.replace(
+        "WAIT",
+        """to_b = full()
+    def handler(*_):
+        try:
+            to_b.send(b"goodbye")
+        except librpc.InUse as error:
+            say(str(error))
+        raise KeyboardInterrupt
+    import signal
+    signal.signal(signal.SIGINT, handler)
+    say("waits")
+    to_b.send(bytes(100), timeout=None)""",
+    )
+    other = child(script)
+    assert (other.line(), other.line()) == ("ready", "waits")
+    other.wait_until_it_sleeps()
+    other.interrupt()
+    assert other.line() == "this thread uses this sender just now: a signal handler cannot"
+    assert other.line() == "KeyboardInterrupt"
+
+
 def test_nothing_is_lost(domain: str, child: Callable[[str], Child]) -> None:
     other = child(
         """

@@ -21,30 +21,37 @@ class _Loop:
         self.waiting: dict[int, asyncio.Future[None]] = {}
         self.last = 0
         self.at_once = 0
-        # Only the loop keeps this, and this does not keep the loop.
-        loop.add_reader(self.wakeups.fileno(), _wake, self.wakeups, self.waiting)
+        # Only the loop keeps this, until it is closed, and the tasks that wait. These keep the loop: so nothing else may keep this.
+        loop.add_reader(self.wakeups.fileno(), _wake, self)
 
     def number(self) -> int:
         self.last += 1
         return self.last
 
 
-def _wake(wakeups: Wakeups, waiting: dict[int, asyncio.Future[None]]) -> None:
-    for number in wakeups.take():
-        future = waiting.get(number)
+def _wake(here: _Loop) -> None:
+    for number in here.wakeups.take():
+        future = here.waiting.get(number)
         if future is not None and not future.done():
             future.set_result(None)
 
 
-_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
+_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Loop]] = weakref.WeakKeyDictionary()
+
+
+def _of(loop: asyncio.AbstractEventLoop) -> _Loop:
+    known = _loops.get(loop)
+    here = known() if known is not None else None
+    if here is None:
+        here = _Loop(loop)
+        _loops[loop] = weakref.ref(here)
+    return here
 
 
 async def drive(operation: Operation) -> Any:
     """Polls an operation until it is done. It ends with this, also if the task is cancelled."""
     loop = asyncio.get_running_loop()
-    here = _loops.get(loop)
-    if here is None:
-        here = _loops[loop] = _Loop(loop)
+    here = _of(loop)
     number = here.number()
     try:
         if here.at_once >= _AT_ONCE:
