@@ -118,7 +118,7 @@ typedef enum {
 
 // Why the other side refused.
 typedef enum {
-    // It is not known, or there is none.
+    // No reason is known.
     LIBRPC_REASON_NONE = 0,
     // It has too much to do.
     LIBRPC_REASON_BUSY = 1,
@@ -407,7 +407,7 @@ typedef struct {
     bool and_previous;
 } librpc_rule;
 
-// Who may read the topics, or call the services, that match a pattern: whoever one of the rules admits. No rules: nobody.
+// Who may read the topics, or call the services, that match a pattern: processes that at least one rule admits. No rules: nobody.
 typedef struct {
     // The pattern.
     const char *pattern;
@@ -429,7 +429,7 @@ typedef struct {
     bool admit_nobody;
     // See `shared`.
     uint32_t shared_gid;
-    // Who may send to this node: whoever one of the rules admits. Null: processes of the same user.
+    // Who may send to this node: processes that at least one rule admits. Null: processes of the same user.
     const librpc_rule *admit;
     // How many rules there are.
     size_t admit_count;
@@ -1080,7 +1080,7 @@ librpc_status librpc_publisher_publish_loan(librpc_publisher *publisher, librpc_
 // How many subscriptions match.
 librpc_status librpc_publisher_subscribers(librpc_publisher *publisher, size_t *count);
 
-// Waits up to `timeout_ns` for a subscription. LIBRPC_STATUS_NONE: there is none.
+// Waits up to `timeout_ns` for a subscription. LIBRPC_STATUS_NONE: none has come in time.
 librpc_status librpc_publisher_wait_for_subscriber(librpc_publisher *publisher, uint64_t timeout_ns);
 
 // As librpc_sender_flush(), for all inboxes.
@@ -1176,7 +1176,7 @@ librpc_status librpc_client_open(const librpc_node *node,
 // Frees a client. Calls that are in flight go on. Null is fine.
 void librpc_client_free(librpc_client *client);
 
-// Waits up to `timeout_ns` until a server is there. LIBRPC_STATUS_NONE: there is none.
+// Waits up to `timeout_ns` until a server is there. LIBRPC_STATUS_NONE: none has come in time.
 librpc_status librpc_client_wait_for_server(const librpc_client *client, uint64_t timeout_ns);
 
 // A reply's payload: see librpc_sample_data().

@@ -123,7 +123,7 @@ pub(crate) struct Out<'a, T>(*mut T, std::marker::PhantomData<&'a mut T>);
 impl<T> Out<'_, T> {
     #[inline(always)]
     pub(crate) fn set(&self, value: T) {
-        // SAFETY: valid for writing, as whoever made it has promised.
+        // SAFETY: valid for writing, as the function that made it requires.
         unsafe { self.0.write(value) }
     }
 }

@@ -104,7 +104,7 @@ pub unsafe extern "C" fn librpc_client_free(client: *mut librpc_client) {
     unsafe { free(client) }
 }
 
-/// Waits up to `timeout_ns` until a server is there. LIBRPC_STATUS_NONE: there is none.
+/// Waits up to `timeout_ns` until a server is there. LIBRPC_STATUS_NONE: none has come in time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn librpc_client_wait_for_server(client: *const librpc_client, timeout_ns: u64) -> librpc_status {
     guard(|| {

@@ -90,7 +90,7 @@ pub enum librpc_status {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum librpc_reason {
-    /// It is not known, or there is none.
+    /// No reason is known.
     None = 0,
     /// It has too much to do.
     Busy = 1,

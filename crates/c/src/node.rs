@@ -48,7 +48,7 @@ pub struct librpc_rule {
     pub and_previous: Flag,
 }
 
-/// Who may read the topics, or call the services, that match a pattern: whoever one of the rules admits. No rules: nobody.
+/// Who may read the topics, or call the services, that match a pattern: processes that at least one rule admits. No rules: nobody.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct librpc_admission {
@@ -74,7 +74,7 @@ pub struct librpc_node_options {
     pub admit_nobody: Flag,
     /// See `shared`.
     pub shared_gid: u32,
-    /// Who may send to this node: whoever one of the rules admits. Null: processes of the same user.
+    /// Who may send to this node: processes that at least one rule admits. Null: processes of the same user.
     pub admit: *const librpc_rule,
     /// How many rules there are.
     pub admit_count: usize,

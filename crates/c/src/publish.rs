@@ -270,7 +270,7 @@ pub unsafe extern "C" fn librpc_publisher_subscribers(
     })
 }
 
-/// Waits up to `timeout_ns` for a subscription. LIBRPC_STATUS_NONE: there is none.
+/// Waits up to `timeout_ns` for a subscription. LIBRPC_STATUS_NONE: none has come in time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn librpc_publisher_wait_for_subscriber(
     publisher: *mut librpc_publisher,

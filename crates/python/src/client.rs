@@ -35,6 +35,13 @@ impl Client {
         let client = self.client.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         client.ok_or_else(|| errors::closed(py, "client"))
     }
+
+    /// Sends a request.
+    fn begin(&self, py: Python<'_>, payload: &Bound<'_, PyAny>, options: CallOptions) -> PyResult<librpc::Pending> {
+        let (client, payload) = (self.client(py)?, Payload::of(payload)?);
+        let started = block_on(py, client.start_async(&payload, options), None, payload.len() >= LARGE)?;
+        started.expect("it has no time limit here").or_raise(py)
+    }
 }
 
 fn options(timeout: Limit, idempotent: bool, to: Option<&str>) -> CallOptions {
@@ -73,10 +80,7 @@ impl Client {
         idempotent: bool,
         to: Option<&str>,
     ) -> PyResult<Reply> {
-        let (client, payload) = (self.client(py)?, Payload::of(payload)?);
-        let started =
-            block_on(py, client.start_async(&payload, options(timeout, idempotent, to)), None, payload.len() >= LARGE)?;
-        let pending = started.expect("it has no time limit here").or_raise(py)?;
+        let pending = self.begin(py, payload, options(timeout, idempotent, to))?;
         Ok(Reply::new(wait(py, pending)?))
     }
 
@@ -104,10 +108,7 @@ impl Client {
         idempotent: bool,
         to: Option<&str>,
     ) -> PyResult<Pending> {
-        let (client, payload) = (self.client(py)?, Payload::of(payload)?);
-        let started =
-            block_on(py, client.start_async(&payload, options(timeout, idempotent, to)), None, payload.len() >= LARGE)?;
-        Ok(Pending::new(started.expect("it has no time limit here").or_raise(py)?))
+        Ok(Pending::new(self.begin(py, payload, options(timeout, idempotent, to))?))
     }
 
     /// Calls the service, whose reply comes in parts: an iterator, also for `async for`.

@@ -71,30 +71,8 @@ public:
     librpc_replies* get() const noexcept { return handle_.get(); }
 
 #ifndef LIBRPC_RESULTS
-    class iterator {
-    public:
-        using iterator_category = std::input_iterator_tag;
-        using value_type = Reply;
-        using difference_type = std::ptrdiff_t;
-        using pointer = const Reply*;
-        using reference = const Reply&;
-        iterator() noexcept = default;
-        explicit iterator(Replies& replies) : replies_(&replies) { ++*this; }
-        reference operator*() const noexcept { return *part_; }
-        pointer operator->() const noexcept { return &*part_; }
-        iterator& operator++() {
-            part_ = replies_->next();
-            if (!part_) replies_ = nullptr;
-            return *this;
-        }
-        void operator++(int) { ++*this; }
-        friend bool operator==(const iterator& one, const iterator& other) noexcept { return one.replies_ == other.replies_; }
-        friend bool operator!=(const iterator& one, const iterator& other) noexcept { return !(one == other); }
-
-    private:
-        Replies* replies_ = nullptr;
-        std::optional<Reply> part_;
-    };
+    static std::optional<Reply> step(Replies& source) { return source.next(); }
+    using iterator = detail::Iterator<Replies, Reply, &Replies::step>;
     iterator begin() { return iterator(*this); }
     iterator end() noexcept { return {}; }
 #endif

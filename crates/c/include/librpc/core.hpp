@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <optional>
@@ -276,6 +277,39 @@ private:
 };
 
 }  // namespace detail
+
+#ifndef LIBRPC_RESULTS
+namespace detail {
+
+// Walks through what a source hands out one by one, until there is nothing more.
+template <class Source, class Item, std::optional<Item> (*Next)(Source&)>
+class Iterator {
+public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = Item;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const Item*;
+    using reference = const Item&;
+    Iterator() noexcept = default;
+    explicit Iterator(Source& source) : source_(&source) { ++*this; }
+    reference operator*() const noexcept { return *item_; }
+    pointer operator->() const noexcept { return &*item_; }
+    Iterator& operator++() {
+        item_ = Next(*source_);
+        if (!item_) source_ = nullptr;
+        return *this;
+    }
+    void operator++(int) { ++*this; }
+    friend bool operator==(const Iterator& one, const Iterator& other) noexcept { return one.source_ == other.source_; }
+    friend bool operator!=(const Iterator& one, const Iterator& other) noexcept { return !(one == other); }
+
+private:
+    Source* source_ = nullptr;
+    std::optional<Item> item_;
+};
+
+}  // namespace detail
+#endif
 
 }  // inline namespace
 }  // namespace librpc

@@ -165,30 +165,8 @@ public:
     librpc_inbox* get() const noexcept { return handle_.get(); }
 
 #ifndef LIBRPC_RESULTS
-    class iterator {
-    public:
-        using iterator_category = std::input_iterator_tag;
-        using value_type = Message;
-        using difference_type = std::ptrdiff_t;
-        using pointer = const Message*;
-        using reference = const Message&;
-        iterator() noexcept = default;
-        explicit iterator(Inbox& inbox) : inbox_(&inbox) { ++*this; }
-        reference operator*() const noexcept { return *message_; }
-        pointer operator->() const noexcept { return &*message_; }
-        iterator& operator++() {
-            message_ = inbox_->recv();
-            if (!message_) inbox_ = nullptr;
-            return *this;
-        }
-        void operator++(int) { ++*this; }
-        friend bool operator==(const iterator& one, const iterator& other) noexcept { return one.inbox_ == other.inbox_; }
-        friend bool operator!=(const iterator& one, const iterator& other) noexcept { return !(one == other); }
-
-    private:
-        Inbox* inbox_ = nullptr;
-        std::optional<Message> message_;
-    };
+    static std::optional<Message> step(Inbox& source) { return source.recv(); }
+    using iterator = detail::Iterator<Inbox, Message, &Inbox::step>;
     iterator begin() { return iterator(*this); }
     iterator end() noexcept { return {}; }
 #endif
